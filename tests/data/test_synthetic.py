@@ -1,0 +1,266 @@
+"""The synthetic data are the same bytes for a seed, complete, and in the original layouts."""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import loadmat
+
+from vitlab.data import synthetic
+from vitlab.data.drawing import KINDS, Canvas, Pose, mix
+from vitlab.data.synthetic import ADE_IDS, ADE_STUFF, VOC_IDS, Amounts, synthesize
+
+FEW = Amounts(
+    imagenet_train=2,
+    imagenet_val=2,
+    voc_train=6,
+    voc_val=3,
+    ade_train=6,
+    ade_val=2,
+    cityscapes_train=4,
+    cityscapes_val=2,
+)
+
+
+def digests(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
+
+
+def values(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synthetic") / "data"
+    synthesize(folder, seed=3, amounts=FEW, processes=1)
+    return folder
+
+
+def test_the_number_of_processes_does_not_change_a_byte(root: Path, tmp_path: Path) -> None:
+    synthesize(tmp_path / "again", seed=3, amounts=FEW, processes=2)
+    assert digests(tmp_path / "again") == digests(root)
+
+
+def test_another_seed_changes_every_picture_and_more_pictures_change_none(
+    root: Path, tmp_path: Path
+) -> None:
+    synthesize(tmp_path / "other", seed=4, amounts=FEW, processes=1)
+    more = Amounts(**{**FEW.__dict__, "imagenet_val": 3, "voc_train": 7})
+    synthesize(tmp_path / "more", seed=3, amounts=more, processes=1)
+    mine, other, larger = digests(root), digests(tmp_path / "other"), digests(tmp_path / "more")
+    pictures = [name for name in mine if name.endswith((".JPEG", ".jpg", "leftImg8bit.png"))]
+    assert len(pictures) == 40 + 9 + 8 + 6
+    assert all(mine[name] != other[name] for name in pictures)
+    assert all(mine[name] == larger[name] for name in pictures)
+
+
+def test_imagenet_devkit_tells_the_class_that_was_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    real = synthetic.drawing.portrait
+
+    def spy(rng: np.random.Generator, height: int, width: int, kind: int) -> Canvas:
+        drawn.append(kind)
+        return real(rng, height, width, kind)
+
+    monkeypatch.setattr(synthetic.drawing, "portrait", spy)
+    synthesize(tmp_path / "data", amounts=FEW, processes=1)
+    folder = tmp_path / "data" / "imagenet"
+    wnids = sorted(path.name for path in (folder / "train").iterdir())
+    assert len(wnids) == len(KINDS)
+    data = folder / "ILSVRC2012_devkit_t12" / "data"
+    synsets = loadmat(data / "meta.mat", squeeze_me=True)["synsets"]
+    assert synsets.dtype.names[:5] == (
+        "ILSVRC2012_ID", "WNID", "words", "gloss", "num_children",
+    )  # fmt: skip
+    leaves = {int(row["ILSVRC2012_ID"]): row for row in synsets if row["num_children"] == 0}
+    assert sorted(leaves) == list(range(1, 11))
+    assert len(synsets) > len(leaves)
+    lines = (data / "ILSVRC2012_validation_ground_truth.txt").read_text().split()
+    truth = [str(leaves[int(line)]["WNID"]) for line in lines]
+    assert [wnids.index(wnid) for wnid in truth] == drawn[20:]
+    assert set(Counter(truth).values()) == {FEW.imagenet_val}
+    assert {str(row["words"]) for row in leaves.values()} == {kind.name for kind in KINDS}
+    assert [str(leaves[key]["WNID"]) for key in sorted(leaves)] != wnids  # another order
+
+
+def test_imagenet_files_have_their_original_names(root: Path) -> None:
+    folder = root / "imagenet"
+    wnids = sorted(path.name for path in (folder / "train").iterdir())
+    for wnid in wnids:
+        names = sorted(path.name for path in (folder / "train" / wnid).iterdir())
+        assert names == [f"{wnid}_1.JPEG", f"{wnid}_2.JPEG"]
+    names = sorted(path.name for path in (folder / "val").iterdir())
+    assert names == [f"ILSVRC2012_val_{n:08d}.JPEG" for n in range(1, 21)]
+    sizes = [Image.open(path).size for path in folder.rglob("*.JPEG")]
+    assert all(128 <= edge <= 176 for size in sizes for edge in size)
+    assert {width > height for width, height in sizes} == {True, False}
+
+
+def test_voc_lists_are_disjoint_and_every_number_has_a_pair(root: Path) -> None:
+    folder = root / "VOCdevkit" / "VOC2012"
+    lists = {
+        name: (folder / "ImageSets" / "Segmentation" / f"{name}.txt").read_text().split()
+        for name in ("train", "val", "trainval")
+    }
+    assert (len(lists["train"]), len(lists["val"])) == (FEW.voc_train, FEW.voc_val)
+    assert not set(lists["train"]) & set(lists["val"])
+    assert sorted(lists["trainval"]) == sorted(lists["train"] + lists["val"])
+    for kind, end in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        assert {p.name for p in (folder / kind).iterdir()} == {
+            f"{number}.{end}" for number in lists["trainval"]
+        }
+
+
+def test_voc_masks_are_palette_images_with_a_void_rim(root: Path) -> None:
+    for path in (root / "VOCdevkit" / "VOC2012" / "SegmentationClass").iterdir():
+        mask = Image.open(path)
+        picture = Image.open(path.parents[1] / "JPEGImages" / f"{path.stem}.jpg")
+        assert mask.mode == "P"
+        assert mask.size == picture.size
+        assert mask.getpalette()[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
+        assert mask.getpalette()[-3:] == [224, 224, 192]
+        labels = np.asarray(mask)
+        assert set(np.unique(labels)) <= {0, 255, *VOC_IDS}
+        assert {0, 255} < set(np.unique(labels))
+        # no pixel of one class touches a pixel of another: the rim lies between
+        for one, two in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
+            meet = (one != two) & (one != 255) & (two != 255)
+            assert not meet.any()
+
+
+def test_ade_masks_are_gray_with_stuff_objects_and_unlabelled_pixels(root: Path) -> None:
+    folder = root / "ADEChallengeData2016"
+    seen: set[int] = set()
+    for split, short, count in (("training", "train", 6), ("validation", "val", 2)):
+        stems = [f"ADE_{short}_{n:08d}" for n in range(1, count + 1)]
+        for kind, end in (("images", "jpg"), ("annotations", "png")):
+            names = sorted(path.name for path in (folder / kind / split).iterdir())
+            assert names == [f"{stem}.{end}" for stem in stems]
+        for stem in stems:
+            mask = Image.open(folder / "annotations" / split / f"{stem}.png")
+            assert mask.mode == "L"
+            assert mask.size == Image.open(folder / "images" / split / f"{stem}.jpg").size
+            seen |= set(np.unique(np.asarray(mask)).tolist())
+    assert seen <= {0, *ADE_IDS, *ADE_STUFF.values()}
+    assert 0 in seen
+    assert seen & set(ADE_IDS)
+    assert seen & set(ADE_STUFF.values())
+
+
+def test_ade_tables_have_a_line_for_each_class_and_image(root: Path) -> None:
+    folder = root / "ADEChallengeData2016"
+    header, *lines = (folder / "objectInfo150.txt").read_text().splitlines()
+    assert header.split("\t") == ["Idx", "Ratio", "Train", "Val", "Name"]
+    rows = [line.split("\t") for line in lines]
+    assert [int(row[0]) for row in rows] == list(range(1, 151))
+    assert 0.5 < sum(float(row[1]) for row in rows) < 1  # the rest is unlabelled
+    assert rows[ADE_STUFF["sky"] - 1][4] == "sky"
+    scenes = (folder / "sceneCategories.txt").read_text().splitlines()
+    assert len(scenes) == FEW.ade_train + FEW.ade_val
+
+
+def test_cityscapes_instances_and_colors_agree_with_the_labels(root: Path) -> None:
+    folder = root / "cityscapes"
+    seen: set[int] = set()
+    for split, count in (("train", FEW.cityscapes_train), ("val", FEW.cityscapes_val)):
+        pictures = sorted((folder / "leftImg8bit" / split).rglob("*_leftImg8bit.png"))
+        assert len(pictures) == count
+        assert len(list((folder / "gtFine" / split).rglob("*.png"))) == 3 * count
+        for picture in pictures:
+            city, sequence, frame, _ = picture.stem.split("_")
+            assert city == picture.parent.name
+            assert len(sequence) == len(frame) == 6
+            stem = folder / "gtFine" / split / city / f"{city}_{sequence}_{frame}_gtFine"
+            labels = values(Path(f"{stem}_labelIds.png"))
+            instances = values(Path(f"{stem}_instanceIds.png")).astype(int)
+            assert values(picture).shape == (*labels.shape, 3)
+            assert values(Path(f"{stem}_color.png")).shape == (*labels.shape, 4)
+            counted = labels >= 24
+            assert (instances[counted] // 1000 == labels[counted]).all()
+            assert (instances[~counted] == labels[~counted]).all()
+            seen |= set(np.unique(labels).tolist())
+    assert {1, 3, 7, 8, 11, 23} <= seen
+    assert max(seen) <= 33
+    train, val = ({p.name for p in (folder / "gtFine" / s).iterdir()} for s in ("train", "val"))
+    assert not train & val
+
+
+def test_nothing_is_drawn_when_the_collection_is_there(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthetic, "_tasks", lambda *_: pytest.fail("drew again"))
+    synthesize(root, seed=3, amounts=FEW)
+    marker = json.loads((root / synthetic.MARKER).read_text())
+    assert marker["seed"] == 3
+    assert marker["amounts"]["voc_val"] == 3
+
+
+def test_foreign_files_and_other_collections_are_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="not ours"):
+        synthesize(tmp_path, amounts=FEW)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    before = digests(root)
+    with pytest.raises(ValueError, match="choose another --root"):
+        synthesize(root, seed=5, amounts=FEW)
+    assert digests(root) == before
+
+
+def test_an_interrupted_run_leaves_no_folder_and_the_next_completes(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "deep" / "data"
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthetic, "_draw_ade", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            synthesize(target, seed=3, amounts=FEW, processes=1)
+    assert not target.exists()
+    assert (tmp_path / "deep" / "data.partial").is_dir()
+    target.mkdir()  # an empty folder is no obstacle
+    synthesize(target, seed=3, amounts=FEW, processes=1)
+    assert digests(target) == digests(root)
+    assert [path.name for path in target.parent.iterdir()] == ["data"]
+
+
+def test_amounts_refuse_an_empty_split() -> None:
+    with pytest.raises(ValueError, match="voc_val is 0"):
+        Amounts(voc_val=0)
+    with pytest.raises(ValueError, match="negative"):
+        synthesize(Path("unused"), seed=-1)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_each_kind_fills_its_circle_and_its_texture_has_two_tones(kind: object) -> None:
+    rng = np.random.default_rng(0)
+    canvas = Canvas(np.zeros((100, 100, 3), np.float32))
+    pose = Pose(50, 50, 40, np.eye(2, dtype=np.float32))
+    alpha = canvas.coverage(pose.place(kind.silhouette()))
+    assert 0.2 < alpha.sum() / (np.pi * 40**2) < 0.9
+    y, x = np.nonzero(alpha)
+    assert np.hypot(x - 49.5, y - 49.5).max() < 42
+    tone = kind.texture(*pose.frame(canvas, 15), rng)
+    assert 0.25 < tone.mean() < 0.8
+    assert tone.std() > 0.3
+    assert mix(tone, np.float32([[0, 0, 0], [1, 1, 1]])).max() <= 1
+
+
+def test_a_thing_owns_the_pixels_it_covers_by_half() -> None:
+    canvas = Canvas(np.zeros((8, 8, 3), np.float32))
+    alpha = canvas.coverage([np.float32([[1, 1], [4.75, 1], [4.75, 3], [1, 3]])])
+    np.testing.assert_allclose(alpha[1], [0, 1, 1, 1, 0.75, 0, 0, 0], atol=0.05)
+    canvas.put(alpha, np.ones(3, np.float32), 9)
+    assert (canvas.labels == 9).sum() == 2 * 4

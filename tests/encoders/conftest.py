@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from vitlab.encoders import vit
+
+torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """Make the smallest size smaller still."""
+    monkeypatch.setitem(vit.SHAPES, "nano", vit.Shape(width=32, depth=3, heads=2))
+
+
+@pytest.fixture
+def build():
+    """Return a function that makes a tiny ViT for 32 x 32 images whose weights are all random."""
+
+    def build(**options):
+        torch.manual_seed(0)
+        return jitter(vit.ViT("nano", 8, 32, **options)).eval()
+
+    return build
+
+
+def jitter(module):
+    """Move all parameters away from their start, or constants would hide mistakes."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return module
+
+
+@pytest.fixture(name="jitter")
+def jitter_fixture():
+    return jitter
+
+
+@pytest.fixture
+def images():
+    """Two images of a size no test's encoder is made for."""
+    return torch.randn(2, 3, 40, 56, generator=torch.Generator().manual_seed(2))

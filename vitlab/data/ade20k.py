@@ -1,0 +1,51 @@
+"""ADE20K scene parsing, the 150-class benchmark (arXiv:1608.05442)."""
+
+from functools import cached_property
+
+from vitlab.data.layout import Layout, image_names, require_all
+from vitlab.data.module import Data
+from vitlab.data.samples import Samples, paths
+
+FOLDERS = {"train": "training", "val": "validation"}
+
+
+class ADE20K(Data):
+    """20,210 training and 2,000 validation images with masks of 150 classes.
+
+    Mask files hold 1 to 150 for classes and 0 for everything else; here 0 to 149 and 255.
+    """
+
+    layout = Layout(
+        marks=("images/training", "images/validation", "annotations"),
+        nested=("", "ADEChallengeData2016"),
+    )
+    ignore = 255
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """First name of each class by the dataset's own list, or its number where that lacks."""
+        table = self.folder / "objectInfo150.txt"
+        if not table.is_file():
+            return tuple(f"class {number}" for number in range(1, 151))
+        rows = table.read_text().splitlines()[1:151]
+        return tuple(row.split("\t")[-1].split(",")[0].strip() for row in rows)
+
+    @property
+    def num_classes(self) -> int:
+        """150, known without looking."""
+        return 150
+
+    @property
+    def mask_values(self) -> dict[int, int]:
+        """One less than in the file. No file holds 255, so masks reduced before are refused."""
+        return {value: value - 1 for value in range(1, 151)} | {0: 255}
+
+    def scan(self, split: str) -> Samples:
+        """All images of the split's folder."""
+        place = FOLDERS[split]
+        names = image_names(self.folder / "images" / place)
+        masks = [f"annotations/{place}/{name.rpartition('.')[0]}.png" for name in names]
+        require_all(masks, self.folder, "masks")
+        return Samples(
+            self.folder, paths([f"images/{place}/{name}" for name in names]), masks=paths(masks)
+        )

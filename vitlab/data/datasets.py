@@ -1,0 +1,159 @@
+"""Samples as tensors: augmented for training, plain for probes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Int16, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vitlab.data.batch import Batch
+from vitlab.data.image import UnreadableImage, read_image, read_mask
+from vitlab.data.samples import DataError, Samples
+from vitlab.data.views import CenterCrop, Views, Whole
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training image.
+
+    Attributes:
+        views: its crops, one stack for each resolution.
+        label: class index, or None.
+        unreadable: files that were tried in vain before this image was found.
+    """
+
+    views: list[Float[Tensor, "crops 3 _ _"]]
+    label: int | None
+    unreadable: tuple[str, ...]
+
+
+class Training(Dataset[Example]):
+    """Augmented images. Sample i in epoch e is a function of (seed, e, i) only.
+
+    Args:
+        samples: the files.
+        views: what one image becomes.
+        seed: of the augmentation.
+        patience: unreadable files in a row after which it gives up.
+    """
+
+    def __init__(self, samples: Samples, views: Views, seed: int, patience: int):
+        self.samples, self.views, self.seed, self.patience = samples, views, seed, patience
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, place: tuple[int, int]) -> Example:
+        """Sample `place` = (epoch, index), or the next readable one in index order."""
+        epoch, index = place
+        unreadable: list[str] = []
+        for step in range(min(self.patience + 1, len(self))):
+            found = (index + step) % len(self)
+            try:
+                image = read_image(self.samples.image(found))
+            except UnreadableImage as error:
+                unreadable.append(f"{error.path} ({error.reason})")
+                continue
+            labels = self.samples.labels
+            return Example(
+                # the seed of the sample that was asked for: its stand-in may be in the batch too
+                views=self.views(image, (self.seed, epoch, index)),
+                label=None if labels is None else int(labels[found]),
+                unreadable=tuple(unreadable),
+            )
+        raise DataError(too_many(unreadable, self.patience))
+
+
+class Labelled(Dataset[tuple[Tensor, int]]):
+    """Image (3, size, size) by `CenterCrop`, and its class index."""
+
+    def __init__(self, samples: Samples, size: int):
+        assert samples.labels is not None
+        self.samples, self.labels, self.view = samples, samples.labels, CenterCrop(size)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Float[Tensor, "3 size size"], int]:
+        return self.view(read_image(self.samples.image(index)))[0][0], int(self.labels[index])
+
+
+class Segmented(Dataset[tuple[Tensor, Tensor]]):
+    """Image (3, size, size) by `Whole`, and its mask at the mask's own size; 255 is ignored.
+
+    Args:
+        samples: the files.
+        size: edge of the image, in pixels.
+        table: class of each value that a mask file may hold, -1 for values it may not.
+    """
+
+    def __init__(self, samples: Samples, size: int, table: Int16[np.ndarray, "256"]):
+        self.samples, self.view, self.table = samples, Whole(size), table
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(
+        self, index: int
+    ) -> tuple[Float[Tensor, "3 size size"], UInt8[Tensor, "height width"]]:
+        path, mask_path = self.samples.image(index), self.samples.mask(index)
+        image, mask = read_image(path), read_mask(mask_path)
+        if image.shape[:2] != mask.shape:
+            raise DataError(
+                f"image {path} is {_size(image)} but its mask {mask_path} is {_size(mask)} (width "
+                "x height); the two must agree; restore both from the original archive"
+            )
+        return self.view(image)[0][0], torch.from_numpy(self._classes(mask, mask_path))
+
+    def _classes(
+        self, mask: UInt8[np.ndarray, "height width"], path: Path
+    ) -> UInt8[np.ndarray, "height width"]:
+        classes = self.table[mask]
+        if (classes < 0).any():
+            found = np.unique(mask[classes < 0])[:5].tolist()
+            raise DataError(
+                f"mask {path} holds {found}; allowed are {_ranges(self.table)}; use the original "
+                "masks, not ones that some tool has renumbered"
+            )
+        return classes.astype(np.uint8)
+
+
+def collate(examples: list[Example]) -> Batch:
+    """One stack (crops, b, 3, size, size) for each resolution."""
+    labels = [example.label for example in examples if example.label is not None]
+    return Batch(
+        views=[
+            torch.stack(stacks, dim=1)
+            for stacks in zip(*(example.views for example in examples), strict=True)
+        ],
+        labels=torch.tensor(labels) if labels else None,
+        unreadable=tuple(path for example in examples for path in example.unreadable),
+    )
+
+
+def one_thread(worker: int) -> None:
+    """Set up a worker: parallelism comes from the number of workers, not from each of them."""
+    cv2.setNumThreads(0)
+
+
+def too_many(unreadable: list[str], allowed: int) -> str:
+    """Message for a run that has met more damaged files than it may."""
+    return (
+        f"{len(unreadable)} training images cannot be read, max_unreadable is {allowed}; replace "
+        "or remove them, or raise max_unreadable:\n  " + "\n  ".join(unreadable)
+    )
+
+
+def _size(pixels: np.ndarray) -> str:
+    return f"{pixels.shape[1]} x {pixels.shape[0]}"
+
+
+def _ranges(table: Int16[np.ndarray, "256"]) -> str:
+    """Allowed values in words: 0-20, 255."""
+    allowed = np.flatnonzero(table >= 0)
+    runs = np.split(allowed, np.flatnonzero(np.diff(allowed) > 1) + 1)
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)

@@ -1,0 +1,91 @@
+"""Any folder of images, with class folders or with masks."""
+
+import json
+from functools import cached_property
+from typing import Any
+
+from vitlab.data.layout import (
+    Layout,
+    few,
+    image_names,
+    list_class_folders,
+    require_all,
+    subfolders,
+)
+from vitlab.data.module import Data
+from vitlab.data.samples import DataError, Samples, paths
+
+CLASSES = "classes.json"
+
+
+class Folder(Data):
+    """Images of one's own.
+
+    With labels: `<split>/<class>/*`. With masks: `images/<split>/*` and
+    `masks/<split>/<same name>.png` of class indices, and `classes.json` with the list "classes"
+    and, if one value is to be ignored, "ignore_index". The ignored class gets no index: those
+    after it move down by one.
+    """
+
+    layout = Layout(marks=())  # any folder will do
+
+    @property
+    def splits(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Whatever folders there are."""
+        return tuple(subfolders(self.folder / "images" if self._dense else self.folder))
+
+    @property
+    def ignore(self) -> int | None:  # type: ignore[override]
+        """255 where masks may hold it."""
+        return 255 if self._dense else None
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Sorted names of the training folders, or those of `classes.json`."""
+        if not self._dense:
+            return tuple(subfolders(self.folder / self.train))
+        names = self._facts["classes"]
+        return tuple(name for value, name in enumerate(names) if value != self._ignored)
+
+    @property
+    def mask_values(self) -> dict[int, int]:
+        """Values in order, without the ignored one; 255 is always ignored."""
+        values = [v for v in range(len(self._facts["classes"])) if v != self._ignored]
+        mapped = {value: index for index, value in enumerate(values)} | {255: 255}
+        return mapped if self._ignored is None else mapped | {self._ignored: 255}
+
+    def scan(self, split: str) -> Samples:
+        """All images of a split."""
+        if not self._dense:
+            found = list_class_folders(self.folder / split, self.classes)
+            return Samples(self.folder / split, paths(found.images), found.labels)
+        names = image_names(self.folder / "images" / split)
+        masks = [f"masks/{split}/{name.rpartition('.')[0]}.png" for name in names]
+        require_all(masks, self.folder, "masks")
+        images = [f"images/{split}/{name}" for name in names]
+        return Samples(self.folder, paths(images), masks=paths(masks))
+
+    @cached_property
+    def _dense(self) -> bool:
+        return (self.folder / "images").is_dir() and (self.folder / "masks").is_dir()
+
+    @property
+    def _ignored(self) -> int | None:
+        return self._facts.get("ignore_index")
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        file = self.folder / CLASSES
+        if not file.is_file():
+            raise DataError(
+                f"there is no {file}, which names the classes of the masks; write one such as "
+                '{"classes": ["sky", "road", "void"], "ignore_index": 2}'
+            )
+        facts = json.loads(file.read_text())
+        known = {"classes", "ignore_index"}
+        if "classes" not in facts or set(facts) - known:
+            raise DataError(
+                f"{file} holds {few(sorted(facts))}; allowed are classes (a list of names by "
+                "value) and ignore_index (a value)"
+            )
+        return facts

@@ -1,0 +1,39 @@
+"""The training loader, which can go on in the middle of an epoch."""
+
+from math import ceil
+from typing import Any
+
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from vitlab.data.sampler import GlobalBatches
+
+
+class Batches(DataLoader[Any]):
+    """A loader that Lightning can resume inside an epoch.
+
+    It needs no state of its own: its place follows from the number of optimizer steps taken,
+    which the trainer's checkpoint holds and `resume` reads.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+
+def resume(batches: GlobalBatches, trainer: Trainer) -> None:
+    """Set the batches to where a resumed trainer stands.
+
+    Lightning makes the first iterator before it tells the sampler its epoch, so the place must
+    be right from the start.
+    """
+    limit = trainer.limit_train_batches
+    whole = len(batches)
+    epoch_length = min(whole, limit) if isinstance(limit, int) else int(whole * limit)
+    steps = ceil(epoch_length / batches.accumulate)
+    if steps:
+        epoch, done = divmod(trainer.global_step, steps)
+        batches.resume(epoch, done * batches.accumulate)

@@ -1,0 +1,252 @@
+"""From a folder of images to batches: what all datasets share."""
+
+import warnings
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jsonargparse import lazy_instance
+from lightning.pytorch import LightningDataModule, Trainer
+
+from vitlab.data.batch import Batch
+from vitlab.data.datasets import Labelled, Segmented, Training, collate, one_thread, too_many
+from vitlab.data.layout import Layout
+from vitlab.data.loader import Batches, resume
+from vitlab.data.sampler import Division, GlobalBatches, divide
+from vitlab.data.samples import DataError, Samples
+from vitlab.data.views import MultiCrop, Views
+
+
+class Data(LightningDataModule, ABC):
+    """A dataset on disk, and the batches made of it.
+
+    A subclass states facts (`layout`, `splits`, `classes`, `mask_values`) and lists its files in
+    `scan`. Batches are a function of the files, the settings and the epoch: neither the number
+    of devices nor of workers changes which samples form a step, or how they are augmented.
+
+    Args:
+        root: folder of the dataset, or one of the usual folders above it.
+        batch_size: images in one optimizer step, over all devices and micro-batches.
+        device_batch: largest number of images that one device can hold at a time; larger batches
+            are accumulated. 0 means no limit.
+        views: what one image becomes for training.
+        workers: processes that load images, for each device; 0 loads in the main process.
+        train: name of the split to train on.
+        val: name of the split to evaluate on.
+        max_unreadable: damaged files that each process may replace by their neighbors before the
+            run stops; 0 tolerates none.
+        seed: of the order of samples and their augmentation; not negative.
+    """
+
+    layout: ClassVar[Layout]
+    splits: ClassVar[tuple[str, ...]] = ("train", "val")
+    ignore: int | None = None  # class index of pixels that do not count
+
+    def __init__(
+        self,
+        root: str,
+        batch_size: int = 512,
+        device_batch: int = 0,
+        views: Views = lazy_instance(MultiCrop),  # noqa: B008, the form that --help can show
+        workers: int = 8,
+        train: str = "train",
+        val: str = "val",
+        max_unreadable: int = 100,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if batch_size < 1:
+            raise DataError(f"batch_size {batch_size} is not a count; use 1 or more")
+        for name, value in [
+            ("device_batch", device_batch),
+            ("workers", workers),
+            ("max_unreadable", max_unreadable),
+            ("seed", seed),
+        ]:
+            if value < 0:
+                raise DataError(f"{name} {value} is negative; use 0 or more")
+        self.root, self.batch_size, self.device_batch = Path(root), batch_size, device_batch
+        self.views, self.workers = views, workers
+        self.train, self.val = train, val
+        self.max_unreadable, self.seed = max_unreadable, seed
+        self._samples: dict[str, Samples] = {}
+        self._unreadable: list[str] = []
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Name of each class, in the order of its index."""
+
+    @abstractmethod
+    def scan(self, split: str) -> Samples:
+        """List the files of one of `splits`; `samples` is the one to call."""
+
+    @property
+    def mask_values(self) -> dict[int, int]:
+        """Class index, or 255, of each value that a mask file may hold."""
+        return {}
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; ignored pixels are not one."""
+        return len(self.classes)
+
+    @cached_property
+    def folder(self) -> Path:
+        """The dataset's own folder, at or below the root."""
+        if not self.root.is_dir():
+            raise DataError(f"there is no folder {self.root}; set --data.root to the dataset")
+        found = self.layout.find(self.root)
+        if found is None:
+            raise DataError(self._wrong_layout())
+        return found
+
+    def samples(self, split: str) -> Samples:
+        """The files of a split, listed once.
+
+        Raises:
+            DataError: if the root is missing or laid out otherwise, the split unknown or empty,
+                or a file that belongs to it missing.
+        """
+        if split not in self._samples:
+            if split not in self.splits:
+                raise DataError(
+                    f"{type(self).__name__} has no split {split!r}; use one of "
+                    f"{', '.join(self.splits)}"
+                )
+            found = self.scan(split)
+            if not len(found):
+                raise DataError(f"split {split!r} of {self.folder} is empty; check the download")
+            self._samples[split] = found
+        return self._samples[split]
+
+    def prepare_data(self) -> None:
+        """Check the training split before any device is busy."""
+        self.samples(self.train)
+
+    def setup(self, stage: str) -> None:
+        """Check the training split in every process."""
+        if stage == "fit":
+            self.samples(self.train)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass; samples that do not fill a batch are left out."""
+        return len(self.samples(self.train)) // self.batch_size
+
+    def divide(self, world: int) -> Division:
+        """Spread a batch over `world` devices with as few micro-batches as fit.
+
+        Raises:
+            DataError: if the batch does not divide among the devices.
+        """
+        return divide(self.batch_size, world, self.device_batch)
+
+    def train_dataloader(self) -> Batches:
+        """Batches of this rank. Iterating draws nothing from torch's global random numbers."""
+        samples = self.samples(self.train)
+        trainer = self.trainer
+        world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        division = self.divide(world)
+        batches = GlobalBatches(
+            len(samples), self.batch_size, world, rank, division.accumulate, self.seed
+        )
+        if trainer:
+            self._agree(trainer, division)
+            resume(batches, trainer)
+        cuda = torch.cuda.is_available()
+        return Batches(
+            Training(samples, self.views, self.seed, patience=self.max_unreadable),
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            worker_init_fn=one_thread,
+            pin_memory=cuda,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Report files that a worker could not read, each once.
+
+        Raises:
+            DataError: if there are more than `max_unreadable`.
+        """
+        for file in batch.unreadable if isinstance(batch, Batch) else ():
+            if file in self._unreadable:
+                continue
+            self._unreadable.append(file)
+            if len(self._unreadable) > self.max_unreadable:
+                raise DataError(too_many(self._unreadable, self.max_unreadable))
+            warnings.warn(
+                f"cannot read {file}; its neighbor takes its place ({len(self._unreadable)} so "
+                f"far, {self.max_unreadable} allowed)",
+                stacklevel=2,
+            )
+        return batch
+
+    def labelled(self, split: str, size: int, limit: int = 0) -> Labelled:
+        """Images and class indices for probes.
+
+        Args:
+            split: one of `splits`.
+            size: edge of the images, in pixels.
+            limit: number of samples, as many of each class; 0 for all.
+        """
+        samples = self.samples(split)
+        if samples.labels is None:
+            raise DataError(f"{type(self).__name__} has no image labels; use {_having('labels')}")
+        return Labelled(samples.subset(limit), size)
+
+    def segmented(self, split: str, size: int, limit: int = 0) -> Segmented:
+        """Images and masks for dense probes.
+
+        Args:
+            split: one of `splits`.
+            size: edge of the images, in pixels; masks keep their own size.
+            limit: number of samples; 0 for all.
+        """
+        samples = self.samples(split)
+        if samples.masks is None:
+            raise DataError(f"{type(self).__name__} has no masks; use {_having('masks')}")
+        table = np.full(256, -1, dtype=np.int16)
+        for value, index in self.mask_values.items():
+            table[value] = index
+        return Segmented(samples.subset(limit), size, table)
+
+    def _agree(self, trainer: Trainer, division: Division) -> None:
+        """Refuse a trainer that would step at other times than the batches say."""
+        model = trainer.lightning_module
+        if model is None or not model.automatic_optimization:
+            return  # such a model decides by itself when to step
+        if trainer.accumulate_grad_batches != division.accumulate:
+            raise DataError(
+                f"batch_size {self.batch_size} and device_batch {self.device_batch} on "
+                f"{trainer.world_size} devices need {division.accumulate} micro-batches per step, "
+                f"but the trainer accumulates {trainer.accumulate_grad_batches}; use "
+                f"--trainer.accumulate_grad_batches {division.accumulate}"
+            )
+
+    def _wrong_layout(self) -> str:
+        places = [place or "itself" for place in self.layout.nested]
+        message = (
+            f"{self.root} is not laid out as {type(self).__name__}; expected "
+            f"{', '.join(self.layout.marks)} in it (looked in: {', '.join(places)})"
+        )
+        others = [
+            kind.__name__
+            for kind in Data.__subclasses__()
+            if kind.layout.marks and kind is not type(self) and kind.layout.find(self.root)
+        ]
+        if others:
+            return f"{message}; it looks like {others[0]}: use --data {others[0]}"
+        return f"{message}; set --data.root to the extracted dataset"
+
+
+def _having(field: str) -> str:
+    """Names of the datasets that have labels or masks."""
+    names = {"labels": "ImageNet or Folder", "masks": "VOC2012, ADE20K, Cityscapes or Folder"}
+    return names[field]

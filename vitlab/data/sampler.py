@@ -1,0 +1,121 @@
+"""Which samples make up which batch: a function of seed and epoch, not of the hardware."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+from torch.utils.data import Sampler
+
+from vitlab.data.samples import DataError
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a global batch is spread: batch_size = per_device * world * accumulate.
+
+    Attributes:
+        per_device: images in one micro-batch on one device.
+        accumulate: micro-batches in one optimizer step.
+    """
+
+    per_device: int
+    accumulate: int
+
+
+def divide(batch_size: int, world: int, device_batch: int = 0) -> Division:
+    """Spread a global batch over `world` devices with as few micro-batches as fit.
+
+    Args:
+        batch_size: images in one optimizer step, over all devices.
+        world: number of devices.
+        device_batch: largest number of images on one device at a time; 0 means no limit.
+
+    Raises:
+        DataError: if the batch does not divide among the devices.
+    """
+    per_rank, remainder = divmod(batch_size, world)
+    if remainder:
+        allowed = [world * count for count in (per_rank, per_rank + 1) if count]
+        raise DataError(
+            f"batch_size {batch_size} does not divide among {world} devices; use a multiple of "
+            f"{world}, such as {' or '.join(map(str, allowed))}"
+        )
+    accumulate = next(
+        count
+        for count in range(1, per_rank + 1)
+        if per_rank % count == 0 and per_rank // count <= (device_batch or per_rank)
+    )
+    return Division(per_rank // accumulate, accumulate)
+
+
+class GlobalBatches(Sampler[list[tuple[int, int]]]):
+    """Micro-batches of one rank, as lists of (epoch, index).
+
+    Global batch k of an epoch is permutation[k * batch_size : (k + 1) * batch_size]; the
+    remainder is dropped. Each global batch is cut into `accumulate` x `world` pieces, so a step
+    of the optimizer sees the same samples on 1 device and on 64. The epoch travels with each
+    index because persistent workers hold copies of the dataset that nobody can tell the epoch.
+
+    Args:
+        samples: number of samples in the set.
+        batch_size: samples per optimizer step, over all ranks.
+        world: number of ranks.
+        rank: which of them this is.
+        accumulate: micro-batches per optimizer step on each rank.
+        seed: of the order.
+    """
+
+    def __init__(
+        self,
+        samples: int,
+        batch_size: int,
+        world: int = 1,
+        rank: int = 0,
+        accumulate: int = 1,
+        seed: int = 0,
+    ):
+        if samples < batch_size:
+            raise DataError(
+                f"{samples} training samples do not fill one batch of {batch_size}; use a "
+                f"batch_size of at most {samples}, or more data"
+            )
+        if batch_size % (world * accumulate):
+            raise DataError(
+                f"batch_size {batch_size} does not divide into {world} ranks x {accumulate} "
+                f"micro-batches; use a multiple of {world * accumulate}"
+            )
+        self.samples, self.batch_size = samples, batch_size
+        self.world, self.rank, self.accumulate = world, rank, accumulate
+        self.seed = seed
+        self.epoch = 0
+        self.start = (0, 0)
+
+    @property
+    def sampler(self) -> "GlobalBatches":
+        """Itself: Lightning calls `set_epoch` on the sampler of a batch sampler."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next pass."""
+        self.epoch = epoch
+
+    def resume(self, epoch: int, done: int) -> None:
+        """Begin at this epoch, and leave out its first `done` micro-batches."""
+        self.epoch, self.start = epoch, (epoch, done)
+
+    def __len__(self) -> int:
+        """Micro-batches per rank in a whole epoch."""
+        return self.samples // self.batch_size * self.accumulate
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch = self.epoch
+        done = self.start[1] if self.start[0] == epoch else 0
+        for micro_batch in self._share(epoch)[done:]:
+            yield [(epoch, index) for index in micro_batch.tolist()]
+
+    def _share(self, epoch: int) -> Int[np.ndarray, "micro_batches per_device"]:
+        """What this rank sees in an epoch."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.samples)
+        whole = order[: self.samples // self.batch_size * self.batch_size]
+        return whole.reshape(len(self), self.world, -1)[:, self.rank]

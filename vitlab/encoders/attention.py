@@ -1,0 +1,66 @@
+"""normalize(q k^T / sqrt(e) + bias) v, with the factors chosen one by one.
+
+Axis letters: b images, h heads, n tokens, d width, e channels of a head.
+"""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitlab.encoders.entmax import entmax15
+from vitlab.encoders.locality import GaussianBias
+from vitlab.encoders.roles import Routed
+from vitlab.encoders.taps import recording
+from vitlab.encoders.tokens import Grid
+
+
+def softmax(scores: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows n"]:
+    """Return the softmax of each row."""
+    return scores.softmax(dim=-1)
+
+
+NORMALIZERS: dict[str, Callable[[Tensor], Tensor]] = {"softmax": softmax, "entmax15": entmax15}
+
+
+class Attention(Routed):
+    """Self-attention of several heads, with timm's parameter names.
+
+    Args:
+        width: channels of a token, a multiple of heads.
+        heads: number of heads.
+        normalizer: key of `NORMALIZERS`.
+    """
+
+    def __init__(self, width: int, heads: int, normalizer: str = "softmax"):
+        super().__init__()
+        self.heads = heads
+        self.scale = (width // heads) ** -0.5
+        self.normalizer = normalizer
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.weights = nn.Identity()  # where `taps.record` listens
+        self.gaug: GaussianBias | None = None  # LocAtViT's name for it
+
+    def forward(self, x: Float[Tensor, "b n d"], grid: Grid) -> Float[Tensor, "b n d"]:
+        """Let the tokens interact."""
+        q, k, v = self.route("qkv", x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        bias = None if self.gaug is None else self.gaug(q, grid)
+        return self.route("proj", self.interact(q, k, v, bias).transpose(1, 2).flatten(2))
+
+    def interact(
+        self,
+        q: Float[Tensor, "b h n e"],
+        k: Float[Tensor, "b h n e"],
+        v: Float[Tensor, "b h n e"],
+        bias: Float[Tensor, "b h n n"] | None,
+    ) -> Float[Tensor, "b h n e"]:
+        """Mix the values by the normalized scores."""
+        # the fused kernel knows only softmax, and does not show its weights
+        if self.normalizer == "softmax" and not recording(self.weights):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        scores = (q * self.scale) @ k.transpose(-2, -1)
+        if bias is not None:
+            scores = scores + bias
+        return self.weights(NORMALIZERS[self.normalizer](scores)) @ v

@@ -1,0 +1,39 @@
+"""Record what passes inside blocks, in graph."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+
+@contextmanager
+def record(encoder: nn.Module, name: str) -> Iterator[list[Tensor]]:
+    """Collect the output of the submodule of that name in every block, in order of the blocks.
+
+        with record(encoder, "attn.weights") as weights:
+            encoder(images)
+
+    Args:
+        encoder: a module with a list of `blocks`.
+        name: path of the submodule inside a block; "attn.weights" for attention probabilities.
+
+    Yields:
+        A list that fills during forward passes; tensors are part of the graph.
+
+    Raises:
+        AttributeError: a block has no submodule of that name.
+    """
+    kept: list[Tensor] = []
+    blocks = encoder.get_submodule("blocks")
+    taps = [block.get_submodule(name) for block in blocks.children()]
+    hooks = [tap.register_forward_hook(lambda _, __, output: kept.append(output)) for tap in taps]
+    try:
+        yield kept
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def recording(tap: nn.Module) -> bool:
+    """Return whether someone wants what passes here, so that fused kernels must not be used."""
+    return bool(tap._forward_hooks)

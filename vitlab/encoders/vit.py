@@ -1,0 +1,235 @@
+"""The vision transformer, assembled from its options.
+
+"An Image is Worth 16x16 Words" (arXiv:2010.11929) in the form of DINO (arXiv:2104.14294), with
+timm's parameter names: a DINO or DeiT checkpoint loads strictly into the plain encoder.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitlab.encoders.attention import Attention
+from vitlab.encoders.encoder import Encoder
+from vitlab.encoders.locality import GaussianBias, Locality, refine
+from vitlab.encoders.roles import Routed, Specialize
+from vitlab.encoders.tokens import Grid, State, Tokens, assemble
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Width in channels, depth in blocks, attention heads."""
+
+    width: int
+    depth: int
+    heads: int
+
+
+SHAPES = {
+    "nano": Shape(128, 6, 4),
+    "Ti": Shape(192, 12, 3),
+    "S": Shape(384, 12, 6),
+    "B": Shape(768, 12, 12),
+    "L": Shape(1024, 24, 16),
+}
+
+
+class ViT(Routed, Encoder):
+    """Vision transformer whose token interaction is chosen one option at a time.
+
+    Options at their defaults build nothing and equal the plain ViT. Parameters of an option are
+    drawn beside the random stream, so arms that differ in one option share all other weights.
+
+    Args:
+        size: nano (128 wide, 6 blocks, 4 heads), Ti, S, B or L.
+        patch: pixels of a patch edge: 4, 8, 14 or 16.
+        image: pixels of the image edge that the learned positions are made for; other sizes are
+            resampled at run time, so this is no limit.
+        normalizer: what makes attention weights of scores: softmax, or entmax15, which can be
+            exactly zero.
+        specialize: separate weights for [CLS] and patches.
+        locality: Gaussian bias towards near patches, and patch refinement.
+        registers: extra tokens without position between [CLS] and patches (arXiv:2309.16588).
+        layer_scale: start value of a learned factor per channel behind attention and MLP; 0 for
+            none.
+        drop_path: probability to skip a branch of the last block for an image, growing linearly
+            from 0 at the first block.
+        positions: how positions are resampled: "size" to the exact grid, or "dino", as DINO's own
+            code does, for its released weights.
+    """
+
+    def __init__(
+        self,
+        size: Literal["nano", "Ti", "S", "B", "L"] = "S",
+        patch: Literal[4, 8, 14, 16] = 16,
+        image: int = 224,
+        normalizer: Literal["softmax", "entmax15"] = "softmax",
+        specialize: Specialize = Specialize(),  # noqa: B008
+        locality: Locality = Locality(),  # noqa: B008
+        registers: int = 0,
+        layer_scale: float = 0.0,
+        drop_path: float = 0.0,
+        positions: Literal["size", "dino"] = "size",
+    ):
+        super().__init__()
+        shape = SHAPES[size]
+        self.width, self.patch, self.heads = shape.width, patch, shape.heads
+        self.check(image, "encoder.image")
+        self.grid: Grid = (image // patch, image // patch)
+        self.refine, self.positions = locality.refine, positions
+        self.patch_embed = PatchEmbed(patch, self.width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, self.width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], self.width))
+        last = max(shape.depth - 1, 1)
+        self.blocks = nn.ModuleList(
+            Block(self.width, shape.heads, normalizer, layer_scale, drop_path * block / last)
+            for block in range(shape.depth)
+        )
+        self.norm = nn.LayerNorm(self.width, eps=1e-6)
+        self.apply(_initialize)
+        for parameter in (self.pos_embed, self.cls_token):
+            nn.init.trunc_normal_(parameter, std=0.02)
+        with torch.random.fork_rng(devices=[]):
+            self.add_options(specialize, locality, registers)
+
+    def add_options(self, specialize: Specialize, locality: Locality, registers: int) -> None:
+        """Add what the options need to the plain encoder."""
+        self.reg_token = nn.Parameter(torch.zeros(1, registers, self.width)) if registers else None
+        if self.reg_token is not None:
+            nn.init.normal_(self.reg_token, std=1e-6)
+        if locality.kind == "gaussian":
+            channels = self.width // self.heads
+            for block in self.blocks.children():
+                block.attn.gaug = GaussianBias(channels, self.grid, locality.resolution)
+        global_tokens = 1 + registers * (specialize.registers == "cls")
+        for index, block in enumerate(self.blocks.children()):
+            for name in specialize.splits(index, len(self.blocks)):
+                path, _, layer = name.rpartition(".")
+                owner = block.get_submodule(path)
+                # an encoder without LayerScale has nothing to split there
+                if not isinstance(getattr(owner, layer), nn.Identity):
+                    owner.split(layer, global_tokens)
+        if specialize.final_norm:
+            self.split("norm", global_tokens)
+
+    def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[State]:
+        """Yield the state entering each block, then the one leaving the last."""
+        state = self.embed(images)
+        for block in self.blocks:
+            yield state
+            state = State(block(state.x, state.grid), state.grid)
+        yield state
+
+    def forward(self, images: Float[Tensor, "b 3 height width"]) -> Tokens:
+        """Return the features of the images, after the final norm."""
+        for state in self.walk(images):  # noqa: B007
+            pass
+        state = State(self.route("norm", state.x), state.grid)
+        return refine(state, self.heads) if self.refine else state.tokens()
+
+    def embed(self, images: Float[Tensor, "b 3 height width"]) -> State:
+        """Cut the images into patches and add positions, [CLS] and registers."""
+        for size in images.shape[2:]:
+            self.check(size, "image size")
+        patches = self.patch_embed(images)
+        grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
+        cls_position, positions = self.pos_embed[:, :1], self.pos_embed[:, 1:]
+        patches = patches + self.resample(positions, grid)
+        registers = self.reg_token if self.reg_token is not None else self.cls_token[:, :0]
+        return State(assemble(self.cls_token + cls_position, registers, patches), grid)
+
+    def resample(self, positions: Float[Tensor, "1 q d"], grid: Grid) -> Float[Tensor, "1 p d"]:
+        """Return positions for another grid of patches, by bicubic interpolation."""
+        if grid == self.grid:
+            return positions
+        table = positions.transpose(1, 2).unflatten(2, self.grid)
+        if self.positions == "dino":
+            # DINO passes this factor, not the size, and torch samples by the factor it is given
+            factor = [(new + 0.1) / old for new, old in zip(grid, self.grid, strict=True)]
+            table = F.interpolate(table, scale_factor=factor, mode="bicubic")
+        else:
+            table = F.interpolate(table, size=grid, mode="bicubic")
+        return table.flatten(2).transpose(1, 2)
+
+
+class PatchEmbed(nn.Module):
+    """One linear map of the pixels of each patch; keeps torch's own initialization, as DINO."""
+
+    def __init__(self, patch: int, width: int):
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, patch, patch)
+
+    def forward(self, images: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b p d"]:
+        """Return a token for each patch, row by row."""
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class Block(Routed):
+    """x + scale attention(norm(x)), then the same with an MLP."""
+
+    def __init__(self, width: int, heads: int, normalizer: str, layer_scale: float, drop: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads, normalizer)
+        self.ls1 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = MLP(width)
+        self.ls2 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
+        self.drop_path = DropPath(drop)
+
+    def forward(self, x: Float[Tensor, "b n d"], grid: Grid) -> Float[Tensor, "b n d"]:
+        """Let tokens interact, then transform each."""
+        mixed = self.attn(self.route("norm1", x), grid)
+        x = x + self.drop_path(self.route("ls1", mixed))
+        transformed = self.route("mlp", self.route("norm2", x))
+        return x + self.drop_path(self.route("ls2", transformed))
+
+
+class MLP(nn.Module):
+    """Two layers, four times as wide inside, with an exact GELU between."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Transform each token."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel (CaiT, arXiv:2103.17239)."""
+
+    def __init__(self, width: int, start: float):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((width,), start))
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Scale the channels."""
+        return x * self.gamma
+
+
+class DropPath(nn.Module):
+    """Skip a branch for whole images in training; the kept ones are scaled up (1603.09382)."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Drop the branch of some images."""
+        if not self.training or self.rate == 0:
+            return x
+        keep = 1 - self.rate
+        return x * x.new_empty(len(x), 1, 1).bernoulli_(keep).div_(keep)
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,165 @@
+"""Self-distillation without labels: student, teacher, center.
+
+"Emerging Properties in Self-Supervised Vision Transformers" (arXiv:2104.14294), in the form of the
+authors' code (facebookresearch/dino), whose numbers it reproduces.
+
+Axis letters: v views, b images, k prototypes.
+"""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitlab import parallel
+from vitlab.data.batch import Batch
+from vitlab.encoders import Encoder
+from vitlab.objectives.heads import DINOHead, Projection
+from vitlab.objectives.objective import Loss, Objective
+from vitlab.schedules import Progress, Ramp, cosine
+
+EMA_BATCH = 512  # images; the batch DINO's momentum was chosen for
+
+
+class DINO(Objective):
+    """The student predicts, from every view, what the teacher says of the two large ones.
+
+    The teacher is a moving average of the student; its outputs are centered and sharpened so that
+    neither one prototype nor the uniform answer wins.
+
+    Args:
+        encoder: student; the teacher starts as its copy, without drop path.
+        projection: shape of both heads.
+        student_temperature: divides the student's logits.
+        teacher_temperature: divides the teacher's centered logits, by epoch.
+        momentum: share of the teacher that stays after a step at batch 512, at the start of the
+            run; rises to 1 along half a cosine. For another batch it becomes
+            momentum^(batch / 512), the same average over images (arXiv:2307.13813).
+        center_momentum: share of the center that stays after a step.
+        freeze_last_layer: epochs during which the prototypes do not move.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        projection: Projection = Projection(),  # noqa: B008
+        student_temperature: float = 0.1,
+        teacher_temperature: Ramp = Ramp(0.04, 0.04),  # noqa: B008
+        momentum: float = 0.996,
+        center_momentum: float = 0.9,
+        freeze_last_layer: int = 1,
+    ):
+        super().__init__()
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum {momentum} is not in [0, 1]; DINO uses 0.996 at batch 512")
+        self.student = Branch(encoder, projection)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
+        self.momentum, self.center_momentum = momentum, center_momentum
+        self.freeze_last_layer = freeze_last_layer
+        self.outputs = projection.prototypes
+        self.register_buffer("center", torch.zeros(1, projection.prototypes))
+        self.center: Tensor
+        self.seen: list[Tensor] = []  # mean teacher logits of each micro-batch of this step
+
+    @property
+    def encoder(self) -> Encoder:
+        """The teacher's: better than the student's throughout training."""
+        return self.teacher.encoder
+
+    def train(self, mode: bool = True) -> "DINO":
+        """Set the student's mode; the teacher is never in training mode, so drops no path."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def loss(self, batch: Batch, progress: Progress) -> Loss:
+        """Return the mean cross-entropy over all pairs of a teacher view and another view."""
+        with torch.no_grad():
+            target = self.teacher(batch.views[:1]).float()
+        output = self.student(batch.views).float()
+        self.seen.append(target.mean(dim=(0, 1))[None])
+        teacher = F.softmax((target - self.center) / self.teacher_temperature(progress), dim=-1)
+        student = F.log_softmax(output / self.student_temperature, dim=-1)
+        value = cross_entropy(student, teacher)
+        entropy = -torch.special.xlogy(teacher, teacher).sum(-1).mean()
+        logs = {
+            "loss": value.detach(),
+            "teacher/entropy": entropy,
+            "teacher/divergence": value.detach() - entropy,
+            "teacher/center_norm": self.center.norm(),
+        }
+        return Loss(value, logs)
+
+    def before_step(self, progress: Progress) -> None:
+        """Keep the prototypes where they are in the first epochs; not even weight decay moves them."""
+        if progress.epoch < self.freeze_last_layer:
+            for parameter in self.student.head.last_layer.parameters():
+                parameter.grad = None
+
+    @torch.no_grad()
+    def after_step(self, progress: Progress) -> None:
+        """Move the center and the teacher."""
+        seen = parallel.mean(torch.stack(self.seen).mean(0))
+        self.center.lerp_(seen, 1 - self.center_momentum)
+        self.seen.clear()
+        ours, theirs = list(self.teacher.parameters()), list(self.student.parameters())
+        torch._foreach_lerp_(ours, theirs, 1 - self.teacher_momentum(progress))
+
+    def teacher_momentum(self, progress: Progress) -> float:
+        """Share of the teacher that stays after this step."""
+        at_reference = cosine(self.momentum, 1.0, progress.step, progress.steps)
+        return at_reference ** (progress.batch / EMA_BATCH)
+
+    def schedules(self, progress: Progress) -> dict[str, float]:
+        """Return the teacher's momentum and temperature."""
+        return {
+            "teacher/momentum": self.teacher_momentum(progress),
+            "teacher/temperature": self.teacher_temperature(progress),
+        }
+
+    def check(self, crops: Iterable[tuple[int, int]]) -> None:
+        """Refuse image sizes the patches do not tile, and views without a pair of large crops."""
+        (count, size), *small = crops
+        self.encoder.check(size, "data.views.size")
+        for _, local_size in small:
+            self.encoder.check(local_size, "data.views.local_size")
+        if count != 2:
+            raise ValueError(
+                f"the views have {count} large crops and DINO needs 2; use data.views MultiCrop"
+            )
+
+
+class Branch(nn.Module):
+    """An encoder with its head."""
+
+    def __init__(self, encoder: Encoder, projection: Projection):
+        super().__init__()
+        self.encoder = encoder
+        self.head = DINOHead(encoder.width, projection)
+
+    def forward(self, views: list[Float[Tensor, "_ b 3 _ _"]]) -> Float[Tensor, "v b k"]:
+        """Return logits of all views; one pass for each resolution, the head once for all."""
+        cls = [self.encoder(stack.flatten(0, 1)).cls for stack in views]
+        return self.head(torch.cat(cls)).unflatten(0, (-1, views[0].shape[1]))
+
+
+def cross_entropy(
+    student: Float[Tensor, "v b k"], teacher: Float[Tensor, "w b k"]
+) -> Float[Tensor, ""]:
+    """Return the mean of -sum_k teacher_q student_v over all pairs of views q != v.
+
+    The sum over pairs is one product of sums, less the products of each view with itself; the
+    authors' code loops over the pairs.
+
+    Args:
+        student: log-probabilities of all views.
+        teacher: probabilities of the first w of them.
+    """
+    v, w = len(student), len(teacher)
+    every_pair = (teacher.sum(0) * student.sum(0)).sum(-1)
+    same_view = (teacher * student[:w]).sum((0, -1))
+    return -(every_pair - same_view).mean() / (v * w - w)

@@ -1,0 +1,68 @@
+"""What an objective is: it turns a batch into a loss."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitlab.data.batch import Batch
+from vitlab.encoders import Encoder
+from vitlab.schedules import Progress
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A number to minimize and others to look at.
+
+    Attributes:
+        value: the loss, a mean over the images of the batch.
+        logs: numbers worth a curve, by name; detached.
+    """
+
+    value: Float[Tensor, ""]
+    logs: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+
+
+class Objective(nn.Module, ABC):
+    """Turns a batch into a loss; never logs, never sees the trainer.
+
+    One step is: `loss` for each micro-batch, `before_step`, the optimizer, `after_step`.
+
+    Attributes:
+        outputs: numbers the loss keeps for each crop, for the estimate of memory.
+    """
+
+    outputs: int = 0
+
+    @property
+    @abstractmethod
+    def encoder(self) -> Encoder:
+        """The encoder to keep, probe and export."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, progress: Progress) -> Loss:
+        """Return the loss of one micro-batch."""
+
+    def before_step(self, progress: Progress) -> None:
+        """Change gradients, which are already clipped, before the optimizer uses them."""
+
+    def after_step(self, progress: Progress) -> None:
+        """Follow up on the optimizer's step, with the progress that step began with."""
+
+    def schedules(self, progress: Progress) -> dict[str, float]:
+        """Return the values of this objective's schedules, for the logs and the plan."""
+        return {}
+
+    def check(self, crops: Iterable[tuple[int, int]]) -> None:
+        """Refuse views this objective cannot use, before any work starts.
+
+        Args:
+            crops: number and size in pixels of the crops in each stack of a batch.
+
+        Raises:
+            ValueError: what was given, what is allowed, what to do.
+        """
+        for _, size in crops:
+            self.encoder.check(size, "data.views.size")

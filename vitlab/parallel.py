@@ -1,0 +1,41 @@
+"""Mean and gather over ranks; on one process, the identity."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world() -> int:
+    """Return how many processes take part in the run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return which of them this one is, from 0."""
+    return dist.get_rank() if world() > 1 else 0
+
+
+def mean(x: Tensor) -> Tensor:
+    """Return the mean of x over ranks, the same on each."""
+    if world() == 1:
+        return x
+    x = x.clone()
+    dist.all_reduce(x)
+    return x / world()
+
+
+def gather(x: Tensor) -> Tensor:
+    """Undo a round-robin split: row i of the result is row i // world of rank i % world.
+
+    Ranks may hold one row more or less than each other, as a set of images dealt out in turn does.
+    """
+    if world() == 1:
+        return x
+    counts = [torch.zeros((), dtype=torch.long, device=x.device) for _ in range(world())]
+    dist.all_gather(counts, torch.tensor(len(x), device=x.device))
+    longest = max(int(count) for count in counts)
+    padded = torch.cat([x, x.new_zeros(longest - len(x), *x.shape[1:])])
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    dealt = torch.stack(parts, dim=1).flatten(0, 1)
+    return dealt[: sum(int(count) for count in counts)]

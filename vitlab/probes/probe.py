@@ -1,0 +1,80 @@
+"""Frozen features, and what a probe is: it turns two tables of them into numbers.
+
+Axis letters: s rows, d width, c classes.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from vitlab import parallel
+from vitlab.encoders import Encoder
+
+
+@dataclass(frozen=True)
+class Features:
+    """A table of frozen image features.
+
+    Attributes:
+        x: one row for each image.
+        y: its class index.
+    """
+
+    x: Float[Tensor, "s d"]
+    y: Int[Tensor, " s"]
+
+
+class Probe(ABC):
+    """Scores frozen features; a pure function, the same on any number of ranks."""
+
+    @abstractmethod
+    def score(self, train: Features, test: Features) -> dict[str, float]:
+        """Return scores in percent, by name."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How images reach a probe.
+
+    Attributes:
+        device: where the encoder is.
+        batch: images of one forward pass.
+        workers: processes that decode.
+    """
+
+    device: torch.device
+    batch: int = 64
+    workers: int = 0
+
+
+def image_features(encoder: Encoder, images: Dataset, loading: Loading) -> Features:
+    """Return the [CLS] feature of every image, in order, the whole table on each rank.
+
+    Args:
+        encoder: an encoder in evaluation mode.
+        images: pairs of a (3, height, width) image and a class index.
+        loading: device, batch and workers.
+    """
+    rows: list[Tensor] = []
+    labels: list[Tensor] = []
+    for pixels, label in share(images, loading):
+        rows.append(encoder(pixels.to(loading.device)).cls.float())
+        labels.append(label)
+    x = parallel.gather(torch.cat(rows))
+    return Features(x, parallel.gather(torch.cat(labels).to(loading.device)))
+
+
+def share(images: Dataset, loading: Loading, collate=None) -> DataLoader:
+    """Return a loader of this rank's images: every world-th, so that none is seen twice."""
+    mine = Subset(images, range(parallel.rank(), len(images), parallel.world()))  # type: ignore[arg-type]
+    return DataLoader(
+        mine,
+        loading.batch,
+        num_workers=loading.workers,
+        collate_fn=collate,
+        generator=torch.Generator(),  # a loader draws a seed; not from the run's random stream
+    )

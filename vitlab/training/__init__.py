@@ -1,0 +1,7 @@
+"""The only Lightning besides the data modules."""
+
+from vitlab.training.module import Pretraining
+from vitlab.training.optimizer import Optimizer
+from vitlab.training.probing import Probing
+
+__all__ = ["Optimizer", "Pretraining", "Probing"]

@@ -1,0 +1,239 @@
+"""`vitlab fit`: from a config to a finished run."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+import vitlab.encoders
+import vitlab.objectives  # noqa: F401, YAML finds classes by their short names once imported
+from vitlab.data import Data, DataError
+from vitlab.training import run
+from vitlab.training.metering import Metering
+from vitlab.training.module import Pretraining
+from vitlab.training.plan import prepare
+from vitlab.training.probing import Measurement, Probing
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """The embedded data set, drawn when a run reads below its folder and it is not there yet.
+
+    Args:
+        root: folder of the drawn data sets; empty for none.
+        seed: of the drawing.
+    """
+
+    root: str = ""
+    seed: int = 0
+
+
+class Command(LightningCLI):
+    """The parser of `vitlab fit`, and the objects it builds."""
+
+    def __init__(self, args: Sequence[str]):
+        super().__init__(
+            Pretraining,
+            Data,
+            save_config_callback=None,  # the run folder keeps config.yaml, see `record`
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={
+                "prog": "vitlab fit",
+                "description": "Pretrain an encoder and probe it while it trains. Several "
+                "--config overlay each other; options on the command line come last.",
+            },
+            trainer_defaults={
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,  # ours deals out global batches
+                "log_every_n_steps": 10,
+            },
+            args=list(args),
+            run=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what a run has besides trainer, model and data."""
+        parser.add_lightning_class_args(Probing, "probing")
+        parser.add_class_arguments(Synthetic, "synthetic")
+        parser.add_argument(
+            "--run",
+            type=str,
+            default="",
+            help="Folder of the run; by default runs/NAMES_OF_CONFIGS/seedN. Never overwritten.",
+        )
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Continue a run: 'last' for the last checkpoint in its folder, or a file.",
+        )
+        parser.add_argument(
+            "--dry_run",
+            type=bool,
+            default=False,
+            help="Check everything, print the plan and stop before the first step.",
+        )
+        for target in ("data.init_args.seed", "model.seed"):
+            parser.link_arguments("seed_everything", target, compute_fn=_fixed_seed)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args) -> None:
+        """Parse the given words, whatever the command line of the process is."""
+        self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self) -> None:
+        """Settle the run's folder, before any work; draw the embedded data if they are read."""
+        configs = [str(path) for path in self.config.get("config") or []]
+        folder = self.config.run or run.default_folder(configs, self.config.seed_everything)
+        self.folder = Path(folder)
+        requeued = bool(os.environ.get("SLURM_RESTART_COUNT")) and (self.folder / run.LAST).exists()
+        asked = self.config.ckpt_path or ("last" if requeued else None)
+        # other ranks of a run start when the first has already made the folder
+        self.checkpoint = (
+            run.starting_point(self.folder, asked)
+            if rank_zero_only.rank == 0
+            else (self.folder / run.LAST if asked == "last" else asked)
+        )
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw the embedded data sets where the config reads from them."""
+        root = self.config.synthetic.root
+        dense = self.config.probing.dense.values()
+        roots = [source.init_args.root for source in (self.config.data, *dense)]
+        if root and any(Path(root).resolve() in Path(used).resolve().parents for used in roots):
+            from vitlab.data.synthetic import synthesize
+
+            _first_rank_only(lambda: synthesize(Path(root), self.config.synthetic.seed))
+
+    def instantiate_trainer(self, **kwargs) -> Trainer:
+        """Return a trainer whose every file goes to the run's folder."""
+        extra = [self.config_init.probing, Metering(), _last_checkpoint(self.folder)]
+        config = {**self.config_init.trainer, **kwargs, "default_root_dir": str(self.folder)}
+        if config["enable_progress_bar"] is not False:
+            extra.append(RichProgressBar(leave=True))
+        if config["logger"] is None:
+            config["logger"] = TensorBoardLogger(self.folder, name="", version="")
+        config["callbacks"] = [*(config["callbacks"] or []), *extra]
+        return Trainer(**config)
+
+    def after_instantiate_classes(self) -> None:
+        """Make checkpoints self-describing: `Pretraining.load_from_checkpoint(path)` is enough."""
+        settings = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False))
+        instantiator = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
+        self.model.save_hyperparameters({**settings["model"], **instantiator}, logger=False)
+
+    @rank_zero_only
+    def record(self) -> None:
+        """Write the resolved config and the environment into the run's folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = self.parser.dump(self.config, skip_link_targets=True, skip_none=False)
+        (self.folder / "config.yaml").write_text(text)
+        run.write_json(self.folder / "environment.json", run.environment())
+
+
+def fit(args: Sequence[str]) -> None:
+    """Run `vitlab fit`.
+
+    Args:
+        args: words of the command line after `fit`.
+
+    Raises:
+        SystemExit: with code 2 for input that cannot be used, 1 for a run that had to stop.
+    """
+    try:
+        command = Command(args)
+        trainer, probing = command.trainer, command.config_init.probing
+        plan = prepare(trainer, command.model, command.datamodule, probing)
+    except ValueError as error:
+        _stop(error, 2)
+    rank_zero_only(plan.show)()
+    if command.config.dry_run:
+        return
+    command.record()
+    try:
+        trainer.fit(command.model, command.datamodule, ckpt_path=command.checkpoint)
+    except (DataError, FloatingPointError) as error:
+        _stop(error, 1)
+    except torch.OutOfMemoryError as error:
+        _stop(f"{error}\nset --data.device_batch lower, which accumulates micro-batches", 1)
+    except ValueError as error:
+        if trainer.global_step or command.checkpoint is None:
+            raise
+        _stop(error, 2)  # the checkpoint did not fit
+    if trainer.interrupted:
+        _stop(f"interrupted; continue with --run {command.folder} --ckpt_path last", 1)
+    conclude(trainer, probing, command.folder)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # without it, finished runs were seen to abort at the interpreter's exit
+        torch.distributed.destroy_process_group()
+
+
+@rank_zero_only
+def conclude(trainer: Trainer, probing: Probing, folder: Path) -> None:
+    """Write the results, print them as a table, and say where everything is."""
+    rows = conclusion(probing.measurements)
+    run.write_json(folder / run.RESULTS, rows)
+    tags = [tag for tag in rows[-1] if "/" in tag] if rows else []
+    table = Table(title="frozen features, %", title_justify="left")
+    for column in ("encoder", *tags):
+        table.add_column(column, justify="left" if column == "encoder" else "right")
+    for row in rows:
+        table.add_row(str(row["encoder"]), *(f"{row[tag]:.1f}" for tag in tags))
+    console = Console()
+    console.print(table)
+    console.print(f"checkpoints  {folder / run.LAST}" + _if_there(folder / "best.ckpt"))
+    console.print(f"results      {folder / run.RESULTS}" + _if_there(folder / "pictures"))
+    console.print(f"curves       tensorboard --logdir {folder}")
+
+
+def conclusion(measurements: Sequence[Measurement]) -> list[dict[str, object]]:
+    """Return the rows of the closing table: baselines, the last epoch, and the best if another."""
+    baselines = [m for m in measurements if m.encoder != "trained"]
+    trained = [m for m in measurements if m.encoder == "trained"]
+    rows = [{"encoder": m.encoder, **m.scores} for m in baselines]
+    for m in trained[-1:]:
+        rows.append({"encoder": f"trained, epoch {m.epoch}", **m.scores})
+    best = max(trained, key=lambda m: m.scores.get("miou/mean", -1.0), default=None)
+    if best is not None and best is not trained[-1] and "miou/mean" in best.scores:
+        rows.append({"encoder": f"best mIoU, epoch {best.epoch}", **best.scores})
+    return rows
+
+
+def _if_there(path: Path) -> str:
+    return f", {path}" if path.exists() else ""
+
+
+def _last_checkpoint(folder: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        dirpath=folder, filename=Path(run.LAST).stem, enable_version_counter=False
+    )
+
+
+def _fixed_seed(seed: bool | int) -> int:
+    if isinstance(seed, bool):
+        raise ValueError(f"seed_everything {seed} is no seed; every run has one, give an integer")
+    return seed
+
+
+def _first_rank_only(work) -> None:
+    """Do work in the first process of each machine; others of the run start after it."""
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        work()
+
+
+def _stop(reason: object, code: int) -> None:
+    print(f"vitlab: {reason}", file=sys.stderr)
+    sys.exit(code)

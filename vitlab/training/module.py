@@ -1,0 +1,111 @@
+"""The single LightningModule: asks an objective for losses and takes the steps."""
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from vitlab.data.batch import Batch
+from vitlab.objectives import Objective
+from vitlab.schedules import Progress
+from vitlab.training.optimizer import Optimizer, clip_each
+
+
+class Pretraining(LightningModule):
+    """Wraps one objective.
+
+    Args:
+        objective: what is learned, and with which encoder.
+        optimizer: settings of AdamW.
+        seed: of the randomness inside a step; follows seed_everything.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: Optimizer = Optimizer(),  # noqa: B008
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.objective, self.settings, self.seed = objective, optimizer, seed
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return AdamW over what the objective trains."""
+        return self.settings.build(self.objective)
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run has come."""
+        per_epoch = self.trainer.num_training_batches // self.trainer.accumulate_grad_batches
+        epochs = self.trainer.max_epochs or 1
+        batch = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        return Progress(self.global_step, int(per_epoch) * epochs, epochs, batch)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the schedules, and make the randomness of a step a function of the step.
+
+        Thus a resumed run draws what the uninterrupted one would have drawn, and nothing that
+        happens between steps, such as a probe, can change training.
+        """
+        self.settings.schedule(self.optimizers().optimizer, self.progress)
+        entropy = [self.seed, self.global_step, batch_idx, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a micro-batch."""
+        loss = self.objective.loss(batch, self.progress)
+        if not torch.isfinite(loss.value):
+            raise FloatingPointError(
+                f"the loss is {loss.value.item()} at step {self.global_step} (epoch "
+                f"{self.current_epoch}); the last checkpoint is from before. Try a lower "
+                "model.optimizer.rate, a longer model.optimizer.warmup or trainer.precision 32-true"
+            )
+        self.log_dict(loss.logs, batch_size=batch.views[0].shape[1])
+        self.log("loss", loss.value.detach(), prog_bar=True, logger=False)
+        return loss.value
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip each tensor by itself, then let the objective change gradients."""
+        norm = clip_each(self.objective.parameters(), self.settings.clip)
+        progress = self.progress
+        self.objective.before_step(progress)
+        logs = {
+            "optimizer/gradient_norm": norm,
+            "optimizer/learning_rate": self.settings.learning_rate(progress),
+            "optimizer/weight_decay": self.settings.weight_decay(progress),
+            **self.objective.schedules(progress),
+        }
+        self.log_dict(logs)
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
+        """Take a step, then let the objective follow up on it."""
+        progress = self.progress
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.objective.after_step(progress)
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Refuse a checkpoint of another model, naming what differs."""
+        given, wanted = checkpoint["state_dict"], self.state_dict()
+        missing = [key for key in wanted if key not in given]
+        unknown = [key for key in given if key not in wanted]
+        shapes = [
+            f"{key}: {tuple(given[key].shape)} in the file, {tuple(wanted[key].shape)} here"
+            for key in wanted
+            if key in given and given[key].shape != wanted[key].shape
+        ]
+        if missing or unknown or shapes:
+            raise ValueError(
+                "the checkpoint is of another model than the config describes: "
+                f"{len(shapes)} tensors of another shape {_first(shapes)}, {len(missing)} missing "
+                f"{_first(missing)}, {len(unknown)} unknown {_first(unknown)}. Give the config it "
+                "was trained with; config.yaml lies beside it"
+            )
+
+
+def _first(names: list[str]) -> str:
+    return f"(first: {names[0]})" if names else ""

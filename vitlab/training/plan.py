@@ -1,0 +1,165 @@
+"""What a run is going to do, said and checked before its first step."""
+
+import copy
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import psutil
+import torch
+from lightning import Trainer
+from rich.console import Console
+from rich.table import Table
+
+from vitlab.data import Data
+from vitlab.encoders import Encoder
+from vitlab.schedules import Progress
+from vitlab.training.module import Pretraining
+from vitlab.training.probing import Probing
+
+Crops = Iterable[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One row of text for each thing worth knowing, in order."""
+
+    rows: dict[str, str]
+
+    def show(self) -> None:
+        """Print the plan."""
+        table = Table(title="plan", show_header=False, title_justify="left")
+        for name, text in self.rows.items():
+            table.add_row(name, text)
+        Console().print(table)
+
+
+def prepare(trainer: Trainer, model: Pretraining, data: Data, probing: Probing) -> Plan:
+    """Check that a run can work, divide the global batch, and return its plan.
+
+    Raises:
+        ValueError: what was given, what is allowed, what to do.
+    """
+    if (trainer.max_epochs or 0) < 1 or trainer.max_steps != -1:
+        raise ValueError(
+            f"trainer.max_epochs is {trainer.max_epochs} and max_steps {trainer.max_steps}, but "
+            "schedules count in epochs; set trainer.max_epochs to at least 1 and leave max_steps"
+        )
+    if trainer.gradient_clip_val is not None:
+        raise ValueError(
+            "trainer.gradient_clip_val clips all gradients together and would be ignored; set "
+            "model.optimizer.clip, which clips each tensor as DINO does"
+        )
+    objective, encoder = model.objective, model.objective.encoder
+    crops = data.views.crops
+    objective.check(crops)
+    division = data.divide(trainer.world_size)
+    trainer.accumulate_grad_batches = division.accumulate
+    data.samples(data.train)
+    if data.steps_per_epoch < 1:
+        raise ValueError(
+            f"{len(data.samples(data.train))} training images do not fill one batch of "
+            f"{data.batch_size}; use a smaller --data.batch_size"
+        )
+    probing.check(encoder, data)
+    needed = memory(trainer, model, crops, division.per_device)
+    check_memory(needed, trainer, data)
+    steps = data.steps_per_epoch * (trainer.max_epochs or 1)
+    start = Progress(0, steps, trainer.max_epochs or 1, data.batch_size)
+    peak = model.settings.rate * data.batch_size / 256
+    sets = [f"{name} ({len(s.samples(s.train))} + {len(s.samples(s.val))})"
+            for name, s in probing.dense.items()]  # fmt: skip
+    size = sum(p.numel() for p in encoder.parameters())
+    trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    return Plan(
+        {
+            "encoder": f"{type(encoder).__name__} {size:,} parameters, patch {encoder.patch}; "
+            f"{type(objective).__name__} trains {trained:,}",
+            "data": f"{type(data).__name__} {data.folder}: {len(data.samples(data.train)):,} "
+            f"training images of {data.num_classes} classes",
+            "views": ", ".join(f"{count} x {edge} px" for count, edge in crops),
+            "batch": f"{data.batch_size} = {division.per_device} images x {trainer.world_size} "
+            f"devices x {division.accumulate} micro-batches",
+            "length": f"{trainer.max_epochs} epochs x {data.steps_per_epoch:,} steps = {steps:,}",
+            "learning rate": f"peak {peak:.3g} after {model.settings.warmup} epochs, "
+            f"then cosine to {model.settings.final_rate:.3g}",
+            "schedules": ", ".join(
+                f"{name} {value:.6g}" for name, value in objective.schedules(start).items()
+            )
+            + " at the start",
+            "precision": str(trainer.precision),
+            "memory": f"about {needed / 2**30:.1f} GiB per device, of "
+            f"{available(trainer) / 2**30:.1f} GiB",
+            "probes": f"every {probing.every} epochs at {probing.size} px: k-NN, linear"
+            + (f"; mIoU on {', '.join(sets)}" if sets else "; no segmentation set"),
+            "run": str(trainer.default_root_dir),
+        }
+    )
+
+
+def memory(trainer: Trainer, model: Pretraining, crops: Crops, per_device: int) -> int:
+    """Return the bytes a training step needs on one device, roughly.
+
+    What an encoder keeps for backward is measured on one crop of each size; weights, gradients and
+    AdamW's two averages are counted; the loss keeps a few numbers per crop and output.
+    """
+    objective = model.objective
+    precision = trainer.precision_plugin.forward_context
+    activations = sum(
+        count * kept_for_backward(objective.encoder, edge, precision) for count, edge in crops
+    )
+    images = sum(count * 3 * edge**2 * 4 for count, edge in crops)
+    outputs = sum(count for count, _ in crops) * objective.outputs * 4 * 4
+    weights = sum(p.numel() * 4 * (4 if p.requires_grad else 1) for p in objective.parameters())
+    return weights + per_device * (activations + images + outputs)
+
+
+def kept_for_backward(
+    encoder: Encoder, edge: int, precision: Callable[[], AbstractContextManager]
+) -> int:
+    """Return the bytes that one image of this size keeps until backward."""
+    sizes: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    twin = copy.deepcopy(encoder).requires_grad_(True).cpu()
+    weights = {p.untyped_storage().data_ptr() for p in twin.parameters()}
+    with (
+        torch.random.fork_rng(),
+        precision(),
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+    ):
+        kept = twin(torch.zeros(1, 3, edge, edge)).cls  # noqa: F841, alive while sizes are read
+        return sum(size for pointer, size in sizes.items() if pointer not in weights)
+
+
+def available(trainer: Trainer) -> int:
+    """Return the bytes a process of this run may use on its device."""
+    if trainer.strategy.root_device.type == "cuda":
+        return torch.cuda.get_device_properties(trainer.strategy.root_device).total_memory
+    return psutil.virtual_memory().available // trainer.num_devices
+
+
+def check_memory(needed: int, trainer: Trainer, data: Data) -> None:
+    """Refuse a micro-batch that cannot fit.
+
+    Raises:
+        ValueError: what was given, what is allowed, what to do.
+    """
+    limit = available(trainer)
+    if needed <= limit:
+        return
+    division = data.divide(trainer.world_size)
+    fits = max(1, division.per_device * limit // needed)
+    remedy = (
+        f"set --data.device_batch {fits}, which accumulates micro-batches"
+        if fits < division.per_device
+        else "use fewer or smaller crops (data.views) or a smaller encoder"
+    )
+    raise ValueError(
+        f"{division.per_device} images with {sum(count for count, _ in data.views.crops)} crops "
+        f"each need about {needed / 2**30:.1f} GiB and a device has {limit / 2**30:.1f} GiB; "
+        f"{remedy}"
+    )

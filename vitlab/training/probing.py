@@ -1,0 +1,226 @@
+"""Measures the encoder while it trains: k-NN, linear probe, dense probe, pictures.
+
+Frozen and apart: probing draws nothing from the training's random streams and touches no gradient.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from torchvision.io import write_png
+
+from vitlab.data import MEAN, STD, Data
+from vitlab.encoders import Encoder, Pixels, ViT
+from vitlab.probes import KNN, Dense, Linear, Loading, image_features
+from vitlab.training.figures import sheet
+from vitlab.training.run import write_json
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Scores of one encoder at one time.
+
+    Attributes:
+        encoder: "pixels", "untrained" or "trained".
+        epoch: epochs trained.
+        step: optimizer steps taken.
+        scores: percent, by TensorBoard tag.
+    """
+
+    encoder: str
+    epoch: int
+    step: int
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+class Probing(Callback):
+    """Probes the encoder under evaluation (for DINO the teacher) before, while and after it trains.
+
+    Args:
+        every: epochs between measurements; the last epoch is always measured, 0 measures only
+            before and after training.
+        dense: segmentation sets by name; each becomes a curve miou/NAME. For example
+            `--probing.dense.voc2012.root DIR`. Leave empty for none.
+        images: labeled images, as many of each class, that the k-NN and linear probes learn from;
+            0 for all.
+        dense_images: images that each dense probe learns from; 0 for all.
+        size: pixels of the image edge for all probes.
+        batch: images of one forward pass.
+        workers: processes that decode images for the probes.
+        pictures: images of each segmentation set in the picture sheets; 0 for none.
+        baselines: whether the untrained encoder and raw pixels are measured before training.
+    """
+
+    def __init__(
+        self,
+        every: int = 10,
+        dense: dict[str, Data] = {},  # noqa: B006
+        images: int = 0,
+        dense_images: int = 0,
+        size: int = 224,
+        batch: int = 64,
+        workers: int = 4,
+        pictures: int = 4,
+        baselines: bool = True,
+    ):
+        self.every, self.dense, self.size = every, dense, size
+        self.images, self.dense_images = images, dense_images
+        self.batch, self.workers = batch, workers
+        self.pictures, self.baselines = pictures, baselines
+        self.measurements: list[Measurement] = []
+
+    def check(self, encoder: Encoder, data: Data) -> None:
+        """Read the file lists of every set and refuse what cannot be probed.
+
+        Raises:
+            ValueError: what was given, what is allowed, what to do.
+        """
+        encoder.check(self.size, "probing.size")
+        for split in (data.train, data.val):
+            data.labelled(split, self.size, self.images)
+        for name, source in self.dense.items():
+            for split in (source.train, source.val):
+                try:
+                    source.segmented(split, self.size)[0]  # one pair is decoded as well
+                except ValueError as error:
+                    raise ValueError(f"probing.dense.{name}: {error}") from error
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure what training must beat."""
+        if not self.baselines or self.measurements or trainer.global_step:
+            return
+        encoder: Encoder = pl_module.objective.encoder  # type: ignore[assignment, union-attr]
+        self.measure(trainer, pl_module, Pixels(encoder.patch), "pixels")
+        self.measure(trainer, pl_module, encoder, "untrained")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure when due; keep the checkpoint with the best mean mIoU so far."""
+        epoch = trainer.current_epoch + 1
+        last = epoch == trainer.max_epochs or trainer.should_stop
+        if not last and (self.every == 0 or epoch % self.every):
+            return
+        best = self.best()
+        encoder: Encoder = pl_module.objective.encoder  # type: ignore[assignment, union-attr]
+        scores = self.measure(trainer, pl_module, encoder, "trained").scores
+        # decided on one rank: others may differ in the last bit, and saving takes all of them
+        better = trainer.strategy.broadcast(scores.get("miou/mean", -1.0) > best)
+        if better:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "best.ckpt")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write all measurements beside the run."""
+        self.write(trainer)
+
+    def best(self) -> float:
+        """Return the best mean mIoU of the trained encoder so far, in percent; -1 for none."""
+        trained = [m for m in self.measurements if m.encoder == "trained"]
+        return max((m.scores.get("miou/mean", -1.0) for m in trained), default=-1.0)
+
+    def measure(
+        self, trainer: Trainer, pl_module: LightningModule, encoder: Encoder, name: str
+    ) -> Measurement:
+        """Run all probes on an encoder; log, keep and return its scores."""
+        began = time.perf_counter()
+        loading = Loading(pl_module.device, self.batch, self.workers)
+        epoch = trainer.current_epoch + (name == "trained")
+        with frozen(encoder.to(pl_module.device)), trainer.precision_plugin.forward_context():
+            scores = self.classify(encoder, trainer.datamodule, loading)  # type: ignore[attr-defined]
+            for set_name, source in self.dense.items():
+                scores[f"miou/{set_name}"] = self.segment(
+                    trainer, encoder, set_name, source, loading, f"epoch_{epoch:04d}"
+                )
+        dense = [value for tag, value in scores.items() if tag.startswith("miou/")]
+        if dense:
+            scores["miou/mean"] = sum(dense) / len(dense)
+        found = Measurement(name, epoch, trainer.global_step, scores)
+        self.measurements.append(found)
+        seconds = time.perf_counter() - began
+        if trainer.logger is not None and name != "pixels":
+            logged = {**scores, "probe/seconds": seconds}
+            trainer.logger.log_metrics(logged, step=trainer.global_step)
+        self.write(trainer)
+        shown = ", ".join(f"{tag} {value:.1f}" for tag, value in scores.items())
+        rank_zero_info(f"{name} encoder, epoch {epoch}: {shown} ({seconds:.0f} s)")
+        return found
+
+    def classify(self, encoder: Encoder, data: Data, loading: Loading) -> dict[str, float]:
+        """Return k-NN and linear accuracy on the labeled images."""
+        train = image_features(encoder, data.labelled(data.train, self.size, self.images), loading)
+        test = image_features(encoder, data.labelled(data.val, self.size), loading)
+        probes = {"knn": KNN(), "linear": Linear()}
+        return {
+            f"{name}/{score}": value
+            for name, probe in probes.items()
+            for score, value in probe.score(train, test).items()
+        }
+
+    def segment(
+        self,
+        trainer: Trainer,
+        encoder: Encoder,
+        name: str,
+        source: Data,
+        loading: Loading,
+        when: str,
+    ) -> float:
+        """Return the mIoU on one segmentation set, and draw its pictures."""
+        dense = Dense(source.num_classes)
+        train = source.segmented(source.train, self.size, self.dense_images)
+        test = source.segmented(source.val, self.size)
+        classify = dense.fit(encoder, train, loading)
+        score = dense.evaluate(encoder, classify, test, loading)
+        if self.pictures and isinstance(encoder, ViT) and trainer.is_global_zero:
+            spread = range(0, len(test), max(1, len(test) // self.pictures))[: self.pictures]
+            images = torch.stack([test[index][0] for index in spread])
+            masks = [test[index][1] for index in spread]
+            mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+            colors = images * std + mean
+            picture = sheet(encoder, images.to(loading.device), colors, masks, dense, classify)
+            self.show(trainer, picture, name, when)
+        return score.miou
+
+    def show(self, trainer: Trainer, picture: torch.Tensor, name: str, when: str) -> None:
+        """Put a picture into TensorBoard and beside the run."""
+        folder = Path(trainer.default_root_dir) / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_png(picture, str(folder / f"{name}_{when}.png"))
+        for logger in trainer.loggers:
+            if hasattr(logger.experiment, "add_image"):
+                logger.experiment.add_image(f"pictures/{name}", picture, trainer.global_step)
+
+    @rank_zero_only
+    def write(self, trainer: Trainer) -> None:
+        """Write all measurements so far beside the run."""
+        rows = [asdict(measurement) for measurement in self.measurements]
+        write_json(Path(trainer.default_root_dir) / "measurements.json", rows)
+
+    def state_dict(self) -> dict:
+        """Return the measurements so far."""
+        return {"measurements": [asdict(measurement) for measurement in self.measurements]}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Continue the measurements of an earlier part of the run."""
+        self.measurements = [Measurement(**row) for row in state_dict["measurements"]]
+
+
+@contextmanager
+def frozen(encoder: Encoder) -> Iterator[None]:
+    """Hold an encoder in evaluation mode, without gradients, beside the random streams."""
+    training = encoder.training
+    encoder.eval()
+    devices = [encoder_device] if (encoder_device := _cuda_device(encoder)) is not None else []
+    try:
+        with torch.random.fork_rng(devices), torch.no_grad():
+            yield
+    finally:
+        encoder.train(training)
+
+
+def _cuda_device(encoder: Encoder) -> torch.device | None:
+    first = next(encoder.parameters(), None)
+    return first.device if first is not None and first.is_cuda else None

@@ -1,0 +1,94 @@
+"""The folder of a run: one for each, never overwritten, with all that made it."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import vitlab
+
+LAST = "last.ckpt"
+RESULTS = "results.json"
+
+
+def default_folder(configs: Sequence[str], seed: int) -> Path:
+    """Return where a run goes unless told: runs/NAME_OF_CONFIGS/seedN."""
+    names = [Path(config).stem for config in configs] or ["unnamed"]
+    return Path("runs") / "-".join(names) / f"seed{seed}"
+
+
+def starting_point(folder: Path, ckpt_path: str | None) -> Path | None:
+    """Find the checkpoint to continue from, and refuse to overwrite a run.
+
+    Args:
+        folder: of the run.
+        ckpt_path: "last" for the folder's own last checkpoint, a file, or None for a new run.
+
+    Returns:
+        The checkpoint to continue from; None for a new run.
+
+    Raises:
+        ValueError: the folder holds a run already, or the checkpoint does not exist.
+    """
+    if ckpt_path:
+        path = folder / LAST if ckpt_path == "last" else Path(ckpt_path)
+        if not path.is_file():
+            raise ValueError(
+                f"there is no checkpoint {path}; --ckpt_path takes 'last' (the run's own, in "
+                f"{folder}) or a file. Leave it out to start anew"
+            )
+        if (folder / RESULTS).exists():
+            raise ValueError(
+                f"the run in {folder} is finished; continue from its checkpoint with another "
+                "--run DIR and more --trainer.max_epochs"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        state = "a finished run" if (folder / RESULTS).exists() else "an unfinished run"
+        advice = "" if (folder / RESULTS).exists() else "continue it with --ckpt_path last, or "
+        raise ValueError(
+            f"{folder} already holds {state}, which is never overwritten; {advice}choose another "
+            "folder with --run DIR or another --seed_everything"
+        )
+    return path if ckpt_path else None
+
+
+def environment() -> dict:
+    """Return what else a run depends on: command, code, versions, hardware."""
+    packages = ("torch", "torchvision", "lightning", "timm", "albumentations", "numpy")
+    here = Path(vitlab.__file__).parent
+    commit = subprocess.run(
+        ["git", "-C", str(here), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "command": shlex.join(sys.argv),
+        "vitlab": vitlab.__version__,
+        "commit": commit.stdout.strip() or None,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "cores": os.cpu_count(),
+        "devices": [
+            torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
+        ],
+    }
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file at once or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("w") as file:
+        json.dump(value, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
