@@ -79,9 +79,7 @@ def cityscapes(tmp_path: Path) -> Path:
     for split, city in (("train", "aachen"), ("val", "munster"), ("test", "bonn")):
         stem = f"{city}/{city}_000000_000019"
         picture(tmp_path / f"leftImg8bit/{split}/{stem}_leftImg8bit.png")
-        indices(
-            tmp_path / f"gtFine/{split}/{stem}_gtFine_labelIds.png", [0, 7, 8, 11, 29, 33, 255]
-        )
+        indices(tmp_path / f"gtFine/{split}/{stem}_gtFine_labelIds.png", [0, 7, 8, 11, 29, 33, 255])
     return tmp_path
 
 
@@ -91,7 +89,9 @@ def dense_folder(tmp_path: Path) -> Path:
         for i in range(2):
             picture(tmp_path / f"images/{split}/{i}.jpg", seed=i)
             indices(tmp_path / f"masks/{split}/{i}.png", [0, 1, 2])
-    (tmp_path / "classes.json").write_text('{"classes": ["sky", "void", "road"], "ignore_index": 1}')
+    (tmp_path / "classes.json").write_text(
+        '{"classes": ["sky", "void", "road"], "ignore_index": 1}'
+    )
     return tmp_path
 
 

@@ -63,12 +63,12 @@ def test_resuming_leaves_out_what_was_done_in_that_epoch_only():
 
 
 def test_a_set_smaller_than_a_batch_is_refused():
-    with pytest.raises(DataError, match="3 training samples .* batch of 4; use .* at most 3"):
+    with pytest.raises(DataError, match=r"3 training samples .* batch of 4; use .* at most 3"):
         GlobalBatches(3, 4)
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(DataError, match="batch_size 4 .* 3 ranks x 1 .* multiple of 3"):
+    with pytest.raises(DataError, match=r"batch_size 4 .* 3 ranks x 1 .* multiple of 3"):
         GlobalBatches(30, 4, world=3)
 
 
@@ -90,7 +90,7 @@ def test_a_batch_is_divided_with_the_fewest_micro_batches(
 
 
 def test_an_indivisible_batch_lists_sizes_that_would_work():
-    with pytest.raises(DataError, match="batch_size 512 .* 3 devices; .* 510 or 513"):
+    with pytest.raises(DataError, match=r"batch_size 512 .* 3 devices; .* 510 or 513"):
         divide(512, 3)
-    with pytest.raises(DataError, match="batch_size 2 .* 4 devices; .* such as 4"):
+    with pytest.raises(DataError, match=r"batch_size 2 .* 4 devices; .* such as 4"):
         divide(2, 4)

@@ -54,7 +54,9 @@ def test_blur_is_always_on_the_first_crop_and_solarization_only_on_the_second(im
         views(image, seed)
         for name in ("first", "second", "local"):
             # a step keeps the parameters of its last use, and none if it was left out
-            counts.update((name, kind) for kind, s in steps(getattr(views, name)).items() if s.params)
+            counts.update(
+                (name, kind) for kind, s in steps(getattr(views, name)).items() if s.params
+            )
     assert counts["first", "GaussianBlur"] == trials
     assert counts["first", "Solarize"] == counts["local", "Solarize"] == 0
     for name, kind, chance in [

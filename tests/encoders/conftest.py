@@ -7,6 +7,11 @@ torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
 
 @pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """Make the smallest size smaller still."""
     monkeypatch.setitem(vit.SHAPES, "nano", vit.Shape(width=32, depth=3, heads=2))

@@ -122,9 +122,7 @@ def test_the_jacobian_is_the_formula():
     z = double(GOLDEN)
     s = entmax15(z).sqrt()
     jacobian = torch.autograd.functional.jacobian(entmax15, z)
-    torch.testing.assert_close(
-        jacobian, s.diag() - s[:, None] * s / s.sum(), rtol=0, atol=1e-15
-    )
+    torch.testing.assert_close(jacobian, s.diag() - s[:, None] * s / s.sum(), rtol=0, atol=1e-15)
     assert jacobian.sum(0).abs().max() < 1e-15
 
 
@@ -188,6 +186,4 @@ def test_any_row_is_a_distribution_in_the_order_of_its_logits(z):
 @given(logits, st.randoms(use_true_random=False), st.floats(-100, 100))
 def test_order_and_shift_of_the_logits_do_not_matter(z, random, shift):
     order = random.sample(range(len(z)), len(z))
-    torch.testing.assert_close(
-        entmax15(z[order] + shift), entmax15(z)[order], rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(entmax15(z[order] + shift), entmax15(z)[order], rtol=0, atol=1e-12)

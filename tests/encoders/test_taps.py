@@ -12,9 +12,9 @@ def test_recording_changes_no_output(build, images, normalizer, kind):
     alone = vit(images)
     with record(vit, "attn.weights") as weights:
         watched = vit(images)
-    tolerance = 0 if normalizer == "entmax15" else 1e-6  # the fused softmax adds in another order
+    tolerance = 0 if normalizer == "entmax15" else 5e-6  # the fused softmax adds in another order
     torch.testing.assert_close(watched.cls, alone.cls, rtol=0, atol=tolerance)
-    torch.testing.assert_close(watched.patches, alone.patches, rtol=0, atol=10 * tolerance)
+    torch.testing.assert_close(watched.patches, alone.patches, rtol=0, atol=tolerance)
     assert [tuple(w.shape) for w in weights] == [(2, 2, 36, 36)] * 3
     for w in weights:
         torch.testing.assert_close(w.sum(-1), torch.ones(2, 2, 36), rtol=0, atol=5e-6)

@@ -11,12 +11,18 @@ class Batch:
     """Views of b images, and their labels where the objective may see them.
 
     Attributes:
-        views: one stack for each resolution, the largest first. All crops of a stack have one
-            size; normalized RGB. Two global and eight local crops are two stacks.
+        views: one stack (crops, b, 3, height, width) for each resolution, the largest first;
+            normalized RGB. Two global and eight local crops are two stacks.
         labels: class index of each image, or None when training is unsupervised.
         unreadable: paths that could not be decoded and were replaced by the next readable image.
     """
 
-    views: list[Float[Tensor, "crops b 3 height width"]]
+    views: list[Float[Tensor, "_ b 3 _ _"]]
     labels: Int[Tensor, " b"] | None = None
     unreadable: tuple[str, ...] = ()
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in page-locked memory, from which copies to a GPU can overlap."""
+        views = [stack.pin_memory() for stack in self.views]
+        labels = None if self.labels is None else self.labels.pin_memory()
+        return Batch(views, labels, self.unreadable)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from vitlab.data.batch import Batch
 from vitlab.data.image import UnreadableImage, read_image, read_mask
 from vitlab.data.samples import DataError, Samples
-from vitlab.data.views import CenterCrop, Views, Whole
+from vitlab.data.views import CenterCrop, Stack, Views, Whole
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Example:
         unreadable: files that were tried in vain before this image was found.
     """
 
-    views: list[Float[Tensor, "crops 3 _ _"]]
+    views: list[Stack]
     label: int | None
     unreadable: tuple[str, ...]
 

@@ -60,7 +60,10 @@ class Canvas:
             alpha: (height, width), coverage in [0, 1].
             color: one color or one for each pixel.
         """
-        self.pixels += alpha[..., None] * (color - self.pixels)
+        left, top, width, height = cv2.boundingRect((alpha > 0).astype(np.uint8))
+        part = np.s_[top : top + height, left : left + width]  # most strokes are small
+        ink = color if color.ndim == 1 else color[part]
+        self.pixels[part] += alpha[part][..., None] * (ink - self.pixels[part])
 
     def put(self, alpha: Floats, color: Floats, label: int) -> None:
         """Lay a new thing over the picture; it owns the pixels that it covers by half or more."""
@@ -72,11 +75,19 @@ class Canvas:
 
     def coverage(self, contours: Sequence[Floats]) -> Floats:
         """How much of each pixel lies inside the contours, (height, width) in [0, 1]."""
-        fine = np.zeros((self.height * _FINE, self.width * _FINE), np.uint8)
-        points = [np.round((c * _FINE - 0.5) * 16).astype(np.int32) for c in contours]
-        cv2.fillPoly(fine, points, 255, shift=4)
-        mean = cv2.resize(fine, (self.width, self.height), interpolation=cv2.INTER_AREA)
-        return mean.astype(np.float32) / 255
+        corners = np.concatenate(contours)
+        size = [self.width, self.height]
+        low = np.clip(np.floor(corners.min(0)) - 1, 0, size).astype(int)
+        high = np.clip(np.ceil(corners.max(0)) + 1, low, size).astype(int)
+        alpha = np.zeros((self.height, self.width), np.float32)
+        width, height = (int(edge) for edge in high - low)
+        if width and height:
+            fine = np.zeros((height * _FINE, width * _FINE), np.uint8)
+            points = [np.round(((c - low) * _FINE - 0.5) * 16).astype(np.int32) for c in contours]
+            cv2.fillPoly(fine, points, 255, shift=4)
+            mean = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
+            alpha[low[1] : high[1], low[0] : high[0]] = mean.astype(np.float32) / 255
+        return alpha
 
     def axes(self) -> tuple[Floats, Floats]:
         """Pixel centers: x and y, each (height, width)."""
@@ -114,8 +125,8 @@ class Pose:
 
 
 def random_pose(rng: np.random.Generator, x: float, y: float, radius: float) -> Pose:
-    """Any rotation, mirrored or not, stretched by up to a sixth, slightly sheared."""
-    angle, shear = rng.uniform(-np.pi, np.pi), rng.uniform(-0.15, 0.15)
+    """Turned by up to a sixth of a circle, perhaps mirrored, slightly stretched and sheared."""
+    angle, shear = rng.uniform(-np.pi / 3, np.pi / 3), rng.uniform(-0.15, 0.15)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     mirror = rng.choice([-1.0, 1.0])
     stretch = np.array([[mirror * rng.uniform(0.85, 1.15), shear], [0, rng.uniform(0.85, 1.15)]])
@@ -175,7 +186,7 @@ def _horseshoe() -> Contours:
     arch = np.linspace(np.pi, 2 * np.pi, 32)
     outer, inner = _polar(arch, 0.8), _polar(arch[::-1], 0.38)
     legs = _array([[0.8, 0.85], [0.38, 0.85]]), _array([[-0.38, 0.85], [-0.8, 0.85]])
-    return [np.concatenate([outer, legs[0], inner, legs[1]]) - _array([0, 0.05])]
+    return [np.concatenate([outer, legs[0], inner, legs[1]]) * 0.88]
 
 
 def _gear() -> Contours:
@@ -295,7 +306,7 @@ KINDS = (
 )
 
 
-def two_tones(rng: np.random.Generator, gap: tuple[float, float] = (0.25, 0.55)) -> Floats:
+def two_tones(rng: np.random.Generator, gap: tuple[float, float] = (0.3, 0.6)) -> Floats:
     """Two random colors, (2, 3), whose lightness differs by `gap`; either may be the lighter."""
     difference = rng.uniform(*gap)
     dark = rng.uniform(0.06, 0.94 - difference)
@@ -354,7 +365,7 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> Canvas:
     axis = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     ramp = 0.5 + 0.35 * (x * np.float32(np.cos(axis)) + y * np.float32(np.sin(axis)))
-    canvas = Canvas(mix(ramp, two_tones(rng, (0.05, 0.4))))
+    canvas = Canvas(mix(ramp, two_tones(rng, (0.05, 0.3))))
     short = min(height, width)
     for grain in (short / 2, short / 6):
         color = rng.uniform(-0.07, 0.07, 3).astype(np.float32)
@@ -366,7 +377,7 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> Canvas:
         canvas.blend(
             canvas.coverage([patch]) * np.float32(rng.uniform(0.3, 0.9)), two_tones(rng)[0]
         )
-    for _ in range(rng.integers(0, 4)):
+    for _ in range(rng.integers(0, 3)):
         _draw_fragment(canvas, rng)
     for _ in range(rng.integers(0, 6)):
         _draw_line(canvas, rng)
@@ -415,7 +426,7 @@ def portrait(rng: np.random.Generator, height: int, width: int, kind: int) -> Ca
     if rng.random() < 0.25:
         other = KINDS[(kind + rng.integers(1, len(KINDS))) % len(KINDS)]
         _place(canvas, rng, other, short * rng.uniform(0.06, 0.09), 0)
-    _place(canvas, rng, KINDS[kind], short * rng.uniform(0.175, 0.4), 1)
+    _place(canvas, rng, KINDS[kind], short * rng.uniform(0.23, 0.41), 1)
     return canvas
 
 

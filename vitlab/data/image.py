@@ -1,4 +1,4 @@
-"""Image and mask files to arrays. A damaged file is an error, never a grey picture."""
+"""Image and mask files to arrays. A damaged file is an error, never a gray picture."""
 
 import io
 from pathlib import Path
@@ -80,6 +80,6 @@ def _strict(path: str | Path, data: bytes) -> UInt8[np.ndarray, "height width 3"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableImage(path, str(error)) from error
     if upright.mode.startswith("I"):  # PIL would clip 16 bits at 255 instead of scaling
-        grey = (np.array(upright).astype(np.uint32) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+        gray = (np.array(upright).astype(np.uint32) >> 8).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
     return np.array(upright.convert("RGB"))

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jsonargparse import lazy_instance
 from lightning.pytorch import LightningDataModule, Trainer
 
 from vitlab.data.batch import Batch
@@ -50,7 +49,7 @@ class Data(LightningDataModule, ABC):
         root: str,
         batch_size: int = 512,
         device_batch: int = 0,
-        views: Views = lazy_instance(MultiCrop),  # noqa: B008, the form that --help can show
+        views: Views = MultiCrop(),  # noqa: B008, holds no state between calls
         workers: int = 8,
         train: str = "train",
         val: str = "val",

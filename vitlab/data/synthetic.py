@@ -94,7 +94,6 @@ class Task:
 
     def run(self) -> None:
         """Draw and write; nothing outside this task changes a single byte of the result."""
-        cv2.setNumThreads(1)
         key = f"{self.draw.__name__} {self.split}".encode()
         self.draw(self, np.random.default_rng([self.seed, zlib.crc32(key), self.index]))
 
@@ -109,7 +108,7 @@ def synthesize(root: Path, seed: int = 0, amounts: Amounts = _USUAL, processes: 
         root: folder to make; will hold imagenet, VOCdevkit, ADEChallengeData2016 and cityscapes.
         seed: the same seed gives the same bytes on every run, whatever the number of processes.
         amounts: how many pictures to draw for each set and split.
-        processes: how many draw side by side; 0 for one on each available core.
+        processes: how many draw side by side; 0 for one per 2,000 pictures, at most one per core.
     """
     if seed < 0 or processes < 0:
         raise ValueError(f"seed {seed}, processes {processes}: neither may be negative; use 0")
@@ -159,17 +158,27 @@ def _tasks(root: Path, seed: int, amounts: Amounts) -> Iterator[Task]:
 
 
 def _run(tasks: list[Task], processes: int) -> None:
-    few = len(tasks) < 100  # starting workers would take longer than drawing
-    workers = processes or (1 if few else len(os.sched_getaffinity(0)))
+    # to import the package takes a worker about as long as drawing some hundred pictures
+    workers = processes or max(1, min(len(tasks) // 2000, _cores()))
     with ExitStack() as stack:
         results: Iterable[None] = map(Task.run, tasks)
         if workers > 1:
             # fork would copy the threads of torch in an unknown state
             context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(workers, context))
+            pool = ProcessPoolExecutor(
+                workers, context, initializer=cv2.setNumThreads, initargs=(1,)
+            )
+            stack.callback(pool.shutdown, cancel_futures=True)  # do not draw on after Ctrl-C
             results = pool.map(Task.run, tasks, chunksize=8)
         for _ in track(results, "drawing the synthetic data", len(tasks), transient=True):
             pass
+
+
+def _cores() -> int:
+    """Cores this process may use; macOS tells only how many there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _random_size(rng: np.random.Generator, low: int, high: int) -> tuple[int, int]:
@@ -313,7 +322,7 @@ def _write_ade_lists(root: Path) -> None:
     lines = ["Idx\tRatio\tTrain\tVal\tName\n"]
     for i in range(1, 151):
         seen = f"{images['training'][i]}\t{images['validation'][i]}"
-        lines.append(f"{i}\t{share[i]:.4f}\t{seen}\t{names.get(i, 'not drawn')}\n")
+        lines.append(f"{i}\t{share[i]:.4f}\t{seen}\t{names.get(i, f'class {i}')}\n")
     (root / "objectInfo150.txt").write_text("".join(lines))
     (root / "sceneCategories.txt").write_text("".join(scenes))
 

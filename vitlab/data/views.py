@@ -25,6 +25,8 @@ STD = (0.229, 0.224, 0.225)
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 Seed = int | Sequence[int]
+# crops of one size: (crops, 3, size, size); no names, since the stacks of a list differ in them
+Stack = Float[Tensor, "_ 3 _ _"]
 
 
 class Views(ABC):
@@ -36,7 +38,7 @@ class Views(ABC):
         """Count and edge length in pixels of the crops of each stack."""
 
     @abstractmethod
-    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Float[Tensor, "crops 3 size size"]]:
+    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """Crops of an RGB image, normalized by `MEAN` and `STD`.
 
         Args:
@@ -48,7 +50,7 @@ class Views(ABC):
 class MultiCrop(Views):
     """Two large and several small random crops, as DINO trains on them (arXiv:2104.14294).
 
-    Probabilities are those of the released code. Every crop: flip 0.5, color jitter 0.8, grey
+    Probabilities are those of the released code. Every crop: flip 0.5, color jitter 0.8, gray
     0.2. Blur: first large crop 1.0, second 0.1, small ones 0.5. Solarization: second large crop
     only, 0.2. Departure: crops are shrunk by area averaging and enlarged bicubically, where the
     released code is bicubic both ways.
@@ -87,7 +89,7 @@ class MultiCrop(Views):
         """Two large crops, then the small ones if there are any."""
         return [(2, self.size)] + [(self.locals, self.local_size)] * (self.locals > 0)
 
-    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Float[Tensor, "crops 3 size size"]]:
+    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """Random crops of an RGB image, normalized."""
         sequence = np.random.SeedSequence(seed)
         numbers = np.random.default_rng(sequence)
@@ -119,7 +121,7 @@ class CenterCrop(Views):
         """One crop."""
         return [(1, self.size)]
 
-    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Float[Tensor, "crops 3 size size"]]:
+    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """The middle of the image, normalized; nothing is random."""
         height, width = image.shape[:2]
         short = round(self.size * 256 / 224)
@@ -145,7 +147,7 @@ class Whole(Views):
         """One crop."""
         return [(1, self.size)]
 
-    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Float[Tensor, "crops 3 size size"]]:
+    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """The image at a new size, normalized; nothing is random."""
         return [normalize(resize(image, self.size, self.size)[None])]
 

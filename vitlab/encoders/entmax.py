@@ -29,7 +29,7 @@ def entmax15(scores: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows n"]:
     """
     with torch.autocast(scores.device.type, enabled=False):
         precise = scores if scores.dtype == torch.float64 else scores.float()
-        return _Entmax15.apply(precise).to(scores.dtype)  # type: ignore[no-untyped-call]
+        return _Entmax15.apply(precise).to(scores.dtype)
 
 
 def threshold(z: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows 1"]:

@@ -59,7 +59,7 @@ class GaussianBias(nn.Module):
         longest = max(grid)
         self.largest_variance = float(longest**2)
         self.largest_distance = min(0.5 * (longest - 1) ** 2, 6550.0)
-        # the authors' guard against overflow in half precision; it changes the kernel, so we keep it
+        # the authors' guard against overflow in half precision; kept since it changes the kernel
         self.epsilon = 0.1
         while 0.5 * (longest - 1) ** 2 / self.epsilon**2 > 32500:
             self.epsilon *= 2

@@ -53,9 +53,11 @@ def prefix_length(n: int, grid: Grid) -> int:
 
 
 def assemble(
-    cls: Float[Tensor, "1 1 d"], registers: Float[Tensor, "1 r d"], patches: Float[Tensor, "b p d"]
+    cls: Float[Tensor, "#b 1 d"],
+    registers: Float[Tensor, "#b r d"],
+    patches: Float[Tensor, "b p d"],
 ) -> Float[Tensor, "b n d"]:
-    """Put learned [CLS] and registers, the same for all images, before the patches."""
+    """Put [CLS] and registers, of each image or the same for all, before the patches."""
     b = len(patches)
     return torch.cat([cls.expand(b, -1, -1), registers.expand(b, -1, -1), patches], dim=1)
 

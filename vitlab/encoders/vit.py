@@ -93,23 +93,26 @@ class ViT(Routed, Encoder):
         self.apply(_initialize)
         for parameter in (self.pos_embed, self.cls_token):
             nn.init.trunc_normal_(parameter, std=0.02)
-        with torch.random.fork_rng(devices=[]):
-            self.add_options(specialize, locality, registers)
+        self.add_options(specialize, locality, registers)
 
     def add_options(self, specialize: Specialize, locality: Locality, registers: int) -> None:
         """Add what the options need to the plain encoder."""
         self.reg_token = nn.Parameter(torch.zeros(1, registers, self.width)) if registers else None
         if self.reg_token is not None:
-            nn.init.normal_(self.reg_token, std=1e-6)
+            with torch.random.fork_rng(devices=[]):
+                nn.init.normal_(self.reg_token, std=1e-6)
         if locality.kind == "gaussian":
             channels = self.width // self.heads
-            for block in self.blocks.children():
-                block.attn.gaug = GaussianBias(channels, self.grid, locality.resolution)
+            with torch.random.fork_rng(devices=[]):
+                for module in list(self.modules()):
+                    if isinstance(module, Attention):
+                        module.gaug = GaussianBias(channels, self.grid, locality.resolution)
         global_tokens = 1 + registers * (specialize.registers == "cls")
         for index, block in enumerate(self.blocks.children()):
             for name in specialize.splits(index, len(self.blocks)):
                 path, _, layer = name.rpartition(".")
                 owner = block.get_submodule(path)
+                assert isinstance(owner, Routed)
                 # an encoder without LayerScale has nothing to split there
                 if not isinstance(getattr(owner, layer), nn.Identity):
                     owner.split(layer, global_tokens)
@@ -215,7 +218,7 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Skip a branch for whole images in training; the kept ones are scaled up (1603.09382)."""
+    """Skip a branch for whole images in training, scaling up the kept ones (arXiv:1603.09382)."""
 
     def __init__(self, rate: float):
         super().__init__()

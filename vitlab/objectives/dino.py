@@ -57,7 +57,8 @@ class DINO(Objective):
             raise ValueError(f"momentum {momentum} is not in [0, 1]; DINO uses 0.996 at batch 512")
         self.student = Branch(encoder, projection)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
+        self.student_temperature = student_temperature
+        self.teacher_temperature = teacher_temperature
         self.momentum, self.center_momentum = momentum, center_momentum
         self.freeze_last_layer = freeze_last_layer
         self.outputs = projection.prototypes
@@ -79,15 +80,14 @@ class DINO(Objective):
     def loss(self, batch: Batch, progress: Progress) -> Loss:
         """Return the mean cross-entropy over all pairs of a teacher view and another view."""
         with torch.no_grad():
-            target = self.teacher(batch.views[:1]).float()
-        output = self.student(batch.views).float()
+            target = precise(self.teacher(batch.views[:1]))
+        output = precise(self.student(batch.views))
         self.seen.append(target.mean(dim=(0, 1))[None])
         teacher = F.softmax((target - self.center) / self.teacher_temperature(progress), dim=-1)
         student = F.log_softmax(output / self.student_temperature, dim=-1)
         value = cross_entropy(student, teacher)
         entropy = -torch.special.xlogy(teacher, teacher).sum(-1).mean()
         logs = {
-            "loss": value.detach(),
             "teacher/entropy": entropy,
             "teacher/divergence": value.detach() - entropy,
             "teacher/center_norm": self.center.norm(),
@@ -95,7 +95,7 @@ class DINO(Objective):
         return Loss(value, logs)
 
     def before_step(self, progress: Progress) -> None:
-        """Keep the prototypes where they are in the first epochs; not even weight decay moves them."""
+        """Keep the prototypes in place in the first epochs; not even weight decay moves them."""
         if progress.epoch < self.freeze_last_layer:
             for parameter in self.student.head.last_layer.parameters():
                 parameter.grad = None
@@ -106,8 +106,9 @@ class DINO(Objective):
         seen = parallel.mean(torch.stack(self.seen).mean(0))
         self.center.lerp_(seen, 1 - self.center_momentum)
         self.seen.clear()
-        ours, theirs = list(self.teacher.parameters()), list(self.student.parameters())
-        torch._foreach_lerp_(ours, theirs, 1 - self.teacher_momentum(progress))
+        teacher: list[Tensor] = list(self.teacher.parameters())
+        student: list[Tensor] = list(self.student.parameters())
+        torch._foreach_lerp_(teacher, student, 1 - self.teacher_momentum(progress))
 
     def teacher_momentum(self, progress: Progress) -> float:
         """Share of the teacher that stays after this step."""
@@ -145,6 +146,11 @@ class Branch(nn.Module):
         """Return logits of all views; one pass for each resolution, the head once for all."""
         cls = [self.encoder(stack.flatten(0, 1)).cls for stack in views]
         return self.head(torch.cat(cls)).unflatten(0, (-1, views[0].shape[1]))
+
+
+def precise(logits: Float[Tensor, "v b k"]) -> Float[Tensor, "v b k"]:
+    """Return logits in at least single precision, whatever autocast made of them."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def cross_entropy(

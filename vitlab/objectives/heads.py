@@ -30,7 +30,9 @@ class Projection:
 
 
 class DINOHead(nn.Module):
-    """MLP with GELU, L2 normalization, then one weight-normalized linear map (2104.14294).
+    """MLP with GELU, L2 normalization, then one weight-normalized linear map.
+
+    "Emerging Properties in Self-Supervised Vision Transformers" (arXiv:2104.14294).
 
     Parameter names are those of DINO's own code; `mlp` has its activations at the odd indices.
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from vitlab import parallel
-from vitlab.encoders import Encoder
+from vitlab.encoders import Encoder, Tokens
 from vitlab.probes.linear import LinearMap
 from vitlab.probes.probe import Loading, share
 
@@ -72,7 +72,7 @@ class Dense:
         rows: list[Tensor] = []
         shares: list[Tensor] = []
         for pixels, masks in share(images, loading, stack_images):
-            tokens = encoder(pixels.to(loading.device))
+            tokens = loading.encode(encoder, pixels)
             rows.append(tokens.patches.float())
             shares.append(torch.stack([self.share_of_classes(m, tokens.grid) for m in masks]))
         # gathered by image, not by patch, so that the order is that of the set on any world size
@@ -96,18 +96,16 @@ class Dense:
             self.classes, ignore_index=IGNORE, validate_args=False
         ).to(loading.device)
         for pixels, masks in share(images, loading, stack_images):
-            logits = self.logits(encoder, classify, pixels.to(loading.device))
+            logits = patch_logits(classify, loading.encode(encoder, pixels))
             for one, mask in zip(logits, masks, strict=True):
                 prediction = enlarge(one, mask.shape).argmax(0)
                 confusion.update(prediction[None], mask[None].to(loading.device).long())
         return intersection_over_union(confusion.compute())
 
-    def logits(
-        self, encoder: Encoder, classify: LinearMap, images: Float[Tensor, "b 3 height width"]
-    ) -> Float[Tensor, "b c rows columns"]:
-        """Return the class logits of each patch, where it is in the image."""
-        tokens = encoder(images)
-        return classify(tokens.patches.float()).transpose(1, 2).unflatten(2, tokens.grid)
+
+def patch_logits(classify: LinearMap, tokens: Tokens) -> Float[Tensor, "b c rows columns"]:
+    """Return the class logits of each patch, where it is in the image."""
+    return classify(tokens.patches.float()).transpose(1, 2).unflatten(2, tokens.grid)
 
 
 def enlarge(

@@ -4,6 +4,8 @@ Axis letters: s rows, d width, c classes.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from vitlab import parallel
-from vitlab.encoders import Encoder
+from vitlab.encoders import Encoder, Tokens
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,19 @@ class Loading:
         device: where the encoder is.
         batch: images of one forward pass.
         workers: processes that decode.
+        precision: makes the context of a forward pass, such as autocast; the probes themselves
+            compute in fp32.
     """
 
     device: torch.device
     batch: int = 64
     workers: int = 0
+    precision: Callable[[], AbstractContextManager] = nullcontext
+
+    def encode(self, encoder: Encoder, images: Float[Tensor, "b 3 height width"]) -> Tokens:
+        """Return the features of images, wherever they are now."""
+        with self.precision():
+            return encoder(images.to(self.device))
 
 
 def image_features(encoder: Encoder, images: Dataset, loading: Loading) -> Features:
@@ -62,7 +72,7 @@ def image_features(encoder: Encoder, images: Dataset, loading: Loading) -> Featu
     rows: list[Tensor] = []
     labels: list[Tensor] = []
     for pixels, label in share(images, loading):
-        rows.append(encoder(pixels.to(loading.device)).cls.float())
+        rows.append(loading.encode(encoder, pixels).cls.float())
         labels.append(label)
     x = parallel.gather(torch.cat(rows))
     return Features(x, parallel.gather(torch.cat(labels).to(loading.device)))

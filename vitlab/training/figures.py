@@ -11,8 +11,9 @@ from torch import Tensor
 
 from vitlab.encoders import Encoder, record
 from vitlab.encoders.tokens import Tokens, prefix_length
-from vitlab.probes.dense import Dense, enlarge
+from vitlab.probes.dense import enlarge, patch_logits
 from vitlab.probes.linear import LinearMap
+from vitlab.probes.probe import Loading
 
 Picture = UInt8[Tensor, "3 height width"]
 
@@ -54,28 +55,28 @@ def cls_attention(weights: Float[Tensor, "b h n n"], tokens: Tokens) -> Float[Te
 @torch.no_grad()
 def sheet(
     encoder: Encoder,
+    loading: Loading,
     images: Float[Tensor, "b 3 height width"],
     denormalized: Float[Tensor, "b 3 height width"],
     masks: list[Tensor],
-    dense: Dense,
     classify: LinearMap,
 ) -> Picture:
     """Return a sheet with a row for each image: image, PCA, [CLS] attention, predicted, true mask.
 
     Args:
         encoder: with attention weights that can be recorded.
+        loading: how images reach it.
         images: what the encoder sees.
         denormalized: the same images as colors in [0, 1].
         masks: true class of each pixel, at any size.
-        dense: the protocol of the predicted masks.
-        classify: its fitted map.
+        classify: the fitted map of a dense probe.
     """
     size = tuple(images.shape[2:])
     with record(encoder, "attn.weights") as weights:
-        tokens = encoder(images)
+        tokens = loading.encode(encoder, images)
     colors = principal_colors(tokens.patches)
     attention = cls_attention(weights[-1], tokens).cpu()
-    logits = dense.logits(encoder, classify, images)
+    logits = patch_logits(classify, tokens)
     table = palette().float() / 255
     rows = []
     for index, mask in enumerate(masks):

@@ -60,8 +60,8 @@ class Pretraining(LightningModule):
                 f"{self.current_epoch}); the last checkpoint is from before. Try a lower "
                 "model.optimizer.rate, a longer model.optimizer.warmup or trainer.precision 32-true"
             )
-        self.log_dict(loss.logs, batch_size=batch.views[0].shape[1])
-        self.log("loss", loss.value.detach(), prog_bar=True, logger=False)
+        self.log("loss", loss.value.detach(), prog_bar=True)
+        self.log_dict(loss.logs)
         return loss.value
 
     def configure_gradient_clipping(

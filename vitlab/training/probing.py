@@ -126,9 +126,10 @@ class Probing(Callback):
     ) -> Measurement:
         """Run all probes on an encoder; log, keep and return its scores."""
         began = time.perf_counter()
-        loading = Loading(pl_module.device, self.batch, self.workers)
+        precision = trainer.precision_plugin.forward_context
+        loading = Loading(pl_module.device, self.batch, self.workers, precision)
         epoch = trainer.current_epoch + (name == "trained")
-        with frozen(encoder.to(pl_module.device)), trainer.precision_plugin.forward_context():
+        with frozen(encoder.to(pl_module.device)):
             scores = self.classify(encoder, trainer.datamodule, loading)  # type: ignore[attr-defined]
             for set_name, source in self.dense.items():
                 scores[f"miou/{set_name}"] = self.segment(
@@ -180,7 +181,7 @@ class Probing(Callback):
             masks = [test[index][1] for index in spread]
             mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
             colors = images * std + mean
-            picture = sheet(encoder, images.to(loading.device), colors, masks, dense, classify)
+            picture = sheet(encoder, loading, images, colors, masks, classify)
             self.show(trainer, picture, name, when)
         return score.miou
 

@@ -1,0 +1,32 @@
+import pytest
+
+from vitlab.data import Cityscapes, DataError
+
+
+def test_images_and_masks_are_paired_through_the_cities(cityscapes):
+    samples = Cityscapes(str(cityscapes)).samples("val")
+    assert len(samples) == 1
+    assert samples.image(0).name == "munster_000000_000019_leftImg8bit.png"
+    assert samples.mask(0).name == "munster_000000_000019_gtFine_labelIds.png"
+    assert samples.mask(0).is_file()
+
+
+def test_it_has_19_classes_and_a_place_for_every_label_id():
+    data = Cityscapes("anywhere")
+    assert data.num_classes == len(set(data.classes)) == 19
+    assert data.classes[0] == "road"
+    assert data.classes[18] == "bicycle"
+    values = data.mask_values
+    assert set(values) == {*range(34), 255}
+    assert sorted(v for v in values.values() if v != 255) == list(range(19))
+
+
+def test_the_test_split_is_refused_since_its_masks_are_dummies(cityscapes):
+    with pytest.raises(DataError, match=r"test split are dummies.*use train or val"):
+        Cityscapes(str(cityscapes)).samples("test")
+
+
+def test_real_label_ids_become_train_ids(real):
+    dataset = Cityscapes(str(real("mini_layouts/cityscapes_256x128"))).segmented("val", 32)
+    found = set(dataset[0][1].unique().tolist())
+    assert {0, 255} < found <= {*range(19), 255}

@@ -1,0 +1,257 @@
+"""Facts 1 to 11 of section 9 of the specification of locality."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.layers import AttentionPoolPrr
+
+from vitlab.encoders import Locality, State, ViT, record
+from vitlab.encoders.locality import GaussianBias, refine
+
+GAUSSIAN = Locality("gaussian")
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def gaussian(grid=(14, 14), resolution="linear", spread=0.0, channels=8):
+    """Return a bias whose predictors are random by so much, and queries for its grid."""
+    bias = GaussianBias(channels, grid, resolution).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in bias.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_(noise * spread)
+    return bias
+
+
+def queries(n, channels=8):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, 3, n, channels, generator=generator, dtype=torch.float64)
+
+
+def kernel(variance, grid=(14, 14)):
+    """G of constant predictors, by the indices of both patches."""
+    bias = gaussian(grid)
+    with torch.no_grad():
+        bias.log_var.bias.fill_(variance)
+    s = bias(queries(math.prod(grid))[:1, :1], grid)[0, 0] / math.log(2)
+    return s.detach().unflatten(1, grid).unflatten(0, grid)
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters"), [("Ti", 5_526_756), ("S", 21_668_004), ("B", 85_800_996)]
+)
+def test_parameter_counts_are_those_of_the_specification(size, parameters):
+    with torch.device("meta"):
+        vit, plain = ViT(size, locality=GAUSSIAN), ViT(size)
+        refined = ViT(size, locality=Locality("gaussian", refine=True))
+    assert count(vit) == count(refined) == parameters == count(plain) + 2_340
+    added = {k: tuple(v.shape) for k, v in vit.state_dict().items() if k not in plain.state_dict()}
+    shapes = {
+        "log_var.weight": (2, 64),
+        "log_var.bias": (2,),
+        "log_alpha.weight": (1, 64),
+        "log_alpha.bias": (1,),
+    }
+    assert added == {
+        f"blocks.{i}.attn.gaug.{name}": shape for i in range(12) for name, shape in shapes.items()
+    }
+    assert list(refined.state_dict()) == list(vit.state_dict())
+
+
+@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize("normalizer", ["softmax", "entmax15"])
+def test_without_amplitude_it_is_the_plain_model(build, images, refine, normalizer):
+    plain = build(locality=Locality(refine=refine), normalizer=normalizer)
+    local = build(locality=Locality("gaussian", refine=refine), normalizer=normalizer)
+    local.load_state_dict(plain.state_dict(), strict=False)
+    with torch.no_grad():
+        for block in local.blocks:
+            block.attn.gaug.log_alpha.weight.zero_()
+            block.attn.gaug.log_alpha.bias.fill_(-1e4)
+    assert (local.blocks[0].attn.gaug(torch.randn(1, 2, 36, 16), (5, 7)) == 0).all()
+    torch.testing.assert_close(local(images).cls, plain(images).cls, rtol=0, atol=1e-5)
+    torch.testing.assert_close(local(images).patches, plain(images).patches, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+def test_the_bias_has_its_shape_its_range_and_no_effect_on_the_prefix(prefix):
+    grid = (5, 7)
+    bias, q = gaussian(grid, spread=1.0), queries(prefix + 35)
+    s = bias(q, grid)
+    assert s.shape == (2, 3, prefix + 35, prefix + 35)
+    assert (s[:, :, :prefix] == 0).all()
+    assert (s[..., :prefix] == 0).all()
+    patches = s[:, :, prefix:, prefix:]
+    alpha, _ = bias.predict(q[:, :, prefix:], grid)
+    assert patches.diagonal(dim1=2, dim2=3).equal(alpha[..., 0])
+    assert (patches >= 0).all()
+    assert (patches <= alpha).all()
+    assert not torch.allclose(patches, patches.mT)  # each query has its own shape
+
+
+def test_the_kernel_of_constant_predictors_has_the_values_of_the_specification():
+    g = kernel(0.0)
+    alpha, variance = gaussian().predict(queries(196), (14, 14))
+    torch.testing.assert_close(alpha, torch.full_like(alpha, 0.693147181), rtol=0, atol=1e-9)
+    torch.testing.assert_close(variance, torch.full_like(variance, 1.1))  # with epsilon
+    values = {
+        (0, 1): 0.634736419,
+        (1, 1): 0.402890322,
+        (0, 2): 0.162320611,
+        (2, 2): 0.026347981,
+        (0, 3): 0.016724023,
+    }
+    for (row, column), value in values.items():
+        for sign in (1, -1):
+            assert g[7, 7, 7 + sign * row, 7 + sign * column].item() == pytest.approx(
+                value, abs=1e-9
+            )
+    matrix = g.reshape(196, 196)
+    torch.testing.assert_close(matrix, matrix.T, rtol=0, atol=1e-16)
+    assert torch.linalg.eigvalsh(matrix)[0].item() == pytest.approx(8.7e-4, rel=0.01)
+    mass = g.sum((2, 3))
+    assert mass[7, 7].item() == pytest.approx(6.911504, abs=1e-6)
+    assert mass[0, 7].item() == pytest.approx(4.770239, abs=1e-6)
+    assert mass[0, 0].item() == pytest.approx(3.292363, abs=1e-6)
+
+
+def test_the_variance_stays_in_its_range():
+    widest, narrowest = kernel(1e4), kernel(-1e4)
+    assert widest[0, 0, 13, 13].item() == pytest.approx(0.422399, abs=1e-6)
+    assert widest[0, 0, 0, 1].item() == pytest.approx(0.997454, abs=1e-6)
+    assert narrowest[0, 0, 0, 1].item() == pytest.approx(math.exp(-5), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("grid", "epsilon"), [(14, 0.1), (26, 0.1), (27, 0.2), (51, 0.2), (52, 0.4)]
+)
+def test_epsilon_grows_with_the_grid(grid, epsilon):
+    assert GaussianBias(8, (grid, grid), "linear").epsilon == epsilon
+
+
+@pytest.mark.parametrize(
+    ("grid", "resolution", "factors"),
+    [
+        ((14, 14), "linear", (1, 1)),
+        ((20, 15), "linear", (1.0714286, 1.0714286)),
+        ((28, 28), "linear", (2, 2)),
+        ((32, 43), "linear", (2.2857143, 2.2857143)),
+        ((6, 6), "linear", (0.4285714, 0.4285714)),
+        ((28, 7), "quadratic", (4, 0.25)),
+    ],
+)
+def test_the_variance_follows_the_grid(grid, resolution, factors):
+    bias, q = gaussian(resolution=resolution, spread=1.0), queries(9)
+    _, before = bias.predict(q, (14, 14))
+    _, after = bias.predict(q, grid)
+    ratio = (after - bias.epsilon) / (before - bias.epsilon)
+    expected = torch.tensor(factors, dtype=torch.float64).expand_as(ratio)
+    torch.testing.assert_close(ratio, expected, rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("resolution", ["linear", "quadratic"])
+@pytest.mark.parametrize("grid", [(14, 14), (5, 9), (21, 30)])
+def test_the_separable_kernel_is_the_direct_one(grid, resolution):
+    """The predictors differ by axis and the last grid reaches beyond the clamp at 13 patches."""
+    bias, q = gaussian(resolution=resolution, spread=1.0), queries(math.prod(grid))[:1, :2]
+    alpha, variance = bias.predict(q, grid)
+    rows, columns = (
+        axis.flatten().double()
+        for axis in torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    )
+    exponent = torch.zeros(())
+    for m, place in enumerate((rows, columns)):
+        d = (0.5 * (place[:, None] - place).square()).clamp(max=0.5 * 13**2)
+        exponent = exponent + d / variance[..., m, None]
+    torch.testing.assert_close(bias(q, grid) / alpha, torch.exp(-exponent), rtol=0, atol=1e-15)
+
+
+def test_the_bias_is_found_in_full_precision_under_autocast():
+    bias, q = gaussian((5, 7), spread=1.0).float(), queries(36).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        s = bias(q, (5, 7))
+    assert s.dtype == torch.bfloat16
+    assert s.equal(bias(q.float(), (5, 7)).bfloat16())
+
+
+def test_the_bias_multiplies_the_odds_against_cls(build):
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    local, plain = build(locality=GAUSSIAN).double(), build().double()
+    plain.load_state_dict(local.state_dict(), strict=False)
+    with record(local, "attn.weights") as ours, record(plain, "attn.weights") as theirs:
+        local(images), plain(images)
+    a, b = ours[0], theirs[0]  # the first block, which both enter alike
+    block = local.blocks[0]
+    x = next(iter(local.walk(images))).x
+    q = block.attn.qkv(block.norm1(x)).unflatten(2, (3, 2, 16))[:, :, 0].transpose(1, 2)
+    s = block.attn.gaug(q, (4, 4))[:, :, 1:, 1:]
+    odds = (a[:, :, 1:, 1:] / a[:, :, 1:, :1]) / (b[:, :, 1:, 1:] / b[:, :, 1:, :1])
+    torch.testing.assert_close(odds, s.exp(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(a[:, :, 0], b[:, :, 0], rtol=0, atol=1e-14)
+
+
+def test_a_constant_bias_only_moves_mass_away_from_cls(build):
+    attention = build().double().blocks[0].attn
+    kept: list[torch.Tensor] = []
+    attention.weights.register_forward_hook(lambda _, __, output: kept.append(output))
+    x = torch.randn(2, 17, 32, dtype=torch.float64)
+    attention(x, (4, 4))
+    attention.gaug = lambda q, grid: F.pad(q.new_full((2, 2, 16, 16), 1.3), (1, 0, 1, 0))
+    attention(x, (4, 4))
+    before, after = kept
+    among = [w[:, :, 1:, 1:] / w[:, :, 1:, 1:].sum(-1, keepdim=True) for w in kept]
+    torch.testing.assert_close(among[0], among[1], rtol=0, atol=1e-14)
+    assert (after[:, :, 1:, 0] < before[:, :, 1:, 0]).all()
+
+
+@pytest.mark.parametrize("refined", [False, True])
+def test_the_last_blocks_bias_learns_from_cls_only_with_refinement(build, images, refined):
+    vit = build(locality=Locality("gaussian", refine=refined))
+    vit(images).cls.sin().sum().backward()
+    *others, last = (block.attn.gaug for block in vit.blocks)
+    for bias in others:
+        assert all(p.grad.abs().max() > 0 for p in bias.parameters())
+    for parameter in last.parameters():
+        assert (parameter.grad.abs().max() > 0) == refined
+
+
+class TestRefinement:
+    @pytest.fixture
+    def x(self):
+        return torch.randn(2, 1 + 2 + 12, 32, generator=torch.Generator().manual_seed(0))
+
+    def test_it_equals_timms(self, x):
+        pool = AttentionPoolPrr(32, num_heads=4)
+        torch.testing.assert_close(refine(State(x, (3, 4)), 4).cls, pool(x), rtol=0, atol=1e-6)
+
+    def test_patches_and_registers_are_left_alone(self, x):
+        state = State(x, (3, 4))
+        tokens, plain = refine(state, 4), state.tokens()
+        assert tokens.patches.equal(plain.patches)
+        assert tokens.registers.equal(plain.registers)
+
+    def test_the_order_of_patches_does_not_matter(self, x):
+        order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(14)])
+        turned = refine(State(x[:, order], (3, 4)), 4)
+        torch.testing.assert_close(turned.cls, refine(State(x, (3, 4)), 4).cls, rtol=0, atol=1e-5)
+
+    def test_equal_tokens_are_a_fixed_point(self, x):
+        same = x[:, :1].expand(-1, 15, -1)
+        tokens = refine(State(same, (3, 4)), 4)
+        torch.testing.assert_close(tokens.cls, same[:, 0], rtol=0, atol=1e-5)
+
+    def test_each_channel_stays_within_those_of_the_tokens(self, x):
+        cls = refine(State(x, (3, 4)), 4).cls
+        assert (cls >= x.amin(1) - 1e-6).all()
+        assert (cls <= x.amax(1) + 1e-6).all()
+
+    def test_it_has_no_parameters_and_changes_only_cls(self, build, images):
+        plain, refined = build(), build(locality=Locality(refine=True))
+        assert list(plain.state_dict()) == list(refined.state_dict())
+        assert plain(images).patches.equal(refined(images).patches)
+        assert not torch.allclose(plain(images).cls, refined(images).cls, atol=1e-2)

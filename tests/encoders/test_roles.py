@@ -1,0 +1,230 @@
+"""Facts 1, 2 and 4 to 7 of section 12 of the specification of specialized layers."""
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from vitlab.encoders import Locality, Specialize, ViT
+from vitlab.encoders.vit import SHAPES
+
+RECIPE = Specialize(norm=1, qkv=0.334)
+EVERYTHING = Specialize(norm=1, qkv=1, proj=1, mlp=1, final_norm=True)
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def clone(plain, split):
+    """Give both copies of every split layer the weights of the plain model."""
+    weights = plain.state_dict()
+    split.load_state_dict(
+        {name: weights[name.replace("_cls.", ".")] for name in split.state_dict()}
+    )
+    return split
+
+
+@pytest.mark.parametrize(
+    ("size", "layer_scale", "specialize", "increment"),
+    [
+        ("S", 0.0, Specialize(norm=1), 18_432),
+        ("S", 0.0, RECIPE, 1_792_512),
+        ("S", 1e-5, Specialize(norm=1), 27_648),
+        ("S", 1e-5, RECIPE, 1_801_728),
+        ("S", 1e-5, Specialize(qkv=0.334), 1_774_080),
+        ("S", 0.0, Specialize(final_norm=True), 768),
+        ("B", 0.0, Specialize(norm=1), 36_864),
+        ("B", 0.0, RECIPE, 7_123_968),
+        ("B", 1e-5, RECIPE, 7_142_400),
+        ("L", 1e-5, Specialize(norm=1), 147_456),
+        ("L", 1e-5, RECIPE, 25_337_856),
+        ("L", 0.0, RECIPE, 329_615_336 - 304_326_632),
+    ],
+)
+def test_parameter_counts_are_those_of_the_specification(size, layer_scale, specialize, increment):
+    with torch.device("meta"):
+        plain = ViT(size, layer_scale=layer_scale)
+        split = ViT(size, layer_scale=layer_scale, specialize=specialize)
+    assert count(split) - count(plain) == increment
+
+
+@pytest.mark.parametrize(("size", "tensors"), [("S", 80), ("B", 80), ("L", 160)])
+def test_the_recipe_adds_as_many_tensors_as_the_specification_says(size, tensors):
+    with torch.device("meta"):
+        split = ViT(size, layer_scale=1e-5, specialize=RECIPE)
+    added = [name for name in split.state_dict() if "_cls." in name]
+    third = SHAPES[size].depth // 3
+    assert len(added) == tensors == 6 * SHAPES[size].depth + 2 * third
+    assert sum("qkv_cls.weight" in name for name in added) == third
+
+
+@pytest.mark.parametrize("fraction", [1 / 3, 0.334, 0.34])
+def test_a_third_of_twelve_is_four(fraction):
+    split = [Specialize(qkv=fraction).splits(block, 12) for block in range(12)]
+    assert [bool(names) for names in split] == [True] * 4 + [False] * 8
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1])
+def test_a_number_that_is_no_fraction_is_refused_with_a_remedy(fraction):
+    with pytest.raises(ValueError, match=r"specialize.mlp .* give a number from 0"):
+        Specialize(mlp=fraction)
+
+
+@pytest.mark.parametrize("registers", ["patches", "cls"])
+@pytest.mark.parametrize(
+    ("specialize", "single", "double"),
+    [(Specialize(norm=1), 1e-6, 1e-15), (RECIPE, 1e-5, 1e-12), (EVERYTHING, 1e-5, 1e-12)],
+    ids=["norm", "recipe", "everything"],
+)
+def test_equal_roles_change_nothing(build, images, specialize, single, double, registers):
+    roles = Specialize(**{**vars(specialize), "registers": registers})
+    plain = build(layer_scale=0.5, registers=2)
+    split = clone(plain, build(layer_scale=0.5, registers=2, specialize=roles))
+    for dtype, tolerance in ((torch.float32, single), (torch.float64, double)):
+        ours, theirs = split.to(dtype)(images.to(dtype)), plain.to(dtype)(images.to(dtype))
+        for part in ("cls", "registers", "patches"):
+            torch.testing.assert_close(
+                getattr(ours, part), getattr(theirs, part), rtol=tolerance, atol=tolerance
+            )
+
+
+def test_a_new_split_model_equals_the_plain_one():
+    torch.manual_seed(0)
+    plain = ViT("nano", 8, 32).double()
+    torch.manual_seed(0)
+    split = ViT("nano", 8, 32, specialize=EVERYTHING).double()
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(split(images).cls, plain(images).cls, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("normalizer", ["softmax", "entmax15"])
+def test_gradients_of_the_copies_add_up_to_the_plain_one(build, images, normalizer):
+    options = {"layer_scale": 0.5, "normalizer": normalizer}
+    plain = build(**options).double()
+    split = clone(plain, build(**options, specialize=EVERYTHING).double())
+    for vit in (plain, split):
+        tokens = vit(images.double())
+        (tokens.cls.sin().sum() + tokens.patches.cos().sum()).backward()
+    total: dict[str, torch.Tensor] = {}
+    for name, parameter in split.named_parameters():
+        shared = name.replace("_cls.", ".")
+        total[shared] = total.get(shared, torch.zeros(())) + parameter.grad
+    for name, parameter in plain.named_parameters():
+        tolerance = 1e-10 * parameter.grad.norm().clamp_min(1e-3)
+        assert (total[name] - parameter.grad).norm() <= tolerance, name
+
+
+class TestRoutingInTheLastBlock:
+    """Perturb one copy and see who moves; 0 must be exactly 0."""
+
+    @pytest.fixture
+    def vit(self, build):
+        specialize = Specialize(norm=1, qkv=1, proj=1, mlp=1)
+        return build(layer_scale=0.5, registers=2, specialize=specialize).double()
+
+    def moved(self, vit, images, name, part=slice(None)):
+        """Return whether [CLS], the registers and the patches move."""
+
+        def tokens():
+            with torch.no_grad():
+                *_, last = vit.walk(images.double())
+            return last.tokens()
+
+        before = tokens()
+        with torch.no_grad():
+            vit.blocks[-1].get_parameter(name)[part] += 0.1
+        after = tokens()
+        parts = ("cls", "registers", "patches")
+        return tuple(not getattr(before, p).equal(getattr(after, p)) for p in parts)
+
+    LAYERS = (
+        "norm2.weight",
+        "norm2.bias",
+        "ls1.gamma",
+        "ls2.gamma",
+        "attn.proj.bias",
+        "mlp.fc1.bias",
+    )
+    Q, K, V = slice(0, 32), slice(32, 64), slice(64, 96)
+
+    @pytest.mark.parametrize("name", LAYERS)
+    def test_what_follows_attention_stays_in_its_role(self, vit, images, name):
+        layer, _, parameter = name.rpartition(".")
+        head, *tail = layer.rsplit(".fc1", 1)
+        copy = f"{head}_cls{'.fc1' if tail else ''}.{parameter}"
+        assert self.moved(vit, images, copy) == (True, False, False)
+        assert self.moved(vit, images, name) == (False, True, True)
+
+    def test_queries_stay_in_their_role(self, vit, images):
+        assert self.moved(vit, images, "attn.qkv_cls.weight", self.Q) == (True, False, False)
+        assert self.moved(vit, images, "attn.qkv.weight", self.Q) == (False, True, True)
+
+    @pytest.mark.parametrize("part", [K, V])
+    @pytest.mark.parametrize("name", ["attn.qkv_cls.weight", "attn.qkv.weight"])
+    def test_keys_and_values_reach_everyone(self, vit, images, name, part):
+        assert self.moved(vit, images, name, part) == (True, True, True)
+
+    @pytest.mark.parametrize("name", ["norm1_cls.weight", "norm1.weight"])
+    def test_the_norm_before_attention_reaches_everyone(self, vit, images, name):
+        assert self.moved(vit, images, name) == (True, True, True)
+
+    def test_registers_may_go_with_cls(self, build, images):
+        specialize = Specialize(norm=1, registers="cls")
+        vit = build(layer_scale=0.5, registers=2, specialize=specialize).double()
+        assert self.moved(vit, images, "norm2_cls.weight") == (True, True, False)
+        assert self.moved(vit, images, "norm2.weight") == (False, False, True)
+
+    @pytest.mark.parametrize("part", ["cls", "patches"])
+    def test_a_loss_on_one_role_teaches_the_other_only_through_attention(self, vit, images, part):
+        *_, last = vit.walk(images.double())
+        getattr(last.tokens(), part).sin().sum().backward()
+        block = vit.blocks[-1]
+        copies = {"patches": ("norm2_cls", "ls1_cls", "ls2_cls"), "cls": ("norm2", "ls1", "ls2")}
+        for name in copies[part]:
+            for parameter in block.get_submodule(name).parameters():
+                assert (parameter.grad == 0).all(), name
+        other = block.get_submodule("norm1_cls" if part == "patches" else "norm1")
+        assert other.weight.grad.abs().max() > 0
+
+
+def test_only_a_difference_of_key_biases_matters(build, images):
+    vit = build(specialize=Specialize(norm=1, qkv=1)).double()
+    images = images.double()
+    attention = vit.blocks[0].attn
+    before = vit(images)
+    offset = torch.randn(32, dtype=torch.float64)
+    with torch.no_grad():
+        attention.qkv_cls.bias[32:64] += offset
+    assert (vit(images).cls - before.cls).abs().max() > 1e-3
+    with torch.no_grad():
+        attention.qkv.bias[32:64] += offset
+    torch.testing.assert_close(vit(images).cls, before.cls, rtol=0, atol=1e-12)
+    torch.testing.assert_close(vit(images).patches, before.patches, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("registers", ["patches", "cls"])
+def test_the_affine_of_a_split_norm_folds_into_a_split_projection(build, images, registers):
+    specialize = Specialize(norm=1, qkv=1, registers=registers)
+    vit = build(specialize=specialize, registers=2).double()
+    before = vit(images.double())
+    for block in vit.blocks:
+        for role in ("", "_cls"):
+            norm = block.get_submodule(f"norm1{role}")
+            qkv = block.attn.get_submodule(f"qkv{role}")
+            qkv.bias = Parameter(qkv.bias + qkv.weight @ norm.bias)
+            qkv.weight = Parameter(qkv.weight * norm.weight)
+            norm.weight, norm.bias = (
+                Parameter(torch.ones_like(norm.weight)),
+                Parameter(torch.zeros_like(norm.bias)),
+            )
+    after = vit(images.double())
+    torch.testing.assert_close(after.cls, before.cls, rtol=0, atol=1e-12)
+    torch.testing.assert_close(after.patches, before.patches, rtol=0, atol=1e-12)
+
+
+def test_the_gaussian_bias_sees_only_queries_of_patches(build, images):
+    """Moving the queries of [CLS] moves no patch, although they share the predictors."""
+    vit = build(specialize=Specialize(qkv=1), locality=Locality("gaussian"), registers=2).double()
+    routing = TestRoutingInTheLastBlock()
+    part = routing.Q
+    assert routing.moved(vit, images, "attn.qkv_cls.weight", part) == (True, False, False)

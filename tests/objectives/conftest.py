@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vitlab.data.batch import Batch
+from vitlab.encoders import ViT, vit
+from vitlab.objectives import DINO, Projection
+
+torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """Make the smallest size the one of the reference."""
+    monkeypatch.setitem(vit.SHAPES, "nano", vit.Shape(width=32, depth=2, heads=2))
+
+
+@pytest.fixture
+def reference():
+    """Numbers of facebookresearch/dino at 7c446df; see tests/references/README.md."""
+    return load_file(Path(__file__).parents[1] / "references/dino.safetensors")
+
+
+@pytest.fixture
+def build():
+    """Return a function that makes DINO on a tiny ViT."""
+
+    def build(encoder=None, projection=None, **options):
+        torch.manual_seed(0)
+        encoder = ViT("nano", 8, 32, **(encoder or {}))
+        return DINO(encoder, Projection(24, 40, 16, **(projection or {})), **options)
+
+    return build
+
+
+@pytest.fixture
+def batch():
+    """Two large and three small crops of four images."""
+    g = torch.Generator().manual_seed(4)
+    crops = [torch.randn(2, 4, 3, 32, 32, generator=g), torch.randn(3, 4, 3, 16, 16, generator=g)]
+    return Batch(crops)

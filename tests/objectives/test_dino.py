@@ -1,0 +1,292 @@
+"""DINO, against facebookresearch/dino at 7c446df and against its own definition."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vitlab.data.batch import Batch
+from vitlab.encoders import ViT
+from vitlab.objectives import DINO, Projection
+from vitlab.objectives.dino import cross_entropy
+from vitlab.schedules import Cosine, Progress, Ramp
+
+INFO = json.loads((Path(__file__).parents[1] / "references/dino.json").read_text())
+START = Progress(step=0, steps=6, epochs=3, batch=512)
+
+
+class Given(nn.Module):
+    """A branch that answers what it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(1))
+
+    def forward(self, views):
+        return self.logits
+
+
+def told(build, student, teacher):
+    """DINO whose branches answer these logits."""
+    dino = build()
+    dino.student, dino.teacher = Given(), Given()
+    dino.student.logits.data, dino.teacher.logits.data = student, teacher
+    dino.center = torch.zeros(1, student.shape[-1])
+    return dino
+
+
+def halves(batch):
+    return [Batch([stack[:, part] for stack in batch.views]) for part in (slice(0, 2), slice(2, 4))]
+
+
+def gradients(dino):
+    return {name: p.grad for name, p in dino.student.named_parameters() if p.grad is not None}
+
+
+def test_loss_and_center_are_dinos_over_several_epochs(build, reference):
+    dino = told(build, *torch.zeros(2, 1, 1, 16))
+    dino.teacher_temperature, dino.momentum = Ramp(0.04, 0.07, 3), 0.0
+    for epoch in range(5):
+        dino.student.logits.data = reference["loss.student"][epoch].unflatten(0, (5, 4))
+        dino.teacher.logits.data = reference["loss.teacher"][epoch].unflatten(0, (2, 4))
+        progress = Progress(epoch, steps=5, epochs=5, batch=512)
+        value = dino.loss(Batch([]), progress).value
+        torch.testing.assert_close(value, reference["loss.value"][epoch], rtol=1e-6, atol=0)
+        dino.student.logits.data = dino.teacher.logits.data  # so that the average may be taken
+        dino.after_step(progress)
+        torch.testing.assert_close(dino.center[0], reference["loss.center"][epoch, 0])
+
+
+def test_six_steps_of_training_are_dinos(reference):
+    """Loss and center of every step, then the teacher; the steps are made as in DINO's loop."""
+    dino = DINO(
+        ViT("nano", 8, 32, positions="dino"),
+        Projection(24, 40, 16),
+        teacher_temperature=Ramp(0.04, 0.07, 2),
+        momentum=0.9,
+    )
+    for part, prefix in (("encoder", "vit.state."), ("head", "head.state.")):
+        state = {k[len(prefix) :]: v for k, v in reference.items() if k.startswith(prefix)}
+        if part == "head":
+            state["last_layer.weight_g"] = torch.ones(24, 1)
+        for branch in (dino.student, dino.teacher):
+            branch.get_submodule(part).load_state_dict(state)
+    named = dict(dino.student.named_parameters())
+    decayed, undecayed = (
+        [named[name.replace("backbone.", "encoder.")] for name in INFO["groups"][group]]
+        for group in ("decayed", "undecayed")
+    )
+    groups: list[dict] = [{"params": decayed}, {"params": undecayed, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups)
+    batch = Batch([reference["train.large"], reference["train.small"]])
+    for step in range(6):
+        progress = Progress(step, steps=6, epochs=3, batch=512)
+        for group in optimizer.param_groups:
+            group["lr"] = Cosine(5e-3, 1e-6, warmup=1)(progress)
+        optimizer.param_groups[0]["weight_decay"] = Cosine(0.04, 0.4)(progress)
+        value = dino.loss(batch, progress).value
+        torch.testing.assert_close(value.detach(), reference["train.loss"][step], rtol=2e-4, atol=0)
+        optimizer.zero_grad()
+        value.backward()
+        for parameter in named.values():
+            if parameter.grad is not None:
+                nn.utils.clip_grad_norm_([parameter], 0.1)
+        dino.before_step(progress)
+        optimizer.step()
+        dino.after_step(progress)
+        torch.testing.assert_close(dino.center, reference["train.center"][step], rtol=0, atol=1e-4)
+    logits = dino.teacher(batch.views[:1]).flatten(0, 1)
+    torch.testing.assert_close(logits, reference["train.teacher_logits"], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("large", "small", "terms"), [(2, 8, 18), (2, 10, 22), (2, 0, 2)])
+def test_the_cross_entropy_is_the_mean_over_pairs_of_different_views(large, small, terms):
+    g = torch.Generator().manual_seed(0)
+    student = torch.randn(large + small, 5, 16, generator=g, dtype=torch.float64).log_softmax(-1)
+    teacher = torch.randn(large, 5, 16, generator=g, dtype=torch.float64).mul(5).softmax(-1)
+    pairs = [
+        -(teacher[q] * student[v]).sum(-1).mean()
+        for q in range(large)
+        for v in range(large + small)
+        if q != v
+    ]
+    assert len(pairs) == terms
+    torch.testing.assert_close(
+        cross_entropy(student, teacher), torch.stack(pairs).mean(), rtol=0, atol=1e-14
+    )
+
+
+def test_the_student_sees_all_views_and_the_teacher_the_large_ones(build, batch):
+    dino = build()
+    assert dino.student(batch.views).shape == (5, 4, 24)
+    assert dino.teacher(batch.views[:1]).shape == (2, 4, 24)
+    single = dino.student([stack[1:2] for stack in batch.views])
+    torch.testing.assert_close(single, dino.student(batch.views)[[1, 3]], rtol=0, atol=1e-6)
+
+
+def test_the_order_of_images_does_not_matter(build, batch):
+    dino, order = build().double(), torch.tensor([2, 0, 3, 1])
+    batch = Batch([stack.double() for stack in batch.views])
+    turned = Batch([stack[:, order] for stack in batch.views])
+    torch.testing.assert_close(
+        dino.loss(turned, START).value, dino.loss(batch, START).value, rtol=0, atol=1e-12
+    )
+
+
+def test_the_first_loss_is_near_that_of_the_uniform_answer(batch):
+    torch.manual_seed(0)
+    dino = DINO(ViT("nano", 8, 32), Projection(prototypes=1024, hidden=64))
+    assert dino.loss(batch, START).value.item() == pytest.approx(math.log(1024), abs=1)
+
+
+@pytest.mark.slow
+def test_the_first_loss_of_a_full_head_is_the_one_of_the_specification():
+    torch.manual_seed(0)
+    dino = DINO(ViT("S"))
+    views = [torch.randn(2, 2, 3, 224, 224), torch.randn(8, 2, 3, 96, 96)]
+    with torch.no_grad():
+        assert 10.0 < dino.loss(Batch(views), START).value < 11.4
+
+
+def test_only_the_student_gets_gradients(build, batch):
+    dino = build()
+    loss = dino.loss(batch, START)
+    loss.value.backward()
+    assert not any(p.requires_grad or p.grad is not None for p in dino.teacher.parameters())
+    frozen = {"head.last_layer.weight_g"}
+    assert set(gradients(dino)) == {name for name, _ in dino.student.named_parameters()} - frozen
+    assert not any(log.requires_grad for log in loss.logs.values())
+
+
+def test_the_logs_add_up_to_the_loss(build, batch):
+    loss = build().loss(batch, START)
+    entropy, divergence = loss.logs["teacher/entropy"], loss.logs["teacher/divergence"]
+    torch.testing.assert_close(entropy + divergence, loss.value.detach(), rtol=1e-6, atol=0)
+    assert 0 < entropy <= math.log(24) + 1e-6
+
+
+def test_the_teacher_is_never_in_training_mode(build, batch):
+    dino = build(encoder={"drop_path": 0.9}).train()
+    assert dino.student.training
+    assert not any(module.training for module in dino.teacher.modules())
+    assert dino.teacher(batch.views[:1]).equal(dino.teacher(batch.views[:1]))
+    assert not dino.student(batch.views).equal(dino.student(batch.views))
+    assert not dino.eval().student.training
+
+
+def test_the_encoder_to_keep_is_the_teachers(build):
+    dino = build()
+    assert dino.encoder is dino.teacher.encoder
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_the_last_layer_moves_after_the_first_epoch_only(build, batch, epoch):
+    dino = build(projection={"norm_last_layer": False})
+    optimizer = torch.optim.AdamW(dino.student.parameters(), lr=1e-2, weight_decay=0.1)
+    progress = Progress(2 * epoch, steps=6, epochs=3, batch=512)
+    before = {k: v.clone() for k, v in dino.student.state_dict().items()}
+    dino.loss(batch, progress).value.backward()
+    dino.before_step(progress)
+    last_layer = [name for name in before if "last_layer" in name]
+    assert [name in gradients(dino) for name in last_layer] == [epoch == 1] * 2
+    optimizer.step()
+    for name, weight in dino.student.state_dict().items():
+        assert weight.equal(before[name]) == (name in last_layer and epoch == 0), name
+
+
+@pytest.mark.parametrize(("momentum", "follows"), [(0.0, True), (1.0, False)])
+def test_the_teacher_follows_or_stays(build, batch, momentum, follows):
+    dino = build(momentum=momentum)
+    before = {k: v.clone() for k, v in dino.teacher.state_dict().items()}
+    with torch.no_grad():
+        for parameter in dino.student.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    dino.loss(batch, START)
+    dino.after_step(START)
+    target = dino.student.state_dict() if follows else before
+    for name, weight in dino.teacher.state_dict().items():
+        assert weight.equal(target[name]), name
+
+
+def test_the_momentum_is_dinos_and_keeps_its_average_over_images_at_other_batches(build):
+    dino = build()
+    for step, value in INFO["schedules"]["momentum"].items():
+        progress = [Progress(int(step), 500_400, 200, batch) for batch in (512, 1024, 128)]
+        reference, double, quarter = (dino.teacher_momentum(p) for p in progress)
+        assert reference == pytest.approx(value, abs=1e-13)
+        assert double == pytest.approx(value**2, abs=1e-13)
+        assert quarter**4 == pytest.approx(value, abs=1e-13)
+
+
+def test_a_momentum_outside_its_range_is_refused_with_a_remedy(build):
+    with pytest.raises(ValueError, match=r"not in \[0, 1\]; DINO uses 0.996"):
+        build(momentum=1.5)
+
+
+def test_the_center_approaches_constant_logits(build):
+    c = torch.randn(16)
+    dino = told(build, torch.zeros(5, 4, 16), c.expand(2, 4, 16).clone())
+    dino.student.logits.data = dino.teacher.logits.data
+    for n in range(1, 6):
+        dino.loss(Batch([]), START)
+        dino.after_step(START)
+        torch.testing.assert_close(dino.center[0], c * (1 - 0.9**n), rtol=1e-5, atol=1e-6)
+
+
+def test_micro_batches_are_one_batch(build, batch):
+    """The center moves once for both, and the mean of their gradients is the batch's."""
+    whole, parts = build().double(), build().double()
+    batch = Batch([stack.double() for stack in batch.views])
+    whole.loss(batch, START).value.backward()
+    for half in halves(batch):
+        (parts.loss(half, START).value / 2).backward()
+    expected = gradients(whole)
+    for name, gradient in gradients(parts).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-12)
+    for dino in (whole, parts):
+        dino.after_step(START)
+    torch.testing.assert_close(parts.center, whole.center, rtol=0, atol=1e-15)
+    assert whole.center.abs().max() > 1e-4
+
+
+def test_the_loss_is_found_in_full_precision_under_autocast(build, batch):
+    dino = build()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = dino.loss(batch, START).value
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(dino.loss(batch, START).value.item(), abs=0.02)
+
+
+def test_equal_answers_have_no_divergence(build):
+    logits = torch.randn(1, 4, 16).expand(2, 4, 16).clone()
+    dino = told(build, logits * 0.1 / 0.04, logits)
+    loss = dino.loss(Batch([]), START)
+    torch.testing.assert_close(loss.value.detach(), loss.logs["teacher/entropy"])
+    student = F.softmax(dino.student.logits / 0.1, dim=-1)
+    torch.testing.assert_close(student, F.softmax(dino.teacher.logits / 0.04, dim=-1))
+
+
+def test_schedules_are_named_for_the_logs(build):
+    dino = build(teacher_temperature=Ramp(0.04, 0.07, 3))
+    values = dino.schedules(Progress(2, steps=6, epochs=3, batch=512))
+    assert values["teacher/temperature"] == pytest.approx(0.055)
+    assert set(values) == {"teacher/momentum", "teacher/temperature"}
+
+
+@pytest.mark.parametrize(
+    ("crops", "message"),
+    [
+        ([(2, 30), (8, 16)], r"data\.views\.size 24 or 32"),
+        ([(2, 32), (8, 17)], r"data\.views\.local_size 16 or 24"),
+        ([(1, 32)], "DINO needs 2"),
+    ],
+)
+def test_views_it_cannot_use_are_refused_with_a_remedy(build, crops, message):
+    dino = build()
+    dino.check([(2, 32), (8, 16)])
+    with pytest.raises(ValueError, match=message):
+        dino.check(crops)

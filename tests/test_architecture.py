@@ -1,0 +1,107 @@
+"""Rules that keep the code base readable, checked on its source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "vitlab"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {".".join(f.relative_to(PACKAGE.parent).with_suffix("").parts): f for f in FILES}
+
+# what each part may import of vitlab besides itself
+ARROWS = {
+    "schedules": set(),
+    "parallel": set(),
+    "data": set(),
+    "encoders": {"schedules", "parallel"},
+    "objectives": {"schedules", "parallel", "encoders", "data"},
+    "probes": {"schedules", "parallel", "encoders", "data"},
+    "analysis": {"schedules", "parallel", "encoders", "objectives", "probes", "data"},
+    "training": {"schedules", "parallel", "encoders", "objectives", "probes", "data"},
+}
+LIGHTNING = {"lightning", "pytorch_lightning", "jsonargparse"}
+CITED = ["encoders/vit", "encoders/entmax", "encoders/locality", "encoders/roles"]
+CITED += ["objectives/dino", "objectives/heads"]
+
+
+def name(file):
+    return str(file.relative_to(PACKAGE))
+
+
+def part(module):
+    """Return the part of vitlab a module belongs to: vitlab.data.image is of data."""
+    return [*module.split("."), ""][1]
+
+
+def imports(file):
+    """Return the full names of what a file imports, of modules where it names them."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name(file)} has a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def parts_imported(file):
+    return {part(module) for module in imports(file) if module.startswith("vitlab.")}
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_imports_follow_the_arrows(file):
+    own = file.relative_to(PACKAGE).with_suffix("").parts[0]
+    if own in ARROWS:
+        allowed = ARROWS[own] | {own}
+        assert parts_imported(file) <= allowed
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_nothing_imports_the_command(file):
+    if file.stem != "__main__":
+        assert "cli" not in parts_imported(file)
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.glob("objectives/*.py")), ids=name)
+def test_objectives_see_nothing_of_the_data_but_the_batch(file):
+    of_data = {module for module in imports(file) if part(module) == "data"}
+    assert of_data <= {"vitlab.data.batch.Batch"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_lightning_stays_at_the_rim(file):
+    at_the_rim = name(file) in {"data/module.py", "cli.py"} or file.parent.name == "training"
+    if not at_the_rim:
+        assert not {module.split(".")[0] for module in imports(file)} & LIGHTNING
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_a_file_is_one_idea(file):
+    assert len(file.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_a_function_fits_on_a_screen(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+@pytest.mark.parametrize("path", CITED)
+def test_a_method_of_a_paper_cites_it(path):
+    source = (PACKAGE / path).with_suffix(".py").read_text()
+    documentation = [
+        ast.get_docstring(node) or ""
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    ]
+    assert "arXiv:" in " ".join(documentation)
+
+
+@pytest.mark.parametrize("folder", ["encoders", "objectives"])
+def test_files_with_shapes_can_be_checked(folder):
+    """The shape checker cannot read annotations that are postponed to strings."""
+    for file in PACKAGE.glob(f"{folder}/*.py"):
+        assert "__future__.annotations" not in imports(file), name(file)

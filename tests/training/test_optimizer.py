@@ -1,0 +1,55 @@
+import pytest
+import torch
+from torch import nn
+
+from vitlab.encoders import ViT
+from vitlab.objectives import DINO, Projection
+from vitlab.schedules import Progress
+from vitlab.training import Optimizer
+from vitlab.training.optimizer import clip_each
+
+
+def test_only_long_gradients_are_shortened_each_by_itself():
+    long, short, without = (nn.Parameter(torch.zeros(4)) for _ in range(3))
+    long.grad, short.grad = torch.full((4,), 3.0), torch.full((4,), 0.5)
+    norm = clip_each([long, short, without], 3.0)
+    assert float(long.grad.norm()) == pytest.approx(3.0, rel=1e-6)
+    assert float(short.grad.norm()) == 1.0
+    assert without.grad is None
+    assert float(norm) == pytest.approx(37**0.5)
+
+
+def test_no_limit_leaves_gradients_alone():
+    parameter = nn.Parameter(torch.zeros(4))
+    parameter.grad = torch.full((4,), 30.0)
+    clip_each([parameter], 0.0)
+    assert float(parameter.grad.norm()) == 60.0
+
+
+@pytest.mark.parametrize(
+    ("frozen", "tensors", "elements"),
+    [(True, (55, 102), (43_886_848, 65_408)), (False, (56, 102), (43_952_384, 65_408))],
+)
+def test_parameter_groups_are_those_of_dino(frozen, tensors, elements):
+    with torch.device("meta"):
+        objective = DINO(ViT("S"), Projection(norm_last_layer=frozen))
+    groups = Optimizer().build(objective).param_groups
+    assert tuple(len(group["params"]) for group in groups) == tensors
+    assert tuple(sum(p.numel() for p in group["params"]) for group in groups) == elements
+    assert groups[1]["weight_decay"] == 0
+
+
+def test_the_rate_follows_the_batch_and_both_schedules_reach_the_groups():
+    module = nn.Linear(2, 2)
+    settings = Optimizer()
+    optimizer = settings.build(module)
+    progress = Progress(25_020, 500_400, 200, 512)
+    settings.schedule(optimizer, progress)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3, rel=1e-12)
+    assert optimizer.param_groups[1]["lr"] == optimizer.param_groups[0]["lr"]
+    assert optimizer.param_groups[0]["weight_decay"] == pytest.approx(
+        settings.weight_decay(progress)
+    )
+    assert optimizer.param_groups[1]["weight_decay"] == 0
+    half = Progress(50_040, 1_000_800, 200, 256)
+    assert settings.learning_rate(half) == pytest.approx(5e-4, rel=1e-12)
