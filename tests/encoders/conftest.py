@@ -3,8 +3,6 @@ import torch
 
 from vitlab.encoders import vit
 
-torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
-
 
 @pytest.fixture(autouse=True)
 def seeded():

@@ -8,8 +8,6 @@ from vitlab.data.batch import Batch
 from vitlab.encoders import ViT, vit
 from vitlab.objectives import DINO, Projection
 
-torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
-
 
 @pytest.fixture(autouse=True)
 def seeded():

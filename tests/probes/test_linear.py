@@ -19,7 +19,9 @@ def test_the_scale_and_offset_of_a_feature_do_not_matter():
     train, test = table(200, 0), table(100, 1)
     factor, offset = torch.tensor([1.0, 1e3, 1e-3, 7.0]), torch.tensor([0.0, 5.0, -1.0, 100.0])
     moved = [Features(f.x * factor + offset, f.y) for f in (train, test)]
-    assert Linear().score(*moved)["top1"] == pytest.approx(Linear().score(train, test)["top1"], abs=1)
+    assert Linear().score(*moved)["top1"] == pytest.approx(
+        Linear().score(train, test)["top1"], abs=1
+    )
 
 
 def test_the_gradient_is_zero_where_fitting_ends():

@@ -94,7 +94,8 @@ def test_a_run_leaves_its_scores_pictures_and_surroundings(fit: Fit, capsys):
     names = {path.name for path in folder.iterdir()}
     assert {"config.yaml", "environment.json", "last.ckpt", "best.ckpt", "pictures"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
-    assert read(folder / "environment.json")["packages"]["torch"] == torch.__version__
+    version = read(folder / "environment.json")["packages"]["torch"]
+    assert torch.__version__.startswith(version)
     printed = capsys.readouterr().out
     assert "miou/voc2012" in printed
     assert "tensorboard --logdir" in printed

@@ -1,5 +1,6 @@
 """Samples as tensors: augmented for training, plain for probes."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,36 +51,63 @@ class Training(Dataset[Example]):
     def __getitem__(self, place: tuple[int, int]) -> Example:
         """Sample `place` = (epoch, index), or the next readable one in index order."""
         epoch, index = place
-        unreadable: list[str] = []
-        for step in range(min(self.patience + 1, len(self))):
-            found = (index + step) % len(self)
-            try:
-                image = read_image(self.samples.image(found))
-            except UnreadableImage as error:
-                unreadable.append(f"{error.path} ({error.reason})")
-                continue
-            labels = self.samples.labels
-            return Example(
-                # the seed of the sample that was asked for: its stand-in may be in the batch too
-                views=self.views(image, (self.seed, epoch, index)),
-                label=None if labels is None else int(labels[found]),
-                unreadable=tuple(unreadable),
-            )
-        raise DataError(too_many(unreadable, self.patience))
+        found, image, unreadable = first_readable(self.samples, index, self.patience)
+        labels = self.samples.labels
+        return Example(
+            # the seed of the sample that was asked for: its stand-in may be in the batch too
+            views=self.views(image, (self.seed, epoch, index)),
+            label=None if labels is None else int(labels[found]),
+            unreadable=unreadable,
+        )
+
+
+def first_readable(
+    samples: Samples, index: int, patience: int
+) -> tuple[int, UInt8[np.ndarray, "height width 3"], tuple[str, ...]]:
+    """The sample of that index, or the next readable one in index order.
+
+    Returns:
+        Its index, its RGB pixels, and the files that were tried in vain.
+
+    Raises:
+        DataError: more than `patience` files in a row cannot be read.
+    """
+    unreadable: list[str] = []
+    for step in range(min(patience + 1, len(samples))):
+        found = (index + step) % len(samples)
+        try:
+            return found, read_image(samples.image(found)), tuple(unreadable)
+        except UnreadableImage as error:
+            unreadable.append(f"{error.path} ({error.reason})")
+    raise DataError(too_many(unreadable, patience))
 
 
 class Labelled(Dataset[tuple[Tensor, int]]):
-    """Image (3, size, size) by `CenterCrop`, and its class index."""
+    """Image (3, size, size) by `CenterCrop`, and its class index.
 
-    def __init__(self, samples: Samples, size: int):
+    An unreadable image is reported, and the next readable one takes its place with its own label.
+
+    Args:
+        samples: the files.
+        size: edge of the images, in pixels.
+        patience: unreadable files in a row after which it gives up.
+    """
+
+    def __init__(self, samples: Samples, size: int, patience: int = 0):
         assert samples.labels is not None
         self.samples, self.labels, self.view = samples, samples.labels, CenterCrop(size)
+        self.patience = patience
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Float[Tensor, "3 size size"], int]:
-        return self.view(read_image(self.samples.image(index)))[0][0], int(self.labels[index])
+        found, image, unreadable = first_readable(self.samples, index, self.patience)
+        if unreadable:
+            warnings.warn(
+                f"cannot read {', '.join(unreadable)}; a neighbor takes its place", stacklevel=2
+            )
+        return self.view(image)[0][0], int(self.labels[found])
 
 
 class Segmented(Dataset[tuple[Tensor, Tensor]]):

@@ -198,7 +198,7 @@ class Data(LightningDataModule, ABC):
         samples = self.samples(split)
         if samples.labels is None:
             raise DataError(f"{type(self).__name__} has no image labels; use {_having('labels')}")
-        return Labelled(samples.subset(limit), size)
+        return Labelled(samples.subset(limit), size, self.max_unreadable)
 
     def segmented(self, split: str, size: int, limit: int = 0) -> Segmented:
         """Images and masks for dense probes.

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,8 +164,12 @@ def fit(args: Sequence[str]) -> None:
     if command.config.dry_run:
         return
     command.record()
+    # the folder is ours and guarded by `run.starting_point`
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     try:
         trainer.fit(command.model, command.datamodule, ckpt_path=command.checkpoint)
+    except SystemExit:  # Lightning's way to end after Ctrl-C
+        _stop(f"interrupted; continue with --run {command.folder} --ckpt_path last", 1)
     except (DataError, FloatingPointError) as error:
         _stop(error, 1)
     except torch.OutOfMemoryError as error:
@@ -173,8 +178,6 @@ def fit(args: Sequence[str]) -> None:
         if trainer.global_step or command.checkpoint is None:
             raise
         _stop(error, 2)  # the checkpoint did not fit
-    if trainer.interrupted:
-        _stop(f"interrupted; continue with --run {command.folder} --ckpt_path last", 1)
     conclude(trainer, probing, command.folder)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         # without it, finished runs were seen to abort at the interpreter's exit

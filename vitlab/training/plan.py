@@ -11,13 +11,14 @@ from lightning import Trainer
 from rich.console import Console
 from rich.table import Table
 
-from vitlab.data import Data
+from vitlab.data import Data, Division
 from vitlab.encoders import Encoder
 from vitlab.schedules import Progress
 from vitlab.training.module import Pretraining
 from vitlab.training.probing import Probing
 
 Crops = Iterable[tuple[int, int]]
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def prepare(trainer: Trainer, model: Pretraining, data: Data, probing: Probing) 
             f"{data.batch_size}; use a smaller --data.batch_size"
         )
     probing.check(encoder, data)
-    needed = memory(trainer, model, crops, division.per_device)
-    check_memory(needed, trainer, data)
+    needed = memory(trainer, model, crops)
+    check_memory(needed, division, trainer, data)
     steps = data.steps_per_epoch * (trainer.max_epochs or 1)
     start = Progress(0, steps, trainer.max_epochs or 1, data.batch_size)
     peak = model.settings.rate * data.batch_size / 256
@@ -88,8 +89,8 @@ def prepare(trainer: Trainer, model: Pretraining, data: Data, probing: Probing) 
             )
             + " at the start",
             "precision": str(trainer.precision),
-            "memory": f"about {needed / 2**30:.1f} GiB per device, of "
-            f"{available(trainer) / 2**30:.1f} GiB",
+            "memory": f"about {needed.total(division.per_device) / GIB:.1f} GiB per device, of "
+            f"{available(trainer) / GIB:.1f} GiB",
             "probes": f"every {probing.every} epochs at {probing.size} px: k-NN, linear"
             + (f"; mIoU on {', '.join(sets)}" if sets else "; no segmentation set"),
             "run": str(trainer.default_root_dir),
@@ -97,11 +98,28 @@ def prepare(trainer: Trainer, model: Pretraining, data: Data, probing: Probing) 
     )
 
 
-def memory(trainer: Trainer, model: Pretraining, crops: Crops, per_device: int) -> int:
-    """Return the bytes a training step needs on one device, roughly.
+@dataclass(frozen=True)
+class Memory:
+    """Bytes a training step needs on one device, roughly.
 
-    What an encoder keeps for backward is measured on one crop of each size; weights, gradients and
-    AdamW's two averages are counted; the loss keeps a few numbers per crop and output.
+    Attributes:
+        weights: for weights, gradients and AdamW's two averages.
+        per_image: for what one image with all its crops keeps until backward.
+    """
+
+    weights: int
+    per_image: int
+
+    def total(self, images: int) -> int:
+        """Return the bytes for a micro-batch of so many images."""
+        return self.weights + images * self.per_image
+
+
+def memory(trainer: Trainer, model: Pretraining, crops: Crops) -> Memory:
+    """Return what a training step needs.
+
+    What an encoder keeps for backward is measured on one crop of each size; the loss keeps a few
+    numbers per crop and output.
     """
     objective = model.objective
     precision = trainer.precision_plugin.forward_context
@@ -111,7 +129,7 @@ def memory(trainer: Trainer, model: Pretraining, crops: Crops, per_device: int) 
     images = sum(count * 3 * edge**2 * 4 for count, edge in crops)
     outputs = sum(count for count, _ in crops) * objective.outputs * 4 * 4
     weights = sum(p.numel() * 4 * (4 if p.requires_grad else 1) for p in objective.parameters())
-    return weights + per_device * (activations + images + outputs)
+    return Memory(weights, activations + images + outputs)
 
 
 def kept_for_backward(
@@ -142,24 +160,23 @@ def available(trainer: Trainer) -> int:
     return psutil.virtual_memory().available // trainer.num_devices
 
 
-def check_memory(needed: int, trainer: Trainer, data: Data) -> None:
+def check_memory(needed: Memory, division: Division, trainer: Trainer, data: Data) -> None:
     """Refuse a micro-batch that cannot fit.
 
     Raises:
         ValueError: what was given, what is allowed, what to do.
     """
-    limit = available(trainer)
-    if needed <= limit:
+    limit, images = available(trainer), division.per_device
+    if needed.total(images) <= limit:
         return
-    division = data.divide(trainer.world_size)
-    fits = max(1, division.per_device * limit // needed)
+    fits = (limit - needed.weights) // needed.per_image
     remedy = (
         f"set --data.device_batch {fits}, which accumulates micro-batches"
-        if fits < division.per_device
+        if fits > 0
         else "use fewer or smaller crops (data.views) or a smaller encoder"
     )
     raise ValueError(
-        f"{division.per_device} images with {sum(count for count, _ in data.views.crops)} crops "
-        f"each need about {needed / 2**30:.1f} GiB and a device has {limit / 2**30:.1f} GiB; "
+        f"{images} images with {sum(count for count, _ in data.views.crops)} crops each need "
+        f"about {needed.total(images) / GIB:.1f} GiB and a device has {limit / GIB:.1f} GiB; "
         f"{remedy}"
     )
