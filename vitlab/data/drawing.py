@@ -284,25 +284,27 @@ class Kind:
         surface: name of the texture.
         silhouette: makes the contours, inside the unit circle.
         texture: coordinates in periods -> which of the two tones of the object.
+        period: of the texture, as a share of the picture's short side.
     """
 
     name: str
     surface: str
     silhouette: Callable[[], Contours]
     texture: Texture
+    period: float
 
 
 KINDS = (
-    Kind("disc", "stripes", _disc, _stripes),
-    Kind("ring", "checks", _ring, _checks),
-    Kind("star", "dots", _star, _dots),
-    Kind("cross", "waves", _cross, _waves),
-    Kind("triangle", "bricks", _triangle, _bricks),
-    Kind("crescent", "zigzag", _crescent, _zigzag),
-    Kind("horseshoe", "grid", _horseshoe, _grid),
-    Kind("gear", "rings", _gear, _rings),
-    Kind("leaf", "scales", _leaf, _scales),
-    Kind("heart", "speckle", _heart, _speckle),
+    Kind("disc", "stripes", _disc, _stripes, 0.09),
+    Kind("ring", "checks", _ring, _checks, 0.2),
+    Kind("star", "dots", _star, _dots, 0.14),
+    Kind("cross", "waves", _cross, _waves, 0.24),
+    Kind("triangle", "bricks", _triangle, _bricks, 0.12),
+    Kind("crescent", "zigzag", _crescent, _zigzag, 0.07),
+    Kind("horseshoe", "grid", _horseshoe, _grid, 0.17),
+    Kind("gear", "rings", _gear, _rings, 0.22),
+    Kind("leaf", "scales", _leaf, _scales, 0.08),
+    Kind("heart", "speckle", _heart, _speckle, 0.28),
 )
 
 
@@ -310,7 +312,7 @@ def two_tones(rng: np.random.Generator, gap: tuple[float, float] = (0.3, 0.6)) -
     """Two random colors, (2, 3), whose lightness differs by `gap`; either may be the lighter."""
     difference = rng.uniform(*gap)
     dark = rng.uniform(0.06, 0.94 - difference)
-    chroma = rng.uniform(-0.3, 0.3, (2, 3))
+    chroma = rng.uniform(-0.2, 0.2, (2, 3))
     chroma -= chroma.mean(1, keepdims=True)
     pair = np.clip(np.array([[dark], [dark + difference]]) + chroma, 0, 1)
     return pair[rng.permutation(2)].astype(np.float32)
@@ -334,10 +336,13 @@ def draw_object(
     """Put one textured object with its shadow; `label` goes into the labels."""
     alpha = canvas.coverage(pose.place(kind.silhouette()))
     short = min(canvas.height, canvas.width)
-    u, v = pose.frame(canvas, period=short * rng.uniform(0.085, 0.13))
+    u, v = pose.frame(canvas, period=short * kind.period * rng.uniform(0.85, 1.15))
     shift = rng.uniform(-0.5, 0.5, 2) if kind.texture is not _rings else (0, 0)
     tone = kind.texture(u + np.float32(shift[0]), v + np.float32(shift[1]), rng)
-    color = mix(tone, two_tones(rng))
+    # colors that change over the object, so that they tell one object no more than one class
+    first, second = two_tones(rng), two_tones(rng)
+    blend = _edge(noise(rng, canvas.height, canvas.width, (short / 3, short / 3)))[..., None]
+    color = mix(tone, first) * (1 - blend) + mix(tone, second) * blend
     color += 0.06 * noise(rng, canvas.height, canvas.width, (short / 6, short / 6))[..., None]
     _cast_shadow(canvas, rng, alpha)
     canvas.put(alpha, color, label)
@@ -367,8 +372,9 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> Canvas:
     ramp = 0.5 + 0.35 * (x * np.float32(np.cos(axis)) + y * np.float32(np.sin(axis)))
     canvas = Canvas(mix(ramp, two_tones(rng, (0.05, 0.3))))
     short = min(height, width)
-    for grain in (short / 2, short / 6):
-        color = rng.uniform(-0.07, 0.07, 3).astype(np.float32)
+    # several hues in each picture: the color of a crop must not give away the rest
+    for grain in (short / 2, short / 3, short / 4, short / 6):
+        color = rng.uniform(-0.12, 0.12, 3).astype(np.float32)
         canvas.pixels += noise(rng, height, width, (grain, grain))[..., None] * color
     for _ in range(rng.integers(1, 5)):
         patch = blob(
@@ -377,9 +383,9 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> Canvas:
         canvas.blend(
             canvas.coverage([patch]) * np.float32(rng.uniform(0.3, 0.9)), two_tones(rng)[0]
         )
-    for _ in range(rng.integers(0, 3)):
+    for _ in range(rng.integers(0, 2)):
         _draw_fragment(canvas, rng)
-    for _ in range(rng.integers(0, 6)):
+    for _ in range(rng.integers(0, 4)):
         _draw_line(canvas, rng)
     return canvas
 
@@ -426,7 +432,7 @@ def portrait(rng: np.random.Generator, height: int, width: int, kind: int) -> Ca
     if rng.random() < 0.25:
         other = KINDS[(kind + rng.integers(1, len(KINDS))) % len(KINDS)]
         _place(canvas, rng, other, short * rng.uniform(0.06, 0.09), 0)
-    _place(canvas, rng, KINDS[kind], short * rng.uniform(0.23, 0.41), 1)
+    _place(canvas, rng, KINDS[kind], short * rng.uniform(0.42, 0.6), 1)
     return canvas
 
 
@@ -435,7 +441,7 @@ def still_life(canvas: Canvas, rng: np.random.Generator, labels: Sequence[int]) 
     short = min(canvas.height, canvas.width)
     kinds = rng.choice(len(KINDS), rng.integers(1, 5))
     for kind in kinds:
-        radius = short * rng.uniform(0.15, 0.38) * (1.1 if len(kinds) == 1 else 0.85)
+        radius = short * rng.uniform(0.26, 0.5) * (1.1 if len(kinds) == 1 else 0.85)
         _place(canvas, rng, KINDS[kind], radius, labels[kind])
 
 

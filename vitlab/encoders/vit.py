@@ -30,7 +30,7 @@ class Shape:
 
 
 SHAPES = {
-    "nano": Shape(128, 6, 4),
+    "nano": Shape(128, 4, 2),
     "Ti": Shape(192, 12, 3),
     "S": Shape(384, 12, 6),
     "B": Shape(768, 12, 12),
@@ -45,7 +45,7 @@ class ViT(Routed, Encoder):
     drawn beside the random stream, so arms that differ in one option share all other weights.
 
     Args:
-        size: nano (128 wide, 6 blocks, 4 heads), Ti, S, B or L.
+        size: nano (128 wide, 4 blocks, 2 heads), Ti, S, B or L.
         patch: pixels of a patch edge: 4, 8, 14 or 16.
         image: pixels of the image edge that the learned positions are made for; other sizes are
             resampled at run time, so this is no limit.

@@ -48,7 +48,7 @@ class LinearMap:
             return value
 
         with torch.enable_grad():
-            solver.step(loss)  # type: ignore[arg-type]
+            solver.step(loss)
         self.weight.requires_grad_(False)
         self.bias.requires_grad_(False)
 

@@ -104,7 +104,7 @@ class Command(LightningCLI):
         # other ranks of a run start when the first has already made the folder
         self.checkpoint = (
             run.starting_point(self.folder, asked)
-            if rank_zero_only.rank == 0
+            if _first_rank()
             else (self.folder / run.LAST if asked == "last" else asked)
         )
         self.draw()
@@ -117,7 +117,9 @@ class Command(LightningCLI):
         if root and any(Path(root).resolve() in Path(used).resolve().parents for used in roots):
             from vitlab.data.synthetic import synthesize
 
-            _first_rank_only(lambda: synthesize(Path(root), self.config.synthetic.seed))
+            # the first process of each machine draws; others of a run start after it
+            if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+                synthesize(Path(root), self.config.synthetic.seed)
 
     def instantiate_trainer(self, **kwargs) -> Trainer:
         """Return a trainer whose every file goes to the run's folder."""
@@ -231,10 +233,8 @@ def _fixed_seed(seed: bool | int) -> int:
     return seed
 
 
-def _first_rank_only(work) -> None:
-    """Do work in the first process of each machine; others of the run start after it."""
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        work()
+def _first_rank() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _stop(reason: object, code: int) -> None:

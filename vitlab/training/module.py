@@ -47,7 +47,7 @@ class Pretraining(LightningModule):
         Thus a resumed run draws what the uninterrupted one would have drawn, and nothing that
         happens between steps, such as a probe, can change training.
         """
-        self.settings.schedule(self.optimizers().optimizer, self.progress)
+        self.settings.schedule(self.trainer.optimizers[0], self.progress)
         entropy = [self.seed, self.global_step, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
@@ -74,7 +74,7 @@ class Pretraining(LightningModule):
         norm = clip_each(self.objective.parameters(), self.settings.clip)
         progress = self.progress
         self.objective.before_step(progress)
-        logs = {
+        logs: dict[str, Tensor | float] = {
             "optimizer/gradient_norm": norm,
             "optimizer/learning_rate": self.settings.learning_rate(progress),
             "optimizer/weight_decay": self.settings.weight_decay(progress),

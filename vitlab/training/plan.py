@@ -15,6 +15,7 @@ from vitlab.data import Data, Division
 from vitlab.encoders import Encoder
 from vitlab.schedules import Progress
 from vitlab.training.module import Pretraining
+from vitlab.training.optimizer import RATE_BATCH
 from vitlab.training.probing import Probing
 
 Crops = Iterable[tuple[int, int]]
@@ -35,6 +36,23 @@ class Plan:
         Console().print(table)
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Bytes a training step needs on one device, roughly.
+
+    Attributes:
+        weights: for weights, gradients and AdamW's two averages.
+        per_image: for what one image with all its crops keeps until backward.
+    """
+
+    weights: int
+    per_image: int
+
+    def total(self, images: int) -> int:
+        """Return the bytes for a micro-batch of so many images."""
+        return self.weights + images * self.per_image
+
+
 def prepare(trainer: Trainer, model: Pretraining, data: Data, probing: Probing) -> Plan:
     """Check that a run can work, divide the global batch, and return its plan.
 
@@ -51,9 +69,8 @@ def prepare(trainer: Trainer, model: Pretraining, data: Data, probing: Probing) 
             "trainer.gradient_clip_val clips all gradients together and would be ignored; set "
             "model.optimizer.clip, which clips each tensor as DINO does"
         )
-    objective, encoder = model.objective, model.objective.encoder
     crops = data.views.crops
-    objective.check(crops)
+    model.objective.check(crops)
     division = data.divide(trainer.world_size)
     trainer.accumulate_grad_batches = division.accumulate
     data.samples(data.train)
@@ -62,57 +79,51 @@ def prepare(trainer: Trainer, model: Pretraining, data: Data, probing: Probing) 
             f"{len(data.samples(data.train))} training images do not fill one batch of "
             f"{data.batch_size}; use a smaller --data.batch_size"
         )
-    probing.check(encoder, data)
+    probing.check(model.objective.encoder, data)
     needed = memory(trainer, model, crops)
     check_memory(needed, division, trainer, data)
-    steps = data.steps_per_epoch * (trainer.max_epochs or 1)
-    start = Progress(0, steps, trainer.max_epochs or 1, data.batch_size)
-    peak = model.settings.rate * data.batch_size / 256
-    sets = [f"{name} ({len(s.samples(s.train))} + {len(s.samples(s.val))})"
-            for name, s in probing.dense.items()]  # fmt: skip
+    return Plan(describe(trainer, model, data, probing, division, needed))
+
+
+def describe(
+    trainer: Trainer,
+    model: Pretraining,
+    data: Data,
+    probing: Probing,
+    division: Division,
+    needed: Memory,
+) -> dict[str, str]:
+    """Return the rows of the plan."""
+    objective, encoder, settings = model.objective, model.objective.encoder, model.settings
+    epochs = trainer.max_epochs or 1
+    start = Progress(0, data.steps_per_epoch * epochs, epochs, data.batch_size)
+    peak = settings.rate * data.batch_size / RATE_BATCH
     size = sum(p.numel() for p in encoder.parameters())
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
-    return Plan(
-        {
-            "encoder": f"{type(encoder).__name__} {size:,} parameters, patch {encoder.patch}; "
-            f"{type(objective).__name__} trains {trained:,}",
-            "data": f"{type(data).__name__} {data.folder}: {len(data.samples(data.train)):,} "
-            f"training images of {data.num_classes} classes",
-            "views": ", ".join(f"{count} x {edge} px" for count, edge in crops),
-            "batch": f"{data.batch_size} = {division.per_device} images x {trainer.world_size} "
-            f"devices x {division.accumulate} micro-batches",
-            "length": f"{trainer.max_epochs} epochs x {data.steps_per_epoch:,} steps = {steps:,}",
-            "learning rate": f"peak {peak:.3g} after {model.settings.warmup} epochs, "
-            f"then cosine to {model.settings.final_rate:.3g}",
-            "schedules": ", ".join(
-                f"{name} {value:.6g}" for name, value in objective.schedules(start).items()
-            )
-            + " at the start",
-            "precision": str(trainer.precision),
-            "memory": f"about {needed.total(division.per_device) / GIB:.1f} GiB per device, of "
-            f"{available(trainer) / GIB:.1f} GiB",
-            "probes": f"every {probing.every} epochs at {probing.size} px: k-NN, linear"
-            + (f"; mIoU on {', '.join(sets)}" if sets else "; no segmentation set"),
-            "run": str(trainer.default_root_dir),
-        }
-    )
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes a training step needs on one device, roughly.
-
-    Attributes:
-        weights: for weights, gradients and AdamW's two averages.
-        per_image: for what one image with all its crops keeps until backward.
-    """
-
-    weights: int
-    per_image: int
-
-    def total(self, images: int) -> int:
-        """Return the bytes for a micro-batch of so many images."""
-        return self.weights + images * self.per_image
+    schedules = [f"{name} {value:.6g}" for name, value in objective.schedules(start).items()]
+    sets = [
+        f"{name} ({len(source.samples(source.train))} + {len(source.samples(source.val))} images)"
+        for name, source in probing.dense.items()
+    ]
+    return {
+        "encoder": f"{type(encoder).__name__} {size:,} parameters, patch {encoder.patch}; "
+        f"{type(objective).__name__} trains {trained:,}",
+        "data": f"{type(data).__name__} {data.folder}: {len(data.samples(data.train)):,} "
+        f"training images of {data.num_classes} classes",
+        "views": ", ".join(f"{count} x {edge} px" for count, edge in data.views.crops),
+        "batch": f"{data.batch_size} = {division.per_device} images x {trainer.world_size} "
+        f"devices x {division.accumulate} micro-batches",
+        "length": f"{epochs} epochs x {data.steps_per_epoch:,} steps = {start.steps:,}",
+        "learning rate": f"peak {peak:.3g} after {settings.warmup} epochs, "
+        f"then cosine to {settings.final_rate:.3g}",
+        "at the start": ", ".join(schedules),
+        "precision": str(trainer.precision),
+        "memory": f"about {needed.total(division.per_device) / GIB:.1f} GiB per device, of "
+        f"{available(trainer) / GIB:.1f} GiB",
+        "probes": f"every {probing.every} epochs at {probing.size} px: k-NN, linear; mIoU on "
+        + (", ".join(sets) or "no set: give one with --probing.dense.voc2012.class_path VOC2012"),
+        "run": str(trainer.default_root_dir),
+    }
 
 
 def memory(trainer: Trainer, model: Pretraining, crops: Crops) -> Memory:

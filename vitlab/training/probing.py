@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torchvision.io import write_png
 
@@ -191,7 +192,7 @@ class Probing(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         write_png(picture, str(folder / f"{name}_{when}.png"))
         for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_image"):
+            if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(f"pictures/{name}", picture, trainer.global_step)
 
     @rank_zero_only
