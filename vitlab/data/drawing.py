@@ -437,11 +437,11 @@ def portrait(rng: np.random.Generator, height: int, width: int, kind: int) -> Ca
 
 
 def still_life(canvas: Canvas, rng: np.random.Generator, labels: Sequence[int]) -> None:
-    """One to four objects that may hide parts of each other; `labels` are those of KINDS."""
+    """Two to four objects that may hide parts of each other; `labels` are those of KINDS."""
     short = min(canvas.height, canvas.width)
-    kinds = rng.choice(len(KINDS), rng.integers(1, 5))
+    kinds = rng.choice(len(KINDS), rng.integers(2, 5))
     for kind in kinds:
-        radius = short * rng.uniform(0.26, 0.5) * (1.1 if len(kinds) == 1 else 0.85)
+        radius = short * rng.uniform(0.24, 0.44)
         _place(canvas, rng, KINDS[kind], radius, labels[kind])
 
 
