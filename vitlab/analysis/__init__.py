@@ -1,0 +1,1 @@
+"""Encoders and images to tables and figures."""
