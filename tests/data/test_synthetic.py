@@ -10,9 +10,22 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
-from vitlab.data import synthetic
-from vitlab.data.drawing import KINDS, Canvas, Kind, Pose, box, mix
-from vitlab.data.synthetic import ADE_IDS, ADE_STUFF, VOC_IDS, Amounts, synthesize
+from vitlab.data.drawing.canvas import Canvas
+from vitlab.data.drawing.objects import KINDS, Kind
+from vitlab.data.drawing.pose import Pose
+from vitlab.data.drawing.silhouettes import box
+from vitlab.data.drawing.tones import mix
+from vitlab.data.synthetic import (
+    ADE_IDS,
+    ADE_STUFF,
+    MARKER,
+    VOC_IDS,
+    Amounts,
+    ade20k,
+    collection,
+    imagenet,
+    synthesize,
+)
 
 FEW = Amounts(
     imagenet_train=2,
@@ -72,13 +85,13 @@ def test_imagenet_devkit_tells_the_class_that_was_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    real = synthetic.drawing.portrait
+    real = imagenet.portrait
 
     def spy(rng: np.random.Generator, height: int, width: int, kind: int) -> Canvas:
         drawn.append(kind)
         return real(rng, height, width, kind)
 
-    monkeypatch.setattr(synthetic.drawing, "portrait", spy)
+    monkeypatch.setattr(imagenet, "portrait", spy)
     synthesize(tmp_path / "data", amounts=FEW, processes=1)
     folder = tmp_path / "data" / "imagenet"
     wnids = sorted(path.name for path in (folder / "train").iterdir())
@@ -203,9 +216,9 @@ def test_cityscapes_instances_and_colors_agree_with_the_labels(root: Path) -> No
 def test_nothing_is_drawn_when_the_collection_is_there(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(synthetic, "_tasks", lambda *_: pytest.fail("drew again"))
+    monkeypatch.setattr(collection, "_tasks", lambda *_: pytest.fail("drew again"))
     synthesize(root, seed=3, amounts=FEW)
-    marker = json.loads((root / synthetic.MARKER).read_text())
+    marker = json.loads((root / MARKER).read_text())
     assert marker["seed"] == 3
     assert marker["amounts"]["voc_val"] == 3
 
@@ -230,7 +243,7 @@ def test_an_interrupted_run_leaves_no_folder_and_the_next_completes(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(synthetic, "_draw_ade", interrupt)
+        patch.setattr(ade20k, "_draw_ade", interrupt)
         with pytest.raises(KeyboardInterrupt):
             synthesize(target, seed=3, amounts=FEW, processes=1)
     assert not target.exists()

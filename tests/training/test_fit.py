@@ -201,7 +201,7 @@ BAD = [
     (("--trainer.max_epochs", "-1"), "set trainer.max_epochs"),
     (("--trainer.gradient_clip_val", "1.0"), "model.optimizer.clip"),
     (("--ckpt_path", "last"), "there is no checkpoint"),
-    (("--seed_everything", "true"), "give an integer"),
+    (("--seed_everything", "true"), "seed_everything"),
     (("--probing.dense.voc2012.root", "/nowhere"), "probing.dense.voc2012: there is no folder"),
     (("--model.objective.encoder.normalizer", "sparsemin"), "sparsemin"),
     (("--model.objective.encoder.normaliser", "softmax"), "normaliser"),

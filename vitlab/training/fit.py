@@ -49,7 +49,6 @@ class Command(LightningCLI):
             Data,
             save_config_callback=None,  # the run folder keeps config.yaml, see `record`
             subclass_mode_data=True,
-            seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_kwargs={
                 "prog": "vitlab fit",
@@ -63,6 +62,15 @@ class Command(LightningCLI):
             },
             args=list(args),
             run=False,
+        )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the seed, with a help of our own: here every run has one."""
+        parser.add_argument(
+            "--seed_everything",
+            type=int,
+            default=0,
+            help="Seed of weights, data order, augmentation and drop path.",
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -88,7 +96,7 @@ class Command(LightningCLI):
             help="Check everything, print the plan and stop before the first step.",
         )
         for target in ("data.init_args.seed", "model.seed"):
-            parser.link_arguments("seed_everything", target, compute_fn=_fixed_seed)
+            parser.link_arguments("seed_everything", target)
 
     def parse_arguments(self, parser: LightningArgumentParser, args) -> None:
         """Parse the given words, whatever the command line of the process is."""
@@ -225,12 +233,6 @@ def _last_checkpoint(folder: Path) -> ModelCheckpoint:
     return ModelCheckpoint(
         dirpath=folder, filename=Path(run.LAST).stem, enable_version_counter=False
     )
-
-
-def _fixed_seed(seed: bool | int) -> int:
-    if isinstance(seed, bool):
-        raise ValueError(f"seed_everything {seed} is no seed; every run has one, give an integer")
-    return seed
 
 
 def _first_rank() -> bool:

@@ -1,0 +1,75 @@
+"""Cityscapes in miniature: streets, with a number for each person and vehicle."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitlab.data.drawing.canvas import Canvas, develop
+from vitlab.data.drawing.street import Street
+from vitlab.data.synthetic.pictures import save_png
+from vitlab.data.synthetic.task import Amounts, Task, split_tasks
+
+_CITIES = {"train": ("dotbury", "stripeham", "waveford"), "val": ("checkerton",)}
+_COUNTABLE = range(24, 34)  # persons, riders and vehicles: each has an instance number
+_CITY_COLORS = {
+    0: (0, 0, 0),
+    1: (0, 0, 0),
+    3: (0, 0, 0),
+    4: (0, 0, 0),
+    7: (128, 64, 128),
+    8: (244, 35, 232),
+    11: (70, 70, 70),
+    12: (102, 102, 156),
+    13: (190, 153, 153),
+    17: (153, 153, 153),
+    19: (250, 170, 30),
+    20: (220, 220, 0),
+    21: (107, 142, 35),
+    22: (152, 251, 152),
+    23: (70, 130, 180),
+    24: (220, 20, 60),
+    25: (255, 0, 0),
+    26: (0, 0, 142),
+    27: (0, 0, 70),
+    28: (0, 60, 100),
+    33: (119, 11, 32),
+}
+
+
+def tasks(root: Path, seed: int, amounts: Amounts) -> Iterator[Task]:
+    """Every picture of the set, whose folder is `root`."""
+    return split_tasks(
+        _draw_cityscapes, root, seed, amounts.cityscapes_train, amounts.cityscapes_val
+    )
+
+
+def _draw_cityscapes(task: Task, rng: np.random.Generator) -> None:
+    canvas = Street(rng, height=128, width=256).canvas
+    cities = _CITIES[task.split]
+    number, place = divmod(task.index, len(cities))
+    city = cities[place]
+    name = f"{city}_{number // 10:06d}_{number % 10 + 19:06d}"
+    save_png(
+        task.root / "leftImg8bit" / task.split / city / f"{name}_leftImg8bit.png",
+        develop(canvas, rng),
+    )
+    truth = task.root / "gtFine" / task.split / city
+    save_png(truth / f"{name}_gtFine_labelIds.png", canvas.labels)
+    save_png(truth / f"{name}_gtFine_instanceIds.png", _instances(canvas))
+    colors = np.zeros((256, 4), np.uint8)
+    for label, color in _CITY_COLORS.items():
+        colors[label] = (*color, 255)
+    save_png(truth / f"{name}_gtFine_color.png", colors[canvas.labels])
+
+
+def _instances(canvas: Canvas) -> NDArray[np.uint16]:
+    """The label where a class is not counted, else 1000 * label + number from 0."""
+    result = canvas.labels.astype(np.uint16)
+    for label in _COUNTABLE:
+        numbers = np.unique(canvas.things[canvas.labels == label])
+        for number, thing in enumerate(numbers):
+            mine = (canvas.things == thing) & (canvas.labels == label)
+            result[mine] = 1000 * label + number
+    return result

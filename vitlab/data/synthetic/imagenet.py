@@ -1,0 +1,73 @@
+"""ImageNet in miniature: one class an image, and a devkit that numbers the classes its own way."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy.io import savemat
+
+from vitlab.data.drawing.canvas import develop
+from vitlab.data.drawing.objects import KINDS
+from vitlab.data.drawing.scenes import portrait
+from vitlab.data.synthetic.pictures import random_size, save_jpeg
+from vitlab.data.synthetic.task import Amounts, Task, split_tasks
+
+# In the devkit of ImageNet the ids are not in the order of the wnids, which loaders must undo.
+WNIDS = tuple(f"n9000{n:04d}" for n in range(1, len(KINDS) + 1))
+ILSVRC_IDS = (7, 3, 10, 1, 5, 9, 2, 8, 6, 4)
+
+
+def tasks(root: Path, seed: int, amounts: Amounts) -> Iterator[Task]:
+    """Every picture of the set, whose folder is `root`."""
+    train, val = amounts.imagenet_train * len(KINDS), amounts.imagenet_val * len(KINDS)
+    return split_tasks(_draw_imagenet, root, seed, train, val)
+
+
+def _validation_kind(seed: int, index: int) -> int:
+    """Class of the validation image `index`: each run of ten images holds every class once."""
+    order = np.random.default_rng([seed, index // len(KINDS)]).permutation(len(KINDS))
+    return int(order[index % len(KINDS)])
+
+
+def _draw_imagenet(task: Task, rng: np.random.Generator) -> None:
+    if task.split == "train":
+        number, kind = divmod(task.index, len(KINDS))
+        path = task.root / "train" / WNIDS[kind] / f"{WNIDS[kind]}_{number + 1}.JPEG"
+    else:
+        kind = _validation_kind(task.seed, task.index)
+        path = task.root / "val" / f"ILSVRC2012_val_{task.index + 1:08d}.JPEG"
+    canvas = portrait(rng, *random_size(rng, 128, 176), kind)
+    save_jpeg(path, develop(canvas, rng), rng)
+
+
+def write_devkit(root: Path, seed: int, amounts: Amounts) -> None:
+    """The ground truth of the validation images and the table of classes."""
+    folder = root / "ILSVRC2012_devkit_t12" / "data"
+    folder.mkdir(parents=True)
+    kinds = [_validation_kind(seed, i) for i in range(amounts.imagenet_val * len(KINDS))]
+    lines = "".join(f"{ILSVRC_IDS[kind]}\n" for kind in kinds)
+    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text(lines)
+    rows: list[tuple[object, ...]] = [
+        (
+            ILSVRC_IDS[k],
+            WNIDS[k],
+            kind.name,
+            f"with {kind.surface}",
+            0,
+            [],
+            0,
+            amounts.imagenet_train,
+        )
+        for k, kind in enumerate(KINDS)
+    ]
+    # the original lists inner nodes of WordNet too, which loaders must leave out
+    children = sorted(ILSVRC_IDS)
+    top = (len(KINDS) + 1, "n90009999", "object", "any of them", len(children), children, 1, 0)
+    fields = "ILSVRC2012_ID WNID words gloss num_children children wordnet_height num_train_images"
+    synsets = np.array([*sorted(rows), top], [(name, object) for name in fields.split()])
+    memory = io.BytesIO()
+    savemat(memory, {"synsets": synsets[:, None]})
+    content = memory.getvalue()
+    # the first 116 bytes are free text, where scipy puts the time
+    (folder / "meta.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + content[116:])
