@@ -59,7 +59,7 @@ class Dense:
         steps: L-BFGS iterations at most.
     """
 
-    def __init__(self, classes: int, decay: float = 1e-3, steps: int = 60):
+    def __init__(self, classes: int, decay: float = 1e-5, steps: int = 100):
         self.classes, self.decay, self.steps = classes, decay, steps
 
     def fit(self, encoder: Encoder, images: Dataset, loading: Loading) -> LinearMap:

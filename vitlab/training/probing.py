@@ -50,7 +50,8 @@ class Probing(Callback):
         images: labeled images, as many of each class, that the k-NN and linear probes learn from;
             0 for all.
         dense_images: images that each dense probe learns from; 0 for all.
-        size: pixels of the image edge for all probes.
+        size: pixels of the image edge for the k-NN and linear probes.
+        dense_size: the same for dense probes; all of the image is resized to it.
         batch: images of one forward pass.
         workers: processes that decode images for the probes.
         pictures: images of each segmentation set in the picture sheets; 0 for none.
@@ -64,12 +65,14 @@ class Probing(Callback):
         images: int = 0,
         dense_images: int = 0,
         size: int = 224,
+        dense_size: int = 224,
         batch: int = 64,
         workers: int = 4,
         pictures: int = 4,
         baselines: bool = True,
     ):
-        self.every, self.dense, self.size = every, dense, size
+        self.every, self.dense = every, dense
+        self.size, self.dense_size = size, dense_size
         self.images, self.dense_images = images, dense_images
         self.batch, self.workers = batch, workers
         self.pictures, self.baselines = pictures, baselines
@@ -82,12 +85,13 @@ class Probing(Callback):
             ValueError: what was given, what is allowed, what to do.
         """
         encoder.check(self.size, "probing.size")
+        encoder.check(self.dense_size, "probing.dense_size")
         for split in (data.train, data.val):
             data.labelled(split, self.size, self.images)
         for name, source in self.dense.items():
             for split in (source.train, source.val):
                 try:
-                    source.segmented(split, self.size)[0]  # one pair is decoded as well
+                    source.segmented(split, self.dense_size)[0]  # one pair is decoded as well
                 except ValueError as error:
                     raise ValueError(f"probing.dense.{name}: {error}") from error
 
@@ -172,8 +176,8 @@ class Probing(Callback):
     ) -> float:
         """Return the mIoU on one segmentation set, and draw its pictures."""
         dense = Dense(source.num_classes)
-        train = source.segmented(source.train, self.size, self.dense_images)
-        test = source.segmented(source.val, self.size)
+        train = source.segmented(source.train, self.dense_size, self.dense_images)
+        test = source.segmented(source.val, self.dense_size)
         classify = dense.fit(encoder, train, loading)
         score = dense.evaluate(encoder, classify, test, loading)
         if self.pictures and isinstance(encoder, ViT) and trainer.is_global_zero:
