@@ -8,7 +8,8 @@ import torch
 import yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-EXPERIMENTS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "demo")
+OVERLAYS = {"demo", "small"}
+EXPERIMENTS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in OVERLAYS)
 HARDWARE = sorted((CONFIGS / "hardware").glob("*.yaml"))
 QUICK = ("--probing.every", "0", "--probing.baselines", "false", "--trainer.max_epochs", "1")
 

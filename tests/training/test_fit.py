@@ -195,6 +195,7 @@ BAD = [
     (("--data.views.size", "60"), "use data.views.size 56 or 64"),
     (("--data.views.local_size", "30"), "use data.views.local_size 24 or 32"),
     (("--probing.size", "50"), "use probing.size 48 or 56"),
+    (("--probing.dense_size", "50"), "use probing.dense_size 48 or 56"),
     (("--data.batch_size", "200"), "40 training images do not fill one batch of 200"),
     (("--data.batch_size", "7", "--trainer.devices", "2"), "multiple of 2"),
     (("--data.views.locals", "1000000"), "use fewer or smaller crops"),
@@ -254,6 +255,19 @@ def test_a_checkpoint_of_another_architecture_is_refused(fit: Fit, capsys):
         )
     assert refused.value.code == 2
     assert "another model than the config describes" in capsys.readouterr().err
+
+
+def test_a_damaged_or_unsafe_checkpoint_is_refused_before_training(fit: Fit, tmp_path, capsys):
+    import pickle
+
+    damaged, unsafe = tmp_path / "damaged.ckpt", tmp_path / "unsafe.ckpt"
+    damaged.write_bytes(b"PK\x03\x04 cut short")
+    unsafe.write_bytes(pickle.dumps(print))
+    for path in (damaged, unsafe):
+        with pytest.raises(SystemExit) as refused:
+            fit(*UNPROBED, "--ckpt_path", str(path))
+        assert refused.value.code == 2
+        assert f"{path} cannot be read safely" in capsys.readouterr().err
 
 
 def read(path: Path):

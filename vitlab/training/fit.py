@@ -177,7 +177,8 @@ def fit(args: Sequence[str]) -> None:
     # the folder is ours and guarded by `run.starting_point`
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     try:
-        trainer.fit(command.model, command.datamodule, ckpt_path=command.checkpoint)
+        checkpoint = command.checkpoint
+        trainer.fit(command.model, command.datamodule, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning's way to end after Ctrl-C
         _stop(f"interrupted; continue with --run {command.folder} --ckpt_path last", 1)
     except (DataError, FloatingPointError) as error:
@@ -185,7 +186,7 @@ def fit(args: Sequence[str]) -> None:
     except torch.OutOfMemoryError as error:
         _stop(f"{error}\nset --data.device_batch lower, which accumulates micro-batches", 1)
     except ValueError as error:
-        if trainer.global_step or command.checkpoint is None:
+        if trainer.global_step or checkpoint is None:
             raise
         _stop(error, 2)  # the checkpoint did not fit
     conclude(trainer, probing, command.folder)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import pickle
 import platform
 import shlex
 import subprocess
@@ -44,6 +45,7 @@ def starting_point(folder: Path, ckpt_path: str | None) -> Path | None:
                 f"there is no checkpoint {path}; --ckpt_path takes 'last' (the run's own, in "
                 f"{folder}) or a file. Leave it out to start anew"
             )
+        check_readable(path)
         if (folder / RESULTS).exists():
             raise ValueError(
                 f"the run in {folder} is finished; continue from its checkpoint with another "
@@ -57,6 +59,22 @@ def starting_point(folder: Path, ckpt_path: str | None) -> Path | None:
             "folder with --run DIR or another --seed_everything"
         )
     return path if ckpt_path else None
+
+
+def check_readable(checkpoint: Path) -> None:
+    """Refuse a checkpoint that is damaged, or holds anything but tensors and plain values.
+
+    Raises:
+        ValueError: what is wrong with the file, and what to do.
+    """
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"the checkpoint {checkpoint} cannot be read safely: {reason}; it is damaged or from "
+            "elsewhere. Continue from another one, such as best.ckpt"
+        ) from error
 
 
 def environment() -> dict:
