@@ -1,7 +1,8 @@
 """The command `vitlab`. Imports what a verb needs when the verb is known: --help is immediate."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from vitlab import __version__
 
@@ -12,6 +13,7 @@ What makes a vision transformer's patch features good for dense prediction?
 
 verbs:
   fit               pretrain an encoder and probe it while it trains
+  curves            draw the curves of runs and tabulate them, arms side by side
   data synthesize   draw miniature ImageNet, VOC 2012, ADE20K and Cityscapes, to try things out
 
   vitlab VERB --help         every option of a verb, with its default
@@ -44,12 +46,37 @@ def main(args: Sequence[str] | None = None) -> None:
             from vitlab.training.fit import fit
 
             fit(rest)
+        case ["curves", *rest]:
+            _curves(rest)
         case ["data", "synthesize", *rest]:
             _synthesize(rest)
         case ["data", *rest]:
             sys.exit(f"vitlab data {' '.join(rest)}: unknown; the verb is 'data synthesize'")
         case [verb, *_]:
-            sys.exit(f"vitlab: unknown verb {verb!r}; the verbs are fit and data synthesize")
+            sys.exit(
+                f"vitlab: unknown verb {verb!r}; the verbs are fit, curves and data synthesize"
+            )
+
+
+def _curves(args: Sequence[str]) -> None:
+    import argparse
+
+    from vitlab.analysis.curves import curves
+
+    parser = argparse.ArgumentParser(
+        "vitlab curves", description=(curves.__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        help="folders of runs; those with one parent are seeds of one arm: runs/dino/seed*",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("curves"), help="the files to write, without ending"
+    )
+    given = parser.parse_args(args)
+    _or_say_why(lambda: curves(given.runs, given.out))
 
 
 def _synthesize(args: Sequence[str]) -> None:
@@ -57,8 +84,14 @@ def _synthesize(args: Sequence[str]) -> None:
 
     from vitlab.data.synthetic import synthesize
 
+    prog = "vitlab data synthesize"
+    _or_say_why(lambda: auto_cli(synthesize, args=list(args), prog=prog, as_positional=False))
+
+
+def _or_say_why(work: Callable[[], object]) -> None:
+    """Do work; end with the reason where its input cannot be used."""
     try:
-        auto_cli(synthesize, args=list(args), prog="vitlab data synthesize", as_positional=False)
+        work()
     except ValueError as error:
         print(f"vitlab: {error}", file=sys.stderr)
         sys.exit(2)
