@@ -140,6 +140,17 @@ def test_several_segmentation_sets_are_probed_at_once(fit: Fit, drawn: Path):
     assert trained["miou/mean"] == pytest.approx(sum(sets) / 3)
 
 
+def test_unlabeled_data_can_be_trained_on(fit: Fit, drawn: Path, capsys):
+    folder = fit(
+        *("--data", "VOC2012", "--data.root", str(drawn / "VOCdevkit"), "--data.batch_size", "6"),
+        *("--probing.pictures", "0"),
+    )
+    trained = read(folder / "results.json")[2]
+    assert "miou/voc2012" in trained
+    assert "knn/top1" not in trained
+    assert "no k-NN or linear probe" in capsys.readouterr().out
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(fit: Fit, capsys):
     folder = fit("--dry_run", "true")
     assert not folder.exists()

@@ -120,8 +120,13 @@ def describe(
         "precision": str(trainer.precision),
         "memory": f"about {needed.total(division.per_device) / GIB:.1f} GiB per device, of "
         f"{available(trainer) / GIB:.1f} GiB",
-        "probes": f"every {probing.every} epochs at {probing.size} px: k-NN, linear; mIoU "
-        f"at {probing.dense_size} px on "
+        "probes": f"every {probing.every} epochs: "
+        + (
+            "no k-NN or linear probe, as the data have no labels"
+            if data.samples(data.train).labels is None
+            else f"k-NN and linear at {probing.size} px"
+        )
+        + f"; mIoU at {probing.dense_size} px on "
         + (", ".join(sets) or "no set: give one with --probing.dense.voc2012.class_path VOC2012"),
         "run": str(trainer.default_root_dir),
     }

@@ -42,6 +42,8 @@ class Measurement:
 class Probing(Callback):
     """Probes the encoder under evaluation (for DINO the teacher) before, while and after it trains.
 
+    k-NN and linear probes need labels of the training data; where there are none, the plan says so.
+
     Args:
         every: epochs between measurements; the last epoch is always measured, 0 measures only
             before and after training.
@@ -86,8 +88,8 @@ class Probing(Callback):
         """
         encoder.check(self.size, "probing.size")
         encoder.check(self.dense_size, "probing.dense_size")
-        for split in (data.train, data.val):
-            data.labelled(split, self.size, self.images)
+        if data.samples(data.train).labels is not None:
+            data.labelled(data.val, self.size)
         for name, source in self.dense.items():
             for split in (source.train, source.val):
                 try:
@@ -155,7 +157,9 @@ class Probing(Callback):
         return found
 
     def classify(self, encoder: Encoder, data: Data, loading: Loading) -> dict[str, float]:
-        """Return k-NN and linear accuracy on the labeled images."""
+        """Return k-NN and linear accuracy on the labeled images, nothing if they have no labels."""
+        if data.samples(data.train).labels is None:
+            return {}
         train = image_features(encoder, data.labelled(data.train, self.size, self.images), loading)
         test = image_features(encoder, data.labelled(data.val, self.size), loading)
         probes = {"knn": KNN(), "linear": Linear()}
