@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 # shapes in signatures are checked while tests run
-SHAPES := --jaxtyping-packages="vitlab.encoders,vitlab.objectives,vitlab.probes,vitlab.data,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+SHAPES := --jaxtyping-packages="vitlab,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 .DEFAULT_GOAL := help
 
 help: ## list the targets

@@ -70,7 +70,7 @@ def _curves(args: Sequence[str]) -> None:
         "runs",
         nargs="+",
         type=Path,
-        help="folders of runs; those with one parent are seeds of one arm: runs/dino/seed*",
+        help="folders of runs; seed* folders with one parent are one arm: runs/dino/seed*",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("curves"), help="the files to write, without ending"

@@ -33,6 +33,11 @@ def test_a_run_without_measurements_is_refused(tmp_path: Path):
         read([tmp_path])
 
 
+def test_folders_that_are_no_seeds_are_arms_of_their_own(tmp_path: Path):
+    runs = [write(tmp_path / "runs" / name, 0.0) for name in ("dino", "entmax")]
+    assert [arm.name for arm in read(runs)] == ["dino", "entmax"]
+
+
 def test_one_seed_has_no_spread():
     assert spread([1.25]) == "1.2"
     assert spread([1.0, 3.0]) == "2.0 ± 1.4"

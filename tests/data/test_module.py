@@ -265,7 +265,7 @@ def test_wrong_settings_are_refused_at_once(imagenet, wrong, message):
 def test_the_training_split_is_checked_before_the_run(tmp_path):
     data = data_of(tmp_path / "nowhere")
     for check in (data.prepare_data, lambda: data.setup("fit")):
-        with pytest.raises(DataError, match=r"there is no folder .*nowhere; set --data.root"):
+        with pytest.raises(DataError, match=r"there is no folder .*nowhere; set its root"):
             check()
     data.setup("validate")
 

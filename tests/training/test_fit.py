@@ -212,6 +212,11 @@ BAD = [
     (("--data.views.locals", "1000000"), "use fewer or smaller crops"),
     (("--trainer.max_epochs", "-1"), "set trainer.max_epochs"),
     (("--trainer.gradient_clip_val", "1.0"), "model.optimizer.clip"),
+    (("--trainer.accumulate_grad_batches", "2"), "use --data.device_batch"),
+    (("--trainer.default_root_dir", "/tmp"), "use --run"),
+    (("--trainer.precision", "bf16-true"), "use bf16-mixed"),
+    (("--probing.every", "-1"), "probing.every is too small"),
+    (("--trainer.devices", "0"), "devices"),
     (("--ckpt_path", "last"), "there is no checkpoint"),
     (("--seed_everything", "true"), "seed_everything"),
     (("--probing.dense.voc2012.root", "/nowhere"), "probing.dense.voc2012: there is no folder"),
@@ -237,6 +242,44 @@ def test_another_dataset_in_the_root_is_recognized(fit: Fit, drawn: Path, capsys
     assert "it looks like VOC2012" in capsys.readouterr().err
 
 
+def test_a_run_that_ended_before_its_first_checkpoint_can_start_anew(fit: Fit, tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("# of the earlier attempt")
+    assert (fit(*UNPROBED) / "results.json").exists()
+
+
+def test_another_run_and_other_files_are_never_written_over(fit: Fit, tmp_path: Path, capsys):
+    first, second = fit(*UNPROBED, name="first"), fit(*UNPROBED, name="second")
+    (second / "results.json").unlink()  # as if it were still going on
+    with pytest.raises(SystemExit):
+        fit(*UNPROBED, "--ckpt_path", str(first / "last.ckpt"), name="second")
+    assert "already holds another run" in capsys.readouterr().err
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/thesis.tex").write_text("precious")
+    with pytest.raises(SystemExit):
+        fit(*UNPROBED, name="thesis")
+    assert "holds other files" in capsys.readouterr().err
+
+
+def test_a_checkpoint_from_elsewhere_is_named(fit: Fit, tmp_path: Path, capsys):
+    foreign = tmp_path / "dino_deitsmall16_pretrain.pth"
+    torch.save({"cls_token": torch.zeros(1, 1, 384)}, foreign)
+    with pytest.raises(SystemExit):
+        fit(*UNPROBED, "--ckpt_path", str(foreign))
+    assert "is not a checkpoint of `vitlab fit`" in capsys.readouterr().err
+
+
+def test_a_damaged_segmentation_image_is_replaced_too(fit: Fit, drawn: Path, tmp_path: Path):
+    import shutil
+
+    root = tmp_path / "VOCdevkit"
+    shutil.copytree(drawn / "VOCdevkit", root)
+    names = (root / "VOC2012/ImageSets/Segmentation/val.txt").read_text().split()
+    (root / f"VOC2012/JPEGImages/{names[1]}.jpg").write_bytes(b"")
+    with pytest.warns(UserWarning, match=names[1]):
+        fit("--probing.dense.voc2012.root", str(root), "--probing.baselines", "false")
+
+
 def test_a_mask_of_another_size_than_its_image_is_refused(
     fit: Fit, drawn: Path, tmp_path: Path, capsys
 ):
@@ -247,7 +290,7 @@ def test_a_mask_of_another_size_than_its_image_is_refused(
     root = tmp_path / "VOCdevkit"
     shutil.copytree(drawn / "VOCdevkit", root)
     folder = root / "VOC2012"
-    name = (folder / "ImageSets/Segmentation/train.txt").read_text().split()[0]
+    name = (folder / "ImageSets/Segmentation/val.txt").read_text().split()[-1]
     mask = folder / f"SegmentationClass/{name}.png"
     Image.open(mask).resize((10, 10)).save(mask)
     with pytest.raises(SystemExit):

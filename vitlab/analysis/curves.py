@@ -39,8 +39,9 @@ class Arm:
 def curves(runs: list[Path], out: Path = Path("curves")) -> None:
     """Draw curves and print a table of runs, mean and spread over the seeds of each arm.
 
-    Runs in folders with one parent are seeds of one arm, named after the parent, as `vitlab fit`
-    lays them out: runs/dino_entmax/seed0, runs/dino_entmax/seed1.
+    Folders named seed... with one parent are seeds of one arm, named after the parent, as
+    `vitlab fit` lays them out: runs/dino_entmax/seed0, runs/dino_entmax/seed1. Any other folder is
+    an arm of its own.
 
     Args:
         runs: folders of runs.
@@ -62,7 +63,7 @@ def read(runs: Sequence[Path]) -> list[Arm]:
     Raises:
         ValueError: a folder is not that of a run.
     """
-    grouped: dict[str, list] = defaultdict(list)
+    grouped: dict[Path, list] = defaultdict(list)
     for run in runs:
         file = run / "measurements.json"
         if not file.is_file():
@@ -70,8 +71,10 @@ def read(runs: Sequence[Path]) -> list[Arm]:
                 f"{run} is not the folder of a run: it has no measurements.json; name folders "
                 "such as runs/dino_entmax/seed0"
             )
-        grouped[run.resolve().parent.name].append(json.loads(file.read_text()))
-    return [Arm(name, measurements) for name, measurements in grouped.items()]
+        folder = run.resolve()
+        arm = folder.parent if folder.name.startswith("seed") else folder
+        grouped[arm].append(json.loads(file.read_text()))
+    return [Arm(arm.name, measurements) for arm, measurements in grouped.items()]
 
 
 def tags(arms: Sequence[Arm]) -> list[str]:
@@ -80,6 +83,8 @@ def tags(arms: Sequence[Arm]) -> list[str]:
     common = [
         tag for tag in first if all(tag in run[-1]["scores"] for arm in arms for run in arm.runs)
     ]
+    if not common:
+        raise ValueError("these runs have no score in common; compare runs with the same probes")
     sets = [tag for tag in common if tag.startswith("miou/") and tag != "miou/mean"]
     return [tag for tag in common if tag != "miou/mean" or len(sets) > 1]
 

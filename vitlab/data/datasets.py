@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Int16, UInt8
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -117,10 +118,14 @@ class Segmented(Dataset[tuple[Tensor, Tensor]]):
         samples: the files.
         size: edge of the image, in pixels.
         table: class of each value that a mask file may hold, -1 for values it may not.
+        patience: unreadable pairs in a row after which it gives up.
     """
 
-    def __init__(self, samples: Samples, size: int, table: Int16[np.ndarray, "256"]):
+    def __init__(
+        self, samples: Samples, size: int, table: Int16[np.ndarray, "256"], patience: int = 0
+    ):
         self.samples, self.view, self.table = samples, Whole(size), table
+        self.patience = patience
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -128,14 +133,40 @@ class Segmented(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(
         self, index: int
     ) -> tuple[Float[Tensor, "3 size size"], UInt8[Tensor, "height width"]]:
-        path, mask_path = self.samples.image(index), self.samples.mask(index)
-        image, mask = read_image(path), read_mask(mask_path)
-        if image.shape[:2] != mask.shape:
-            raise DataError(
-                f"image {path} is {_size(image)} but its mask {mask_path} is {_size(mask)} (width "
-                "x height); the two must agree; restore both from the original archive"
-            )
-        return self.view(image)[0][0], torch.from_numpy(self._classes(mask, mask_path))
+        unreadable: list[str] = []
+        for step in range(min(self.patience + 1, len(self))):
+            found = (index + step) % len(self)
+            path, mask_path = self.samples.image(found), self.samples.mask(found)
+            try:
+                image, mask = read_image(path), read_mask(mask_path)
+            except UnreadableImage as error:
+                unreadable.append(f"{error.path} ({error.reason})")
+                continue
+            if unreadable:
+                warnings.warn(
+                    f"cannot read {unreadable[0]}; a neighbor takes its place", stacklevel=2
+                )
+            _agree(path, (image.shape[1], image.shape[0]), mask_path, mask.shape[::-1])
+            return self.view(image)[0][0], torch.from_numpy(self._classes(mask, mask_path))
+        raise DataError(too_many(unreadable, self.patience))
+
+    def check(self) -> None:
+        """Compare the sizes of all pairs by their headers, and decode the first one.
+
+        Raises:
+            DataError: an image and its mask differ in size, or a value is out of range.
+        """
+        for index in range(len(self)):
+            path, mask_path = self.samples.image(index), self.samples.mask(index)
+            try:
+                with Image.open(path) as image, Image.open(mask_path) as mask:
+                    # turned images are read upright, which a header does not show
+                    sizes = [tuple(sorted(picture.size)) for picture in (image, mask)]
+                    if sizes[0] != sizes[1]:
+                        _agree(path, image.size, mask_path, mask.size)
+            except UnidentifiedImageError:
+                continue  # reported and replaced when it is its turn
+        self[0]
 
     def _classes(
         self, mask: UInt8[np.ndarray, "height width"], path: Path
@@ -176,8 +207,14 @@ def too_many(unreadable: list[str], allowed: int) -> str:
     )
 
 
-def _size(pixels: np.ndarray) -> str:
-    return f"{pixels.shape[1]} x {pixels.shape[0]}"
+def _agree(path: Path, size: tuple[int, ...], mask: Path, mask_size: tuple[int, ...]) -> None:
+    """Refuse an image and a mask of different (width, height)."""
+    if tuple(size) != tuple(mask_size):
+        raise DataError(
+            f"image {path} is {size[0]} x {size[1]} but its mask {mask} is {mask_size[0]} x "
+            f"{mask_size[1]} (width x height); the two must agree; restore both from the original "
+            "archive"
+        )
 
 
 def _ranges(table: Int16[np.ndarray, "256"]) -> str:

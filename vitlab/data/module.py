@@ -97,7 +97,7 @@ class Data(LightningDataModule, ABC):
     def folder(self) -> Path:
         """The dataset's own folder, at or below the root."""
         if not self.root.is_dir():
-            raise DataError(f"there is no folder {self.root}; set --data.root to the dataset")
+            raise DataError(f"there is no folder {self.root}; set its root to the dataset")
         found = self.layout.find(self.root)
         if found is None:
             raise DataError(self._wrong_layout())
@@ -214,7 +214,7 @@ class Data(LightningDataModule, ABC):
         table = np.full(256, -1, dtype=np.int16)
         for value, index in self.mask_values.items():
             table[value] = index
-        return Segmented(samples.subset(limit), size, table)
+        return Segmented(samples.subset(limit), size, table, self.max_unreadable)
 
     def _agree(self, trainer: Trainer, division: Division) -> None:
         """Refuse a trainer that would step at other times than the batches say."""
@@ -241,8 +241,8 @@ class Data(LightningDataModule, ABC):
             if kind.layout.marks and kind is not type(self) and kind.layout.find(self.root)
         ]
         if others:
-            return f"{message}; it looks like {others[0]}: use --data {others[0]}"
-        return f"{message}; set --data.root to the extracted dataset"
+            return f"{message}; it looks like {others[0]}: use the class {others[0]}"
+        return f"{message}; set its root to the extracted dataset"
 
 
 def _having(field: str) -> str:

@@ -84,9 +84,15 @@ class Dense:
     def share_of_classes(
         self, mask: UInt8[Tensor, "height width"], grid: tuple[int, int]
     ) -> Float[Tensor, "p c"]:
-        """Return the share of each class in the area of each patch; void has none."""
-        one_hot = F.one_hot(mask.long().clamp_max(self.classes), self.classes + 1)[..., :-1]
-        return F.adaptive_avg_pool2d(one_hot.permute(2, 0, 1).float(), grid).flatten(1).T
+        """Return the pixels of each class in each patch, as shares of its area; void has none."""
+        rows, columns = (
+            torch.arange(size) * cells // size for size, cells in zip(mask.shape, grid, strict=True)
+        )
+        patch, known = rows[:, None] * grid[1] + columns, mask < self.classes
+        index = patch[known] * self.classes + mask[known].long()
+        p = grid[0] * grid[1]
+        pixels = torch.bincount(index, minlength=p * self.classes).view(p, self.classes)
+        return pixels.float() * (p / mask.numel())
 
     def evaluate(
         self, encoder: Encoder, classify: LinearMap, images: Dataset, loading: Loading

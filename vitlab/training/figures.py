@@ -15,7 +15,7 @@ from vitlab.probes.dense import enlarge, patch_logits
 from vitlab.probes.linear import LinearMap
 from vitlab.probes.probe import Loading
 
-Picture = UInt8[Tensor, "3 height width"]
+Picture = UInt8[Tensor, "3 _ _"]
 
 
 def palette() -> UInt8[Tensor, "256 3"]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 import yaml
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -123,16 +125,27 @@ class Command(LightningCLI):
         dense = self.config.probing.dense.values()
         roots = [source.init_args.root for source in (self.config.data, *dense)]
         if root and any(Path(root).resolve() in Path(used).resolve().parents for used in roots):
-            from vitlab.data.synthetic import synthesize
+            from vitlab.data.synthetic import MARKER, synthesize
 
-            # the first process of each machine draws; others of a run start after it
-            if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            if _first_rank():
                 synthesize(Path(root), self.config.synthetic.seed)
+            for _ in range(600):  # seconds; under SLURM all ranks start at once
+                if (Path(root) / MARKER).exists():
+                    return
+                time.sleep(1)
+            raise ValueError(f"the first rank did not draw {root} in ten minutes; see its messages")
 
     def instantiate_trainer(self, **kwargs) -> Trainer:
         """Return a trainer whose every file goes to the run's folder."""
         extra = [self.config_init.probing, Metering(), _last_checkpoint(self.folder)]
-        config = {**self.config_init.trainer, **kwargs, "default_root_dir": str(self.folder)}
+        config = {**self.config_init.trainer, **kwargs}
+        for key, unset, instead in (
+            ("default_root_dir", None, "--run"),
+            ("accumulate_grad_batches", 1, "--data.device_batch"),
+        ):
+            if config[key] != unset:
+                raise ValueError(f"trainer.{key} would be ignored; use {instead}")
+        config["default_root_dir"] = str(self.folder)
         if config["enable_progress_bar"] is not False:
             extra.append(RichProgressBar(leave=True))
         if config["logger"] is None:
@@ -168,7 +181,7 @@ def fit(args: Sequence[str]) -> None:
         command = Command(args)
         trainer, probing = command.trainer, command.config_init.probing
         plan = prepare(trainer, command.model, command.datamodule, probing)
-    except ValueError as error:
+    except (ValueError, MisconfigurationException) as error:
         _stop(error, 2)
     rank_zero_only(plan.show)()
     if command.config.dry_run:
@@ -180,9 +193,12 @@ def fit(args: Sequence[str]) -> None:
         checkpoint = command.checkpoint
         trainer.fit(command.model, command.datamodule, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning's way to end after Ctrl-C
-        _stop(f"interrupted; continue with --run {command.folder} --ckpt_path last", 1)
+        saved = (command.folder / run.LAST).exists()
+        how = f"continue with --run {command.folder} --ckpt_path last" if saved else "start anew"
+        _stop(f"interrupted; {how}", 1)
     except (DataError, FloatingPointError) as error:
-        _stop(error, 1)
+        # of an error in a loading process, only what it says, not where
+        _stop(str(error).rpartition("DataError: ")[2], 1)
     except torch.OutOfMemoryError as error:
         _stop(f"{error}\nset --data.device_batch lower, which accumulates micro-batches", 1)
     except ValueError as error:
@@ -205,7 +221,9 @@ def conclude(trainer: Trainer, probing: Probing, folder: Path) -> None:
     for column in ("encoder", *tags):
         table.add_column(column, justify="left" if column == "encoder" else "right")
     for row in rows:
-        table.add_row(str(row["encoder"]), *(f"{row[tag]:.1f}" for tag in tags))
+        table.add_row(
+            str(row["encoder"]), *(f"{row[tag]:.1f}" if tag in row else "-" for tag in tags)
+        )
     console = Console()
     console.print(table)
     console.print(f"checkpoints  {folder / run.LAST}" + _if_there(folder / "best.ckpt"))

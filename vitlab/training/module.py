@@ -1,5 +1,7 @@
 """The single LightningModule: asks an objective for losses and takes the steps."""
 
+from math import ceil
+
 import numpy as np
 import torch
 from lightning import LightningModule
@@ -36,10 +38,10 @@ class Pretraining(LightningModule):
     @property
     def progress(self) -> Progress:
         """How far the run has come."""
-        per_epoch = self.trainer.num_training_batches // self.trainer.accumulate_grad_batches
+        per_epoch = ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         epochs = self.trainer.max_epochs or 1
         batch = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        return Progress(self.global_step, int(per_epoch) * epochs, epochs, batch)
+        return Progress(self.global_step, per_epoch * epochs, epochs, batch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the schedules, and make the randomness of a step a function of the step.

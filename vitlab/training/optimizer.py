@@ -36,12 +36,13 @@ class Optimizer:
 
     def build(self, module: nn.Module) -> torch.optim.AdamW:
         """Return AdamW over the trainable parameters of a module."""
+        # not the fused one: it unscales fp16 gradients itself, after they would have been clipped
         parameters = [p for p in module.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [
             {"params": [p for p in parameters if p.ndim > 1]},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, betas=self.betas, fused=True)
+        return torch.optim.AdamW(groups, betas=self.betas, foreach=True)
 
     def learning_rate(self, progress: Progress) -> float:
         """Return the learning rate of the step about to be taken."""

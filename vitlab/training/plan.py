@@ -1,8 +1,7 @@
 """What a run is going to do, said and checked before its first step."""
 
 import copy
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psutil
@@ -64,6 +63,11 @@ def prepare(trainer: Trainer, model: Pretraining, data: Data, probing: Probing) 
             f"trainer.max_epochs is {trainer.max_epochs} and max_steps {trainer.max_steps}, but "
             "schedules count in epochs; set trainer.max_epochs to at least 1 and leave max_steps"
         )
+    if str(trainer.precision).endswith("-true") and trainer.precision not in ("32-true", "64-true"):
+        raise ValueError(
+            f"trainer.precision {trainer.precision} keeps the weights in 16 bits, where a moving "
+            "average loses its small steps; use bf16-mixed, 16-mixed or 32-true"
+        )
     if trainer.gradient_clip_val is not None:
         raise ValueError(
             "trainer.gradient_clip_val clips all gradients together and would be ignored; set "
@@ -115,7 +119,11 @@ def describe(
         f"devices x {division.accumulate} micro-batches",
         "length": f"{epochs} epochs x {data.steps_per_epoch:,} steps = {start.steps:,}",
         "learning rate": f"peak {peak:.3g} after {settings.warmup} epochs, "
-        f"then cosine to {settings.final_rate:.3g}",
+        + (
+            f"then cosine to {settings.final_rate:.3g}"
+            if settings.warmup < epochs
+            else f"which this run of {epochs} does not reach; lower model.optimizer.warmup"
+        ),
         "at the start": ", ".join(schedules),
         "precision": str(trainer.precision),
         "memory": f"about {needed.total(division.per_device) / GIB:.1f} GiB per device, of "
@@ -139,9 +147,9 @@ def memory(trainer: Trainer, model: Pretraining, crops: Crops) -> Memory:
     numbers per crop and output.
     """
     objective = model.objective
-    precision = trainer.precision_plugin.forward_context
+    mixed = "mixed" in str(trainer.precision)
     activations = sum(
-        count * kept_for_backward(objective.encoder, edge, precision) for count, edge in crops
+        count * kept_for_backward(objective.encoder, edge, mixed) for count, edge in crops
     )
     images = sum(count * 3 * edge**2 * 4 for count, edge in crops)
     outputs = sum(count for count, _ in crops) * objective.outputs * 4 * 4
@@ -149,10 +157,14 @@ def memory(trainer: Trainer, model: Pretraining, crops: Crops) -> Memory:
     return Memory(weights, activations + images + outputs)
 
 
-def kept_for_backward(
-    encoder: Encoder, edge: int, precision: Callable[[], AbstractContextManager]
-) -> int:
-    """Return the bytes that one image of this size keeps until backward."""
+def kept_for_backward(encoder: Encoder, edge: int, mixed: bool) -> int:
+    """Return the bytes that one image of this size keeps until backward.
+
+    Args:
+        encoder: measured as a copy on the CPU, wherever it will run.
+        edge: pixels.
+        mixed: whether matrix products are taken in 16 bits.
+    """
     sizes: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -162,8 +174,8 @@ def kept_for_backward(
     twin = copy.deepcopy(encoder).requires_grad_(True).cpu()
     weights = {p.untyped_storage().data_ptr() for p in twin.parameters()}
     with (
-        torch.random.fork_rng(),
-        precision(),
+        torch.random.fork_rng(devices=[]),
+        torch.autocast("cpu", torch.bfloat16, enabled=mixed),
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
     ):
         kept = twin(torch.zeros(1, 3, edge, edge)).cls  # noqa: F841, alive while sizes are read

@@ -73,6 +73,11 @@ class Probing(Callback):
         pictures: int = 4,
         baselines: bool = True,
     ):
+        counts = {"every": every, "images": images, "dense_images": dense_images}
+        counts |= {"batch": batch - 1, "workers": workers, "pictures": pictures}
+        for name, value in counts.items():
+            if value < 0:
+                raise ValueError(f"probing.{name} is too small; 0 is the least, for batch 1")
         self.every, self.dense = every, dense
         self.size, self.dense_size = size, dense_size
         self.images, self.dense_images = images, dense_images
@@ -93,7 +98,7 @@ class Probing(Callback):
         for name, source in self.dense.items():
             for split in (source.train, source.val):
                 try:
-                    source.segmented(split, self.dense_size)[0]  # one pair is decoded as well
+                    source.segmented(split, self.dense_size).check()
                 except ValueError as error:
                     raise ValueError(f"probing.dense.{name}: {error}") from error
 

@@ -46,19 +46,35 @@ def starting_point(folder: Path, ckpt_path: str | None) -> Path | None:
                 f"{folder}) or a file. Leave it out to start anew"
             )
         check_readable(path)
+        if path.resolve().parent != folder.resolve() and (folder / LAST).exists():
+            raise ValueError(
+                f"{folder} already holds another run; choose a new folder with --run DIR"
+            )
         if (folder / RESULTS).exists():
             raise ValueError(
                 f"the run in {folder} is finished; continue from its checkpoint with another "
                 "--run DIR and more --trainer.max_epochs"
             )
-    elif folder.exists() and any(folder.iterdir()):
-        state = "a finished run" if (folder / RESULTS).exists() else "an unfinished run"
-        advice = "" if (folder / RESULTS).exists() else "continue it with --ckpt_path last, or "
+    elif (folder / RESULTS).exists():
         raise ValueError(
-            f"{folder} already holds {state}, which is never overwritten; {advice}choose another "
+            f"{folder} already holds a finished run, which is never overwritten; choose another "
             "folder with --run DIR or another --seed_everything"
         )
+    elif (folder / LAST).exists():
+        raise ValueError(
+            f"{folder} already holds an unfinished run; continue it with --ckpt_path last, or "
+            "choose another folder with --run DIR or another --seed_everything"
+        )
+    elif _foreign(folder):
+        raise ValueError(
+            f"{folder} holds other files; choose an empty or new folder with --run DIR"
+        )
     return path if ckpt_path else None
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether the folder holds more than a run that ended before its first checkpoint."""
+    return folder.exists() and any(folder.iterdir()) and not (folder / "config.yaml").exists()
 
 
 def check_readable(checkpoint: Path) -> None:
@@ -68,13 +84,18 @@ def check_readable(checkpoint: Path) -> None:
         ValueError: what is wrong with the file, and what to do.
     """
     try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"the checkpoint {checkpoint} cannot be read safely: {reason}; it is damaged or from "
             "elsewhere. Continue from another one, such as best.ckpt"
         ) from error
+    if not isinstance(content, dict) or "pytorch-lightning_version" not in content:
+        raise ValueError(
+            f"{checkpoint} is not a checkpoint of `vitlab fit`, whose runs are all that "
+            "--ckpt_path can continue"
+        )
 
 
 def environment() -> dict:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]  # float32 wherever a picture is large
+Number = float | np.floating  # numpy's single precision is no `float`
 Contours = list[Floats]  # each (points, 2); overlapping contours cut holes
 
 # each silhouette is drawn at four times the size, then averaged: smooth rims and exact masks

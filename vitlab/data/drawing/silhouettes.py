@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vitlab.data.drawing.canvas import Contours, Floats, array
+from vitlab.data.drawing.canvas import Contours, Floats, Number, array
 
 
 def _polar(angles: Floats, radii: Floats | float) -> Floats:
@@ -16,7 +16,7 @@ def circle(radius: float = 1.0) -> Floats:
     return _polar(np.linspace(0, 2 * np.pi, 64, endpoint=False, dtype=np.float32), radius)
 
 
-def box(left: float, top: float, right: float, bottom: float) -> Floats:
+def box(left: Number, top: Number, right: Number, bottom: Number) -> Floats:
     """Contour of an upright rectangle, (4, 2)."""
     return array([[left, top], [right, top], [right, bottom], [left, bottom]])
 
