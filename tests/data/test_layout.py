@@ -11,13 +11,13 @@ KINDS = {"imagenet": ImageNet, "voc": VOC2012, "ade": ADE20K, "cityscapes": City
 
 @pytest.mark.parametrize("kind", [*KINDS.values(), Folder])
 def test_a_missing_root_is_named(tmp_path, kind):
-    with pytest.raises(DataError, match=r"there is no folder .*nowhere; set --data\.root"):
+    with pytest.raises(DataError, match=r"there is no folder .*nowhere; set its root"):
         kind(str(tmp_path / "nowhere")).samples("train")
 
 
 @pytest.mark.parametrize("kind", KINDS.values())
 def test_an_empty_root_says_what_is_expected(tmp_path, kind):
-    expected = rf"not laid out as {kind.__name__}; expected .* in it .*; set --data\.root"
+    expected = rf"not laid out as {kind.__name__}; expected .* in it .*; set its root"
     with pytest.raises(DataError, match=expected):
         kind(str(tmp_path)).samples("train")
 
@@ -28,7 +28,7 @@ def test_the_folder_of_another_dataset_is_recognized(request, given, wanted):
     if given == wanted:
         return
     root = request.getfixturevalue(given)
-    expected = f"looks like {KINDS[given].__name__}: use --data {KINDS[given].__name__}"
+    expected = f"looks like {KINDS[given].__name__}: use the class {KINDS[given].__name__}"
     with pytest.raises(DataError, match=expected):
         KINDS[wanted](str(root)).samples("train")
 
