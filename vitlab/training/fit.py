@@ -187,6 +187,8 @@ def fit(args: Sequence[str]) -> None:
     if command.config.dry_run:
         return
     command.record()
+    # Lightning 2.6 itself calls what newer torch calls deprecated
+    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
     # the folder is ours and guarded by `run.starting_point`
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     try:
