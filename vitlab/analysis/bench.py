@@ -20,7 +20,7 @@ REPEATS = 7
 
 
 def main() -> None:
-    """Measure everything and print a table in Markdown's form."""
+    """Measure everything and print a table."""
     table = Table("what", "ours, ms", "peer", "peer, ms", "peer / ours")
     for what, ours, peer, theirs in [*attention(), loss(), crops()]:
         first, second = fastest(ours, theirs)

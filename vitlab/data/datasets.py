@@ -1,8 +1,10 @@
 """Samples as tensors: augmented for training, plain for probes."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,6 +18,8 @@ from vitlab.data.batch import Batch
 from vitlab.data.image import UnreadableImage, read_image, read_mask
 from vitlab.data.samples import DataError, Samples
 from vitlab.data.views import CenterCrop, Stack, Views, Whole
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Training(Dataset[Example]):
     def __getitem__(self, place: tuple[int, int]) -> Example:
         """Sample `place` = (epoch, index), or the next readable one in index order."""
         epoch, index = place
-        found, image, unreadable = first_readable(self.samples, index, self.patience)
+        found, image, unreadable = first_readable(self._read, index, len(self), self.patience)
         labels = self.samples.labels
         return Example(
             # the seed of the sample that was asked for: its stand-in may be in the batch too
@@ -61,26 +65,37 @@ class Training(Dataset[Example]):
             unreadable=unreadable,
         )
 
+    def _read(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+        return read_image(self.samples.image(index))
+
 
 def first_readable(
-    samples: Samples, index: int, patience: int
-) -> tuple[int, UInt8[np.ndarray, "height width 3"], tuple[str, ...]]:
-    """The sample of that index, or the next readable one in index order.
+    read: Callable[[int], Read], index: int, count: int, patience: int
+) -> tuple[int, Read, tuple[str, ...]]:
+    """Read the sample of that index, or the next readable one of `count` in index order.
 
     Returns:
-        Its index, its RGB pixels, and the files that were tried in vain.
+        Its index, what was read, and the files that were tried in vain.
 
     Raises:
-        DataError: more than `patience` files in a row cannot be read.
+        DataError: more than `patience` samples in a row cannot be read.
     """
     unreadable: list[str] = []
-    for step in range(min(patience + 1, len(samples))):
-        found = (index + step) % len(samples)
+    for step in range(min(patience + 1, count)):
+        found = (index + step) % count
         try:
-            return found, read_image(samples.image(found)), tuple(unreadable)
+            return found, read(found), tuple(unreadable)
         except UnreadableImage as error:
             unreadable.append(f"{error.path} ({error.reason})")
     raise DataError(too_many(unreadable, patience))
+
+
+def warn_of(unreadable: tuple[str, ...]) -> None:
+    """Report files that a probe could not read."""
+    if unreadable:
+        warnings.warn(
+            f"cannot read {', '.join(unreadable)}; a neighbor takes its place", stacklevel=3
+        )
 
 
 class Labelled(Dataset[tuple[Tensor, int]]):
@@ -103,12 +118,12 @@ class Labelled(Dataset[tuple[Tensor, int]]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Float[Tensor, "3 size size"], int]:
-        found, image, unreadable = first_readable(self.samples, index, self.patience)
-        if unreadable:
-            warnings.warn(
-                f"cannot read {', '.join(unreadable)}; a neighbor takes its place", stacklevel=2
-            )
+        found, image, unreadable = first_readable(self._read, index, len(self), self.patience)
+        warn_of(unreadable)
         return self.view(image)[0][0], int(self.labels[found])
+
+    def _read(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+        return read_image(self.samples.image(index))
 
 
 class Segmented(Dataset[tuple[Tensor, Tensor]]):
@@ -133,22 +148,18 @@ class Segmented(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(
         self, index: int
     ) -> tuple[Float[Tensor, "3 size size"], UInt8[Tensor, "height width"]]:
-        unreadable: list[str] = []
-        for step in range(min(self.patience + 1, len(self))):
-            found = (index + step) % len(self)
-            path, mask_path = self.samples.image(found), self.samples.mask(found)
-            try:
-                image, mask = read_image(path), read_mask(mask_path)
-            except UnreadableImage as error:
-                unreadable.append(f"{error.path} ({error.reason})")
-                continue
-            if unreadable:
-                warnings.warn(
-                    f"cannot read {unreadable[0]}; a neighbor takes its place", stacklevel=2
-                )
-            _agree(path, (image.shape[1], image.shape[0]), mask_path, mask.shape[::-1])
-            return self.view(image)[0][0], torch.from_numpy(self._classes(mask, mask_path))
-        raise DataError(too_many(unreadable, self.patience))
+        found, (image, mask), unreadable = first_readable(
+            self._read, index, len(self), self.patience
+        )
+        warn_of(unreadable)
+        path, mask_path = self.samples.image(found), self.samples.mask(found)
+        _agree(path, (image.shape[1], image.shape[0]), mask_path, mask.shape[::-1])
+        return self.view(image)[0][0], torch.from_numpy(self._classes(mask, mask_path))
+
+    def _read(
+        self, index: int
+    ) -> tuple[UInt8[np.ndarray, "height width 3"], UInt8[np.ndarray, "rows columns"]]:
+        return read_image(self.samples.image(index)), read_mask(self.samples.mask(index))
 
     def check(self) -> None:
         """Compare the sizes of all pairs by their headers, and decode the first one.
