@@ -1,0 +1,28 @@
+"""Values of pixels: resampling as PIL does it, and normalization."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from vitlab.data.views.views import Pixels
+
+# of ImageNet's RGB values in [0, 1]; the constants that all published weights expect
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def normalize(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
+    """(value / 255 - MEAN) / STD for each channel."""
+    mean = 255 * torch.tensor(MEAN).view(3, 1, 1)
+    scale = 1 / (255 * torch.tensor(STD).view(3, 1, 1))
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(mean).mul_(scale)
+
+
+def resize(image: Pixels, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns 3"]:
+    """Bicubic with antialiasing, as PIL does it and published evaluations expect."""
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+    resized = F.interpolate(pixels, (rows, columns), mode="bicubic", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()

@@ -1,0 +1,46 @@
+"""What one image becomes: the contract of all views, and checks of their settings."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+Seed = int | Sequence[int]
+# crops of one size: (crops, 3, size, size); no names, since the stacks of a list differ in them
+Stack = Float[Tensor, "_ 3 _ _"]
+
+
+class Views(ABC):
+    """Turns one image into stacks of crops, one stack for each resolution, the largest first."""
+
+    @property
+    @abstractmethod
+    def crops(self) -> list[tuple[int, int]]:
+        """Count and edge length in pixels of the crops of each stack."""
+
+    @abstractmethod
+    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
+        """Crops of an RGB image, normalized by `MEAN` and `STD`.
+
+        Args:
+            image: RGB.
+            seed: non-negative; the same image and seed give the same crops to the bit.
+        """
+
+
+def check_size(name: str, size: int) -> None:
+    """Refuse a length that is not positive."""
+    if size <= 0:
+        raise ValueError(f"{name} {size} is not a length; use a positive number of pixels")
+
+
+def check_scale(name: str, scale: tuple[float, float]) -> None:
+    """Refuse what is no range of area shares."""
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(
+            f"{name} {tuple(scale)} is not a range of area shares; use two numbers in (0, 1], the "
+            "smaller first"
+        )
