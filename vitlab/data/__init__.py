@@ -9,7 +9,7 @@ from vitlab.data.imagenet import ImageNet
 from vitlab.data.module import Data, Division
 from vitlab.data.sampler import GlobalBatches
 from vitlab.data.samples import DataError, Samples
-from vitlab.data.views import MEAN, STD, CenterCrop, MultiCrop, Views, Whole
+from vitlab.data.views import MEAN, STD, CenterCrop, MultiCrop, Views, Whole, normalize
 from vitlab.data.voc import VOC2012
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "UnreadableImage",
     "Views",
     "Whole",
+    "normalize",
     "read_image",
     "read_mask",
 ]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 
@@ -12,12 +12,13 @@ class Batch:
 
     Attributes:
         views: one stack (crops, b, 3, height, width) for each resolution, the largest first;
-            normalized RGB. Two global and eight local crops are two stacks.
+            RGB, 8 bits from the loader, normalized once on the device. Two global and eight local
+            crops are two stacks.
         labels: class index of each image, or None when training is unsupervised.
         unreadable: paths that could not be decoded and were replaced by the next readable image.
     """
 
-    views: list[Float[Tensor, "_ b 3 _ _"]]
+    views: list[Float[Tensor, "_ b 3 _ _"] | UInt8[Tensor, "_ b 3 _ _"]]
     labels: Int[Tensor, " b"] | None = None
     unreadable: tuple[str, ...] = ()
 

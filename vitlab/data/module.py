@@ -2,6 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from vitlab.data.layout import Layout
 from vitlab.data.loader import Batches, resume
 from vitlab.data.sampler import Division, GlobalBatches, divide
 from vitlab.data.samples import DataError, Samples
-from vitlab.data.views import MultiCrop, Views
+from vitlab.data.views import MultiCrop, Views, normalize
 
 
 class Data(LightningDataModule, ABC):
@@ -186,6 +187,12 @@ class Data(LightningDataModule, ABC):
                 stacklevel=2,
             )
         return batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Normalize on the device: a byte for each value has traveled, not four."""
+        if not isinstance(batch, Batch):
+            return batch
+        return replace(batch, views=[normalize(stack) for stack in batch.views])
 
     def labelled(self, split: str, size: int, limit: int = 0) -> Labelled:
         """Images and class indices for probes.

@@ -9,12 +9,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from vitlab import parallel
+from vitlab.data import normalize
 from vitlab.encoders import Encoder, Tokens
+
+Images = Float[Tensor, "b 3 height width"] | UInt8[Tensor, "b 3 height width"]
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,11 @@ class Loading:
     workers: int = 0
     precision: Callable[[], AbstractContextManager] = nullcontext
 
-    def encode(self, encoder: Encoder, images: Float[Tensor, "b 3 height width"]) -> Tokens:
-        """Return the features of images, wherever they are now."""
+    def encode(self, encoder: Encoder, images: Images) -> Tokens:
+        """Return the features of images, wherever they are now; 8-bit ones are normalized first."""
+        images = images.to(self.device)
         with self.precision():
-            return encoder(images.to(self.device))
+            return encoder(normalize(images) if images.dtype == torch.uint8 else images)
 
 
 def image_features(encoder: Encoder, images: Dataset, loading: Loading) -> Features:

@@ -56,8 +56,7 @@ def cls_attention(weights: Float[Tensor, "b h n n"], tokens: Tokens) -> Float[Te
 def sheet(
     encoder: Encoder,
     loading: Loading,
-    images: Float[Tensor, "b 3 height width"],
-    denormalized: Float[Tensor, "b 3 height width"],
+    images: UInt8[Tensor, "b 3 height width"],
     masks: list[Tensor],
     classify: LinearMap,
 ) -> Picture:
@@ -66,8 +65,7 @@ def sheet(
     Args:
         encoder: with attention weights that can be recorded.
         loading: how images reach it.
-        images: what the encoder sees.
-        denormalized: the same images as colors in [0, 1].
+        images: RGB.
         masks: true class of each pixel, at any size.
         classify: the fitted map of a dense probe.
     """
@@ -83,7 +81,7 @@ def sheet(
         predicted = enlarge(logits[index], size).argmax(0).cpu()
         truth = F.interpolate(mask[None, None].float(), size=size, mode="nearest")[0, 0].long()
         panels = [
-            denormalized[index].cpu(),
+            images[index] / 255,
             _enlarged(colors[index].T.unflatten(1, tokens.grid), size),
             _enlarged(attention[index].unflatten(0, tokens.grid).expand(3, -1, -1), size),
             table[predicted].permute(2, 0, 1),

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torchvision.io import write_png
 
-from vitlab.data import MEAN, STD, Data
+from vitlab.data import Data
 from vitlab.encoders import Encoder, Pixels, ViT
 from vitlab.probes import KNN, Dense, Linear, Loading, image_features
 from vitlab.training.figures import sheet
@@ -193,9 +193,7 @@ class Probing(Callback):
             spread = range(0, len(test), max(1, len(test) // self.pictures))[: self.pictures]
             images = torch.stack([test[index][0] for index in spread])
             masks = [test[index][1] for index in spread]
-            mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-            colors = images * std + mean
-            picture = sheet(encoder, loading, images, colors, masks, classify)
+            picture = sheet(encoder, loading, images, masks, classify)
             self.show(trainer, picture, name, when)
         return score.miou
 

@@ -10,7 +10,7 @@ import random
 import cv2
 import numpy as np
 
-from vitlab.data.views.pixels import normalize
+from vitlab.data.views.pixels import stack_of
 from vitlab.data.views.views import Pixels, Seed, Stack, Views, check_scale, check_size
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else the import asks a server for a newer version
@@ -60,7 +60,7 @@ class MultiCrop(Views):
         return [(2, self.size)] + [(self.locals, self.local_size)] * (self.locals > 0)
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
-        """Random crops of an RGB image, normalized."""
+        """Random crops of an RGB image."""
         sequence = np.random.SeedSequence(seed)
         numbers = np.random.default_rng(sequence)
         # the library draws from both kinds of generator
@@ -69,7 +69,7 @@ class MultiCrop(Views):
         for pipeline in (self.first, self.second, self.local):
             pipeline.set_random_state(numbers, more_numbers)
         return [
-            normalize(np.stack([pipeline(image=image)["image"] for pipeline in stack]))
+            stack_of(np.stack([pipeline(image=image)["image"] for pipeline in stack]))
             for stack in stacks
             if stack
         ]

@@ -13,12 +13,17 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-def normalize(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
-    """(value / 255 - MEAN) / STD for each channel."""
+def normalize(images: UInt8[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 3 h w"]:
+    """(value / 255 - MEAN) / STD for each channel, on the device where the images are."""
     mean = 255 * torch.tensor(MEAN).view(3, 1, 1)
     scale = 1 / (255 * torch.tensor(STD).view(3, 1, 1))
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(mean).mul_(scale)
+    values = images.to(torch.float32, memory_format=torch.contiguous_format)
+    return values.sub_(mean.to(images.device)).mul_(scale.to(images.device))
+
+
+def stack_of(crops: UInt8[np.ndarray, "_ h w 3"]) -> UInt8[Tensor, "_ 3 h w"]:
+    """The crops as a tensor with channels first, which shares their memory."""
+    return torch.from_numpy(crops).permute(0, 3, 1, 2)
 
 
 def resize(image: Pixels, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns 3"]:

@@ -1,6 +1,6 @@
 """One view of an image."""
 
-from vitlab.data.views.pixels import normalize, resize
+from vitlab.data.views.pixels import resize, stack_of
 from vitlab.data.views.views import Pixels, Seed, Stack, Views, check_size
 
 
@@ -21,13 +21,13 @@ class CenterCrop(Views):
         return [(1, self.size)]
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
-        """The middle of the image, normalized; nothing is random."""
+        """The middle of the image; nothing is random."""
         height, width = image.shape[:2]
         short = round(self.size * 256 / 224)
         rows, columns = short * height // min(height, width), short * width // min(height, width)
         resized = resize(image, rows, columns)
         top, left = round((rows - self.size) / 2), round((columns - self.size) / 2)
-        return [normalize(resized[None, top : top + self.size, left : left + self.size])]
+        return [stack_of(resized[None, top : top + self.size, left : left + self.size])]
 
 
 class Whole(Views):
@@ -47,5 +47,5 @@ class Whole(Views):
         return [(1, self.size)]
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
-        """The image at a new size, normalized; nothing is random."""
-        return [normalize(resize(image, self.size, self.size)[None])]
+        """The image at a new size; nothing is random."""
+        return [stack_of(resize(image, self.size, self.size)[None])]

@@ -4,13 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 Seed = int | Sequence[int]
 # crops of one size: (crops, 3, size, size); no names, since the stacks of a list differ in them
-Stack = Float[Tensor, "_ 3 _ _"]
+Stack = UInt8[Tensor, "_ 3 _ _"]
 
 
 class Views(ABC):
@@ -23,7 +23,7 @@ class Views(ABC):
 
     @abstractmethod
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
-        """Crops of an RGB image, normalized by `MEAN` and `STD`.
+        """Crops of an RGB image, still in 8 bits: `normalize` is for the device that uses them.
 
         Args:
             image: RGB.
