@@ -1,17 +1,23 @@
 """Image and mask files to arrays. A damaged file is an error, never a gray picture."""
 
 import io
+import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
+import scipy.io
+import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from vitlab.data.samples import DataError
+from vitlab.data.errors import DataError
 
-# OpenCV decodes a cut file without complaint; these endings say that the file is whole
-ENDINGS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB\x60\x82"}
+JPEG_START = b"\xff\xd8\xff"
+PNG_START, PNG_END = b"\x89PNG", b"IEND\xaeB\x60\x82"
+MATLAB = b"MATLAB 5.0"  # how the masks of the Semantic Boundaries Dataset begin
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # PIL refuses more than this
+ORIENTATION = 0x0112  # tag of Exif
 
 
 class UnreadableImage(OSError):  # noqa: N818, says what is there, not what was done
@@ -29,57 +35,190 @@ class UnreadableImage(OSError):  # noqa: N818, says what is there, not what was 
 
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
-    """Any image file as upright 8-bit RGB, whatever its name, mode or orientation flag says.
-
-    JPEG and PNG files that end as they should take OpenCV's fast decoder; all others (cut files,
-    bytes after the end, further formats) take PIL's strict one.
+    """The image file as `decode_image` has it.
 
     Raises:
-        UnreadableImage: if the file is missing, empty, cut or no image.
+        UnreadableImage: if the file is missing, empty, cut, damaged or no image.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise UnreadableImage(path, error.strerror or "no such file") from error
-    if not data:
-        raise UnreadableImage(path, "the file is empty")
-    if any(data.startswith(start) and data.endswith(end) for start, end in ENDINGS.items()):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        if image is not None:
-            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return _strict(path, data)
+    return decode_image(_read(path), str(path))
 
 
 def read_mask(path: str | Path) -> UInt8[np.ndarray, "height width"]:
-    """A mask file as one class index per pixel; a palette gives colors to viewers only.
+    """The mask file as `decode_mask` has it.
 
     Raises:
-        UnreadableImage: if the file is missing, empty, cut or no image.
+        UnreadableImage: if the file is missing, empty, cut, damaged or no image.
         DataError: if the file holds colors, or more than 8 bits, instead of indices.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            mode, mask = image.mode, np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:  # PIL reports broken PNG as SyntaxError
-        raise UnreadableImage(path, str(error)) from error
-    if mode not in ("L", "P", "1"):
+    return decode_mask(_read(path), str(path))
+
+
+def decode_image(
+    data: bytes, path: str, least: tuple[int, int] = (0, 0)
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Any image file as upright 8-bit RGB, whatever its name, mode or orientation flag says.
+
+    JPEG takes TurboJPEG, whose pixels are PIL's to the bit. Unlike PIL it reports damage in the
+    middle of a file where the entropy code breaks; damage that leaves a valid code of the right
+    length shows as wrong colors and no decoder can tell. Whole PNG files take OpenCV, everything
+    else PIL.
+
+    Args:
+        data: content of the file.
+        path: its name, for messages.
+        least: (height, width) in pixels that suffices: a JPEG that is larger is decoded at a half,
+            a quarter or an eighth of its size, whichever is the smallest that is at least this
+            large both ways. (0, 0) is the full size.
+
+    Raises:
+        UnreadableImage: if the file is empty, cut, damaged or no image.
+    """
+    if not data:
+        raise UnreadableImage(path, "the file is empty")
+    if data.startswith(JPEG_START):
+        return _jpeg(data, path, least)
+    if data.startswith(PNG_START) and data.endswith(PNG_END):
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if image is not None:
+            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return _other(data, path)
+
+
+def decode_mask(data: bytes, path: str) -> UInt8[np.ndarray, "height width"]:
+    """A mask file as one class index per pixel; a palette gives colors to viewers only.
+
+    Args:
+        data: content of an image of indices, or of a MATLAB file of the Semantic Boundaries
+            Dataset.
+        path: its name, for messages.
+
+    Raises:
+        UnreadableImage: if the file is empty, cut, damaged or no image.
+        DataError: if the file holds colors, or more than 8 bits, instead of indices.
+    """
+    if not data:
+        raise UnreadableImage(path, "the file is empty")
+    if data.startswith(MATLAB):
+        return _boundaries(data, path)
+    image = _loaded(data, path)
+    if image.mode not in ("L", "P", "1"):
         raise DataError(
-            f"mask {path} is an image of mode {mode}; a mask holds one class index per pixel in "
-            "8 bits (mode L or P); use the original mask files, not their colored version"
+            f"mask {path} is an image of mode {image.mode}; a mask holds one class index per pixel "
+            "in 8 bits (mode L or P); use the original mask files, not their colored version"
         )
-    return mask.astype(np.uint8)
+    return np.array(image).astype(np.uint8)
 
 
-def _strict(path: str | Path, data: bytes) -> UInt8[np.ndarray, "height width 3"]:
+def _read(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UnreadableImage(path, error.strerror or "no such file") from error
+
+
+def _jpeg(data: bytes, path: str, least: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode with TurboJPEG, which warns of damage."""
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return _other(data, path)  # stray bytes between headers, rare samplings of color: PIL can
+    if height * width > MOST_PIXELS:
+        return _other(data, path)  # refuses it before it takes all memory
+    orientation = _orientation(data)
+    wanted = least[::-1] if orientation > 4 else least
+    size = _reduced(height, width, *wanted) if any(least) else (0, 0)
+    try:
+        image = simplejpeg.decode_jpeg(data, min_height=size[0], min_width=size[1], min_factor=2)
+    except ValueError as error:
+        # padding at the end of the code: the picture was complete before it. The decoder tells its
+        # first complaint, and the end is the last thing it sees, so there was no other
+        if not str(error).endswith("extraneous bytes before marker 0xd9"):
+            raise UnreadableImage(path, str(error)) from error
+        image = simplejpeg.decode_jpeg(
+            data, min_height=size[0], min_width=size[1], min_factor=2, strict=False
+        )
+    return image if orientation == 1 else _upright(image, orientation)
+
+
+def _reduced(height: int, width: int, least_height: int, least_width: int) -> tuple[int, int]:
+    """Height and width after the strongest reduction that leaves at least so much."""
+    for divisor in (8, 4, 2):  # other fractions exist, but take longer than the full size
+        rows, columns = -(-height // divisor), -(-width // divisor)
+        if rows >= least_height and columns >= least_width:
+            return rows, columns
+    return 0, 0
+
+
+def _orientation(data: bytes) -> int:
+    """Orientation flag of a JPEG, 1 (upright) to 8; upright if it has no readable one."""
+    at = data.find(b"Exif\0\0", 0, data.find(b"\xff\xda"))  # the picture itself is not searched
+    if at < 0:
+        return 1
+    exif = data[at + 6 : at + 6 + 65536]
+    order = ">" if exif.startswith(b"MM") else "<"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for entry in range(count):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * entry)
+            if tag == ORIENTATION:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:  # cut metadata do not make the picture worse
+        pass
+    return 1
+
+
+def _upright(
+    image: UInt8[np.ndarray, "rows columns 3"], orientation: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Undo the turn that the flag describes."""
+    if orientation > 4:
+        image = image.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def _loaded(data: bytes, path: str) -> Image.Image:
     """Decode with PIL, which refuses what is cut."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
+            image.verify()  # the checksums of a PNG, which loading passes over
+        image = Image.open(io.BytesIO(data))
+        image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(path, str(error)) from error
+        reason = str(error).split(" <_io")[0]  # the bytes have no name
+        raise UnreadableImage(path, reason) from error
+    return image
+
+
+def _other(data: bytes, path: str) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode whatever PIL knows."""
+    upright = ImageOps.exif_transpose(_loaded(data, path))
     if upright.mode.startswith("I"):  # PIL would clip 16 bits at 255 instead of scaling
         gray = (np.array(upright).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
     return np.array(upright.convert("RGB"))
+
+
+def _boundaries(data: bytes, path: str) -> UInt8[np.ndarray, "height width"]:
+    """The class mask in a MATLAB file of the Semantic Boundaries Dataset."""
+    try:
+        content = scipy.io.loadmat(io.BytesIO(data))
+    except Exception as error:  # the parser trips over damage in many ways
+        raise UnreadableImage(path, f"broken MATLAB file ({error})") from error
+    try:
+        mask = content["GTcls"]["Segmentation"][0, 0]
+    except (KeyError, IndexError, ValueError) as error:
+        raise DataError(
+            f"mask {path} is a MATLAB file without GTcls.Segmentation; class masks of the Semantic "
+            "Boundaries Dataset are the files in its folder cls"
+        ) from error
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise DataError(
+            f"mask {path} holds {mask.dtype} of shape {mask.shape}; a mask holds one class index "
+            "per pixel in 8 bits; use the original files of the Semantic Boundaries Dataset"
+        )
+    return mask
