@@ -1,12 +1,17 @@
 """Tiny datasets in their original layouts, and the real ones where they are at hand."""
 
-from collections.abc import Callable
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 WORDNET = ("n01440764", "n02102040", "n03000684")
 
@@ -28,6 +33,78 @@ def indices(path: Path, values: list[int], size: tuple[int, int] = (40, 30), mod
         mask.putpalette([channel for value in range(256) for channel in (value, 255 - value, 7)])
     mask.save(path)
     return path
+
+
+def tar(path: Path, members: Mapping[str, bytes], format: int = tarfile.GNU_FORMAT) -> Path:
+    """A tar of these files."""
+    with tarfile.open(path, "w", format=format) as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def zipped(path: Path, members: Mapping[str, bytes], packing: int = zipfile.ZIP_STORED) -> Path:
+    """A zip of these files."""
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def contents(folder: Path, prefix: str = "") -> dict[str, bytes]:
+    """All files below a folder by their paths in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {f"{prefix}{file.relative_to(folder)}": file.read_bytes() for file in files}
+
+
+def with_devkit(root: Path, ids: tuple[int, ...] = (3, 1, 2)) -> list[str]:
+    """Validation as in the original archive; the devkit numbers classes in its own order."""
+    names = sorted(path.name for path in (root / "val").iterdir())
+    number, truth = 0, []
+    for wordnet, one in zip(names, ids, strict=True):
+        for path in sorted((root / "val" / wordnet).iterdir()):
+            number += 1
+            path.rename(root / f"val/ILSVRC2012_val_{number:08d}.JPEG")
+            truth.append(one)
+        (root / "val" / wordnet).rmdir()
+    kit = root / "ILSVRC2012_devkit_t12/data"
+    kit.mkdir(parents=True)
+    (kit / "ILSVRC2012_validation_ground_truth.txt").write_text("\n".join(map(str, truth)))
+    rows = [(one, name, 0) for one, name in zip(ids, names, strict=True)]
+    rows.append((9, "n00000001", 3))  # a group of classes
+    kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")]
+    synsets = np.array(rows, dtype=kinds).reshape(-1, 1)
+    savemat(kit / "meta.mat", {"synsets": synsets})
+    return names
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's cache of a test; made only if something is kept there."""
+    folder = tmp_path.with_name(f"{tmp_path.name}-cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How files become archives."""
+
+    tar: Callable[..., Path] = tar
+    zip: Callable[..., Path] = zipped
+    contents: Callable[..., dict[str, bytes]] = contents
+
+
+@pytest.fixture(scope="session")
+def pack() -> Packing:
+    return Packing()
+
+
+@pytest.fixture
+def flatten() -> Callable[..., list[str]]:
+    return with_devkit
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ def test_the_root_may_be_the_folder_or_the_one_above(ade, below):
     data = ADE20K(str(ade / below))
     samples = data.samples("val")
     assert len(samples) == len(data.samples("train")) == 2
-    assert samples.image(0).name == "ADE_val_00000001.jpg"
-    assert samples.mask(0).name == "ADE_val_00000001.png"
+    assert samples.image(0) == "images/validation/ADE_val_00000001.jpg"
+    assert samples.mask(0) == "annotations/validation/ADE_val_00000001.png"
 
 
 def test_names_come_from_the_datasets_own_list(ade):

@@ -6,13 +6,14 @@ from vitlab.data import Cityscapes, DataError
 def test_images_and_masks_are_paired_through_the_cities(cityscapes):
     samples = Cityscapes(str(cityscapes)).samples("val")
     assert len(samples) == 1
-    assert samples.image(0).name == "munster_000000_000019_leftImg8bit.png"
-    assert samples.mask(0).name == "munster_000000_000019_gtFine_labelIds.png"
-    assert samples.mask(0).is_file()
+    stem = "val/munster/munster_000000_000019"
+    assert samples.image(0) == f"leftImg8bit/{stem}_leftImg8bit.png"
+    assert samples.mask(0) == f"gtFine/{stem}_gtFine_labelIds.png"
+    assert samples.files.has(samples.mask(0))
 
 
-def test_it_has_19_classes_and_a_place_for_every_label_id():
-    data = Cityscapes("anywhere")
+def test_it_has_19_classes_and_a_place_for_every_label_id(cityscapes):
+    data = Cityscapes(str(cityscapes))
     assert data.num_classes == len(set(data.classes)) == 19
     assert data.classes[0] == "road"
     assert data.classes[18] == "bicycle"

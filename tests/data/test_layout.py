@@ -43,7 +43,7 @@ def test_an_unknown_split_lists_those_there_are(request, kind):
 @pytest.mark.parametrize("kind", ["voc", "ade", "cityscapes"])
 def test_an_image_without_a_mask_is_named(request, kind):
     data = KINDS[kind](str(request.getfixturevalue(kind)))
-    mask = data.samples("val").mask(0)
+    mask = data.folder / data.samples("val").mask(0)
     mask.unlink()
     expected = rf"1 masks missing below .*{mask.name}; extract the archive again"
     with pytest.raises(DataError, match=expected):

@@ -8,8 +8,10 @@ def test_the_root_may_be_the_folder_or_one_above(voc, below):
     data = VOC2012(str(voc / below))
     assert [len(data.samples(split)) for split in ("train", "val", "trainval")] == [3, 1, 4]
     samples = data.samples("val")
-    assert samples.image(0) == voc / "VOCdevkit/VOC2012/JPEGImages/2007_000033.jpg"
-    assert samples.mask(0) == voc / "VOCdevkit/VOC2012/SegmentationClass/2007_000033.png"
+    assert samples.image(0) == "JPEGImages/2007_000033.jpg"
+    assert samples.mask(0) == "SegmentationClass/2007_000033.png"
+    folder = voc / "VOCdevkit/VOC2012"
+    assert samples.files.where(samples.mask(0)) == str(folder / samples.mask(0))
 
 
 def test_it_has_21_classes_in_the_official_order():

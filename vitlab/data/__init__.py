@@ -3,12 +3,13 @@
 from vitlab.data.ade20k import ADE20K
 from vitlab.data.batch import Batch
 from vitlab.data.cityscapes import Cityscapes
+from vitlab.data.errors import DataError
 from vitlab.data.folder import Folder
 from vitlab.data.image import UnreadableImage, read_image, read_mask
 from vitlab.data.imagenet import ImageNet
 from vitlab.data.module import Data, Division
 from vitlab.data.sampler import GlobalBatches
-from vitlab.data.samples import DataError, Samples
+from vitlab.data.samples import Samples
 from vitlab.data.views import MEAN, STD, CenterCrop, MultiCrop, Views, Whole, normalize
 from vitlab.data.voc import VOC2012
 

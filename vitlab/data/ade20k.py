@@ -2,7 +2,7 @@
 
 from functools import cached_property
 
-from vitlab.data.layout import Layout, image_names, require_all
+from vitlab.data.layout import Distributed, Layout, image_names, require_all
 from vitlab.data.module import Data
 from vitlab.data.samples import Samples, paths
 
@@ -15,19 +15,20 @@ class ADE20K(Data):
     Mask files hold 1 to 150 for classes and 0 for everything else; here 0 to 149 and 255.
     """
 
+    counts = {"train": 20_210, "val": 2000}  # noqa: RUF012
     layout = Layout(
         marks=("images/training", "images/validation", "annotations"),
         nested=("", "ADEChallengeData2016"),
+        archives=(Distributed("ADEChallengeData2016.zip", holds="ADEChallengeData2016"),),
     )
     ignore = 255
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """First name of each class by the dataset's own list, or its number where that lacks."""
-        table = self.folder / "objectInfo150.txt"
-        if not table.is_file():
+        if not self.files.has("objectInfo150.txt"):
             return tuple(f"class {number}" for number in range(1, 151))
-        rows = table.read_text().splitlines()[1:151]
+        rows = self.files.read("objectInfo150.txt").decode().splitlines()[1:151]
         return tuple(row.split("\t")[-1].split(",")[0].strip() for row in rows)
 
     @property
@@ -43,9 +44,9 @@ class ADE20K(Data):
     def scan(self, split: str) -> Samples:
         """All images of the split's folder."""
         place = FOLDERS[split]
-        names = image_names(self.folder / "images" / place)
+        names = image_names(self.files, f"images/{place}")
         masks = [f"annotations/{place}/{name.rpartition('.')[0]}.png" for name in names]
-        require_all(masks, self.folder, "masks")
+        require_all(masks, self.files, "masks")
         return Samples(
-            self.folder, paths([f"images/{place}/{name}" for name in names]), masks=paths(masks)
+            self.files, paths([f"images/{place}/{name}" for name in names]), masks=paths(masks)
         )

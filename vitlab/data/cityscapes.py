@@ -1,8 +1,11 @@
 """Cityscapes fine annotations (arXiv:1604.01685; labels.py of the authors' scripts)."""
 
-from vitlab.data.layout import Layout, image_names, require_all, subfolders
+from functools import cached_property
+
+from vitlab.data.errors import DataError
+from vitlab.data.layout import Distributed, Layout, image_names, require_all, subfolders
 from vitlab.data.module import Data
-from vitlab.data.samples import DataError, Samples, paths
+from vitlab.data.samples import Samples, paths
 
 # class of each labelId that is evaluated; the order gives the train id
 LABEL_IDS = {
@@ -26,24 +29,48 @@ LABEL_IDS = {
     32: "motorcycle",
     33: "bicycle",
 }
-IMAGE, MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
+IMAGE = "_leftImg8bit.png"
+LABEL_MASK, TRAIN_MASK = "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
 
 
 class Cityscapes(Data):
     """2,975 training and 500 validation street scenes with masks of 19 classes.
 
-    Mask files hold labelIds (0 to 33, and 255 for the license plate's -1); here train ids.
+    Mask files hold labelIds (0 to 33, and 255 for the license plate's -1); here train ids. Where
+    only the labelTrainIds lie that the authors' scripts make, those are read.
     """
 
-    layout = Layout(marks=("leftImg8bit", "gtFine"), nested=("", "cityscapes"))
+    counts = {"train": 2975, "val": 500}  # noqa: RUF012
+    layout = Layout(
+        marks=("leftImg8bit", "gtFine"),
+        nested=("", "cityscapes"),
+        archives=(
+            Distributed("leftImg8bit_trainvaltest.zip", holds="leftImg8bit"),
+            Distributed("gtFine_trainvaltest.zip", holds="gtFine"),
+        ),
+    )
     classes = tuple(LABEL_IDS.values())
     ignore = 255
 
     @property
     def mask_values(self) -> dict[int, int]:
-        """Train id of each labelId; the 15 that are not evaluated are ignored."""
+        """Train id of each value; the 15 labelIds that are not evaluated are ignored."""
+        if self.mask_ending == TRAIN_MASK:
+            return {index: index for index in range(len(LABEL_IDS))} | {255: 255}
         void = dict.fromkeys([*range(34), 255], 255)
         return void | {value: index for index, value in enumerate(LABEL_IDS)}
+
+    @cached_property
+    def mask_ending(self) -> str:
+        """How the names of the masks end: labelIds unless there are none."""
+        for split in ("train", "val"):
+            for city in self.files.folders(f"gtFine/{split}"):
+                names = self.files.names(f"gtFine/{split}/{city}")
+                if any(name.endswith(LABEL_MASK) for name in names):
+                    return LABEL_MASK
+                if any(name.endswith(TRAIN_MASK) for name in names):
+                    return TRAIN_MASK
+        return LABEL_MASK
 
     def samples(self, split: str) -> Samples:
         """The files of a split, listed once; the test split has only dummy masks."""
@@ -56,14 +83,14 @@ class Cityscapes(Data):
 
     def scan(self, split: str) -> Samples:
         """All images of the split's cities."""
-        folder = self.folder / "leftImg8bit" / split
+        folder = f"leftImg8bit/{split}"
         scenes = [
             f"{city}/{name.removesuffix(IMAGE)}"
-            for city in subfolders(folder)
-            for name in image_names(folder / city)
+            for city in subfolders(self.files, folder)
+            for name in image_names(self.files, f"{folder}/{city}")
             if name.endswith(IMAGE)
         ]
-        masks = [f"gtFine/{split}/{scene}{MASK}" for scene in scenes]
-        require_all(masks, self.folder, "masks")
-        images = [f"leftImg8bit/{split}/{scene}{IMAGE}" for scene in scenes]
-        return Samples(self.folder, paths(images), masks=paths(masks))
+        masks = [f"gtFine/{split}/{scene}{self.mask_ending}" for scene in scenes]
+        require_all(masks, self.files, "masks")
+        images = [f"{folder}/{scene}{IMAGE}" for scene in scenes]
+        return Samples(self.files, paths(images), masks=paths(masks))

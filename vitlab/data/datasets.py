@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import cv2
@@ -15,8 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitlab.data.batch import Batch
-from vitlab.data.image import UnreadableImage, read_image, read_mask
-from vitlab.data.samples import DataError, Samples
+from vitlab.data.errors import DataError
+from vitlab.data.files import Files
+from vitlab.data.image import UnreadableImage, decode_image, decode_mask
+from vitlab.data.samples import Samples
 from vitlab.data.views import CenterCrop, Stack, Views, Whole
 
 Read = TypeVar("Read")
@@ -66,7 +67,7 @@ class Training(Dataset[Example]):
         )
 
     def _read(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        return read_image(self.samples.image(index))
+        return _image(self.samples.files, self.samples.image(index))
 
 
 def first_readable(
@@ -123,7 +124,7 @@ class Labelled(Dataset[tuple[Tensor, int]]):
         return self.view(image)[0][0], int(self.labels[found])
 
     def _read(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        return read_image(self.samples.image(index))
+        return _image(self.samples.files, self.samples.image(index))
 
 
 class Segmented(Dataset[tuple[Tensor, Tensor]]):
@@ -152,14 +153,17 @@ class Segmented(Dataset[tuple[Tensor, Tensor]]):
             self._read, index, len(self), self.patience
         )
         warn_of(unreadable)
-        path, mask_path = self.samples.image(found), self.samples.mask(found)
+        path, mask_path = self._places(found)
         _agree(path, (image.shape[1], image.shape[0]), mask_path, mask.shape[::-1])
         return self.view(image)[0][0], torch.from_numpy(self._classes(mask, mask_path))
 
     def _read(
         self, index: int
     ) -> tuple[UInt8[np.ndarray, "height width 3"], UInt8[np.ndarray, "rows columns"]]:
-        return read_image(self.samples.image(index)), read_mask(self.samples.mask(index))
+        files = self.samples.files
+        name = self.samples.mask(index)
+        mask = decode_mask(_bytes(files, name), files.where(name))
+        return _image(files, self.samples.image(index)), mask
 
     def check(self) -> None:
         """Compare the sizes of all pairs by their headers, and decode the first one.
@@ -168,19 +172,30 @@ class Segmented(Dataset[tuple[Tensor, Tensor]]):
             DataError: an image and its mask differ in size, or a value is out of range.
         """
         for index in range(len(self)):
-            path, mask_path = self.samples.image(index), self.samples.mask(index)
+            names = self.samples.image(index), self.samples.mask(index)
             try:
-                with Image.open(path) as image, Image.open(mask_path) as mask:
+                with (
+                    self.samples.files.open(names[0]) as file,
+                    self.samples.files.open(names[1]) as mask_file,
+                    Image.open(file) as image,
+                    Image.open(mask_file) as mask,
+                ):
                     # turned images are read upright, which a header does not show
                     sizes = [tuple(sorted(picture.size)) for picture in (image, mask)]
                     if sizes[0] != sizes[1]:
+                        path, mask_path = self._places(index)
                         _agree(path, image.size, mask_path, mask.size)
-            except UnidentifiedImageError:
+            except (UnidentifiedImageError, OSError):
                 continue  # reported and replaced when it is its turn
         self[0]
 
+    def _places(self, index: int) -> tuple[str, str]:
+        """Where an image and its mask lie."""
+        where = self.samples.files.where
+        return where(self.samples.image(index)), where(self.samples.mask(index))
+
     def _classes(
-        self, mask: UInt8[np.ndarray, "height width"], path: Path
+        self, mask: UInt8[np.ndarray, "height width"], path: str
     ) -> UInt8[np.ndarray, "height width"]:
         classes = self.table[mask]
         if (classes < 0).any():
@@ -219,7 +234,18 @@ def too_many(unreadable: list[str], allowed: int) -> str:
     )
 
 
-def _agree(path: Path, size: tuple[int, ...], mask: Path, mask_size: tuple[int, ...]) -> None:
+def _bytes(files: Files, name: str) -> bytes:
+    try:
+        return files.read(name)
+    except OSError as error:
+        raise UnreadableImage(files.where(name), error.strerror or str(error)) from error
+
+
+def _image(files: Files, name: str) -> UInt8[np.ndarray, "height width 3"]:
+    return decode_image(_bytes(files, name), files.where(name))
+
+
+def _agree(path: str, size: tuple[int, ...], mask: str, mask_size: tuple[int, ...]) -> None:
     """Refuse an image and a mask of different (width, height)."""
     if tuple(size) != tuple(mask_size):
         raise DataError(

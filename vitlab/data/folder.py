@@ -4,6 +4,7 @@ import json
 from functools import cached_property
 from typing import Any
 
+from vitlab.data.errors import DataError
 from vitlab.data.layout import (
     Layout,
     few,
@@ -13,7 +14,7 @@ from vitlab.data.layout import (
     subfolders,
 )
 from vitlab.data.module import Data
-from vitlab.data.samples import DataError, Samples, paths
+from vitlab.data.samples import Samples, paths
 
 CLASSES = "classes.json"
 
@@ -32,18 +33,18 @@ class Folder(Data):
     @property
     def splits(self) -> tuple[str, ...]:  # type: ignore[override]
         """Whatever folders there are."""
-        return tuple(subfolders(self.folder / "images" if self._dense else self.folder))
+        return tuple(subfolders(self.files, "images" if self.dense else ""))
 
     @property
     def ignore(self) -> int | None:  # type: ignore[override]
         """255 where masks may hold it."""
-        return 255 if self._dense else None
+        return 255 if self.dense else None
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Sorted names of the training folders, or those of `classes.json`."""
-        if not self._dense:
-            return tuple(subfolders(self.folder / self.train))
+        if not self.dense:
+            return tuple(subfolders(self.files, self.train))
         names = self._facts["classes"]
         return tuple(name for value, name in enumerate(names) if value != self._ignored)
 
@@ -56,18 +57,20 @@ class Folder(Data):
 
     def scan(self, split: str) -> Samples:
         """All images of a split."""
-        if not self._dense:
-            found = list_class_folders(self.folder / split, self.classes)
-            return Samples(self.folder / split, paths(found.images), found.labels)
-        names = image_names(self.folder / "images" / split)
+        if not self.dense:
+            found = list_class_folders(self.files, split, self.classes)
+            return Samples(self.files, paths(found.images), found.labels)
+        names = image_names(self.files, f"images/{split}")
         masks = [f"masks/{split}/{name.rpartition('.')[0]}.png" for name in names]
-        require_all(masks, self.folder, "masks")
+        require_all(masks, self.files, "masks")
         images = [f"images/{split}/{name}" for name in names]
-        return Samples(self.folder, paths(images), masks=paths(masks))
+        return Samples(self.files, paths(images), masks=paths(masks))
 
     @cached_property
-    def _dense(self) -> bool:
-        return (self.folder / "images").is_dir() and (self.folder / "masks").is_dir()
+    def dense(self) -> bool:
+        """Whether there are masks instead of class folders."""
+        top = self.files.listing()
+        return top is not None and {"images", "masks"} <= set(top.folders)
 
     @property
     def _ignored(self) -> int | None:
@@ -75,13 +78,13 @@ class Folder(Data):
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
-        file = self.folder / CLASSES
-        if not file.is_file():
+        file = self.files.where(CLASSES)
+        if not self.files.has(CLASSES):
             raise DataError(
                 f"there is no {file}, which names the classes of the masks; write one such as "
                 '{"classes": ["sky", "road", "void"], "ignore_index": 2}'
             )
-        facts = json.loads(file.read_text())
+        facts = json.loads(self.files.read(CLASSES))
         known = {"classes", "ignore_index"}
         if "classes" not in facts or set(facts) - known:
             raise DataError(

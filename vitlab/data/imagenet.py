@@ -1,15 +1,28 @@
 """ImageNet-1k (ILSVRC2012, arXiv:1409.0575), or any subset of its classes."""
 
+import io
 import re
+import tarfile
+import tempfile
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
 
-from vitlab.data.layout import Layout, few, image_names, list_class_folders, subfolders
+from vitlab.data.errors import DataError
+from vitlab.data.files import Directory, Files, Listing
+from vitlab.data.layout import (
+    Distributed,
+    Layout,
+    around,
+    few,
+    image_names,
+    list_class_folders,
+    subfolders,
+)
 from vitlab.data.module import Data
-from vitlab.data.samples import DataError, Samples, paths
+from vitlab.data.samples import Samples, paths
 
 WORDNET_ID = re.compile(r"n\d{8}")
 DEVKIT = "ILSVRC2012_devkit_t12"
@@ -24,22 +37,30 @@ class ImageNet(Data):
     in one of the folders above.
     """
 
+    counts = {"train": 1_281_167, "val": 50_000}  # noqa: RUF012
     layout = Layout(
         marks=("train/n????????*",),
         nested=("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC", "imagenet", "ILSVRC2012"),
+        archives=(
+            Distributed("ILSVRC2012_img_train.tar", holds="train", at="train"),
+            Distributed("ILSVRC2012_img_val.tar", holds="val", at="val"),
+            Distributed("train/n????????.tar", holds="train/{stem}", at="train/{stem}"),
+        ),
     )
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Sorted WordNet ids: the names of the training folders."""
-        folder = self.folder / "train"
-        archives = sorted(path.name for path in folder.glob("*.tar"))
-        if archives:
+        folder = self.files.where("train")
+        extracted = Directory(self.folder).listing("train") or Listing()
+        archives = [name for name in extracted.names if name.endswith(".tar")]
+        if archives and extracted.folders:
             raise DataError(
-                f"{folder} holds {len(archives)} archives ({few(archives)}); extract each into a "
-                "folder of its own name, then remove it"
+                f"{folder} holds {len(extracted.folders)} class folders and {len(archives)} "
+                f"archives ({few(archives)}): an extraction that stopped; `vitlab data prepare` "
+                "finishes it"
             )
-        names = subfolders(folder)
+        names = subfolders(self.files, "train")
         strays = [name for name in names if not WORDNET_ID.fullmatch(name)]
         if strays:
             raise DataError(
@@ -51,16 +72,15 @@ class ImageNet(Data):
 
     def scan(self, split: str) -> Samples:
         """All images of the class folders, or of a flat validation folder."""
-        folder = self.folder / split
-        if split == "val" and not subfolders(folder):
-            return self._flat(folder)
-        found = list_class_folders(folder, self.classes)
-        return Samples(folder, paths(found.images), found.labels)
+        if split == "val" and not subfolders(self.files, split):
+            return self._flat()
+        found = list_class_folders(self.files, split, self.classes)
+        return Samples(self.files, paths(found.images), found.labels)
 
-    def _flat(self, folder: Path) -> Samples:
+    def _flat(self) -> Samples:
         """Validation images as in the original archive, with labels from the ground truth."""
-        names = image_names(folder)
-        truth = self._truth()
+        names, folder = image_names(self.files, "val"), self.files.where("val")
+        truth = self.truth()
         stems = [name.partition(".")[0] for name in names]
         if set(stems) != set(truth):
             lacking, unknown = sorted(set(truth) - set(stems)), sorted(set(stems) - set(truth))
@@ -79,33 +99,47 @@ class ImageNet(Data):
                 "into class folders and keep the same ones"
             )
         labels = np.array([index[truth[stem]] for stem in stems], dtype=np.int64)
-        return Samples(folder, paths(names), labels)
+        return Samples(self.files, paths([f"val/{name}" for name in names]), labels)
 
-    def _truth(self) -> dict[str, str]:
+    def truth(self) -> dict[str, str]:
         """WordNet id of each validation image, by its name without ending."""
-        for folder in (self.folder, *self.folder.absolute().parents[:3]):
+        for folder in around(self.folder):
             if (folder / DEVKIT / "data").is_dir():
-                return _devkit_truth(folder / DEVKIT / "data")
+                return _devkit_truth(Directory(folder / DEVKIT / "data"))
+            if (folder / f"{DEVKIT}.tar.gz").is_file():
+                return _packed_truth(folder / f"{DEVKIT}.tar.gz")
             if (folder / SOLUTION).is_file():
                 rows = (folder / SOLUTION).read_text().splitlines()[1:]
                 return {row.split(",")[0]: row.split(",")[1].split()[0] for row in rows}
         raise DataError(
-            f"{self.folder / 'val'} has no class folders, and neither {DEVKIT} nor {SOLUTION} "
-            "lies beside or above it; extract ILSVRC2012_devkit_t12.tar.gz beside train and val, "
-            "or sort the images into class folders"
+            f"{self.files.where('val')} has no class folders, and neither {DEVKIT} nor {SOLUTION} "
+            "lies beside or above it; put ILSVRC2012_devkit_t12.tar.gz beside train and val, or "
+            "sort the images into class folders"
         )
 
 
-def _devkit_truth(folder: Path) -> dict[str, str]:
+def _devkit_truth(folder: Files) -> dict[str, str]:
     """Line n of the ground truth is the devkit's number of the class of image n."""
-    synsets = np.atleast_1d(loadmat(folder / "meta.mat", squeeze_me=True)["synsets"])
+    meta = loadmat(io.BytesIO(folder.read("meta.mat")), squeeze_me=True)
+    synsets = np.atleast_1d(meta["synsets"])
     wordnet = {
         int(synset["ILSVRC2012_ID"]): str(synset["WNID"])
         for synset in synsets
         if int(synset["num_children"]) == 0  # the others are groups of classes
     }
-    numbers = (folder / "ILSVRC2012_validation_ground_truth.txt").read_text().split()
+    numbers = folder.read("ILSVRC2012_validation_ground_truth.txt").decode().split()
     return {
         f"ILSVRC2012_val_{line:08d}": wordnet[int(number)]
         for line, number in enumerate(numbers, start=1)
     }
+
+
+def _packed_truth(archive: Path) -> dict[str, str]:
+    """The same from the archive, which is small."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with tarfile.open(archive) as packed:
+                packed.extractall(folder, filter="data")
+            return _devkit_truth(Directory(Path(folder) / DEVKIT / "data"))
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise DataError(f"cannot read {archive}: {error}; download it again") from error

@@ -1,16 +1,47 @@
 """Finding a dataset below the folder that was given, and listing it with exact complaints."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
-from vitlab.data.samples import DataError
+from vitlab.data.archives import Archives
+from vitlab.data.errors import DataError, MissingFolderError
+from vitlab.data.files import Directory, Files, Together
 
 IMAGE_ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """An archive as its authors distribute it.
+
+    Attributes:
+        name: of the file; a pattern if there are several.
+        holds: folder of the dataset that it becomes; where that folder exists it is used instead.
+        at: folder that the members go to, "" where the archive holds the folder itself;
+            `{stem}` stands for the archive's name without ending.
+    """
+
+    name: str
+    holds: str
+    at: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A dataset on disk.
+
+    Attributes:
+        files: of the dataset.
+        folder: where they, or the archives they are in, lie.
+    """
+
+    files: Files
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -18,20 +49,42 @@ class Layout:
     """How to recognize a dataset's folder.
 
     Attributes:
-        marks: glob patterns below the folder; each must match something.
+        marks: paths below the folder, whose last part may be a pattern; each must match something.
         nested: where the folder may lie below the one that was given.
+        archives: files that are read where they are not extracted.
     """
 
     marks: tuple[str, ...]
     nested: tuple[str, ...] = ("",)
+    archives: tuple[Distributed, ...] = ()
 
-    def find(self, root: Path) -> Path | None:
-        """The dataset's folder at or below `root`, or None."""
-        for place in self.nested:
-            folder = root / place
-            if folder.is_dir() and all(any(folder.glob(mark)) for mark in self.marks):
-                return folder
+    def find(self, root: Path) -> Found | None:
+        """The dataset at or below `root`, or None.
+
+        Raises:
+            DataError: if it is in an archive that is damaged.
+        """
+        folders = [root / place for place in self.nested if (root / place).is_dir()]
+        for folder in folders:
+            packed = self.packed(folder)
+            files = Together(Directory(folder), Archives(packed)) if packed else Directory(folder)
+            for place in self.nested if packed else ("",):
+                if self.fits(files.below(place)):
+                    return Found(files.below(place), folder)
         return None
+
+    def fits(self, files: Files) -> bool:
+        """Whether all marks are there."""
+        return all(_matches(files, mark) for mark in self.marks)
+
+    def packed(self, folder: Path) -> list[tuple[Path, str]]:
+        """Archives in a folder that are not extracted, and where their members go."""
+        return [
+            (path, archive.at.format(stem=path.stem))
+            for archive in self.archives
+            for path in sorted(folder.glob(archive.name))
+            if path.is_file() and not (folder / archive.holds.format(stem=path.stem)).exists()
+        ]
 
 
 @dataclass(frozen=True)
@@ -39,7 +92,7 @@ class ClassFolders:
     """Images sorted into one folder for each class.
 
     Attributes:
-        images: path of each image below the split's folder.
+        images: path of each image in the tree of files.
         labels: index of its folder in the order of `classes`.
     """
 
@@ -47,32 +100,32 @@ class ClassFolders:
     labels: Int64[np.ndarray, " n"]
 
 
-def subfolders(folder: Path) -> list[str]:
+def subfolders(files: Files, place: str = "") -> list[str]:
     """Names of the visible folders in a folder, sorted."""
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; check the root, or the name of the split")
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    listing = files.listing(place)
+    if listing is None:
+        raise MissingFolderError(_no_folder(files, place))
+    return listing.folders
 
 
-def image_names(folder: Path) -> list[str]:
+def image_names(files: Files, place: str) -> list[str]:
     """Names of the images in a folder, sorted; told by their ending, since looking is slow."""
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; check the root, or the name of the split")
-    names = os.listdir(folder)
-    return sorted(n for n in names if n.lower().endswith(IMAGE_ENDINGS) and n[0] != ".")
+    listing = files.listing(place)
+    if listing is None:
+        raise MissingFolderError(_no_folder(files, place))
+    return [name for name in listing.names if name.lower().endswith(IMAGE_ENDINGS)]
 
 
-def list_class_folders(folder: Path, classes: tuple[str, ...]) -> ClassFolders:
+def list_class_folders(files: Files, split: str, classes: tuple[str, ...]) -> ClassFolders:
     """All images of a split that is sorted into class folders.
 
     Raises:
         DataError: if its folders are not exactly `classes`, or one of them has no image.
     """
-    found = set(subfolders(folder))
+    found, folder = set(subfolders(files, split)), files.where(split)
     if found != set(classes):
         raise DataError(
-            f"{folder} and the training split hold different classes; only in {folder.name}: "
+            f"{folder} and the training split hold different classes; only in {split}: "
             f"{few(sorted(found - set(classes)))}; only in training: "
             f"{few(sorted(set(classes) - found))}; both must hold the same class folders"
         )
@@ -84,42 +137,66 @@ def list_class_folders(folder: Path, classes: tuple[str, ...]) -> ClassFolders:
     images: list[str] = []
     counts = []
     for name in classes:
-        files = image_names(folder / name)
-        if not files:
+        names = image_names(files, f"{split}/{name}")
+        if not names:
             raise DataError(
-                f"class folder {folder / name} holds no image directly in it (endings: "
-                f"{', '.join(IMAGE_ENDINGS)}); extract its archive again, or move the images up"
+                f"class folder {files.where(f'{split}/{name}')} holds no image directly in it "
+                f"(endings: {', '.join(IMAGE_ENDINGS)}); extract its archive again, or move the "
+                "images up"
             )
-        images += [f"{name}/{file}" for file in files]
-        counts.append(len(files))
+        images += [f"{split}/{name}/{image}" for image in names]
+        counts.append(len(names))
     return ClassFolders(images, np.repeat(np.arange(len(classes)), counts))
 
 
-def require_all(files: Iterable[str], folder: Path, kind: str) -> None:
-    """Complain about files that should lie in a folder and do not.
+def require_all(names: Iterable[str], files: Files, kind: str) -> None:
+    """Complain about files that should be there and are not.
 
     Args:
-        files: paths below `folder`.
-        folder: looked into once for each of its folders, not once for each file.
+        names: of the files.
+        files: listed once for each folder, not once for each file.
         kind: what the files are, for the message.
     """
-    listings: dict[str, set[str]] = {}
-    missing = []
-    for file in files:
-        parent, _, name = file.rpartition("/")
-        if parent not in listings:
-            place = folder / parent
-            listings[parent] = set(os.listdir(place)) if place.is_dir() else set()
-        if name not in listings[parent]:
-            missing.append(file)
+    missing = absent(names, files)
     if missing:
         raise DataError(
-            f"{len(missing)} {kind} missing below {folder}: {few(missing)}; extract the archive "
-            "again, or take their names off the split"
+            f"{len(missing)} {kind} missing below {files.where()}: {few(missing)}; extract the "
+            "archive again, or take their names off the split"
         )
+
+
+def absent(names: Iterable[str], files: Files) -> list[str]:
+    """Those of the files that are not there."""
+    listings: dict[str, set[str]] = {}
+    missing = []
+    for path in names:
+        parent, _, name = path.rpartition("/")
+        if parent not in listings:
+            listing = files.listing(parent)
+            listings[parent] = set(listing.names) if listing else set()
+        if name not in listings[parent]:
+            missing.append(path)
+    return missing
+
+
+def around(folder: Path) -> list[Path]:
+    """A folder and three above it: where things that belong to a dataset may lie beside it."""
+    return [folder, *folder.absolute().parents[:3]]
 
 
 def few(names: list[str]) -> str:
     """The first names of a list, and how many more there are."""
     shown = ", ".join(names[:3]) or "none"
     return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _matches(files: Files, mark: str) -> bool:
+    parent, _, pattern = mark.rpartition("/")
+    listing = files.listing(parent)
+    if listing is None:
+        return False
+    return any(fnmatch(name, pattern) for name in (*listing.folders, *listing.names))
+
+
+def _no_folder(files: Files, place: str) -> str:
+    return f"there is no folder {files.where(place)}; check the root, or the name of the split"

@@ -1,5 +1,6 @@
 """From a folder of images to batches: what all datasets share."""
 
+import os
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -13,10 +14,12 @@ from lightning.pytorch import LightningDataModule, Trainer
 
 from vitlab.data.batch import Batch
 from vitlab.data.datasets import Labelled, Segmented, Training, collate, one_thread, too_many
-from vitlab.data.layout import Layout
+from vitlab.data.errors import DataError
+from vitlab.data.files import Files
+from vitlab.data.layout import Found, Layout, few
 from vitlab.data.loader import Batches, resume
 from vitlab.data.sampler import Division, GlobalBatches, divide
-from vitlab.data.samples import DataError, Samples
+from vitlab.data.samples import Samples
 from vitlab.data.views import MultiCrop, Views, normalize
 
 
@@ -43,6 +46,7 @@ class Data(LightningDataModule, ABC):
 
     layout: ClassVar[Layout]
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
+    counts: ClassVar[dict[str, int]] = {}  # images of each split, where they are known
     ignore: int | None = None  # class index of pixels that do not count
 
     def __init__(
@@ -94,9 +98,18 @@ class Data(LightningDataModule, ABC):
         """Number of classes; ignored pixels are not one."""
         return len(self.classes)
 
-    @cached_property
+    @property
+    def files(self) -> Files:
+        """The dataset's own files, below the root or in its archives."""
+        return self._found.files
+
+    @property
     def folder(self) -> Path:
-        """The dataset's own folder, at or below the root."""
+        """The folder where they, or their archives, lie."""
+        return self._found.folder
+
+    @cached_property
+    def _found(self) -> Found:
         if not self.root.is_dir():
             raise DataError(f"there is no folder {self.root}; set its root to the dataset")
         found = self.layout.find(self.root)
@@ -119,8 +132,11 @@ class Data(LightningDataModule, ABC):
                 )
             found = self.scan(split)
             if not len(found):
-                raise DataError(f"split {split!r} of {self.folder} is empty; check the download")
+                raise DataError(
+                    f"split {split!r} of {self.files.where()} is empty; check the download"
+                )
             self._samples[split] = found
+            self.files.remember()
         return self._samples[split]
 
     def prepare_data(self) -> None:
@@ -214,14 +230,30 @@ class Data(LightningDataModule, ABC):
             split: one of `splits`.
             size: edge of the images, in pixels; masks keep their own size.
             limit: number of samples; 0 for all.
+
+        Raises:
+            DataError: if there are no masks, or `split` is to be learned from and shares images
+                with the one to be scored on.
         """
         samples = self.samples(split)
         if samples.masks is None:
             raise DataError(f"{type(self).__name__} has no masks; use {_having('masks')}")
+        if split == self.train:
+            self._refuse_leak(samples)
         table = np.full(256, -1, dtype=np.int16)
         for value, index in self.mask_values.items():
             table[value] = index
         return Segmented(samples.subset(limit), size, table, self.max_unreadable)
+
+    def _refuse_leak(self, train: Samples) -> None:
+        """Refuse to learn from images that are scored, as VOC's trainval against val."""
+        shared = np.intersect1d(train.images, self.samples(self.val).images)
+        if len(shared):
+            raise DataError(
+                f"{len(shared)} images are in both train: {self.train} and val: {self.val} "
+                f"({few([os.fsdecode(name) for name in shared])}); scores on them would mean "
+                "nothing: choose splits without common images"
+            )
 
     def _agree(self, trainer: Trainer, division: Division) -> None:
         """Refuse a trainer that would step at other times than the batches say."""

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 from torch.utils.data import Sampler
 
-from vitlab.data.samples import DataError
+from vitlab.data.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,12 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-
-class DataError(ValueError):
-    """The data on disk, or a setting about them, cannot be used as given.
-
-    The message says what was given, what is allowed, and what to do.
-    """
+from vitlab.data.errors import DataError
+from vitlab.data.files import Files
 
 
 @dataclass(frozen=True)
@@ -21,14 +16,14 @@ class Samples:
     """Images of one split, with their labels or masks where the dataset has them.
 
     Attributes:
-        root: folder that all paths start from.
-        images: path of each image below `root`, as bytes. An array of fixed-width bytes takes a
+        files: the tree that all paths start from.
+        images: path of each image in it, as bytes. An array of fixed-width bytes takes a
             third of the memory of a list, and forked workers share it without copying.
         labels: class index of each image, or None.
-        masks: path of each mask below `root`, as bytes, or None.
+        masks: path of each mask, as bytes, or None.
     """
 
-    root: Path
+    files: Files
     images: Shaped[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"] | None = None
     masks: Shaped[np.ndarray, " n"] | None = None
@@ -36,14 +31,14 @@ class Samples:
     def __len__(self) -> int:
         return len(self.images)
 
-    def image(self, index: int) -> Path:
-        """Path of one image."""
-        return self.root / os.fsdecode(self.images[index])
+    def image(self, index: int) -> str:
+        """Path of one image in `files`."""
+        return os.fsdecode(self.images[index])
 
-    def mask(self, index: int) -> Path:
-        """Path of one mask; only for datasets that have them."""
+    def mask(self, index: int) -> str:
+        """Path of one mask in `files`; only for datasets that have them."""
         assert self.masks is not None
-        return self.root / os.fsdecode(self.masks[index])
+        return os.fsdecode(self.masks[index])
 
     def subset(self, limit: int) -> "Samples":
         """The same `limit` samples every time; where there are labels, as many of each class.

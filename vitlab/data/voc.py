@@ -1,12 +1,23 @@
 """PASCAL VOC 2012 segmentation (Everingham et al., host.robots.ox.ac.uk/pascal/VOC/voc2012)."""
 
-from vitlab.data.layout import Layout, require_all
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from vitlab.data.errors import DataError, MissingFolderError
+from vitlab.data.files import Together
+from vitlab.data.layout import Distributed, Layout, around, few, require_all
 from vitlab.data.module import Data
-from vitlab.data.samples import DataError, Samples, paths
+from vitlab.data.samples import Samples, paths
+from vitlab.data.sbd import SBD
+
+EXTRA = "SegmentationClassAug"
+LISTS = ("trainaug", "train_aug")
 
 
 class VOC2012(Data):
     """1,464 training and 1,449 validation images with masks of 21 classes.
+
+    `trainaug` adds those of SBD to the training images: 10,582 in all, none of them in `val`.
 
     Mask files hold the class index itself, behind a palette; 255 marks borders and hard objects.
     """
@@ -14,8 +25,10 @@ class VOC2012(Data):
     layout = Layout(
         marks=("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"),
         nested=("", "VOC2012", "VOCdevkit/VOC2012"),
+        archives=(Distributed("VOCtrainval_11-May-2012.tar", holds="VOCdevkit"),),
     )
-    splits = ("train", "val", "trainval")
+    counts = {"train": 1464, "val": 1449, "trainval": 2913, "trainaug": 10_582}  # noqa: RUF012
+    splits = ("train", "val", "trainval", "trainaug")
     classes = (
         "background",
         "aeroplane",
@@ -47,13 +60,94 @@ class VOC2012(Data):
         return {index: index for index in range(21)} | {255: 255}
 
     def scan(self, split: str) -> Samples:
-        """Files named in the split's list."""
-        list_file = self.folder / f"ImageSets/Segmentation/{split}.txt"
-        if not list_file.is_file():
-            raise DataError(f"there is no {list_file}; extract VOCtrainval_11-May-2012.tar again")
-        names = list_file.read_text().split()
+        """Files named in the split's list.
+
+        Raises:
+            DataError: if a list or a file is missing, or images of val are in train or trainaug.
+        """
+        if split == "trainaug":
+            return self._augmented()
+        names = self.listed(split)
+        if split == "train":
+            self._refuse_val_names(names, self._list_file(split))
         images = [f"JPEGImages/{name}.jpg" for name in names]
         masks = [f"SegmentationClass/{name}.png" for name in names]
-        require_all(images, self.folder, "images")
-        require_all(masks, self.folder, "masks")
-        return Samples(self.folder, paths(images), masks=paths(masks))
+        require_all(images, self.files, "images")
+        require_all(masks, self.files, "masks")
+        return Samples(self.files, paths(images), masks=paths(masks))
+
+    def listed(self, split: str) -> list[str]:
+        """Names of the images of a split by its list.
+
+        Raises:
+            DataError: if there is no such list.
+        """
+        file = self._list_file(split)
+        if not self.files.has(file):
+            raise DataError(
+                f"there is no {self.files.where(file)}; extract VOCtrainval_11-May-2012.tar again"
+            )
+        # some lists give the paths of image and mask instead of the name
+        lines = self.files.read(file).decode().splitlines()
+        return [PurePosixPath(line.split()[0]).stem for line in lines if line.strip()]
+
+    @cached_property
+    def sbd(self) -> SBD | None:
+        """SBD where it lies in, beside or above the dataset's folder."""
+        return SBD.near(around(self.folder))
+
+    def _augmented(self) -> Samples:
+        """VOC's training images and SBD's without those of val; VOC's own masks where it has any.
+
+        The names come from a list `trainaug.txt` if there is one, else from SBD, else from the
+        folder `SegmentationClassAug`; the masks of SBD from that folder, else from SBD.
+        """
+        val = set(self.listed("val"))
+        converted = {name.removesuffix(".png") for name in self.files.names(EXTRA)}
+        file = next(filter(self.files.has, map(self._list_file, LISTS)), None)
+        if file is not None:
+            names = self.listed(file.rpartition("/")[2].removesuffix(".txt"))
+            self._refuse_val_names(names, file)
+        elif self.sbd is not None:
+            names = sorted((self.sbd.names | set(self.listed("train"))) - val)
+        elif converted:
+            names = sorted((converted | set(self.listed("train"))) - val)
+        else:
+            raise MissingFolderError(
+                f"trainaug needs the masks of SBD, and neither {EXTRA} lies in "
+                f"{self.files.where()} nor benchmark_RELEASE/dataset in, beside or above it; "
+                "extract SBD's benchmark.tgz there, or use split train"
+            )
+        voc = {name.removesuffix(".png") for name in self.files.names("SegmentationClass")}
+        masks = [
+            f"SegmentationClass/{name}.png"
+            if name in voc
+            else f"{EXTRA}/{name}.png"
+            if name in converted or self.sbd is None
+            else self.sbd.mask(name)
+            for name in names
+        ]
+        here = {name.removesuffix(".jpg") for name in self.files.names("JPEGImages")}
+        images = [
+            f"JPEGImages/{name}.jpg" if name in here or self.sbd is None else self.sbd.image(name)
+            for name in names
+        ]
+        files = Together(self.files, self.sbd.files) if self.sbd else self.files
+        require_all(images, files, "images")
+        require_all(masks, files, "masks")
+        return Samples(files, paths(images), masks=paths(masks))
+
+    def _list_file(self, split: str) -> str:
+        return f"ImageSets/Segmentation/{split}.txt"
+
+    def _refuse_val_names(self, names: list[str], file: str) -> None:
+        """Refuse to train on images that are scored."""
+        if not self.files.has(self._list_file("val")):
+            return
+        leaked = sorted(set(names) & set(self.listed("val")))
+        if leaked:
+            raise DataError(
+                f"{len(leaked)} images of val are in {self.files.where(file)} too: {few(leaked)}; "
+                "scores on val would mean nothing; take them off that list, or restore the "
+                "original one"
+            )

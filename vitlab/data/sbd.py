@@ -1,0 +1,48 @@
+"""SBD, the extra masks for PASCAL VOC (Hariharan et al., Semantic Contours from Inverse Detectors).
+
+Its 11,355 images are VOC's own; many are in VOC 2012's validation list, which training must not
+see.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitlab.data.files import Files
+from vitlab.data.layout import Layout
+
+LAYOUT = Layout(
+    marks=("cls/*.mat", "train.txt", "val.txt"),
+    nested=("benchmark_RELEASE/dataset", "benchmark_RELEASE", "SBD", "sbd", "dataset", ""),
+)
+
+
+@dataclass(frozen=True)
+class SBD:
+    """The extracted `benchmark.tgz`.
+
+    Attributes:
+        files: below its folder `dataset`.
+        names: of all its images, in its lists for training and validation.
+    """
+
+    files: Files
+    names: frozenset[str]
+
+    @classmethod
+    def near(cls, folders: Iterable[Path]) -> "SBD | None":
+        """The first one in one of the folders, or None."""
+        for folder in folders:
+            found = LAYOUT.find(folder)
+            if found is not None:
+                lists = [found.files.read(name).decode() for name in ("train.txt", "val.txt")]
+                return cls(found.files, frozenset(" ".join(lists).split()))
+        return None
+
+    def mask(self, name: str) -> str:
+        """Path of the mask of an image."""
+        return f"cls/{name}.mat"
+
+    def image(self, name: str) -> str:
+        """Path of an image."""
+        return f"img/{name}.jpg"
