@@ -14,6 +14,8 @@ What makes a vision transformer's patch features good for dense prediction?
 verbs:
   fit               pretrain an encoder and probe it while it trains
   curves            draw the curves of runs and tabulate them, arms side by side
+  data check        say which dataset a folder holds, what is wrong with it, and the remedy
+  data prepare      do the remedies that are safe: extract archives, build SBD's masks
   data synthesize   draw miniature ImageNet, VOC 2012, ADE20K and Cityscapes, to try things out
 
   vitlab VERB --help         every option of a verb, with its default
@@ -50,11 +52,19 @@ def main(args: Sequence[str] | None = None) -> None:
             _curves(rest)
         case ["data", "synthesize", *rest]:
             _synthesize(rest)
+        case ["data", "check", *rest]:
+            _check(rest)
+        case ["data", "prepare", *rest]:
+            _prepare(rest)
         case ["data", *rest]:
-            sys.exit(f"vitlab data {' '.join(rest)}: unknown; the verb is 'data synthesize'")
+            sys.exit(
+                f"vitlab data {' '.join(rest)}: unknown; the verbs are data check, data prepare "
+                "and data synthesize"
+            )
         case [verb, *_]:
             sys.exit(
-                f"vitlab: unknown verb {verb!r}; the verbs are fit, curves and data synthesize"
+                f"vitlab: unknown verb {verb!r}; the verbs are fit, curves, data check, data "
+                "prepare and data synthesize"
             )
 
 
@@ -77,6 +87,44 @@ def _curves(args: Sequence[str]) -> None:
     )
     given = parser.parse_args(args)
     _or_say_why(lambda: curves(given.runs, given.out))
+
+
+def _check(args: Sequence[str]) -> None:
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        "vitlab data check",
+        description="Say which dataset a folder holds, what is wrong with it, and the remedy. The "
+        "exit status is 1 if there is an error. Nothing is changed.",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        required=True,
+        help="folder of one dataset, extracted or in its archives, or one of the folders above it",
+    )
+    parser.add_argument(
+        "--deep",
+        action="store_true",
+        help="decode every file, not only some, and look for pictures that are in two splits",
+    )
+    given = parser.parse_args(args)
+
+    from vitlab.data.checking import check
+
+    report = check(given.root, given.deep)
+    report.show()
+    if report.errors:
+        sys.exit(1)
+
+
+def _prepare(args: Sequence[str]) -> None:
+    from jsonargparse import auto_cli
+
+    from vitlab.data.prepare import prepare
+
+    prog = "vitlab data prepare"
+    _or_say_why(lambda: auto_cli(prepare, args=list(args), prog=prog, as_positional=False))
 
 
 def _synthesize(args: Sequence[str]) -> None:

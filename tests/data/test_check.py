@@ -1,0 +1,336 @@
+"""Each known fault of a dataset has its own message; a sound one has none."""
+
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from vitlab.cli import main
+from vitlab.data.checking import check
+
+VOC = "VOCdevkit/VOC2012"
+ADE = "ADEChallengeData2016"
+
+
+def errors(root, deep=False) -> str:
+    return "\n".join(finding.text for finding in check(root, deep).errors)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("imagenet", "ImageNet, training images in class folders, val in class folders"),
+        ("voc", "VOC2012, extracted, without SBD"),
+        ("ade", "ADE20K, 150 classes, extracted"),
+        ("cityscapes", "Cityscapes, labelIds, extracted"),
+        ("dense_folder", "Folder, images and masks"),
+    ],
+)
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_sound_dataset_is_recognized_and_has_no_error(kind, name, deep, request):
+    report = check(request.getfixturevalue(kind), deep)
+    assert report.dataset == name
+    assert not report.errors
+    assert {"train", "val"} <= set(report.splits)
+
+
+def test_the_drawn_collection_is_sound_one_by_one_and_refused_as_a_whole(drawn):
+    for folder in ("imagenet", "VOCdevkit", ADE, "cityscapes"):
+        assert not check(drawn / folder, deep=True).errors, folder
+    assert "holds several datasets: ImageNet in" in errors(drawn)
+
+
+def test_two_datasets_in_one_folder_are_named(voc, draw, stripe):
+    for place, kind in (("training", "train"), ("validation", "val")):
+        draw(voc / VOC / f"images/{place}/ADE_{kind}_00000001.jpg")
+        stripe(voc / VOC / f"annotations/{place}/ADE_{kind}_00000001.png", [0, 1])
+    assert "several datasets: VOC2012 in" in errors(voc / VOC)
+    assert "ADE20K in" in errors(voc / VOC)
+
+
+def rename(old, new):
+    return lambda root: (root / old).rename(root / new)
+
+
+def remove(place):
+    return lambda root: next(root.glob(place)).unlink()
+
+
+def recolor(place):
+    def act(root):
+        for path in root.glob(place):
+            Image.open(path).convert("RGB").save(path)
+
+    return act
+
+
+def values(place, found):
+    def act(root):
+        for path in root.glob(place):
+            with Image.open(path) as mask:
+                width, height = mask.size
+            Image.fromarray(np.resize(np.uint8(found), (height, width))).save(path)
+
+    return act
+
+
+def resize(place):
+    def act(root):
+        path = next(root.glob(place))
+        Image.open(path).resize((20, 15)).save(path)
+
+    return act
+
+
+def add_line(place, line):
+    def act(root):
+        with open(root / place, "a") as file:
+            file.write(line + "\n")
+
+    return act
+
+
+def copy(old, new):
+    def act(root):
+        (root / new).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next(root.glob(old)), root / new)
+
+    return act
+
+
+def numbered(root):
+    for number, folder in enumerate(sorted((root / "val").iterdir()), start=1):
+        folder.rename(root / "val" / str(number))
+
+
+def numbered_train(root):
+    for number, folder in enumerate(sorted((root / "train").iterdir()), start=1):
+        folder.rename(root / "train" / str(number))
+
+
+def devkit_order(root):
+    """Validation images in folders, by an order that the ground truth contradicts."""
+    folder = root / "ILSVRC2012_devkit_t12/data"
+    folder.mkdir(parents=True)
+    names = sorted(path.name for path in (root / "train").iterdir())
+    rows = [(number, name, 0) for number, name in enumerate(names, start=1)]
+    kinds = [("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)]
+    savemat(folder / "meta.mat", {"synsets": np.array(rows, kinds)[:, None]})
+    truth = []
+    for number, name in enumerate(names, start=1):
+        for path in sorted((root / "val" / name).iterdir()):
+            truth.append(str(number % len(names) + 1))
+            path.rename(path.with_name(f"ILSVRC2012_val_{len(truth):08d}.JPEG"))
+    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("\n".join(truth))
+
+
+def half_extracted(root):
+    with tarfile.open(root / "ILSVRC2012_img_train.tar", "w") as packed:
+        for name in ("n01440764", "n02102040", "n03000684", "n03888257"):
+            inner = root / f"{name}.tar"
+            with tarfile.open(inner, "w"):
+                pass
+            packed.add(inner, inner.name)
+            inner.unlink()
+
+
+def leftover(root):
+    image = root / "train/n01440764/n01440764_0.JPEG"
+    with tarfile.open(root / "train/n04000000.tar", "w") as packed:
+        packed.add(image, "n04000000_0.JPEG")
+
+
+FAULTS = [
+    ("imagenet", numbered, "val has folders named by the devkit's numbers (1, 2, 3)"),
+    ("imagenet", numbered_train, "ImageNet's classes in folders such as 1, named by a number"),
+    ("imagenet", devkit_order, "6 validation images are not in the folder of their class"),
+    ("imagenet", half_extracted, "without n03888257 every later class index is shifted"),
+    ("imagenet", leftover, "an extraction that stopped; `vitlab data prepare`"),
+    ("imagenet", copy("train/*/*0.JPEG", "train/misc/a.JPEG"), "no WordNet id such as n01440764"),
+    ("imagenet", copy("val/*/*0.JPEG", "val/n9/a.JPEG"), "only in val: n9"),
+    (
+        "imagenet",
+        copy("train/n01440764/*", "train/n02102040/n01440764_9.JPEG"),
+        "1 training images bear the name of another class",
+    ),
+    (
+        "imagenet",
+        lambda root: [path.unlink() for path in root.glob("train/n02102040/*")],
+        "n02102040 holds no image directly in it",
+    ),
+    (
+        "imagenet",
+        lambda root: (
+            [path.rename(path.parents[1] / path.name) for path in sorted(root.glob("val/*/*"))]
+            + [path.rmdir() for path in root.glob("val/*") if path.is_dir()]
+        ),
+        "neither ILSVRC2012_devkit_t12 nor LOC_val_solution.csv lies beside",
+    ),
+    ("voc", recolor(f"{VOC}/SegmentationClass/*_000032.png"), "hold colors, not class indices"),
+    ("voc", values(f"{VOC}/SegmentationClass/*_000032.png", [0, 21]), "hold the value 21"),
+    ("voc", resize(f"{VOC}/SegmentationClass/*_000032.png"), "differ in size (width x height)"),
+    ("voc", remove(f"{VOC}/SegmentationClass/*_000032.png"), "1 masks missing"),
+    ("voc", remove(f"{VOC}/JPEGImages/*_000032.jpg"), "1 images missing"),
+    ("voc", remove(f"{VOC}/JPEGImages/*_000032.jpg"), "1 masks have no image in JPEGImages"),
+    (
+        "voc",
+        add_line(f"{VOC}/ImageSets/Segmentation/train.txt", "2007_000033"),
+        "1 images of val are in",
+    ),
+    (
+        "voc",
+        add_line(f"{VOC}/ImageSets/Segmentation/train.txt", "2007_000032"),
+        "train.txt names 1 images more than once",
+    ),
+    (
+        "voc",
+        remove(f"{VOC}/ImageSets/Segmentation/val.txt"),
+        "there is no",
+    ),
+    (
+        "voc",
+        lambda root: shutil.rmtree(root / VOC / "SegmentationClass"),
+        "looks like VOC 2012, but lacks SegmentationClass",
+    ),
+    (
+        "voc",
+        lambda root: (root / VOC).rename(root / "VOCdevkit/VOC2007"),
+        "VOC2007; vitlab knows VOC2012",
+    ),
+    ("ade", values(f"{ADE}/annotations/training/*.png", [0, 149, 255]), "already reduced"),
+    ("ade", values(f"{ADE}/annotations/training/*.png", [0, 151]), "hold the value 151"),
+    ("ade", recolor(f"{ADE}/annotations/training/*1.png"), "hold colors"),
+    ("ade", remove(f"{ADE}/annotations/training/*1.png"), "1 masks missing"),
+    ("ade", remove(f"{ADE}/images/training/*1.jpg"), "1 masks of train have no image"),
+    (
+        "ade",
+        lambda root: shutil.rmtree(root / ADE / "annotations"),
+        "looks like ADE20K, but lacks annotations",
+    ),
+    (
+        "ade",
+        copy(f"{ADE}/images/training/*1.jpg", f"{ADE}/images/ADE/training/home/a.jpg"),
+        None,
+    ),
+    (
+        "cityscapes",
+        values("gtFine/*/*/*labelIds.png", [0, 5, 18, 255]),
+        "are called labelIds but hold train ids",
+    ),
+    ("cityscapes", values("gtFine/train/*/*labelIds.png", [7, 40]), "hold the value 40"),
+    ("cityscapes", remove("gtFine/val/*/*labelIds.png"), "1 masks missing"),
+    ("cityscapes", remove("leftImg8bit/val/*/*.png"), "is empty"),
+    (
+        "cityscapes",
+        lambda root: shutil.rmtree(root / "gtFine"),
+        "looks like Cityscapes, but lacks gtFine",
+    ),
+    ("cityscapes", rename("gtFine", "gtCoarse"), "gtCoarse does not do"),
+    (
+        "cityscapes",
+        lambda root: [
+            path.rename(path.with_name(path.name.replace("labelIds", "color")))
+            for path in sorted(root.glob("gtFine/*/*/*.png"))
+        ],
+        "gtFine holds only colored masks",
+    ),
+    (
+        "cityscapes",
+        lambda root: [
+            path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
+            for path in sorted(root.glob("gtFine/*/*/*.png"))
+        ],
+        "are called labelTrainIds but hold labelIds such as",
+    ),
+    ("dense_folder", remove("masks/train/0.png"), "1 masks missing"),
+    ("dense_folder", remove("images/train/0.jpg"), "1 masks of train have no image"),
+    ("dense_folder", remove("classes.json"), "which names the classes of the masks; write one"),
+    ("dense_folder", values("masks/train/0.png", [3]), "hold the value 3"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "harm", "message"), FAULTS, ids=[f"{f[0]}-{str(f[2])[:40]}" for f in FAULTS]
+)
+def test_each_fault_has_its_message(kind, harm, message, request):
+    root = request.getfixturevalue(kind)
+    harm(root)
+    found = errors(root)
+    if message is None:
+        assert not found
+    else:
+        assert message in found
+
+
+def test_a_broken_file_is_listed_and_only_deep_checks_see_all(imagenet, draw):
+    for i in range(100):
+        draw(imagenet / f"train/n01440764/n01440764_{i}.JPEG", size=(8, 8), seed=i)
+    assert not check(imagenet).errors
+    unseen = imagenet / "train/n01440764/n01440764_18.JPEG"
+    unseen.write_bytes(unseen.read_bytes()[:-40])
+    listed = [file for finding in check(imagenet, deep=True).errors for file in finding.files]
+    assert len(listed) == 1
+    assert str(unseen) in listed[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>"])
+def test_an_empty_or_foreign_file_is_listed(voc, content):
+    (voc / VOC / "JPEGImages/2007_000032.jpg").write_bytes(content)
+    report = check(voc)
+    assert any("2007_000032.jpg" in file for finding in report.errors for file in finding.files)
+
+
+def test_pictures_in_train_and_val_are_told_by_a_deep_check(imagenet):
+    shutil.copy(
+        imagenet / "train/n01440764/n01440764_0.JPEG", imagenet / "val/n01440764/copied.JPEG"
+    )
+    found = [finding for finding in check(imagenet, deep=True).findings if finding.files]
+    assert "are there twice" in found[0].text
+    assert "train/n01440764/n01440764_0.JPEG = val/n01440764/copied.JPEG" in found[0].files
+
+
+def test_odd_but_readable_images_are_only_noted(imagenet, draw):
+    png = draw(imagenet / "train/n01440764/a.png")
+    png.rename(png.with_name("n01440764_0.JPEG"))
+    Image.new("CMYK", (9, 9)).save(imagenet / "train/n01440764/n01440764_1.JPEG", "JPEG")
+    report = check(imagenet, deep=True)
+    notes = " ".join(finding.text for finding in report.findings if finding.severity == "note")
+    assert not report.errors
+    assert "1 PNG files named .jpeg" in notes
+    assert "1 CMYK images" in notes
+
+
+def test_a_folder_of_nothing_known_says_what_is_known(tmp_path):
+    assert "is empty; extract a dataset" in errors(tmp_path)
+    (tmp_path / "notes").mkdir()
+    assert "is no dataset that vitlab knows; it holds notes; known are" in errors(tmp_path)
+    assert "there is no folder" in errors(tmp_path / "nowhere")
+
+
+def test_the_full_ade20k_is_told_apart(tmp_path, draw):
+    draw(tmp_path / "ADE20K_2021_17_01/images/ADE/training/home/ADE_train_00000001.jpg")
+    assert "full ADE20K with more than 3,000 classes" in errors(tmp_path)
+
+
+def test_a_link_to_its_own_parent_does_not_trap_the_check(imagenet):
+    (imagenet / "train/n01440764/loop").symlink_to(imagenet)
+    (imagenet / "train/n01440764/n01440764_9.JPEG").symlink_to("n01440764_9.JPEG")
+    found = [file for finding in check(imagenet, deep=True).errors for file in finding.files]
+    assert len(found) == 1
+    assert "symbolic links" in found[0]
+
+
+def test_the_command_ends_with_one_for_errors_and_changes_nothing(voc, capsys):
+    before = sorted(voc.rglob("*"))
+    main(["data", "check", "--root", str(voc)])
+    assert "no errors" in capsys.readouterr().out
+    (voc / VOC / "SegmentationClass/2007_000032.png").unlink()
+    before.remove(voc / VOC / "SegmentationClass/2007_000032.png")
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "check", "--root", str(voc), "--deep"])
+    assert ended.value.code == 1
+    assert "2007_000032.png" in capsys.readouterr().out
+    assert sorted(voc.rglob("*")) == before

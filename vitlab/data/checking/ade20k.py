@@ -1,0 +1,40 @@
+"""What goes wrong with ADE20K."""
+
+from collections.abc import Iterator
+
+from vitlab.data.ade20k import ADE20K
+from vitlab.data.checking.knowledge import Knowledge
+from vitlab.data.checking.orphans import orphans
+from vitlab.data.checking.report import Finding, error, warning
+from vitlab.data.checking.summary import Summary
+from vitlab.data.files import Directory
+from vitlab.data.layout import few
+
+
+class ADE20KKnowledge(Knowledge[ADE20K]):
+    """The faults of ADE20K."""
+
+    def variant(self) -> str:
+        """Folder or archive."""
+        packed = not Directory(self.data.folder).has("ADEChallengeData2016")
+        inside = self.data.folder.name == "ADEChallengeData2016" or Directory(self.data.folder).has(
+            "annotations"
+        )
+        return "in its archive" if packed and not inside else "150 classes, extracted"
+
+    def faults(self) -> Iterator[Finding]:
+        """A missing list of classes."""
+        if not self.data.files.has("objectInfo150.txt"):
+            yield warning("there is no objectInfo150.txt, so classes are called by their numbers")
+
+    def about(self, summary: Summary) -> Iterator[Finding]:
+        """Labels that were reduced before, and masks without images."""
+        holders = summary.holders.get(255)
+        if holders:
+            yield error(
+                f"{len(holders)} masks of {summary.split} hold 255 ({few(holders)}), which no "
+                "original does: some tool has already reduced the labels (0 to 255, the others "
+                "minus 1), and vitlab does it again while reading; restore the original "
+                "annotations",
+            )
+        yield from orphans(summary)

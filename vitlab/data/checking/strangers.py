@@ -1,0 +1,107 @@
+"""Folders that look like a dataset and are not one that vitlab can read."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from vitlab.data.files import Directory
+from vitlab.data.layout import IMAGE_ENDINGS
+
+FOLDERS = 50  # looked into, of each folder
+
+
+def reason(root: Path) -> str | None:
+    """Why a folder of no known layout cannot be used; None if it fits `Folder`."""
+    disk = Directory(root)
+    for candidate in _within(disk, depth=2):
+        for text in _named(candidate):
+            return text
+    folders, names = disk.folders(), disk.names()
+    if not folders and not names:
+        return f"{root} is empty; extract a dataset into it"
+    if {"images", "masks"} <= set(folders):
+        return None
+    splits = [name for name in folders if _has_class_folders(disk, name)]
+    if "train" in splits:
+        return None
+    shown = ", ".join([*folders, *names][:6])
+    return (
+        f"{root} is no dataset that vitlab knows; it holds {shown}; known are ImageNet "
+        "(train/<wnid>), VOC 2012 (JPEGImages, SegmentationClass, ImageSets), ADE20K "
+        "(images/training, annotations), Cityscapes (leftImg8bit, gtFine), class folders "
+        "(train/<class>, val/<class>) and images/<split> with masks/<split>"
+    )
+
+
+def _within(files: Directory, depth: int) -> Iterator[Directory]:
+    """A folder, and the ones in it."""
+    yield files
+    if depth:
+        for name in files.folders()[:FOLDERS]:
+            yield from _within(files.below(name), depth - 1)
+
+
+def _named(files: Directory) -> Iterator[str]:
+    """Reasons that tell what a folder is."""
+    folders, names = files.folders(), files.names()
+    where = files.where()
+    if "VOC2007" in folders or "VOC2007" in where.split("/"):
+        yield f"{where} holds VOC2007; vitlab knows VOC2012: extract VOCtrainval_11-May-2012.tar"
+    if "JPEGImages" in folders:
+        lacking = sorted({"SegmentationClass", "ImageSets"} - set(folders))
+        lists = files.listing("ImageSets/Segmentation")
+        missing = ", ".join(lacking) or ("ImageSets/Segmentation" if lists is None else "")
+        if missing:
+            yield (
+                f"{where} looks like VOC 2012, but lacks {missing}; extract "
+                "VOCtrainval_11-May-2012.tar again"
+            )
+    if "leftImg8bit" in folders or "gtFine" in folders or "gtCoarse" in folders:
+        lacking = sorted({"leftImg8bit", "gtFine"} - set(folders))
+        coarse = "; gtCoarse does not do" if "gtCoarse" in folders else ""
+        yield (
+            f"{where} looks like Cityscapes, but lacks {' and '.join(lacking)}{coarse}; extract "
+            f"{' and '.join(f'{name}_trainvaltest.zip' for name in lacking)} there"
+        )
+    if any(name.startswith("index_ade20k") for name in names) or _full_ade(files):
+        yield (
+            f"{where} is the full ADE20K with more than 3,000 classes; vitlab reads the benchmark "
+            "of 150: get ADEChallengeData2016.zip"
+        )
+    elif "annotations" in folders or files.listing("images/training") is not None:
+        lacking = [
+            place
+            for place in ("images/training", "images/validation", "annotations")
+            if files.listing(place) is None
+        ]
+        yield (
+            f"{where} looks like ADE20K, but lacks {', '.join(lacking)}; extract "
+            "ADEChallengeData2016.zip again"
+        )
+    yield from _renumbered(files)
+
+
+def _full_ade(files: Directory) -> bool:
+    """Scenes sorted into folders by letter or by topic, with *_seg.png beside the images."""
+    return files.listing("images/ADE") is not None or files.listing("images/training/a") is not None
+
+
+def _renumbered(files: Directory) -> Iterator[str]:
+    """ImageNet whose class folders are named by the devkit's numbers."""
+    for folder in files.folders("train"):
+        images = files.names(f"train/{folder}")
+        if folder.isdigit() and any(re.match(r"n\d{8}_", image) for image in images):
+            yield (
+                f"{files.where('train')} has ImageNet's classes in folders such as {folder}, named "
+                "by a number; their order is not that of the WordNet ids: name each folder by the "
+                "WordNet id its images begin with"
+            )
+            return
+
+
+def _has_class_folders(files: Directory, split: str) -> bool:
+    return any(
+        name.lower().endswith(IMAGE_ENDINGS)
+        for folder in files.folders(split)
+        for name in files.names(f"{split}/{folder}")
+    )

@@ -1,0 +1,105 @@
+"""What the files of a split showed together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from vitlab.data.checking.inspection import Look
+from vitlab.data.checking.report import Finding, error, note
+from vitlab.data.layout import few
+from vitlab.data.module import Data
+from vitlab.data.samples import Samples
+
+
+@dataclass
+class Summary:
+    """The looks at a split, by what they showed.
+
+    Attributes:
+        data: the dataset.
+        split: its name.
+        samples: those looked at.
+        unreadable: files that cannot be decoded, with the reason.
+        refused: why masks hold no class indices.
+        mismatched: images and masks of different size, in words.
+        sizes: (width, height) of the images.
+        holders: for each value, the masks that hold it.
+        masks: number of masks that were decoded.
+        digests: of images, with their names.
+        oddities: for each, how many images.
+    """
+
+    data: Data
+    split: str
+    samples: Samples
+    unreadable: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+    holders: dict[int, list[str]] = field(default_factory=dict)
+    masks: int = 0
+    digests: list[tuple[bytes, str]] = field(default_factory=list)
+    oddities: dict[str, int] = field(default_factory=dict)
+
+    def add(self, look: Look) -> None:
+        """Take in one sample."""
+        image, mask, name = look.image, look.mask, self.samples.image(look.index)
+        self.unreadable += [seen.unreadable for seen in (image, mask) if seen.unreadable]
+        if image.size:
+            self.sizes.add(image.size)
+        if image.digest:
+            self.digests.append((image.digest, name))
+        if image.oddity:
+            self.oddities[image.oddity] = self.oddities.get(image.oddity, 0) + 1
+        if mask.refused:
+            self.refused.append(mask.refused)
+        if image.size and mask.size and image.size != mask.size:
+            self.mismatched.append(
+                f"{name} is {image.size[0]} x {image.size[1]}, its mask "
+                f"{mask.size[0]} x {mask.size[1]}"
+            )
+        self.masks += bool(mask.values)
+        for value in mask.values:
+            self.holders.setdefault(value, []).append(self.samples.mask(look.index))
+
+
+def findings(summary: Summary) -> Iterator[Finding]:
+    """What is wrong with any dataset that shows this."""
+    split = summary.split
+    if summary.unreadable:
+        yield error(
+            f"{len(summary.unreadable)} files of {split} cannot be read; extract them again from "
+            "the archive, or remove them:",
+            tuple(summary.unreadable),
+        )
+    if summary.refused:
+        yield error(
+            f"{len(summary.refused)} masks of {split} hold colors, not class indices: "
+            f"{few(summary.refused)}; use the original files, or for VOC's colors `vitlab data "
+            "prepare`",
+        )
+    if summary.mismatched:
+        yield error(
+            f"{len(summary.mismatched)} images of {split} and their masks differ in size (width x "
+            f"height): {few(summary.mismatched)}; restore both from the original archive",
+        )
+    allowed = summary.data.mask_values if summary.holders else {}
+    for value in sorted(set(summary.holders) - set(allowed))[:5]:
+        holders = summary.holders[value]
+        yield error(
+            f"{len(holders)} masks of {split} hold the value {value}: {few(holders)}; allowed are "
+            f"{ranges(allowed)}; use the original masks, not ones that some tool "
+            "has renumbered",
+        )
+    for oddity, count in summary.oddities.items():
+        yield note(f"{split}: {count} {oddity}; vitlab reads them as they are meant")
+
+
+def ranges(values: dict[int, int]) -> str:
+    """Values in words: 0-20, 255."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
