@@ -1,0 +1,423 @@
+import colorsys
+import math
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from vitlab.data.views.segmentation import (
+    FILL,
+    IGNORE,
+    SegmentationCrop,
+    SegmentationWhole,
+    distorted,
+    nearest,
+)
+
+PLAIN = {"share": 1.0, "flip": 0.0, "distort": False}
+SEEDS = range(30)
+
+
+def grid(rows, columns, cell=9, classes=8):
+    """A drawn grid: the bits of a cell's class are its red, green and blue, dark or bright."""
+    shape = (rows // cell + 1, columns // cell + 1)
+    cells = np.random.default_rng(0).integers(0, classes, shape, dtype=np.uint8)
+    mask = cells.repeat(cell, 0).repeat(cell, 1)[:rows, :columns]
+    return paint(mask), mask
+
+
+def paint(mask):
+    bits = np.stack([mask >> bit & 1 for bit in range(3)], axis=-1)
+    return np.where(bits == 1, 215, 40).astype(np.uint8)
+
+
+def decode(image):
+    """The class that each color stands for; a blurred border has its middle where it was drawn."""
+    return sum((image[bit].numpy() > 127).astype(np.uint8) << bit for bit in range(3))
+
+
+def inner(mask, margin):
+    """Pixels whose neighbors, up to the margin, are in the view and of one class, not 255."""
+    kernel = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
+    framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=IGNORE)
+    same = cv2.erode(framed, kernel) == cv2.dilate(framed, kernel)
+    return (same & (framed != IGNORE))[1:-1, 1:-1]
+
+
+def coordinates(rows, columns):
+    """An image whose red is its row and green its column, and a mask that follows from both."""
+    down, across = np.mgrid[:rows, :columns].astype(np.uint8)
+    image = np.stack([down, across, np.zeros_like(down)], axis=-1)
+    return image, (7 * down + 13 * across) % 150
+
+
+@pytest.mark.parametrize("size", [(60, 90), (97, 53), (50, 400), (41, 41)])
+@pytest.mark.parametrize("aspect", [4.0, math.inf])
+def test_the_class_painted_in_the_image_is_the_one_in_the_mask(size, aspect):
+    image, mask = grid(*size)
+    views = SegmentationCrop(64, 60, share=0.75, distort=False, aspect=aspect)
+    compared = 0
+    for seed in SEEDS:
+        view = views(image, mask, seed)
+        clear = inner(view.mask.numpy(), 2)
+        assert (decode(view.image) == view.mask.numpy())[clear].all()
+        compared += clear.sum()
+    assert compared > 10_000
+
+
+@pytest.mark.parametrize("new", [13, 37, 59, 60, 61, 90, 120, 179, 201])
+@pytest.mark.parametrize("old", [60, 61, 64])
+def test_resampled_borders_of_image_and_mask_agree_to_the_pixel(old, new):
+    cell = 20
+    # stripes along the long side, so that no corner blurs
+    mask = np.tile((np.arange(old) // cell % 2 * 7).astype(np.uint8)[:, None], (1, old))
+    view = SegmentationCrop(new, new, (1.0, 1.0), **PLAIN)(paint(mask), mask, 0)
+    got, expected = decode(view.image), view.mask.numpy()
+    assert (expected == expected[:, :1]).all()
+    centers = (np.arange(new) + 0.5) * old / new
+    # a center on a border belongs to both of its sides
+    near = np.abs(centers / cell - np.round(centers / cell)) * cell < 0.03
+    assert (got == expected)[~near].all()
+    assert near.sum() <= old // cell + 1
+
+
+def test_nearest_takes_the_pixel_that_the_center_lies_in():
+    mask = np.array([[0, 1, 2, 3, 4]], dtype=np.uint8)
+    assert nearest(mask, 1, 3).tolist() == [[0, 2, 4]]  # OpenCV's INTER_NEAREST gives 0, 1, 3
+    assert nearest(mask, 2, 10)[1].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert (nearest(mask, 1, 5) == mask).all()
+
+
+def test_at_scale_one_each_pixel_keeps_its_values():
+    image, mask = coordinates(70, 110)
+    views = SegmentationCrop(40, 70, (1.0, 1.0), share=0.75, distort=False)
+    corners, flips = set(), 0
+    for seed in range(200):
+        view = views(image, mask, seed)
+        rows, columns = view.image[0].numpy(), view.image[1].numpy()
+        assert (view.mask.numpy() == mask[rows, columns]).all()
+        step = int(columns[0, 1]) - int(columns[0, 0])
+        assert (np.diff(columns.astype(int), axis=1) == step).all()
+        assert (np.diff(rows.astype(int), axis=0) == 1).all()
+        corners.add((rows[0, 0], columns.min()))
+        flips += step == -1
+    top, left = np.array(list(corners)).T
+    assert top.min() <= 1
+    assert top.max() >= 29  # of 30
+    assert left.min() <= 2
+    assert left.max() >= 68  # of 70
+    assert abs(flips - 100) < 5 * 50**0.5
+
+
+def test_every_corner_is_drawn_ends_included():
+    image, mask = coordinates(6, 7)
+    views = SegmentationCrop(5, 6, (1.0, 1.0), **PLAIN)
+    firsts = {tuple(views(image, mask, seed).image[:2, 0, 0].tolist()) for seed in range(100)}
+    assert firsts == {(top, left) for top in range(2) for left in range(3)}
+
+
+@pytest.mark.parametrize("size", [(30, 50), (50, 30), (20, 200)])
+def test_a_flipped_view_is_the_mirror_image_of_the_other(size):
+    image, mask = grid(*size)
+    straight = SegmentationCrop(40, 40, share=0.75, flip=0.0, distort=False)
+    mirrored = SegmentationCrop(40, 40, share=0.75, flip=1.0, distort=False)
+    for seed in SEEDS:
+        a, b = straight(image, mask, seed), mirrored(image, mask, seed)
+        shown = (a.mask != IGNORE).any(0).sum()  # padding stays on the right
+        assert torch.equal(a.image[..., :shown], b.image[..., :shown].flip(-1))
+        assert torch.equal(a.mask[:, :shown], b.mask[:, :shown].flip(-1))
+        assert torch.equal(a.mask[:, shown:], b.mask[:, shown:])
+
+
+def test_what_is_missing_is_the_mean_color_without_a_label():
+    image, mask = grid(20, 30)
+    view = SegmentationCrop(48, 20, (1.0, 1.0), share=1.0, flip=1.0)(image, mask, 3)
+    assert FILL == (124, 116, 104)
+    outside = torch.ones(48, 48, dtype=torch.bool)
+    outside[:20, :30] = False
+    assert (view.mask[outside] == IGNORE).all()
+    assert (view.image[:, outside] == torch.tensor(FILL)[:, None]).all()
+    assert (view.mask[:20, :30].numpy() == mask[:, ::-1]).all()
+
+
+def test_the_short_side_is_drawn_evenly_from_its_range():
+    image, mask = grid(40, 50)
+    views = SegmentationCrop(300, 100, **PLAIN)
+    shown = [views(image, mask, seed).mask != IGNORE for seed in range(300)]
+    rows = np.array([each.any(1).sum() for each in shown])
+    columns = np.array([each.any(0).sum() for each in shown])
+    assert 50 <= rows.min() <= 53
+    assert 196 <= rows.max() <= 200
+    assert abs(rows.mean() - 124.5) < 5 * 150 / 12**0.5 / 300**0.5
+    assert (abs(columns - rows * 1.25) <= 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "aspect", "expected"),
+    [
+        ((100, 400), 4.0, (51, 204)),
+        ((200, 2000), 4.0, (20, 204)),  # the long side ends at 4 times 51
+        ((2000, 200), 4.0, (204, 20)),
+        ((200, 2000), math.inf, (51, 510)),
+        ((37, 50), 4.0, (51, 69)),
+        ((1, 900), 4.0, (1, 204)),
+    ],
+)
+def test_wide_images_keep_their_shape(size, aspect, expected):
+    image, mask = grid(*size)
+    view = SegmentationWhole(51, aspect)(image, mask)
+    assert view.image.shape == (3, *expected)
+    assert (view.mask.numpy() == mask).all()
+    view = SegmentationCrop(510, 51, (1.0, 1.0), aspect=aspect, **PLAIN)(image, mask)
+    shown = view.mask != IGNORE
+    assert (shown.any(1).sum(), shown.any(0).sum()) == expected
+
+
+def test_a_strip_that_would_fill_the_memory_is_refused():
+    image, mask = np.zeros((1, 2000, 3), np.uint8), np.zeros((1, 2000), np.uint8)
+    for views in (SegmentationCrop(), SegmentationWhole()):
+        with pytest.raises(ValueError, match=r"1 x 2000 pixels would become .* limit the aspect"):
+            views(image, mask)
+    assert SegmentationCrop(aspect=4)(image, mask).mask.shape == (512, 512)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 3), (20, 200), (15, 16)])
+def test_images_of_any_shape_become_squares(size):
+    image, mask = grid(*size)
+    for seed in SEEDS:
+        view = SegmentationCrop(16, 16)(image, mask, seed)
+        assert view.image.shape == (3, 16, 16)
+        assert view.mask.shape == (16, 16)
+        assert (view.mask != IGNORE).any()
+        assert SegmentationWhole(16)(image, mask).mask.shape == size
+
+
+def test_the_smallest_ratio_leaves_a_pixel():
+    image, mask = grid(20, 30)
+    view = SegmentationCrop(4, 1, (0.1, 0.1), **PLAIN)(image, mask, 0)
+    assert (view.mask != IGNORE).sum() == 2  # 1 x 1.5, rounded up
+
+
+def accepted(share):
+    """How often a crop of 20 columns has 6 to 14 of class 1, which fills 180 to 199."""
+    mask = np.zeros((20, 200), np.uint8)
+    mask[:, 180:] = 1
+    views = SegmentationCrop(20, 20, (1.0, 1.0), share=share, flip=0.0, distort=False)
+    ones = [(views(paint(mask), mask, seed).mask[0] == 1).sum().item() for seed in range(400)]
+    return sum(6 <= count <= 14 for count in ones)
+
+
+@pytest.mark.parametrize(("share", "tries"), [(0.75, 11), (1.0, 1)])
+def test_crops_with_too_much_of_a_class_are_drawn_again_ten_times(share, tries):
+    chance = 1 - (1 - 9 / 181) ** tries
+    assert abs(accepted(share) - 400 * chance) < 5 * (400 * chance * (1 - chance)) ** 0.5
+
+
+def test_unlabeled_pixels_do_not_count_as_a_class():
+    row = np.full(200, IGNORE, np.uint8)
+    row[0::10], row[1::10] = 3, 4  # any ten columns: one of each, eight without a label
+    mask = np.tile(row, (10, 1))
+    image = coordinates(10, 200)[0]
+    strict = SegmentationCrop(10, 10, (1.0, 1.0), share=0.6, flip=0.0, distort=False)
+    first = SegmentationCrop(10, 10, (1.0, 1.0), **PLAIN)
+    for seed in SEEDS:
+        assert torch.equal(strict(image, mask, seed).image, first(image, mask, seed).image)
+    # with half of them as the limit every crop is refused, and the eleventh taken
+    refused = SegmentationCrop(10, 10, (1.0, 1.0), share=0.5, flip=0.0, distort=False)
+    same = [torch.equal(refused(image, mask, s).image, first(image, mask, s).image) for s in SEEDS]
+    assert sum(same) < 5
+
+
+@pytest.mark.parametrize("value", [0, 5, IGNORE])
+def test_a_mask_of_one_value_is_cropped_all_the_same(value):
+    image, mask = grid(40, 60)[0], np.full((40, 60), value, np.uint8)
+    view = SegmentationCrop(32, 40, (1.0, 2.0))(image, mask, 0)
+    assert (view.mask == value).all()
+
+
+def test_colors_are_distorted_and_masks_are_not():
+    image, mask = grid(50, 80)
+    plain = SegmentationCrop(40, 50, distort=False)
+    changed = 0
+    for seed in range(100):
+        a, b = plain(image, mask, seed), SegmentationCrop(40, 50)(image, mask, seed)
+        assert torch.equal(a.mask, b.mask)
+        changed += not torch.equal(a.image, b.image)
+    assert changed > 85  # 15 of 16, and a little less where the hue turns by 0
+
+
+class Script:
+    """Numbers to be drawn, in their order: chances, then what `uniform` and `integers` give."""
+
+    def __init__(self, brightness=None, contrast=None, first=True, saturation=None, hue=None):
+        steps = [brightness, contrast, first or None, saturation, hue]
+        # a step is taken, and contrast comes first, where what is drawn is below one half
+        self.chances = [0.5 if step is None else 0.4999999 for step in steps]
+        self.values = [step for step in (brightness, contrast, saturation, hue) if step is not None]
+
+    def random(self):
+        return self.chances.pop(0)
+
+    def uniform(self, low, high):
+        assert (low, high) in {(-32, 32), (0.5, 1.5)}
+        return self.values.pop(0)
+
+    def integers(self, low, high):
+        assert (low, high) == (-18, 18)
+        return self.values.pop(0)
+
+
+def ramp():
+    return np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+
+
+def recolored(**steps):
+    # past the shape checker, which wants a true generator
+    return getattr(distorted, "__wrapped__", distorted)(ramp(), Script(**steps))
+
+
+def test_no_step_leaves_the_image_as_it_is():
+    assert (recolored() == ramp()).all()
+
+
+@pytest.mark.parametrize("shift", [-32, -3.7, 20.2, 31.9])
+def test_brightness_shifts_levels(shift):
+    expected = np.floor(np.clip(ramp() + np.float32(shift), 0, 255))
+    assert (recolored(brightness=shift) == expected).all()
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.77, 1.49])
+@pytest.mark.parametrize("first", [True, False])
+def test_contrast_is_a_factor_around_black(factor, first):
+    expected = np.floor(np.clip(ramp() * np.float32(factor), 0, 255))
+    assert (recolored(contrast=factor, first=first) == expected).all()
+
+
+def test_contrast_comes_before_or_after_the_hue_turns():
+    both = {"contrast": 1.5, "hue": 12}
+    assert not (recolored(**both, first=True) == recolored(**both, first=False)).all()
+    last = np.floor(np.clip(recolored(hue=12) * np.float32(1.5), 0, 255))
+    assert (recolored(**both, first=False) == last).all()
+
+
+@pytest.mark.parametrize(("saturation", "hue"), [(0.5, None), (1.3, None), (None, -18), (0.8, 17)])
+def test_saturation_and_hue_are_those_of_hsv(saturation, hue):
+    got = recolored(saturation=saturation, hue=hue).reshape(-1, 3).astype(int)
+    for pixel, new in zip(ramp().reshape(-1, 3) / 255, got, strict=True):
+        h, s, v = colorsys.rgb_to_hsv(*pixel)
+        turned = colorsys.hsv_to_rgb((h + (hue or 0) / 180) % 1, min(s * (saturation or 1), 1), v)
+        # hue is kept in steps of 2 degrees, and saturation in 256: some levels of rounding
+        assert abs(new - 255 * np.array(turned)).max() < 7
+    assert abs(got.max(1) - ramp().reshape(-1, 3).max(1)).max() <= 1  # the value of HSV stays
+
+
+def test_gray_has_no_hue_to_turn():
+    gray = np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 2, 3))
+    script = Script(saturation=1.5, hue=17)
+    assert (getattr(distorted, "__wrapped__", distorted)(gray, script) == gray).all()
+
+
+def test_the_whole_image_gets_its_short_side_and_the_mask_stays():
+    image, mask = grid(60, 90)
+    view = SegmentationWhole(30)(image, mask, 5)
+    assert view.image.shape == (3, 30, 45)
+    assert (view.mask.numpy() == mask).all()
+    shown = nearest(mask, 30, 45)
+    clear = inner(shown, 1)
+    assert (decode(view.image) == shown)[clear].all()
+    assert clear.mean() > 0.1
+
+
+def test_the_whole_image_keeps_its_size_if_asked():
+    image, mask = grid(60, 90)
+    view = SegmentationWhole(0)(image, mask)
+    assert (view.image.permute(1, 2, 0).numpy() == image).all()
+    assert (view.mask.numpy() == mask).all()
+
+
+VIEWS = [SegmentationCrop(32, 40), SegmentationWhole(40), SegmentationWhole(0)]
+
+
+@pytest.mark.parametrize("views", VIEWS)
+def test_a_view_is_a_function_of_image_mask_and_seed(views):
+    image, mask = grid(50, 70)
+    for seed in (0, 7, [0, 1, 2]):
+        one, again = views(image, mask, seed), views(image, mask, seed)
+        copied = pickle.loads(pickle.dumps(views))(image, mask, seed)
+        for a, b, c in zip(one, again, copied, strict=True):
+            assert a.dtype == torch.uint8
+            assert torch.equal(a, b)
+            assert torch.equal(a, c)
+    assert torch.equal(views(image, mask, 7).image, views(image, mask, [7]).image)
+
+
+def test_another_seed_gives_another_view():
+    image, mask = grid(50, 70)
+    views = [SegmentationCrop(32, 40)(image, mask, [0, 1, n]).image for n in range(10)]
+    assert not any(torch.equal(a, b) for i, a in enumerate(views) for b in views[:i])
+
+
+@pytest.mark.parametrize("views", VIEWS)
+def test_the_inputs_are_left_as_they_were_and_share_no_memory(views):
+    image, mask = grid(50, 70)
+    before = image.copy(), mask.copy()
+    view = views(image, mask, 0)
+    view.image.fill_(0)
+    view.mask.fill_(0)
+    assert (image == before[0]).all()
+    assert (mask == before[1]).all()
+
+
+def test_views_draw_nothing_from_global_random_numbers():
+    image, mask = grid(50, 70)
+    np.random.seed(0)  # noqa: NPY002, the stream that must stay untouched
+    torch.manual_seed(0)
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    SegmentationCrop(32, 40)(image, mask, 0)
+    assert (before[0] == np.random.get_state()[1]).all()  # noqa: NPY002
+    assert torch.equal(before[1], torch.get_rng_state())
+
+
+def test_views_make_a_batch():
+    image, mask = grid(50, 70)
+    batch = default_collate([SegmentationCrop(32, 40)(image, mask, seed) for seed in range(4)])
+    assert batch.image.shape == (4, 3, 32, 32)
+    assert batch.mask.shape == (4, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"size": 0}, "size 0 .* use a positive number"),
+        ({"short": -1}, "short -1 .* use a positive number"),
+        ({"ratio": (2.0, 0.5)}, r"ratio \(2.0, 0.5\) .* use two positive numbers"),
+        ({"ratio": (0.0, 1.0)}, r"ratio \(0.0, 1.0\)"),
+        ({"ratio": (1.0, math.inf)}, r"ratio \(1.0, inf\)"),
+        ({"ratio": (1.0, math.nan)}, r"ratio \(1.0, nan\)"),
+        ({"share": 0.0}, r"share 0.0 .* use a number in \(0, 1\]"),
+        ({"share": 75.0}, "share 75.0"),
+        ({"flip": 1.5}, "flip 1.5 is not a probability; use a number from 0 to 1"),
+        ({"flip": -0.5}, "flip -0.5"),
+        ({"aspect": 0.5}, "aspect 0.5 .* use a number from 1 on"),
+        ({"aspect": math.nan}, "aspect nan"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_a_remedy(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        SegmentationCrop(**wrong)
+
+
+def test_wrong_arguments_of_the_whole_view_are_refused_with_a_remedy():
+    with pytest.raises(ValueError, match=r"short -2 .* or 0 to leave the image at its size"):
+        SegmentationWhole(-2)
+    with pytest.raises(ValueError, match=r"aspect 0 .* use a number from 1 on"):
+        SegmentationWhole(aspect=0)
+
+
+@pytest.mark.parametrize("views", VIEWS)
+def test_a_mask_of_another_size_is_refused(views):
+    with pytest.raises(ValueError, match="have 50 x 70 and 70 x 50 pixels; give a mask"):
+        views(grid(50, 70)[0], grid(70, 50)[1])
