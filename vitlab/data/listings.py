@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,15 @@ FOLDER = ".vitlab"
 Arrays = Mapping[str, np.ndarray]
 
 
-def recall(home: Path, name: str) -> dict[str, np.ndarray] | None:
+def recall(home: Path, name: str, keys: Collection[str]) -> dict[str, np.ndarray] | None:
     """Arrays kept for a folder under a name, the latest ones, or None; never unpickles."""
     files = [place / f"{name}.npz" for place in (home / FOLDER, _elsewhere(home))]
     # what lies beside the data may be older than the cache of a user who cannot write there
     for file in sorted(filter(Path.is_file, files), key=lambda file: -file.stat().st_mtime_ns):
         try:
-            with np.load(file, allow_pickle=False) as kept:
+            with open(file, "rb") as source, np.load(source, allow_pickle=False) as kept:
                 if int(kept["version"]) == VERSION:
-                    return {key: kept[key] for key in kept.files}
+                    return {key: kept[key] for key in keys}
         except Exception as error:  # the parser trips over damage in many ways
             # listing again mends it; saying so tells why this start takes longer
             warnings.warn(f"{file} cannot be used and is made again: {error}", stacklevel=2)
@@ -72,10 +72,6 @@ class Listings:
         self.recalled = False
         self.changed = False
 
-    def __getstate__(self) -> dict[str, object]:
-        """Leave the entries behind: loading workers open files and list none."""
-        return self.__dict__ | {"known": {}, "recalled": False, "changed": False}
-
     def entries(self, folder: Path) -> list[str] | None:
         """Visible entries of a folder, sorted, folders with a "/" at the end; None if it is none.
 
@@ -102,7 +98,15 @@ class Listings:
         return entries
 
     def save(self) -> None:
-        """Keep the listings if they are long and new."""
+        """Keep the listings if they are long and new, and let go of them."""
+        self._keep()
+        self.known, self.recalled = {}, False
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave behind what is known: workers read files, they do not list them."""
+        return self.__dict__ | {"known": {}, "recalled": False, "changed": False}
+
+    def _keep(self) -> None:
         if not self.changed or sum(len(entries) for _, entries in self.known.values()) < LARGE:
             return
         places = sorted(self.known)
@@ -120,7 +124,7 @@ class Listings:
         if self.recalled:
             return
         self.recalled = True
-        kept = recall(self.home, "listing")
+        kept = recall(self.home, "listing", ("places", "changed", "counts", "entries"))
         if kept is None:
             return
         ends = np.cumsum(kept["counts"])

@@ -1,0 +1,1 @@
+"""The parts of `vitlab data prepare`: safe remedies for data as they were downloaded."""
