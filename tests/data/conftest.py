@@ -97,6 +97,14 @@ class Packing:
     contents: Callable[..., dict[str, bytes]] = contents
 
 
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listings and indices are kept however short they are, and however new the folder."""
+    monkeypatch.setattr("vitlab.data.listings.LARGE", 1)
+    monkeypatch.setattr("vitlab.data.members.LARGE", 1)
+    monkeypatch.setattr("vitlab.data.listings.SETTLED", -(10**18))
+
+
 @pytest.fixture(scope="session")
 def pack() -> Packing:
     return Packing()

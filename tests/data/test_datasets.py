@@ -12,6 +12,7 @@ from vitlab.data import (
     DataError,
     Folder,
     ImageNet,
+    SegmentationSquare,
     read_image,
     read_mask,
 )
@@ -41,18 +42,20 @@ def test_a_limit_takes_as_many_of_each_class_and_always_the_same(imagenet):
 
 def test_a_limit_of_masks_is_deterministic(voc):
     data = VOC2012(str(voc))
-    first, again = (data.segmented("train", 16, limit=2).samples for _ in range(2))
+    first, again = (
+        data.segmented("train", SegmentationSquare(16), limit=2).samples for _ in range(2)
+    )
     assert len(first) == 2
     assert (first.masks == again.masks).all()
 
 
 def test_a_negative_limit_is_refused(voc):
     with pytest.raises(DataError, match="limit -1 is negative; use 0"):
-        VOC2012(str(voc)).segmented("train", 16, limit=-1)
+        VOC2012(str(voc)).segmented("train", SegmentationSquare(16), limit=-1)
 
 
 def test_masks_keep_their_own_size_and_images_are_whole(voc):
-    image, mask = VOC2012(str(voc)).segmented("val", 16)[0]
+    image, mask = VOC2012(str(voc)).segmented("val", SegmentationSquare(16))[0]
     assert image.shape == (3, 16, 16)
     assert mask.shape == (30, 40)
     assert mask.dtype == torch.uint8
@@ -69,7 +72,7 @@ def test_masks_keep_their_own_size_and_images_are_whole(voc):
     ],
 )
 def test_mask_values_become_train_ids_once(request, layout, kind, expected):
-    dataset = kind(str(request.getfixturevalue(layout))).segmented("val", 16)
+    dataset = kind(str(request.getfixturevalue(layout))).segmented("val", SegmentationSquare(16))
     raw = read_mask(mask_path(dataset))
     assert dict(zip(raw.flat, dataset[0][1].numpy().flat, strict=True)) == expected
 
@@ -84,14 +87,14 @@ def test_mask_values_become_train_ids_once(request, layout, kind, expected):
     ],
 )
 def test_a_value_out_of_range_names_file_and_value(request, stripe, layout, kind, value, allowed):
-    dataset = kind(str(request.getfixturevalue(layout))).segmented("val", 16)
+    dataset = kind(str(request.getfixturevalue(layout))).segmented("val", SegmentationSquare(16))
     path = stripe(mask_path(dataset), [0, value])
     with pytest.raises(DataError, match=rf"{path.name} holds \[{value}\]; allowed are {allowed};"):
         dataset[0]
 
 
 def test_a_mask_of_another_size_names_both_files_and_sizes(voc, stripe):
-    dataset = VOC2012(str(voc)).segmented("val", 16)
+    dataset = VOC2012(str(voc)).segmented("val", SegmentationSquare(16))
     stripe(mask_path(dataset), [0], size=(40, 31))
     expected = r"2007_000033.jpg is 40 x 30 but its mask .*2007_000033.png is 40 x 31"
     with pytest.raises(DataError, match=expected):
@@ -102,4 +105,4 @@ def test_a_dataset_without_labels_or_masks_names_those_that_have_them(voc, image
     with pytest.raises(DataError, match="VOC2012 has no image labels; use ImageNet or Folder"):
         VOC2012(str(voc)).labelled("val", 16)
     with pytest.raises(DataError, match="ImageNet has no masks; use VOC2012, ADE20K, Cityscapes"):
-        ImageNet(str(imagenet)).segmented("val", 16)
+        ImageNet(str(imagenet)).segmented("val", SegmentationSquare(16))

@@ -63,7 +63,7 @@ def assert_holds(files: Files, members: dict[str, bytes]) -> None:
         parent, _, name = path.rpartition("/")
         assert files.below(parent).read(name) == content
         assert files.has(path) == (name[0] != ".")
-        assert files.where(path).endswith(path)
+        assert files.where(path).endswith(name)
         for wrong in (f"{path}x", f"x{path}"):
             if wrong not in members:
                 assert not files.has(wrong)

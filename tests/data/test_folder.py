@@ -1,6 +1,6 @@
 import pytest
 
-from vitlab.data import DataError, Folder, MultiCrop
+from vitlab.data import DataError, Folder, MultiCrop, SegmentationSquare
 
 
 def test_class_folders_of_any_name_are_labels(imagenet, draw):
@@ -18,7 +18,7 @@ def test_the_ignored_class_of_masks_gets_no_index(dense_folder):
     assert data.num_classes == 2
     assert data.ignore == 255
     assert data.mask_values == {0: 0, 1: 255, 2: 1, 255: 255}
-    assert len(data.segmented("train", 16)) == 2
+    assert len(data.segmented("train", SegmentationSquare(16))) == 2
 
 
 def test_masks_without_an_ignored_class_keep_their_values(dense_folder):
@@ -68,5 +68,5 @@ def test_a_real_set_of_driving_scenes_is_read(real):
     data = Folder(str(real("camvid_half")))
     assert [len(data.samples(split)) for split in ("train", "val")] == [367, 101]
     assert data.num_classes == 11
-    found = set(data.segmented("val", 32)[0][1].unique().tolist())
+    found = set(data.segmented("val", SegmentationSquare(32))[0][1].unique().tolist())
     assert found <= {*range(11), 255}

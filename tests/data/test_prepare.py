@@ -15,7 +15,7 @@ import pytest
 from scipy.io import savemat
 
 from vitlab.cli import main
-from vitlab.data import ADE20K, VOC2012, Cityscapes, DataError, ImageNet
+from vitlab.data import ADE20K, VOC2012, Cityscapes, DataError, ImageNet, SegmentationSquare
 from vitlab.data.prepare import prepare
 from vitlab.data.preparing import packages, plan, workshop
 
@@ -144,7 +144,7 @@ def content(data, split):
     names = [samples.image(index) for index in range(len(samples))]
     if samples.labels is not None:
         return names, samples.labels.tolist(), [samples.files.read(name) for name in names]
-    pairs = data.segmented(split, 16)
+    pairs = data.segmented(split, SegmentationSquare(16))
     return names, [[part.tolist() for part in pairs[index]] for index in range(len(pairs))]
 
 

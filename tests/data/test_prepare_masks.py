@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from vitlab.data import VOC2012, DataError, read_mask
+from vitlab.data import VOC2012, DataError, SegmentationSquare, read_mask
 from vitlab.data.prepare import prepare
 from vitlab.data.preparing.voc import palette
 
@@ -49,7 +49,7 @@ def contents(root):
 def trainaug(root):
     """Images, and decoded pairs, of trainaug."""
     data = VOC2012(str(root))
-    samples, pairs = data.samples("trainaug"), data.segmented("trainaug", 32)
+    samples, pairs = data.samples("trainaug"), data.segmented("trainaug", SegmentationSquare(32))
     names = [samples.image(index) for index in range(len(samples))]
     return names, [[part.tolist() for part in pairs[index]] for index in range(len(pairs))]
 
@@ -133,7 +133,7 @@ def test_colors_become_the_indices_they_stand_for(voc, folder, mode):
     color(folder, mode)
     colored = contents(folder / "SegmentationClass")
     with pytest.raises(DataError, match="holds one class index per pixel"):
-        VOC2012(str(voc)).segmented("train", 32)[0]
+        VOC2012(str(voc)).segmented("train", SegmentationSquare(32))[0]
     report = prepare(voc)
     assert "4 masks from colors to indices" in report.steps[0]
     assert contents(folder / "SegmentationClassRGB") == colored
@@ -228,7 +228,7 @@ def test_a_dry_run_says_what_an_exchange_lacks(voc, folder, monkeypatch):
     assert "exchange that stopped" in prepare(voc, dry_run=True).steps[0]
     assert contents(voc) == before
     prepare(voc)
-    assert len(VOC2012(str(voc)).segmented("train", 32)) == 3
+    assert len(VOC2012(str(voc)).segmented("train", SegmentationSquare(32))) == 3
 
 
 def test_another_target_gets_the_masks_and_links_to_the_rest(

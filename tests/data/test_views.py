@@ -1,13 +1,18 @@
 import pickle
-from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from vitlab.data import MEAN, STD, CenterCrop, MultiCrop, Whole, read_image
-from vitlab.data.views import normalize, resize
+from vitlab.data import MEAN, STD, CenterCrop, MultiCrop, read_image
+from vitlab.data.views import SingleCrop, normalize, resize, stack_of
+from vitlab.data.views.colors import Jitter
+from vitlab.data.views.crop import RandomCrop, uniforms
+
+ALL = (MultiCrop(32, 16, 3), SingleCrop(32, jitter=0.4), CenterCrop(32))
 
 MEANS = torch.tensor(MEAN).view(3, 1, 1)
 STDS = torch.tensor(STD).view(3, 1, 1)
@@ -18,75 +23,70 @@ def image(tmp_path, draw):
     return read_image(draw(tmp_path / "a.png", size=(60, 50)))
 
 
-def steps(pipeline):
-    return {type(step).__name__: step for step in pipeline.transforms}
-
-
 def test_each_view_has_the_probabilities_of_the_released_code():
     views = MultiCrop()
-    for pipeline, blur, solarize in [
-        (views.first, 1.0, 0.0),
-        (views.second, 0.1, 0.2),
-        (views.local, 0.5, 0.0),
-    ]:
-        found = steps(pipeline)
-        order = ["RandomResizedCrop", "HorizontalFlip", "ColorJitter", "ToGray", "GaussianBlur"]
-        assert list(found) == [*order, "Solarize"]
-        assert found["HorizontalFlip"].p == 0.5
-        assert found["ColorJitter"].p == 0.8
-        assert found["ColorJitter"].brightness == found["ColorJitter"].contrast == (0.6, 1.4)
-        assert found["ColorJitter"].saturation == (0.8, 1.2)
-        assert found["ColorJitter"].hue == (-0.1, 0.1)
-        assert found["ToGray"].p == 0.2
-        assert found["GaussianBlur"].p == blur
-        assert found["GaussianBlur"].sigma_limit == (0.1, 2.0)
-        assert found["Solarize"].p == solarize
-        assert found["RandomResizedCrop"].ratio == (3 / 4, 4 / 3)
-    assert steps(views.first)["RandomResizedCrop"].scale == (0.4, 1.0)
-    assert steps(views.local)["RandomResizedCrop"].scale == (0.05, 0.4)
+    common = {
+        "flip": 0.5,
+        "jitter": Jitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
+        "jittered": 0.8,
+        "gray": 0.2,
+        "sigmas": (0.1, 2.0),
+    }
+    assert views.first == RandomCrop(224, (0.4, 1.0), blur=1.0, solarize=0.0, **common)
+    assert views.second == RandomCrop(224, (0.4, 1.0), blur=0.1, solarize=0.2, **common)
+    assert views.local == RandomCrop(96, (0.05, 0.4), blur=0.5, solarize=0.0, **common)
 
 
-def test_blur_is_always_on_the_first_crop_and_solarization_only_on_the_second(image):
-    views = MultiCrop(16, 8, 1)
-    counts = Counter()
-    trials = 400
-    for seed in range(trials):
-        views(image, seed)
-        for name in ("first", "second", "local"):
-            # a step keeps the parameters of its last use, and none if it was left out
-            counts.update(
-                (name, kind) for kind, s in steps(getattr(views, name)).items() if s.params
-            )
-    assert counts["first", "GaussianBlur"] == trials
-    assert counts["first", "Solarize"] == counts["local", "Solarize"] == 0
-    for name, kind, chance in [
-        ("second", "GaussianBlur", 0.1),
-        ("second", "Solarize", 0.2),
-        ("local", "GaussianBlur", 0.5),
-        ("first", "HorizontalFlip", 0.5),
-        ("first", "ColorJitter", 0.8),
-        ("second", "ToGray", 0.2),
-        ("local", "ToGray", 0.2),
-    ]:
-        spread = (trials * chance * (1 - chance)) ** 0.5
-        # five standard deviations: one false alarm in a million changes of the random stream
-        assert abs(counts[name, kind] - trials * chance) < 5 * spread, (name, kind)
+@settings(max_examples=30, deadline=None)
+@given(
+    st.tuples(st.integers(1, 60), st.integers(1, 60)) | st.sampled_from([(1, 400), (400, 20)]),
+    st.integers(0, 2**64),
+)
+def test_images_of_any_size_have_all_views(size, seed):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    for views in (MultiCrop(24, 12, 2), SingleCrop(24, jitter=0.4), CenterCrop(24)):
+        shapes = [tuple(stack.shape) for stack in views(image, seed)]
+        assert shapes == [(count, 3, edge, edge) for count, edge in views.crops]
 
 
-def test_solarization_inverts_from_128_on():
-    solarize = steps(MultiCrop().second)["Solarize"]
-    values = np.tile(np.array([[0, 127, 128, 255]], dtype=np.uint8)[..., None], 3)
-    assert solarize.apply(values, threshold=0.5)[0, :, 0].tolist() == [0, 127, 127, 0]
+def test_an_even_image_stays_even():
+    """Whatever resampling and blur do at the borders, they invent no contrast."""
+    for value in (0, 1, 127, 128, 254, 255):
+        image = np.full((50, 70, 3), value, np.uint8)
+        for seed in range(5):
+            for stack in MultiCrop(32, 16, 4)(image, seed):
+                assert (stack == stack[..., :1, :1]).all()
+
+
+def test_a_gray_image_stays_gray():
+    rough = np.random.default_rng(0).integers(0, 256, (60, 80, 1), dtype=np.uint8)
+    for stack in MultiCrop(32, 16, 8)(np.repeat(rough, 3, axis=2), 0):
+        assert (stack == stack[:, :1]).all()
+
+
+def test_a_reduced_image_suffices_for_the_smallest_crop():
+    assert CenterCrop().least == (0, 0)  # published evaluations see every pixel
+    # a crop of 5 % of the area, 3/4 as wide as high, of 496 x 496 pixels is 111 high and 96 wide
+    assert MultiCrop().least == (496, 496)
+    assert MultiCrop(locals=0).least == (409, 409)
+    assert SingleCrop().least == (915, 915)
+    for views in (MultiCrop(), SingleCrop()):
+        crops = [views.first, views.local] if isinstance(views, MultiCrop) else [views.crop]
+        numbers = uniforms(0)
+        for height, width in (views.least, (views.least[0], 3 * views.least[0])):
+            for crop in crops * 300:
+                box = crop.draw(height, width, numbers).box
+                assert min(box.height, box.width) >= crop.size - 1  # sides are rounded
 
 
 def test_the_same_seed_gives_the_same_crops_and_another_gives_others(image):
-    views = MultiCrop(32, 16, 3)
-    one, again, other = views(image, [0, 1, 2]), views(image, [0, 1, 2]), views(image, [0, 1, 3])
-    copied = pickle.loads(pickle.dumps(views))(image, [0, 1, 2])
-    for a, b, c, d in zip(one, again, other, copied, strict=True):
-        assert torch.equal(a, b)
-        assert torch.equal(a, d)
-        assert not torch.equal(a, c)
+    for views in (MultiCrop(32, 16, 3), SingleCrop(32, jitter=0.4)):
+        copied = pickle.loads(pickle.dumps(views))(image, [0, 1, 2])
+        one, other, again = (views(image, [0, 1, seed]) for seed in (2, 3, 2))
+        for a, b, c, d in zip(one, again, other, copied, strict=True):
+            assert torch.equal(a, b)
+            assert torch.equal(a, d)
+            assert not torch.equal(a, c)
 
 
 def test_crops_of_an_image_differ_from_each_other(image):
@@ -96,16 +96,21 @@ def test_crops_of_an_image_differ_from_each_other(image):
 
 
 def test_crops_have_the_sizes_that_are_promised(image):
-    for views in (MultiCrop(32, 16, 3), MultiCrop(16, 16, 0), CenterCrop(32), Whole(24)):
-        shapes = [tuple(stack.shape) for stack in views(image, 0)]
+    for views in (*ALL, MultiCrop(16, 16, 0), CenterCrop(32, share=1.0)):
+        stacks = views(image, 0)
+        shapes = [tuple(stack.shape) for stack in stacks]
         assert shapes == [(count, 3, size, size) for count, size in views.crops]
-        assert all(stack.is_contiguous() for stack in views(image, 0))
+        assert all(stack.dtype == torch.uint8 for stack in stacks)
+        # as they lie in memory, channels come last
+        assert all(stack[0].permute(1, 2, 0).stride(2) == 1 for stack in stacks)
 
 
 def test_the_image_is_left_as_it_was(image):
     before = image.copy()
-    for views in (MultiCrop(32, 16, 3), CenterCrop(32), Whole(24)):
-        views(image, 0)
+    # also where a crop has the size of the part that it is made of, so that nothing is resampled
+    for views in (*ALL, MultiCrop(50, 50, 3, scale=(1.0, 1.0))):
+        for seed in range(10):
+            views(image, seed)
     assert (image == before).all()
 
 
@@ -113,27 +118,35 @@ def test_views_draw_nothing_from_global_random_numbers(image):
     np.random.seed(0)  # noqa: NPY002, the stream that must stay untouched
     torch.manual_seed(0)
     before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
-    MultiCrop(32, 16, 3)(image, 0)
+    for views in ALL:
+        views(image, 0)
     assert (before[0] == np.random.get_state()[1]).all()  # noqa: NPY002
     assert torch.equal(before[1], torch.get_rng_state())
 
 
 def test_normalization_is_undone_by_the_exported_constants(image):
-    restored = (normalize(image[None]) * STDS + MEANS) * 255
-    assert torch.allclose(restored[0], torch.from_numpy(image).permute(2, 0, 1).float(), atol=1e-3)
+    stack = stack_of(image[None])
+    restored = (normalize(stack) * STDS + MEANS) * 255
+    assert torch.allclose(restored, stack.float(), atol=1e-3)
+    assert restored.is_contiguous()
 
 
 @pytest.mark.parametrize("size", [(60, 50), (50, 61), (33, 33), (400, 20)])
-def test_the_center_crop_equals_pil_resizing(tmp_path, draw, size):
+@pytest.mark.parametrize(("share", "short"), [(0.875, 37), (1.0, 32), (0.5, 64)])
+def test_the_center_crop_equals_pil_resizing(tmp_path, draw, size, share, short):
     image = read_image(draw(tmp_path / "b.png", size=size))
     width, height = size
-    short, edge = 37, 32  # 32 * 256 / 224 rounded
+    edge = 32
     new = (short * width // min(size), short * height // min(size))
     resized = Image.fromarray(image).resize(new, Image.Resampling.BICUBIC)
     left, top = round((new[0] - edge) / 2), round((new[1] - edge) / 2)
     expected = np.array(resized.crop((left, top, left + edge, top + edge)))
-    got = (CenterCrop(32)(image)[0][0] * STDS + MEANS) * 255
-    assert abs(got.permute(1, 2, 0).numpy() - expected).max() < 1.01  # one level of rounding
+    got = CenterCrop(32, share)(image)[0][0].permute(1, 2, 0).numpy()
+    assert abs(got.astype(int) - expected).max() <= 1
+
+
+def test_the_center_crop_has_the_short_side_that_classifiers_are_evaluated_with():
+    assert [CenterCrop(size).short for size in (224, 384, 96)] == [256, 439, 110]
 
 
 def test_the_whole_view_equals_pil_resizing(image):
@@ -142,16 +155,22 @@ def test_the_whole_view_equals_pil_resizing(image):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("views", "wrong", "message"),
     [
-        ({"size": 0}, "size 0 .* use a positive number"),
-        ({"local_size": -96}, "local_size -96 .* use a positive number"),
-        ({"locals": -1}, "locals -1 is negative; use 0"),
-        ({"scale": (1.0, 0.4)}, r"scale \(1.0, 0.4\) .* use two numbers in \(0, 1\]"),
-        ({"scale": (0.4, 1.2)}, r"scale \(0.4, 1.2\)"),
-        ({"local_scale": (0.0, 0.4)}, r"local_scale \(0.0, 0.4\)"),
+        (MultiCrop, {"size": 0}, "size 0 .* use a positive number"),
+        (MultiCrop, {"local_size": -96}, "local_size -96 .* use a positive number"),
+        (MultiCrop, {"locals": -1}, "locals -1 is negative; use 0"),
+        (MultiCrop, {"scale": (1.0, 0.4)}, r"scale \(1.0, 0.4\) .* two numbers in \(0, 1\]"),
+        (MultiCrop, {"scale": (0.4, 1.2)}, r"scale \(0.4, 1.2\)"),
+        (MultiCrop, {"local_scale": (0.0, 0.4)}, r"local_scale \(0.0, 0.4\)"),
+        (SingleCrop, {"size": 0}, "size 0"),
+        (SingleCrop, {"scale": (0.0, 1.0)}, r"scale \(0.0, 1.0\)"),
+        (SingleCrop, {"jitter": 1.5}, "jitter 1.5 is not between 0 and 1; 0 leaves it out"),
+        (SingleCrop, {"flip": -0.5}, "flip -0.5 is not between 0 and 1"),
+        (CenterCrop, {"share": 0.0}, r"share 0.0 .* use a number in \(0, 1\]"),
+        (CenterCrop, {"share": 1.1}, "share 1.1"),
     ],
 )
-def test_wrong_arguments_are_refused_with_a_remedy(wrong, message):
+def test_wrong_arguments_are_refused_with_a_remedy(views, wrong, message):
     with pytest.raises(ValueError, match=message):
-        MultiCrop(**wrong)
+        views(**wrong)

@@ -1,34 +1,49 @@
 """Speed as ratios against named peers, both measured in this run: `make bench`."""
 
+import argparse
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import entmax
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from vitlab.data import MultiCrop
+from vitlab.analysis import bench_data
 from vitlab.encoders.attention import softmax
 from vitlab.encoders.entmax import entmax15
 from vitlab.objectives.dino import cross_entropy
 
 REPEATS = 7
+PARTS = ("attention", "loss", "data")
 
 
-def main() -> None:
-    """Measure everything and print a table."""
-    table = Table("what", "ours, ms", "peer", "peer, ms", "peer / ours")
-    for what, ours, peer, theirs in [*attention(), loss(), crops()]:
-        first, second = fastest(ours, theirs)
-        table.add_row(what, f"{first:.1f}", peer, f"{second:.1f}", f"{second / first:.2f}")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure everything, or the parts that are asked for, and print tables."""
+    parser = argparse.ArgumentParser("python -m vitlab.analysis.bench", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
+    parser.add_argument("--images", type=Path, help="folder of photographs, for part data")
+    given = parser.parse_args(arguments)
     console = Console(width=120)
     console.print(f"{platform.platform()}, torch {torch.__version__}, ", end="")
     console.print(f"{torch.get_num_threads()} threads; best of {REPEATS}, taking turns")
-    console.print(table)
+    cases = [*(attention() if "attention" in given.only else [])]
+    cases += [loss()] if "loss" in given.only else []
+    if cases:
+        table = Table("what", "ours, ms", "peer", "peer, ms", "peer / ours")
+        for what, ours, peer, theirs in cases:
+            first, second = fastest(ours, theirs)
+            table.add_row(what, f"{first:.1f}", peer, f"{second:.1f}", f"{second / first:.2f}")
+        console.print(table)
+    if "data" in given.only:
+        try:
+            for part in bench_data.tables(given.images, REPEATS):
+                console.print(part)
+        except ValueError as error:
+            parser.error(str(error))
 
 
 Case = tuple[str, Callable[[], object], str, Callable[[], object]]
@@ -62,41 +77,6 @@ def loss() -> Case:
 
     ours = "DINO's loss, 10 views of 8 images, 8192 prototypes"
     return ours, lambda: cross_entropy(student, teacher).backward(), "loop over pairs", loop
-
-
-def crops() -> Case:
-    """Ten crops of one photograph-sized picture, against torchvision on PIL images."""
-    from PIL import Image
-    from torchvision.transforms import v2
-
-    rough = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    picture = Image.fromarray(rough).resize((500, 375), Image.Resampling.BICUBIC)
-    pixels = np.asarray(picture)
-    views = MultiCrop()
-
-    def pipeline(size: int, scale: tuple[float, float], blur: float, solarize: float = 0.0):
-        return v2.Compose(
-            [
-                v2.RandomResizedCrop(size, scale, interpolation=v2.InterpolationMode.BICUBIC),
-                v2.RandomHorizontalFlip(),
-                v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], 0.8),
-                v2.RandomGrayscale(0.2),
-                v2.RandomApply([v2.GaussianBlur(9, (0.1, 2.0))], blur),
-                v2.RandomSolarize(128, solarize),
-                v2.PILToTensor(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-            ]
-        )
-
-    peers = [pipeline(224, (0.4, 1.0), 1.0), pipeline(224, (0.4, 1.0), 0.1, 0.2)]
-    peers += [pipeline(96, (0.05, 0.4), 0.5)] * 8
-    return (
-        "2 x 224 + 8 x 96 crops of a 500 x 375 picture",
-        lambda: views(pixels, 0),
-        "torchvision on PIL",
-        lambda: [peer(picture) for peer in peers],
-    )
 
 
 def fastest(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:

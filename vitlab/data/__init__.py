@@ -10,7 +10,20 @@ from vitlab.data.imagenet import ImageNet
 from vitlab.data.module import Data, Division
 from vitlab.data.sampler import GlobalBatches
 from vitlab.data.samples import Samples
-from vitlab.data.views import MEAN, STD, CenterCrop, MultiCrop, Views, Whole, normalize
+from vitlab.data.views import (
+    MEAN,
+    STD,
+    CenterCrop,
+    MultiCrop,
+    SegmentationCrop,
+    SegmentationSquare,
+    SegmentationViews,
+    SegmentationWhole,
+    SingleCrop,
+    Views,
+    normalize,
+    slide,
+)
 from vitlab.data.voc import VOC2012
 
 __all__ = [
@@ -29,10 +42,15 @@ __all__ = [
     "ImageNet",
     "MultiCrop",
     "Samples",
+    "SegmentationCrop",
+    "SegmentationSquare",
+    "SegmentationViews",
+    "SegmentationWhole",
+    "SingleCrop",
     "UnreadableImage",
     "Views",
-    "Whole",
     "normalize",
     "read_image",
     "read_mask",
+    "slide",
 ]

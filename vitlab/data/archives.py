@@ -3,9 +3,9 @@
 import os
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO
 
 from vitlab.data.files import Files, Listing
 from vitlab.data.members import DEFLATED, PLAIN, Index, indexed, merged
@@ -26,7 +26,7 @@ class Archives(Files):
     def __init__(
         self, sources: Sequence[tuple[Path, str]], top: str = "", index: Index | None = None
     ):
-        self._open: dict[int, IO[bytes]] = {}
+        self._open: dict[int, _Source] = {}
         self.sources, self.top = tuple(sources), top
         self.index = index or merged([indexed(path, at) for path, at in self.sources])
 
@@ -79,10 +79,6 @@ class Archives(Files):
         """Leave the open files behind: other processes open their own."""
         return self.__dict__ | {"_open": {}}
 
-    def __del__(self) -> None:
-        for file in self._open.values():
-            file.close()
-
     def _path(self, place: str) -> bytes:
         return os.fsencode(f"{self.top}/{place}".strip("/"))
 
@@ -90,14 +86,14 @@ class Archives(Files):
         index = self.index
         offset, size = int(index.offsets[number]), int(index.sizes[number])
         kind = int(index.kinds[number])
-        descriptor = self._descriptor(int(index.sources[number]))
-        if kind != PLAIN:
-            header = os.pread(descriptor, LOCAL_HEADER, offset)
+        source = self._source(int(index.sources[number]))
+        if kind != PLAIN:  # a header whose length is its own business comes first
+            header = os.pread(source.descriptor, LOCAL_HEADER, offset)
             offset += LOCAL_HEADER + sum(
                 int.from_bytes(header[at : at + 2], "little") for at in (26, 28)
             )
         # reading at an offset moves no pointer, so forked workers may share the file
-        data = os.pread(descriptor, size, offset)
+        data = os.pread(source.descriptor, size, offset)
         if len(data) < size:
             raise OSError(5, "the archive ends before this member", where)
         if kind == DEFLATED:
@@ -109,13 +105,25 @@ class Archives(Files):
             raise OSError(5, "the archive is damaged here: wrong checksum", where)
         return data
 
-    def _descriptor(self, source: int) -> int:
-        """An open file stays open for the next member, up to a limit."""
-        if source not in self._open:
+    def _source(self, number: int) -> "_Source":
+        """An open archive stays open for the next member, up to a limit."""
+        source = self._open.get(number)
+        if source is None:
             if len(self._open) >= OPEN:
-                self._open.pop(next(iter(self._open))).close()
-            self._open[source] = open(self.sources[source][0], "rb", buffering=0)  # noqa: SIM115
-        return self._open[source].fileno()
+                self._open.pop(next(iter(self._open)), None)
+            source = _Source(os.open(self.sources[number][0], os.O_RDONLY))
+            self._open[number] = source
+        return source
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An open file, closed when its last reader lets go of it: threads may share an archive."""
+
+    descriptor: int
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
 
 
 def _visible(names: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ from vitlab.data.errors import DataError
 from vitlab.data.files import Files
 from vitlab.data.image import UnreadableImage, decode_image, decode_mask
 from vitlab.data.samples import Samples
-from vitlab.data.views import CenterCrop, Stack, Views, Whole
+from vitlab.data.views import CenterCrop, Labeled, SegmentationViews, Stack, Views
 
 Read = TypeVar("Read")
 
@@ -67,7 +67,7 @@ class Training(Dataset[Example]):
         )
 
     def _read(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        return _image(self.samples.files, self.samples.image(index))
+        return _image(self.samples.files, self.samples.image(index), self.views.least)
 
 
 def first_readable(
@@ -127,35 +127,42 @@ class Labelled(Dataset[tuple[Tensor, int]]):
         return _image(self.samples.files, self.samples.image(index))
 
 
-class Segmented(Dataset[tuple[Tensor, Tensor]]):
-    """Image (3, size, size) by `Whole`, and its mask at the mask's own size; 255 is ignored.
+class Segmented(Dataset[Labeled]):
+    """Image and mask by a view of both; 255 in a mask is ignored.
+
+    Sample i in epoch e is a function of (seed, e, i) only; an index alone means epoch 0.
 
     Args:
         samples: the files.
-        size: edge of the image, in pixels.
+        view: what an image and its mask become.
         table: class of each value that a mask file may hold, -1 for values it may not.
         patience: unreadable pairs in a row after which it gives up.
+        seed: of a view that is random.
     """
 
     def __init__(
-        self, samples: Samples, size: int, table: Int16[np.ndarray, "256"], patience: int = 0
+        self,
+        samples: Samples,
+        view: SegmentationViews,
+        table: Int16[np.ndarray, "256"],
+        patience: int = 0,
+        seed: int = 0,
     ):
-        self.samples, self.view, self.table = samples, Whole(size), table
-        self.patience = patience
+        self.samples, self.view, self.table = samples, view, table
+        self.patience, self.seed = patience, seed
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(
-        self, index: int
-    ) -> tuple[UInt8[Tensor, "3 size size"], UInt8[Tensor, "height width"]]:
+    def __getitem__(self, place: int | tuple[int, int]) -> Labeled:
+        epoch, index = place if isinstance(place, tuple) else (0, place)
         found, (image, mask), unreadable = first_readable(
             self._read, index, len(self), self.patience
         )
         warn_of(unreadable)
         path, mask_path = self._places(found)
         _agree(path, (image.shape[1], image.shape[0]), mask_path, mask.shape[::-1])
-        return self.view(image)[0][0], torch.from_numpy(self._classes(mask, mask_path))
+        return self.view(image, self._classes(mask, mask_path), (self.seed, epoch, index))
 
     def _read(
         self, index: int
@@ -241,8 +248,10 @@ def _bytes(files: Files, name: str) -> bytes:
         raise UnreadableImage(files.where(name), error.strerror or str(error)) from error
 
 
-def _image(files: Files, name: str) -> UInt8[np.ndarray, "height width 3"]:
-    return decode_image(_bytes(files, name), files.where(name))
+def _image(
+    files: Files, name: str, least: tuple[int, int] = (0, 0)
+) -> UInt8[np.ndarray, "height width 3"]:
+    return decode_image(_bytes(files, name), files.where(name), least)
 
 
 def _agree(path: str, size: tuple[int, ...], mask: str, mask_size: tuple[int, ...]) -> None:

@@ -21,6 +21,7 @@ from vitlab.data.errors import DataError
 from vitlab.data.listings import LARGE, keep, recall
 
 ENCRYPTED, LINK = 1, 0xA  # flag of a zip member; kind of a file in its attributes
+PADDING = 1 << 22  # bytes of zeros that may end a tar; the usual are 10,240 at most
 PLAIN, STORED, DEFLATED = 0, 1, 2  # member of a tar; of a zip, as it is or packed
 COLUMNS = ("names", "offsets", "sizes", "kinds", "checksums")
 Row = tuple[bytes, int, int, int, int]
@@ -77,7 +78,7 @@ def indexed(path: Path, at: str) -> Index:
     """Members of an archive: the ones kept if it is still the same file."""
     state = path.stat()
     identity = np.array([state.st_size, state.st_mtime_ns])
-    kept = recall(path.parent, path.name)
+    kept = recall(path.parent, path.name, (*COLUMNS, "identity"))
     if kept is None or not np.array_equal(kept["identity"], identity):
         rows = _zip_members(path) if path.suffix == ".zip" else _tar_members(path)
         if not rows:
@@ -137,8 +138,6 @@ def _walk(
         with tarfile.open(fileobj=part, mode="r:") as archive:
             for member in archive:
                 offset, name = member.offset_data, folder + _safe(path, member.name)
-                if not 0 <= member.size <= size - offset:
-                    raise tarfile.ReadError(f"ends within {member.name}")
                 if member.isdir():
                     continue
                 if not member.isreg() or member.issparse():
@@ -146,6 +145,8 @@ def _walk(
                         f"{path} holds {os.fsdecode(name)} as a link or in another form than a "
                         "plain file; extract the archive"
                     )
+                if not 0 <= member.size <= size - offset:
+                    raise tarfile.ReadError(f"ends within {member.name}")
                 if name.endswith(b".tar"):
                     inner = name.removesuffix(b".tar") + b"/"
                     yield from _walk(path, file, start + offset, member.size, inner)
@@ -153,13 +154,14 @@ def _walk(
                     yield name, start + offset, member.size
             if folder and not archive.getmembers():
                 raise tarfile.ReadError("holds no files")
-            # iterating ends without complaint at anything that is no header
+            # iterating ends without complaint at anything that is no header, and at the holes
+            # that a stopped download leaves
             part.seek(archive.offset)
-            mark = part.read(tarfile.BLOCKSIZE)
-            if mark != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError(
-                    f"is damaged at byte {archive.offset}" if mark else "has no end mark"
-                )
+            rest = part.read(PADDING)
+            if len(rest) < tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("has no end mark")
+            if rest.strip(b"\0") or part.tell() < size:
+                raise tarfile.ReadError(f"is damaged at byte {start + archive.offset}")
     except tarfile.TarError as error:
         within = f" in {os.fsdecode(folder[:-1])}.tar" if folder else ""
         raise DataError(

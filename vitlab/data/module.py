@@ -20,7 +20,7 @@ from vitlab.data.layout import Found, Layout, few
 from vitlab.data.loader import Batches, resume
 from vitlab.data.sampler import Division, GlobalBatches, divide
 from vitlab.data.samples import Samples
-from vitlab.data.views import MultiCrop, Views, normalize
+from vitlab.data.views import MultiCrop, SegmentationViews, Views, normalize
 
 
 class Data(LightningDataModule, ABC):
@@ -223,12 +223,12 @@ class Data(LightningDataModule, ABC):
             raise DataError(f"{type(self).__name__} has no image labels; use {_having('labels')}")
         return Labelled(samples.subset(limit), size, self.max_unreadable)
 
-    def segmented(self, split: str, size: int, limit: int = 0) -> Segmented:
+    def segmented(self, split: str, view: SegmentationViews, limit: int = 0) -> Segmented:
         """Images and masks for dense probes.
 
         Args:
             split: one of `splits`.
-            size: edge of the images, in pixels; masks keep their own size.
+            view: what an image and its mask become.
             limit: number of samples; 0 for all.
 
         Raises:
@@ -243,7 +243,7 @@ class Data(LightningDataModule, ABC):
         table = np.full(256, -1, dtype=np.int16)
         for value, index in self.mask_values.items():
             table[value] = index
-        return Segmented(samples.subset(limit), size, table, self.max_unreadable)
+        return Segmented(samples.subset(limit), view, table, self.max_unreadable, self.seed)
 
     def _refuse_leak(self, train: Samples) -> None:
         """Refuse to learn from images that are scored, as VOC's trainval against val."""

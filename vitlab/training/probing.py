@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torchvision.io import write_png
 
-from vitlab.data import Data
+from vitlab.data import Data, SegmentationSquare
 from vitlab.encoders import Encoder, Pixels, ViT
 from vitlab.probes import KNN, Dense, Linear, Loading, image_features
 from vitlab.training.figures import sheet
@@ -80,6 +80,7 @@ class Probing(Callback):
                 raise ValueError(f"probing.{name} is too small; 0 is the least, for batch 1")
         self.every, self.dense = every, dense
         self.size, self.dense_size = size, dense_size
+        self.view = SegmentationSquare(dense_size)
         self.images, self.dense_images = images, dense_images
         self.batch, self.workers = batch, workers
         self.pictures, self.baselines = pictures, baselines
@@ -98,7 +99,7 @@ class Probing(Callback):
         for name, source in self.dense.items():
             for split in (source.train, source.val):
                 try:
-                    source.segmented(split, self.dense_size).check()
+                    source.segmented(split, self.view).check()
                 except ValueError as error:
                     raise ValueError(f"probing.dense.{name}: {error}") from error
 
@@ -185,8 +186,8 @@ class Probing(Callback):
     ) -> float:
         """Return the mIoU on one segmentation set, and draw its pictures."""
         dense = Dense(source.num_classes)
-        train = source.segmented(source.train, self.dense_size, self.dense_images)
-        test = source.segmented(source.val, self.dense_size)
+        train = source.segmented(source.train, self.view, self.dense_images)
+        test = source.segmented(source.val, self.view)
         classify = dense.fit(encoder, train, loading)
         score = dense.evaluate(encoder, classify, test, loading)
         if self.pictures and isinstance(encoder, ViT) and trainer.is_global_zero:

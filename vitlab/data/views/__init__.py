@@ -1,21 +1,36 @@
-"""What one image becomes. The only folder that knows the augmentation library."""
+"""What one image becomes. Only its file of colors knows the augmentation library."""
 
 from vitlab.data.views.multicrop import MultiCrop
 from vitlab.data.views.pixels import MEAN, STD, normalize, resize, stack_of
-from vitlab.data.views.single import CenterCrop, Whole
+from vitlab.data.views.segmentation import (
+    Labeled,
+    SegmentationCrop,
+    SegmentationSquare,
+    SegmentationViews,
+    SegmentationWhole,
+)
+from vitlab.data.views.single import CenterCrop, SingleCrop
+from vitlab.data.views.sliding import slide, windows
 from vitlab.data.views.views import Pixels, Seed, Stack, Views
 
 __all__ = [
     "MEAN",
     "STD",
     "CenterCrop",
+    "Labeled",
     "MultiCrop",
     "Pixels",
     "Seed",
+    "SegmentationCrop",
+    "SegmentationSquare",
+    "SegmentationViews",
+    "SegmentationWhole",
+    "SingleCrop",
     "Stack",
     "Views",
-    "Whole",
     "normalize",
     "resize",
+    "slide",
     "stack_of",
+    "windows",
 ]

@@ -17,7 +17,8 @@ def normalize(images: UInt8[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 3 h w"]:
     """(value / 255 - MEAN) / STD for each channel, on the device where the images are."""
     mean = 255 * torch.tensor(MEAN).view(3, 1, 1)
     scale = 1 / (255 * torch.tensor(STD).view(3, 1, 1))
-    values = images.to(torch.float32, memory_format=torch.contiguous_format)
+    # first the layout, then the type: on a CPU that takes half the time of both at once
+    values = images.contiguous().to(torch.float32)
     return values.sub_(mean.to(images.device)).mul_(scale.to(images.device))
 
 
@@ -28,6 +29,10 @@ def stack_of(crops: UInt8[np.ndarray, "_ h w 3"]) -> UInt8[Tensor, "_ 3 h w"]:
 
 def resize(image: Pixels, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns 3"]:
     """Bicubic with antialiasing, as PIL does it and published evaluations expect."""
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
-    resized = F.interpolate(pixels, (rows, columns), mode="bicubic", antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()
+    # a batch of one with channels last, of which torch needs no other layout; and views are made
+    # by numpy, since torch takes a microsecond for each
+    batch = np.ascontiguousarray(image).reshape(1, *image.shape).transpose(0, 3, 1, 2)
+    resized = F.interpolate(
+        torch.from_numpy(batch), (rows, columns), mode="bicubic", antialias=True
+    )
+    return resized.numpy()[0].transpose(1, 2, 0)

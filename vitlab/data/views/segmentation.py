@@ -179,6 +179,26 @@ class SegmentationWhole(SegmentationViews):
         return _labeled(image, mask)
 
 
+class SegmentationSquare(SegmentationViews):
+    """The whole image squeezed into a square, and its mask at its own size: every label is seen.
+
+    Args:
+        size: edge of the square, in pixels.
+
+    Raises:
+        ValueError: if `size` is no length.
+    """
+
+    def __init__(self, size: int = 224):
+        check_size("size", size)
+        self.size = size
+
+    def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> Labeled:
+        """The image at its new size, and the mask as it is; nothing is random."""
+        _check_agreement(image, mask)
+        return _labeled(resize(image, self.size, self.size), mask)
+
+
 def nearest(mask: Mask, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns"]:
     """A mask at another size: each new pixel takes the old one that its center lies in.
 

@@ -1,7 +1,50 @@
 """One view of an image."""
 
+from vitlab.data.views.colors import Jitter
+from vitlab.data.views.crop import RandomCrop, make_all, uniforms
 from vitlab.data.views.pixels import resize, stack_of
-from vitlab.data.views.views import Pixels, Seed, Stack, Views, check_size
+from vitlab.data.views.views import Pixels, Seed, Stack, Views, check_scale, check_share, check_size
+
+
+class SingleCrop(Views):
+    """One random crop, as supervised classifiers are trained: 3/4 to 4/3 as wide as high.
+
+    Args:
+        size: its edge, in pixels.
+        scale: smallest and largest share of the image's area that it covers.
+        jitter: strength of random changes of brightness, contrast and saturation, in random
+            order: their factors lie between 1 - jitter and 1 + jitter. 0 keeps the colors.
+        flip: probability that left and right are swapped.
+    """
+
+    def __init__(
+        self,
+        size: int = 224,
+        scale: tuple[float, float] = (0.08, 1.0),
+        jitter: float = 0.0,
+        flip: float = 0.5,
+    ):
+        check_size("size", size)
+        check_scale("scale", scale)
+        check_share("jitter", jitter)
+        check_share("flip", flip)
+        self.size, self.scale, self.jitter, self.flip = size, tuple(scale), jitter, flip
+        strength = Jitter(brightness=jitter, contrast=jitter, saturation=jitter)
+        self.crop = RandomCrop(size, (scale[0], scale[1]), flip=flip, jitter=strength)
+
+    @property
+    def crops(self) -> list[tuple[int, int]]:
+        """One crop."""
+        return [(1, self.size)]
+
+    @property
+    def least(self) -> tuple[int, int]:
+        """Of this size, the smallest crop need not be enlarged."""
+        return self.crop.least, self.crop.least
+
+    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
+        """A random crop of an RGB image."""
+        return [stack_of(make_all([self.crop], image, uniforms(seed)))]
 
 
 class CenterCrop(Views):
@@ -9,11 +52,14 @@ class CenterCrop(Views):
 
     Args:
         size: edge of the square, in pixels.
+        share: of the image's short side that the square covers.
     """
 
-    def __init__(self, size: int = 224):
+    def __init__(self, size: int = 224, share: float = 0.875):
         check_size("size", size)
-        self.size = size
+        if not 0 < share <= 1:
+            raise ValueError(f"share {share} is no part of the image; use a number in (0, 1]")
+        self.size, self.short = size, round(size / share)
 
     @property
     def crops(self) -> list[tuple[int, int]]:
@@ -23,29 +69,8 @@ class CenterCrop(Views):
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """The middle of the image; nothing is random."""
         height, width = image.shape[:2]
-        short = round(self.size * 256 / 224)
-        rows, columns = short * height // min(height, width), short * width // min(height, width)
+        short = min(height, width)
+        rows, columns = self.short * height // short, self.short * width // short
         resized = resize(image, rows, columns)
         top, left = round((rows - self.size) / 2), round((columns - self.size) / 2)
         return [stack_of(resized[None, top : top + self.size, left : left + self.size])]
-
-
-class Whole(Views):
-    """The whole image, squeezed into a square: every pixel of a mask is seen.
-
-    Args:
-        size: edge of the square, in pixels.
-    """
-
-    def __init__(self, size: int = 224):
-        check_size("size", size)
-        self.size = size
-
-    @property
-    def crops(self) -> list[tuple[int, int]]:
-        """One crop."""
-        return [(1, self.size)]
-
-    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
-        """The image at a new size; nothing is random."""
-        return [stack_of(resize(image, self.size, self.size)[None])]

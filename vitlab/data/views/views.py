@@ -21,6 +21,15 @@ class Views(ABC):
     def crops(self) -> list[tuple[int, int]]:
         """Count and edge length in pixels of the crops of each stack."""
 
+    @property
+    def least(self) -> tuple[int, int]:
+        """Height and width in pixels to which a larger image may be reduced when it is decoded.
+
+        (0, 0) means that it may not. Otherwise no crop of the reduced image is enlarged to its
+        size; its pixels differ a little from those of the whole image's crop.
+        """
+        return 0, 0
+
     @abstractmethod
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """Crops of an RGB image, still in 8 bits: `normalize` is for the device that uses them.
@@ -44,3 +53,9 @@ def check_scale(name: str, scale: tuple[float, float]) -> None:
             f"{name} {tuple(scale)} is not a range of area shares; use two numbers in (0, 1], the "
             "smaller first"
         )
+
+
+def check_share(name: str, share: float) -> None:
+    """Refuse what is neither a probability nor a strength."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} {share} is not between 0 and 1; 0 leaves it out")

@@ -1,0 +1,269 @@
+"""Data sets in the archives of their authors are the same as extracted."""
+
+import gc
+import os
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitlab.data import (
+    ADE20K,
+    VOC2012,
+    Cityscapes,
+    Data,
+    DataError,
+    ImageNet,
+    MultiCrop,
+    SegmentationSquare,
+)
+
+VIEWS = MultiCrop(16, 8, 2)
+TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+VOC, ADE = "VOCtrainval_11-May-2012.tar", "ADEChallengeData2016.zip"
+SCENES, FINE = "leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip"
+KINDS: dict[str, type[Data]] = {
+    "imagenet": ImageNet,
+    "voc": VOC2012,
+    "ade": ADE20K,
+    "ade_deflated": ADE20K,
+    "cityscapes": Cityscapes,
+}
+
+
+def pack_train(pack, source: Path, target: Path) -> None:
+    """One archive of an archive for each class."""
+    inner = {}
+    for folder in sorted((source / "train").iterdir()):
+        pack.tar(target / "inner", pack.contents(folder))
+        inner[f"{folder.name}.tar"] = (target / "inner").read_bytes()
+    (target / "inner").unlink()
+    pack.tar(target / TRAIN, inner)
+
+
+@pytest.fixture
+def packed(tmp_path_factory, pack, flatten) -> Callable[[str, Path], Path]:
+    """Pack an extracted data set as its authors do; returns the folder of the archives."""
+
+    def of(kind: str, source: Path) -> Path:
+        target = tmp_path_factory.mktemp("packed")
+        if kind == "imagenet":
+            flatten(source)
+            pack_train(pack, source, target)
+            pack.tar(target / VAL, pack.contents(source / "val"))
+            with tarfile.open(target / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as kit:
+                kit.add(source / "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12")
+        elif kind == "voc":
+            with tarfile.open(target / VOC, "w") as archive:
+                archive.add(source / "VOCdevkit", "VOCdevkit")  # with its folders
+        elif kind == "cityscapes":
+            for name in (SCENES, FINE):
+                folder = name.partition("_")[0]
+                about = {"README": b"read me", "license.txt": b"terms"}
+                pack.zip(target / name, pack.contents(source / folder, f"{folder}/") | about)
+        else:
+            packing = zipfile.ZIP_DEFLATED if kind == "ade_deflated" else zipfile.ZIP_STORED
+            pack.zip(target / ADE, pack.contents(source), packing)
+        return target
+
+    return of
+
+
+def both(kind: str, request, packed) -> tuple[Path, Path]:
+    """Folders of the extracted data set and of its archives."""
+    source = request.getfixturevalue(kind.partition("_")[0])
+    return source, packed(kind, source)
+
+
+def data_of(kind: str, root: Path, **changes) -> Data:
+    arguments = {"batch_size": 1, "views": VIEWS, "workers": 0} | changes
+    return KINDS[kind](str(root), **arguments)
+
+
+def assert_same_samples(one: Data, other: Data) -> None:
+    assert one.classes == other.classes
+    assert one.mask_values == other.mask_values
+    for split in one.splits:
+        if split in ("trainaug",):
+            continue
+        a, b = one.samples(split), other.samples(split)
+        assert a.images.tolist() == b.images.tolist()
+        assert (a.labels is None) == (b.labels is None)
+        assert a.labels is None or a.labels.tolist() == b.labels.tolist()
+        assert (a.masks is None) == (b.masks is None)
+        for i in range(len(a)):
+            assert a.files.read(a.image(i)) == b.files.read(b.image(i))
+            if a.masks is not None:
+                assert a.mask(i) == b.mask(i)
+                assert a.files.read(a.mask(i)) == b.files.read(b.mask(i))
+
+
+def batches_of(data: Data, epoch: int = 0, start: str | None = None) -> list:
+    loader = data.train_dataloader()
+    loader.batch_sampler.set_epoch(epoch)
+    if start:
+        loader.multiprocessing_context = start
+    found = list(loader)
+    del loader
+    gc.collect()  # ends the workers here, not in a later test
+    return found
+
+
+def assert_same_batches(batches: list, others: list) -> None:
+    assert len(batches) == len(others) > 0
+    for one, other in zip(batches, others, strict=True):
+        assert one.unreadable == other.unreadable == ()
+        assert (one.labels is None) == (other.labels is None)
+        assert one.labels is None or torch.equal(one.labels, other.labels)
+        for a, b in zip(one.views, other.views, strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_archives_hold_the_samples_of_the_folder(request, packed, cache, kind):
+    source, target = both(kind, request, packed)
+    before = sorted(target.rglob("*"))
+    assert_same_samples(data_of(kind, source), data_of(kind, target))
+    assert sorted(target.rglob("*")) == before  # nothing is written beside what is small
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_archives_give_the_batches_of_the_folder(request, packed, kind, workers):
+    source, target = both(kind, request, packed)
+    extracted = data_of(kind, source)
+    data = data_of(kind, target, workers=workers)
+    data.samples("val")  # has the archive opened before the workers start
+    data.samples("train").files.read(data.samples("train").image(0))
+    for epoch in (0, 1):
+        assert_same_batches(batches_of(extracted, epoch), batches_of(data, epoch))
+
+
+@pytest.mark.slow  # the new processes import everything anew
+@pytest.mark.parametrize("kind", ["imagenet", "ade"])
+def test_archives_travel_to_spawned_workers(request, packed, kind):
+    source, target = both(kind, request, packed)
+    data = data_of(kind, target, workers=2)
+    data.samples("train").files.read(data.samples("train").image(0))
+    assert_same_batches(batches_of(data_of(kind, source)), batches_of(data, start="spawn"))
+
+
+@pytest.mark.parametrize("kind", ["voc", "ade", "ade_deflated", "cityscapes"])
+def test_archives_give_the_masks_of_the_folder(request, packed, kind):
+    source, target = both(kind, request, packed)
+    whole, archived = (
+        data_of(kind, root).segmented("val", SegmentationSquare(16)) for root in (source, target)
+    )
+    archived.check()
+    for i in range(len(whole)):
+        for a, b in zip(whole[i], archived[i], strict=True):
+            assert torch.equal(a, b)
+
+
+def test_packed_training_images_go_with_extracted_validation_images(imagenet, pack):
+    extracted = data_of("imagenet", imagenet)
+    expected = {split: extracted.samples(split) for split in ("train", "val")}
+    pack_train(pack, imagenet, imagenet)
+    shutil.rmtree(imagenet / "train")
+    data = data_of("imagenet", imagenet)
+    for split, samples in expected.items():
+        assert data.samples(split).images.tolist() == samples.images.tolist()
+        assert data.samples(split).labels.tolist() == samples.labels.tolist()
+        for i in range(len(samples)):
+            assert data.samples(split).files.read(samples.image(i))
+
+
+def test_extracted_training_images_go_with_packed_validation_images(imagenet, packed):
+    target = packed("imagenet", imagenet)
+    (target / TRAIN).unlink()
+    shutil.copytree(imagenet / "train", target / "train")
+    assert_same_samples(data_of("imagenet", imagenet), data_of("imagenet", target))
+
+
+def test_archives_of_all_classes_in_the_training_folder_are_read(imagenet, pack):
+    extracted = data_of("imagenet", imagenet)
+    expected, contents = extracted.samples("train"), batches_of(extracted)
+    for folder in sorted((imagenet / "train").iterdir()):
+        pack.tar(folder.with_suffix(".tar"), pack.contents(folder))
+        shutil.rmtree(folder)
+    data = data_of("imagenet", imagenet)
+    assert data.classes == extracted.classes
+    assert data.samples("train").images.tolist() == expected.images.tolist()
+    assert_same_batches(batches_of(data), contents)
+    assert len(data.samples("val")) == 6
+
+
+def test_folders_and_archives_in_the_training_folder_are_an_extraction_that_stopped(imagenet, pack):
+    folder = imagenet / "train/n02102040"
+    pack.tar(folder.with_suffix(".tar"), pack.contents(folder))
+    shutil.rmtree(folder)
+    expected = r"2 class folders and 1 archives \(n02102040\.tar\).*`vitlab data prepare` finishes"
+    with pytest.raises(DataError, match=expected):
+        data_of("imagenet", imagenet).samples("train")
+
+
+@pytest.mark.parametrize("kind", ["voc", "ade", "cityscapes", "imagenet"])
+def test_an_extracted_folder_is_used_rather_than_the_archive_beside_it(request, packed, kind):
+    source, target = both(kind, request, packed)
+    for archive in target.glob("*.*"):
+        if not archive.name.endswith(".gz"):
+            shutil.copytree(source, target, dirs_exist_ok=True)
+            archive.write_bytes(b"not looked at")
+    assert_same_samples(data_of(kind, source), data_of(kind, target))
+
+
+def test_one_packed_half_goes_with_an_extracted_one(cityscapes, packed):
+    target = packed("cityscapes", cityscapes)
+    shutil.copytree(cityscapes / "gtFine", target / "gtFine")
+    (target / FINE).unlink()
+    assert_same_samples(data_of("cityscapes", cityscapes), data_of("cityscapes", target))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("imagenet", TRAIN), ("imagenet", VAL), ("voc", VOC), ("ade", ADE)]
+)
+def test_a_cut_archive_is_named_with_the_remedy(request, packed, kind, name):
+    _, target = both(kind, request, packed)
+    archive = target / name
+    archive.write_bytes(archive.read_bytes()[:3000])
+    with pytest.raises(
+        DataError, match=rf"{name} is no whole (tar|zip) archive.*download it again"
+    ):
+        data_of(kind, target).samples("val")
+
+
+def test_a_cut_devkit_is_named_with_the_remedy(imagenet, packed):
+    target = packed("imagenet", imagenet)
+    kit = target / "ILSVRC2012_devkit_t12.tar.gz"
+    kit.write_bytes(kit.read_bytes()[:300])
+    with pytest.raises(DataError, match=r"cannot read .*devkit_t12\.tar\.gz.*download it again"):
+        data_of("imagenet", target).samples("val")
+
+
+def test_a_damaged_member_is_replaced_by_the_next_image_and_named(ade, packed):
+    target = packed("ade", ade)
+    content = bytearray((target / ADE).read_bytes())
+    name = "images/training/ADE_train_00000001.jpg"
+    content[content.index(name.encode()) + 200] ^= 0xFF
+    (target / ADE).write_bytes(bytes(content))
+    (batch,) = batches_of(data_of("ade", target, batch_size=2))
+    assert len(batch.unreadable) == 1
+    assert f"{ADE}:ADEChallengeData2016/{name}" in batch.unreadable[0]
+    assert "wrong checksum" in batch.unreadable[0]
+
+
+def test_an_archive_cut_during_training_gives_unreadable_images_not_wrong_ones(imagenet, pack):
+    pack_train(pack, imagenet, imagenet)
+    shutil.rmtree(imagenet / "train")
+    data = data_of("imagenet", imagenet, batch_size=12)
+    assert len(data.samples("train")) == 12
+    content = (imagenet / TRAIN).read_bytes()
+    os.truncate(imagenet / TRAIN, content.index(b"n03000684_2.JPEG"))
+    (batch,) = batches_of(data)
+    assert len(set(batch.unreadable)) == 2  # the last two of the last class
+    assert all("the archive ends before this member" in one for one in batch.unreadable)

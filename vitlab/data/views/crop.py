@@ -1,0 +1,156 @@
+"""One random crop: what is drawn for it, and what that makes of an image."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from vitlab.data.views import colors
+from vitlab.data.views.pixels import resize
+from vitlab.data.views.views import Pixels, Seed
+
+RATIO = (3 / 4, 4 / 3)  # of width to height
+LOG_RATIO = (math.log(RATIO[0]), math.log(RATIO[1]))
+TRIES = 10
+
+
+def uniforms(seed: Seed) -> Iterator[float]:
+    """Endless numbers in [0, 1): all that is random about the views of one image."""
+    generator = np.random.default_rng(seed)
+    # in lots, since numpy takes long for a single one
+    return chain.from_iterable(generator.random(256).tolist() for _ in repeat(None))
+
+
+@dataclass(slots=True)  # ten of each for every image: frozen ones take five times as long to make
+class Box:
+    """Part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, image: Pixels) -> UInt8[np.ndarray, "rows columns 3"]:
+        """This part of the image, sharing its memory."""
+        return image[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+@dataclass(slots=True)
+class Drawn:
+    """What happens to one crop, in this order.
+
+    Attributes:
+        box: the part of the image.
+        flip: whether left and right are swapped.
+        changes: names and factors of the changes of color.
+        gray: whether the colors are dropped.
+        sigma: of the blur in pixels, or None.
+        solarize: whether bright values are inverted.
+    """
+
+    box: Box
+    flip: bool
+    changes: list[tuple[str, float]]
+    gray: bool
+    sigma: float | None
+    solarize: bool
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """The distribution of a crop. All but size and scale are neutral by default.
+
+    Args:
+        size: its edge, in pixels.
+        scale: smallest and largest share of the image's area that it covers.
+        flip: probability that left and right are swapped.
+        jitter: strength of the changes of color.
+        jittered: probability of these changes.
+        gray: probability that the colors are dropped.
+        blur: probability of a blur.
+        sigmas: range of the blur's standard deviation, in pixels.
+        solarize: probability that values from 128 on are inverted.
+    """
+
+    size: int
+    scale: tuple[float, float]
+    flip: float = 0.0
+    jitter: colors.Jitter = field(default_factory=colors.Jitter)
+    jittered: float = 1.0
+    gray: float = 0.0
+    blur: float = 0.0
+    sigmas: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+
+    @property
+    def least(self) -> int:
+        """Height and width of an image whose smallest crop still has `size` pixels each way."""
+        return math.ceil(self.size / math.sqrt(self.scale[0] * RATIO[0]))
+
+    def draw(self, height: int, width: int, numbers: Iterator[float]) -> Drawn:
+        """What happens to a crop of an image of this size."""
+        return Drawn(
+            box=random_box(height, width, self.scale, numbers),
+            flip=next(numbers) < self.flip,
+            changes=self.jitter.draw(numbers) if next(numbers) < self.jittered else [],
+            gray=next(numbers) < self.gray,
+            sigma=_between(*self.sigmas, next(numbers)) if next(numbers) < self.blur else None,
+            solarize=next(numbers) < self.solarize,
+        )
+
+    def make(self, image: Pixels, drawn: Drawn, out: UInt8[np.ndarray, "size size 3"]) -> None:
+        """Write the crop to `out`."""
+        crop = resize(drawn.box.of(image), self.size, self.size)
+        for name, factor in drawn.changes:
+            crop = colors.CHANGES[name](crop, factor)
+        if drawn.gray:
+            crop = colors.gray(crop)
+        if drawn.sigma is not None:
+            crop = colors.blur(crop, drawn.sigma)
+        if drawn.solarize:
+            crop = colors.solarize(crop)
+        if drawn.flip:
+            cv2.flip(crop, 1, dst=out)  # nothing above minds left and right, and here it is a copy
+        else:
+            out[...] = crop
+
+
+def make_all(
+    crops: list[RandomCrop], image: Pixels, numbers: Iterator[float]
+) -> UInt8[np.ndarray, "crops size size 3"]:
+    """Crops of one size, drawn one after the other."""
+    height, width, _ = image.shape
+    size = crops[0].size
+    stack = np.empty((len(crops), size, size, 3), np.uint8)
+    for crop, out in zip(crops, stack, strict=True):
+        crop.make(image, crop.draw(height, width, numbers), out)
+    return stack
+
+
+def random_box(
+    height: int, width: int, scale: tuple[float, float], numbers: Iterator[float]
+) -> Box:
+    """Part of an image of this size, drawn as torchvision's RandomResizedCrop does.
+
+    Its share of the area is uniform and the logarithm of its aspect ratio too, given that it fits.
+    If none of ten fits, it is the middle of the image, as large as the ratios allow.
+    """
+    for _ in range(TRIES):
+        area = height * width * _between(*scale, next(numbers))
+        ratio = math.exp(_between(*LOG_RATIO, next(numbers)))
+        columns, rows = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < columns <= width and 0 < rows <= height:
+            top = int(next(numbers) * (height - rows + 1))
+            left = int(next(numbers) * (width - columns + 1))
+            return Box(top, left, rows, columns)
+    columns = min(width, round(height * RATIO[1]))
+    rows = min(height, round(width / RATIO[0]))
+    return Box((height - rows) // 2, (width - columns) // 2, rows, columns)
+
+
+def _between(low: float, high: float, share: float) -> float:
+    return low + (high - low) * share
