@@ -33,6 +33,7 @@ def attached(data, world, rank, step=0):
         lightning_module=Mock(automatic_optimization=True),
         limit_train_batches=1.0,
         global_step=step,
+        fit_loop=Mock(epoch_loop=Mock(batch_progress=Mock(current=Mock(ready=0)))),
     )
     return data
 

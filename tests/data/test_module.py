@@ -60,6 +60,7 @@ def attached(data, world, rank, accumulate=1, step=0):
         lightning_module=Mock(automatic_optimization=True),
         limit_train_batches=1.0,
         global_step=step,
+        fit_loop=Mock(epoch_loop=Mock(batch_progress=Mock(current=Mock(ready=0)))),
     )
     return data
 
@@ -199,13 +200,13 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def fit(root, folder, resume=None, workers=0, **changes) -> list[tuple[int, bytes]]:
-    """Two epochs of three steps of two micro-batches; a checkpoint after each step."""
+def fit(root, folder, resume=None, workers=0, accumulate=2, **changes) -> list[tuple[int, bytes]]:
+    """Two epochs of three steps of `accumulate` micro-batches; a checkpoint after each step."""
     model = Recorder()
     trainer = Trainer(
         default_root_dir=folder,
         max_epochs=2,
-        accumulate_grad_batches=2,
+        accumulate_grad_batches=accumulate,
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
@@ -221,8 +222,10 @@ def fit(root, folder, resume=None, workers=0, **changes) -> list[tuple[int, byte
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
         warnings.filterwarnings("ignore", "The dirpath has changed from")
         warnings.filterwarnings("ignore", "The 'train_dataloader' does not have many workers")
-        data = data_of(root, device_batch=2, workers=workers)
+        data = data_of(root, device_batch=4 // accumulate, workers=workers)
         trainer.fit(model, data, ckpt_path=resume, weights_only=False if resume else None)
+    steps = changes.get("limit_train_batches", 3 * accumulate) // accumulate
+    assert trainer.global_step == 2 * steps
     return model.seen
 
 
@@ -246,6 +249,17 @@ def test_a_resumed_run_sees_what_the_whole_run_saw(imagenet, tmp_path, workers):
         resumed = fit(imagenet, tmp_path / f"from_{step}", checkpoint, workers)
         assert resumed == whole[2 * step :], step
     gc.collect()
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("step", range(1, 7))
+def test_a_run_may_go_on_with_another_number_of_micro_batches(imagenet, tmp_path, accumulate, step):
+    whole = fit(imagenet, tmp_path / "whole", accumulate=accumulate)
+    fit(imagenet, tmp_path / "stopped")
+    resumed = fit(
+        imagenet, tmp_path / "on", tmp_path / f"stopped/step={step}.ckpt", accumulate=accumulate
+    )
+    assert resumed == whole[step * accumulate :]
 
 
 def test_a_shortened_epoch_is_resumed_too(imagenet, tmp_path):

@@ -59,7 +59,9 @@ def test_solarization_inverts_from_128_on():
 def test_factor_one_changes_at_most_by_rounding(image):
     for name in ("brightness", "contrast", "saturation"):
         assert (colors.CHANGES[name](image, 1.0) == image).all()
-    assert difference(colors.hue(image, 0.0), image).max() <= 6  # the way to HSV and back
+    assert (
+        difference(colors.hue(image, 0.0), image).max() <= 9
+    )  # the way to HSV and back, of all colors
 
 
 @settings(deadline=None)

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 from vitlab.data.files import Files, Listing
-from vitlab.data.members import DEFLATED, PLAIN, Index, indexed, merged
+from vitlab.data.members import DEFLATED, PLAIN, Index, indexed
 
 LOCAL_HEADER = 30  # bytes of a zip member's own header, before its name
 OPEN = 64  # archives that a process holds open: systems allow some hundreds
@@ -28,7 +28,7 @@ class Archives(Files):
     ):
         self._open: dict[int, _Source] = {}
         self.sources, self.top = tuple(sources), top
-        self.index = index or merged([indexed(path, at) for path, at in self.sources])
+        self.index = index or indexed(self.sources)
 
     def listing(self, place: str = "") -> Listing | None:
         """What is in a folder of the tree."""

@@ -37,3 +37,17 @@ def resume(batches: GlobalBatches, trainer: Trainer) -> None:
     if steps:
         epoch, done = divmod(trainer.global_step, steps)
         batches.resume(epoch, done * batches.accumulate)
+        _recount(trainer, (done or steps) * batches.accumulate)
+
+
+def _recount(trainer: Trainer, done: int) -> None:
+    """Have Lightning count the micro-batches of this division, not of the one that was stopped.
+
+    Otherwise a run that goes on with more ranks or a larger `device_batch` would end its epoch at
+    the wrong step.
+    """
+    counted: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    if counted.ready:
+        begun = counted.ready - counted.completed  # 1 if saved before the micro-batch had ended
+        counted.completed = done - begun
+        counted.ready = counted.started = counted.processed = done

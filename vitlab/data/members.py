@@ -7,7 +7,7 @@ import io
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -63,37 +63,53 @@ class Index:
         return at if at < len(self.names) and self.names[at] == name else None
 
 
-def merged(indices: list[Index]) -> Index:
-    """One index over several archives; of members with one name the first archive's counts."""
-    names, first = np.unique(np.concatenate([index.names for index in indices]), return_index=True)
-    sources = np.repeat(np.arange(len(indices)), [len(index.names) for index in indices])
+def indexed(sources: Sequence[tuple[Path, str]]) -> Index:
+    """Members of archives, each below its folder; of two with one name the first archive's counts.
+
+    Where there are many, they are kept for the next start.
+
+    Args:
+        sources: each archive, and the folder of the tree that its members go to ("" for the top).
+    """
+    tables = [_table(path) for path, _ in sources]
+    many = sum(len(table.columns["names"]) for table in tables) >= LARGE
+    indices = []
+    for (path, at), table in zip(sources, tables, strict=True):
+        if many and table.new:
+            keep(path.parent, path.name, table.columns)
+        names = table.columns["names"]
+        indices.append(np.char.add(os.fsencode(f"{at}/"), names) if at else names)
+    names, first = np.unique(np.concatenate(indices), return_index=True)
+    numbers = np.repeat(np.arange(len(indices)), [len(index) for index in indices])
     columns = [
-        np.concatenate([getattr(index, column) for index in indices])[first]
-        for column in ("offsets", "sizes", "kinds", "checksums")
+        np.concatenate([table.columns[column] for table in tables])[first].astype(np.int64)
+        for column in COLUMNS[1:]
     ]
-    return Index(names, sources[first], *columns)
+    return Index(names, numbers[first], *columns)
 
 
-def indexed(path: Path, at: str) -> Index:
+@dataclass(frozen=True)
+class _Table:
+    """Columns of an archive's members, and whether they were read now, not recalled."""
+
+    columns: dict[str, np.ndarray]
+    new: bool
+
+
+def _table(path: Path) -> _Table:
     """Members of an archive: the ones kept if it is still the same file."""
     state = path.stat()
     identity = np.array([state.st_size, state.st_mtime_ns])
     kept = recall(path.parent, path.name, (*COLUMNS, "identity"))
-    if kept is None or not np.array_equal(kept["identity"], identity):
-        rows = _zip_members(path) if path.suffix == ".zip" else _tar_members(path)
-        if not rows:
-            raise DataError(f"archive {path} holds no files; download it again")
-        # a name that comes again replaces the earlier one, as it does in extracting
-        rows = list({row[0]: row for row in rows}.values())
-        columns = map(np.array, zip(*rows, strict=True))
-        kept = dict(zip(COLUMNS, columns, strict=True))
-        if len(rows) >= LARGE:
-            keep(path.parent, path.name, kept | {"identity": identity})
-    names = kept["names"]
-    if at:
-        names = np.char.add(os.fsencode(f"{at}/"), names)
-    numbers = [kept[column].astype(np.int64) for column in COLUMNS[1:]]
-    return Index(names, np.zeros(len(names), np.int64), *numbers)
+    if kept is not None and np.array_equal(kept["identity"], identity):
+        return _Table(kept, new=False)
+    rows = _zip_members(path) if path.suffix == ".zip" else _tar_members(path)
+    if not rows:
+        raise DataError(f"archive {path} holds no files; download it again")
+    # a name that comes again replaces the earlier one, as it does in extracting
+    rows = list({row[0]: row for row in rows}.values())
+    columns = map(np.array, zip(*rows, strict=True))
+    return _Table(dict(zip(COLUMNS, columns, strict=True)) | {"identity": identity}, new=True)
 
 
 def _zip_members(path: Path) -> list[Row]:
