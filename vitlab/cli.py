@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from vitlab import __version__
 
@@ -57,12 +58,12 @@ def main(args: Sequence[str] | None = None) -> None:
         case ["data", "prepare", *rest]:
             _prepare(rest)
         case ["data", *rest]:
-            sys.exit(
+            _refuse(
                 f"vitlab data {' '.join(rest)}: unknown; the verbs are data check, data prepare "
                 "and data synthesize"
             )
         case [verb, *_]:
-            sys.exit(
+            _refuse(
                 f"vitlab: unknown verb {verb!r}; the verbs are fit, curves, data check, data "
                 "prepare and data synthesize"
             )
@@ -95,7 +96,8 @@ def _check(args: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "vitlab data check",
         description="Say which dataset a folder holds, what is wrong with it, and the remedy. The "
-        "exit status is 1 if there is an error. Nothing is changed.",
+        "exit status is 1 if there is an error. The data are not changed; an index of their files "
+        "may be kept in .vitlab beside them.",
     )
     parser.add_argument(
         "--root",
@@ -112,10 +114,13 @@ def _check(args: Sequence[str]) -> None:
 
     from vitlab.data.checking import check
 
-    report = check(given.root, given.deep)
-    report.show()
-    if report.errors:
-        sys.exit(1)
+    def work() -> None:
+        report = check(given.root, given.deep)
+        report.show()
+        if report.errors:
+            sys.exit(1)
+
+    _or_say_why(work)
 
 
 def _prepare(args: Sequence[str]) -> None:
@@ -140,6 +145,10 @@ def _or_say_why(work: Callable[[], object]) -> None:
     """Do work; end with the reason where its input cannot be used."""
     try:
         work()
-    except ValueError as error:
-        print(f"vitlab: {error}", file=sys.stderr)
-        sys.exit(2)
+    except (ValueError, OSError) as error:
+        _refuse(f"vitlab: {error}")
+
+
+def _refuse(text: str) -> NoReturn:
+    print(text, file=sys.stderr)
+    sys.exit(2)

@@ -169,7 +169,7 @@ FAULTS = [
         ),
         "neither ILSVRC2012_devkit_t12 nor LOC_val_solution.csv lies beside",
     ),
-    ("voc", recolor(f"{VOC}/SegmentationClass/*_000032.png"), "hold colors, not class indices"),
+    ("voc", recolor(f"{VOC}/SegmentationClass/*_000032.png"), "hold no class indices in 8 bits"),
     ("voc", values(f"{VOC}/SegmentationClass/*_000032.png", [0, 21]), "hold the value 21"),
     ("voc", resize(f"{VOC}/SegmentationClass/*_000032.png"), "differ in size (width x height)"),
     ("voc", remove(f"{VOC}/SegmentationClass/*_000032.png"), "1 masks missing"),
@@ -202,7 +202,7 @@ FAULTS = [
     ),
     ("ade", values(f"{ADE}/annotations/training/*.png", [0, 149, 255]), "already reduced"),
     ("ade", values(f"{ADE}/annotations/training/*.png", [0, 151]), "hold the value 151"),
-    ("ade", recolor(f"{ADE}/annotations/training/*1.png"), "hold colors"),
+    ("ade", recolor(f"{ADE}/annotations/training/*1.png"), "hold no class indices"),
     ("ade", remove(f"{ADE}/annotations/training/*1.png"), "1 masks missing"),
     ("ade", remove(f"{ADE}/images/training/*1.jpg"), "1 masks of train have no image"),
     (

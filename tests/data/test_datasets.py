@@ -23,8 +23,8 @@ def mask_path(dataset) -> Path:
     return Path(dataset.samples.files.where(dataset.samples.mask(0)))
 
 
-def test_labelled_images_are_center_crops_with_their_class(imagenet):
-    dataset = ImageNet(str(imagenet)).labelled("val", 32)
+def test_labeled_images_are_center_crops_with_their_class(imagenet):
+    dataset = ImageNet(str(imagenet)).labeled("val", 32)
     assert [dataset[i][1] for i in range(len(dataset))] == [0, 0, 1, 1, 2, 2]
     image = read_image(imagenet / "val/n02102040/n02102040_1.JPEG")
     assert torch.equal(dataset[3][0], CenterCrop(32)(image)[0][0])
@@ -32,12 +32,12 @@ def test_labelled_images_are_center_crops_with_their_class(imagenet):
 
 def test_a_limit_takes_as_many_of_each_class_and_always_the_same(imagenet):
     data = ImageNet(str(imagenet))
-    picked = data.labelled("train", 16, limit=6)
+    picked = data.labeled("train", 16, limit=6)
     assert sorted(picked[i][1] for i in range(6)) == [0, 0, 1, 1, 2, 2]
-    again = ImageNet(str(imagenet), seed=5).labelled("train", 16, limit=6)
+    again = ImageNet(str(imagenet), seed=5).labeled("train", 16, limit=6)
     assert (picked.samples.images == again.samples.images).all()
-    assert np.bincount(data.labelled("train", 16, limit=4).labels).tolist() == [2, 1, 1]
-    assert len(data.labelled("train", 16, limit=99)) == len(data.labelled("train", 16)) == 12
+    assert np.bincount(data.labeled("train", 16, limit=4).labels).tolist() == [2, 1, 1]
+    assert len(data.labeled("train", 16, limit=99)) == len(data.labeled("train", 16)) == 12
 
 
 def test_a_limit_of_masks_is_deterministic(voc):
@@ -103,6 +103,6 @@ def test_a_mask_of_another_size_names_both_files_and_sizes(voc, stripe):
 
 def test_a_dataset_without_labels_or_masks_names_those_that_have_them(voc, imagenet):
     with pytest.raises(DataError, match="VOC2012 has no image labels; use ImageNet or Folder"):
-        VOC2012(str(voc)).labelled("val", 16)
+        VOC2012(str(voc)).labeled("val", 16)
     with pytest.raises(DataError, match="ImageNet has no masks; use VOC2012, ADE20K, Cityscapes"):
         ImageNet(str(imagenet)).segmented("val", SegmentationSquare(16))

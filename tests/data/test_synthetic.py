@@ -156,7 +156,7 @@ def test_voc_masks_are_palette_images_with_a_void_rim(root: Path) -> None:
             assert not meet.any()
 
 
-def test_ade_masks_are_gray_with_stuff_objects_and_unlabelled_pixels(root: Path) -> None:
+def test_ade_masks_are_gray_with_stuff_objects_and_unlabeled_pixels(root: Path) -> None:
     folder = root / "ADEChallengeData2016"
     seen: set[int] = set()
     for split, short, count in (("training", "train", 6), ("validation", "val", 2)):
@@ -181,7 +181,7 @@ def test_ade_tables_have_a_line_for_each_class_and_image(root: Path) -> None:
     assert header.split("\t") == ["Idx", "Ratio", "Train", "Val", "Name"]
     rows = [line.split("\t") for line in lines]
     assert [int(row[0]) for row in rows] == list(range(1, 151))
-    assert 0.5 < sum(float(row[1]) for row in rows) < 1  # the rest is unlabelled
+    assert 0.5 < sum(float(row[1]) for row in rows) < 1  # the rest is unlabeled
     assert rows[ADE_STUFF["sky"] - 1][4] == "sky"
     scenes = (folder / "sceneCategories.txt").read_text().splitlines()
     assert len(scenes) == FEW.ade_train + FEW.ade_val

@@ -60,6 +60,14 @@ class Archives(Files):
             raise FileNotFoundError(2, "No such member", self.where(name))
         return BytesIO(self._content(number, self.where(name)))
 
+    def has(self, path: str) -> bool:
+        """Whether there is a member or folder of that name; without listing its folder."""
+        place = self._path(path)
+        if self.index.find(place) is not None:
+            return True
+        inside = self.index.place(place + b"/")
+        return inside < len(self.index.names) and self.index.names[inside].startswith(place + b"/")
+
     def where(self, name: str = "") -> str:
         """The archive, and the path in the tree."""
         path = self._path(name)

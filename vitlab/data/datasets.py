@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -9,7 +10,6 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Int16, UInt8
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -17,8 +17,8 @@ from vitlab.data.batch import Batch
 from vitlab.data.errors import DataError
 from vitlab.data.files import Files
 from vitlab.data.image import UnreadableImage, decode_image, decode_mask
-from vitlab.data.samples import Samples
-from vitlab.data.views import CenterCrop, Labeled, SegmentationViews, Stack, Views
+from vitlab.data.samples import Samples, spread
+from vitlab.data.views import CenterCrop, ImageAndMask, SegmentationViews, Stack, Views
 
 Read = TypeVar("Read")
 
@@ -99,7 +99,7 @@ def warn_of(unreadable: tuple[str, ...]) -> None:
         )
 
 
-class Labelled(Dataset[tuple[Tensor, int]]):
+class Labeled(Dataset[tuple[Tensor, int]]):
     """Image (3, size, size) by `CenterCrop`, and its class index.
 
     An unreadable image is reported, and the next readable one takes its place with its own label.
@@ -127,7 +127,7 @@ class Labelled(Dataset[tuple[Tensor, int]]):
         return _image(self.samples.files, self.samples.image(index))
 
 
-class Segmented(Dataset[Labeled]):
+class Segmented(Dataset[ImageAndMask]):
     """Image and mask by a view of both; 255 in a mask is ignored.
 
     Sample i in epoch e is a function of (seed, e, i) only; an index alone means epoch 0.
@@ -154,52 +154,40 @@ class Segmented(Dataset[Labeled]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, place: int | tuple[int, int]) -> Labeled:
+    def __getitem__(self, place: int | tuple[int, int]) -> ImageAndMask:
         epoch, index = place if isinstance(place, tuple) else (0, place)
-        found, (image, mask), unreadable = first_readable(
-            self._read, index, len(self), self.patience
-        )
+        _, (image, mask), unreadable = first_readable(self._read, index, len(self), self.patience)
         warn_of(unreadable)
-        path, mask_path = self._places(found)
-        _agree(path, (image.shape[1], image.shape[0]), mask_path, mask.shape[::-1])
-        return self.view(image, self._classes(mask, mask_path), (self.seed, epoch, index))
-
-    def _read(
-        self, index: int
-    ) -> tuple[UInt8[np.ndarray, "height width 3"], UInt8[np.ndarray, "rows columns"]]:
-        files = self.samples.files
-        name = self.samples.mask(index)
-        mask = decode_mask(_bytes(files, name), files.where(name))
-        return _image(files, self.samples.image(index)), mask
+        return self.view(image, mask, (self.seed, epoch, index))
 
     def check(self) -> None:
-        """Compare the sizes of all pairs by their headers, and decode the first one.
+        """Read some pairs that are spread over the set; `vitlab data check` looks at all.
 
         Raises:
             DataError: an image and its mask differ in size, or a value is out of range.
         """
-        for index in range(len(self)):
-            names = self.samples.image(index), self.samples.mask(index)
-            try:
-                with (
-                    self.samples.files.open(names[0]) as file,
-                    self.samples.files.open(names[1]) as mask_file,
-                    Image.open(file) as image,
-                    Image.open(mask_file) as mask,
-                ):
-                    # turned images are read upright, which a header does not show
-                    sizes = [tuple(sorted(picture.size)) for picture in (image, mask)]
-                    if sizes[0] != sizes[1]:
-                        path, mask_path = self._places(index)
-                        _agree(path, image.size, mask_path, mask.size)
-            except (UnidentifiedImageError, OSError):
-                continue  # reported and replaced when it is its turn
-        self[0]
+        for index in spread(len(self)):
+            with suppress(UnreadableImage):  # reported and replaced when it is its turn
+                self._read(index)
 
-    def _places(self, index: int) -> tuple[str, str]:
-        """Where an image and its mask lie."""
-        where = self.samples.files.where
-        return where(self.samples.image(index)), where(self.samples.mask(index))
+    def _read(
+        self, index: int
+    ) -> tuple[UInt8[np.ndarray, "height width 3"], UInt8[np.ndarray, "rows columns"]]:
+        files, name, mask_name = (
+            self.samples.files,
+            self.samples.image(index),
+            self.samples.mask(index),
+        )
+        image, where = _image(files, name), files.where(mask_name)
+        mask = decode_mask(_bytes(files, mask_name), where)
+        if image.shape[:2] != mask.shape:
+            height, width = image.shape[:2]
+            raise DataError(
+                f"image {files.where(name)} is {width} x {height} but its mask {where} is "
+                f"{mask.shape[1]} x {mask.shape[0]} (width x height); the two must agree; restore "
+                "both from the original archive"
+            )
+        return image, self._classes(mask, where)
 
     def _classes(
         self, mask: UInt8[np.ndarray, "height width"], path: str
@@ -252,16 +240,6 @@ def _image(
     files: Files, name: str, least: tuple[int, int] = (0, 0)
 ) -> UInt8[np.ndarray, "height width 3"]:
     return decode_image(_bytes(files, name), files.where(name), least)
-
-
-def _agree(path: str, size: tuple[int, ...], mask: str, mask_size: tuple[int, ...]) -> None:
-    """Refuse an image and a mask of different (width, height)."""
-    if tuple(size) != tuple(mask_size):
-        raise DataError(
-            f"image {path} is {size[0]} x {size[1]} but its mask {mask} is {mask_size[0]} x "
-            f"{mask_size[1]} (width x height); the two must agree; restore both from the original "
-            "archive"
-        )
 
 
 def _ranges(table: Int16[np.ndarray, "256"]) -> str:

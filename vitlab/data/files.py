@@ -1,5 +1,6 @@
 """Where files lie: in folders on disk, in archives, or in both as if they were one tree."""
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from io import BufferedReader, BytesIO
@@ -107,6 +108,10 @@ class Directory(Files):
         """Its path."""
         return str(self.root / name) if name else str(self.root)
 
+    def has(self, path: str) -> bool:
+        """Whether there is a file or folder of that name; without listing its folder."""
+        return os.path.lexists(self.root / path)
+
     def below(self, place: str) -> "Directory":
         """A folder in this folder."""
         return Directory(self.root / place, self.listings) if place else self
@@ -136,6 +141,10 @@ class Together(Files):
             except FileNotFoundError:
                 continue
         raise FileNotFoundError(2, "No such file", self.where(name))
+
+    def has(self, path: str) -> bool:
+        """Whether one of them has a file or folder of that name."""
+        return any(part.has(path) for part in self.parts)
 
     def where(self, name: str = "") -> str:
         """The place in the first that has it."""

@@ -84,7 +84,10 @@ class Folder(Data):
                 f"there is no {file}, which names the classes of the masks; write one such as "
                 '{"classes": ["sky", "road", "void"], "ignore_index": 2}'
             )
-        facts = json.loads(self.files.read(CLASSES))
+        try:
+            facts = json.loads(self.files.read(CLASSES))
+        except ValueError as error:
+            raise DataError(f"{file} is no JSON ({error}); correct it") from error
         known = {"classes", "ignore_index"}
         if "classes" not in facts or set(facts) - known:
             raise DataError(

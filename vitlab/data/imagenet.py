@@ -4,6 +4,7 @@ import io
 import re
 import tarfile
 import tempfile
+import zlib
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from vitlab.data.errors import DataError
-from vitlab.data.files import Directory, Files, Listing
+from vitlab.data.files import Directory, Files
 from vitlab.data.layout import (
     Distributed,
     Layout,
@@ -52,15 +53,15 @@ class ImageNet(Data):
     def classes(self) -> tuple[str, ...]:
         """Sorted WordNet ids: the names of the training folders."""
         folder = self.files.where("train")
-        extracted = Directory(self.folder).listing("train") or Listing()
-        archives = [name for name in extracted.names if name.endswith(".tar")]
-        if archives and extracted.folders:
-            raise DataError(
-                f"{folder} holds {len(extracted.folders)} class folders and {len(archives)} "
-                f"archives ({few(archives)}): an extraction that stopped; `vitlab data prepare` "
-                "finishes it"
-            )
         names = subfolders(self.files, "train")
+        packed = sorted((self.folder / "train").glob("*.tar"))
+        lacking = [path.name for path in packed if not path.with_suffix("").is_dir()]
+        if lacking and len(lacking) < len(names):
+            raise DataError(
+                f"{folder} holds {len(names) - len(lacking)} class folders and {len(lacking)} "
+                f"archives that have none ({few(lacking)}): an extraction that stopped; `vitlab "
+                "data prepare` finishes it"
+            )
         strays = [name for name in names if not WORDNET_ID.fullmatch(name)]
         if strays:
             raise DataError(
@@ -105,7 +106,13 @@ class ImageNet(Data):
         """WordNet id of each validation image, by its name without ending."""
         for folder in around(self.folder):
             if (folder / DEVKIT / "data").is_dir():
-                return _devkit_truth(Directory(folder / DEVKIT / "data"))
+                try:
+                    return _devkit_truth(Directory(folder / DEVKIT / "data"))
+                except (OSError, ValueError, KeyError) as error:
+                    raise DataError(
+                        f"cannot read the devkit in {folder / DEVKIT} ({error}); extract "
+                        f"{DEVKIT}.tar.gz again"
+                    ) from error
             if (folder / f"{DEVKIT}.tar.gz").is_file():
                 return _packed_truth(folder / f"{DEVKIT}.tar.gz")
             if (folder / SOLUTION).is_file():
@@ -141,5 +148,5 @@ def _packed_truth(archive: Path) -> dict[str, str]:
             with tarfile.open(archive) as packed:
                 packed.extractall(folder, filter="data")
             return _devkit_truth(Directory(Path(folder) / DEVKIT / "data"))
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             raise DataError(f"cannot read {archive}: {error}; download it again") from error

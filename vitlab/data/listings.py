@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from vitlab.data.errors import DataError
+
 VERSION = 1  # raise it when the meaning of a kept array changes
 LARGE = 10_000  # entries from which keeping them is worth a file
 # a folder changed so recently may change again within the resolution of its time stamp
@@ -25,7 +27,7 @@ def recall(home: Path, name: str, keys: Collection[str]) -> dict[str, np.ndarray
     """Arrays kept for a folder under a name, the latest ones, or None; never unpickles."""
     files = [place / f"{name}.npz" for place in (home / FOLDER, _elsewhere(home))]
     # what lies beside the data may be older than the cache of a user who cannot write there
-    for file in sorted(filter(Path.is_file, files), key=lambda file: -file.stat().st_mtime_ns):
+    for file in sorted(filter(os.path.isfile, files), key=lambda file: -file.stat().st_mtime_ns):
         try:
             with open(file, "rb") as source, np.load(source, allow_pickle=False) as kept:
                 if int(kept["version"]) == VERSION:
@@ -91,7 +93,9 @@ class Listings:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return None
-            raise
+            raise DataError(
+                f"cannot list {folder}: {error.strerror}; ask for permission to read it"
+            ) from error
         if began - changed > SETTLED:
             self.known[key] = (changed, entries)
             self.changed = True
@@ -154,12 +158,14 @@ def _elsewhere(home: Path) -> Path:
 
 def _write(file: Path, arrays: Arrays) -> None:
     """All or nothing: another process may read at any time."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.parent.is_dir():
+        file.parent.mkdir(parents=True)
+        os.chmod(file.parent, 0o755)  # others may share the data
     with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
         try:
             fields: Any = {"version": np.array(VERSION), **arrays}
             np.savez(partial, **fields)
-            os.chmod(partial.name, 0o644)  # others may share the data
+            os.chmod(partial.name, 0o644)
             os.replace(partial.name, file)
         except BaseException:
             os.unlink(partial.name)

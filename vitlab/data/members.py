@@ -3,11 +3,13 @@
 A tar in a tar (ImageNet's training archive holds one for each class) is a folder of that name.
 """
 
+import fcntl
 import io
 import os
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -90,26 +92,45 @@ def indexed(sources: Sequence[tuple[Path, str]]) -> Index:
 
 @dataclass(frozen=True)
 class _Table:
-    """Columns of an archive's members, and whether they were read now, not recalled."""
+    """Columns of an archive's members, and whether they were read now and are not kept yet."""
 
     columns: dict[str, np.ndarray]
     new: bool
 
 
 def _table(path: Path) -> _Table:
-    """Members of an archive: the ones kept if it is still the same file."""
-    state = path.stat()
-    identity = np.array([state.st_size, state.st_mtime_ns])
+    """Members of an archive: the ones kept if it is still the same file.
+
+    Of several processes that start together one reads, and the others take what it keeps.
+    """
+    try:
+        with open(path, "rb") as file:
+            state = os.fstat(file.fileno())
+            identity = np.array([state.st_size, state.st_mtime_ns])
+            kept = _kept(path, identity)
+            if kept is None:
+                with suppress(OSError):  # a file system without locks: each reads for itself
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                kept = _kept(path, identity)
+            if kept is not None:
+                return _Table(kept, new=False)
+            rows = _zip_members(path) if path.suffix == ".zip" else _tar_members(path)
+            if not rows:
+                raise DataError(f"archive {path} holds no files; download it again")
+            # a name that comes again replaces the earlier one, as it does in extracting
+            rows = list({row[0]: row for row in rows}.values())
+            columns = dict(zip(COLUMNS, map(np.array, zip(*rows, strict=True)), strict=True))
+            columns["identity"] = identity
+            if len(rows) >= LARGE:
+                keep(path.parent, path.name, columns)
+            return _Table(columns, new=len(rows) < LARGE)
+    except PermissionError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; ask for permission") from error
+
+
+def _kept(path: Path, identity: np.ndarray) -> dict[str, np.ndarray] | None:
     kept = recall(path.parent, path.name, (*COLUMNS, "identity"))
-    if kept is not None and np.array_equal(kept["identity"], identity):
-        return _Table(kept, new=False)
-    rows = _zip_members(path) if path.suffix == ".zip" else _tar_members(path)
-    if not rows:
-        raise DataError(f"archive {path} holds no files; download it again")
-    # a name that comes again replaces the earlier one, as it does in extracting
-    rows = list({row[0]: row for row in rows}.values())
-    columns = map(np.array, zip(*rows, strict=True))
-    return _Table(dict(zip(COLUMNS, columns, strict=True)) | {"identity": identity}, new=True)
+    return kept if kept is not None and np.array_equal(kept["identity"], identity) else None
 
 
 def _zip_members(path: Path) -> list[Row]:

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 
 from vitlab.data.batch import Batch
-from vitlab.data.datasets import Labelled, Segmented, Training, collate, one_thread, too_many
+from vitlab.data.datasets import Labeled, Segmented, Training, collate, one_thread, too_many
 from vitlab.data.errors import DataError
 from vitlab.data.files import Files
 from vitlab.data.layout import Found, Layout, few
@@ -39,8 +39,8 @@ class Data(LightningDataModule, ABC):
         workers: processes that load images, for each device; 0 loads in the main process.
         train: name of the split to train on.
         val: name of the split to evaluate on.
-        max_unreadable: damaged files that each process may replace by their neighbors before the
-            run stops; 0 tolerates none.
+        max_unreadable: damaged files that each process may replace by their neighbors in training
+            before the run stops, and in a row in a probe; 0 tolerates none.
         seed: of the order of samples and their augmentation; not negative.
     """
 
@@ -136,7 +136,7 @@ class Data(LightningDataModule, ABC):
                     f"split {split!r} of {self.files.where()} is empty; check the download"
                 )
             self._samples[split] = found
-            self.files.remember()
+            found.files.remember()
         return self._samples[split]
 
     def prepare_data(self) -> None:
@@ -210,7 +210,7 @@ class Data(LightningDataModule, ABC):
             return batch
         return replace(batch, views=[normalize(stack) for stack in batch.views])
 
-    def labelled(self, split: str, size: int, limit: int = 0) -> Labelled:
+    def labeled(self, split: str, size: int, limit: int = 0) -> Labeled:
         """Images and class indices for probes.
 
         Args:
@@ -221,7 +221,7 @@ class Data(LightningDataModule, ABC):
         samples = self.samples(split)
         if samples.labels is None:
             raise DataError(f"{type(self).__name__} has no image labels; use {_having('labels')}")
-        return Labelled(samples.subset(limit), size, self.max_unreadable)
+        return Labeled(samples.subset(limit), size, self.max_unreadable)
 
     def segmented(self, split: str, view: SegmentationViews, limit: int = 0) -> Segmented:
         """Images and masks for dense probes.

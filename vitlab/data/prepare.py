@@ -87,8 +87,10 @@ def _prepare(root: Path, target: Path, dry_run: bool, verify: bool, progress: Pr
     steps = [f"{folder / MASKS}: the last step of an exchange that stopped" for folder in stopped]
     if dry_run and stopped:
         return Report(root, target, True, tuple(steps), ("what else there is shows after it",))
-    for folder in stopped:
-        finish_exchange(folder)
+    if stopped:
+        with alone(target):
+            for folder in stopped:
+                finish_exchange(folder)
     plan = make_plan(root, target, verify, progress)
     if dry_run:
         return Report(root, target, True, tuple(plan.steps()), tuple(plan.notes))
@@ -97,7 +99,8 @@ def _prepare(root: Path, target: Path, dry_run: bool, verify: bool, progress: Pr
         with alone(target):
             steps += _carry_out(plan, progress)
             for folder in plan.folders:
-                tidy(folder)
+                if folder != target:  # `alone` tidies it, with the lock in it, at its end
+                    tidy(folder)
     moved = dict(plan.aside)
     spent = [work.package.path for work in plan.extractions if work.spent]
     archives = tuple(moved.get(path, path) for path in spent)

@@ -10,6 +10,8 @@ from jaxtyping import Int64, Shaped
 from vitlab.data.errors import DataError
 from vitlab.data.files import Files
 
+SAMPLE = 64  # samples looked at where looking at all would take too long
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -60,6 +62,11 @@ class Samples:
             labels=None if self.labels is None else self.labels[kept],
             masks=None if self.masks is None else self.masks[kept],
         )
+
+
+def spread(count: int) -> list[int]:
+    """Up to SAMPLE indices below `count`, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)).tolist()
 
 
 def paths(names: Sequence[str]) -> Shaped[np.ndarray, " n"]:

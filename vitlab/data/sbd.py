@@ -13,7 +13,10 @@ from vitlab.data.layout import Layout
 
 LAYOUT = Layout(
     marks=("cls/*.mat", "train.txt", "val.txt"),
-    nested=("benchmark_RELEASE/dataset", "benchmark_RELEASE", "SBD", "sbd", "dataset", ""),
+    nested=(
+        *("benchmark_RELEASE/dataset", "benchmark_RELEASE", "SBD", "sbd", "dataset", ""),
+        *("SBD/benchmark_RELEASE/dataset", "sbd/benchmark_RELEASE/dataset"),
+    ),
 )
 
 

@@ -95,7 +95,7 @@ class Probing(Callback):
         encoder.check(self.size, "probing.size")
         encoder.check(self.dense_size, "probing.dense_size")
         if data.samples(data.train).labels is not None:
-            data.labelled(data.val, self.size)
+            data.labeled(data.val, self.size)
         for name, source in self.dense.items():
             for split in (source.train, source.val):
                 try:
@@ -166,8 +166,8 @@ class Probing(Callback):
         """Return k-NN and linear accuracy on the labeled images, nothing if they have no labels."""
         if data.samples(data.train).labels is None:
             return {}
-        train = image_features(encoder, data.labelled(data.train, self.size, self.images), loading)
-        test = image_features(encoder, data.labelled(data.val, self.size), loading)
+        train = image_features(encoder, data.labeled(data.train, self.size, self.images), loading)
+        test = image_features(encoder, data.labeled(data.val, self.size), loading)
         probes = {"knn": KNN(), "linear": Linear()}
         return {
             f"{name}/{score}": value

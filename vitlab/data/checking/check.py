@@ -63,8 +63,8 @@ def check(root: Path, deep: bool = False) -> Report:
             report.splits[split] = _words(data, samples)
         except DataError as problem:
             optional = known.lacking(split) if isinstance(problem, MissingFolderError) else ""
-            if optional:
-                report.findings.append(note(optional))
+            if optional or (isinstance(data, Folder) and split not in (data.train, data.val)):
+                report.findings.append(note(optional or str(problem)))
             else:
                 _add(report, str(problem))
             continue

@@ -85,8 +85,12 @@ class ImageNetKnowledge(Knowledge[ImageNet]):
         """Fewer class folders than there are archives in the one that lies beside them."""
         archive = self.data.folder / ARCHIVE
         if archive.is_file() and (self.data.folder / "train").is_dir():
-            with tarfile.open(archive) as packed:
-                inner = {name.removesuffix(".tar") for name in packed.getnames()}
+            try:
+                with tarfile.open(archive) as packed:
+                    inner = {name.removesuffix(".tar") for name in packed.getnames()}
+            except tarfile.TarError as problem:
+                yield error(f"{archive} is no whole tar archive ({problem}); download it again")
+                return
             lacking = sorted(inner - set(classes))
             if lacking:
                 yield error(

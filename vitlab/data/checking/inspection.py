@@ -16,9 +16,8 @@ from rich.progress import Progress
 from vitlab.data.errors import DataError
 from vitlab.data.files import Files
 from vitlab.data.image import UnreadableImage, decode_image, decode_mask
-from vitlab.data.samples import Samples
+from vitlab.data.samples import Samples, spread
 
-SAMPLE = 64  # files decoded where not all are
 BLOCK = 256  # files that are under way at a time
 INDICES = ("1", "L", "P")  # modes of an image whose values are class indices
 TURNED = 0x0112  # the EXIF tag that says which side is up
@@ -73,11 +72,6 @@ def look_at(samples: Samples, deep: bool, what: str) -> Iterator[Look]:
             for found in pool.map(look, indices[start : start + BLOCK]):
                 progress.advance(task)
                 yield found
-
-
-def spread(count: int) -> list[int]:
-    """Up to SAMPLE indices below `count`, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)).tolist()
 
 
 def _look(samples: Samples, decoded: set[int], index: int) -> Look:

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from vitlab.data.errors import DataError
 from vitlab.data.files import Directory
 from vitlab.data.layout import IMAGE_ENDINGS
 
@@ -21,8 +23,7 @@ def reason(root: Path) -> str | None:
         return f"{root} is empty; extract a dataset into it"
     if {"images", "masks"} <= set(folders):
         return None
-    splits = [name for name in folders if _has_class_folders(disk, name)]
-    if "train" in splits:
+    if _has_class_folders(disk, "train"):
         return None
     shown = ", ".join([*folders, *names][:6])
     return (
@@ -35,10 +36,12 @@ def reason(root: Path) -> str | None:
 
 def _within(files: Directory, depth: int) -> Iterator[Directory]:
     """A folder, and the ones in it."""
+    files.folders()
     yield files
     if depth:
         for name in files.folders()[:FOLDERS]:
-            yield from _within(files.below(name), depth - 1)
+            with suppress(DataError):  # lost+found and other folders of the system
+                yield from _within(files.below(name), depth - 1)
 
 
 def _named(files: Directory) -> Iterator[str]:
@@ -89,8 +92,9 @@ def _full_ade(files: Directory) -> bool:
 def _renumbered(files: Directory) -> Iterator[str]:
     """ImageNet whose class folders are named by the devkit's numbers."""
     for folder in files.folders("train"):
-        images = files.names(f"train/{folder}")
-        if folder.isdigit() and any(re.match(r"n\d{8}_", image) for image in images):
+        if not folder.isdigit():
+            continue
+        if any(re.match(r"n\d{8}_", image) for image in files.names(f"train/{folder}")):
             yield (
                 f"{files.where('train')} has ImageNet's classes in folders such as {folder}, named "
                 "by a number; their order is not that of the WordNet ids: name each folder by the "

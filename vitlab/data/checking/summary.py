@@ -73,7 +73,7 @@ def findings(summary: Summary) -> Iterator[Finding]:
         )
     if summary.refused:
         yield error(
-            f"{len(summary.refused)} masks of {split} hold colors, not class indices: "
+            f"{len(summary.refused)} masks of {split} hold no class indices in 8 bits: "
             f"{few(summary.refused)}; use the original files, or for VOC's colors `vitlab data "
             "prepare`",
         )

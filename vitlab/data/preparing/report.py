@@ -42,8 +42,8 @@ class Report:
         if self.spent:
             names = few([path.name for path in self.spent])
             lines.append(
-                f"all of {names} is on disk; deleting {'it' if len(self.spent) == 1 else 'them'} "
-                f"would free {amount(self.freeable)}"
+                f"every file of {names} is on disk at its full size; deleting "
+                f"{'it' if len(self.spent) == 1 else 'them'} would free {amount(self.freeable)}"
             )
         if self.dry_run:
             lines.append("nothing was written; run it without --dry_run true to do it")

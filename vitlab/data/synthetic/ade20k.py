@@ -1,4 +1,4 @@
-"""ADE20K in miniature: rooms and fields, where stuff is labelled as well as objects."""
+"""ADE20K in miniature: rooms and fields, where stuff is labeled as well as objects."""
 
 from collections.abc import Iterator
 from pathlib import Path

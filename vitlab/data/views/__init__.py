@@ -3,7 +3,7 @@
 from vitlab.data.views.multicrop import MultiCrop
 from vitlab.data.views.pixels import MEAN, STD, normalize, resize, stack_of
 from vitlab.data.views.segmentation import (
-    Labeled,
+    ImageAndMask,
     SegmentationCrop,
     SegmentationSquare,
     SegmentationViews,
@@ -17,7 +17,7 @@ __all__ = [
     "MEAN",
     "STD",
     "CenterCrop",
-    "Labeled",
+    "ImageAndMask",
     "MultiCrop",
     "Pixels",
     "Seed",

@@ -28,7 +28,7 @@ TRIES = 10
 MOST_PIXELS = 2**28
 
 
-class Labeled(NamedTuple):
+class ImageAndMask(NamedTuple):
     """An image and its mask after the same view.
 
     Attributes:
@@ -44,7 +44,7 @@ class SegmentationViews(ABC):
     """Turns an image and its mask into one view of both."""
 
     @abstractmethod
-    def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> Labeled:
+    def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
         """One view, in new memory, still in 8 bits: `normalize` is for the device that uses it.
 
         Args:
@@ -119,7 +119,7 @@ class SegmentationCrop(SegmentationViews):
         self.size, self.short, self.ratio = size, short, (ratio[0], ratio[1])
         self.share, self.flip, self.distort, self.aspect = share, flip, distort, aspect
 
-    def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> Labeled:
+    def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
         """A random square of image and mask, `size` by `size`."""
         _check_agreement(image, mask)
         numbers = np.random.default_rng(seed)
@@ -171,7 +171,7 @@ class SegmentationWhole(SegmentationViews):
         _check_aspect(aspect)
         self.short, self.aspect = short, aspect
 
-    def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> Labeled:
+    def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
         """The image with its new short side, and the mask as it is; nothing is random."""
         _check_agreement(image, mask)
         if self.short:
@@ -193,7 +193,7 @@ class SegmentationSquare(SegmentationViews):
         check_size("size", size)
         self.size = size
 
-    def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> Labeled:
+    def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
         """The image at its new size, and the mask as it is; nothing is random."""
         _check_agreement(image, mask)
         return _labeled(resize(image, self.size, self.size), mask)
@@ -258,7 +258,7 @@ def _fit(shape: tuple[int, ...], short: float, aspect: float) -> tuple[int, int]
     return rows, columns
 
 
-def _labeled(image: Pixels, mask: Mask, size: int = 0) -> Labeled:
+def _labeled(image: Pixels, mask: Mask, size: int = 0) -> ImageAndMask:
     """Copies as tensors, filled up to `size` at the bottom and on the right."""
     height, width = image.shape[:2]
     pixels = np.empty((max(size, height), max(size, width), 3), np.uint8)
@@ -266,7 +266,7 @@ def _labeled(image: Pixels, mask: Mask, size: int = 0) -> Labeled:
     pixels[:height, :width] = image
     labels = np.full((max(size, mask.shape[0]), max(size, mask.shape[1])), IGNORE, np.uint8)
     labels[: mask.shape[0], : mask.shape[1]] = mask
-    return Labeled(torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(labels))
+    return ImageAndMask(torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(labels))
 
 
 def _check_agreement(image: Pixels, mask: Mask) -> None:
