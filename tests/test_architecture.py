@@ -18,6 +18,7 @@ ARROWS = {
     "objectives": {"schedules", "parallel", "encoders", "data"},
     "probes": {"schedules", "parallel", "encoders", "data"},
     "analysis": {"schedules", "parallel", "encoders", "objectives", "probes", "data"},
+    "timm": {"encoders"},
     "training": {"schedules", "parallel", "encoders", "objectives", "probes", "data"},
 }
 LIGHTNING = {"lightning", "pytorch_lightning", "jsonargparse"}

@@ -1,3 +1,24 @@
 """What makes a vision transformer's patch features good for dense prediction?"""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vitlab.encoders.vit import ViT
+
 __version__ = "0.1.0"
+
+
+def load(path: str | Path) -> "ViT":
+    """Read back an encoder from a folder that `vitlab export` wrote, exactly.
+
+    Args:
+        path: the folder, with `config.json` and `model.safetensors`.
+
+    Raises:
+        ValueError: the folder is not of this kind, or damaged.
+    """
+    # torch is imported only now, so that the command's help stays immediate
+    from vitlab.encoders.interop import load
+
+    return load(path)

@@ -15,6 +15,8 @@ What makes a vision transformer's patch features good for dense prediction?
 verbs:
   fit               pretrain an encoder and probe it while it trains
   curves            draw the curves of runs and tabulate them, arms side by side
+  import            turn weights of DINO, DINOv2, DeiT, timm or LocAtViT into a vitlab folder
+  export            write the encoder of a run as a vitlab folder, or for timm
   data check        say which dataset a folder holds, what is wrong with it, and the remedy
   data prepare      do the remedies that are safe: extract archives, build SBD's masks
   data synthesize   draw miniature ImageNet, VOC 2012, ADE20K and Cityscapes, to try things out
@@ -51,6 +53,10 @@ def main(args: Sequence[str] | None = None) -> None:
             fit(rest)
         case ["curves", *rest]:
             _curves(rest)
+        case ["import", *rest]:
+            _weights("import", rest)
+        case ["export", *rest]:
+            _weights("export", rest)
         case ["data", "synthesize", *rest]:
             _synthesize(rest)
         case ["data", "check", *rest]:
@@ -64,8 +70,8 @@ def main(args: Sequence[str] | None = None) -> None:
             )
         case [verb, *_]:
             _refuse(
-                f"vitlab: unknown verb {verb!r}; the verbs are fit, curves, data check, data "
-                "prepare and data synthesize"
+                f"vitlab: unknown verb {verb!r}; the verbs are fit, curves, import, export, "
+                "data check, data prepare and data synthesize"
             )
 
 
@@ -130,6 +136,16 @@ def _prepare(args: Sequence[str]) -> None:
 
     prog = "vitlab data prepare"
     _or_say_why(lambda: auto_cli(prepare, args=list(args), prog=prog, as_positional=False))
+
+
+def _weights(verb: str, args: Sequence[str]) -> None:
+    from jsonargparse import auto_cli
+
+    from vitlab.encoders import export, import_weights
+
+    work: Callable[..., object] = export if verb == "export" else import_weights
+    prog = f"vitlab {verb}"
+    _or_say_why(lambda: print(auto_cli(work, args=list(args), prog=prog, as_positional=False)))
 
 
 def _synthesize(args: Sequence[str]) -> None:

@@ -1,6 +1,15 @@
 """Images to tokens. Plain torch."""
 
 from vitlab.encoders.encoder import Encoder
+from vitlab.encoders.interop import (
+    Coverage,
+    Imported,
+    export,
+    import_weights,
+    load,
+    read_weights,
+    save,
+)
 from vitlab.encoders.locality import Locality
 from vitlab.encoders.pixels import Pixels
 from vitlab.encoders.roles import Specialize
@@ -8,4 +17,20 @@ from vitlab.encoders.taps import record
 from vitlab.encoders.tokens import State, Tokens
 from vitlab.encoders.vit import ViT
 
-__all__ = ["Encoder", "Locality", "Pixels", "Specialize", "State", "Tokens", "ViT", "record"]
+__all__ = [
+    "Coverage",
+    "Encoder",
+    "Imported",
+    "Locality",
+    "Pixels",
+    "Specialize",
+    "State",
+    "Tokens",
+    "ViT",
+    "export",
+    "import_weights",
+    "load",
+    "read_weights",
+    "record",
+    "save",
+]

@@ -19,6 +19,8 @@ from vitlab.encoders.locality import GaussianBias, Locality, refine
 from vitlab.encoders.roles import Routed, Specialize
 from vitlab.encoders.tokens import Grid, State, Tokens, assemble
 
+Rule = Literal["size", "dino", "antialias"]  # how positions are resampled
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -58,8 +60,11 @@ class ViT(Routed, Encoder):
             none.
         drop_path: probability to skip a branch of the last block for an image, growing linearly
             from 0 at the first block.
-        positions: how positions are resampled: "size" to the exact grid, or "dino", as DINO's own
-            code does, for its released weights.
+        positions: how positions are resampled: "size" to the exact grid, as DeiT; "dino", as DINO's
+            own code does, for its released weights; "antialias", as timm.
+
+    Attributes:
+        config: the arguments it was made with, by name.
     """
 
     def __init__(
@@ -73,9 +78,12 @@ class ViT(Routed, Encoder):
         registers: int = 0,
         layer_scale: float = 0.0,
         drop_path: float = 0.0,
-        positions: Literal["size", "dino"] = "size",
+        positions: Rule = "size",
     ):
+        config = {name: value for name, value in locals().items() if name[0] != "_"}
+        config.pop("self")
         super().__init__()
+        self.config = config
         shape = SHAPES[size]
         self.width, self.patch, self.heads = shape.width, patch, shape.heads
         self.check(image, "encoder.image")
@@ -141,22 +149,32 @@ class ViT(Routed, Encoder):
         patches = self.patch_embed(images)
         grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
         cls_position, positions = self.pos_embed[:, :1], self.pos_embed[:, 1:]
-        patches = patches + self.resample(positions, grid)
+        patches = patches + resample(positions, self.grid, grid, self.positions)
         registers = self.reg_token if self.reg_token is not None else self.cls_token[:, :0]
         return State(assemble(self.cls_token + cls_position, registers, patches), grid)
 
-    def resample(self, positions: Float[Tensor, "1 q d"], grid: Grid) -> Float[Tensor, "1 p d"]:
-        """Return positions for another grid of patches, by bicubic interpolation."""
-        if grid == self.grid:
-            return positions
-        table = positions.transpose(1, 2).unflatten(2, self.grid)
-        if self.positions == "dino":
-            # DINO passes this factor, not the size, and torch samples by the factor it is given
-            factor = [(new + 0.1) / old for new, old in zip(grid, self.grid, strict=True)]
-            table = F.interpolate(table, scale_factor=factor, mode="bicubic")
-        else:
-            table = F.interpolate(table, size=grid, mode="bicubic")
-        return table.flatten(2).transpose(1, 2)
+
+def resample(
+    positions: Float[Tensor, "1 q d"], old: Grid, new: Grid, rule: Rule
+) -> Float[Tensor, "1 p d"]:
+    """Return the positions of the old grid for the new one, by bicubic interpolation.
+
+    Args:
+        positions: one for each patch, row by row, without that of [CLS].
+        old: rows and columns of the patches they are made for.
+        new: rows and columns to return.
+        rule: see `ViT`.
+    """
+    if old == new:
+        return positions
+    table = positions.transpose(1, 2).unflatten(2, old)
+    if rule == "dino":
+        # DINO passes this factor, not the size, and torch samples by the factor it is given
+        factor = [(after + 0.1) / before for after, before in zip(new, old, strict=True)]
+        table = F.interpolate(table, scale_factor=factor, mode="bicubic")
+    else:
+        table = F.interpolate(table, size=new, mode="bicubic", antialias=rule == "antialias")
+    return table.flatten(2).transpose(1, 2)
 
 
 class PatchEmbed(nn.Module):

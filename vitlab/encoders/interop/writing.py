@@ -1,0 +1,139 @@
+"""Our encoder into files: for ourselves with all its options, for timm where it is a plain one."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from vitlab.encoders.interop.coverage import Coverage, few
+from vitlab.encoders.interop.files import State, write_file, write_folder
+from vitlab.encoders.interop.reading import Origin, read_weights
+from vitlab.encoders.locality import Locality
+from vitlab.encoders.roles import Specialize
+from vitlab.encoders.vit import SHAPES, ViT
+
+Form = Literal["vitlab", "timm"]
+
+
+def save(encoder: ViT, path: str | Path, form: Form = "vitlab") -> None:
+    """Write an encoder, at once or not at all.
+
+    Args:
+        encoder: any ViT; for timm, one without options that timm lacks.
+        path: of the folder (vitlab: `config.json` and `model.safetensors`, which `load` reads back
+            exactly) or file (timm); must not exist.
+        form: "vitlab", or "timm" for a .safetensors file in timm's names, with the arguments of
+            timm's VisionTransformer as JSON under "timm" in its metadata. At other sizes than its
+            own, timm resamples positions by its own rule, the encoder's `positions="antialias"`.
+
+    Raises:
+        ValueError: the path exists, or timm cannot express the encoder.
+    """
+    path = Path(path)
+    if form == "timm":
+        if path.suffix != ".safetensors":
+            raise ValueError(f"{path} is to hold weights for timm; give a name in .safetensors")
+        state, settings = for_timm(encoder)
+        write_file(path, state, {"timm": json.dumps(settings)})
+        return
+    config = {
+        name: dataclasses.asdict(value) if isinstance(value, Specialize | Locality) else value
+        for name, value in encoder.config.items()
+    }
+    write_folder(path, config, _plain(encoder))
+
+
+def for_timm(encoder: ViT) -> tuple[State, dict[str, Any]]:
+    """Return the tensors in timm's names, and the arguments of its VisionTransformer.
+
+    timm gives positions to all tokens before the patches or to none. With registers, which have
+    none, that of [CLS] is added to it, as timm does with DINOv2's.
+
+    Raises:
+        ValueError: the encoder has an option that timm lacks.
+    """
+    state, config = _plain(encoder), encoder.config
+    reasons = []
+    if roles := [key for key in state if "_cls." in key]:
+        reasons.append(f"weights of its own for [CLS] (specialize: {few(roles, 2)})")
+    if bias := [key for key in state if ".gaug." in key]:
+        reasons.append(f"a Gaussian bias (locality.kind: {few(bias, 2)})")
+    if encoder.refine:
+        reasons.append("patch refinement (locality.refine)")
+    if config["normalizer"] != "softmax":
+        reasons.append(f"{config['normalizer']} attention (normalizer)")
+    if reasons:
+        raise ValueError(
+            f"timm's VisionTransformer has no {', no '.join(reasons)}, and would compute something "
+            "else from the same names; export with form=vitlab, which vitlab.load reads"
+        )
+    shape = SHAPES[config["size"]]
+    settings = {
+        "img_size": config["image"],
+        "patch_size": encoder.patch,
+        "num_classes": 0,
+        "embed_dim": shape.width,
+        "depth": shape.depth,
+        "num_heads": shape.heads,
+        "init_values": config["layer_scale"] or None,
+        "reg_tokens": config["registers"],
+        "no_embed_class": config["registers"] > 0,
+        "dynamic_img_size": True,
+    }
+    if config["registers"]:
+        state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+        state["pos_embed"] = state["pos_embed"][:, 1:].contiguous()
+    return state, settings
+
+
+def _plain(encoder: ViT) -> State:
+    return {key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
+
+
+def export(source: Path, out: Path, form: Form = "vitlab", which: str = "") -> Coverage:
+    """Write the encoder of a run, or of an exported folder, for ourselves or for timm.
+
+    Args:
+        source: best.ckpt or last.ckpt of a run, or a folder exported before.
+        out: the folder (vitlab) or .safetensors file (timm) to write; must not exist.
+        form: vitlab, a folder that describes itself; or timm, tensors in timm's names.
+        which: student or teacher, for a run that has both.
+
+    Returns:
+        What became of each tensor.
+
+    Raises:
+        ValueError: the source cannot be read, the output exists, or timm cannot express it.
+    """
+    imported = read_weights(source, "vitlab", which)
+    save(imported.encoder, out, form)
+    return imported.report
+
+
+def import_weights(
+    source: Path,
+    out: Path,
+    family: Origin = "auto",
+    which: str = "",
+    image: int = 0,
+    partial: bool = False,
+) -> Coverage:
+    """Turn weights of others into a folder that vitlab reads.
+
+    Args:
+        source: a .pth, .pt, .ckpt or .safetensors file.
+        out: the folder to write; must not exist.
+        family: whose weights they are; auto where the tensors show it.
+        which: the model to take where a file holds several: student, teacher, model_ema ...
+        image: pixels of the image edge to make the encoder for; 0 for that of the weights.
+        partial: whether tensors may be missing or unused.
+
+    Returns:
+        What became of each tensor.
+
+    Raises:
+        ValueError: the weights cannot be read or do not cover the encoder, or the output exists.
+    """
+    imported = read_weights(source, family, which, image, partial)
+    save(imported.encoder, out)
+    return imported.report

@@ -1,0 +1,250 @@
+"""Our encoders behind timm's interface: `import vitlab.timm`, then `timm.create_model(...)`.
+
+    import timm
+    import vitlab.timm
+
+    model = timm.create_model("vitlab_vit_small_patch16_entmax15", num_classes=10)
+
+The names are vitlab_vit_{tiny,small,base}_patch16_{entmax15,cls_specialized,locat}. Registering
+needs this import, since `import vitlab` alone loads neither torch nor timm. There are no
+pretrained weights under these names; `vitlab.encoders.read_weights(path, into=model.encoder)`
+fills a model.
+
+Axis letters: b images, n tokens, d width, c classes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from vitlab.encoders import Locality, Specialize, State, Tokens, ViT
+from vitlab.encoders.tokens import assemble, split_at
+
+_SIZES = {"tiny": "Ti", "small": "S", "base": "B"}
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "entmax15": {"normalizer": "entmax15"},  # arXiv:2605.23868
+    "cls_specialized": {"specialize": Specialize(norm=1, qkv=0.334)},  # arXiv:2602.08626
+    "locat": {"locality": Locality("gaussian", refine=True)},  # arXiv:2603.04892
+}
+_CONFIG = {
+    "input_size": (3, 224, 224),
+    "crop_pct": 0.875,
+    "first_conv": "encoder.patch_embed.proj",
+    "classifier": "head",
+    "license": "apache-2.0",
+}
+
+
+class TimmViT(nn.Module):
+    """A ViT with a classifier, as timm's trainers and feature extractors expect it.
+
+    Names of parameters have the prefix `encoder.`; the classifier is `head`.
+
+    Args:
+        encoder: any ViT; images of all sizes that its patches tile are taken.
+        num_classes: outputs of the classifier; 0 for none.
+        global_pool: what is classified: the [CLS] token, the mean of the patches, or all tokens.
+        drop_rate: share of features dropped before the classifier in training.
+    """
+
+    def __init__(
+        self,
+        encoder: ViT,
+        num_classes: int = 1000,
+        global_pool: Literal["token", "avg", ""] = "token",
+        drop_rate: float = 0.0,
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.num_features = self.head_hidden_size = self.embed_dim = encoder.width
+        self.num_prefix_tokens = 1 + encoder.config["registers"]
+        self.feature_info = [
+            {"module": f"encoder.blocks.{i}", "num_chs": encoder.width, "reduction": encoder.patch}
+            for i in range(len(encoder.blocks))
+        ]
+        self.head_drop = nn.Dropout(drop_rate)
+        self.reset_classifier(num_classes, global_pool)
+
+    def forward(self, x: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b ..."]:
+        """Return logits; features without a classifier."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b n d"]:
+        """Return [CLS], registers and patches after the final norm."""
+        tokens = self.encoder(x)
+        return assemble(tokens.cls[:, None], tokens.registers, tokens.patches)
+
+    def forward_head(
+        self, x: Float[Tensor, "b n d"], pre_logits: bool = False
+    ) -> Float[Tensor, "b ..."]:
+        """Return logits of tokens, or what the classifier would get."""
+        if self.global_pool == "token":
+            x = split_at(x, 1)[0].flatten(1)
+        elif self.global_pool == "avg":
+            x = split_at(x, self.num_prefix_tokens)[1].mean(dim=1)
+        x = self.head_drop(x)
+        return x if pre_logits else self.head(x)
+
+    def forward_intermediates(
+        self,
+        x: Float[Tensor, "b 3 height width"],
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Return features after several blocks.
+
+        Args:
+            x: images.
+            indices: blocks; the last n for a number, all for None.
+            return_prefix_tokens: whether to pair each with [CLS] and registers.
+            norm: whether to apply the final norm to each.
+            stop_early: whether to skip the blocks after the last one wanted.
+            output_fmt: NCHW for maps, NLC for sequences of patches.
+            intermediates_only: whether to leave out the final tokens.
+
+        Returns:
+            The final tokens (b, n, d) and the list; only the list if so asked.
+
+        Raises:
+            ValueError: a block or format that there is not.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise ValueError(f"output_fmt {output_fmt!r} is unknown; give NCHW or NLC")
+        take = self.blocks_taken(indices)
+        found, state = [], None
+        for block, state in enumerate(self.encoder.walk(x), start=-1):
+            if block in take:
+                found.append(self.normed(state) if norm else state.tokens())
+            if stop_early and intermediates_only and block == max(take):
+                break
+        maps: list = [t.map if output_fmt == "NCHW" else t.patches for t in found]
+        if return_prefix_tokens:
+            prefixes = [torch.cat([t.cls[:, None], t.registers], dim=1) for t in found]
+            maps = list(zip(maps, prefixes, strict=True))
+        if intermediates_only:
+            return maps
+        assert state is not None
+        last = self.normed(state)
+        return assemble(last.cls[:, None], last.registers, last.patches), maps
+
+    def normed(self, state: State) -> Tokens:
+        """Return the tokens of a state after the final norm."""
+        return State(self.encoder.route("norm", state.x), state.grid).tokens()
+
+    def blocks_taken(self, indices: int | Sequence[int] | None) -> list[int]:
+        """Return the numbers of the blocks that timm's way to name them means.
+
+        Raises:
+            ValueError: there is no such block.
+        """
+        depth = len(self.encoder.blocks)
+        if indices is None:
+            return list(range(depth))
+        numbers = range(-indices, 0) if isinstance(indices, int) else indices
+        taken = [depth + i if i < 0 else i for i in numbers]
+        if not taken or not all(0 <= i < depth for i in taken):
+            raise ValueError(
+                f"blocks {indices} are asked of an encoder of {depth} blocks; give some of 0 to "
+                f"{depth - 1}, or a number up to {depth} for the last ones"
+            )
+        return taken
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | Sequence[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Remove the blocks that these features do not need; return the numbers of theirs."""
+        taken = self.blocks_taken(indices)
+        self.encoder.blocks = self.encoder.blocks[: max(taken) + 1]
+        if prune_norm:
+            self.encoder.register_module("norm", nn.Identity())
+            self.encoder._modules.pop("norm_cls", None)
+        if prune_head:
+            self.reset_classifier(0, "")
+        return taken
+
+    def get_classifier(self) -> nn.Module:
+        """Return the classifier."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier by a new one.
+
+        Raises:
+            ValueError: a pooling that there is not.
+        """
+        if global_pool not in (None, "token", "avg", ""):
+            raise ValueError(f"global_pool {global_pool!r} is unknown; give token, avg or ''")
+        if global_pool is not None:
+            self.global_pool = global_pool
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
+        self.head.to(self.encoder.cls_token.device).train(self.training)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return patterns of parameter names by depth, for learning rates that fall with it."""
+        stem = r"^encoder\.(?:cls_token|reg_token|pos_embed|patch_embed)"
+        blocks = [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))]
+        return {"stem": stem, "blocks": blocks}
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of parameters that stay out of weight decay."""
+        return {f"encoder.{name}" for name in ("pos_embed", "cls_token", "reg_token")}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Refuse to trade time for memory, which this encoder cannot.
+
+        Raises:
+            ValueError: it is asked for.
+        """
+        if enable:
+            raise ValueError("gradient checkpointing is not available; use smaller micro-batches")
+
+
+def _build(
+    num_classes: int = 1000,
+    global_pool: Literal["token", "avg", ""] = "token",
+    in_chans: int = 3,
+    img_size: int | tuple[int, int] = 224,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    **options: Any,
+) -> TimmViT:
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    if height != width or in_chans != 3:
+        raise ValueError(
+            f"img_size {img_size} and in_chans {in_chans} are asked; the encoder is made for "
+            "square images of 3 channels, and takes images of other sizes as they come"
+        )
+    # timm's way to resample positions, for those who come from there
+    encoder = ViT(image=height, drop_path=drop_path_rate, positions="antialias", **options)
+    return TimmViT(encoder, num_classes, global_pool, drop_rate)
+
+
+def _entry(size: str, variant: str) -> Callable[..., nn.Module]:
+    name = f"vitlab_vit_{size}_patch16_{variant}"
+
+    def entry(pretrained: bool = False, **options: Any) -> nn.Module:
+        given = {"size": _SIZES[size], **_VARIANTS[variant], **options}
+        features = {"out_indices": given.pop("out_indices", 3), "feature_cls": "getter"}
+        return build_model_with_cfg(_build, name, pretrained, feature_cfg=features, **given)
+
+    entry.__name__ = entry.__qualname__ = name
+    entry.__doc__ = f"ViT of size {size} with patches of 16 pixels and the option {variant}."
+    return entry
+
+
+_ENTRIES = [_entry(size, variant) for size in _SIZES for variant in _VARIANTS]
+default_cfgs = generate_default_cfgs({entry.__name__: dict(_CONFIG) for entry in _ENTRIES})
+for _each in _ENTRIES:
+    register_model(_each)
