@@ -57,21 +57,27 @@ def main(args: Sequence[str] | None = None) -> None:
             _weights("import", rest)
         case ["export", *rest]:
             _weights("export", rest)
-        case ["data", "synthesize", *rest]:
-            _synthesize(rest)
-        case ["data", "check", *rest]:
-            _check(rest)
-        case ["data", "prepare", *rest]:
-            _prepare(rest)
         case ["data", *rest]:
-            _refuse(
-                f"vitlab data {' '.join(rest)}: unknown; the verbs are data check, data prepare "
-                "and data synthesize"
-            )
+            _data(rest)
         case [verb, *_]:
             _refuse(
                 f"vitlab: unknown verb {verb!r}; the verbs are fit, curves, import, export, "
                 "data check, data prepare and data synthesize"
+            )
+
+
+def _data(words: Sequence[str]) -> None:
+    match words:
+        case ["check", *rest]:
+            _check(rest)
+        case ["prepare", *rest]:
+            _prepare(rest)
+        case ["synthesize", *rest]:
+            _synthesize(rest)
+        case _:
+            _refuse(
+                f"vitlab data {' '.join(words)}: unknown; the verbs are data check, data prepare "
+                "and data synthesize"
             )
 
 

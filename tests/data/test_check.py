@@ -1,5 +1,6 @@
 """Each known fault of a dataset has its own message; a sound one has none."""
 
+import re
 import shutil
 import tarfile
 
@@ -9,6 +10,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from vitlab.cli import main
+from vitlab.data import Cityscapes, DataError, SegmentationSquare
 from vitlab.data.checking import check
 
 VOC = "VOCdevkit/VOC2012"
@@ -218,7 +220,7 @@ FAULTS = [
     (
         "cityscapes",
         values("gtFine/*/*/*labelIds.png", [0, 5, 18, 255]),
-        "are called labelIds but hold train ids",
+        "is called labelIds but holds train ids",
     ),
     ("cityscapes", values("gtFine/train/*/*labelIds.png", [7, 40]), "hold the value 40"),
     ("cityscapes", remove("gtFine/val/*/*labelIds.png"), "1 masks missing"),
@@ -263,6 +265,70 @@ def test_each_fault_has_its_message(kind, harm, message, request):
         assert not found
     else:
         assert message in found
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "told"),
+    [
+        ("ade", "", "ADE20K lies in"),
+        ("cityscapes", "leftImg8bit", "Cityscapes lies in"),
+        ("voc", f"{VOC}/JPEGImages", "VOC2012 lies in"),
+        ("imagenet", "train", "ImageNet lies in"),
+    ],
+)
+def test_the_folder_to_give_is_named_where_it_is_another(kind, given, told, request):
+    root = request.getfixturevalue(kind)
+    if kind == "ade":
+        (root / ADE).rename(root / "scenes")
+    found = errors(root / given)
+    assert told in found
+    assert "give --root" in found
+
+
+def test_one_mask_of_the_wrong_ids_is_told_among_others(cityscapes, stripe):
+    place = "gtFine/train/aachen/aachen_000001_000019_gtFine_labelIds.png"
+    shutil.copy(
+        next(cityscapes.glob("leftImg8bit/train/*/*.png")),
+        cityscapes / "leftImg8bit/train/aachen/aachen_000001_000019_leftImg8bit.png",
+    )
+    stripe(cityscapes / place, [0, 7, 18, 255])
+    assert f"{place} is called labelIds but holds train ids" in errors(cityscapes)
+    with pytest.raises(DataError, match=r"aachen_000001.* is called labelIds but holds train ids"):
+        Cityscapes(str(cityscapes)).segmented("train", SegmentationSquare(16)).check()
+
+
+def test_masks_whose_city_has_no_images_are_told(cityscapes):
+    shutil.copytree(cityscapes / "gtFine/train/aachen", cityscapes / "gtFine/train/bochum")
+    assert "1 masks of train have no image: gtFine/train/bochum" in errors(cityscapes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("\n", None),
+        ("ILSVRC2012_val_00000007,", "line 8 of .*LOC_val_solution.csv is cut"),
+        ("empty", "LOC_val_solution.csv holds no labels"),
+    ],
+)
+def test_kaggles_file_may_hold_blank_lines_but_not_cut_ones(imagenet, rows, message):
+    lines = ["ImageId,PredictionString"]
+    for path in sorted(imagenet.glob("val/*/*")):
+        name = f"ILSVRC2012_val_{len(lines):08d}"
+        lines.append(f"{name},{path.parent.name} 1 2 3 4")
+        path.rename(imagenet / f"val/{name}.JPEG")
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    content = "" if rows == "empty" else "\n".join([*lines, rows])
+    (imagenet / "LOC_val_solution.csv").write_text(content)
+    found = errors(imagenet)
+    assert not found if message is None else re.search(message, found)
+
+
+def test_lists_that_are_no_text_and_half_an_sbd_are_named(voc):
+    (voc / "benchmark_RELEASE").mkdir()
+    assert "SBD in" in errors(voc)
+    (voc / VOC / "ImageSets/Segmentation/val.txt").write_bytes("x".encode("utf-16"))
+    assert "val.txt as text" in errors(voc)
 
 
 def test_a_broken_file_is_listed_and_only_deep_checks_see_all(imagenet, draw):

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 
-from vitlab.data.layout import Distributed, Layout, image_names, require_all
+from vitlab.data.layout import Distributed, Layout, image_names, require_all, text
 from vitlab.data.module import Data
 from vitlab.data.samples import Samples, paths
 
@@ -28,7 +28,7 @@ class ADE20K(Data):
         """First name of each class by the dataset's own list, or its number where that lacks."""
         if not self.files.has("objectInfo150.txt"):
             return tuple(f"class {number}" for number in range(1, 151))
-        rows = self.files.read("objectInfo150.txt").decode().splitlines()[1:151]
+        rows = text(self.files, "objectInfo150.txt").splitlines()[1:151]
         return tuple(row.split("\t")[-1].split(",")[0].strip() for row in rows)
 
     @property

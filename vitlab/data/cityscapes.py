@@ -72,6 +72,15 @@ class Cityscapes(Data):
                     return TRAIN_MASK
         return LABEL_MASK
 
+    def doubt(self, values: set[int]) -> str:
+        """255 is a license plate in labelIds, so a car (26) or the like comes with it."""
+        if self.mask_ending == LABEL_MASK and 255 in values and max(values - {255}, default=0) < 19:
+            return (
+                "is called labelIds but holds train ids (0-18, 255); name such masks "
+                "*_gtFine_labelTrainIds.png, or restore the original ones"
+            )
+        return ""
+
     def samples(self, split: str) -> Samples:
         """The files of a split, listed once; the test split has only dummy masks."""
         if split == "test":

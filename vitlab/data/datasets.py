@@ -138,6 +138,7 @@ class Segmented(Dataset[ImageAndMask]):
         table: class of each value that a mask file may hold, -1 for values it may not.
         patience: unreadable pairs in a row after which it gives up.
         seed: of a view that is random.
+        doubt: says of the values of a mask why it cannot be what it is called, or "".
     """
 
     def __init__(
@@ -147,9 +148,10 @@ class Segmented(Dataset[ImageAndMask]):
         table: Int16[np.ndarray, "256"],
         patience: int = 0,
         seed: int = 0,
+        doubt: Callable[[set[int]], str] | None = None,
     ):
         self.samples, self.view, self.table = samples, view, table
-        self.patience, self.seed = patience, seed
+        self.patience, self.seed, self.doubt = patience, seed, doubt
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -169,6 +171,14 @@ class Segmented(Dataset[ImageAndMask]):
         for index in spread(len(self)):
             with suppress(UnreadableImage):  # reported and replaced when it is its turn
                 self._read(index)
+                self._question(index)
+
+    def _question(self, index: int) -> None:
+        files, name = self.samples.files, self.samples.mask(index)
+        mask = decode_mask(_bytes(files, name), files.where(name))
+        reason = self.doubt(set(np.unique(mask).tolist())) if self.doubt else ""
+        if reason:
+            raise DataError(f"mask {files.where(name)} {reason}")
 
     def _read(
         self, index: int

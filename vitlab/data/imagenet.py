@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from vitlab.data.errors import DataError
+from vitlab.data.errors import DataError, MissingFolderError
 from vitlab.data.files import Directory, Files
 from vitlab.data.layout import (
     Distributed,
@@ -21,6 +21,7 @@ from vitlab.data.layout import (
     image_names,
     list_class_folders,
     subfolders,
+    text,
 )
 from vitlab.data.module import Data
 from vitlab.data.samples import Samples, paths
@@ -73,10 +74,40 @@ class ImageNet(Data):
 
     def scan(self, split: str) -> Samples:
         """All images of the class folders, or of a flat validation folder."""
-        if split == "val" and not subfolders(self.files, split):
+        if split == "val" and not self._sorted():
             return self._flat()
         found = list_class_folders(self.files, split, self.classes)
+        if split == "val":
+            self._refuse_disorder(found.images)
         return Samples(self.files, paths(found.images), found.labels)
+
+    def _sorted(self) -> bool:
+        """Whether the validation images lie in class folders."""
+        folders = subfolders(self.files, "val")
+        if folders and image_names(self.files, "val"):
+            raise DataError(
+                f"{self.files.where('val')} holds images as well as folders ({few(folders)}); move "
+                "the folders away, or sort all images into class folders"
+            )
+        return bool(folders)
+
+    def _refuse_disorder(self, images: list[str]) -> None:
+        """Refuse folders that were filled by another order of classes than the ground truth's."""
+        try:
+            truth = self.truth()
+        except MissingFolderError:
+            return  # sorted images need none
+        wrong = [
+            f"{folder}/{name} is of {truth[stem]}"
+            for folder, name in (image.split("/")[1:] for image in images)
+            if truth.get(stem := name.partition(".")[0], folder) != folder
+        ]
+        if wrong:
+            raise DataError(
+                f"{len(wrong)} validation images are not in the folder of their class by the "
+                f"ground truth: {few(wrong)}; a script has sorted them by another order of "
+                f"classes: put them flat into val, with {DEVKIT}.tar.gz beside it"
+            )
 
     def _flat(self) -> Samples:
         """Validation images as in the original archive, with labels from the ground truth."""
@@ -88,7 +119,7 @@ class ImageNet(Data):
             raise DataError(
                 f"{folder} holds {len(names)} images, its ground truth {len(truth)}; without an "
                 f"image: {few(lacking)}; without a label: {few(unknown)}; extract "
-                "ILSVRC2012_img_val.tar again"
+                "ILSVRC2012_img_val.tar again, or the ground truth if that is the shorter one"
             )
         index = {name: number for number, name in enumerate(self.classes)}
         if set(truth.values()) != set(index):
@@ -116,9 +147,8 @@ class ImageNet(Data):
             if (folder / f"{DEVKIT}.tar.gz").is_file():
                 return _packed_truth(folder / f"{DEVKIT}.tar.gz")
             if (folder / SOLUTION).is_file():
-                rows = (folder / SOLUTION).read_text().splitlines()[1:]
-                return {row.split(",")[0]: row.split(",")[1].split()[0] for row in rows}
-        raise DataError(
+                return _kaggle_truth(Directory(folder))
+        raise MissingFolderError(
             f"{self.files.where('val')} has no class folders, and neither {DEVKIT} nor {SOLUTION} "
             "lies beside or above it; put ILSVRC2012_devkit_t12.tar.gz beside train and val, or "
             "sort the images into class folders"
@@ -139,6 +169,22 @@ def _devkit_truth(folder: Files) -> dict[str, str]:
         f"ILSVRC2012_val_{line:08d}": wordnet[int(number)]
         for line, number in enumerate(numbers, start=1)
     }
+
+
+def _kaggle_truth(folder: Files) -> dict[str, str]:
+    """Rows such as ILSVRC2012_val_00048981,n03995372 85 1 499 272."""
+    truth = {}
+    for number, row in enumerate(text(folder, SOLUTION).splitlines()[1:], start=2):
+        name, _, boxes = row.partition(",")
+        if not boxes.split() and row.strip():
+            raise DataError(
+                f"line {number} of {folder.where(SOLUTION)} is cut: {row!r}; get the file again"
+            )
+        if row.strip():
+            truth[name] = boxes.split()[0]
+    if not truth:
+        raise DataError(f"{folder.where(SOLUTION)} holds no labels; get the file again")
+    return truth
 
 
 def _packed_truth(archive: Path) -> dict[str, str]:

@@ -64,7 +64,12 @@ class Layout:
         Raises:
             DataError: if it is in an archive that is damaged.
         """
-        folders = [root / place for place in self.nested if (root / place).is_dir()]
+        try:
+            folders = [root / place for place in self.nested if (root / place).is_dir()]
+        except PermissionError as error:
+            raise DataError(
+                f"cannot look into {root}: {error.strerror}; ask for permission to read it"
+            ) from error
         for folder in folders:
             packed = self.packed(folder)
             files = Together(Directory(folder), Archives(packed)) if packed else Directory(folder)
@@ -182,6 +187,22 @@ def absent(names: Iterable[str], files: Files) -> list[str]:
 def around(folder: Path) -> list[Path]:
     """A folder and three above it: where things that belong to a dataset may lie beside it."""
     return [folder, *folder.absolute().parents[:3]]
+
+
+def text(files: Files, name: str) -> str:
+    """A small text file.
+
+    Raises:
+        DataError: if it cannot be read, or is no text.
+    """
+    try:
+        return files.read(name).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "reason", error)
+        raise DataError(
+            f"cannot read {files.where(name)} as text ({reason}); restore it from the original "
+            "archive"
+        ) from error
 
 
 def few(names: list[str]) -> str:

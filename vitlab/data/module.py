@@ -93,6 +93,10 @@ class Data(LightningDataModule, ABC):
         """Class index, or 255, of each value that a mask file may hold."""
         return {}
 
+    def doubt(self, values: set[int]) -> str:
+        """Why a mask with these values, all of them allowed, cannot be what it is called; or ""."""
+        return ""
+
     @property
     def num_classes(self) -> int:
         """Number of classes; ignored pixels are not one."""
@@ -243,7 +247,9 @@ class Data(LightningDataModule, ABC):
         table = np.full(256, -1, dtype=np.int16)
         for value, index in self.mask_values.items():
             table[value] = index
-        return Segmented(samples.subset(limit), view, table, self.max_unreadable, self.seed)
+        return Segmented(
+            samples.subset(limit), view, table, self.max_unreadable, self.seed, self.doubt
+        )
 
     def _refuse_leak(self, train: Samples) -> None:
         """Refuse to learn from images that are scored, as VOC's trainval against val."""

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vitlab.data.errors import DataError
 from vitlab.data.files import Files
-from vitlab.data.layout import Layout
+from vitlab.data.layout import Layout, text
 
 LAYOUT = Layout(
     marks=("cls/*.mat", "train.txt", "val.txt"),
@@ -38,8 +39,13 @@ class SBD:
         for folder in folders:
             found = LAYOUT.find(folder)
             if found is not None:
-                lists = [found.files.read(name).decode() for name in ("train.txt", "val.txt")]
+                lists = [text(found.files, name) for name in ("train.txt", "val.txt")]
                 return cls(found.files, frozenset(" ".join(lists).split()))
+            if (folder / "benchmark_RELEASE").is_dir():
+                raise DataError(
+                    f"SBD in {folder / 'benchmark_RELEASE'} is not whole: its folder dataset must "
+                    f"hold {', '.join(LAYOUT.marks)}; extract benchmark.tgz again"
+                )
         return None
 
     def mask(self, name: str) -> str:

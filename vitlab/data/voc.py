@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from vitlab.data.errors import DataError, MissingFolderError
 from vitlab.data.files import Together
-from vitlab.data.layout import Distributed, Layout, around, few, require_all
+from vitlab.data.layout import Distributed, Layout, around, few, require_all, text
 from vitlab.data.module import Data
 from vitlab.data.samples import Samples, paths
 from vitlab.data.sbd import SBD
@@ -88,7 +88,7 @@ class VOC2012(Data):
                 f"there is no {self.files.where(file)}; extract VOCtrainval_11-May-2012.tar again"
             )
         # some lists give the paths of image and mask instead of the name
-        lines = self.files.read(file).decode().splitlines()
+        lines = text(self.files, file).splitlines()
         return [PurePosixPath(line.split()[0]).stem for line in lines if line.strip()]
 
     @cached_property

@@ -181,6 +181,8 @@ def fit(args: Sequence[str]) -> None:
         command = Command(args)
         trainer, probing = command.trainer, command.config_init.probing
         plan = prepare(trainer, command.model, command.datamodule, probing)
+    except DataError as error:
+        _stop(f"{error}\n`vitlab data check --root DIR` says more about a folder of data", 2)
     except (ValueError, MisconfigurationException) as error:
         _stop(error, 2)
     rank_zero_only(plan.show)()

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
-from vitlab.data.ade20k import ADE20K
+from vitlab.data.ade20k import ADE20K, FOLDERS
 from vitlab.data.checking.knowledge import Knowledge
 from vitlab.data.checking.orphans import orphans
 from vitlab.data.checking.report import Finding, error, warning
 from vitlab.data.checking.summary import Summary
+from vitlab.data.errors import DataError
 from vitlab.data.files import Directory
 from vitlab.data.layout import few
 
@@ -24,7 +25,12 @@ class ADE20KKnowledge(Knowledge[ADE20K]):
 
     def faults(self) -> Iterator[Finding]:
         """A missing list of classes."""
-        if not self.data.files.has("objectInfo150.txt"):
+        try:
+            named = self.data.files.has("objectInfo150.txt") and bool(self.data.classes)
+        except DataError as problem:
+            yield error(str(problem))
+            return
+        if not named:
             yield warning("there is no objectInfo150.txt, so classes are called by their numbers")
 
     def about(self, summary: Summary) -> Iterator[Finding]:
@@ -37,4 +43,4 @@ class ADE20KKnowledge(Knowledge[ADE20K]):
                 "minus 1), and vitlab does it again while reading; restore the original "
                 "annotations",
             )
-        yield from orphans(summary)
+        yield from orphans(summary, [f"annotations/{FOLDERS[summary.split]}"])

@@ -15,11 +15,12 @@ from vitlab.data.checking.imagenet import ImageNetKnowledge
 from vitlab.data.checking.inspection import look_at
 from vitlab.data.checking.knowledge import Knowledge
 from vitlab.data.checking.report import Finding, Report, error, note, warning
-from vitlab.data.checking.strangers import reason
+from vitlab.data.checking.strangers import FOLDERS, reason
 from vitlab.data.checking.summary import Summary, findings
 from vitlab.data.checking.voc import VOC2012Knowledge
 from vitlab.data.cityscapes import Cityscapes
 from vitlab.data.errors import DataError, MissingFolderError
+from vitlab.data.files import Directory
 from vitlab.data.folder import Folder
 from vitlab.data.imagenet import ImageNet
 from vitlab.data.module import Data
@@ -52,9 +53,13 @@ def check(root: Path, deep: bool = False) -> Report:
         report.findings.append(error(str(problem)))
         return report
     known = KINDS[type(data)](data)
-    report.dataset = f"{type(data).__name__}, {known.variant()}"
     report.place = data.files.where()
-    report.findings += known.faults()
+    try:
+        report.dataset = f"{type(data).__name__}, {known.variant()}"
+        report.findings += known.faults()
+    except DataError as problem:
+        report.dataset = type(data).__name__
+        _add(report, str(problem))
     seen: dict[str, set[str]] = {}
     digests: dict[bytes, str] = {}
     for split in data.splits:
@@ -88,7 +93,8 @@ def recognize(root: Path) -> Data:
         DataError: if there is none that vitlab can read, or more than one.
     """
     if not root.is_dir():
-        raise DataError(f"there is no folder {root}; give the folder that holds the dataset")
+        what = f"{root} is a file" if root.exists() else f"there is no folder {root}"
+        raise DataError(f"{what}; give the folder that holds the dataset")
     found = {
         kind: place.files.where()
         for kind in KINDS
@@ -102,10 +108,29 @@ def recognize(root: Path) -> Data:
         )
     for kind in found:
         return kind(str(root), workers=0)
+    _refuse_other_level(root)
     why = reason(root)
     if why:
         raise DataError(why)
     return Folder(str(root), workers=0)
+
+
+def _refuse_other_level(root: Path) -> None:
+    """Name the folder to give where a dataset lies elsewhere below the one given, or around it."""
+    top = Directory(root)
+    below = [top.below(name) for name in top.folders()[:FOLDERS]]
+    below += [each.below(name) for each in below for name in each.folders()[:FOLDERS]]
+    around = Directory(root.absolute().parent)
+    inside = {mark.split("/")[0] for kind in KINDS for mark in kind.layout.marks}
+    places = [*below, around] if root.absolute().name in inside else below
+    for files in places:
+        for kind in KINDS:
+            # VOC2007 is laid out alike, and told apart by its name alone
+            if "VOC2007" not in files.where() and kind.layout.marks and kind.layout.fits(files):
+                raise DataError(
+                    f"{kind.__name__} lies in {files.where()}, not in {root}; give --root "
+                    f"{files.where()}"
+                )
 
 
 def _add(report: Report, text: str) -> None:

@@ -45,20 +45,16 @@ class CityscapesKnowledge(Knowledge[Cityscapes]):
 
     def lacking(self, split: str) -> str:
         """One split alone can be of use."""
-        return f"there is no split {split}"
+        return "" if self.data.files.folders(f"gtFine/{split}") else f"there is no split {split}"
 
     def about(self, summary: Summary) -> Iterator[Finding]:
         """Ids of the other kind under a name, unusual sizes, masks without images."""
         values = set(summary.holders)
-        if self.data.mask_ending == LABEL_MASK and values:
-            # 255 is a license plate in labelIds, so there would be a car (26) or the like with it
-            small = max(values - {255}, default=0) < len(LABEL_IDS)
-            if small and (255 in values or summary.masks >= MANY):
-                yield error(
-                    f"the masks of {summary.split} are called labelIds but hold train ids (0-18, "
-                    "255): no value from 19 to 33 in any; name them *_gtFine_labelTrainIds.png, "
-                    "or restore the original ones",
-                )
+        if self.data.mask_ending == LABEL_MASK and summary.masks >= MANY and max(values) < 19:
+            yield error(
+                f"no mask of {summary.split} holds a value from 19 to 33: they are called labelIds "
+                "but hold train ids; restore the original ones"
+            )
         above = sorted(values - {255} - set(range(len(LABEL_IDS))))
         if self.data.mask_ending == TRAIN_MASK and above:
             yield error(
@@ -72,4 +68,6 @@ class CityscapesKnowledge(Knowledge[Cityscapes]):
                 f"images of {summary.split} are not {SIZE[0]} x {SIZE[1]} but {shown}: a reduced "
                 "copy, whose scores cannot be compared with published ones",
             )
-        yield from orphans(summary, self.data.mask_ending)
+        place = f"gtFine/{summary.split}"
+        cities = [f"{place}/{city}" for city in self.data.files.folders(place)]
+        yield from orphans(summary, cities, self.data.mask_ending)

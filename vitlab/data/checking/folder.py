@@ -18,9 +18,9 @@ class FolderKnowledge(Knowledge[Folder]):
 
     def lacking(self, split: str) -> str:
         """One split alone can be of use."""
-        return f"there is no split {split}"
+        return "" if self.data.files.has(split) else f"there is no split {split}"
 
     def about(self, summary: Summary) -> Iterator[Finding]:
         """Masks without images."""
         if summary.samples.masks is not None:
-            yield from orphans(summary)
+            yield from orphans(summary, [f"masks/{summary.split}"])

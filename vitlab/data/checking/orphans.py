@@ -7,12 +7,12 @@ from vitlab.data.checking.summary import Summary
 from vitlab.data.layout import few
 
 
-def orphans(summary: Summary, ending: str = ".png") -> Iterator[Finding]:
+def orphans(summary: Summary, folders: list[str], ending: str = ".png") -> Iterator[Finding]:
     """Masks in the folders of a split that belong to none of its images."""
     samples = summary.samples
     used = {samples.mask(index) for index in range(len(samples))}
     left = []
-    for folder in sorted({mask.rpartition("/")[0] for mask in used}):
+    for folder in folders:
         names = samples.files.names(folder)
         left += [f"{folder}/{name}" for name in names if name.endswith(ending)]
     alone = [mask for mask in left if mask not in used]

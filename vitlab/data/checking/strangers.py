@@ -60,7 +60,9 @@ def _named(files: Directory) -> Iterator[str]:
                 "VOCtrainval_11-May-2012.tar again"
             )
     if "leftImg8bit" in folders or "gtFine" in folders or "gtCoarse" in folders:
-        lacking = sorted({"leftImg8bit", "gtFine"} - set(folders))
+        lacking = sorted({"leftImg8bit", "gtFine"} - set(folders)) or [
+            "images and masks of a split"
+        ]
         coarse = "; gtCoarse does not do" if "gtCoarse" in folders else ""
         yield (
             f"{where} looks like Cityscapes, but lacks {' and '.join(lacking)}{coarse}; extract "

@@ -26,6 +26,7 @@ class Summary:
         masks: number of masks that were decoded.
         digests: of images, with their names.
         oddities: for each, how many images.
+        doubted: masks that cannot be what they are called, and why.
     """
 
     data: Data
@@ -39,6 +40,7 @@ class Summary:
     masks: int = 0
     digests: list[tuple[bytes, str]] = field(default_factory=list)
     oddities: dict[str, int] = field(default_factory=dict)
+    doubted: list[str] = field(default_factory=list)
 
     def add(self, look: Look) -> None:
         """Take in one sample."""
@@ -58,6 +60,9 @@ class Summary:
                 f"{mask.size[0]} x {mask.size[1]}"
             )
         self.masks += bool(mask.values)
+        doubt = self.data.doubt(set(mask.values)) if mask.values else ""
+        if doubt:
+            self.doubted.append(f"{self.samples.mask(look.index)} {doubt}")
         for value in mask.values:
             self.holders.setdefault(value, []).append(self.samples.mask(look.index))
 
@@ -82,6 +87,8 @@ def findings(summary: Summary) -> Iterator[Finding]:
             f"{len(summary.mismatched)} images of {split} and their masks differ in size (width x "
             f"height): {few(summary.mismatched)}; restore both from the original archive",
         )
+    if summary.doubted:
+        yield error(f"{len(summary.doubted)} masks of {split}, the first: {summary.doubted[0]}")
     allowed = summary.data.mask_values if summary.holders else {}
     for value in sorted(set(summary.holders) - set(allowed))[:5]:
         holders = summary.holders[value]
