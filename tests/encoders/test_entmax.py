@@ -10,7 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from vitlab.encoders.attention import Attention
 from vitlab.encoders.entmax import entmax15, threshold
 
-LENGTHS = [1, 2, 37, 197, 1025]
+LENGTHS = [1, 2, 37, 197, 1025, 4097]
 GOLDEN = [1, 0.5, 0, -0.5, -1, -3]
 
 

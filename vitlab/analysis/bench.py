@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from vitlab.analysis import bench_data
+from vitlab.analysis import bench_attention, bench_data
 from vitlab.encoders.attention import softmax
 from vitlab.encoders.entmax import entmax15
 from vitlab.objectives.dino import cross_entropy
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console(width=120)
     console.print(f"{platform.platform()}, torch {torch.__version__}, ", end="")
     console.print(f"{torch.get_num_threads()} threads; best of {REPEATS}, taking turns")
-    cases = [*(attention() if "attention" in given.only else [])]
+    cases = [*attention(), *bench_attention.cases()] if "attention" in given.only else []
     cases += [loss()] if "loss" in given.only else []
     if cases:
         table = Table("what", "ours, ms", "peer", "peer, ms", "peer / ours")

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitlab.encoders.entmax import entmax15
+from vitlab.encoders.entmax_attention import entmax_attention
 from vitlab.encoders.locality import GaussianBias
 from vitlab.encoders.roles import Routed
 from vitlab.encoders.taps import recording
@@ -58,8 +59,11 @@ class Attention(Routed):
         bias: Float[Tensor, "b h n n"] | None,
     ) -> Float[Tensor, "b h n e"]:
         """Mix the values by the normalized scores."""
-        if self.normalizer == "softmax" and fused_is_faster(q) and not recording(self.weights):
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        if not recording(self.weights):
+            if self.normalizer == "softmax" and fused_is_faster(q):
+                return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+            if self.normalizer == "entmax15":
+                return entmax_attention(q, k, v, bias)
         scores = (q * self.scale) @ k.transpose(-2, -1)
         if bias is not None:
             scores = scores + bias
