@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from vitlab.analysis import bench_attention, bench_data
+from vitlab.analysis.bench_attention import Case
 from vitlab.encoders.attention import softmax
 from vitlab.encoders.entmax import entmax15
 from vitlab.objectives.dino import cross_entropy
@@ -44,9 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 console.print(part)
         except ValueError as error:
             parser.error(str(error))
-
-
-Case = tuple[str, Callable[[], object], str, Callable[[], object]]
 
 
 def attention() -> list[Case]:

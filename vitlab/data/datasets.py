@@ -17,6 +17,7 @@ from vitlab.data.batch import Batch
 from vitlab.data.errors import DataError
 from vitlab.data.files import Files
 from vitlab.data.image import UnreadableImage, decode_image, decode_mask
+from vitlab.data.layout import ranges
 from vitlab.data.samples import Samples, spread
 from vitlab.data.views import CenterCrop, ImageAndMask, SegmentationViews, Stack, Views
 
@@ -170,26 +171,29 @@ class Segmented(Dataset[ImageAndMask]):
         """
         for index in spread(len(self)):
             with suppress(UnreadableImage):  # reported and replaced when it is its turn
-                self._read(index)
-                self._question(index)
+                _, mask = self._pair(index)
+                where = self._where(index)
+                self._classes(mask, where)
+                reason = self.doubt(set(np.unique(mask).tolist())) if self.doubt else ""
+                if reason:
+                    raise DataError(f"mask {where} {reason}")
 
-    def _question(self, index: int) -> None:
-        files, name = self.samples.files, self.samples.mask(index)
-        mask = decode_mask(_bytes(files, name), files.where(name))
-        reason = self.doubt(set(np.unique(mask).tolist())) if self.doubt else ""
-        if reason:
-            raise DataError(f"mask {files.where(name)} {reason}")
+    def _where(self, index: int) -> str:
+        return self.samples.files.where(self.samples.mask(index))
 
     def _read(
         self, index: int
     ) -> tuple[UInt8[np.ndarray, "height width 3"], UInt8[np.ndarray, "rows columns"]]:
-        files, name, mask_name = (
-            self.samples.files,
-            self.samples.image(index),
-            self.samples.mask(index),
-        )
-        image, where = _image(files, name), files.where(mask_name)
-        mask = decode_mask(_bytes(files, mask_name), where)
+        image, mask = self._pair(index)
+        return image, self._classes(mask, self._where(index))
+
+    def _pair(
+        self, index: int
+    ) -> tuple[UInt8[np.ndarray, "height width 3"], UInt8[np.ndarray, "rows columns"]]:
+        """The image, and the mask with the values of its file."""
+        files, name, where = self.samples.files, self.samples.image(index), self._where(index)
+        image = _image(files, name)
+        mask = decode_mask(_bytes(files, self.samples.mask(index)), where)
         if image.shape[:2] != mask.shape:
             height, width = image.shape[:2]
             raise DataError(
@@ -197,7 +201,7 @@ class Segmented(Dataset[ImageAndMask]):
                 f"{mask.shape[1]} x {mask.shape[0]} (width x height); the two must agree; restore "
                 "both from the original archive"
             )
-        return image, self._classes(mask, where)
+        return image, mask
 
     def _classes(
         self, mask: UInt8[np.ndarray, "height width"], path: str
@@ -205,8 +209,9 @@ class Segmented(Dataset[ImageAndMask]):
         classes = self.table[mask]
         if (classes < 0).any():
             found = np.unique(mask[classes < 0])[:5].tolist()
+            allowed = ranges(np.flatnonzero(self.table >= 0).tolist())
             raise DataError(
-                f"mask {path} holds {found}; allowed are {_ranges(self.table)}; use the original "
+                f"mask {path} holds {found}; allowed are {allowed}; use the original "
                 "masks, not ones that some tool has renumbered"
             )
         return classes.astype(np.uint8)
@@ -250,10 +255,3 @@ def _image(
     files: Files, name: str, least: tuple[int, int] = (0, 0)
 ) -> UInt8[np.ndarray, "height width 3"]:
     return decode_image(_bytes(files, name), files.where(name), least)
-
-
-def _ranges(table: Int16[np.ndarray, "256"]) -> str:
-    """Allowed values in words: 0-20, 255."""
-    allowed = np.flatnonzero(table >= 0)
-    runs = np.split(allowed, np.flatnonzero(np.diff(allowed) > 1) + 1)
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)

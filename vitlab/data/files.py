@@ -35,6 +35,10 @@ class Files(ABC):
         """What is in a folder, or None if there is no such folder."""
 
     @abstractmethod
+    def has(self, path: str) -> bool:
+        """Whether there is a file or folder of that name; without listing its folder."""
+
+    @abstractmethod
     def open(self, name: str) -> Opened:
         """A file, to read from.
 
@@ -71,12 +75,6 @@ class Files(ABC):
     def names(self, place: str = "") -> list[str]:
         """Names of the files in a folder; none if there is no such folder."""
         return (self.listing(place) or Listing()).names
-
-    def has(self, path: str) -> bool:
-        """Whether there is a file or folder of that name."""
-        parent, _, name = path.rpartition("/")
-        listing = self.listing(parent)
-        return listing is not None and name in (*listing.folders, *listing.names)
 
 
 class Directory(Files):

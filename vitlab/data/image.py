@@ -163,8 +163,8 @@ def _orientation(data: bytes) -> int:
             tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * entry)
             if tag == ORIENTATION:
                 return value if 1 <= value <= 8 else 1
-    except struct.error:  # cut metadata do not make the picture worse
-        pass
+    except struct.error:
+        return 1  # cut metadata do not make the picture worse
     return 1
 
 

@@ -211,6 +211,17 @@ def few(names: list[str]) -> str:
     return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+def ranges(values: Iterable[int]) -> str:
+    """Values in words: 0-20, 255."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
 def _matches(files: Files, mark: str) -> bool:
     parent, _, pattern = mark.rpartition("/")
     listing = files.listing(parent)

@@ -30,8 +30,7 @@ def prepare(
 
     * ILSVRC2012_img_train.tar becomes train/<wnid>/, and ILSVRC2012_img_val.tar a flat val/. Its
       labels come from ILSVRC2012_devkit_t12.tar.gz: nothing needs sorting. Archives of single
-      classes left in train/ are extracted, and then moved to train_archives/, since class folders
-      with archives beside them look like an extraction that stopped;
+      classes left in train/ are extracted, and then moved to train_archives/, out of the way;
     * VOCtrainval_11-May-2012.tar becomes VOCdevkit/VOC2012, SBD's benchmark.tgz benchmark_RELEASE,
       and the zip files of ADE20K and Cityscapes the folders they hold;
     * SBD's MATLAB masks become VOC2012/SegmentationClassAug/*.png, with a list trainaug.txt;

@@ -3,6 +3,9 @@
 from functools import cached_property
 from pathlib import PurePosixPath
 
+import numpy as np
+from jaxtyping import UInt8
+
 from vitlab.data.errors import DataError, MissingFolderError
 from vitlab.data.files import Together
 from vitlab.data.layout import Distributed, Layout, around, few, require_all, text
@@ -151,3 +154,11 @@ class VOC2012(Data):
                 "scores on val would mean nothing; take them off that list, or restore the "
                 "original one"
             )
+
+
+def palette() -> UInt8[np.ndarray, "256 3"]:
+    """VOC's color of each index: its bits 0, 3, 6 make red, from the highest down, and so on."""
+    index = np.arange(256)[:, None]
+    bit = np.arange(8)
+    parts = [((index >> (3 * bit + c) & 1) << (7 - bit)).sum(1) for c in range(3)]
+    return np.stack(parts, 1).astype(np.uint8)

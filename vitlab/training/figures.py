@@ -3,12 +3,12 @@
 Axis letters: b images, p patches, d width.
 """
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from vitlab.data.voc import palette
 from vitlab.encoders import Encoder, record
 from vitlab.encoders.tokens import Tokens, prefix_length
 from vitlab.probes.dense import enlarge, patch_logits
@@ -16,16 +16,6 @@ from vitlab.probes.linear import LinearMap
 from vitlab.probes.probe import Loading
 
 Picture = UInt8[Tensor, "3 _ _"]
-
-
-def palette() -> UInt8[Tensor, "256 3"]:
-    """Return PASCAL VOC's colors: the bits of the index, dealt out to red, green and blue."""
-    index = np.arange(256)
-    colors = np.zeros((256, 3), int)
-    for shift in range(8):
-        for channel in range(3):
-            colors[:, channel] |= ((index >> (3 * shift + channel)) & 1) << (7 - shift)
-    return torch.from_numpy(colors.astype(np.uint8))
 
 
 def principal_colors(patches: Float[Tensor, "b p d"]) -> Float[Tensor, "b p 3"]:
@@ -75,7 +65,7 @@ def sheet(
     colors = principal_colors(tokens.patches)
     attention = cls_attention(weights[-1], tokens).cpu()
     logits = patch_logits(classify, tokens)
-    table = palette().float() / 255
+    table = torch.from_numpy(palette()).float() / 255
     rows = []
     for index, mask in enumerate(masks):
         predicted = enlarge(logits[index], size).argmax(0).cpu()

@@ -60,7 +60,7 @@ def check(root: Path, deep: bool = False) -> Report:
     except DataError as problem:
         report.dataset = type(data).__name__
         _add(report, str(problem))
-    seen: dict[str, set[str]] = {}
+    seen: set[str] = set()
     digests: dict[bytes, str] = {}
     for split in data.splits:
         try:
@@ -164,11 +164,10 @@ def _count(data: Data, split: str, count: int) -> Iterator[Finding]:
         )
 
 
-def _fresh(samples: Samples, seen: dict[str, set[str]]) -> Samples:
+def _fresh(samples: Samples, seen: set[str]) -> Samples:
     """The samples whose images no earlier split has shown."""
-    known = seen.setdefault("images", set())
-    new = [at for at in range(len(samples)) if samples.image(at) not in known]
-    known.update(samples.image(at) for at in new)
+    new = [at for at in range(len(samples)) if samples.image(at) not in seen]
+    seen.update(samples.image(at) for at in new)
     return replace(
         samples,
         images=samples.images[new],

@@ -15,12 +15,11 @@ from rich.progress import Progress
 
 from vitlab.data.errors import DataError
 from vitlab.data.files import Files
-from vitlab.data.image import UnreadableImage, decode_image, decode_mask
+from vitlab.data.image import ORIENTATION, UnreadableImage, decode_image, decode_mask
 from vitlab.data.samples import Samples, spread
 
 BLOCK = 256  # files that are under way at a time
 INDICES = ("1", "L", "P")  # modes of an image whose values are class indices
-TURNED = 0x0112  # the EXIF tag that says which side is up
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def _see(files: Files, name: str, look) -> Seen:
 
 def _header(files: Files, name: str, where: str) -> Seen:
     with files.open(name) as file, Image.open(file) as image:
-        turned = image.getexif().get(TURNED, 1) >= 5
+        turned = image.getexif().get(ORIENTATION, 1) >= 5
         refused = "" if image.mode in INDICES else f"{where} is an image of mode {image.mode}"
         return Seen(image.size[::-1] if turned else image.size, refused=refused)
 
@@ -121,7 +120,7 @@ def _decoded_mask(files: Files, name: str, where: str) -> Seen:
 def _oddity(data: bytes, name: str) -> str:
     """What other loaders stumble over."""
     with Image.open(io.BytesIO(data)) as image:
-        kind, mode, turned = image.format or "", image.mode, image.getexif().get(TURNED, 1) > 1
+        kind, mode, turned = image.format or "", image.mode, image.getexif().get(ORIENTATION, 1) > 1
     ending = name.rpartition(".")[2].lower()
     if kind.lower() != {"jpg": "jpeg"}.get(ending, ending):
         return f"{kind} files named .{ending}"

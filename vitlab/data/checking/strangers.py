@@ -59,10 +59,8 @@ def _named(files: Directory) -> Iterator[str]:
                 f"{where} looks like VOC 2012, but lacks {missing}; extract "
                 "VOCtrainval_11-May-2012.tar again"
             )
-    if "leftImg8bit" in folders or "gtFine" in folders or "gtCoarse" in folders:
-        lacking = sorted({"leftImg8bit", "gtFine"} - set(folders)) or [
-            "images and masks of a split"
-        ]
+    lacking = sorted({"leftImg8bit", "gtFine"} - set(folders))
+    if lacking and {"leftImg8bit", "gtFine", "gtCoarse"} & set(folders):
         coarse = "; gtCoarse does not do" if "gtCoarse" in folders else ""
         yield (
             f"{where} looks like Cityscapes, but lacks {' and '.join(lacking)}{coarse}; extract "

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from vitlab.data.checking.inspection import Look
 from vitlab.data.checking.report import Finding, error, note
-from vitlab.data.layout import few
+from vitlab.data.layout import few, ranges
 from vitlab.data.module import Data
 from vitlab.data.samples import Samples
 
@@ -99,14 +99,3 @@ def findings(summary: Summary) -> Iterator[Finding]:
         )
     for oddity, count in summary.oddities.items():
         yield note(f"{split}: {count} {oddity}; vitlab reads them as they are meant")
-
-
-def ranges(values: dict[int, int]) -> str:
-    """Values in words: 0-20, 255."""
-    runs: list[list[int]] = []
-    for value in sorted(values):
-        if runs and value == runs[-1][-1] + 1:
-            runs[-1].append(value)
-        else:
-            runs.append([value])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)

@@ -14,7 +14,7 @@ from vitlab.data.errors import DataError
 from vitlab.data.image import UnreadableImage, decode_mask
 from vitlab.data.layout import few
 from vitlab.data.preparing.workshop import Workshop, tidy
-from vitlab.data.voc import EXTRA, LISTS, VOC2012
+from vitlab.data.voc import EXTRA, LISTS, VOC2012, palette
 
 MASKS = "SegmentationClass"
 COLORED = "SegmentationClassRGB"  # where masks that hold colors are kept
@@ -85,14 +85,6 @@ def voc_folder(root: Path) -> Path | None:
         if all((root / place / mark).is_dir() for mark in marks):
             return root / place
     return None
-
-
-def palette() -> UInt8[np.ndarray, "256 3"]:
-    """VOC's color of each index: its bits 0, 3, 6 make red, from the highest down, and so on."""
-    index = np.arange(256)[:, None]
-    bit = np.arange(8)
-    parts = [((index >> (3 * bit + c) & 1) << (7 - bit)).sum(1) for c in range(3)]
-    return np.stack(parts, 1).astype(np.uint8)
 
 
 def find_colored(source: Path, target: Path) -> Colored | None:

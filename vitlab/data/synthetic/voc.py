@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from vitlab.data.drawing.canvas import Canvas, develop
 from vitlab.data.drawing.scenes import backdrop, still_life
-from vitlab.data.synthetic.pictures import Picture, random_size, save_jpeg, save_png
+from vitlab.data.synthetic.pictures import random_size, save_jpeg, save_png
 from vitlab.data.synthetic.task import Amounts, Task, split_tasks
+from vitlab.data.voc import palette
 
 VOC_IDS = (1, 2, 4, 5, 7, 9, 11, 14, 16, 20)  # of KINDS, in their order
 
@@ -27,7 +28,7 @@ def _draw_voc(task: Task, rng: np.random.Generator) -> None:
     save_jpeg(task.root / "JPEGImages" / f"{name}.jpg", develop(canvas, rng), rng)
     mask = canvas.labels.copy()
     mask[_rims(canvas)] = 255
-    save_png(task.root / "SegmentationClass" / f"{name}.png", mask, _palette())
+    save_png(task.root / "SegmentationClass" / f"{name}.png", mask, palette())
 
 
 def _rims(canvas: Canvas) -> NDArray[np.bool_]:
@@ -38,14 +39,6 @@ def _rims(canvas: Canvas) -> NDArray[np.bool_]:
 
 def _number(split: str, index: int) -> str:
     return f"2012_{index + 1 + (500_000 if split == 'val' else 0):06d}"
-
-
-def _palette() -> Picture:
-    """Colors of the 256 indices, (256, 3): bits 0, 3, 6 of an index make its red, and so on."""
-    index = np.arange(256)[:, None]
-    bit = np.arange(8)
-    parts = [((index >> (3 * bit + c) & 1) << (7 - bit)).sum(1) for c in range(3)]
-    return np.stack(parts, 1).astype(np.uint8)
 
 
 def write_lists(root: Path, amounts: Amounts) -> None:
