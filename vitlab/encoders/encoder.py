@@ -28,6 +28,13 @@ class Encoder(nn.Module, ABC):
     def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[State]:
         """Yield the state entering each block, then the one leaving the last."""
 
+    def read(self, state: State) -> Tokens:
+        """Return a state as the encoder's output is read: after the final norm, where it has one.
+
+        Of the last state, it is what `forward` returns.
+        """
+        return state.tokens()
+
     def check(self, size: int, setting: str) -> None:
         """Refuse an image size that patches do not tile.
 

@@ -139,6 +139,10 @@ class ViT(Routed, Encoder):
         """Return the features of the images, after the final norm."""
         for state in self.walk(images):  # noqa: B007
             pass
+        return self.read(state)
+
+    def read(self, state: State) -> Tokens:
+        """Return a state after the final norm and, where chosen, patch refinement."""
         state = State(self.route("norm", state.x), state.grid)
         return refine(state, self.heads) if self.refine else state.tokens()
 
