@@ -1,0 +1,112 @@
+"""What a protocol is: all that decides a number, and a way to get it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from jaxtyping import UInt8
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from vitlab import parallel
+from vitlab.data import Data
+from vitlab.encoders import Encoder
+from vitlab.probes import Loading
+from vitlab.probes.evidence import Evidence
+
+Item = TypeVar("Item")
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where an evaluation runs: nothing here changes a number by more than rounding.
+
+    Attributes:
+        loading: device, images of one forward pass, workers, precision.
+        folder: for what must survive an interruption, and nothing else; None keeps nothing.
+        cache: folder of cached features; None recomputes them.
+        memory: bytes that a blocked computation may take.
+        seed: of everything random, which a result names.
+        quiet: whether progress bars are left out.
+    """
+
+    loading: Loading
+    folder: Path | None = None
+    cache: Path | None = None
+    memory: int = 2**30
+    seed: int = 0
+    quiet: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder is."""
+        return self.loading.device
+
+    def track(self, items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
+        """Go through items behind a progress bar with an estimate of the time left."""
+        hidden = self.quiet or parallel.rank() > 0
+        console = Console(stderr=True)
+        yield from track(items, what, total=total, console=console, disable=hidden)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a protocol found.
+
+    Attributes:
+        headline: the score that the protocol is quoted by, a key of scores.
+        scores: percent, by name.
+        evidence: counts of each image behind the headline, whose value it is.
+        tried: score of every head, layer or k that was tried, in percent, by name.
+        chosen: the one behind the headline, a key of tried; "" where there was one only.
+        chosen_on: the images that decided it: "" none, "held out" images of the training split, or
+            "val", the reported ones.
+        predictions: class of each pixel for the first test images, for pictures.
+    """
+
+    headline: str
+    scores: dict[str, float]
+    evidence: Evidence
+    tried: dict[str, float] = field(default_factory=dict)
+    chosen: str = ""
+    chosen_on: Literal["", "held out", "val"] = ""
+    predictions: list[UInt8[Tensor, "_ _"]] = field(default_factory=list)
+
+
+class Protocol(ABC):
+    """A way to evaluate frozen features. Its arguments are all that decides the number.
+
+    Attributes:
+        task: what the data must have: "classification" labels, "segmentation" masks.
+        precision: of the encoder's forward pass.
+    """
+
+    task: Literal["classification", "segmentation"]
+    precision: Precision = "fp32"
+
+    @abstractmethod
+    def check(self, encoder: Encoder, data: Data) -> None:
+        """Refuse, before any long work, what cannot be evaluated.
+
+        Raises:
+            ValueError: what was given, what is allowed, what to do.
+        """
+
+    @abstractmethod
+    def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
+        """Evaluate an encoder in evaluation mode, without gradients.
+
+        The outcome is that of a single process on all ranks.
+        """
+
+    def context(self, device: torch.device) -> AbstractContextManager:
+        """The precision as a context of forward passes."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
