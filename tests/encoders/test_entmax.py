@@ -132,6 +132,8 @@ def test_logit_gradients_of_a_uniform_row_are_those_of_the_specification():
     torch.testing.assert_close(
         diagonal, torch.full_like(z, 0.07088538983568675), rtol=0, atol=1e-14
     )
+    softmax = torch.autograd.functional.jacobian(lambda x: x.softmax(-1), z).diag()
+    torch.testing.assert_close(softmax, torch.full_like(z, 0.005050374913), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 5.0])  # no zero, some, almost all

@@ -4,22 +4,22 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from timm.layers import AttentionPoolPrr
 
-from vitlab.encoders import Locality, State, ViT, record
+from vitlab.encoders import Locality, State, ViT, record, save
 from vitlab.encoders.locality import GaussianBias, refine
 
 GAUSSIAN = Locality("gaussian")
+KINDS = ["gaussian", "constant", "fixed", "uniform"]
 
 
 def count(module):
     return sum(p.numel() for p in module.parameters())
 
 
-def gaussian(grid=(14, 14), resolution="linear", spread=0.0, channels=8):
+def gaussian(grid=(14, 14), spread=0.0, channels=8, kind="gaussian", **options):
     """Return a bias whose predictors are random by so much, and queries for its grid."""
-    bias = GaussianBias(channels, grid, resolution).double()
+    bias = GaussianBias(channels, grid, Locality(kind, **options)).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in bias.parameters():
@@ -43,13 +43,21 @@ def kernel(variance, grid=(14, 14)):
 
 
 @pytest.mark.parametrize(
-    ("size", "parameters"), [("Ti", 5_526_756), ("S", 21_668_004), ("B", 85_800_996)]
+    ("size", "parameters", "classifying"),
+    [
+        ("Ti", 5_526_756, 5_719_756),
+        ("S", 21_668_004, 22_053_004),
+        ("B", 85_800_996, 86_569_996),
+    ],
 )
-def test_parameter_counts_are_those_of_the_specification(size, parameters):
+def test_parameter_counts_are_those_of_the_specification(size, parameters, classifying):
     with torch.device("meta"):
         vit, plain = ViT(size, locality=GAUSSIAN), ViT(size)
         refined = ViT(size, locality=Locality("gaussian", refine=True))
     assert count(vit) == count(refined) == parameters == count(plain) + 2_340
+    assert count(vit) + 1000 * (vit.width + 1) == classifying
+    assert not list(vit.buffers())
+    assert not list(refined.buffers())
     added = {k: tuple(v.shape) for k, v in vit.state_dict().items() if k not in plain.state_dict()}
     shapes = {
         "log_var.weight": (2, 64),
@@ -66,16 +74,17 @@ def test_parameter_counts_are_those_of_the_specification(size, parameters):
 @pytest.mark.parametrize("refine", [False, True])
 @pytest.mark.parametrize("normalizer", ["softmax", "entmax15"])
 def test_without_amplitude_it_is_the_plain_model(build, images, refine, normalizer):
-    plain = build(locality=Locality(refine=refine), normalizer=normalizer)
-    local = build(locality=Locality("gaussian", refine=refine), normalizer=normalizer)
+    plain = build(locality=Locality(refine=refine), normalizer=normalizer).double()
+    local = build(locality=Locality("gaussian", refine=refine), normalizer=normalizer).double()
     local.load_state_dict(plain.state_dict(), strict=False)
     with torch.no_grad():
         for block in local.blocks:
             block.attn.gaug.log_alpha.weight.zero_()
             block.attn.gaug.log_alpha.bias.fill_(-1e4)
-    assert (local.blocks[0].attn.gaug(torch.randn(1, 2, 36, 16), (5, 7)) == 0).all()
-    torch.testing.assert_close(local(images).cls, plain(images).cls, rtol=0, atol=1e-5)
-    torch.testing.assert_close(local(images).patches, plain(images).patches, rtol=0, atol=1e-5)
+    assert not local.blocks[0].attn.gaug(queries(36, 16), (5, 7)).any()
+    ours, theirs = local(images.double()), plain(images.double())
+    torch.testing.assert_close(ours.cls, theirs.cls, rtol=0, atol=1e-12)
+    torch.testing.assert_close(ours.patches, theirs.patches, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 5])
@@ -113,6 +122,8 @@ def test_the_kernel_of_constant_predictors_has_the_values_of_the_specification()
             )
     matrix = g.reshape(196, 196)
     torch.testing.assert_close(matrix, matrix.T, rtol=0, atol=1e-16)
+    inner = g[1:, 1:, 1:, 1:]  # block Toeplitz: only the offset matters
+    torch.testing.assert_close(inner, g[:-1, :-1, :-1, :-1], rtol=0, atol=1e-16)
     assert torch.linalg.eigvalsh(matrix)[0].item() == pytest.approx(8.7e-4, rel=0.01)
     mass = g.sum((2, 3))
     assert mass[7, 7].item() == pytest.approx(6.911504, abs=1e-6)
@@ -131,7 +142,7 @@ def test_the_variance_stays_in_its_range():
     ("grid", "epsilon"), [(14, 0.1), (26, 0.1), (27, 0.2), (51, 0.2), (52, 0.4)]
 )
 def test_epsilon_grows_with_the_grid(grid, epsilon):
-    assert GaussianBias(8, (grid, grid), "linear").epsilon == epsilon
+    assert GaussianBias(8, (grid, grid), GAUSSIAN).epsilon == epsilon
 
 
 @pytest.mark.parametrize(
@@ -155,10 +166,10 @@ def test_the_variance_follows_the_grid(grid, resolution, factors):
 
 
 @pytest.mark.parametrize("resolution", ["linear", "quadratic"])
-@pytest.mark.parametrize("grid", [(14, 14), (5, 9), (21, 30)])
+@pytest.mark.parametrize("grid", [(14, 14), (5, 9), (32, 43)])
 def test_the_separable_kernel_is_the_direct_one(grid, resolution):
     """The predictors differ by axis and the last grid reaches beyond the clamp at 13 patches."""
-    bias, q = gaussian(resolution=resolution, spread=1.0), queries(math.prod(grid))[:1, :2]
+    bias, q = gaussian(resolution=resolution, spread=1.0), queries(math.prod(grid))[:1, :1]
     alpha, variance = bias.predict(q, grid)
     rows, columns = (
         axis.flatten().double()
@@ -195,20 +206,6 @@ def test_the_bias_multiplies_the_odds_against_cls(build):
     torch.testing.assert_close(a[:, :, 0], b[:, :, 0], rtol=0, atol=1e-14)
 
 
-def test_a_constant_bias_only_moves_mass_away_from_cls(build):
-    attention = build().double().blocks[0].attn
-    kept: list[torch.Tensor] = []
-    attention.weights.register_forward_hook(lambda _, __, output: kept.append(output))
-    x = torch.randn(2, 17, 32, dtype=torch.float64)
-    attention(x, (4, 4))
-    attention.gaug = lambda q, grid: F.pad(q.new_full((2, 2, 16, 16), 1.3), (1, 0, 1, 0))
-    attention(x, (4, 4))
-    before, after = kept
-    among = [w[:, :, 1:, 1:] / w[:, :, 1:, 1:].sum(-1, keepdim=True) for w in kept]
-    torch.testing.assert_close(among[0], among[1], rtol=0, atol=1e-14)
-    assert (after[:, :, 1:, 0] < before[:, :, 1:, 0]).all()
-
-
 @pytest.mark.parametrize("refined", [False, True])
 def test_the_last_blocks_bias_learns_from_cls_only_with_refinement(build, images, refined):
     vit = build(locality=Locality("gaussian", refine=refined))
@@ -218,6 +215,150 @@ def test_the_last_blocks_bias_learns_from_cls_only_with_refinement(build, images
         assert all(p.grad.abs().max() > 0 for p in bias.parameters())
     for parameter in last.parameters():
         assert (parameter.grad.abs().max() > 0) == refined
+
+
+def test_the_mean_of_the_patches_teaches_the_last_blocks_bias(build, images):
+    vit = build(locality=GAUSSIAN)
+    vit(images).patches.mean(1).sin().sum().backward()
+    for block in vit.blocks:
+        assert all(p.grad.abs().max() > 0 for p in block.attn.gaug.parameters())
+
+
+def pairs(local, plain, images):
+    """Return the attention of the first block, which both enter alike, and alpha of its queries."""
+    plain.load_state_dict(local.state_dict(), strict=False)
+    with record(local, "attn.weights") as ours, record(plain, "attn.weights") as theirs:
+        local(images), plain(images)
+    block = local.blocks[0]
+    x = next(iter(local.walk(images))).x
+    q = block.attn.qkv(block.norm1(x)).unflatten(2, (3, 2, 16))[:, :, 0].transpose(1, 2)
+    alpha, _ = block.attn.gaug.predict(q[:, :, -16:], (4, 4))
+    return ours[0], theirs[0], alpha
+
+
+def test_a_uniform_bias_multiplies_all_odds_against_cls_and_leaves_patches_to_themselves(build):
+    """Fact 7: with S = alpha on all pairs of patches."""
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    local, plain = build(locality=Locality("uniform")).double(), build().double()
+    after, before, alpha = pairs(local, plain, images)
+    odds = [w[:, :, 1:, 1:] / w[:, :, 1:, :1] for w in (after, before)]
+    expected = alpha.exp().expand_as(odds[0])
+    torch.testing.assert_close(odds[0] / odds[1], expected, rtol=1e-12, atol=1e-12)
+    among = [w[:, :, 1:, 1:] / w[:, :, 1:, 1:].sum(-1, keepdim=True) for w in (after, before)]
+    torch.testing.assert_close(among[0], among[1], rtol=0, atol=1e-14)
+    torch.testing.assert_close(after[:, :, 0], before[:, :, 0], rtol=0, atol=1e-14)
+    assert (after[:, :, 1:, 0] < before[:, :, 1:, 0]).all()
+
+
+@pytest.mark.parametrize("normalizer", ["softmax", "entmax15", "sparsemax"])
+def test_a_uniform_bias_with_a_boosted_prefix_is_the_plain_model(build, images, normalizer):
+    """Every key of a patch gets the same, which no normalizer sees."""
+    options = {"normalizer": normalizer, "registers": 2}
+    local = build(locality=Locality("uniform", boost_prefix=True), **options).double()
+    plain = build(**options).double()
+    plain.load_state_dict(local.state_dict(), strict=False)
+    ours, theirs = local(images.double()), plain(images.double())
+    torch.testing.assert_close(ours.cls, theirs.cls, rtol=0, atol=1e-12)
+    torch.testing.assert_close(ours.patches, theirs.patches, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prefix", [1, 3])
+def test_a_boosted_prefix_gets_alpha_and_gives_nothing(kind, prefix):
+    grid = (5, 7)
+    q = queries(prefix + 35)
+    plain = gaussian(grid, spread=1.0, kind=kind)
+    boosted = gaussian(grid, spread=1.0, kind=kind, boost_prefix=True)
+    alpha, _ = boosted.predict(q[:, :, prefix:], grid)
+    s = boosted(q, grid)
+    assert s[:, :, prefix:, :prefix].equal(alpha.expand(-1, -1, -1, prefix))
+    assert not s[:, :, :prefix].any()
+    assert s[:, :, prefix:, prefix:].equal(plain(q, grid)[:, :, prefix:, prefix:])
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes"),
+    [
+        ("constant", {"log_var.bias": (2,), "log_alpha.bias": (1,)}),
+        ("fixed", {}),
+        ("uniform", {"log_alpha.weight": (1, 8), "log_alpha.bias": (1,)}),
+    ],
+)
+def test_controls_have_no_more_parameters_than_they_use(kind, shapes):
+    bias = gaussian(kind=kind)
+    assert {name: tuple(value.shape) for name, value in bias.state_dict().items()} == shapes
+    assert set(dict(bias.named_parameters())) == set(shapes)
+
+
+def test_a_constant_bias_is_a_gaussian_one_without_a_view_of_the_query():
+    grid, q = (5, 7), queries(36)
+    full, constant = gaussian(grid, spread=1.0), gaussian(grid, kind="constant")
+    with torch.no_grad():
+        full.log_var.weight.zero_()
+        full.log_alpha.weight.zero_()
+    constant.load_state_dict(full.state_dict(), strict=False)
+    assert constant(q, grid).equal(full(q, grid))
+    s = constant(q, grid)
+    torch.testing.assert_close(s[:1, :1].expand_as(s), s, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("kind", ["constant", "fixed"])
+def test_a_constant_bias_starts_where_a_fixed_one_stays(kind):
+    alpha, variance = gaussian(kind=kind).predict(queries(196), (14, 14))
+    torch.testing.assert_close(alpha, torch.full_like(alpha, math.log(2)), rtol=0, atol=1e-15)
+    torch.testing.assert_close(variance, torch.full_like(variance, 1.1))  # with epsilon
+    reference = gaussian(kind="gaussian")(queries(196), (14, 14))
+    torch.testing.assert_close(gaussian(kind=kind)(queries(196), (14, 14)), reference)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "constant", "uniform"])
+def test_a_warm_start_is_almost_the_plain_model_and_learns(build, images, kind):
+    torch.manual_seed(0)
+    warm = ViT("nano", 8, 32, locality=Locality(kind, start="warm"))
+    for block in warm.blocks:
+        alpha, _ = block.attn.gaug.predict(torch.randn(1, 1, 4, 16), (2, 2))
+        torch.testing.assert_close(alpha, torch.full_like(alpha, 0.0024757), rtol=1e-4, atol=0)
+    plain = ViT("nano", 8, 32)
+    plain.load_state_dict(warm.state_dict(), strict=False)
+    torch.testing.assert_close(warm(images).patches, plain(images).patches, rtol=0, atol=1e-3)
+    warm(images).patches.sin().sum().backward()
+    for block in warm.blocks:
+        for parameter in block.attn.gaug.log_alpha.parameters():
+            assert parameter.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolution": "quadratic"}, "locality.resolution quadratic has no effect with kind none"),
+        ({"kind": "uniform", "resolution": "quadratic"}, "no effect with kind uniform; leave it"),
+        ({"boost_prefix": True}, "locality.boost_prefix True has no effect with kind none"),
+        ({"start": "warm"}, "locality.start warm has no effect with kind none"),
+        ({"kind": "fixed", "start": "warm"}, "no effect with kind fixed; leave it out"),
+    ],
+)
+def test_a_setting_that_would_be_ignored_is_refused_with_a_remedy(options, message):
+    with pytest.raises(ValueError, match=message):
+        Locality(**options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_timm_gets_no_encoder_with_a_bias_even_if_it_has_no_tensors(build, tmp_path, kind):
+    with pytest.raises(ValueError, match=rf"locality\.kind: {kind}.*form=vitlab"):
+        save(build(locality=Locality(kind)), tmp_path / "model.safetensors", "timm")
+
+
+def test_an_encoder_for_a_single_patch_is_refused_with_a_remedy():
+    with pytest.raises(ValueError, match=r"made for one patch; give encoder\.image of two patches"):
+        ViT("nano", 8, 8, locality=GAUSSIAN)
+
+
+def test_an_encoder_in_half_precision_has_its_bias_in_full(build, images):
+    vit = build(locality=Locality("gaussian", refine=True))
+    expected = vit(images).cls
+    half = vit.bfloat16()(images.bfloat16()).cls
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, rtol=0, atol=0.1)
 
 
 class TestRefinement:
@@ -234,6 +375,16 @@ class TestRefinement:
         tokens, plain = refine(state, 4), state.tokens()
         assert tokens.patches.equal(plain.patches)
         assert tokens.registers.equal(plain.registers)
+
+    def test_the_pairs_of_tokens_are_symmetric(self, x):
+        """Reading any token as [CLS], no pair has a direction before the softmax."""
+        scores = x.unflatten(2, (4, -1)).transpose(1, 2)
+        scores = scores @ scores.mT / 8**0.5
+        torch.testing.assert_close(scores, scores.mT, rtol=0, atol=1e-5)
+        expected = (scores[:, :, :1].softmax(-1) @ x.unflatten(2, (4, -1)).transpose(1, 2)).flatten(
+            1
+        )
+        torch.testing.assert_close(refine(State(x, (3, 4)), 4).cls, expected, rtol=0, atol=1e-5)
 
     def test_the_order_of_patches_does_not_matter(self, x):
         order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(14)])

@@ -1,8 +1,9 @@
-"""Facts 1, 2 and 4 to 7 of section 12 of the specification of specialized layers."""
+"""Facts 1 to 7 of section 12 of the specification of specialized layers."""
 
 import pytest
 import torch
 from torch.nn import Parameter
+from torch.utils.flop_counter import FlopCounterMode
 
 from vitlab.encoders import Locality, Specialize, ViT
 from vitlab.encoders.vit import SHAPES
@@ -48,6 +49,68 @@ def test_parameter_counts_are_those_of_the_specification(size, layer_scale, spec
     assert count(split) - count(plain) == increment
 
 
+@pytest.mark.parametrize(
+    ("size", "plain", "norm", "recipe"),
+    [
+        ("S", 21_675_264, 21_702_912, 23_476_992),
+        ("B", 85_817_856, 85_873_152, 92_960_256),
+        ("L", 303_351_808, 303_499_264, 328_689_664),
+    ],
+)
+def test_whole_counts_are_those_of_convention_a(size, plain, norm, recipe):
+    """DINOv2's: LayerScale, no head, and a mask token that we do not have."""
+    for specialize, expected in (
+        (Specialize(), plain),
+        (Specialize(norm=1), norm),
+        (RECIPE, recipe),
+    ):
+        with torch.device("meta"):
+            vit = ViT(size, layer_scale=1e-5, specialize=specialize)
+            registers = ViT(size, layer_scale=1e-5, specialize=specialize, registers=4)
+        assert count(vit) + vit.width == expected
+        assert count(registers) == count(vit) + 4 * vit.width
+
+
+@pytest.mark.parametrize(
+    ("size", "plain", "norm", "recipe"),
+    [
+        ("S", 22_050_664, 22_069_096, 23_843_176),
+        ("B", 86_567_656, 86_604_520, 93_691_624),
+        ("L", 304_326_632, 304_424_936, 329_615_336),
+    ],
+)
+def test_whole_counts_are_those_of_convention_b(size, plain, norm, recipe):
+    """DeiT's: no LayerScale, a classifier of 1,000 classes."""
+    for specialize, expected in (
+        (Specialize(), plain),
+        (Specialize(norm=1), norm),
+        (RECIPE, recipe),
+    ):
+        with torch.device("meta"):
+            vit = ViT(size, specialize=specialize)
+        assert count(vit) + 1000 * (vit.width + 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "layers", "attention"),
+    [
+        ("S", 8_481_669_120, 9_196_996_608),
+        ("B", 33_695_465_472, 35_126_120_448),
+        ("L", 119_292_297_216, 123_107_377_152),
+    ],
+)
+def test_no_specialization_costs_an_operation(size, layers, attention):
+    for specialize in (Specialize(), Specialize(norm=1), RECIPE, EVERYTHING):
+        with torch.device("meta"):
+            vit = ViT(size, layer_scale=1e-5, specialize=specialize)
+            images = torch.empty(1, 3, 224, 224)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            vit(images)
+        flops = counter.get_flop_counts()["Global"]
+        assert sum(flops.values()) == attention
+        assert sum(n for kind, n in flops.items() if kind != torch.ops.aten.bmm) == layers
+
+
 @pytest.mark.parametrize(("size", "tensors"), [("S", 80), ("B", 80), ("L", 160)])
 def test_the_recipe_adds_as_many_tensors_as_the_specification_says(size, tensors):
     with torch.device("meta"):
@@ -68,6 +131,14 @@ def test_a_third_of_twelve_is_four(fraction):
 def test_a_number_that_is_no_fraction_is_refused_with_a_remedy(fraction):
     with pytest.raises(ValueError, match=r"specialize.mlp .* give a number from 0"):
         Specialize(mlp=fraction)
+
+
+def test_a_fraction_of_less_than_a_block_is_refused_with_a_remedy():
+    with pytest.raises(ValueError, match=r"qkv 0.08 of 12 blocks is less than one; .* 0.084"):
+        Specialize(qkv=0.08).check(12)
+    Specialize(qkv=0.084).check(12)
+    with pytest.raises(ValueError, match=r"norm 0.1 of 3 blocks is less than one"):
+        ViT("nano", 8, 32, specialize=Specialize(norm=0.1))
 
 
 @pytest.mark.parametrize("registers", ["patches", "cls"])
@@ -95,6 +166,57 @@ def test_a_new_split_model_equals_the_plain_one():
     split = ViT("nano", 8, 32, specialize=EVERYTHING).double()
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     torch.testing.assert_close(split(images).cls, plain(images).cls, rtol=0, atol=1e-12)
+
+
+class TestDrawnCopies:
+    DRAWN = Specialize(norm=1, qkv=0.67, proj=0.34, mlp=1, start="drawn")
+
+    def make(self, **options):
+        torch.manual_seed(0)
+        return ViT("nano", 8, 32, layer_scale=1e-5, **options)
+
+    def test_copies_of_linear_layers_are_drawn_by_themselves(self):
+        vit = self.make(specialize=self.DRAWN)
+        weights = dict(vit.named_parameters())
+        drawn = [name for name in weights if "_cls." in name and weights[name].ndim == 2]
+        assert len(drawn) == 2 + 1 + 2 * 3
+        firsts = set()
+        for name in drawn:
+            copied, plain = weights[name], weights[name.replace("_cls.", ".")]
+            assert copied.std().item() == pytest.approx(0.02, rel=0.1)
+            pair = torch.stack([copied.flatten(), plain.flatten()])
+            assert pair.corrcoef()[0, 1].abs() < 0.1
+            firsts.add(copied[0, 0].item())
+        assert len(firsts) == len(drawn)
+        for name, weight in weights.items():
+            if "_cls." in name and name not in drawn:  # norms, scales and biases
+                assert weight.equal(weights[name.replace("_cls.", ".")]), name
+
+    def test_they_are_drawn_beside_the_random_stream(self):
+        plain = self.make().state_dict()
+        stream = torch.get_rng_state()
+        drawn = self.make(specialize=self.DRAWN).state_dict()
+        assert torch.get_rng_state().equal(stream)
+        for name, weight in plain.items():
+            assert weight.equal(drawn[name]), name
+
+    def test_what_else_is_split_does_not_matter_to_a_copy(self):
+        all_of_them = self.make(specialize=self.DRAWN).state_dict()
+        one = self.make(specialize=Specialize(qkv=0.34, start="drawn"), registers=2).state_dict()
+        name = "blocks.0.attn.qkv_cls.weight"
+        assert one[name].equal(all_of_them[name])
+
+    def test_another_seed_gives_other_copies(self):
+        first = self.make(specialize=self.DRAWN)
+        torch.manual_seed(1)
+        second = ViT("nano", 8, 32, layer_scale=1e-5, specialize=self.DRAWN)
+        name = "blocks.0.attn.qkv_cls.weight"
+        assert not first.get_parameter(name).equal(second.get_parameter(name))
+
+    @pytest.mark.parametrize("options", [{}, {"norm": 1, "final_norm": True}])
+    def test_a_start_that_nothing_has_is_refused_with_a_remedy(self, options):
+        with pytest.raises(ValueError, match="nothing with weights to draw is split; leave it out"):
+            Specialize(start="drawn", **options)
 
 
 @pytest.mark.parametrize("normalizer", ["softmax", "entmax15"])
@@ -220,6 +342,58 @@ def test_the_affine_of_a_split_norm_folds_into_a_split_projection(build, images,
     after = vit(images.double())
     torch.testing.assert_close(after.cls, before.cls, rtol=0, atol=1e-12)
     torch.testing.assert_close(after.patches, before.patches, rtol=0, atol=1e-12)
+
+
+def test_a_split_norm_before_a_shared_projection_is_a_split_projection(build, images):
+    """Fact 7: the one for [CLS] is the shared one, its columns rescaled."""
+    norms = build(specialize=Specialize(norm=1)).double()
+    both = build(specialize=Specialize(norm=1, qkv=1)).double()
+    for theirs, ours in zip(norms.blocks, both.blocks, strict=True):
+        ours.load_state_dict(theirs.state_dict(), strict=False)
+        shared, ratio = theirs.attn.qkv, theirs.norm1_cls.weight / theirs.norm1.weight
+        shift = theirs.norm1_cls.bias - ratio * theirs.norm1.bias
+        with torch.no_grad():
+            ours.attn.qkv_cls.weight.copy_(shared.weight * ratio)
+            ours.attn.qkv_cls.bias.copy_(shared.bias + shared.weight @ shift)
+            ours.norm1_cls.load_state_dict(theirs.norm1.state_dict())
+    rest = {k: v for k, v in norms.state_dict().items() if not k.startswith("blocks.")}
+    both.load_state_dict(rest, strict=False)
+    found, expected = both(images.double()), norms(images.double())
+    torch.testing.assert_close(found.cls, expected.cls, rtol=0, atol=1e-11)
+    torch.testing.assert_close(found.patches, expected.patches, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("registers", [0, 2])
+@pytest.mark.parametrize("name", ["norm1", "attn.qkv", "attn.proj", "norm2", "mlp", "ls1", "ls2"])
+def test_images_of_two_sizes_packed_into_one_sequence_are_routed_by_a_mask(build, name, registers):
+    """As DINOv2 packs its crops: [CLS] of the second image is nowhere near the start."""
+    roles = Specialize(norm=1, qkv=1, proj=1, mlp=1, registers="cls")
+    vit = build(layer_scale=0.5, registers=registers, specialize=roles).double()
+    path, _, layer = f"blocks.1.{name}".rpartition(".")
+    owner = vit.get_submodule(path)
+    crops = [torch.randn(2, 3, 32, 32), torch.randn(3, 3, 16, 24)]
+    states = [next(iter(vit.walk(crop.double()))) for crop in crops]
+    apart = [owner.route(layer, state.x.detach()) for state in states]
+    mask = [
+        torch.arange(x.shape[1]).expand(x.shape[:2]) < 1 + registers
+        for x in (state.x for state in states)
+    ]
+    packed = torch.cat([state.x.flatten(0, 1) for state in states])[None].detach()
+    found = owner.route(layer, packed, torch.cat([m.flatten() for m in mask])[None])
+    expected = torch.cat([x.flatten(0, 1) for x in apart])[None]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    found.sin().sum().backward()
+    ours = [p.grad.clone() for p in owner.get_submodule(f"{layer}_cls").parameters()]
+    owner.zero_grad()
+    expected.sin().sum().backward()
+    theirs = [p.grad for p in owner.get_submodule(f"{layer}_cls").parameters()]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_a_shared_layer_needs_no_mask(build):
+    vit, x = build(), torch.randn(1, 9, 32)
+    roles = torch.zeros(1, 9, dtype=torch.bool)
+    assert vit.route("norm", x, roles).equal(vit.norm(x))
 
 
 def test_the_gaussian_bias_sees_only_queries_of_patches(build, images):

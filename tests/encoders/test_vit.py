@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
-from vitlab.encoders import Locality, Specialize, State, ViT, record
+from vitlab.encoders import Locality, Normalizer, Specialize, State, ViT, record
 from vitlab.encoders.vit import SHAPES, DropPath, Shape
 
 DINO = load_file(Path(__file__).parents[1] / "references/dino.safetensors")
 OPTIONS: dict[str, list] = {
-    "normalizer": ["softmax", "entmax15"],
+    "normalizer": ["softmax", "entmax15", Normalizer(1.25, sharpness=2, blocks=(0, 2))],
     "specialize": [Specialize(), Specialize(norm=1, qkv=0.334, mlp=0.67, registers="cls")],
-    "kind": ["none", "gaussian"],
+    "kind": ["none", "uniform", "gaussian"],
     "refine": [False, True],
     "registers": [0, 2],
     "layer_scale": [0.0, 1e-4],
@@ -99,8 +99,8 @@ def test_dinos_way_to_resample_positions_is_another_one(build, images):
 @pytest.mark.parametrize(
     "neutral",
     [
-        {"specialize": Specialize(norm=0.1, qkv=0.3, registers="cls")},  # of 3 blocks: none
-        {"locality": Locality("none", resolution="quadratic")},
+        {"specialize": Specialize(registers="cls")},
+        {"normalizer": Normalizer(alpha=1)},
         {"drop_path": 0.5},  # only in training
     ],
     ids=str,

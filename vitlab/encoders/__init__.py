@@ -11,6 +11,7 @@ from vitlab.encoders.interop import (
     save,
 )
 from vitlab.encoders.locality import Locality
+from vitlab.encoders.normalizer import Normalizer
 from vitlab.encoders.pixels import Pixels
 from vitlab.encoders.roles import Specialize
 from vitlab.encoders.taps import record
@@ -22,6 +23,7 @@ __all__ = [
     "Encoder",
     "Imported",
     "Locality",
+    "Normalizer",
     "Pixels",
     "Specialize",
     "State",

@@ -1,29 +1,19 @@
-"""normalize(q k^T / sqrt(e) + bias) v, with the factors chosen one by one.
+"""normalize(sharpness q k^T / sqrt(e) + bias) v, with the factors chosen one by one.
 
 Axis letters: b images, h heads, n tokens, d width, e channels of a head.
 """
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitlab.encoders.entmax import entmax15
 from vitlab.encoders.entmax_attention import entmax_attention
 from vitlab.encoders.locality import GaussianBias
+from vitlab.encoders.normalizer import Name, Normalizer, named
 from vitlab.encoders.roles import Routed
 from vitlab.encoders.taps import recording
 from vitlab.encoders.tokens import Grid
-
-
-def softmax(scores: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows n"]:
-    """Return the softmax of each row."""
-    return scores.softmax(dim=-1)
-
-
-NORMALIZERS: dict[str, Callable[[Tensor], Tensor]] = {"softmax": softmax, "entmax15": entmax15}
 
 
 class Attention(Routed):
@@ -32,14 +22,14 @@ class Attention(Routed):
     Args:
         width: channels of a token, a multiple of heads.
         heads: number of heads.
-        normalizer: key of `NORMALIZERS`.
+        normalizer: what makes weights of the scores; its `blocks` are not looked at.
     """
 
-    def __init__(self, width: int, heads: int, normalizer: str = "softmax"):
+    def __init__(self, width: int, heads: int, normalizer: Name | Normalizer = "softmax"):
         super().__init__()
         self.heads = heads
         self.scale = (width // heads) ** -0.5
-        self.normalizer = normalizer
+        self.normalizer = named(normalizer)
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
         self.weights = nn.Identity()  # where `taps.record` listens
@@ -59,15 +49,17 @@ class Attention(Routed):
         bias: Float[Tensor, "b h n n"] | None,
     ) -> Float[Tensor, "b h n e"]:
         """Mix the values by the normalized scores."""
+        if self.normalizer.sharpness != 1:
+            q = q * self.normalizer.sharpness
         if not recording(self.weights):
-            if self.normalizer == "softmax" and fused_is_faster(q):
+            if self.normalizer.alpha == 1 and fused_is_faster(q):
                 return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-            if self.normalizer == "entmax15":
+            if self.normalizer.alpha == 1.5:
                 return entmax_attention(q, k, v, bias)
         scores = (q * self.scale) @ k.transpose(-2, -1)
         if bias is not None:
             scores = scores + bias
-        return self.weights(NORMALIZERS[self.normalizer](scores)) @ v
+        return self.weights(self.normalizer(scores)) @ v
 
 
 def fused_is_faster(q: Tensor) -> bool:

@@ -1,7 +1,8 @@
 """A learned Gaussian that favors near patches, and attention among the final tokens.
 
 "Locality-Attending Vision Transformer" (LocAtViT, arXiv:2603.04892): GAug and PRR. The predictors
-and their names are those of the authors' code, whose `log_` prefixes are misnomers.
+and their names are those of the authors' code, whose `log_` prefixes are misnomers. The kinds other
+than "gaussian", the boosted prefix and the warm start are ours, as controls.
 
 Axis letters: b images, h heads, n tokens, p patches, e channels of a head.
 """
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from vitlab.encoders.tokens import Grid, State, Tokens, prefix_length
 
+Kind = Literal["none", "gaussian", "constant", "fixed", "uniform"]
+
 
 @dataclass(frozen=True)
 class Locality:
@@ -24,38 +27,98 @@ class Locality:
 
     Args:
         kind: "gaussian" adds alpha * exp(-distance / variance) to the logits of patches, with
-            alpha and variance predicted from each query.
+            alpha and variance predicted from each query. The others tell its effects apart:
+            "constant" learns alpha and variance of a layer, the same for all queries; "fixed"
+            learns nothing, alpha is ln 2 and the variance 1, where all of them start; "uniform"
+            has no distance, only alpha of each query, for all patches alike.
         refine: whether [CLS] is read after one attention among the final tokens (PRR), which gives
             the last block's patches a gradient. Patch features are returned without it.
         resolution: how the variance follows a patch grid other than the constructed one: "linear"
             in its short side as the authors do, or "quadratic", which keeps its share of the image.
+        boost_prefix: whether [CLS] and registers are boosted as well, each by alpha, so that
+            patches do not gain on them.
+        start: "authors" for alpha near ln 2 from the first step; "warm" for alpha 0.0025, for
+            weights trained without it.
     """
 
-    kind: Literal["none", "gaussian"] = "none"
+    kind: Kind = "none"
     refine: bool = False
     resolution: Literal["linear", "quadratic"] = "linear"
+    boost_prefix: bool = False
+    start: Literal["authors", "warm"] = "authors"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that the kind would ignore."""
+        ignored = {
+            "resolution": self.resolution != "linear" and self.kind in ("none", "uniform"),
+            "boost_prefix": self.boost_prefix and self.kind == "none",
+            "start": self.start != "authors" and self.kind in ("none", "fixed"),
+        }
+        for name in (name for name, given in ignored.items() if given):
+            raise ValueError(
+                f"locality.{name} {getattr(self, name)} has no effect with kind {self.kind}; "
+                "leave it out, or choose kind gaussian or constant"
+            )
+
+
+class Constant(nn.Module):
+    """A predictor that says the same of every query: a linear map without the map.
+
+    Args:
+        outputs: numbers it predicts; 0 at the start.
+        learned: whether they are; else they stay 0 and are in no checkpoint.
+    """
+
+    def __init__(self, outputs: int, learned: bool):
+        super().__init__()
+        self.bias: Tensor
+        if learned:
+            self.bias = nn.Parameter(torch.zeros(outputs))
+        else:
+            self.register_buffer("bias", torch.zeros(outputs), persistent=False)
+
+    def forward(self, q: Float[Tensor, "*queries e"]) -> Float[Tensor, "*queries k"]:
+        """Return the numbers for each query."""
+        return self.bias.expand(*q.shape[:-1], -1)
 
 
 class GaussianBias(nn.Module):
     """S(p, t) = alpha(p) exp(-sum_m D_m(p, t) / (var_m(p) + eps)) for patches p, t; 0 elsewhere.
 
     m runs over rows and columns; D_m is half the squared distance in patches. Both predictors are
-    shared by the heads of a layer.
+    shared by the heads of a layer. Of kind "uniform" the variance is infinite and the exponential
+    1; with `boost_prefix` S is alpha(p) for t in the prefix.
 
     Args:
         channels: channels of a head.
         grid: patch grid the encoder is made for, at least 2 x 2.
-        resolution: see `Locality`.
+        locality: see there; any kind but "none".
+
+    Raises:
+        ValueError: the grid has one patch alone, which has no neighbor.
     """
 
-    def __init__(self, channels: int, grid: Grid, resolution: Literal["linear", "quadratic"]):
+    def __init__(
+        self,
+        channels: int,
+        grid: Grid,
+        locality: Locality = Locality("gaussian"),
+    ):
         super().__init__()
-        self.log_var = nn.Linear(channels, 2)
-        self.log_alpha = nn.Linear(channels, 1)
-        for layer in (self.log_var, self.log_alpha):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
-        self.grid, self.resolution = grid, resolution
+        if max(grid) < 2:
+            raise ValueError(
+                f"locality.kind {locality.kind} is asked of an encoder made for one patch; give "
+                "encoder.image of two patches or more"
+            )
+        log_var = predictor(locality, channels, 2)  # drawn by all kinds, so that they share alpha
+        self.log_var = None if locality.kind == "uniform" else log_var
+        self.log_alpha = predictor(locality, channels, 1)
+        if locality.start == "warm":
+            with torch.no_grad():
+                for parameter in self.log_alpha.parameters():
+                    parameter.fill_(-6 if parameter.ndim == 1 else 0)
+        self.grid, self.resolution = grid, locality.resolution
+        self.boost_prefix = locality.boost_prefix
         longest = max(grid)
         self.largest_variance = float(longest**2)
         self.largest_distance = min(0.5 * (longest - 1) ** 2, 6550.0)
@@ -79,21 +142,26 @@ class GaussianBias(nn.Module):
                 for axis in (0, 1)
             ]
             bias = ((alpha * near[0])[..., :, None] * near[1][..., None, :]).flatten(-2)
-        return F.pad(bias, (prefix, 0, prefix, 0)).to(q.dtype)
+            if self.boost_prefix:
+                bias = torch.cat([alpha.expand(-1, -1, -1, prefix), bias], dim=-1)
+        return F.pad(bias, (q.shape[2] - bias.shape[-1], 0, prefix, 0)).to(q.dtype)
 
     def predict(
         self, q: Float[Tensor, "b h p e"], grid: Grid
     ) -> tuple[Float[Tensor, "b h p 1"], Float[Tensor, "b h p 2"]]:
         """Return alpha and the two variances of each query, in logits and in patches squared."""
+        alpha = F.softplus(predicted(self.log_alpha, q))
+        if self.log_var is None:
+            return alpha, q.new_tensor(math.inf).expand(*q.shape[:-1], 2)
         c = self.largest_variance
         # shifted so that a pre-activation of 0 means a variance of 1
-        variance = c * torch.sigmoid(self.log_var(q) - math.log(c - 1))
+        variance = c * torch.sigmoid(predicted(self.log_var, q) - math.log(c - 1))
         if grid != self.grid:
             ratio = [min(grid) / min(self.grid)] * 2
             if self.resolution == "quadratic":
                 ratio = [(new / old) ** 2 for new, old in zip(grid, self.grid, strict=True)]
             variance = variance * variance.new_tensor(ratio)
-        return F.softplus(self.log_alpha(q)), variance + self.epsilon
+        return alpha, variance + self.epsilon
 
     def distance(self, axis: int, grid: Grid, like: Tensor) -> Float[Tensor, "p size"]:
         """Half the squared distance of each patch to each row (axis 0) or column (axis 1)."""
@@ -101,6 +169,21 @@ class GaussianBias(nn.Module):
         table = (0.5 * (place[:, None] - place).square()).clamp_max(self.largest_distance)
         rows, columns = grid
         return table.repeat_interleave(columns, 0) if axis == 0 else table.repeat(rows, 1)
+
+
+def predictor(locality: Locality, channels: int, outputs: int) -> nn.Linear | Constant:
+    """Return what predicts so many numbers from a query of so many channels, near 0 at first."""
+    if locality.kind in ("constant", "fixed"):
+        return Constant(outputs, learned=locality.kind == "constant")
+    layer = nn.Linear(channels, outputs)
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def predicted(layer: nn.Linear | Constant, q: Float[Tensor, "b h p e"]) -> Float[Tensor, "b h p k"]:
+    """Return what a predictor says of queries, in their dtype, whatever that of its weights."""
+    return layer(q.to(layer.bias.dtype)).to(q.dtype)
 
 
 def refine(state: State, heads: int) -> Tokens:

@@ -5,11 +5,12 @@ Attention itself stays joint: f(X)_t = f(X_t; theta_role(t)).
 """
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vitlab.encoders.tokens import split_at
@@ -29,6 +30,8 @@ class Specialize:
         mlp: the MLP (an ablation).
         final_norm: whether the norm after the last block is split as well (an ablation).
         registers: whose weights the registers use.
+        start: how the second copies begin: "clone" of the first, so that the encoder begins as the
+            plain one, or "drawn" by themselves. Norms and LayerScales begin alike in either case.
     """
 
     norm: float = 0.0
@@ -37,14 +40,34 @@ class Specialize:
     mlp: float = 0.0
     final_norm: bool = False
     registers: Literal["patches", "cls"] = "patches"
+    start: Literal["clone", "drawn"] = "clone"
 
     def __post_init__(self) -> None:
-        """Refuse fractions outside [0, 1]."""
+        """Refuse fractions outside [0, 1], and a start that nothing has."""
         for name in ("norm", "qkv", "proj", "mlp"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(
                     f"specialize.{name} {getattr(self, name)} is not a fraction of the depth; "
                     "give a number from 0 (shared) to 1 (split in every block)"
+                )
+        if self.start == "drawn" and not self.qkv + self.proj + self.mlp:
+            raise ValueError(
+                "specialize.start drawn is asked where nothing with weights to draw is split; "
+                "leave it out, or split qkv, proj or mlp"
+            )
+
+    def check(self, depth: int) -> None:
+        """Refuse fractions that are less than one block of so many.
+
+        Raises:
+            ValueError: such a fraction would be ignored.
+        """
+        for name in ("norm", "qkv", "proj", "mlp"):
+            fraction = getattr(self, name)
+            if fraction and int(fraction * depth + 1e-6) < 1:
+                raise ValueError(
+                    f"specialize.{name} {fraction} of {depth} blocks is less than one; give at "
+                    f"least {math.ceil(1000 / depth) / 1000}, or 0 for shared weights"
                 )
 
     def splits(self, block: int, depth: int) -> tuple[str, ...]:
@@ -68,22 +91,37 @@ class Routed(nn.Module):
     """A module whose token-wise layers may have a copy for [CLS].
 
     The layer keeps its name and serves the patches, so a plain checkpoint names the same tensors;
-    the copy has the suffix `_cls`. As the copy starts equal, a split module computes what the
-    plain one does, and no random number is drawn.
+    the copy has the suffix `_cls`. As it starts equal, a split module computes what the plain one
+    does, and no random number is drawn.
     """
 
     global_tokens = 1  # tokens at the start of the sequence that use the copies
 
-    def split(self, name: str, global_tokens: int) -> None:
-        """Give the layer of that name a copy for the first tokens."""
+    def split(self, name: str, global_tokens: int) -> nn.Module:
+        """Give the layer of that name a copy for the first tokens, and return the copy."""
         self.global_tokens = global_tokens
-        self.add_module(f"{name}_cls", copy.deepcopy(getattr(self, name)))
+        copied = copy.deepcopy(getattr(self, name))
+        self.add_module(f"{name}_cls", copied)
+        return copied
 
-    def route(self, name: str, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n e"]:
-        """Apply the layer of that name, or its two copies, each to its own tokens."""
+    def route(
+        self, name: str, x: Float[Tensor, "b n d"], roles: Bool[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b n e"]:
+        """Apply the layer of that name, or its two copies, each to its own tokens.
+
+        Args:
+            name: of the layer.
+            x: tokens.
+            roles: true for tokens of the copy, where images are packed into one sequence and such
+                tokens are not the first. Without it they are the first ones of every sequence.
+        """
         layer = getattr(self, name)
         own = self._modules.get(f"{name}_cls")
         if own is None:
             return layer(x)
-        first, rest = split_at(x, self.global_tokens)
-        return torch.cat([own(first), layer(rest)], dim=1)
+        if roles is None:
+            first, rest = split_at(x, self.global_tokens)
+            return torch.cat([own(first), layer(rest)], dim=1)
+        first, rest = own(x[roles][None])[0], layer(x[~roles][None])[0]
+        out = first.new_empty(*roles.shape, first.shape[-1])
+        return out.index_put((roles,), first).index_put((~roles,), rest)

@@ -4,7 +4,9 @@
 timm's parameter names: a DINO or DeiT checkpoint loads strictly into the plain encoder.
 """
 
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from vitlab.encoders.attention import Attention
 from vitlab.encoders.encoder import Encoder
 from vitlab.encoders.locality import GaussianBias, Locality, refine
+from vitlab.encoders.normalizer import Name, Normalizer, named
 from vitlab.encoders.roles import Routed, Specialize
 from vitlab.encoders.tokens import Grid, State, Tokens, assemble
 
@@ -51,8 +54,8 @@ class ViT(Routed, Encoder):
         patch: pixels of a patch edge: 4, 8, 14 or 16.
         image: pixels of the image edge that the learned positions are made for; other sizes are
             resampled at run time, so this is no limit.
-        normalizer: what makes attention weights of scores: softmax, or entmax15, which can be
-            exactly zero.
+        normalizer: what makes attention weights of scores: softmax; entmax15 or sparsemax, which
+            can be exactly zero; or any of this family, in chosen blocks, as a `Normalizer`.
         specialize: separate weights for [CLS] and patches.
         locality: Gaussian bias towards near patches, and patch refinement.
         registers: extra tokens without position between [CLS] and patches (arXiv:2309.16588).
@@ -72,7 +75,7 @@ class ViT(Routed, Encoder):
         size: Literal["nano", "Ti", "S", "B", "L"] = "S",
         patch: Literal[4, 8, 14, 16] = 16,
         image: int = 224,
-        normalizer: Literal["softmax", "entmax15"] = "softmax",
+        normalizer: Name | Normalizer = "softmax",
         specialize: Specialize = Specialize(),  # noqa: B008
         locality: Locality = Locality(),  # noqa: B008
         registers: int = 0,
@@ -92,10 +95,16 @@ class ViT(Routed, Encoder):
         self.patch_embed = PatchEmbed(patch, self.width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], self.width))
-        last = max(shape.depth - 1, 1)
+        depth, weights = shape.depth, named(normalizer)
         self.blocks = nn.ModuleList(
-            Block(self.width, shape.heads, normalizer, layer_scale, drop_path * block / last)
-            for block in range(shape.depth)
+            Block(
+                self.width,
+                shape.heads,
+                weights.at(block, depth),
+                layer_scale,
+                drop_path * block / max(depth - 1, 1),
+            )
+            for block in range(depth)
         )
         self.norm = nn.LayerNorm(self.width, eps=1e-6)
         self.apply(_initialize)
@@ -109,12 +118,13 @@ class ViT(Routed, Encoder):
         if self.reg_token is not None:
             with torch.random.fork_rng(devices=[]):
                 nn.init.normal_(self.reg_token, std=1e-6)
-        if locality.kind == "gaussian":
+        if locality.kind != "none":
             channels = self.width // self.heads
             with torch.random.fork_rng(devices=[]):
                 for module in list(self.modules()):
                     if isinstance(module, Attention):
-                        module.gaug = GaussianBias(channels, self.grid, locality.resolution)
+                        module.gaug = GaussianBias(channels, self.grid, locality)
+        specialize.check(len(self.blocks))
         global_tokens = 1 + registers * (specialize.registers == "cls")
         for index, block in enumerate(self.blocks.children()):
             for name in specialize.splits(index, len(self.blocks)):
@@ -123,7 +133,10 @@ class ViT(Routed, Encoder):
                 assert isinstance(owner, Routed)
                 # an encoder without LayerScale has nothing to split there
                 if not isinstance(getattr(owner, layer), nn.Identity):
-                    owner.split(layer, global_tokens)
+                    copied = owner.split(layer, global_tokens)
+                    if specialize.start == "drawn":
+                        with beside(f"blocks.{index}.{name}_cls"):
+                            copied.apply(_initialize)
         if specialize.final_norm:
             self.split("norm", global_tokens)
 
@@ -196,7 +209,9 @@ class PatchEmbed(nn.Module):
 class Block(Routed):
     """x + scale attention(norm(x)), then the same with an MLP."""
 
-    def __init__(self, width: int, heads: int, normalizer: str, layer_scale: float, drop: float):
+    def __init__(
+        self, width: int, heads: int, normalizer: Normalizer, layer_scale: float, drop: float
+    ):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, heads, normalizer)
@@ -258,3 +273,15 @@ def _initialize(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
+
+
+@contextmanager
+def beside(name: str) -> Iterator[None]:
+    """Draw numbers that depend on the random stream and a name, and leave the stream alone.
+
+    So what is drawn under one name is independent of other names, and of whether they are drawn.
+    """
+    with torch.random.fork_rng(devices=[]):
+        seed = int(torch.randint(2**62, (), device="cpu"))
+        torch.default_generator.manual_seed(seed ^ zlib.crc32(name.encode()))
+        yield

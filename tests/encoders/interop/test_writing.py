@@ -31,7 +31,7 @@ def test_every_combination_is_read_back_exactly(
     vit = build(
         normalizer=normalizer,
         specialize=specialize,
-        locality=Locality(kind, refine=True, resolution="quadratic"),
+        locality=Locality(kind, True, "linear" if kind == "none" else "quadratic"),
         registers=registers,
         layer_scale=layer_scale,
         positions="dino",

@@ -5,9 +5,10 @@ from typing import Any
 from vitlab.encoders.interop.family import Family, Weights
 from vitlab.encoders.interop.source import Source
 from vitlab.encoders.locality import Locality
+from vitlab.encoders.normalizer import Normalizer
 from vitlab.encoders.roles import Specialize
 
-_NESTED = {"specialize": Specialize, "locality": Locality}
+_NESTED = {"normalizer": Normalizer, "specialize": Specialize, "locality": Locality}
 
 
 def _fits(source: Source) -> bool:

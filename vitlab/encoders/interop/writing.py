@@ -9,10 +9,12 @@ from vitlab.encoders.interop.coverage import Coverage, few
 from vitlab.encoders.interop.files import State, write_file, write_folder
 from vitlab.encoders.interop.reading import Origin, read_weights
 from vitlab.encoders.locality import Locality
+from vitlab.encoders.normalizer import SOFTMAX, Normalizer, named
 from vitlab.encoders.roles import Specialize
 from vitlab.encoders.vit import SHAPES, ViT
 
 Form = Literal["vitlab", "timm"]
+_NESTED = (Normalizer, Specialize, Locality)
 
 
 def save(encoder: ViT, path: str | Path, form: Form = "vitlab") -> None:
@@ -37,7 +39,7 @@ def save(encoder: ViT, path: str | Path, form: Form = "vitlab") -> None:
         write_file(path, state, {"timm": json.dumps(settings)})
         return
     config = {
-        name: dataclasses.asdict(value) if isinstance(value, Specialize | Locality) else value
+        name: dataclasses.asdict(value) if isinstance(value, _NESTED) else value
         for name, value in encoder.config.items()
     }
     write_folder(path, config, _plain(encoder))
@@ -56,11 +58,12 @@ def for_timm(encoder: ViT) -> tuple[State, dict[str, Any]]:
     reasons = []
     if roles := [key for key in state if "_cls." in key]:
         reasons.append(f"weights of its own for [CLS] (specialize: {few(roles, 2)})")
-    if bias := [key for key in state if ".gaug." in key]:
-        reasons.append(f"a Gaussian bias (locality.kind: {few(bias, 2)})")
+    if (kind := config["locality"].kind) != "none":  # of which not all have tensors
+        bias = [key for key in state if ".gaug." in key]
+        reasons.append(f"bias on its logits (locality.kind: {few([kind, *bias], 3)})")
     if encoder.refine:
         reasons.append("patch refinement (locality.refine)")
-    if config["normalizer"] != "softmax":
+    if named(config["normalizer"]) != SOFTMAX:
         reasons.append(f"{config['normalizer']} attention (normalizer)")
     if reasons:
         raise ValueError(
