@@ -29,8 +29,8 @@ test: setup ## run the tests
 test-fast: setup ## run the tests that take no longer than a few seconds each
 	$(BIN)/python -m pytest -q -m "not slow" $(SHAPES) tests
 
-bench: setup ## measure speed against named peers, in the same run
-	$(BIN)/python -m vitlab.analysis.bench
+bench: setup ## measure speed against named peers, in the same run; OUT=FILE.md keeps it
+	$(BIN)/python -m vitlab.analysis.bench $(if $(OUT),--out $(OUT))
 
 golden: setup ## rewrite the golden losses; read the diff before committing it
 	rm -f tests/references/demo.json

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vitlab.analysis import bench, bench_data
+from vitlab.analysis import bench, bench_attention, bench_data
 from vitlab.data.views import MultiCrop
 
 
@@ -22,21 +22,37 @@ def photographs(tmp_path):
 def quick(monkeypatch):
     monkeypatch.setattr(bench, "REPEATS", 1)
     monkeypatch.setattr(bench_data, "ROUNDS", 1)
+    monkeypatch.setattr(bench_attention, "SHAPES", ((1, 2, 9, 16),))
+    encoder, dino = bench.bench_encoder.tables, bench.bench_dino.tables
+    monkeypatch.setattr(bench.bench_encoder, "tables", lambda n: encoder(n, "nano", 32, 2))
+    monkeypatch.setattr(bench.bench_dino, "tables", lambda n: dino(n, "nano", 64))
 
 
-def test_everything_is_measured_and_printed(quick, photographs, capsys):
-    bench.main(["--images", str(photographs)])
-    printed = capsys.readouterr().out
-    assert "entmax 1.3" in printed
-    assert "DINO's loss" in printed
-    assert f"2 of {photographs}" in re.sub(r"\s+", " ", printed)
+def test_everything_is_measured_printed_and_written(quick, photographs, tmp_path, capsys):
+    out = tmp_path / "docs/cpu.md"
+    bench.main(["--images", str(photographs), "--out", str(out)])
+    printed, written = capsys.readouterr().out, out.read_text()
+    for text in (printed, written):
+        assert "entmax 1.3" in text
+        assert "DINO's loss" in text
+        assert "teacher forward" in text
+        assert "locality, refined" in text
+        assert f"2 of {photographs}" in re.sub(r"\s+", " ", text)
+    assert "- commit: " in written
+    assert "| peer / ours |" in written
+
+
+def test_a_page_of_another_format_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["--out", "bench.html"])
+    assert "ends in .md" in capsys.readouterr().err
 
 
 def test_a_part_can_be_measured_alone(quick, capsys):
     bench.main(["--only", "loss"])
     printed = capsys.readouterr().out
     assert "DINO's loss" in printed
-    assert "entmax" not in printed
+    assert "entmax 1.3" not in printed
     assert "images/s" not in printed
 
 

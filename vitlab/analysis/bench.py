@@ -1,9 +1,7 @@
 """Speed as ratios against named peers, both measured in this run: `make bench`."""
 
 import argparse
-import platform
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import entmax
@@ -12,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from vitlab.analysis import bench_attention, bench_data
+from vitlab.analysis import bench_attention, bench_data, bench_dino, bench_encoder
 from vitlab.analysis.bench_attention import Case
-from vitlab.encoders.attention import softmax
+from vitlab.analysis.measure import fastest, page, surroundings
 from vitlab.encoders.entmax import entmax15
 from vitlab.objectives.dino import cross_entropy
+from vitlab.recording import write_bytes
 
 REPEATS = 7
-PARTS = ("attention", "loss", "data")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,27 +25,49 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m vitlab.analysis.bench", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
     parser.add_argument("--images", type=Path, help="folder of photographs, for part data")
+    parser.add_argument("--out", type=Path, help="Markdown file to write the tables to as well")
     given = parser.parse_args(arguments)
+    if given.out and given.out.suffix != ".md":
+        parser.error(f"--out {given.out} is written in Markdown; give a name that ends in .md")
     console = Console(width=120)
-    console.print(f"{platform.platform()}, torch {torch.__version__}, ", end="")
-    console.print(f"{torch.get_num_threads()} threads; best of {REPEATS}, taking turns")
-    cases = [*attention(), *bench_attention.cases()] if "attention" in given.only else []
-    cases += [loss()] if "loss" in given.only else []
-    if cases:
-        table = Table("what", "ours, ms", "peer", "peer, ms", "peer / ours")
-        for what, ours, peer, theirs in cases:
-            first, second = fastest(ours, theirs)
-            table.add_row(what, f"{first:.1f}", peer, f"{second:.1f}", f"{second / first:.2f}")
-        console.print(table)
-    if "data" in given.only:
-        try:
-            for part in bench_data.tables(given.images, REPEATS):
-                console.print(part)
-        except ValueError as error:
-            parser.error(str(error))
+    for name, value in surroundings().items():
+        console.print(f"{name}: {value}", highlight=False)
+    console.print(f"best of {REPEATS}, taking turns")
+    done: list[Table] = []
+    try:
+        for part in given.only:
+            for table in PARTS[part](given.images):
+                console.print(table)
+                done.append(table)
+    except ValueError as error:
+        parser.error(str(error))
+    if given.out:
+        text = page(f"Benchmarks, best of {REPEATS}, taking turns", done)
+        write_bytes(given.out, text.encode())
+        console.print(f"written to {given.out}")
 
 
-def attention() -> list[Case]:
+def attention(_: Path | None) -> Iterator[Table]:
+    """Measure the normalizer alone, then whole attentions."""
+    yield compared("attention, CPU", [*normalizers(), *bench_attention.cases()])
+    yield bench_attention.on_gpu(REPEATS)
+
+
+def losses(_: Path | None) -> Iterator[Table]:
+    """Measure DINO's loss alone."""
+    yield compared("loss, CPU", [loss()])
+
+
+def compared(title: str, cases: Sequence[Case]) -> Table:
+    """Measure each case against its peer, on the CPU."""
+    table = Table("what", "ours, ms", "peer", "peer, ms", "peer / ours", title=title)
+    for what, ours, peer, theirs in cases:
+        first, second = fastest([ours, theirs], REPEATS)
+        table.add_row(what, f"{first:.1f}", peer, f"{second:.1f}", f"{second / first:.2f}")
+    return table
+
+
+def normalizers() -> list[Case]:
     """Normalizing the scores of ViT-S/16 at 224 px, forward and backward."""
     scores = torch.randn(2, 6, 197, 197, requires_grad=True)
 
@@ -58,7 +78,7 @@ def attention() -> list[Case]:
     name = "entmax15 of (2, 6, 197, 197), forward + backward"
     return [
         (name, train(entmax15), "entmax 1.3", package),
-        (name, train(entmax15), "softmax", train(softmax)),
+        (name, train(entmax15), "softmax", train(lambda x: x.softmax(-1))),
     ]
 
 
@@ -77,15 +97,13 @@ def loss() -> Case:
     return ours, lambda: cross_entropy(student, teacher).backward(), "loop over pairs", loop
 
 
-def fastest(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:
-    """Return the shortest times of both in milliseconds; they take turns, so load hits both."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(REPEATS + 1):  # the first of each warms up
-        for kept, call in zip(times, (first, second), strict=True):
-            began = time.perf_counter()
-            call()
-            kept.append(1000 * (time.perf_counter() - began))
-    return min(times[0][1:]), min(times[1][1:])
+PARTS: dict[str, Callable[[Path | None], Iterator[Table]]] = {
+    "attention": attention,
+    "encoder": lambda _: bench_encoder.tables(REPEATS),
+    "loss": losses,
+    "dino": lambda _: bench_dino.tables(REPEATS),
+    "data": lambda images: bench_data.tables(images, REPEATS),
+}
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def table(arms: Sequence[Arm]) -> str:
                 continue
             last = max(columns[0])
             label = f"trained, epoch {last}" if encoder == "trained" else encoder
-            cells = [spread(column[last]) for column in columns]
+            cells = [spread(column[last]) if last in column else "-" for column in columns]
             lines.append(
                 f"| {arm.name} | {label} | {len(columns[0][last])} | {' | '.join(cells)} |"
             )

@@ -73,6 +73,9 @@ class Prototypes(nn.Module):
         self.weight_g = nn.Parameter(torch.ones(prototypes, 1))
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
-        """Return the inner products with the rows."""
-        weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True))
-        return F.linear(x, weight)
+        """Return the inner products with the rows.
+
+        The products are scaled, not the rows: there are fewer of them than weights.
+        """
+        scale = self.weight_g / self.weight_v.norm(dim=1, keepdim=True)
+        return F.linear(x, self.weight_v) * scale.squeeze(1)
