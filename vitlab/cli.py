@@ -15,6 +15,9 @@ What makes a vision transformer's patch features good for dense prediction?
 verbs:
   fit               pretrain an encoder and probe it while it trains
   curves            draw the curves of runs and tabulate them, arms side by side
+  evaluate          evaluate frozen features by a named protocol; --list shows them
+  compare           put evaluations side by side: a table, a plot, paired differences
+  cost              measure what encoders cost: parameters, FLOPs, memory, images per second
   import            turn weights of DINO, DINOv2, DeiT, timm or LocAtViT into a vitlab folder
   export            write the encoder of a run as a vitlab folder, or for timm
   data check        say which dataset a folder holds, what is wrong with it, and the remedy
@@ -51,18 +54,17 @@ def main(args: Sequence[str] | None = None) -> None:
             from vitlab.training.fit import fit
 
             fit(rest)
-        case ["curves", *rest]:
-            _curves(rest)
-        case ["import", *rest]:
-            _weights("import", rest)
-        case ["export", *rest]:
-            _weights("export", rest)
+        case ["curves" | "cost" | "evaluate" | "compare" as verb, *rest]:
+            works = {"curves": _curves, "cost": _cost, "evaluate": _evaluate, "compare": _compare}
+            works[verb](rest)
+        case ["import" | "export" as verb, *rest]:
+            _weights(verb, rest)
         case ["data", *rest]:
             _data(rest)
         case [verb, *_]:
             _refuse(
-                f"vitlab: unknown verb {verb!r}; the verbs are fit, curves, import, export, "
-                "data check, data prepare and data synthesize"
+                f"vitlab: unknown verb {verb!r}; the verbs are fit, curves, evaluate, compare, "
+                "cost, import, export, data check, data prepare and data synthesize"
             )
 
 
@@ -100,6 +102,96 @@ def _curves(args: Sequence[str]) -> None:
     )
     given = parser.parse_args(args)
     _or_say_why(lambda: curves(given.runs, given.out))
+
+
+def _cost(args: Sequence[str]) -> None:
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        "vitlab cost",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Measure what encoders cost, side by side: parameters, FLOPs of an image, "
+        "bytes it keeps\nuntil backward, images per second forward, and forward and backward. "
+        "With one config, every\noption of its ViT is measured beside it: entmax15, specialized, "
+        "locality with and without\nrefinement, registers. Nothing is trained, no data are read.",
+        epilog="examples:\n"
+        "  vitlab cost --config configs/dino_entmax.yaml\n"
+        "  vitlab cost --config configs/dino.yaml configs/dino_locat.yaml --sizes 224 "
+        "--out cost.md\n"
+        "  vitlab cost --config runs/dino/seed0/config.yaml --batch 64 --device cuda",
+    )
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        type=Path,
+        required=True,
+        help="configs of vitlab fit, or config.yaml of runs; of each, only the encoder is used",
+    )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=int,
+        default=[224, 384, 512],
+        help="pixels of image edges, multiples of the patch (default: 224 384 512)",
+    )
+    parser.add_argument("--batch", type=int, default=4, help="images of a pass (default: 4)")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where to measure; auto takes the GPU where there is one (default)",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="file to write as well: .json, .md or .csv; replaced at once"
+    )
+    given = parser.parse_args(args)
+
+    from vitlab.analysis.cost import cost
+    from vitlab.training.configured import encoder_of
+
+    def work() -> None:
+        short = len({path.stem for path in given.config}) == len(given.config)
+        names = [path.stem if short else str(path) for path in given.config]
+        encoders = dict(zip(names, map(encoder_of, given.config), strict=True))
+        cost(encoders, given.sizes, given.batch, given.device, given.out)
+
+    _or_say_why(work)
+
+
+def _evaluate(args: Sequence[str]) -> None:
+    from vitlab.evaluation.command import evaluate_command
+
+    _or_say_why(lambda: evaluate_command(args))
+
+
+def _compare(args: Sequence[str]) -> None:
+    import argparse
+
+    from vitlab.evaluation.compare import compare
+
+    text = (compare.__doc__ or "").partition("Args:")[0]
+    parser = argparse.ArgumentParser("vitlab compare", description=text)
+    parser.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        help="folders of evaluations, their result.json, or folders above them",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="name of the files to write, without ending: .md, .csv, .tex, .png and .svg",
+    )
+    parser.add_argument(
+        "--baseline",
+        default="",
+        help="row that others are compared with, by its label; in each table the first",
+    )
+    parser.add_argument(
+        "--references", action="store_true", help="show published numbers as well, apart from ours"
+    )
+    given = parser.parse_args(args)
+    _or_say_why(lambda: compare(given.results, given.out, given.baseline, given.references))
 
 
 def _check(args: Sequence[str]) -> None:

@@ -1,19 +1,10 @@
 """The folder of a run: one for each, never overwritten, with all that made it."""
 
-import importlib.metadata
-import json
-import os
 import pickle
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-
-import vitlab
 
 LAST = "last.ckpt"
 RESULTS = "results.json"
@@ -96,38 +87,3 @@ def check_readable(checkpoint: Path) -> None:
             f"{checkpoint} is not a checkpoint of `vitlab fit`, whose runs are all that "
             "--ckpt_path can continue"
         )
-
-
-def environment() -> dict:
-    """Return what else a run depends on: command, code, versions, hardware."""
-    packages = ("torch", "torchvision", "lightning", "timm", "albumentations", "numpy")
-    here = Path(vitlab.__file__).parent
-    commit = subprocess.run(
-        ["git", "-C", str(here), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "command": shlex.join(sys.argv),
-        "vitlab": vitlab.__version__,
-        "commit": commit.stdout.strip() or None,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
-        "cores": os.cpu_count(),
-        "devices": [
-            torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
-        ],
-    }
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a JSON file at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

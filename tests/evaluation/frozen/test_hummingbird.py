@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vitlab.data import normalize
+from vitlab.encoders import Pixels, ViT
+from vitlab.evaluation.hummingbird import Hummingbird, Quirks
+from vitlab.evaluation.hummingbird_views import HummingbirdCrop, HummingbirdSquare
+from vitlab.evaluation.matching import Confusions, best_columns
+from vitlab.probes.evidence import Counting
+from vitlab.probes.hummingbird import choose, read_out
+from vitlab.probes.neighbors import Neighbors
+
+COMPAT = Quirks((0.5, 2.0), smooth=False, void="background", blue=0.255, matched=True)
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    return ViT("nano", 16, 64).eval()
+
+
+def by_hand(encoder, data, protocol, memory_patches):
+    """Go through every patch of the memory and of the test images in turn."""
+    quirks, keys, labels = protocol.quirks, [], []
+    blue = torch.tensor([1.0, 1.0, 0.225 / quirks.blue]).view(3, 1, 1)
+    for number in range(protocol.passes):
+        view = HummingbirdCrop(64, quirks.scale, smooth=quirks.smooth)
+        images = data.segmented("train", view)
+        for index in range(len(images)):
+            image, mask = images[number, index]
+            patches = encoder(normalize(image[None]) * blue).patches[0]
+            cells = mask.view(4, 16, 4, 16).transpose(1, 2).reshape(16, 256)
+            counts = torch.stack([(cells == c).sum(1) for c in range(3)], 1)
+            if quirks.void == "background":
+                counts[:, 0] += (cells == 255).sum(1)
+            for patch in choose(counts, (0, number, index), memory_patches).tolist():
+                keys.append(F.normalize(patches[patch], dim=0))
+                labels.append(counts[patch] / counts[patch].sum())
+    maps = []
+    test = data.segmented("val", HummingbirdSquare(64, quirks.smooth))
+    for image, mask in (test[index] for index in range(len(test))):
+        soft = []
+        for query in F.normalize(encoder(normalize(image[None]) * blue).patches[0], dim=1):
+            cosine = torch.stack([query @ key for key in keys])
+            best = cosine.argsort(descending=True)[: protocol.neighbors]
+            weights = (cosine[best] / protocol.temperature).softmax(0)
+            soft.append(sum(w * labels[i] for w, i in zip(weights, best.tolist(), strict=True)))
+        grid = torch.stack(soft).T.reshape(1, 3, 4, 4)
+        maps.append((F.interpolate(grid, (64, 64), mode="bilinear")[0].argmax(0), mask))
+    return maps
+
+
+@pytest.mark.parametrize("quirks", [Quirks(), COMPAT])
+@pytest.mark.parametrize("memory", [0, 60])
+def test_scores_are_those_of_a_loop_over_patches(make, job, encoder, quirks, memory):
+    data = make(void=20)
+    protocol = Hummingbird(64, memory, 2, 5, quirks=quirks)
+    protocol.check(encoder, data)
+    found = protocol.run(encoder, data, job(batch=4))
+    maps = by_hand(encoder, data, protocol, memory // 12 if memory else 16)
+    counting, names = Counting(3), torch.arange(3)
+    if quirks.matched:
+        confusion = torch.zeros(3, 3, dtype=torch.long)
+        for predicted, mask in maps:
+            for truth in range(3):
+                for column in range(3):
+                    confusion[truth, column] += ((mask == truth) & (predicted == column)).sum()
+        names = best_columns(confusion).argsort()
+    for predicted, mask in maps:
+        counting.update(names[predicted], mask)
+    assert found.scores["miou"] == pytest.approx(counting.overlaps().value, abs=0.05)
+    assert found.scores["miou/every class"] == pytest.approx(found.scores["miou"])
+    assert found.evidence.value == found.scores["miou"]
+
+
+def test_colors_that_are_classes_are_all_found(colors, job):
+    found = Hummingbird(64, 0, 1, 1, quirks=Quirks((1.0, 1.0))).run(Pixels(64), colors, job())
+    assert 0 < found.scores["miou"] < 100  # one patch for an image: nothing to be told
+    colors_by_cell = Hummingbird(64, 0, 1, 1).run(Pixels(8), colors, job())
+    # labels are enlarged smoothly, so borders are not exact
+    assert colors_by_cell.scores["miou"] > 75
+    assert len(colors_by_cell.predictions) == 4
+    assert colors_by_cell.predictions[0].shape == (64, 64)
+
+
+def test_batches_and_memory_do_not_change_the_score(make, job, encoder):
+    data, protocol = make(void=5), Hummingbird(64, 100, 2, 7)
+    scores = [
+        protocol.run(encoder, data, job(batch, memory=memory)).scores["miou"]
+        for batch, memory in ((1, 2**30), (4, 20_000))
+    ]
+    assert scores[0] == pytest.approx(scores[1], abs=0.05)
+
+
+def test_rare_classes_are_chosen_first():
+    counts = torch.zeros(100, 3, dtype=torch.long)
+    counts[:, 0] = 9
+    counts[90:98] = torch.tensor([0, 9, 0])
+    counts[98:] = 0  # no class at all
+    chosen = choose(counts, (0, 0), 20)
+    assert len(set(chosen.tolist()) & set(range(90, 98))) >= 7
+    assert len(choose(counts, (0, 0), 100)) == 98
+    assert not {98, 99} & set(choose(counts, (0, 0), 100).tolist())
+    assert torch.equal(chosen, choose(counts, (0, 0), 20))
+    assert not torch.equal(chosen, choose(counts, (0, 1), 20))
+
+
+def test_reading_out_weighs_shares_by_similarity():
+    neighbors = Neighbors(torch.tensor([[1, 0]]), torch.tensor([[0.9, 0.88]]))
+    counts = torch.tensor([[4, 0], [1, 3]], dtype=torch.int16)
+    weight = np.exp(1) / (1 + np.exp(1))  # a difference of one temperature
+    expected = weight * np.array([0.25, 0.75]) + (1 - weight) * np.array([1, 0])
+    assert read_out(neighbors, counts, 0.02)[0].tolist() == pytest.approx(expected)
+
+
+def test_renamed_classes_fit_the_truth_best():
+    confusions = Confusions(3, 2)
+    truth = torch.tensor([[0, 0, 1, 1, 255]], dtype=torch.uint8)
+    confusions.update(torch.tensor([[1, 1, 0, 2, 2]]), truth)
+    plain, renamed = confusions.matched(False), confusions.matched(True)
+    assert plain.overlaps.value == 0
+    assert renamed.overlaps.iou().tolist() == [100, 50]
+    assert plain.classes.tolist() == [0, 1, 255]
+    assert renamed.classes.tolist()[1] == 0
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_crops_show_image_and_mask_alike_and_are_those_of_their_seed(colors, smooth):
+    image, mask = colors.segmented("train", HummingbirdSquare(64))[0]
+    pixels, labels = image.permute(1, 2, 0).numpy(), mask.numpy()
+    crop = HummingbirdCrop(64, (0.5, 1.0), jitter=0.0, smooth=smooth)
+    part, truth = crop(pixels, labels, 3)
+    assert (part.argmax(0) == truth).float().mean() > 0.95
+    changed = HummingbirdCrop(64, (0.5, 2.0), chance=1.0)(pixels, labels, 3)
+    assert torch.equal(
+        changed.image, HummingbirdCrop(64, (0.5, 2.0), chance=1.0)(pixels, labels, 3)[0]
+    )
+    assert not torch.equal(
+        changed.image, HummingbirdCrop(64, (0.5, 2.0), chance=0.0)(pixels, labels, 3)[0]
+    )
+
+
+def test_the_edge_is_the_largest_multiple_of_the_patch():
+    assert Hummingbird().edge(Pixels(16)) == Hummingbird().edge(Pixels(8)) == 512
+    assert Hummingbird().edge(Pixels(14)) == 504
+    assert Hummingbird().patches(Pixels(16), 10_582) == 483
+
+
+def test_what_cannot_be_evaluated_is_refused(make, job, encoder):
+    data = make()
+    with pytest.raises(ValueError, match="no room for one patch"):
+        Hummingbird(64, 5).check(encoder, data)
+    with pytest.raises(ValueError, match="300 neighbors are asked of a memory of 192 patches"):
+        Hummingbird(64, 0, neighbors=300).check(encoder, data)
+    with pytest.raises(ValueError, match="smaller than patch 16"):
+        Hummingbird(8).check(encoder, data)
+    with pytest.raises(ValueError, match="neighbors are asked of 0 training features"):
+        Hummingbird(64, 0).run(encoder, make(void=64), job())
+    with pytest.raises(ValueError, match="temperature 0"):
+        Hummingbird(temperature=0)
+    with pytest.raises(ValueError, match="not a range of area shares"):
+        HummingbirdCrop(64, (0.0, 1.0))
+    with pytest.raises(ValueError, match="jitter 0.9"):
+        HummingbirdCrop(64, (0.5, 1.0), jitter=0.9)

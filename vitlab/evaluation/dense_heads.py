@@ -1,0 +1,202 @@
+"""Linear heads, and others as small, on frozen patches: mIoU."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from vitlab import parallel
+from vitlab.data import Data, SegmentationViews
+from vitlab.data.datasets import Segmented
+from vitlab.data.views.area import SegmentationPart  # noqa: F401, a view that protocols name
+from vitlab.encoders import Encoder
+from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
+from vitlab.probes.evidence import Counting, Overlaps
+from vitlab.probes.fitting import Batch, Fitting
+from vitlab.probes.heads import Heads, Layers, Planned, pixel_loss
+from vitlab.probes.inference import Inference, shrink
+from vitlab.probes.inputs import Inputs
+from vitlab.probes.probe import share
+from vitlab.probes.recipe import Places, Recipe
+from vitlab.probes.training import (
+    chunks,
+    fingerprint,
+    first,
+    keys_of,
+    loading_of_one,
+    split,
+    training_loader,
+    whole,
+)
+
+CHUNK = 4  # training images of one forward pass at most
+PICTURES = 4  # test images whose predictions are kept
+
+
+class DenseHeads(Protocol):
+    """Heads on frozen patches, trained with augmentation and tested at the masks' own size.
+
+    Every combination of features (`inputs`) and learning rate is a head of its own, and all are
+    trained and tested on the same passes of the encoder.
+
+    Args:
+        view: what a training image and its mask become; all of one size.
+        recipe: how heads are trained, and which one makes the headline.
+        test: how images are predicted.
+        layers: what a head is made of.
+        inputs: which features are read, and how they fit to patches.
+        split: training images; "" for the dataset's own choice.
+        images: the first so many test images; 0 for all.
+        precision: of the encoder; heads compute in fp32.
+    """
+
+    task = "segmentation"
+
+    def __init__(
+        self,
+        view: SegmentationViews,
+        recipe: Recipe,
+        test: Inference = Inference(),  # noqa: B008, frozen
+        layers: Layers = Layers(),  # noqa: B008, frozen
+        inputs: Inputs = Inputs(),  # noqa: B008, frozen
+        split: str = "",
+        images: int = 0,
+        precision: Precision = "fp32",
+    ):
+        if images < 0:
+            raise ValueError(f"images {images} is negative; use 0 for all, or a count")
+        self.view, self.recipe, self.test = view, recipe, test
+        self.layers, self.inputs = layers, inputs
+        self.split, self.images, self.precision = split, images, precision
+
+    def check(self, encoder: Encoder, data: Data) -> None:
+        """Refuse sizes, layers and data that do not fit.
+
+        Raises:
+            ValueError: what was given, what is allowed, what to do.
+        """
+        size = getattr(self.view, "size", 0)
+        if not size:
+            raise ValueError(
+                f"{type(self.view).__name__} leaves images at sizes of their own, which cannot "
+                "share a batch; train on SegmentationCrop, SegmentationPart or SegmentationSquare"
+            )
+        self.inputs.check(encoder, size, "view.size")
+        self.inputs.check(encoder, self.test.edge(), "test.window")
+        highest = max((value for value in data.mask_values.values() if value != 255), default=-1)
+        train = self._train(data, 0)  # refuses data without masks
+        if highest >= data.num_classes:
+            raise ValueError(
+                f"masks of {type(data).__name__} hold class {highest}, but it names "
+                f"{data.num_classes} classes; name all of them"
+            )
+        train.check()
+        data.segmented(data.val, self.view).check()
+        split(len(train), self.recipe.select == "held out")
+
+    def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
+        """Train all heads, choose one as the recipe says, and test all of them."""
+        train = self._train(data, work.seed)
+        kept, held = split(len(train), self.recipe.select == "held out")
+        planned = [
+            Planned(source, width, rate)
+            for source, width in self.inputs.widths(encoder).items()
+            for rate in self.recipe.rates
+        ]
+        heads = Heads(planned, data.num_classes, self.layers, self.recipe, work.seed, work.device)
+        about = (type(data).__name__, data.num_classes, data.val, len(train))
+        key = fingerprint(encoder, train.samples, keys_of(self), about, work.seed)
+        fitting = Fitting(heads, len(kept), work.folder, key)
+        places = Places(kept, self.recipe, work.seed, CHUNK, parallel.rank(), parallel.world())
+        places.start = fitting.step
+        test = self.test.scales(data, data.val)
+        reported: Dataset = test
+        if self.images:
+            reported = Subset(test, range(min(self.images, len(test))))
+        decides: Dataset | None = None
+        if self.recipe.select == "val":
+            decides = reported
+        elif self.recipe.select == "held out":
+            decides = Subset(self.test.scales(data, self.split or data.train), held.tolist())
+
+        def scores() -> dict[str, float]:
+            assert decides is not None
+            found = self._overlaps(encoder, heads, decides, work)
+            return {name: overlaps.value for name, overlaps in found.items()}
+
+        fitting.run(
+            self._batches(encoder, train, places, work), None if decides is None else scores
+        )
+        fitting.keep_best()
+        return self._outcome(encoder, fitting, reported, work)
+
+    def _train(self, data: Data, seed: int) -> Segmented:
+        train = data.segmented(self.split or data.train, self.view)
+        train.seed = seed  # the result's seed, not the dataset's, decides the augmentation
+        return train
+
+    def _batches(
+        self, encoder: Encoder, train: Segmented, places: Places, work: Work
+    ) -> Iterator[Batch]:
+        loader = training_loader(train, places, work.loading.workers, stack)
+        for images, masks in work.track(loader, "training heads", total=len(places)):
+            maps = [
+                self.inputs.read(encoder, some, work.loading) for some in chunks(images, places)
+            ]
+            features = {
+                name: whole(torch.cat([each.features[name] for each in maps]), places)
+                for name in maps[0].features
+            }
+            truth = whole(shrink(masks.to(work.device), self.test.pixels), places)
+            yield Batch(features, pixel_loss(truth, maps[0].grid))
+
+    def _overlaps(
+        self, encoder: Encoder, heads: Heads, images: Dataset, work: Work
+    ) -> dict[str, Overlaps]:
+        """Test all heads on the same passes of the encoder."""
+        classes = next(iter(heads.modules.values())).classify.out_features
+        counting = {name: Counting(classes) for name in heads.names}
+        loader = share(images, loading_of_one(work.loading), first)
+        for scales, mask in work.track(loader, "testing heads", total=len(loader)):
+            looks = self.test.look(encoder, self.inputs, scales, work.loading)
+            truth = self.test.truth(mask)
+            for name in heads.names:
+                predicted = self.test.predict(looks, partial(heads.logits, name), mask.shape)
+                counting[name].update(predicted, truth)
+        return {name: each.overlaps() for name, each in counting.items()}
+
+    def _outcome(self, encoder: Encoder, fitting: Fitting, images: Dataset, work: Work) -> Outcome:
+        heads = fitting.heads
+        found = self._overlaps(encoder, heads, images, work)
+        scores = {name: overlaps.value for name, overlaps in found.items()}
+        selected = self.recipe.select != "last"
+        head = fitting.chosen if selected else heads.names[0]
+        outcome = Outcome(
+            headline="miou",
+            scores={"miou": scores[head], **{f"miou/{n}": s for n, s in scores.items()}},
+            evidence=found[head],
+            tried=fitting.tried if selected else scores,
+            chosen=fitting.label(head) if selected else head,
+            chosen_on=self.recipe.select if self.recipe.select != "last" else "",
+            predictions=self._predictions(encoder, heads, head, images, work),
+        )
+        return outcome if len(outcome.tried) > 1 else replace(outcome, chosen="", chosen_on="")
+
+    def _predictions(
+        self, encoder: Encoder, heads: Heads, head: str, images: Dataset, work: Work
+    ) -> list[Tensor]:
+        shown = []
+        for index in range(min(PICTURES, len(images))):  # type: ignore[arg-type]
+            scales, mask = images[index]
+            looks = self.test.look(encoder, self.inputs, scales, work.loading)
+            predicted = self.test.predict(looks, partial(heads.logits, head), mask.shape)
+            shown.append(predicted.to("cpu", torch.uint8))
+        return shown
+
+
+def stack(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Collate images and masks of one size."""
+    return torch.stack([image for image, _ in pairs]), torch.stack([mask for _, mask in pairs])

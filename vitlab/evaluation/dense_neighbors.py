@@ -1,0 +1,89 @@
+"""CAPI's dense nearest neighbors (arXiv:2502.08769, code facebookresearch/capi)."""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Literal
+
+import torch
+
+from vitlab.evaluation.protocol import Precision, Work
+from vitlab.evaluation.squeezed import Predicted, Query, Squeezed, by_rows
+from vitlab.probes.bank import Bank
+from vitlab.probes.knn import majority
+from vitlab.probes.neighbors import Metric, Neighbors, Search
+from vitlab.probes.reading import Reading
+
+
+class DenseNeighbors(Squeezed):
+    """Each pixel of a patch gets the label most frequent there among the nearest training patches.
+
+    As in the released code, labels travel pixel by pixel: of k neighbors, the pixels at the same
+    place in the patch vote, void among them. Of equally frequent labels the smallest wins, void
+    last. A pixel that is predicted void is missed, and void is no class of the mean.
+
+    Args:
+        ks: counts of neighbors to try, rising.
+        metrics: distances to try.
+        transfer: "pixels" as described; "patches" gives each patch the most frequent label of its
+            neighbors, each of which has one.
+        size: pixels of the square's edge.
+        reading: which features of patches.
+        held_out: share of the training images that decides.
+        precision: of the forward pass.
+    """
+
+    def __init__(
+        self,
+        ks: tuple[int, ...] = (1, 3, 10, 30),
+        metrics: tuple[Metric, ...] = ("cosine", "l2"),
+        transfer: Literal["pixels", "patches"] = "pixels",
+        size: int = 224,
+        reading: Reading = Reading(),  # noqa: B008, frozen
+        held_out: float = 0.1,
+        precision: Precision = "fp32",
+    ):
+        super().__init__(size, reading, held_out, precision)
+        if not ks or not metrics or sorted(set(ks)) != list(ks) or not 0 < ks[0] <= ks[-1] < 2**15:
+            raise ValueError(f"ks {ks} are no rising counts of neighbors with a metric each")
+        self.ks, self.metrics, self.transfer = tuple(ks), tuple(metrics), transfer
+        self._grid = list(product(self.ks, self.metrics))
+
+    @property
+    def settings(self) -> list[str]:
+        """Every k with every metric."""
+        return [f"k {k}, {metric}" for k, metric in self._grid]
+
+    def label(
+        self, bank: Bank, query: Query, settings: Sequence[int], classes: int, work: Work
+    ) -> Predicted:
+        """Find the neighbors by each metric once, and let them vote for each k."""
+        asked = [self._grid[index] for index in settings]
+        metrics = list(dict.fromkeys(metric for _, metric in asked))
+        most = {metric: max(k for k, each in asked if each == metric) for metric in metrics}
+        half = work.memory // 2
+        searches = {metric: Search(query.x, most[metric], metric, half) for metric in metrics}
+        blocks = bank.blocks(half, work.device)
+        for x, _ in work.track(blocks, "neighbors", total=bank.count(half)):
+            for search in searches.values():
+                search.add(x)
+        found: dict[tuple[int, str], torch.Tensor] = {}
+        for metric, search in searches.items():
+            ks = tuple(sorted(k for k, each in asked if each == metric))
+            votes = self._vote(bank, search.neighbors(), ks, classes, work)
+            found |= {(k, metric): labels for k, labels in zip(ks, votes, strict=True)}
+        return [found[each] for each in asked]
+
+    def _vote(
+        self, bank: Bank, neighbors: Neighbors, ks: tuple[int, ...], classes: int, work: Work
+    ) -> Predicted:
+        labels = bank.pixels if self.transfer == "pixels" else bank.labels[:, None]
+        most, places = ks[-1], labels.shape[1]
+
+        def vote(rows: slice) -> Predicted:
+            index = neighbors.index[rows, :most].to(labels.device)
+            near = labels[index].to(work.device)
+            return [each.to(torch.uint8).cpu() for each in majority(near, classes + 1, ks)]
+
+        # counts of each class, 2 bytes; neighbors' labels as bytes and as indices; the labels found
+        one = places * (2 * (classes + 1) + 12 * most + 9 * len(ks)) + 8 * most
+        return by_rows(len(neighbors.index), one, work.memory, vote)

@@ -1,0 +1,64 @@
+"""vitlab's cheap paired protocol, as the callback runs it while an encoder trains."""
+
+from vitlab.data import Data, SegmentationSquare
+from vitlab.encoders import Encoder
+from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
+from vitlab.probes import Dense
+from vitlab.probes.dense import enlarge, patch_logits
+
+PICTURES = 4  # test images whose predictions are kept
+
+
+class FastDense(Protocol):
+    """The linear map of patches by `Dense`: no learning rate, no choice, no random number.
+
+    Args:
+        size: pixels of the edge of the square that all of an image is resized to.
+        images: training images to learn from, the same every time; 0 for all.
+        decay: L2 penalty.
+        steps: L-BFGS iterations at most.
+        precision: of the forward pass.
+    """
+
+    task = "segmentation"
+
+    def __init__(
+        self,
+        size: int = 224,
+        images: int = 0,
+        decay: float = 1e-5,
+        steps: int = 100,
+        precision: Precision = "fp32",
+    ):
+        if images < 0:
+            raise ValueError(f"images {images} is negative; use 0 for all, or a count")
+        if steps < 1 or decay < 0:
+            raise ValueError(f"steps {steps} must be 1 or more, and decay {decay} not negative")
+        self.view, self.size, self.images = SegmentationSquare(size), size, images
+        self.decay, self.steps, self.precision = decay, steps, precision
+
+    def check(self, encoder: Encoder, data: Data) -> None:
+        """Refuse sizes and data that do not fit.
+
+        Raises:
+            ValueError: what was given, what is allowed, what to do.
+        """
+        encoder.check(self.size, "protocol.size")
+        for split in (data.train, data.val):
+            data.segmented(split, self.view).check()
+
+    def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
+        """Fit on the training images, score the test images."""
+        dense = Dense(data.num_classes, self.decay, self.steps)
+        found = dense.run(encoder, data, self.view, self.images, work.loading)
+        shown = []
+        for index in range(min(PICTURES, len(found.images))):
+            image, mask = found.images[index]
+            logits = patch_logits(found.classify, work.loading.encode(encoder, image[None]))[0]
+            shown.append(enlarge(logits, mask.shape).argmax(0).byte().cpu())
+        return Outcome(
+            headline="miou",
+            scores={"miou": found.score.miou},
+            evidence=found.score.overlaps,
+            predictions=shown,
+        )

@@ -1,0 +1,85 @@
+"""What images become for Hummingbird: crops with other colors for the memory, squares for tests."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from vitlab.data.views import ImageAndMask, Pixels, Seed, SegmentationViews, resize
+from vitlab.data.views.colors import CHANGES
+from vitlab.data.views.crop import random_box, uniforms
+from vitlab.data.views.segmentation import Mask, nearest
+
+STEPS = ("brightness", "contrast", "saturation", "hue")
+
+
+class HummingbirdCrop(SegmentationViews):
+    """A random part, 3/4 to 4/3 as wide as high, resized to a square; colors are changed before.
+
+    Brightness, contrast, saturation and hue change in this order, each with some probability.
+
+    Args:
+        size: edge of the square, in pixels.
+        scale: smallest and largest share of the image's area; parts that do not fit are drawn
+            again, ten times, as torchvision does.
+        jitter: strength of each change.
+        chance: probability of each change.
+        smooth: whether images are resized bicubically; False is bilinear. Both antialias.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        scale: tuple[float, float],
+        jitter: float = 0.1,
+        chance: float = 0.5,
+        smooth: bool = True,
+    ):
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+            raise ValueError(
+                f"scale {tuple(scale)} is not a range of area shares; use two positive numbers, "
+                "the smaller first"
+            )
+        if not 0 <= jitter <= 0.5 or not 0 <= chance <= 1:
+            raise ValueError(
+                f"jitter {jitter} must be from 0 to 0.5, and chance {chance} from 0 to 1"
+            )
+        self.size, self.scale, self.smooth = size, (scale[0], scale[1]), smooth
+        self.jitter, self.chance = jitter, chance
+
+    def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
+        """A random square of image and mask."""
+        numbers = uniforms(seed)
+        for name in STEPS:
+            applies, change = next(numbers) < self.chance, self.jitter * (2 * next(numbers) - 1)
+            if applies:
+                image = CHANGES[name](image, change if name == "hue" else 1 + change)
+        box = random_box(mask.shape[0], mask.shape[1], self.scale, numbers)
+        columns = slice(box.left, box.left + box.width)
+        part = mask[box.top : box.top + box.height, columns]
+        return _square(box.of(image), part, self.size, self.smooth)
+
+
+class HummingbirdSquare(SegmentationViews):
+    """The whole image and its mask, both squeezed into a square.
+
+    Args:
+        size: edge of the square, in pixels.
+        smooth: whether the image is resized bicubically; False is bilinear. Both antialias.
+    """
+
+    def __init__(self, size: int, smooth: bool = True):
+        self.size, self.smooth = size, smooth
+
+    def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
+        """The image and the mask at their new size; nothing is random."""
+        return _square(image, mask, self.size, self.smooth)
+
+
+def _square(image: Pixels, mask: Mask, size: int, smooth: bool) -> ImageAndMask:
+    labels = np.ascontiguousarray(nearest(mask, size, size))
+    if smooth:
+        pixels = torch.from_numpy(np.ascontiguousarray(resize(image, size, size))).permute(2, 0, 1)
+    else:
+        whole = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        pixels = F.interpolate(whole, (size, size), mode="bilinear", antialias=True)[0]
+    return ImageAndMask(pixels, torch.from_numpy(labels))

@@ -1,0 +1,121 @@
+"""DINO's nearest neighbors of whole images (arXiv:2104.14294)."""
+
+import warnings
+
+import torch
+
+from vitlab import parallel
+from vitlab.data import Data
+from vitlab.encoders import Encoder
+from vitlab.evaluation.features import Source, image_table
+from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
+from vitlab.probes import Features
+from vitlab.probes.evidence import Correct
+from vitlab.probes.knn import votes
+from vitlab.probes.neighbors import Search
+from vitlab.probes.reading import Reading, check_layers
+
+
+class ImageNeighbors(Protocol):
+    """The k training images of most similar [CLS] vote, with weight exp(cosine / temperature).
+
+    The k of the headline is fixed. The others are scored too, and never chosen from.
+
+    Args:
+        k: neighbors, of the headline.
+        ks: neighbors of further scores; those that exceed the training images are left out, with a
+            warning.
+        temperature: of the votes.
+        size: pixels of the center crop, which is 7/8 of the short side.
+        reading: which [CLS].
+        precision: of the forward pass.
+    """
+
+    task = "classification"
+
+    def __init__(
+        self,
+        k: int = 20,
+        ks: tuple[int, ...] = (10, 20, 100, 200),
+        temperature: float = 0.07,
+        size: int = 224,
+        reading: Reading = Reading(),  # noqa: B008, frozen
+        precision: Precision = "fp32",
+    ):
+        if min(k, *ks) < 1 or temperature <= 0:
+            raise ValueError(
+                f"k {k} and ks {tuple(ks)} must be 1 or more, and temperature {temperature} above 0"
+            )
+        self.k, self.ks, self.temperature = k, tuple(sorted({k, *ks})), temperature
+        self.size, self.reading, self.precision = size, reading, precision
+
+    def check(self, encoder: Encoder, data: Data) -> None:
+        """Refuse sizes, layers and data that do not fit, and encoders without [CLS].
+
+        Raises:
+            ValueError: what was given, what is allowed, what to do.
+        """
+        encoder.check(self.size, "protocol.size")
+        check_layers(encoder, [self.reading])
+        images = len(data.labeled(data.train, self.size))
+        tested = data.labeled(data.val, self.size)
+        if self.k > images:
+            raise ValueError(
+                f"k {self.k} exceeds the {images} training images; use protocol.k {images} or "
+                "less, or more images"
+            )
+        highest = int(tested.labels.max())
+        if highest >= data.num_classes:
+            raise ValueError(
+                f"split {data.val!r} has class {highest}, but {type(data).__name__} names "
+                f"{data.num_classes} classes; give splits of the same classes"
+            )
+        first = next(encoder.parameters(), torch.zeros(0))
+        with torch.no_grad():
+            tokens = encoder(torch.zeros(1, 3, self.size, self.size, device=first.device))
+        if not tokens.cls.shape[1]:
+            raise ValueError(
+                f"{type(encoder).__name__} has no [CLS], which nearest images are found by; use a "
+                "dense protocol, such as capi-knn"
+            )
+
+    def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
+        """Score the test images."""
+        source = Source(encoder, data, self.reading, self.size, self.precision)
+        with (
+            image_table(source, data.train, work) as train,
+            image_table(source, data.val, work) as test,
+        ):
+            return self._run(train, test, data.num_classes, work)
+
+    def _run(self, train: Features, test: Features, classes: int, work: Work) -> Outcome:
+        ks = [k for k in self.ks if k <= len(train.x)]
+        if len(ks) < len(self.ks):
+            warnings.warn(
+                f"there are {len(train.x)} training images, so no score for k "
+                f"{', '.join(str(k) for k in self.ks if k not in ks)}",
+                stacklevel=2,
+            )
+        mine = slice(parallel.rank(), None, parallel.world())
+        search = Search(test.x[mine].to(work.device), ks[-1], "cosine", work.memory)
+        blocks = train.x.split(max(1, work.memory // (8 * train.x.shape[1])))
+        for block in work.track(blocks, "neighbors", total=len(blocks)):
+            search.add(block)
+        neighbors = search.neighbors()
+        labels, truth = train.y.to(work.device), test.y[mine].to(work.device)
+        correct = {
+            k: Correct(
+                parallel.gather(
+                    votes(neighbors, labels, classes, k, self.temperature).argmax(1) == truth
+                )
+            )
+            for k in ks
+        }
+        return Outcome(
+            headline="top1",
+            scores={
+                "top1": correct[self.k].value,
+                **{f"top1/k {k}": each.value for k, each in correct.items()},
+            },
+            evidence=correct[self.k],
+        )

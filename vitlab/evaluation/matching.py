@@ -1,0 +1,82 @@
+"""Confusion matrices of each image, whose predicted classes may be renamed to fit the truth best.
+
+Axis letters: n images, c classes, e predicted classes, of which the last may be void.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from vitlab import parallel
+from vitlab.probes.evidence import Overlaps
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Counts after predicted classes have their names.
+
+    Attributes:
+        overlaps: of each image.
+        classes: the class, or 255, that each prediction stands for.
+    """
+
+    overlaps: Overlaps
+    classes: UInt8[Tensor, " e"]
+
+
+class Confusions:
+    """Counts the pixels of one image after another, on this rank's share of a set.
+
+    Args:
+        predicted: classes that may be predicted: those of the truth, and maybe void as the last.
+        classes: number of classes of the truth; larger values in it are ignored.
+    """
+
+    def __init__(self, predicted: int, classes: int):
+        self.predicted, self.classes = predicted, classes
+        self._rows: list[Tensor] = []
+
+    def update(
+        self, predicted: Int[Tensor, "height width"], truth: UInt8[Tensor, "height width"]
+    ) -> None:
+        """Count one image."""
+        truth = truth.to(predicted.device)
+        known = truth < self.classes
+        index = truth[known].long() * self.predicted + predicted[known]
+        counts = torch.bincount(index, minlength=self.classes * self.predicted)
+        self._rows.append(counts.view(self.classes, self.predicted).int())
+
+    def matched(self, rename: bool) -> Matched:
+        """Return the counts of all ranks, in the order of the set, dealt out as `share` does.
+
+        Args:
+            rename: whether predicted classes are assigned to those of the truth, one to one, so
+                that the sum of IoU is largest, instead of standing for themselves.
+        """
+        confusions = parallel.gather(torch.stack(self._rows)).long().cpu()
+        column = torch.arange(self.classes)
+        if rename:
+            column = best_columns(confusions.sum(0))
+        classes = torch.full((self.predicted,), 255, dtype=torch.uint8)
+        classes[column] = torch.arange(self.classes, dtype=torch.uint8)
+        both = confusions[:, torch.arange(self.classes), column]
+        overlaps = Overlaps(both, confusions.sum(2), confusions.sum(1)[:, column])
+        return Matched(overlaps, classes)
+
+
+def best_columns(confusion: Int[Tensor, "c e"]) -> Int[Tensor, " c"]:
+    """Return for each class the predicted one that it is matched with, by Kuhn's algorithm."""
+    iou = pairwise_iou(confusion)
+    # a predicted void is as good as any for a class that is never true
+    _, columns = linear_sum_assignment(-iou.numpy())
+    return torch.from_numpy(columns)
+
+
+def pairwise_iou(confusion: Int[Tensor, "c e"]) -> Float[Tensor, "c e"]:
+    """Return the IoU of every class with every predicted class."""
+    both = confusion.double()
+    either = both.sum(1, keepdim=True) + both.sum(0) - both
+    return torch.where(either > 0, both / either, 0.0)

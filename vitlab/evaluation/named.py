@@ -1,0 +1,131 @@
+"""Protocols by name: a YAML file each, whose settings a hash stands for."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import vitlab
+
+# beside the package, in a clone; then where the command runs
+FOLDERS = (Path(vitlab.__file__).parents[1] / "configs/protocols", Path("configs/protocols"))
+KEYS = {"name", "version", "protocol", "datasets"}
+NO_PROTOCOLS = {"references"}  # files in the same folder that are none
+
+
+@dataclass(frozen=True)
+class Published:
+    """A protocol as its file states it.
+
+    Attributes:
+        name: what it is asked for by.
+        version: raised whenever a change of the file changes numbers.
+        protocol: class_path and init_args.
+        datasets: what differs in init_args, by the dataset's class.
+    """
+
+    name: str
+    version: int
+    protocol: dict[str, Any]
+    datasets: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def on(self, dataset: str) -> dict[str, Any]:
+        """Return class_path and init_args for a dataset's class."""
+        own = self.datasets.get(dataset, {})
+        return {**self.protocol, "init_args": merge(self.protocol.get("init_args", {}), own)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides the numbers of an evaluation, besides weights, data and seed.
+
+    Attributes:
+        name: of the protocol.
+        version: of its file.
+        values: class_path and init_args with every default written out.
+        changed: settings that differ from the published ones: [published, used] by dotted name.
+    """
+
+    name: str
+    version: int
+    values: dict[str, Any]
+    changed: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that stand for name, version and values."""
+        text = json.dumps([self.name, self.version, self.values], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def find(name: str) -> Published:
+    """Read a protocol by its name, or by the path of a YAML file.
+
+    Raises:
+        ValueError: it is unknown (the nearest names are shown), or its file is not a protocol's.
+    """
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"there is no protocol file {path}; give a YAML file or a name")
+        return _parse(path)
+    known = names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 3, 0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(
+            f"protocol {name!r} is unknown; {hint}The protocols are {', '.join(known)}"
+            if known
+            else f"protocol {name!r} is unknown, and there is no folder configs/protocols beside "
+            "the package or here; give the path of a protocol's YAML file"
+        )
+    return _parse(known[name])
+
+
+def names() -> dict[str, Path]:
+    """Return the file of each protocol by its name."""
+    for folder in FOLDERS:
+        if folder.is_dir():
+            files = sorted(folder.glob("*.yaml"))
+            return {file.stem: file for file in files if file.stem not in NO_PROTOCOLS}
+    return {}
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return base with the values of over, mapping by mapping; lists are replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def differences(published: object, used: object, name: str = "") -> dict[str, list[Any]]:
+    """Return [published, used] of every setting in which two trees differ, by dotted name."""
+    if isinstance(published, Mapping) and isinstance(used, Mapping):
+        found: dict[str, list[Any]] = {}
+        for key in sorted({*published, *used}):
+            dotted = key if not name else f"{name}.{key}"
+            found |= differences(published.get(key), used.get(key), dotted)
+        return found
+    return {} if published == used else {name: [published, used]}
+
+
+def _parse(path: Path) -> Published:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict) or not {"name", "version", "protocol"} <= set(content) <= KEYS:
+        raise ValueError(
+            f"{path} is not a protocol; it needs name, version and protocol (class_path and "
+            "init_args), and may have datasets"
+        )
+    if content["name"] != path.stem:
+        raise ValueError(f"{path} calls itself {content['name']!r}; name and file must agree")
+    return Published(**content)

@@ -1,0 +1,198 @@
+"""What CAPI's two dense protocols share (arXiv:2502.08769): squeezed images, a choice, a refit."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int, Integer
+from torch import Tensor
+
+from vitlab import parallel
+from vitlab.data import Data, SegmentationSquare
+from vitlab.encoders import Encoder
+from vitlab.evaluation.features import PatchTable, Source, at_own_sizes, patch_table
+from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
+from vitlab.probes.bank import Bank, Standard, unpatchify
+from vitlab.probes.evidence import Counting, Overlaps
+from vitlab.probes.reading import Reading, check_layers
+
+PICTURES = 4  # test images whose predictions are kept
+
+# labels of all pixels, or the one label, of each patch of the queries; of each setting
+Predicted = list[Integer[Tensor, "s l"]]
+
+
+@dataclass(frozen=True)
+class Query:
+    """Patches that are to be labeled: this rank's share of the images.
+
+    Attributes:
+        x: standardized features, image after image.
+        images: their places in the table.
+    """
+
+    x: Float[Tensor, "s d"]
+    images: list[int]
+
+
+class Squeezed(Protocol):
+    """Whole images squeezed into squares; what is chosen is chosen on held out training images.
+
+    1. Features are standardized by the training images that are not held out.
+    2. Patches whose most frequent label is void are not learned from.
+    3. Every setting is learned without the held out images and scored on them; the first of the
+       best is learned again with them.
+    4. Scores are of all pixels of the square, whose masks are resized by the nearest pixel.
+
+    Args:
+        size: pixels of the square's edge.
+        reading: which features of patches.
+        held_out: share of the training images that decides.
+        precision: of the forward pass; everything else is fp32.
+    """
+
+    task = "segmentation"
+
+    def __init__(
+        self,
+        size: int = 224,
+        reading: Reading = Reading(),  # noqa: B008, frozen
+        held_out: float = 0.1,
+        precision: Precision = "fp32",
+    ):
+        if not 0 < held_out < 1:
+            raise ValueError(f"held_out {held_out} is no share of images; use one between 0 and 1")
+        self.size, self.reading = size, reading
+        self.held_out, self.precision = held_out, precision
+
+    @property
+    @abstractmethod
+    def settings(self) -> list[str]:
+        """Names of what is tried, in the order that decides between equal ones."""
+
+    @abstractmethod
+    def label(
+        self, bank: Bank, query: Query, settings: Sequence[int], classes: int, work: Work
+    ) -> Predicted:
+        """Learn from a bank, and label patches by each of some settings."""
+
+    def check(self, encoder: Encoder, data: Data) -> None:
+        """Refuse sizes, layers and data that do not fit.
+
+        Raises:
+            ValueError: what was given, what is allowed, what to do.
+        """
+        encoder.check(self.size, "protocol.size")
+        check_layers(encoder, [self.reading])
+        for split in (data.train, data.val):
+            data.segmented(split, SegmentationSquare(self.size)).check()
+        images = len(data.samples(data.train))
+        if images < 2 and len(self.settings) > 1:
+            raise ValueError(
+                f"{images} training image cannot be divided into ones to learn from and ones to "
+                "choose by; give 2 or more, or one setting only"
+            )
+
+    def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
+        """Choose on the held out images, learn from all, score the test images."""
+        source = Source(encoder, data, self.reading, self.size, self.precision)
+        with ExitStack() as opened:
+            train = opened.enter_context(patch_table(source, data.train, work))
+            test = opened.enter_context(patch_table(source, data.val, work))
+            return self._run(train, test, data, work)
+
+    def _run(self, train: PatchTable, test: PatchTable, data: Data, work: Work) -> Outcome:
+        order = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(work.seed))
+        held, rest = order.split([(count := self._held(len(order))), len(order) - count])
+        held, rest = held.sort().values, rest.sort().values
+        standard = Standard.of(train.x, rest, work.memory)
+        bank_of = partial(Bank, train.x, train.masks, standard=standard, classes=data.num_classes)
+        tried: dict[str, float] = {}
+        chosen = 0
+        if len(held):
+            found = self._score(
+                bank_of(images=rest), train, held, range(len(self.settings)), data, work
+            )
+            tried = {
+                name: overlaps.value
+                for name, (overlaps, _) in zip(self.settings, found, strict=True)
+            }
+            chosen = max(range(len(found)), key=lambda index: tried[self.settings[index]])
+        everything = torch.arange(len(test.x))
+        bank = bank_of(images=torch.arange(len(train.x)))
+        ((overlaps, shown),) = self._score(bank, test, everything, [chosen], data, work)
+        accuracy = 100 * float(overlaps.both.sum() / overlaps.truth.sum())
+        return Outcome(
+            headline="miou",
+            scores={"miou": overlaps.value, "accuracy": accuracy},
+            evidence=overlaps,
+            tried=tried,
+            chosen=self.settings[chosen] if tried else "",
+            chosen_on="held out" if tried else "",
+            predictions=at_own_sizes(shown, data),
+        )
+
+    def _held(self, images: int) -> int:
+        return max(1, int(images * self.held_out)) if len(self.settings) > 1 else 0
+
+    def _score(
+        self,
+        bank: Bank,
+        table: PatchTable,
+        images: Int[Tensor, " n"],
+        settings: Sequence[int],
+        data: Data,
+        work: Work,
+    ) -> list[tuple[Overlaps, list[Tensor]]]:
+        """Return the counts of each setting, and the first predictions."""
+        mine = images.tolist()[parallel.rank() :: parallel.world()]
+        x = bank.standard(table.x[mine].flatten(0, 1)).to(work.device)
+        predicted = self.label(bank, Query(x, mine), settings, data.num_classes, work)
+        return [self._count(labels, table, mine, data.num_classes) for labels in predicted]
+
+    def _count(
+        self, labels: Integer[Tensor, "s l"], table: PatchTable, images: list[int], classes: int
+    ) -> tuple[Overlaps, list[Tensor]]:
+        # with a class more, which is never true: void may be predicted, which is a miss
+        counting = Counting(classes + 1)
+        maps = [
+            unpatchify(each, table.grid, self.size)
+            for each in labels.split(table.grid[0] * table.grid[1])
+        ]
+        for index, predicted in zip(images, maps, strict=True):
+            counting.update(predicted.long(), table.masks[index])
+        counted = counting.overlaps()
+        overlaps = Overlaps(
+            counted.both[:, :classes], counted.truth[:, :classes], counted.predicted[:, :classes]
+        )
+        least = -(-PICTURES // parallel.world())
+        shown = torch.stack(maps[:least]).to(torch.uint8)
+        shown = torch.where(shown < classes, shown, 255)
+        return overlaps, list(parallel.gather(shown)[:PICTURES].cpu())
+
+
+def by_rows(
+    count: int, bytes_of_one: int, memory: int, label: Callable[[slice], Predicted]
+) -> Predicted:
+    """Label patches in blocks that memory has room for.
+
+    Args:
+        count: of patches.
+        bytes_of_one: that labeling one of them takes.
+        memory: bytes of a block.
+        label: labels some of them, by each setting.
+
+    Raises:
+        ValueError: memory for less than one.
+    """
+    rows = memory // bytes_of_one
+    if rows < 1:
+        raise ValueError(
+            f"memory of {memory} bytes does not hold the votes of one patch; allow "
+            f"{bytes_of_one} bytes or more"
+        )
+    parts = [label(slice(start, start + rows)) for start in range(0, count, rows)]
+    return [torch.cat(each) for each in zip(*parts, strict=True)]
