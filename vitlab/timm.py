@@ -22,7 +22,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from vitlab.encoders import Locality, Specialize, State, Tokens, ViT
-from vitlab.encoders.tokens import assemble, split_at
+from vitlab.encoders.locality import refined_cls
+from vitlab.encoders.tokens import split_at
 
 _SIZES = {"tiny": "Ti", "small": "S", "base": "B"}
 _VARIANTS: dict[str, dict[str, Any]] = {
@@ -74,15 +75,18 @@ class TimmViT(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b n d"]:
-        """Return [CLS], registers and patches after the final norm."""
-        tokens = self.encoder(x)
-        return assemble(tokens.cls[:, None], tokens.registers, tokens.patches)
+        """Return [CLS], registers and patches after the final norm, before patch refinement."""
+        for state in self.encoder.walk(x):  # noqa: B007
+            pass
+        return self.encoder.route("norm", state.x)
 
     def forward_head(
         self, x: Float[Tensor, "b n d"], pre_logits: bool = False
     ) -> Float[Tensor, "b ..."]:
         """Return logits of tokens, or what the classifier would get."""
-        if self.global_pool == "token":
+        if self.global_pool == "token" and self.encoder.refine:
+            x = refined_cls(x, self.encoder.heads)
+        elif self.global_pool == "token":
             x = split_at(x, 1)[0].flatten(1)
         elif self.global_pool == "avg":
             x = split_at(x, self.num_prefix_tokens)[1].mean(dim=1)
@@ -132,8 +136,7 @@ class TimmViT(nn.Module):
         if intermediates_only:
             return maps
         assert state is not None
-        last = self.normed(state)
-        return assemble(last.cls[:, None], last.registers, last.patches), maps
+        return self.encoder.route("norm", state.x), maps
 
     def normed(self, state: State) -> Tokens:
         """Return the tokens of a state after the final norm."""

@@ -290,3 +290,23 @@ def test_views_it_cannot_use_are_refused_with_a_remedy(build, crops, message):
     dino.check([(2, 32), (8, 16)])
     with pytest.raises(ValueError, match=message):
         dino.check(crops)
+
+
+def test_rows_of_tokens_and_of_the_head_are_those_of_the_specification():
+    dino = DINO(ViT("nano", 16, 224), Projection(prototypes=16, hidden=8))
+    views = [torch.zeros(2, 1, 3, 224, 224), torch.zeros(8, 1, 3, 96, 96)]
+    rows = {}
+    for name, branch, stacks in (
+        ("student", dino.student, views),
+        ("teacher", dino.teacher, views[:1]),
+    ):
+        seen, heads = [], []
+        branch.encoder.blocks[0].register_forward_hook(
+            lambda _, __, out, seen=seen: seen.append(out.shape[0] * out.shape[1])
+        )
+        branch.head.register_forward_pre_hook(lambda _, x, heads=heads: heads.append(len(x[0])))
+        with torch.no_grad():
+            branch(stacks)
+        rows[name] = (sum(seen), sum(heads))
+    assert rows == {"student": (690, 10), "teacher": (394, 2)}
+    assert math.log(Projection().prototypes) == pytest.approx(11.090354888959125, abs=1e-14)

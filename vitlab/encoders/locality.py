@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitlab.encoders.tokens import Grid, State, Tokens, prefix_length
+from vitlab.encoders.tokens import Grid, State, Tokens, prefix_length, split_at
 
 Kind = Literal["none", "gaussian", "constant", "fixed", "uniform"]
 
@@ -187,12 +187,16 @@ def predicted(layer: nn.Linear | Constant, q: Float[Tensor, "b h p e"]) -> Float
 
 
 def refine(state: State, heads: int) -> Tokens:
-    """Read [CLS] after one attention among all final tokens, without weights (PRR).
-
-    X+_h = softmax(X_h X_h^T / sqrt(e)) X_h in each head's channels; patches are left as they are.
-    """
+    """Read [CLS] after patch refinement; registers and patches are left as they are."""
     tokens = state.tokens()
-    x = state.x.unflatten(2, (heads, -1)).transpose(1, 2)
-    q = tokens.cls.unflatten(1, (heads, 1, -1))
-    cls = F.scaled_dot_product_attention(q, x, x).flatten(1)
-    return Tokens(cls, tokens.registers, tokens.patches, tokens.grid)
+    return Tokens(refined_cls(state.x, heads), tokens.registers, tokens.patches, tokens.grid)
+
+
+def refined_cls(x: Float[Tensor, "b n d"], heads: int) -> Float[Tensor, "b d"]:
+    """Return [CLS] after one attention among all final tokens, without weights (PRR).
+
+    X+_h = softmax(X_h X_h^T / sqrt(e)) X_h in each head's channels.
+    """
+    keys = x.unflatten(2, (heads, -1)).transpose(1, 2)
+    q = split_at(keys.flatten(0, 1), 1)[0].unflatten(0, (len(x), heads))
+    return F.scaled_dot_product_attention(q, keys, keys).transpose(1, 2).flatten(1)

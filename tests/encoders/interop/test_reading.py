@@ -145,6 +145,12 @@ def test_reading_draws_nothing_from_the_random_stream(write, dino):
     assert torch.get_rng_state().equal(before)
 
 
+def test_copies_that_are_to_be_drawn_are_not_filled_from_plain_weights(write, dino, build):
+    into = build(specialize=Specialize(qkv=0.334, start="drawn"), positions="dino")
+    with pytest.raises(ValueError, match="use start \"clone\""):
+        read_weights(write(dino), "dino", into=into)
+
+
 def test_an_encoder_can_be_filled_that_specializes(write, dino, build, same):
     path = write(dino)
     into = build(specialize=Specialize(norm=1, qkv=0.334, final_norm=True), positions="dino")

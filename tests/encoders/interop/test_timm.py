@@ -9,7 +9,7 @@ import torch
 from timm.optim import param_groups_layer_decay
 
 import vitlab.timm
-from vitlab.encoders import Specialize, read_weights
+from vitlab.encoders import Locality, Specialize, read_weights
 
 NAMES = [
     f"vitlab_vit_{size}_patch16_{variant}"
@@ -61,6 +61,16 @@ def test_features_are_those_of_the_encoder(model, images):
     torch.testing.assert_close(model(images), model.head(tokens.patches.mean(1)))
     model.reset_classifier(0, "")
     assert model(images).equal(features)
+
+
+def test_refinement_is_of_the_head_as_in_timm(build, images):
+    """timm's own refinement (global_pool="prr") is not part of its features either."""
+    refined = vitlab.timm.TimmViT(build(locality=Locality(refine=True)), num_classes=5).eval()
+    features = refined.forward_features(images)
+    assert not features[:, 0].equal(refined.encoder(images).cls)
+    assert refined.forward_head(features, pre_logits=True).equal(refined.encoder(images).cls)
+    assert refined(images).equal(refined.head(refined.encoder(images).cls))
+    assert refined.forward_intermediates(images)[0].equal(features)
 
 
 def test_intermediates_are_the_states_of_the_walk(model, images):

@@ -181,6 +181,11 @@ def _cover(encoder: ViT, weights: Weights, source: Source) -> tuple[State, Cover
         if key not in given and plain in given:
             given[key] = given[plain]
             copied.append(key)
+    if copied and encoder.config["specialize"].start == "drawn":
+        raise ValueError(
+            f"{source.path} lacks the copies for [CLS], and specialize.start drawn would give them "
+            'other weights than the plain layers have; use start "clone" to begin with those'
+        )
     shapes = [
         f"{key} {tuple(given[key].shape)} in place of {tuple(value.shape)}"
         for key, value in wanted.items()
