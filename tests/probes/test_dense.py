@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 from vitlab.encoders import Pixels
 from vitlab.probes import Dense, Loading
-from vitlab.probes.dense import enlarge, intersection_over_union
+from vitlab.probes.dense import class_counts, enlarge
 
 CPU = Loading(torch.device("cpu"), batch=2)
 
@@ -71,13 +71,16 @@ def test_targets_are_the_cross_entropy_of_pixels():
     assert F.cross_entropy(logits, target) == pytest.approx(float(by_pixel), abs=1e-6)
 
 
-def test_iou_comes_from_one_confusion_matrix():
-    confusion = torch.tensor([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
-    score = intersection_over_union(confusion)
-    assert score.iou[0] == pytest.approx(100 * 8 / 11)
-    assert score.iou[1] == pytest.approx(100 * 9 / 12)
-    assert math.isnan(float(score.iou[2]))  # in neither truth nor prediction
-    assert score.miou == pytest.approx(100 * (8 / 11 + 9 / 12) / 2)
+def test_pixels_of_no_class_are_counted_behind_the_classes():
+    mask = torch.tensor([[0, 0, 1, 255], [0, 255, 1, 1]], dtype=torch.uint8)
+    assert class_counts(mask, (1, 2), 2).tolist() == [[3, 0, 1], [0, 3, 1]]
+    # patches that do not tile the mask still share out all of it
+    assert int(class_counts(mask, (1, 3), 2).sum()) == 8
+
+
+def test_masks_of_void_alone_are_refused():
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        Dense(2).fit(Pixels(8), Halves(2, void=64), CPU)
 
 
 def test_enlarging_keeps_a_constant():

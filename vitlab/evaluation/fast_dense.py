@@ -2,6 +2,7 @@
 
 from vitlab.data import Data, SegmentationSquare
 from vitlab.encoders import Encoder
+from vitlab.evaluation.features import check_ranks
 from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
 from vitlab.probes import Dense
 from vitlab.probes.dense import enlarge, patch_logits
@@ -49,6 +50,7 @@ class FastDense(Protocol):
 
     def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
         """Fit on the training images, score the test images."""
+        check_ranks(data, data.val)
         dense = Dense(data.num_classes, self.decay, self.steps)
         found = dense.run(encoder, data, self.view, self.images, work.loading)
         shown = []

@@ -82,6 +82,7 @@ def image_table(source: Source, split: str, work: Work) -> Iterator[Features]:
     """Give [CLS] and label of every image of a split, from DINO's center crop."""
 
     def make() -> Tables:
+        check_ranks(source.data, split)
         images = source.data.labeled(split, source.size)
 
         def rows(pixels: Tensor, labels: Tensor) -> Tables:
@@ -100,6 +101,8 @@ def patch_table(source: Source, split: str, work: Work) -> Iterator[PatchTable]:
     """Give the patches of every image of a split, squeezed into a square, and its mask."""
 
     def make() -> Tables:
+        check_ranks(source.data, split)
+
         def rows(pixels: Tensor, masks: Tensor) -> Tables:
             patches = source.encode(pixels, work.loading).patches.float().cpu()
             return {"x": patches, "masks": masks}
@@ -132,6 +135,20 @@ def squeeze(
     """Return a mask at another size, by the nearest pixel; a square if one side is given."""
     squeezed = nearest(mask.cpu().numpy(), rows, columns or rows)
     return torch.from_numpy(np.ascontiguousarray(squeezed))
+
+
+def check_ranks(data: Data, split: str) -> None:
+    """Refuse more processes than images: one would have nothing to do.
+
+    Raises:
+        ValueError: how many there are.
+    """
+    images = len(data.samples(split))
+    if images < parallel.world():
+        raise ValueError(
+            f"split {split!r} has {images} images for {parallel.world()} processes; use "
+            f"{images} devices or fewer"
+        )
 
 
 def at_own_sizes(

@@ -15,9 +15,9 @@ from vitlab.data.datasets import Segmented
 from vitlab.data.views import ImageAndMask
 from vitlab.data.views.pixels import STD
 from vitlab.encoders import Encoder, Tokens
-from vitlab.evaluation.features import at_own_sizes
+from vitlab.evaluation.features import at_own_sizes, check_ranks
 from vitlab.evaluation.hummingbird_views import HummingbirdCrop, HummingbirdSquare
-from vitlab.evaluation.matching import Confusions
+from vitlab.evaluation.confusions import Confusions
 from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
 from vitlab.probes.dense import class_counts, enlarge
 from vitlab.probes.hummingbird import choose, read_out
@@ -135,6 +135,7 @@ class Hummingbird(Protocol):
     def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
         """Let the memory pass by the test images' patches, then read out and score."""
         edge = self.edge(encoder)
+        check_ranks(data, data.val)
         test = data.segmented(data.val, HummingbirdSquare(edge, self.quirks.smooth))
         loader = share(test, work.loading)
         features, masks = [], []
@@ -144,7 +145,7 @@ class Hummingbird(Protocol):
         search = Search(torch.cat(features), self.neighbors, "cosine", work.memory)
         del features
         counts = torch.cat(list(self._remember(encoder, data, search, work)))
-        confusions = Confusions(counts.shape[1], data.num_classes)
+        confusions = Confusions(counts.shape[1], data.num_classes, work.device)
         maps = self._predict(search.neighbors(), counts, edge // encoder.patch, edge)
         least = -(-PICTURES // parallel.world())  # of each rank
         shown = torch.zeros(0, edge, edge, dtype=torch.uint8, device=work.device)
@@ -205,7 +206,7 @@ class Hummingbird(Protocol):
         encoder: Encoder,
         images: UInt8[Tensor, "b 3 h w"],
         labels: list[Int[Tensor, "p c"]],
-        chosen: list[Int[Tensor, " k"]],
+        chosen: list[Int[Tensor, " _"]],
         most: int,
         data: Data,
         work: Work,

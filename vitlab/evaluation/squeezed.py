@@ -13,10 +13,11 @@ from torch import Tensor
 from vitlab import parallel
 from vitlab.data import Data, SegmentationSquare
 from vitlab.encoders import Encoder
+from vitlab.evaluation.confusions import Confusions
 from vitlab.evaluation.features import PatchTable, Source, at_own_sizes, patch_table
 from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
 from vitlab.probes.bank import Bank, Standard, unpatchify
-from vitlab.probes.evidence import Counting, Overlaps
+from vitlab.probes.evidence import Overlaps
 from vitlab.probes.reading import Reading, check_layers
 
 PICTURES = 4  # test images whose predictions are kept
@@ -151,27 +152,32 @@ class Squeezed(Protocol):
         mine = images.tolist()[parallel.rank() :: parallel.world()]
         x = bank.standard(table.x[mine].flatten(0, 1)).to(work.device)
         predicted = self.label(bank, Query(x, mine), settings, data.num_classes, work)
-        return [self._count(labels, table, mine, data.num_classes) for labels in predicted]
+        return [self._count(labels, table, mine, data.num_classes, work) for labels in predicted]
 
     def _count(
-        self, labels: Integer[Tensor, "s l"], table: PatchTable, images: list[int], classes: int
+        self,
+        labels: Integer[Tensor, "s l"],
+        table: PatchTable,
+        images: list[int],
+        classes: int,
+        work: Work,
     ) -> tuple[Overlaps, list[Tensor]]:
-        # with a class more, which is never true: void may be predicted, which is a miss
-        counting = Counting(classes + 1)
+        # void may be predicted, which is a miss
+        counting = Confusions(classes + 1, classes, work.device)
         maps = [
             unpatchify(each, table.grid, self.size)
             for each in labels.split(table.grid[0] * table.grid[1])
+            if len(each)
         ]
         for index, predicted in zip(images, maps, strict=True):
             counting.update(predicted.long(), table.masks[index])
-        counted = counting.overlaps()
-        overlaps = Overlaps(
-            counted.both[:, :classes], counted.truth[:, :classes], counted.predicted[:, :classes]
-        )
         least = -(-PICTURES // parallel.world())
-        shown = torch.stack(maps[:least]).to(torch.uint8)
-        shown = torch.where(shown < classes, shown, 255)
-        return overlaps, list(parallel.gather(shown)[:PICTURES].cpu())
+        found = counting.matched(rename=False)
+        shown = torch.zeros(min(least, len(maps)), self.size, self.size, dtype=torch.uint8)
+        for place, predicted in zip(shown, maps, strict=False):
+            place[:] = found.classes[predicted.long()]
+        gathered = parallel.gather(shown.to(work.device)).cpu()
+        return found.overlaps, list(gathered[:PICTURES])
 
 
 def by_rows(
@@ -194,5 +200,6 @@ def by_rows(
             f"memory of {memory} bytes does not hold the votes of one patch; allow "
             f"{bytes_of_one} bytes or more"
         )
-    parts = [label(slice(start, start + rows)) for start in range(0, count, rows)]
+    # at least one block: a rank may have nothing to label
+    parts = [label(slice(start, start + rows)) for start in range(0, max(count, 1), rows)]
     return [torch.cat(each) for each in zip(*parts, strict=True)]

@@ -1,5 +1,6 @@
 """The files of these protocols against what was published, value by value."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_capis_strengths_are_eight_steps_from_a_millionth():
     strengths = [float(strength) for strength in capi.strengths]
     assert len(strengths) == 8
     assert (strengths[0], strengths[-1]) == pytest.approx((1e-6, 1e5))
-    ratios = [b / a for a, b in zip(strengths, strengths[1:], strict=False)]
+    ratios = [b / a for a, b in pairwise(strengths)]
     assert ratios == pytest.approx([10 ** (11 / 7)] * 7)
     assert (capi.iterations, capi.history, capi.size, capi.held_out) == (1000, 5, 224, 0.1)
 

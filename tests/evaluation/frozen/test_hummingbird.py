@@ -7,7 +7,7 @@ from vitlab.data import normalize
 from vitlab.encoders import Pixels, ViT
 from vitlab.evaluation.hummingbird import Hummingbird, Quirks
 from vitlab.evaluation.hummingbird_views import HummingbirdCrop, HummingbirdSquare
-from vitlab.evaluation.matching import Confusions, best_columns
+from vitlab.evaluation.confusions import Confusions, best_columns
 from vitlab.probes.evidence import Counting
 from vitlab.probes.hummingbird import choose, read_out
 from vitlab.probes.neighbors import Neighbors
@@ -116,7 +116,7 @@ def test_reading_out_weighs_shares_by_similarity():
 
 
 def test_renamed_classes_fit_the_truth_best():
-    confusions = Confusions(3, 2)
+    confusions = Confusions(3, 2, torch.device("cpu"))
     truth = torch.tensor([[0, 0, 1, 1, 255]], dtype=torch.uint8)
     confusions.update(torch.tensor([[1, 1, 0, 2, 2]]), truth)
     plain, renamed = confusions.matched(False), confusions.matched(True)
@@ -154,7 +154,7 @@ def test_what_cannot_be_evaluated_is_refused(make, job, encoder):
         Hummingbird(64, 5).check(encoder, data)
     with pytest.raises(ValueError, match="300 neighbors are asked of a memory of 192 patches"):
         Hummingbird(64, 0, neighbors=300).check(encoder, data)
-    with pytest.raises(ValueError, match="smaller than patch 16"):
+    with pytest.raises(ValueError, match="is smaller than"):
         Hummingbird(8).check(encoder, data)
     with pytest.raises(ValueError, match="neighbors are asked of 0 training features"):
         Hummingbird(64, 0).run(encoder, make(void=64), job())
@@ -162,5 +162,5 @@ def test_what_cannot_be_evaluated_is_refused(make, job, encoder):
         Hummingbird(temperature=0)
     with pytest.raises(ValueError, match="not a range of area shares"):
         HummingbirdCrop(64, (0.0, 1.0))
-    with pytest.raises(ValueError, match="jitter 0.9"):
+    with pytest.raises(ValueError, match=r"jitter 0\.9"):
         HummingbirdCrop(64, (0.5, 1.0), jitter=0.9)

@@ -138,7 +138,7 @@ def test_what_cannot_be_evaluated_is_refused(make, job, encoder):
 
 @pytest.mark.parametrize("options", [{"ks": ()}, {"ks": (3, 1)}, {"ks": (0,)}, {"held_out": 1.0}])
 def test_impossible_settings_are_refused(options):
-    with pytest.raises(ValueError, match="no rising counts|no share of images"):
+    with pytest.raises(ValueError, match=r"no rising counts|no share of images"):
         DenseNeighbors(**options)
 
 

@@ -33,10 +33,11 @@ class Confusions:
     Args:
         predicted: classes that may be predicted: those of the truth, and maybe void as the last.
         classes: number of classes of the truth; larger values in it are ignored.
+        device: where ranks exchange tensors.
     """
 
-    def __init__(self, predicted: int, classes: int):
-        self.predicted, self.classes = predicted, classes
+    def __init__(self, predicted: int, classes: int, device: torch.device):
+        self.predicted, self.classes, self.device = predicted, classes, device
         self._rows: list[Tensor] = []
 
     def update(
@@ -47,7 +48,7 @@ class Confusions:
         known = truth < self.classes
         index = truth[known].long() * self.predicted + predicted[known]
         counts = torch.bincount(index, minlength=self.classes * self.predicted)
-        self._rows.append(counts.view(self.classes, self.predicted).int())
+        self._rows.append(counts.view(self.classes, self.predicted).int().cpu())
 
     def matched(self, rename: bool) -> Matched:
         """Return the counts of all ranks, in the order of the set, dealt out as `share` does.
@@ -56,7 +57,10 @@ class Confusions:
             rename: whether predicted classes are assigned to those of the truth, one to one, so
                 that the sum of IoU is largest, instead of standing for themselves.
         """
-        confusions = parallel.gather(torch.stack(self._rows)).long().cpu()
+        rows = torch.zeros(len(self._rows), self.classes, self.predicted, dtype=torch.int32)
+        for place, row in zip(rows, self._rows, strict=True):
+            place[:] = row
+        confusions = parallel.gather(rows.to(self.device)).long().cpu()
         column = torch.arange(self.classes)
         if rename:
             column = best_columns(confusions.sum(0))

@@ -1,0 +1,76 @@
+"""Two real processes on one machine, against one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from vitlab.data import VOC2012, Data, ImageNet
+from vitlab.encoders import Encoder, ViT
+from vitlab.evaluation.dense_logistic import DenseLogistic
+from vitlab.evaluation.dense_neighbors import DenseNeighbors
+from vitlab.evaluation.evaluate import evaluate
+from vitlab.evaluation.fast_dense import FastDense
+from vitlab.evaluation.hummingbird import Hummingbird, Quirks
+from vitlab.evaluation.image_neighbors import ImageNeighbors
+from vitlab.evaluation.protocol import Protocol, Work
+from vitlab.probes import Loading
+
+ROOT = Path(__file__).parents[3]
+
+
+def plans(drawn: str) -> list[tuple[Protocol, Data]]:
+    imagenet = ImageNet(f"{drawn}/imagenet", max_unreadable=0)
+    voc = VOC2012(f"{drawn}/VOCdevkit", max_unreadable=0)
+    quirks = Quirks(void="background", matched=True)
+    return [
+        (ImageNeighbors(3, (3,), size=64), imagenet),
+        (DenseNeighbors((1, 3), size=64), voc),
+        (DenseLogistic(-2, 0, 2, 50, size=64), voc),
+        (FastDense(64), voc),
+        (Hummingbird(64, 50, 2, 5), voc),
+        (Hummingbird(64, 0, 1, 5, quirks=quirks), voc),
+    ]
+
+
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    return ViT("nano", 16, 64)
+
+
+def work(rank: int, drawn: str, folder: str, world: int, batch: int) -> None:
+    """Evaluate on one of several ranks, twice: the second time from the cache."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/store{world}", world)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    found = []
+    for protocol, data in plans(drawn):
+        for _ in range(2):
+            plan = Work(
+                Loading(torch.device("cpu"), batch),
+                cache=Path(folder) / f"cache{world}",
+                quiet=True,
+            )
+            outcome = evaluate(encoder(), protocol, data, plan).outcome
+            found.append((outcome.scores, outcome.evidence.tensors(), outcome.predictions))
+    torch.save(found, f"{folder}/{world}.{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_find_what_one_does(drawn, tmp_path):
+    # three training images of 6 in the last step of two ranks: one runs out before the other
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT)  # where the new processes find this file
+        for world, batch in ((1, 2), (2, 3)):
+            mp.spawn(work, (str(drawn), str(tmp_path), world, batch), nprocs=world)
+    (one,) = [torch.load(tmp_path / "1.0.pt")]
+    for rank in range(2):
+        two = torch.load(tmp_path / f"2.{rank}.pt")
+        for (scores, counts, shown), (expected, theirs, drawn_by_one) in zip(two, one, strict=True):
+            assert scores == pytest.approx(expected, abs=0.02)
+            for name, tensor in theirs.items():
+                assert torch.allclose(counts[name].double(), tensor.double(), rtol=0.02, atol=50)
+            assert [each.shape for each in shown] == [each.shape for each in drawn_by_one]

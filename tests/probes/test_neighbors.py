@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
+
+from vitlab.probes import neighbors as module
+from vitlab.probes.neighbors import Search, blocks, largest, neighbors
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def by_sorting(queries, keys, k, metric):
+    """Sort all scores in fp64; of equal ones the first key comes first."""
+    queries, keys = queries.double().numpy(), keys.double().numpy()
+    if metric == "cosine":
+        queries, keys = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, keys))
+        scores = queries @ keys.T
+    else:
+        scores = -((queries[:, None] - keys) ** 2).sum(2) / 2
+    index = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return index, np.take_along_axis(scores, index, 1)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.parametrize("k", [1, 7])
+def test_neighbors_are_those_of_sorting_everything(metric, k):
+    queries, keys = normal(30, 16), normal(900, 16, seed=1)
+    found = neighbors(queries, keys, k, metric)
+    index, scores = by_sorting(queries, keys, k, metric)
+    assert np.array_equal(found.index, index)
+    assert np.allclose(found.similarity, scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(("metric", "theirs"), [("cosine", "cosine"), ("l2", "euclidean")])
+def test_neighbors_are_those_of_scikit_learn(metric, theirs):
+    queries, keys = normal(50, 24), normal(2000, 24, seed=1)
+    peer = NearestNeighbors(n_neighbors=30, algorithm="brute", metric=theirs).fit(keys.numpy())
+    index = peer.kneighbors(queries.numpy(), return_distance=False)
+    assert np.array_equal(neighbors(queries, keys, 30, metric).index, index)
+
+
+@given(
+    st.integers(1, 400),
+    st.integers(1, 12),
+    st.integers(1, 3),
+    st.integers(0, 20),
+    st.sampled_from(["cosine", "l2"]),
+    st.data(),
+)
+@settings(max_examples=80, deadline=None)
+def test_memory_changes_nothing_and_the_first_of_equal_keys_wins(m, k, span, extra, metric, data):
+    """Few values of small whole numbers, so that products are exact and most keys are equal."""
+    k = min(k, m)
+    generator = torch.Generator().manual_seed(m * 31 + k)
+    # for the cosine, one entry each, so that lengths are exact too
+    keys = torch.randint(-span, span + 1, (m, 4), generator=generator).float()
+    queries = torch.randint(-span, span + 1, (5, 4), generator=generator).float()
+    if metric == "cosine":
+        keys, queries = (torch.eye(4)[x[:, 0].long() % 4] for x in (keys, queries))
+    least = 20 + 8 * 4 + 24 + 128 * k + 8 * 4
+    memory = data.draw(st.integers(least, 2000)) + 100 * extra**3
+    found = neighbors(queries, keys, k, metric, memory)
+    index, scores = by_sorting(queries, keys, k, metric)
+    assert np.array_equal(found.index, index)
+    assert np.allclose(found.similarity, scores, atol=1e-6)
+
+
+def test_keys_may_come_in_any_blocks():
+    queries, keys = normal(9, 8), normal(333, 8, seed=1)
+    whole = neighbors(queries, keys, 12, "l2")
+    search = Search(queries, 12, "l2")
+    for block in keys.split([1, 5, 100, 227]):
+        search.add(block)
+    assert torch.equal(search.neighbors().index, whole.index)
+
+
+@given(st.integers(1, 30), st.integers(1, 1500), st.integers(1, 4), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_the_largest_are_found_among_many_equal_ones(k, m, values, seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(values, (3, m), generator=generator).float()
+    expected = (-scores).argsort(dim=1, stable=True)[:, :k].sort(1).values
+    _, position = largest(scores, min(k, m))
+    assert torch.equal(position.sort(1).values, expected)
+
+
+def test_blocks_keep_within_the_memory(monkeypatch):
+    monkeypatch.setattr(module, "_MOST_SCORES", {"cpu": 2**60})
+    queries = torch.zeros(1, 384)
+    for memory in (20_000, 10**6, 10**9):
+        columns, rows = blocks(memory, queries, 100_000, 30)
+        assert 1 <= 4 * (rows * columns + columns * 384) <= memory
+
+
+def test_memory_for_less_than_one_score_is_refused():
+    with pytest.raises(ValueError, match="does not hold one similarity of 8 wide features"):
+        neighbors(normal(3, 8), normal(5, 8), 2, memory=100)
+
+
+def test_more_neighbors_than_keys_are_refused():
+    with pytest.raises(ValueError, match="6 neighbors are asked of 5 training features; use k 5"):
+        neighbors(normal(3, 8), normal(5, 8), 6)
+
+
+def test_a_zero_vector_is_similar_to_nothing():
+    found = neighbors(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]]), 2)
+    assert found.index.tolist() == [[1, 0]]
+    assert float(found.similarity[0, 1]) == 0
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_features_that_are_not_finite_are_refused(value):
+    keys = normal(5, 8)
+    with pytest.raises(ValueError, match="not finite"):
+        neighbors(keys.clone().fill_(value), keys, 2)
+    keys[3, 3] = value
+    with pytest.raises(ValueError, match="not finite"):
+        neighbors(normal(3, 8), keys, 2)

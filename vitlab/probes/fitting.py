@@ -1,0 +1,145 @@
+"""Training of heads that can be killed at any time, and which of their states is kept."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitlab import parallel
+from vitlab.probes.heads import Heads, Logits
+
+SECONDS = 120.0  # between saves
+FILE = "heads.pt"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's share of the data.
+
+    Attributes:
+        features: of the whole batch, by name.
+        backward: loss of logits, and its gradient.
+    """
+
+    features: Mapping[str, Tensor]
+    backward: Callable[[Logits], None]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best state of one head so far.
+
+    Attributes:
+        score: percent.
+        step: steps taken.
+        weights: of the head.
+    """
+
+    score: float
+    step: int
+    weights: dict[str, Tensor]
+
+
+class Fitting:
+    """Heads on their way.
+
+    Args:
+        heads: to be trained.
+        images: that they are trained on, which an epoch is counted by.
+        folder: where their state is kept; None keeps none.
+        key: stands for everything that decides the weights; a state with another one is ignored.
+    """
+
+    def __init__(self, heads: Heads, images: int, folder: Path | None, key: str):
+        self.heads, self.images, self.folder, self.key = heads, images, folder, key
+        self.step = 0
+        self.tried: dict[str, float] = {}
+        self.best: dict[str, Best] = {}
+        self._saved = time.monotonic()
+        self._resume()
+
+    def run(
+        self, batches: Iterable[Batch], evaluate: Callable[[], Mapping[str, float]] | None
+    ) -> None:
+        """Train to the end.
+
+        Args:
+            batches: from `step` on.
+            evaluate: scores of all heads in percent, for the selection; None selects nothing.
+        """
+        recipe = self.heads.recipe
+        steps, interval = recipe.steps(self.images), recipe.interval(self.images)
+        for batch in batches:
+            progress = recipe.progress(self.step, self.images)
+            self.heads.step(batch.features, batch.backward, progress)
+            self.step += 1
+            due = self.step % interval == 0 or self.step == steps
+            if due and evaluate is not None:
+                self._note(evaluate(), alone=interval >= steps)
+            if due or time.monotonic() - self._saved >= SECONDS:
+                self._save()
+
+    def keep_best(self) -> None:
+        """Give every head its best weights."""
+        for name, best in self.best.items():
+            self.heads.modules[name].load_state_dict(best.weights)
+
+    @property
+    def chosen(self) -> str:
+        """Name of the best head; the first of those that are equal."""
+        return max(self.heads.names, key=lambda name: self.best[name].score)
+
+    def label(self, name: str) -> str:
+        """What the best state of a head is called in `tried`."""
+        recipe = self.heads.recipe
+        alone = recipe.interval(self.images) >= recipe.steps(self.images)
+        return name if alone else f"{name}, step {self.best[name].step}"
+
+    def _note(self, scores: Mapping[str, float], alone: bool) -> None:
+        for name, score in scores.items():
+            self.tried[name if alone else f"{name}, step {self.step}"] = score
+            known = -1.0 if math.isnan(score) else score  # a test set without any label
+            if name not in self.best or known > self.best[name].score:
+                self.best[name] = Best(known, self.step, self.heads.weights(name))
+
+    def _save(self) -> None:
+        """Write all of it, atomically, so that no half state is ever read."""
+        self._saved = time.monotonic()
+        if self.folder is None or parallel.rank():
+            return
+        state = {
+            "key": self.key,
+            "step": self.step,
+            "heads": self.heads.state_dict(),
+            "tried": self.tried,
+            "best": {
+                name: {"score": best.score, "step": best.step, "weights": best.weights}
+                for name, best in self.best.items()
+            },
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f"{FILE}.part"
+        torch.save(state, part)
+        os.replace(part, self.folder / FILE)
+
+    def _resume(self) -> None:
+        state = self._found()
+        if state is None:
+            return
+        self.step, self.tried = state["step"], state["tried"]
+        self.heads.load_state_dict(state["heads"])
+        self.best = {name: Best(**best) for name, best in state["best"].items()}
+
+    def _found(self) -> dict[str, Any] | None:
+        """The state of the same training, if there is one."""
+        file = self.folder / FILE if self.folder is not None else None
+        if file is None or not file.exists():
+            return None
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        return state if state["key"] == self.key else None
