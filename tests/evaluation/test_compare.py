@@ -99,7 +99,7 @@ def test_other_settings_are_apart_and_marked(results):
     assert first.apart == ""
     assert second.apart == (
         "Not comparable with table 1 (VOC2012, dinov2-linear, hash 0123456789ab): "
-        "init_args.steps: 40000 vs 1000."
+        "steps: 40000 vs 1000."
     )
     assert "dinov2-linear* version 1, hash ba9876543210" in second.title
     assert second.notes == {

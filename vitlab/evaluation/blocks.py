@@ -173,12 +173,12 @@ def _data(result: Result) -> str:
 
 
 def _settings(one: ProtocolUsed, other: ProtocolUsed) -> list[str]:
-    """Return what differs between two protocols, setting by setting."""
+    """Return what differs between two protocols, setting by setting where they have one name."""
+    if one.name != other.name:
+        return [f"protocol: {one.name} vs {other.name}"]
     differing = []
-    if (one.name, one.version) != (other.name, other.version):
-        differing.append(
-            f"protocol: {one.name} version {one.version} vs {other.name} version {other.version}"
-        )
+    if one.version != other.version:
+        differing.append(f"version: {one.version} vs {other.version}")
     left, right = flat(one.settings), flat(other.settings)
     for key in dict.fromkeys([*left, *right]):
         a, b = (_shown(each[key]) if key in each else "none" for each in (left, right))
@@ -188,12 +188,12 @@ def _settings(one: ProtocolUsed, other: ProtocolUsed) -> list[str]:
 
 
 def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Return settings by dotted name."""
+    """Return settings by dotted name, as the command line takes them."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
         name = f"{above}{key}"
         if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{name}.")
+            found |= flat(value, above if key == "init_args" else f"{name}.")
         else:
             found[name] = value
     return found

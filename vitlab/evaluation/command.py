@@ -1,5 +1,6 @@
 """`vitlab evaluate`: from words to a folder with a result."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -148,7 +149,7 @@ def show_plan(asked: Asked, subject: Subject, folder: Path) -> None:
     """Print what is going to be done."""
     data, settings = asked.data, asked.settings
     table = Table(title="evaluation", show_header=False, title_justify="left")
-    table.add_row("weights", f"{subject.used.path} ({subject.used.family}, {subject.used.hash})")
+    table.add_row("weights", f"{subject.used.path} ({subject.used.family}, {subject.used.hash[:12]})")
     table.add_row("protocol", f"{settings.name} version {settings.version}, hash {settings.hash}")
     for name, (published, used) in settings.changed.items():
         table.add_row("  changed", f"{name}: {published} -> {used}")
@@ -197,6 +198,7 @@ def conclude(asked: Asked, subject: Subject, measured: Measured, folder: Path) -
         picture = sheet(images, truths, outcome.predictions, data.classes)
         write_png(folder / "pictures.png", picture)
     write_events(folder, result, picture)
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     show(result, folder)
 
 

@@ -106,11 +106,14 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(published: object, used: object, name: str = "") -> dict[str, list[Any]]:
-    """Return [published, used] of every setting in which two trees differ, by dotted name."""
+    """Return [published, used] of every setting in which two trees differ.
+
+    By dotted name, as the command line takes it: without `init_args`.
+    """
     if isinstance(published, Mapping) and isinstance(used, Mapping):
         found: dict[str, list[Any]] = {}
         for key in sorted({*published, *used}):
-            dotted = key if not name else f"{name}.{key}"
+            dotted = ".".join(part for part in (name, key) if part and part != "init_args")
             found |= differences(published.get(key), used.get(key), dotted)
         return found
     return {} if published == used else {name: [published, used]}

@@ -74,7 +74,8 @@ def show(blocks: Sequence[Block]) -> None:
     """Print blocks on the terminal."""
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     for number, block in enumerate(blocks, 1):
-        table = Table(title=Text(f"{number}. {block.title}"), title_justify="left")
+        title = Text(f"{number}. {block.title}", style="italic")  # a table's own would be wrapped
+        table = Table()
         for place, column in enumerate(header(block)):
             table.add_column(
                 Text(column), overflow="fold", justify="right" if place in (1, 3, 5) else "left"
@@ -83,7 +84,7 @@ def show(blocks: Sequence[Block]) -> None:
             table.add_row(*map(escape, cells(block, row)))
         notes = [Text(f"{mark} {text}", style="dim") for mark, text in block.notes.items()]
         apart = [Text(block.apart, style="bold")] if block.apart else []
-        console.print(Group(*apart, table, *notes))
+        console.print(Group(title, *apart, table, *notes))
         if block.published:
             others = Table(title=Text(LABEL), title_justify="left", style="dim")
             for column in ("model", f"{block.first.headline}, %", "conditions", "source"):

@@ -26,7 +26,7 @@ was made. Every setting of the protocol can be changed, which the result then sa
   vitlab evaluate --weights runs/dino/seed0/best.ckpt --protocol knn --data.root /data/imagenet
   vitlab evaluate --weights dino_deitsmall16_pretrain.pth --family dino \\
       --protocol dinov2-linear --data.root /data/VOCdevkit --devices 4
-  vitlab evaluate ... --protocol dinov2-linear --protocol.recipe.steps 1000
+  vitlab evaluate ... --protocol dinov2-linear --protocol.recipe.iterations 1000
 """
 # of a dataset, what only training uses, or what an evaluation decides
 NOT_OURS = {"batch_size", "device_batch", "views", "workers", "max_unreadable", "seed"}
