@@ -9,7 +9,8 @@ import torch
 import yaml
 
 from vitlab.training import Pretraining
-from vitlab.training.fit import Command, conclusion
+from vitlab.training.closing import conclusion
+from vitlab.training.fit import Command
 from vitlab.training.metering import Metering
 from vitlab.training.probing import Measurement
 

@@ -6,7 +6,8 @@ from vitlab.encoders import ViT
 from vitlab.objectives import DINO, Projection
 from vitlab.schedules import Progress
 from vitlab.training import Optimizer
-from vitlab.training.optimizer import clip_each
+from vitlab.training.course import Course
+from vitlab.training.optimizer import Rules, clip_all, clip_each
 
 
 def test_only_long_gradients_are_shortened_each_by_itself():
@@ -53,3 +54,50 @@ def test_the_rate_follows_the_batch_and_both_schedules_reach_the_groups():
     assert optimizer.param_groups[1]["weight_decay"] == 0
     half = Progress(50_040, 1_000_800, 200, 256)
     assert settings.learning_rate(half) == pytest.approx(5e-4, rel=1e-12)
+
+
+def test_all_gradients_can_be_shortened_by_one_factor():
+    first, second, without = (nn.Parameter(torch.zeros(4)) for _ in range(3))
+    first.grad, second.grad = torch.full((4,), 3.0), torch.full((4,), 4.0)
+    norm = Optimizer(clip=5.0, rules=Rules(clip="all")).limit([first, second, without])
+    assert float(norm) == pytest.approx(10.0)
+    assert float(first.grad.norm()) == pytest.approx(3.0, rel=1e-5)
+    assert float(second.grad.norm()) == pytest.approx(4.0, rel=1e-5)
+    assert float(clip_all([first, second], 0.0)) == pytest.approx(5.0, rel=1e-5)
+    assert float(second.grad.norm()) == pytest.approx(4.0, rel=1e-5)
+
+
+def test_positions_and_tokens_can_be_spared_from_decay():
+    model = ViT("nano", 8, 32, registers=2)
+    groups = Optimizer(rules=Rules(tokens=False)).build(model).param_groups
+    spared = {id(p) for p in groups[1]["params"]}
+    for name, parameter in model.named_parameters():
+        token = name in ("cls_token", "pos_embed", "reg_token")
+        assert (id(parameter) in spared) == (parameter.ndim <= 1 or token), name
+
+
+def test_an_independent_decay_takes_its_share_at_the_peak():
+    settings = Optimizer(
+        rate=1e-3, final_rate=0.0, warmup=0, decay=1e-4, final_decay=1e-4,
+        course=Course(batch=1024), rules=Rules(independent=True),
+    )  # fmt: skip
+    module = nn.Linear(2, 2, bias=False)
+    before = module.weight.detach().clone()
+    optimizer = settings.build(module)
+    settings.schedule(optimizer, Progress(0, 100, 10, 1024))
+    module.weight.grad = torch.zeros_like(module.weight)
+    optimizer.step()
+    assert torch.allclose(module.weight, before * (1 - 1e-4), rtol=1e-6)
+
+
+def test_lamb_is_timms_with_the_schedules_of_every_optimizer():
+    settings = Optimizer(kind="lamb", rate=4e-3, course=Course(batch=0), decay=0.05)
+    module = nn.Linear(2, 2)
+    optimizer = settings.build(module)
+    assert type(optimizer).__name__ == "Lamb"
+    assert optimizer.defaults["eps"] == 1e-8
+    settings.schedule(optimizer, Progress(1000, 5000, 50, 2048))
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(4e-3)
+    assert optimizer.param_groups[1]["weight_decay"] == 0
+    with pytest.raises(ValueError, match="independent"):
+        Optimizer(kind="lamb", rules=Rules(independent=True))

@@ -2,6 +2,7 @@
 
 from vitlab.data.ade20k import ADE20K
 from vitlab.data.batch import Batch
+from vitlab.data.cifar import CIFAR10, CIFAR100
 from vitlab.data.cityscapes import Cityscapes
 from vitlab.data.errors import DataError
 from vitlab.data.folder import Folder
@@ -13,12 +14,14 @@ from vitlab.data.samples import Samples
 from vitlab.data.views import (
     MEAN,
     STD,
+    AugmentedCrop,
     CenterCrop,
     MultiCrop,
     SegmentationCrop,
     SegmentationSquare,
     SegmentationViews,
     SegmentationWhole,
+    ShiftedCrop,
     SingleCrop,
     Views,
     normalize,
@@ -28,9 +31,12 @@ from vitlab.data.voc import VOC2012
 
 __all__ = [
     "ADE20K",
+    "CIFAR10",
+    "CIFAR100",
     "MEAN",
     "STD",
     "VOC2012",
+    "AugmentedCrop",
     "Batch",
     "CenterCrop",
     "Cityscapes",
@@ -46,6 +52,7 @@ __all__ = [
     "SegmentationSquare",
     "SegmentationViews",
     "SegmentationWhole",
+    "ShiftedCrop",
     "SingleCrop",
     "UnreadableImage",
     "Views",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 
@@ -16,14 +16,18 @@ class Batch:
             crops are two stacks.
         labels: class index of each image, or None when training is unsupervised.
         unreadable: paths that could not be decoded and were replaced by the next readable image.
+        masks: true where the first crop of an image shows its object, or None. No data set of
+            vitlab gives them; a loop of one's own may.
     """
 
     views: list[Float[Tensor, "_ b 3 _ _"] | UInt8[Tensor, "_ b 3 _ _"]]
     labels: Int[Tensor, " b"] | None = None
     unreadable: tuple[str, ...] = ()
+    masks: Bool[Tensor, "b height width"] | None = None
 
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory, from which copies to a GPU can overlap."""
         views = [stack.pin_memory() for stack in self.views]
         labels = None if self.labels is None else self.labels.pin_memory()
-        return Batch(views, labels, self.unreadable)
+        masks = None if self.masks is None else self.masks.pin_memory()
+        return Batch(views, labels, self.unreadable, masks)

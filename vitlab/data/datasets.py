@@ -42,6 +42,8 @@ class Example:
 class Training(Dataset[Example]):
     """Augmented images. Sample i in epoch e is a function of (seed, e, i) only.
 
+    Where samples are repeated, copy c of it is one of (seed, e, i, c).
+
     Args:
         samples: the files.
         views: what one image becomes.
@@ -55,14 +57,14 @@ class Training(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, place: tuple[int, int]) -> Example:
-        """Sample `place` = (epoch, index), or the next readable one in index order."""
-        epoch, index = place
+    def __getitem__(self, place: tuple[int, ...]) -> Example:
+        """Sample `place` = (epoch, index[, copy]), or the next readable one in index order."""
+        index = place[1]
         found, image, unreadable = first_readable(self._read, index, len(self), self.patience)
         labels = self.samples.labels
         return Example(
             # the seed of the sample that was asked for: its stand-in may be in the batch too
-            views=self.views(image, (self.seed, epoch, index)),
+            views=self.views(image, (self.seed, *place)),
             label=None if labels is None else int(labels[found]),
             unreadable=unreadable,
         )
@@ -109,11 +111,12 @@ class Labeled(Dataset[tuple[Tensor, int]]):
         samples: the files.
         size: edge of the images, in pixels.
         patience: unreadable files in a row after which it gives up.
+        crop: share of the image's short side that is seen.
     """
 
-    def __init__(self, samples: Samples, size: int, patience: int = 0):
+    def __init__(self, samples: Samples, size: int, patience: int = 0, crop: float = 0.875):
         assert samples.labels is not None
-        self.samples, self.labels, self.view = samples, samples.labels, CenterCrop(size)
+        self.samples, self.labels, self.view = samples, samples.labels, CenterCrop(size, crop)
         self.patience = patience
 
     def __len__(self) -> int:

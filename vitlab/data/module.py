@@ -42,6 +42,7 @@ class Data(LightningDataModule, ABC):
         max_unreadable: damaged files that each process may replace by their neighbors in training
             before the run stops, and in a row in a probe; 0 tolerates none.
         seed: of the order of samples and their augmentation; not negative.
+        repeats: copies of an image in a batch, of as many fewer images; DeiT augments 3.
     """
 
     layout: ClassVar[Layout]
@@ -60,10 +61,12 @@ class Data(LightningDataModule, ABC):
         val: str = "val",
         max_unreadable: int = 100,
         seed: int = 0,
+        repeats: int = 1,
     ):
         super().__init__()
-        if batch_size < 1:
-            raise DataError(f"batch_size {batch_size} is not a count; use 1 or more")
+        for name, value in [("batch_size", batch_size), ("repeats", repeats)]:
+            if value < 1:
+                raise DataError(f"{name} {value} is not a count; use 1 or more")
         for name, value in [
             ("device_batch", device_batch),
             ("workers", workers),
@@ -75,7 +78,7 @@ class Data(LightningDataModule, ABC):
         self.root, self.batch_size, self.device_batch = Path(root), batch_size, device_batch
         self.views, self.workers = views, workers
         self.train, self.val = train, val
-        self.max_unreadable, self.seed = max_unreadable, seed
+        self.max_unreadable, self.seed, self.repeats = max_unreadable, seed, repeats
         self._samples: dict[str, Samples] = {}
         self._unreadable: list[str] = []
 
@@ -172,7 +175,7 @@ class Data(LightningDataModule, ABC):
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         division = self.divide(world)
         batches = GlobalBatches(
-            len(samples), self.batch_size, world, rank, division.accumulate, self.seed
+            len(samples), self.batch_size, world, rank, division.accumulate, self.seed, self.repeats
         )
         if trainer:
             self._agree(trainer, division)
@@ -214,18 +217,19 @@ class Data(LightningDataModule, ABC):
             return batch
         return replace(batch, views=[normalize(stack) for stack in batch.views])
 
-    def labeled(self, split: str, size: int, limit: int = 0) -> Labeled:
+    def labeled(self, split: str, size: int, limit: int = 0, crop: float = 0.875) -> Labeled:
         """Images and class indices for probes.
 
         Args:
             split: one of `splits`.
             size: edge of the images, in pixels.
             limit: number of samples, as many of each class; 0 for all.
+            crop: share of an image's short side that is seen.
         """
         samples = self.samples(split)
         if samples.labels is None:
             raise DataError(f"{type(self).__name__} has no image labels; use {_having('labels')}")
-        return Labeled(samples.subset(limit), size, self.max_unreadable)
+        return Labeled(samples.subset(limit), size, self.max_unreadable, crop)
 
     def segmented(self, split: str, view: SegmentationViews, limit: int = 0) -> Segmented:
         """Images and masks for dense probes.

@@ -49,8 +49,8 @@ def divide(batch_size: int, world: int, device_batch: int = 0) -> Division:
     return Division(per_rank // accumulate, accumulate)
 
 
-class GlobalBatches(Sampler[list[tuple[int, int]]]):
-    """Micro-batches of one rank, as lists of (epoch, index).
+class GlobalBatches(Sampler[list[tuple[int, ...]]]):
+    """Micro-batches of one rank, as lists of (epoch, index), or (epoch, index, copy) if repeated.
 
     Global batch k of an epoch is permutation[k * batch_size : (k + 1) * batch_size]; the
     remainder is dropped. Each global batch is cut into `accumulate` x `world` pieces, so a step
@@ -64,6 +64,8 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         rank: which of them this is.
         accumulate: micro-batches per optimizer step on each rank.
         seed: of the order.
+        repeats: how often each sample occurs in a row, as repeated augmentation wants it
+            (arXiv:1902.05509); an epoch is as long as without, so it sees fewer samples.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         rank: int = 0,
         accumulate: int = 1,
         seed: int = 0,
+        repeats: int = 1,
     ):
         if samples < batch_size:
             raise DataError(
@@ -87,7 +90,7 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
             )
         self.samples, self.batch_size = samples, batch_size
         self.world, self.rank, self.accumulate = world, rank, accumulate
-        self.seed = seed
+        self.seed, self.repeats = seed, repeats
         self.epoch = 0
         self.start = (0, 0)
 
@@ -108,14 +111,19 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         """Micro-batches per rank in a whole epoch."""
         return self.samples // self.batch_size * self.accumulate
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         epoch = self.epoch
         done = self.start[1] if self.start[0] == epoch else 0
-        for micro_batch in self._share(epoch)[done:]:
-            yield [(epoch, index) for index in micro_batch.tolist()]
+        for micro_batch in self._share(epoch)[done:].tolist():
+            if self.repeats == 1:
+                yield [(epoch, index) for index in micro_batch]
+            else:
+                yield [(epoch, *divmod(place, self.repeats)) for place in micro_batch]
 
     def _share(self, epoch: int) -> Int[np.ndarray, "micro_batches per_device"]:
-        """What this rank sees in an epoch."""
+        """What this rank sees in an epoch: index * repeats + copy."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.samples)
+        if self.repeats > 1:
+            order = (order[:, None] * self.repeats + np.arange(self.repeats)).reshape(-1)
         whole = order[: self.samples // self.batch_size * self.batch_size]
         return whole.reshape(len(self), self.world, -1)[:, self.rank]

@@ -1,7 +1,7 @@
 """What an objective is: it turns a batch into a loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
 from vitlab.schedules import Progress
+
+# gives training images of these indices with their labels, normalized and on the device, in batches
+Read = Callable[[Sequence[int]], Iterable[Batch]]
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,13 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         outputs: numbers the loss keeps for each crop, for the estimate of memory.
+        num_classes: classes it learns from labels; 0 where it needs none.
+        files: arguments that name files, which the run's checkpoints need no more.
     """
 
     outputs: int = 0
+    num_classes: int = 0
+    files: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -45,6 +52,21 @@ class Objective(nn.Module, ABC):
     def loss(self, batch: Batch, progress: Progress) -> Loss:
         """Return the loss of one micro-batch."""
 
+    def prepare(self, read: Read, count: int) -> str:
+        """Look at the training images once, before the first step of a run that is new: at none.
+
+        Args:
+            read: gives them, not augmented, by index.
+            count: how many there are.
+
+        Returns:
+            What was found, for the user; empty for nothing.
+
+        Raises:
+            ValueError: what was given, what is allowed, what to do.
+        """
+        return ""
+
     def before_step(self, progress: Progress) -> None:
         """Change gradients, which are already clipped, before the optimizer uses them."""
 
@@ -54,6 +76,17 @@ class Objective(nn.Module, ABC):
     def schedules(self, progress: Progress) -> dict[str, float]:
         """Return the values of this objective's schedules, for the logs and the plan."""
         return {}
+
+    def classifiers(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Return what makes logits of normalized images, by the name of its curves: none."""
+        return {}
+
+    def check_batch(self, images: int) -> None:
+        """Refuse micro-batches of so many images, before any work starts.
+
+        Raises:
+            ValueError: what was given, what is allowed, what to do.
+        """
 
     def check(self, crops: Iterable[tuple[int, int]]) -> None:
         """Refuse views this objective cannot use, before any work starts.

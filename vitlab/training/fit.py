@@ -5,7 +5,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 
 import torch
@@ -16,17 +16,19 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
-from rich.table import Table
 
-import vitlab.encoders
-import vitlab.objectives  # noqa: F401, YAML finds classes by their short names once imported
 from vitlab.data import Data, DataError
+from vitlab.encoders import ViT
+from vitlab.objectives import Pretrained  # all of them: YAML finds classes once imported
+from vitlab.recording import environment, write_json
 from vitlab.training import run
+from vitlab.training.closing import conclude
 from vitlab.training.metering import Metering
 from vitlab.training.module import Pretraining
 from vitlab.training.plan import prepare
-from vitlab.training.probing import Measurement, Probing
+from vitlab.training.preparing import Preparing
+from vitlab.training.probing import Probing
+from vitlab.training.scoring import Scoring
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Command(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a run has besides trainer, model and data."""
         parser.add_lightning_class_args(Probing, "probing")
+        parser.add_lightning_class_args(Scoring, "scoring")
         parser.add_class_arguments(Synthetic, "synthetic")
         parser.add_argument(
             "--run",
@@ -99,6 +102,9 @@ class Command(LightningCLI):
         )
         for target in ("data.init_args.seed", "model.seed"):
             parser.link_arguments("seed_everything", target)
+        # of objectives that have it
+        target = "model.objective.init_args.num_classes"
+        parser.link_arguments("data", target, _classes, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args) -> None:
         """Parse the given words, whatever the command line of the process is."""
@@ -109,6 +115,10 @@ class Command(LightningCLI):
         configs = [str(path) for path in self.config.get("config") or []]
         folder = self.config.run or run.default_folder(configs, self.config.seed_everything)
         self.folder = Path(folder)
+        if (self.config.model.objective.get("init_args") or {}).get("num_classes") is not None:
+            raise ValueError(
+                "model.objective.num_classes would be ignored: it is that of the data; leave it out"
+            )
         requeued = bool(os.environ.get("SLURM_RESTART_COUNT")) and (self.folder / run.LAST).exists()
         asked = self.config.ckpt_path or ("last" if requeued else None)
         # other ranks of a run start when the first has already made the folder
@@ -137,7 +147,8 @@ class Command(LightningCLI):
 
     def instantiate_trainer(self, **kwargs) -> Trainer:
         """Return a trainer whose every file goes to the run's folder."""
-        extra = [self.config_init.probing, Metering(), _last_checkpoint(self.folder)]
+        measuring = [self.config_init.probing, self.config_init.scoring]
+        extra = [Preparing(), *measuring, Metering(), _last_checkpoint(self.folder)]
         config = {**self.config_init.trainer, **kwargs}
         for key, unset, instead in (
             ("default_root_dir", None, "--run"),
@@ -156,6 +167,18 @@ class Command(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Make checkpoints self-describing: `Pretraining.load_from_checkpoint(path)` is enough."""
         settings = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False))
+        objective = self.model.objective
+        arguments = settings["model"]["objective"].setdefault("init_args", {})
+        if objective.num_classes:
+            arguments["num_classes"] = objective.num_classes
+        for name in objective.files:
+            arguments.pop(name, None)
+        if objective.files or isinstance(objective.encoder, Pretrained):
+            # nobody needs its file again: the checkpoint holds the weights
+            arguments["encoder"] = {
+                "class_path": "vitlab.encoders.ViT",
+                "init_args": _plain(objective.encoder),
+            }
         instantiator = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
         self.model.save_hyperparameters({**settings["model"], **instantiator}, logger=False)
 
@@ -165,7 +188,7 @@ class Command(LightningCLI):
         self.folder.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_link_targets=True, skip_none=False)
         (self.folder / "config.yaml").write_text(text)
-        run.write_json(self.folder / "environment.json", run.environment())
+        write_json(self.folder / "environment.json", environment())
 
 
 def fit(args: Sequence[str]) -> None:
@@ -180,7 +203,9 @@ def fit(args: Sequence[str]) -> None:
     try:
         command = Command(args)
         trainer, probing = command.trainer, command.config_init.probing
-        plan = prepare(trainer, command.model, command.datamodule, probing)
+        plan = prepare(
+            trainer, command.model, command.datamodule, probing, command.config_init.scoring
+        )
     except DataError as error:
         _stop(f"{error}\n`vitlab data check --root DIR` says more about a folder of data", 2)
     except (ValueError, MisconfigurationException) as error:
@@ -215,41 +240,16 @@ def fit(args: Sequence[str]) -> None:
         torch.distributed.destroy_process_group()
 
 
-@rank_zero_only
-def conclude(trainer: Trainer, probing: Probing, folder: Path) -> None:
-    """Write the results, print them as a table, and say where everything is."""
-    rows = conclusion(probing.measurements)
-    run.write_json(folder / run.RESULTS, rows)
-    tags = [tag for tag in rows[-1] if "/" in tag] if rows else []
-    table = Table(title="frozen features, %", title_justify="left")
-    for column in ("encoder", *tags):
-        table.add_column(column, justify="left" if column == "encoder" else "right")
-    for row in rows:
-        table.add_row(
-            str(row["encoder"]), *(f"{row[tag]:.1f}" if tag in row else "-" for tag in tags)
-        )
-    console = Console()
-    console.print(table)
-    console.print(f"checkpoints  {folder / run.LAST}" + _if_there(folder / "best.ckpt"))
-    console.print(f"results      {folder / run.RESULTS}" + _if_there(folder / "pictures"))
-    console.print(f"curves       tensorboard --logdir {folder}")
+def _classes(data: Data) -> int:
+    return data.num_classes
 
 
-def conclusion(measurements: Sequence[Measurement]) -> list[dict[str, object]]:
-    """Return the rows of the closing table: baselines, the last epoch, and the best if another."""
-    baselines = [m for m in measurements if m.encoder != "trained"]
-    trained = [m for m in measurements if m.encoder == "trained"]
-    rows = [{"encoder": m.encoder, **m.scores} for m in baselines]
-    for m in trained[-1:]:
-        rows.append({"encoder": f"trained, epoch {m.epoch}", **m.scores})
-    best = max(trained, key=lambda m: m.scores.get("miou/mean", -1.0), default=None)
-    if best is not None and best is not trained[-1] and "miou/mean" in best.scores:
-        rows.append({"encoder": f"best mIoU, epoch {best.epoch}", **best.scores})
-    return rows
-
-
-def _if_there(path: Path) -> str:
-    return f", {path}" if path.exists() else ""
+def _plain(encoder: ViT) -> dict[str, object]:
+    """Return the arguments of an encoder as YAML holds them."""
+    return {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in encoder.config.items()
+    }
 
 
 def _last_checkpoint(folder: Path) -> ModelCheckpoint:

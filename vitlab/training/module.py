@@ -10,7 +10,7 @@ from torch import Tensor
 from vitlab.data.batch import Batch
 from vitlab.objectives import Objective
 from vitlab.schedules import Progress
-from vitlab.training.optimizer import Optimizer, clip_each
+from vitlab.training.optimizer import Optimizer
 
 
 class Pretraining(LightningModule):
@@ -18,7 +18,7 @@ class Pretraining(LightningModule):
 
     Args:
         objective: what is learned, and with which encoder.
-        optimizer: settings of AdamW.
+        optimizer: settings of the optimizer.
         seed: of the randomness inside a step; follows seed_everything.
     """
 
@@ -32,7 +32,7 @@ class Pretraining(LightningModule):
         self.objective, self.settings, self.seed = objective, optimizer, seed
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return AdamW over what the objective trains."""
+        """Return the optimizer of what the objective trains."""
         return self.settings.build(self.objective)
 
     @property
@@ -72,8 +72,8 @@ class Pretraining(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip each tensor by itself, then let the objective change gradients."""
-        norm = clip_each(self.objective.parameters(), self.settings.clip)
+        """Clip gradients, then let the objective change them."""
+        norm = self.settings.limit(self.objective.parameters())
         progress = self.progress
         self.objective.before_step(progress)
         logs: dict[str, Tensor | float] = {

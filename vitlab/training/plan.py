@@ -14,11 +14,12 @@ from vitlab.data import Data, Division
 from vitlab.encoders import Encoder
 from vitlab.schedules import Progress
 from vitlab.training.module import Pretraining
-from vitlab.training.optimizer import RATE_BATCH
 from vitlab.training.probing import Probing
+from vitlab.training.scoring import Scoring
 
 Crops = Iterable[tuple[int, int]]
 GIB = 2**30
+_LINES = {"cosine": "cosine", "timm": "cosine", "linear": "linearly"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class Memory:
         return self.weights + images * self.per_image
 
 
-def prepare(trainer: Trainer, model: Pretraining, data: Data, probing: Probing) -> Plan:
+def prepare(
+    trainer: Trainer, model: Pretraining, data: Data, probing: Probing, scoring: Scoring
+) -> Plan:
     """Check that a run can work, divide the global batch, and return its plan.
 
     Raises:
@@ -71,11 +74,12 @@ def prepare(trainer: Trainer, model: Pretraining, data: Data, probing: Probing) 
     if trainer.gradient_clip_val is not None:
         raise ValueError(
             "trainer.gradient_clip_val clips all gradients together and would be ignored; set "
-            "model.optimizer.clip, which clips each tensor as DINO does"
+            "model.optimizer.clip, and model.optimizer.rules.clip: each tensor as DINO does, or all"
         )
     crops = data.views.crops
     model.objective.check(crops)
     division = data.divide(trainer.world_size)
+    model.objective.check_batch(division.per_device)
     trainer.accumulate_grad_batches = division.accumulate
     data.samples(data.train)
     if data.steps_per_epoch < 1:
@@ -84,9 +88,14 @@ def prepare(trainer: Trainer, model: Pretraining, data: Data, probing: Probing) 
             f"{data.batch_size}; use a smaller --data.batch_size"
         )
     probing.check(model.objective.encoder, data)
+    scoring.check(model.objective, data, probing)
     needed = memory(trainer, model, crops)
     check_memory(needed, division, trainer, data)
-    return Plan(describe(trainer, model, data, probing, division, needed))
+    rows = describe(trainer, model, data, probing, division, needed)
+    if model.objective.classifiers():
+        when = f"every {scoring.every} epochs" if scoring.every else "at the end"
+        rows["scores"] = f"{when}, on {len(data.samples(data.val)):,} images of {data.val}"
+    return Plan(rows)
 
 
 def describe(
@@ -101,7 +110,7 @@ def describe(
     objective, encoder, settings = model.objective, model.objective.encoder, model.settings
     epochs = trainer.max_epochs or 1
     start = Progress(0, data.steps_per_epoch * epochs, epochs, data.batch_size)
-    peak = settings.rate * data.batch_size / RATE_BATCH
+    peak = settings.peak(data.batch_size)
     size = sum(p.numel() for p in encoder.parameters())
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     schedules = [f"{name} {value:.6g}" for name, value in objective.schedules(start).items()]
@@ -120,7 +129,7 @@ def describe(
         "length": f"{epochs} epochs x {data.steps_per_epoch:,} steps = {start.steps:,}",
         "learning rate": f"peak {peak:.3g} after {settings.warmup} epochs, "
         + (
-            f"then cosine to {settings.final_rate:.3g}"
+            f"then {_LINES[settings.course.shape]} to {settings.final_rate:.3g}"
             if settings.warmup < epochs
             else f"which this run of {epochs} does not reach; lower model.optimizer.warmup"
         ),

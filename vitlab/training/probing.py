@@ -18,8 +18,8 @@ from torchvision.io import write_png
 from vitlab.data import Data, SegmentationSquare
 from vitlab.encoders import Encoder, Pixels, ViT
 from vitlab.probes import KNN, Dense, Linear, Loading, image_features
+from vitlab.recording import write_json
 from vitlab.training.figures import sheet
-from vitlab.training.run import write_json
 
 
 @dataclass(frozen=True)
@@ -186,17 +186,15 @@ class Probing(Callback):
     ) -> float:
         """Return the mIoU on one segmentation set, and draw its pictures."""
         dense = Dense(source.num_classes)
-        train = source.segmented(source.train, self.view, self.dense_images)
-        test = source.segmented(source.val, self.view)
-        classify = dense.fit(encoder, train, loading)
-        score = dense.evaluate(encoder, classify, test, loading)
+        found = dense.run(encoder, source, self.view, self.dense_images, loading)
+        test = found.images
         if self.pictures and isinstance(encoder, ViT) and trainer.is_global_zero:
             spread = range(0, len(test), max(1, len(test) // self.pictures))[: self.pictures]
             images = torch.stack([test[index][0] for index in spread])
             masks = [test[index][1] for index in spread]
-            picture = sheet(encoder, loading, images, masks, classify)
+            picture = sheet(encoder, loading, images, masks, found.classify)
             self.show(trainer, picture, name, when)
-        return score.miou
+        return found.score.miou
 
     def show(self, trainer: Trainer, picture: torch.Tensor, name: str, when: str) -> None:
         """Put a picture into TensorBoard and beside the run."""

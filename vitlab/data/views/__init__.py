@@ -1,5 +1,6 @@
 """What one image becomes. Only its file of colors knows the augmentation library."""
 
+from vitlab.data.views.augmented import AugmentedCrop
 from vitlab.data.views.multicrop import MultiCrop
 from vitlab.data.views.pixels import MEAN, STD, normalize, resize, stack_of
 from vitlab.data.views.segmentation import (
@@ -9,6 +10,7 @@ from vitlab.data.views.segmentation import (
     SegmentationViews,
     SegmentationWhole,
 )
+from vitlab.data.views.shifted import ShiftedCrop
 from vitlab.data.views.single import CenterCrop, SingleCrop
 from vitlab.data.views.sliding import slide, windows
 from vitlab.data.views.views import Pixels, Seed, Stack, Views
@@ -16,6 +18,7 @@ from vitlab.data.views.views import Pixels, Seed, Stack, Views
 __all__ = [
     "MEAN",
     "STD",
+    "AugmentedCrop",
     "CenterCrop",
     "ImageAndMask",
     "MultiCrop",
@@ -25,6 +28,7 @@ __all__ = [
     "SegmentationSquare",
     "SegmentationViews",
     "SegmentationWhole",
+    "ShiftedCrop",
     "SingleCrop",
     "Stack",
     "Views",

@@ -1,6 +1,7 @@
 """Values of pixels: resampling as PIL does it, and normalization."""
 
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,12 +37,12 @@ def stack_of(crops: UInt8[np.ndarray, "_ h w 3"]) -> UInt8[Tensor, "_ 3 h w"]:
     return torch.from_numpy(crops).permute(0, 3, 1, 2)
 
 
-def resize(image: Pixels, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns 3"]:
-    """Bicubic with antialiasing, as PIL does it and published evaluations expect."""
+def resize(
+    image: Pixels, rows: int, columns: int, mode: Literal["bicubic", "bilinear"] = "bicubic"
+) -> UInt8[np.ndarray, "rows columns 3"]:
+    """With antialiasing, as PIL does it; bicubic is what published evaluations expect."""
     # a batch of one with channels last, of which torch needs no other layout; and views are made
     # by numpy, since torch takes a microsecond for each
     batch = np.ascontiguousarray(image).reshape(1, *image.shape).transpose(0, 3, 1, 2)
-    resized = F.interpolate(
-        torch.from_numpy(batch), (rows, columns), mode="bicubic", antialias=True
-    )
+    resized = F.interpolate(torch.from_numpy(batch), (rows, columns), mode=mode, antialias=True)
     return resized.numpy()[0].transpose(1, 2, 0)

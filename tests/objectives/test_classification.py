@@ -1,0 +1,239 @@
+"""Identities first: what is switched off equals the plain loss; then formulas, then bad input."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vitlab.data.batch import Batch
+from vitlab.encoders import Locality, Pixels, ViT
+from vitlab.encoders.vit import DropPath
+from vitlab.objectives import Classification, Erasing, Mixing
+from vitlab.objectives.classification import classification_loss
+from vitlab.schedules import Progress
+
+START = Progress(0, 10, 1, 4)
+OFF = {"mixing": Mixing(0.0, 0.0), "erasing": Erasing(0.0), "average": 0.0}
+
+
+@pytest.fixture
+def model():
+    """Return a function that makes a classifier of five classes on a tiny ViT."""
+
+    def build(**options):
+        torch.manual_seed(0)
+        return Classification(ViT("nano", 8, 32), 5, **options)
+
+    return build
+
+
+@pytest.fixture
+def labeled():
+    g = torch.Generator().manual_seed(4)
+    return Batch([torch.randn(1, 4, 3, 32, 32, generator=g)], torch.tensor([0, 3, 4, 3]))
+
+
+def test_without_mixing_and_smoothing_it_is_the_plain_cross_entropy(model, labeled):
+    objective = model(smoothing=0.0, **OFF)
+    state = torch.get_rng_state()
+    value = objective.loss(labeled, START).value
+    assert torch.equal(torch.get_rng_state(), state)  # nothing was drawn
+    logits = objective.logits(labeled.views[0][0])
+    assert torch.equal(value, F.cross_entropy(logits, F.one_hot(labeled.labels, 5).float()))
+    assert value.item() == pytest.approx(F.cross_entropy(logits, labeled.labels).item(), rel=1e-6)
+
+
+def test_smoothing_spreads_its_share_over_all_classes(model, labeled):
+    objective = model(smoothing=0.1, **OFF)
+    logits = objective.logits(labeled.views[0][0])
+    plain, even = F.cross_entropy(logits, labeled.labels), -logits.log_softmax(-1).mean()
+    value = objective.loss(labeled, START).value
+    assert value.item() == pytest.approx((0.9 * plain + 0.1 * even).item(), rel=1e-6)
+    torch_says = F.cross_entropy(logits, labeled.labels, label_smoothing=0.1)
+    assert value.item() == pytest.approx(torch_says.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("mixing", [Mixing(0.8, 0.0), Mixing(0.0, 1.0), Mixing()])
+@pytest.mark.parametrize("share", [1.0, 0.0])
+def test_at_both_ends_of_the_share_images_are_whole(mixing, share, labeled, monkeypatch):
+    monkeypatch.setattr(np.random, "beta", lambda *_: share)
+    images, labels = labeled.views[0][0], labeled.labels
+    mixed, targets = mixing(images, labels, 5, 0.1)
+    order = slice(None) if share else torch.arange(3, -1, -1)
+    if share or not mixing.cutmix:  # a box of full size is cut where its middle is not the image's
+        assert torch.allclose(mixed, images[order], atol=1e-6)
+    expected = Mixing(0.0, 0.0)(images, labels, 5, 0.1)[1]
+    assert torch.allclose(targets.sum(-1), torch.ones(4))
+    if share or not mixing.cutmix:
+        assert torch.allclose(targets, expected[order])
+
+
+def test_mixup_mixes_images_and_labels_with_one_share(labeled):
+    images, labels = labeled.views[0][0], labeled.labels
+    torch.manual_seed(3)
+    mixed, targets = Mixing(1.0, 0.0)(images, labels, 5, 0.0)
+    share = targets[0, 0]  # image 0 is of class 0 and image 3, its partner, of class 3
+    assert 0 < share < 1
+    assert targets[0, 3] == pytest.approx(1 - share.item())
+    assert torch.allclose(mixed, share * images + (1 - share) * images.flip(0), atol=1e-6)
+
+
+def test_cutmix_gives_labels_the_share_of_the_area(labeled):
+    images, labels = labeled.views[0][0], labeled.labels
+    torch.manual_seed(3)
+    mixed, targets = Mixing(0.0, 1.0)(images, labels, 5, 0.0)
+    foreign = (mixed[0] != images[0]).all(0)
+    assert torch.equal(mixed[0][:, foreign], images[3][:, foreign])
+    assert targets[0, 3].item() == pytest.approx(foreign.float().mean().item())
+
+
+def test_what_is_drawn_depends_on_torchs_stream_alone(labeled):
+    images, labels = labeled.views[0][0], labeled.labels
+
+    def draw(disturbance: int):
+        random.seed(disturbance)
+        np.random.seed(disturbance)  # noqa: NPY002
+        torch.manual_seed(7)
+        erased = Erasing(1.0)(images)
+        mixed, targets = Mixing()(erased, labels, 5, 0.1)
+        return erased, mixed, targets, random.random(), np.random.rand()  # noqa: NPY002
+
+    first, second, again = draw(1), draw(2), draw(1)
+    for a, b in zip(first[:3], second[:3], strict=True):
+        assert torch.equal(a, b)
+    assert first[3:] == again[3:]
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    assert first[3:] == (random.random(), np.random.rand())  # noqa: NPY002, as if never used
+
+
+def test_the_given_images_stay_as_they_are(labeled):
+    images = labeled.views[0][0]
+    before = images.clone()
+    erased = Erasing(1.0)(images)
+    Mixing()(images, labeled.labels, 5, 0.1)
+    assert torch.equal(images, before)
+    changed = (erased != images).any(1).float().mean((1, 2))
+    assert ((changed > 0.015) & (changed < 0.4)).all()
+
+
+def test_binary_cross_entropy_counts_every_positive_target_as_present(model, labeled):
+    objective = model(loss="binary_cross_entropy", smoothing=0.0, **OFF)
+    logits = objective.logits(labeled.views[0][0])
+    expected = F.binary_cross_entropy_with_logits(logits, F.one_hot(labeled.labels, 5).float())
+    assert objective.loss(labeled, START).value.item() == pytest.approx(expected.item(), rel=1e-6)
+    mixed = torch.tensor([[0.3, 0.7, 0.0, 0.0, 0.0]])
+    present = torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0]])
+    value = classification_loss(logits[:1], mixed, "binary_cross_entropy")
+    assert torch.equal(value, F.binary_cross_entropy_with_logits(logits[:1], present))
+
+
+def test_micro_batches_have_the_gradient_of_the_whole_batch(model, labeled):
+    objective = model(smoothing=0.1, **OFF)
+    images, labels = labeled.views[0], labeled.labels
+    objective.loss(labeled, START).value.backward()
+    whole = [p.grad.clone() for p in objective.parameters()]
+    objective.zero_grad()
+    for part in (slice(0, 2), slice(2, 4)):
+        (objective.loss(Batch([images[:, part]], labels[part]), START).value / 2).backward()
+    for a, b in zip(whole, objective.parameters(), strict=True):
+        assert torch.allclose(a, b.grad, atol=1e-6)
+
+
+def test_the_head_reads_cls_after_refinement():
+    torch.manual_seed(0)
+    encoder = ViT("nano", 8, 32, locality=Locality(kind="gaussian", refine=True))
+    objective = Classification(encoder, 5)
+    objective.loss(Batch([torch.randn(1, 4, 3, 32, 32)], torch.tensor([0, 1, 2, 3])), START)
+    last = objective.encoder.blocks[-1].attn.gaug
+    value = objective.loss(Batch([torch.randn(1, 2, 3, 32, 32)], torch.tensor([0, 1])), START).value
+    value.backward()
+    assert all(p.grad.abs().sum() > 0 for p in last.parameters())
+
+
+def test_the_average_follows_the_weights_and_is_scored_beside_them(model, labeled):
+    objective = model(average=0.9)
+    start = [p.clone() for p in objective.average.parameters()]
+    with torch.no_grad():
+        for p in objective.model.parameters():
+            p.add_(1.0)
+    objective.after_step(START)
+    for before, after in zip(start, objective.average.parameters(), strict=True):
+        assert torch.allclose(after, before + 0.1, atol=1e-6)
+        assert not after.requires_grad
+    assert objective.encoder is objective.model.encoder
+    assert list(objective.classifiers()) == ["val", "average"]
+    assert list(model(average=0.0).classifiers()) == ["val"]
+
+
+def test_drop_path_can_be_the_same_in_all_blocks(model):
+    rates = {m.rate for m in model(drop_path=0.05).encoder.modules() if isinstance(m, DropPath)}
+    assert rates == {0.05}
+
+
+BAD = [
+    ({"loss": "binary_cross_entropy"}, "all classes would be present"),
+    ({"smoothing": 1.0}, r"smoothing 1.0 is not in \[0, 1\)"),
+    ({"average": 1.0}, "average 1.0"),
+    ({"drop_path": 1.0}, "drop_path 1.0"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD, ids=[message for _, message in BAD])
+def test_settings_that_make_no_sense_are_refused(model, options, message):
+    with pytest.raises(ValueError, match=message):
+        model(**options)
+
+
+def test_drop_path_that_would_be_ignored_or_doubled_is_refused():
+    with pytest.raises(ValueError, match="set one of the two to 0"):
+        Classification(ViT("nano", 8, 32, drop_path=0.1), 5, drop_path=0.05)
+    with pytest.raises(ValueError, match="would be ignored"):
+        Classification(Pixels(8), 5, drop_path=0.05)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Mixing(mixup=-1.0), "mixing.mixup"),
+        (lambda: Mixing(switch=2.0), "mixing.switch"),
+        (lambda: Erasing(-0.1), "erasing.probability"),
+        (lambda: Classification(ViT("nano", 8, 32), 1), "num_classes 1"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "has no labels"),
+        (torch.tensor([0, 1, 2, 5]), "labels 0 to 5"),
+        (torch.tensor([0, -1, 2, 3]), "labels -1 to 3"),
+    ],
+)
+def test_labels_missing_or_out_of_range_are_refused(model, labeled, labels, message):
+    with pytest.raises(ValueError, match=message):
+        model().loss(Batch(labeled.views, labels), START)
+
+
+def test_a_micro_batch_without_pairs_is_refused_where_it_would_be_mixed(model, labeled):
+    odd = Batch([labeled.views[0][:, :3]], labeled.labels[:3])
+    with pytest.raises(ValueError, match="a micro-batch of 3 images cannot be mixed"):
+        model().loss(odd, START)
+    with pytest.raises(ValueError, match="cannot be mixed"):
+        model().check_batch(3)
+    model(**OFF).check_batch(3)
+    model(**OFF).loss(odd, START)
+
+
+def test_views_of_more_than_one_crop_are_refused(model):
+    with pytest.raises(ValueError, match="2 x 32 px"):
+        model().check([(2, 32), (8, 16)])
+    with pytest.raises(ValueError, match="multiple of patch 8"):
+        model().check([(1, 30)])
+    model().check([(1, 32)])

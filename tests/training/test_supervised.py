@@ -1,0 +1,332 @@
+"""Supervised runs, in miniature: identities, recipes against their table, scores, bad input."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from vitlab.cli import main
+from vitlab.encoders import export, read_weights
+from vitlab.encoders.vit import DropPath
+from vitlab.objectives import Classification
+from vitlab.training import Pretraining
+from vitlab.training.fit import Command
+from vitlab.training.metering import Metering
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RECIPES = sorted(path.stem for path in CONFIGS.glob("supervised_*.yaml"))
+UNPROBED = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
+Train = Callable[..., Path]
+
+
+@pytest.fixture
+def train(drawn: Path, tmp_path: Path) -> Train:
+    """Run a supervised `vitlab fit` in this process on the drawn data; returns its folder."""
+
+    def run(*options: str, config: str = "supervised_deit_s", name: str = "run") -> Path:
+        folder = tmp_path / name
+        main(
+            [
+                *("fit", "--config", str(CONFIGS / f"{config}.yaml")),
+                *("--config", str(CONFIGS / "demo_supervised.yaml")),
+                *("--run", str(folder), "--synthetic.root", ""),
+                *("--data.root", str(drawn / "imagenet"), "--data.workers", "0"),
+                *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit")),
+                *("--probing.workers", "0", "--scoring.workers", "0"),
+                *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
+                *("--data.batch_size", "20", "--data.repeats", "2"),
+                *("--trainer.max_epochs", "2", "--model.optimizer.warmup", "1"),
+                *options,
+            ]
+        )
+        return folder
+
+    return run
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def assert_same_bits(first: Path, second: Path) -> None:
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def read(path: Path):
+    return json.loads(path.read_text())
+
+
+class Interrupted(Metering):
+    """Stands for a person who presses Ctrl-C in the second epoch, after a step."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == 3:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(train: Train, monkeypatch):
+    """With mixup, CutMix, erasing, RandAugment, repeats, drop path and the average all at work."""
+    options = ("--model.objective.encoder.drop_path", "0.3", "--scoring.every", "1", *UNPROBED)
+    calm = train(*options, name="calm")
+    with monkeypatch.context() as patch:
+        patch.setattr("vitlab.training.fit.Metering", Interrupted)
+        with pytest.raises(SystemExit):
+            train(*options, name="stopped")
+    resumed = train(*options, "--ckpt_path", "last", name="stopped")
+    assert_same_bits(calm, resumed)
+    assert read(calm / "measurements.json") == read(resumed / "measurements.json")
+
+
+def test_scores_leave_training_untouched(train: Train):
+    scored = train("--scoring.every", "1", "--probing.every", "1", name="scored")
+    assert_same_bits(scored, train("--scoring.every", "0", *UNPROBED, name="plain"))
+
+
+def test_micro_batches_take_the_steps_of_the_whole_batch(train: Train):
+    options = ["--model.objective.mixing", '{"mixup": 0, "cutmix": 0}', *UNPROBED]
+    options += ["--model.objective.erasing", '{"probability": 0}']
+    whole = weights(train(*options, name="whole"))
+    parts = weights(train(*options, "--data.device_batch", "10", name="parts"))
+    for name, tensor in whole.items():
+        assert torch.allclose(tensor, parts[name], atol=2e-4), name
+
+
+def test_lamb_resumes_too(train: Train, monkeypatch):
+    options = ("--model.optimizer.kind", "lamb", *UNPROBED)
+    calm = train(*options, config="supervised_deit3_s", name="calm")
+    with monkeypatch.context() as patch:
+        patch.setattr("vitlab.training.fit.Metering", Interrupted)
+        with pytest.raises(SystemExit):
+            train(*options, config="supervised_deit3_s", name="stopped")
+    resumed = train(*options, "--ckpt_path", "last", config="supervised_deit3_s", name="stopped")
+    assert_same_bits(calm, resumed)
+
+
+@pytest.mark.parametrize("config", RECIPES)
+def test_every_recipe_trains_and_is_scored(train: Train, config: str):
+    folder = train(*UNPROBED, config=config)
+    last = read(folder / "results.json")[-1]
+    assert {"val/top1", "val/top5", "val/loss", "val/ece"} <= last.keys()
+    assert 0 <= last["val/top1"] <= last["val/top5"] <= 100
+
+
+def test_scores_and_probes_share_a_row_a_table_and_curves(train: Train, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = train(
+        *("--probing.every", "1", "--scoring.every", "1", "--trainer.log_every_n_steps", "1")
+    )
+    rows = read(folder / "measurements.json")
+    assert [row["encoder"] for row in rows] == ["pixels", "untrained", "trained", "trained"]
+    for row in rows[2:]:
+        assert {"knn/top1", "miou/voc2012", "val/top1", "average/top1"} <= row["scores"].keys()
+    printed = capsys.readouterr().out.replace("\n", "")  # lines are broken where they are long
+    assert "classifier, %; its loss in nats" in printed
+    assert "best_top1.ckpt" in printed
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"val/top1", "val/ece", "average/loss", "optimizer/learning_rate"} <= tags
+    assert (folder / "best_top1.ckpt").exists()
+    main(["curves", str(folder), "--out", str(folder / "curves")])
+    assert "val/top1" in (folder / "curves.md").read_text()
+
+
+def test_the_scores_are_those_of_the_checkpoint(train: Train, drawn: Path):
+    from vitlab.data import CenterCrop, ImageNet, normalize
+
+    folder = train(*UNPROBED, "--scoring.crop", "0.9")
+    objective = Pretraining.load_from_checkpoint(
+        folder / "last.ckpt", weights_only=True
+    ).objective.eval()
+    data = ImageNet(str(drawn / "imagenet"))
+    from vitlab.data.image import read_image
+
+    samples, view = data.samples("val"), CenterCrop(64, 0.9)
+    paths = [Path(drawn / "imagenet") / samples.image(index) for index in range(len(samples))]
+    images = torch.stack([view(read_image(path))[0][0] for path in paths])
+    with torch.no_grad():
+        logits = objective.logits(normalize(images))
+    labels = torch.from_numpy(samples.labels)
+    scores = read(folder / "results.json")[-1]
+    assert scores["val/top1"] == pytest.approx(
+        100 * (logits.argmax(-1) == labels).double().mean().item(), abs=1e-4
+    )
+    loss = torch.nn.functional.cross_entropy(logits, labels).item()
+    assert scores["val/loss"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_a_run_starts_from_weights_and_its_checkpoint_needs_them_no_more(
+    train: Train, tmp_path: Path
+):
+    first = train(*UNPROBED, name="first")
+    weights_file = tmp_path / "encoder"
+    export(first / "last.ckpt", weights_file, which="model")
+    start = (
+        "--model.objective.encoder",
+        json.dumps({"class_path": "Pretrained", "init_args": {"path": str(weights_file)}}),
+    )
+    overlay = tmp_path / "start.yaml"
+    overlay.write_text(
+        yaml.safe_dump({"model": {"objective": {"init_args": {"encoder": json.loads(start[1])}}}})
+    )
+    second = train(*UNPROBED, *start, "--model.optimizer.rate", "0", "--model.optimizer.final_rate",
+                   "0", "--model.optimizer.course.start", "0", name="second")  # fmt: skip
+    before, after = weights(first), weights(second)
+    for name, tensor in after.items():
+        if ".encoder." in name and name.startswith("objective.model"):
+            assert torch.equal(tensor, before[name]), name
+    import shutil
+
+    shutil.rmtree(weights_file)
+    model = Pretraining.load_from_checkpoint(second / "last.ckpt", weights_only=True)
+    assert isinstance(model.objective, Classification)
+    assert read_weights(second / "last.ckpt", which="model").report.full
+
+
+def build(config: str, drawn: Path, tmp_path: Path) -> Command:
+    return Command(
+        [
+            *("--config", str(CONFIGS / f"{config}.yaml"), "--run", str(tmp_path / "run")),
+            *("--data.root", str(drawn / "imagenet"), "--trainer.precision", "32-true"),
+            *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
+        ]
+    )
+
+
+# specs/locality_supervised.md, section 10
+TABLE = {
+    "supervised_deit_s": {
+        "epochs": 300, "kind": "adamw", "peak": 1e-3, "batch": 1024, "shape": "timm",
+        "warmup": 5, "start": 1e-6, "final": 1e-5, "cooldown": 10, "decay": 0.05, "clip": 0.0,
+        "drop": (0.0, 0.1), "loss": "cross_entropy", "smoothing": 0.1,
+        "augment": "rand-m9-mstd0.5-inc1", "jitter": 0.0, "erasing": 0.25, "repeats": 3,
+        "mixup": 0.8, "cutmix": 1.0, "average": 0.99996, "scale": 0.0, "size": 224, "crop": 0.875,
+    },
+    "supervised_deit3_s": {
+        "epochs": 800, "kind": "lamb", "peak": 4e-3, "batch": 2048, "shape": "timm",
+        "warmup": 5, "start": 1e-6, "final": 1e-5, "cooldown": 10, "decay": 0.05, "clip": 0.0,
+        "drop": (0.05, 0.05), "loss": "binary_cross_entropy", "smoothing": 0.0,
+        "augment": "3a", "jitter": 0.3, "erasing": 0.0, "repeats": 3,
+        "mixup": 0.8, "cutmix": 1.0, "average": 0.99996, "scale": 1e-4, "size": 224, "crop": 1.0,
+    },
+    "supervised_big_vision_s": {
+        "epochs": 90, "kind": "adamw", "peak": 1e-3, "batch": 1024, "shape": "cosine",
+        "warmup": 8, "start": 0.0, "final": 0.0, "cooldown": 0, "decay": 1e-4, "clip": 1.0,
+        "drop": (0.0, 0.0), "loss": "cross_entropy", "smoothing": 0.0,
+        "augment": "rand-m10-n2-p1", "jitter": 0.0, "erasing": 0.0, "repeats": 1,
+        "mixup": 0.2, "cutmix": 0.0, "average": 0.0, "scale": 0.0, "size": 224, "crop": 0.875,
+    },
+    "supervised_locat": {
+        "epochs": 300, "kind": "adamw", "peak": 1e-3, "batch": 1024, "shape": "linear",
+        "warmup": 20, "start": 1e-7, "final": 1e-7, "cooldown": 0, "decay": 0.05, "clip": 5.0,
+        "drop": (0.0, 0.2), "loss": "cross_entropy", "smoothing": 0.1,
+        "augment": "rand-m9-mstd0.5-inc1", "jitter": 0.0, "erasing": 0.25, "repeats": 1,
+        "mixup": 0.8, "cutmix": 1.0, "average": 0.0, "scale": 0.0, "size": 224, "crop": 0.9,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", TABLE)
+def test_a_recipe_resolves_to_the_values_of_the_table(config, drawn, tmp_path):
+    command = build(config, drawn, tmp_path)
+    optimizer, objective = command.model.settings, command.model.objective
+    data, scoring = command.datamodule, command.config_init.scoring
+    drops = [m.rate for m in objective.encoder.modules() if isinstance(m, DropPath)]
+    found = {
+        "epochs": command.trainer.max_epochs,
+        "kind": optimizer.kind,
+        "peak": pytest.approx(optimizer.peak(data.batch_size)),
+        "batch": data.batch_size,
+        "shape": optimizer.course.shape,
+        "warmup": optimizer.warmup,
+        "start": optimizer.course.start,
+        "final": optimizer.final_rate,
+        "cooldown": optimizer.course.cooldown,
+        "decay": optimizer.decay,
+        "clip": optimizer.clip,
+        "drop": (drops[0], drops[-1]),
+        "loss": objective.kind,
+        "smoothing": objective.smoothing,
+        "augment": data.views.augment,
+        "jitter": data.views.jitter.brightness,
+        "erasing": objective.erasing.probability,
+        "repeats": data.repeats,
+        "mixup": objective.mixing.mixup,
+        "cutmix": objective.mixing.cutmix,
+        "average": objective.kept,
+        "scale": objective.encoder.config["layer_scale"],
+        "size": data.views.size,
+        "crop": scoring.crop,
+    }
+    assert found == TABLE[config]
+    assert optimizer.final_decay == optimizer.decay
+    assert optimizer.betas == (0.9, 0.999)
+    assert not optimizer.rules.tokens
+    assert (objective.mixing.probability, objective.mixing.switch) == (1.0, 0.5)
+    assert data.views.area[0] == (0.05 if "big_vision" in config else 0.08)
+    assert optimizer.rules.clip == "all" or not optimizer.clip
+    assert optimizer.rules.independent == ("big_vision" in config)
+    assert objective.encoder.config["size"] == "S"
+    assert objective.encoder.patch == 16
+
+
+def test_arms_differ_in_one_option_of_the_encoder_only():
+    def settings(name: str) -> dict:
+        return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+
+    def options(arm: dict) -> dict:
+        return arm["model"]["objective"]["init_args"]["encoder"]["init_args"]
+
+    plain = settings("supervised_deit_s")
+    for name in ("entmax", "cls_specialized", "locat"):
+        arm = settings(f"supervised_deit_s_{name}")
+        added = [key for key in options(arm) if key not in options(plain)]
+        assert len(added) == 1
+        assert options(arm).pop(added[0]) == options(settings(f"dino_{name}"))[added[0]]
+        assert arm == plain
+
+
+BAD = [
+    (("--data.batch_size", "15"), "15 images cannot be mixed"),
+    (("--model.objective.loss", "binary_cross_entropy"), "all classes would be present"),
+    (("--data.views.jitter", "0.4"), "timm ignores the jitter"),
+    (("--data.repeats", "0"), "repeats 0 is not a count"),
+    (("--data.views", "MultiCrop", "--data.views.size", "64"), "needs one crop"),
+    (("--model.objective.num_classes", "7"), "num_classes"),
+    (("--scoring.every", "-1"), "scoring.every is too small"),
+    (("--scoring.crop", "2"), "no part of the image"),
+    (("--scoring.size", "50"), "use scoring.size 48 or 56"),
+    (("--model.optimizer.course.start", "-1"), "course.start -1"),
+    (("--model.optimizer.kind", "adamb"), "adamb"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD, ids=[" ".join(case[0]) for case in BAD])
+def test_bad_input_is_named_before_training(train: Train, tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as refused:
+        train(*options)
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_without_labels_are_refused(train: Train, drawn: Path, capsys):
+    with pytest.raises(SystemExit) as refused:
+        train(
+            "--data", "VOC2012", "--data.root", str(drawn / "VOCdevkit"), "--data.batch_size", "6"
+        )
+    assert refused.value.code == 2
+    assert "VOC2012 has no image labels" in capsys.readouterr().err
+
+
+def test_scores_of_an_objective_without_classes_are_refused(fit, capsys):
+    with pytest.raises(SystemExit):
+        fit("--scoring.crop", "0.9")
+    assert "DINO trains no classifier" in capsys.readouterr().err

@@ -1,0 +1,51 @@
+"""A square of the whole image's scale, at a random place."""
+
+import numpy as np
+
+from vitlab.data.views.crop import uniforms
+from vitlab.data.views.pixels import resize, stack_of
+from vitlab.data.views.views import Pixels, Seed, Stack, Views, check_share, check_size
+
+
+class ShiftedCrop(Views):
+    """The image with its short side resized, then a square at a random place: Resize, RandomCrop.
+
+    Milder than a crop of random size; prompt tuning (TCPA, arXiv:2505.02406) uses it.
+
+    Args:
+        size: edge of the square, in pixels.
+        short: short side of the resized image, in pixels; at least `size`.
+        flip: probability that left and right are swapped.
+    """
+
+    def __init__(self, size: int = 224, short: int = 256, flip: float = 0.5):
+        check_size("size", size)
+        check_share("flip", flip)
+        if short < size:
+            raise ValueError(
+                f"short {short} is less than size {size}, and the square would not fit; give at "
+                f"least {size}"
+            )
+        self.size, self.short, self.flip = size, short, flip
+
+    @property
+    def crops(self) -> list[tuple[int, int]]:
+        """One crop."""
+        return [(1, self.size)]
+
+    @property
+    def least(self) -> tuple[int, int]:
+        """The short side that is resized to."""
+        return self.short, self.short
+
+    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
+        """A square of an RGB image."""
+        numbers = uniforms(seed)
+        height, width = image.shape[:2]
+        short = min(height, width)
+        resized = resize(image, self.short * height // short, self.short * width // short)
+        top, left = (int(next(numbers) * (edge - self.size + 1)) for edge in resized.shape[:2])
+        crop = resized[top : top + self.size, left : left + self.size]
+        if next(numbers) < self.flip:
+            crop = crop[:, ::-1]
+        return [stack_of(np.ascontiguousarray(crop)[None])]

@@ -1,0 +1,203 @@
+"""Supervised pretraining: a linear map of [CLS] to classes.
+
+"Training data-efficient image transformers & distillation through attention" (DeiT,
+arXiv:2012.12877), whose recipe is the default, and "DeiT III: Revenge of the ViT"
+(arXiv:2204.07118) for the binary cross-entropy. Numbers follow facebookresearch/deit.
+
+Axis letters: b images, c classes.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from timm.loss import BinaryCrossEntropy
+from torch import Tensor, nn
+
+from vitlab.data.batch import Batch
+from vitlab.encoders import Encoder
+from vitlab.encoders.vit import DropPath
+from vitlab.objectives.mixing import Erasing, Mixing
+from vitlab.objectives.objective import Loss, Objective
+from vitlab.schedules import Progress
+
+
+class Classifier(nn.Module):
+    """An encoder with a linear map of its [CLS], after patch refinement where it has that."""
+
+    def __init__(self, encoder: Encoder, num_classes: int):
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.width, num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c"]:
+        """Return the logits of the classes."""
+        return self.head(self.encoder(images).cls)
+
+
+class Classification(Objective):
+    """The encoder learns the class of each image.
+
+    Args:
+        encoder: what is trained.
+        num_classes: of the training data, from which `vitlab fit` takes it.
+        loss: cross_entropy of the softmax with the targets, or binary_cross_entropy of a sigmoid
+            for each class, where every class with a positive target counts as present (DeiT-III).
+        smoothing: share of the target spread evenly over all classes; must be 0 for
+            binary_cross_entropy, as it would make every class present.
+        mixing: mixup and CutMix of pairs in a micro-batch.
+        erasing: random erasing, before the mixing.
+        average: share of a moving average of the weights that stays after a step, whatever the
+            batch; it is scored beside the weights themselves, which are the ones that count. 0
+            keeps none. DeiT uses 0.99996.
+        drop_path: probability to skip a branch for an image, the same in all blocks (DeiT-III); 0
+            leaves the encoder's own, which grows with depth.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_classes: int,
+        loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy",
+        smoothing: float = 0.1,
+        mixing: Mixing = Mixing(),  # noqa: B008
+        erasing: Erasing = Erasing(),  # noqa: B008
+        average: float = 0.99996,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        _check(num_classes, loss, smoothing, average)
+        if drop_path:
+            drop_evenly(encoder, drop_path)
+        self.num_classes = self.outputs = num_classes
+        self.kind, self.smoothing, self.mixing, self.erasing = loss, smoothing, mixing, erasing
+        self.model = Classifier(encoder, num_classes)
+        self.kept = average
+        self.average = copy.deepcopy(self.model).requires_grad_(False) if average else None
+
+    @property
+    def encoder(self) -> Encoder:
+        """The one that is trained, not its average."""
+        return self.model.encoder
+
+    def loss(self, batch: Batch, progress: Progress) -> Loss:
+        """Return the mean loss of a micro-batch against mixed and smoothed targets."""
+        images = batch.views[0][0]
+        labels = self.labels_of(batch)
+        images, targets = self.mixing(
+            self.erasing(images), labels, self.num_classes, self.smoothing
+        )
+        logits = self.logits(images)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return Loss(classification_loss(logits, targets.to(logits.dtype), self.kind))
+
+    def logits(self, images: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c"]:
+        """Return the logits of the classes of normalized images."""
+        return self.model(images)
+
+    def classifiers(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Return what to score on labeled images: the model and, where kept, its average."""
+        found: dict[str, Callable[[Tensor], Tensor]] = {"val": self.model}
+        return found if self.average is None else found | {"average": self.average}
+
+    @torch.no_grad()
+    def after_step(self, progress: Progress) -> None:
+        """Move the average."""
+        if self.average is not None:
+            average: list[Tensor] = list(self.average.parameters())
+            model: list[Tensor] = list(self.model.parameters())
+            torch._foreach_lerp_(average, model, 1 - self.kept)
+
+    def labels_of(self, batch: Batch) -> Int[Tensor, " b"]:
+        """Return the labels of a batch.
+
+        Raises:
+            ValueError: it has none, or one is no index of a class.
+        """
+        if batch.labels is None:
+            raise ValueError(
+                "the batch has no labels and Classification needs one for each image; use data "
+                "with class folders: ImageNet or Folder"
+            )
+        low, high = (int(value) for value in batch.labels.aminmax())
+        if low < 0 or high >= self.num_classes:
+            raise ValueError(
+                f"the labels {low} to {high} are not all indices of the {self.num_classes} "
+                f"classes; use 0 to {self.num_classes - 1}"
+            )
+        return batch.labels
+
+    def check(self, crops: Iterable[tuple[int, int]]) -> None:
+        """Refuse image sizes the patches do not tile, and views with more than one crop."""
+        crops = list(crops)
+        if [count for count, _ in crops] != [1]:
+            given = " + ".join(f"{count} x {size} px" for count, size in crops)
+            raise ValueError(
+                f"the views have the crops {given} and Classification needs one crop of an "
+                "image; use data.views AugmentedCrop"
+            )
+        super().check(crops)
+
+    def check_batch(self, images: int) -> None:
+        """Refuse micro-batches that cannot be mixed."""
+        self.mixing.check(images)
+
+
+def classification_loss(
+    logits: Float[Tensor, "b c"],
+    targets: Float[Tensor, "b c"],
+    kind: Literal["cross_entropy", "binary_cross_entropy"],
+) -> Float[Tensor, ""]:
+    """Return the mean over images of the loss against probabilities of the classes.
+
+    cross_entropy: -sum_c t_c log softmax(z)_c. binary_cross_entropy: the mean over classes of
+    -y_c log sigmoid(z_c) - (1 - y_c) log sigmoid(-z_c) with y_c = [t_c > 0].
+    """
+    if kind == "binary_cross_entropy":
+        return BinaryCrossEntropy(smoothing=0.0, target_threshold=0.0)(logits, targets)
+    return F.cross_entropy(logits, targets)
+
+
+def drop_evenly(encoder: Encoder, rate: float) -> None:
+    """Set the probability to skip a branch to the same in all blocks.
+
+    Raises:
+        ValueError: the rate is no probability, or the encoder has blocks of its own rate, or none.
+    """
+    if not 0 < rate < 1:
+        raise ValueError(f"model.objective.drop_path {rate} is not in [0, 1); DeiT-III-S uses 0.05")
+    drops = [module for module in encoder.modules() if isinstance(module, DropPath)]
+    if not drops:
+        raise ValueError(
+            f"model.objective.drop_path {rate} would be ignored: {type(encoder).__name__} has no "
+            "branches to skip; set it to 0"
+        )
+    if any(module.rate for module in drops):
+        raise ValueError(
+            f"model.objective.drop_path {rate} is the same in all blocks, but the encoder has its "
+            f"own, up to {max(module.rate for module in drops)}; set one of the two to 0"
+        )
+    for module in drops:
+        module.rate = rate
+
+
+def _check(num_classes: int, loss: str, smoothing: float, average: float) -> None:
+    if num_classes < 2:
+        raise ValueError(
+            f"num_classes {num_classes} leaves nothing to learn; use data of at least 2 classes"
+        )
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing {smoothing} is not in [0, 1); DeiT uses 0.1, 0 turns it off")
+    if loss == "binary_cross_entropy" and smoothing:
+        raise ValueError(
+            f"smoothing {smoothing} gives every class a positive target, and binary_cross_entropy "
+            "counts every positive target as 1: all classes would be present in all images; set "
+            "model.objective.smoothing 0"
+        )
+    if not 0 <= average < 1:
+        raise ValueError(f"average {average} is not in [0, 1); DeiT uses 0.99996, 0 keeps none")

@@ -1,0 +1,34 @@
+"""An encoder that starts from weights instead of from random numbers."""
+
+from vitlab.encoders import ViT, read_weights
+from vitlab.encoders.interop.reading import Origin
+
+
+class Pretrained(ViT):
+    """A ViT with the weights of a file that `vitlab import` can read, to be trained further.
+
+    A class and no function, as jsonargparse 4 cannot use a function below an objective that takes
+    an argument from the data. A run's checkpoints describe the ViT itself: they need the file no
+    more.
+
+    Args:
+        path: a .pth, .pt, .ckpt or .safetensors file, or a folder that `vitlab export` wrote.
+        family: whose weights they are; auto where the tensors show it.
+        which: the model to take where a file holds several: student, teacher, model_ema ...
+        image: pixels of the image edge to make the encoder for; 0 for that of the weights.
+        partial: whether tensors may be missing, which then keep their start, or unused.
+        into: an encoder to fill, with options that the weights lack, such as drop_path.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        family: Origin = "auto",
+        which: str = "",
+        image: int = 0,
+        partial: bool = False,
+        into: ViT | None = None,
+    ):
+        found = read_weights(path, family, which, image, partial, into).encoder
+        super().__init__(**found.config)
+        self.load_state_dict(found.state_dict())

@@ -1,0 +1,32 @@
+"""Random numbers of libraries that draw from the global streams of Python, numpy or torch."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let what is drawn inside depend on the seed alone, and leave the global streams as they were.
+
+    Python's and numpy's: timm's augmentations draw from both.
+
+    Args:
+        seed: at least 0, below 2^32.
+    """
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002, timm draws from it
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def drawn_seed() -> int:
+    """Return a seed for `seeded` from torch's CPU stream, which a run seeds for every step."""
+    return int(torch.randint(2**32, (), device="cpu"))
