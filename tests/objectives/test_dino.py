@@ -169,8 +169,10 @@ def test_the_logs_add_up_to_the_loss(build, batch):
     assert 0 < entropy <= math.log(24) + 1e-6
 
 
-def test_the_teacher_is_never_in_training_mode(build, batch):
-    dino = build(encoder={"drop_path": 0.9}).train()
+@pytest.mark.parametrize("told", [False, True], ids=["as made", "after train()"])
+def test_the_teacher_is_never_in_training_mode(build, batch, told):
+    dino = build(encoder={"drop_path": 0.9})
+    dino = dino.train() if told else dino  # Lightning does not call it
     assert dino.student.training
     assert not any(module.training for module in dino.teacher.modules())
     assert dino.teacher(batch.views[:1]).equal(dino.teacher(batch.views[:1]))

@@ -56,7 +56,8 @@ class DINO(Objective):
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum {momentum} is not in [0, 1]; DINO uses 0.996 at batch 512")
         self.student = Branch(encoder, projection)
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        # at once: Lightning leaves the modes of modules as it finds them
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
         self.momentum, self.center_momentum = momentum, center_momentum

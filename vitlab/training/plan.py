@@ -19,6 +19,7 @@ from vitlab.training.scoring import Scoring
 
 Crops = Iterable[tuple[int, int]]
 GIB = 2**30
+SAMPLE = 4  # images that memory is measured on: for a single one, small kernels are chosen
 _LINES = {"cosine": "cosine", "timm": "cosine", "linear": "linearly"}
 
 
@@ -187,8 +188,9 @@ def kept_for_backward(encoder: Encoder, edge: int, mixed: bool) -> int:
         torch.autocast("cpu", torch.bfloat16, enabled=mixed),
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
     ):
-        kept = twin(torch.zeros(1, 3, edge, edge)).cls  # noqa: F841, alive while sizes are read
-        return sum(size for pointer, size in sizes.items() if pointer not in weights)
+        kept = twin(torch.zeros(SAMPLE, 3, edge, edge)).cls  # noqa: F841, alive until sizes are read
+        total = sum(size for pointer, size in sizes.items() if pointer not in weights)
+    return total // SAMPLE
 
 
 def available(trainer: Trainer) -> int:
