@@ -61,7 +61,7 @@ def test_memory_changes_nothing_and_the_first_of_equal_keys_wins(m, k, span, ext
     queries = torch.randint(-span, span + 1, (5, 4), generator=generator).float()
     if metric == "cosine":
         keys, queries = (torch.eye(4)[x[:, 0].long() % 4] for x in (keys, queries))
-    least = 20 + 8 * 4 + 24 + 128 * k + 8 * 4
+    least = 20 + 8 * 5 + 24 + 128 * k + 8 * 5
     memory = data.draw(st.integers(least, 2000)) + 100 * extra**3
     found = neighbors(queries, keys, k, metric, memory)
     index, scores = by_sorting(queries, keys, k, metric)

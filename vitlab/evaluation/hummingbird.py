@@ -15,9 +15,9 @@ from vitlab.data.datasets import Segmented
 from vitlab.data.views import ImageAndMask
 from vitlab.data.views.pixels import STD
 from vitlab.encoders import Encoder, Tokens
+from vitlab.evaluation.confusions import Confusions
 from vitlab.evaluation.features import at_own_sizes, check_ranks
 from vitlab.evaluation.hummingbird_views import HummingbirdCrop, HummingbirdSquare
-from vitlab.evaluation.confusions import Confusions
 from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
 from vitlab.probes.dense import class_counts, enlarge
 from vitlab.probes.hummingbird import choose, read_out

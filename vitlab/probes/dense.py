@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from vitlab import parallel
+from vitlab.data import Data, SegmentationViews
+from vitlab.data.datasets import Segmented
 from vitlab.encoders import Encoder, Tokens
+from vitlab.probes.evidence import Counting, Overlaps
 from vitlab.probes.linear import LinearMap
 from vitlab.probes.probe import Loading, share
-
-IGNORE = 255  # the label of pixels that count for nothing
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,37 @@ class Segmentation:
     """Intersection over union, in percent.
 
     Attributes:
+        overlaps: counts of each image.
         miou: mean over the classes that occur in truth or prediction.
         iou: of each class; NaN where it does not occur.
     """
 
-    miou: float
-    iou: Float[Tensor, " c"]
+    overlaps: Overlaps
+
+    @property
+    def miou(self) -> float:
+        """Of the one confusion matrix of the set."""
+        return self.overlaps.value
+
+    @property
+    def iou(self) -> Float[Tensor, " c"]:
+        """Of the one confusion matrix of the set."""
+        return self.overlaps.iou()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A map that was fitted and scored.
+
+    Attributes:
+        classify: the map.
+        images: what it was scored on.
+        score: of it.
+    """
+
+    classify: LinearMap
+    images: Segmented
+    score: Segmentation
 
 
 class Dense:
@@ -62,9 +87,33 @@ class Dense:
     def __init__(self, classes: int, decay: float = 1e-5, steps: int = 100):
         self.classes, self.decay, self.steps = classes, decay, steps
 
+    def run(
+        self, encoder: Encoder, data: Data, view: SegmentationViews, limit: int, loading: Loading
+    ) -> Fitted:
+        """Fit the map on a dataset's training split and score it on the other.
+
+        The callback that measures while an encoder trains and the command that evaluates afterwards
+        both call this, so that their figures agree.
+
+        Args:
+            encoder: in evaluation mode.
+            data: with masks.
+            view: what images and masks become.
+            limit: training images; 0 for all.
+            loading: device, batch and workers.
+        """
+        test = data.segmented(data.val, view)
+        classify = self.fit(encoder, data.segmented(data.train, view, limit), loading)
+        return Fitted(classify, test, self.evaluate(encoder, classify, test, loading))
+
     def fit(self, encoder: Encoder, images: Dataset, loading: Loading) -> LinearMap:
         """Fit the map on pairs of an image and a mask."""
         patches = self.patches(encoder, images, loading)
+        if not len(patches.x):
+            raise ValueError(
+                "all pixels of all training masks are void, so there is nothing to learn from; "
+                "check the masks with `vitlab data check`"
+            )
         return LinearMap(patches.x, patches.y, self.decay, self.steps)
 
     def patches(self, encoder: Encoder, images: Dataset, loading: Loading) -> Patches:
@@ -85,28 +134,35 @@ class Dense:
         self, mask: UInt8[Tensor, "height width"], grid: tuple[int, int]
     ) -> Float[Tensor, "p c"]:
         """Return the pixels of each class in each patch, as shares of its area; void has none."""
-        rows, columns = (
-            torch.arange(size) * cells // size for size, cells in zip(mask.shape, grid, strict=True)
-        )
-        patch, known = rows[:, None] * grid[1] + columns, mask < self.classes
-        index = patch[known] * self.classes + mask[known].long()
-        p = grid[0] * grid[1]
-        pixels = torch.bincount(index, minlength=p * self.classes).view(p, self.classes)
-        return pixels.float() * (p / mask.numel())
+        counts = class_counts(mask, grid, self.classes)[:, : self.classes]
+        return counts.float() * (grid[0] * grid[1] / mask.numel())
 
     def evaluate(
         self, encoder: Encoder, classify: LinearMap, images: Dataset, loading: Loading
     ) -> Segmentation:
         """Score the map on pairs of an image and a mask; the same on any number of ranks."""
-        confusion = MulticlassConfusionMatrix(
-            self.classes, ignore_index=IGNORE, validate_args=False
-        ).to(loading.device)
+        counting = Counting(self.classes)
         for pixels, masks in share(images, loading, stack_images):
             logits = patch_logits(classify, loading.encode(encoder, pixels))
             for one, mask in zip(logits, masks, strict=True):
-                prediction = enlarge(one, mask.shape).argmax(0)
-                confusion.update(prediction[None], mask[None].to(loading.device).long())
-        return intersection_over_union(confusion.compute())
+                counting.update(enlarge(one, mask.shape).argmax(0), mask)
+        return Segmentation(counting.overlaps())
+
+
+def class_counts(
+    mask: UInt8[Tensor, "height width"], grid: tuple[int, int], classes: int
+) -> Int[Tensor, "p _"]:
+    """Return the pixels of each class in each patch, and behind them those of no class.
+
+    Patches need not tile the mask: each pixel belongs to the patch that its corner lies in.
+    """
+    rows, columns = (
+        torch.arange(size) * cells // size for size, cells in zip(mask.shape, grid, strict=True)
+    )
+    patch = rows[:, None] * grid[1] + columns
+    index = patch * (classes + 1) + mask.long().clamp_max(classes)
+    p = grid[0] * grid[1]
+    return torch.bincount(index.flatten(), minlength=p * (classes + 1)).view(p, classes + 1)
 
 
 def patch_logits(classify: LinearMap, tokens: Tokens) -> Float[Tensor, "b c rows columns"]:
@@ -119,17 +175,6 @@ def enlarge(
 ) -> Float[Tensor, "c height width"]:
     """Return logits of pixels by bilinear interpolation of those of patches."""
     return F.interpolate(logits[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
-
-
-def intersection_over_union(confusion: Tensor) -> Segmentation:
-    """Return the IoU of each class and their mean, from counts[truth, prediction].
-
-    Classes in neither truth nor prediction are left out of the mean.
-    """
-    both = confusion.diagonal().double()
-    either = confusion.sum(0) + confusion.sum(1) - both
-    iou = torch.where(either > 0, both / either, torch.nan).float() * 100
-    return Segmentation(float(iou.nanmean()), iou.cpu())
 
 
 def stack_images(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[Tensor]]:

@@ -1,11 +1,11 @@
 """Weighted nearest neighbors, DINO's protocol (arXiv:2104.14294; Wu et al., arXiv:1805.01978)."""
 
 import torch
-import torch.nn.functional as F
+from jaxtyping import Float, Int, Integer
+from torch import Tensor
 
+from vitlab.probes.neighbors import Neighbors, Search
 from vitlab.probes.probe import Features, Probe
-
-_CHUNK = 1024  # test rows at a time; the result does not depend on it
 
 
 class KNN(Probe):
@@ -23,13 +23,47 @@ class KNN(Probe):
 
     def score(self, train: Features, test: Features) -> dict[str, float]:
         """Return top-1 accuracy in percent."""
-        keys = F.normalize(train.x, dim=1)
+        k = min(self.k, len(train.x))
+        search = Search(test.x, k)
+        search.add(train.x)
         classes = int(max(train.y.max(), test.y.max())) + 1
-        k = min(self.k, len(keys))
-        correct = 0
-        for x, y in zip(test.x.split(_CHUNK), test.y.split(_CHUNK), strict=True):
-            similarity, neighbor = (F.normalize(x, dim=1) @ keys.T).topk(k, dim=1)
-            votes = torch.zeros(len(x), classes, device=x.device)
-            votes.scatter_add_(1, train.y[neighbor], (similarity / self.temperature).exp())
-            correct += int((votes.argmax(1) == y).sum())
-        return {"top1": 100 * correct / len(test.y)}
+        found = votes(search.neighbors(), train.y, classes, k, self.temperature).argmax(1)
+        return {"top1": 100 * float((found == test.y).sum()) / len(test.y)}
+
+
+def votes(
+    neighbors: Neighbors, labels: Int[Tensor, " m"], classes: int, k: int, temperature: float
+) -> Float[Tensor, "n c"]:
+    """Return the votes for each class of the first k neighbors, exp(similarity / temperature) each.
+
+    Args:
+        neighbors: of each query, k or more.
+        labels: class of each key.
+        classes: number of classes.
+        k: neighbors that vote.
+        temperature: of the votes.
+    """
+    index, similarity = neighbors.index[:, :k], neighbors.similarity[:, :k]
+    found = torch.zeros(len(index), classes, device=index.device)
+    return found.scatter_add_(1, labels[index], (similarity / temperature).exp())
+
+
+def majority(
+    labels: Integer[Tensor, "n k l"], classes: int, ks: tuple[int, ...]
+) -> list[Int[Tensor, "n l"]]:
+    """Return the most frequent label of the first k, for several k; of equally frequent, the least.
+
+    Args:
+        labels: of each neighbor, in its order, at each of l places.
+        classes: labels are below it.
+        ks: rising counts of neighbors.
+    """
+    n, _, places = labels.shape
+    counts = torch.zeros(n, places, classes, dtype=torch.int16, device=labels.device)
+    found, before = [], 0
+    for k in ks:
+        more = labels[:, before:k].transpose(1, 2).long()
+        counts.scatter_add_(2, more, torch.ones_like(more, dtype=torch.int16))
+        found.append(counts.argmax(2))
+        before = k
+    return found

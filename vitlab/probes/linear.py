@@ -3,20 +3,125 @@
 Axis letters: s rows, d width, c classes.
 """
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from vitlab.probes.probe import Features, Probe
 
+Target = Int[Tensor, " s"] | Float[Tensor, "s c"]  # the class of each row, or their distribution
+Blocks = Callable[[], Iterator[tuple[Tensor, Tensor]]]  # rows (s, d) with their targets
+
+_COLUMNS = 32
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """The best map by multinomial logistic regression: logits = x W + b.
+
+    It minimizes mean cross-entropy + decay / 2 |W|^2 by L-BFGS from zero, on all rows at once: no
+    learning rate is chosen and no random number drawn. scikit-learn's C is 1 / (decay * rows).
+
+    Attributes:
+        weight: W.
+        bias: b, which is not penalized.
+    """
+
+    weight: Float[Tensor, "d c"]
+    bias: Float[Tensor, " c"]
+
+    @classmethod
+    def fit(
+        cls,
+        blocks: Blocks,
+        classes: int,
+        decay: float,
+        steps: int,
+        history: int = 100,
+        tolerance: float = 1e-7,
+    ) -> "Logistic":
+        """Fit a map.
+
+        Args:
+            blocks: gives all rows, in blocks that may be as small as memory asks for.
+            classes: number of classes.
+            decay: L2 penalty on W.
+            steps: L-BFGS iterations at most.
+            history: steps that L-BFGS remembers.
+            tolerance: it ends when no entry of the gradient is larger.
+        """
+        x, _ = next(blocks())
+        d, rows = x.shape[1], sum(len(y) for _, y in blocks())
+        # the unknown is W / scale: with a strong penalty, W is as easy to find as b, which has none
+        scale = (1 + classes * decay) ** -0.5
+        both = x.new_zeros(d + 1, classes, dtype=torch.float32)  # the last row is b
+        solver = torch.optim.LBFGS(
+            [both],
+            max_iter=steps,
+            history_size=history,
+            tolerance_grad=tolerance,
+            line_search_fn="strong_wolfe",
+        )
+
+        # products are twice as fast with columns of a round number, of which some stay zero
+        columns = x.new_zeros(d, -(-classes // _COLUMNS) * _COLUMNS, dtype=torch.float32)
+        slopes = torch.zeros_like(columns)
+
+        def loss() -> Tensor:
+            weight, bias = scale * both[:d], both[d]
+            columns[:, :classes] = weight
+            slopes.zero_()
+            total = decay / 2 * weight.square().sum()
+            slope_of_bias = torch.zeros_like(bias)
+            for x, y in blocks():
+                logits = x @ columns
+                value, slope = cross_entropy(logits[:, :classes].add_(bias), y)
+                total = total + value / rows
+                slopes.addmm_(x.T, logits, alpha=1 / rows)  # by now the slope, and zeros
+                slope_of_bias += slope.sum(0) / rows
+            slope_of_weight = slopes[:, :classes] + decay * weight
+            both.grad = torch.cat([scale * slope_of_weight, slope_of_bias[None]])
+            return total
+
+        with torch.no_grad():
+            solver.step(loss)
+        return cls(scale * both[:d], both[d])
+
+    def __call__(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows c"]:
+        """Return the logits of the classes."""
+        return x @ self.weight + self.bias
+
+
+def cross_entropy(logits: Float[Tensor, "s c"], target: Target) -> tuple[Tensor, Tensor]:
+    """Return the sum of cross-entropies over rows and its gradient by the logits.
+
+    The gradient is softmax(logits) - target, written over the logits.
+    """
+    logits -= logits.amax(1, keepdim=True)
+    if target.dim() == 1:
+        found = logits.gather(1, target[:, None]).sum()
+    else:
+        found = (logits * target).sum()
+    exponents = logits.exp_()
+    sums = exponents.sum(1, keepdim=True)
+    value = sums.log().sum() - found
+    slope = exponents.div_(sums)
+    if target.dim() == 1:
+        slope.scatter_add_(1, target[:, None], slope.new_full((len(slope), 1), -1.0))
+    else:
+        slope -= target
+    return value, slope
+
 
 class LinearMap:
-    """Multinomial logistic regression on standardized features: logits = standardize(x) W + b.
+    """Logistic regression on standardized features: logits = standardize(x) W + b.
 
-    Fitted by L-BFGS from zero on all rows at once, so there is no learning rate to choose and no
-    random number is drawn. Features are standardized by the training rows, without which encoders
-    of different feature scale are not compared fairly.
+    Features are standardized by the training rows, without which encoders of different feature
+    scale are not compared fairly.
 
     Args:
         x: features of the training rows.
@@ -34,23 +139,8 @@ class LinearMap:
     ):
         self.mean, self.std = x.mean(0), x.std(0).clamp_min(1e-6)
         x = (x - self.mean) / self.std
-        self.weight = x.new_zeros(x.shape[1], target.shape[1]).requires_grad_()
-        self.bias = x.new_zeros(target.shape[1]).requires_grad_()
-        solver = torch.optim.LBFGS(
-            [self.weight, self.bias], max_iter=steps, line_search_fn="strong_wolfe"
-        )
-
-        def loss() -> Tensor:
-            solver.zero_grad()
-            logits = x @ self.weight + self.bias
-            value = F.cross_entropy(logits, target) + decay / 2 * self.weight.square().sum()
-            value.backward()
-            return value
-
-        with torch.enable_grad():
-            solver.step(loss)
-        self.weight.requires_grad_(False)
-        self.bias.requires_grad_(False)
+        fitted = Logistic.fit(lambda: iter([(x, target)]), target.shape[1], decay, steps)
+        self.weight, self.bias = fitted.weight, fitted.bias
 
     def __call__(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows c"]:
         """Return the logits of the classes."""

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 
 from vitlab.data import normalize
 from vitlab.encoders import Pixels, ViT
+from vitlab.evaluation.confusions import Confusions, best_columns
 from vitlab.evaluation.hummingbird import Hummingbird, Quirks
 from vitlab.evaluation.hummingbird_views import HummingbirdCrop, HummingbirdSquare
-from vitlab.evaluation.confusions import Confusions, best_columns
 from vitlab.probes.evidence import Counting
 from vitlab.probes.hummingbird import choose, read_out
 from vitlab.probes.neighbors import Neighbors
