@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vitlab.analysis.calibration import main as report
 from vitlab.cli import main
 from vitlab.encoders import export, load
 from vitlab.objectives import Calibration
@@ -104,6 +105,33 @@ def test_the_stages_follow_each_other_from_the_model_before_both(
 def test_the_blank_arm_begins_where_the_other_does(calibrate: Train):
     blank = calibrate("blank", name="blank")
     assert not any("reference" in name or "rules" in name for name in weights(blank))
+
+
+@pytest.mark.parametrize("stage", ["tokens", "dimensions"])
+def test_half_precision_and_micro_batches_work(calibrate: Train, stage: str, caplog):
+    options = ("--trainer.precision", "bf16-mixed", "--data.device_batch", "10")
+    if stage == "dimensions":
+        options = (*options, *UNLEARNED, "--model.objective.start.uncalibrated", "true")
+    folder = calibrate(stage, *options)
+    assert all(value.isfinite().all() for value in weights(folder).values())
+    assert ("rules of" in caplog.text) == (stage == "dimensions")
+
+
+def test_the_report_puts_the_arms_side_by_side(
+    calibrate: Train, converged: Path, drawn: Path, tmp_path: Path, capsys
+):
+    stage = calibrate("tokens")
+    arms = [f"before={converged}", f"tokens={stage / 'last.ckpt'}"]
+    options = ["--root", str(drawn / "imagenet"), "--size", "64", "--out", str(tmp_path / "report")]
+    report([*arms, *options])
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["before", "tokens"]
+    scored = json.loads((stage / "results.json").read_text())[-1]["val/top1"]
+    assert float(lines[3].split("|")[2]) == pytest.approx(scored, abs=0.05)
+    assert (tmp_path / "report.png").exists()
+    assert (tmp_path / "report_rules.png").exists()
+    for wrong, message in (("nothing", "is no NAME=CHECKPOINT"), ("a=nothing", "there is no file")):
+        assert message in refused(capsys, lambda wrong=wrong: report([wrong, *options]))
 
 
 class Interrupted(Metering):

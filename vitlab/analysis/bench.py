@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from vitlab.analysis import bench_attention, bench_data, bench_dino, bench_encoder
+from vitlab.analysis import bench_attention, bench_data, bench_dino, bench_encoder, bench_probes
 from vitlab.analysis.bench_attention import Case
 from vitlab.analysis.measure import fastest, page, surroundings
 from vitlab.encoders.entmax import entmax15
@@ -58,6 +58,11 @@ def losses(_: Path | None) -> Iterator[Table]:
     yield compared("loss, CPU", [loss()])
 
 
+def frozen(_: Path | None) -> Iterator[Table]:
+    """Measure probes on tables of frozen features."""
+    yield compared("probes, CPU", bench_probes.cases())
+
+
 def compared(title: str, cases: Sequence[Case]) -> Table:
     """Measure each case against its peer, on the CPU."""
     table = Table("what", "ours, ms", "peer", "peer, ms", "peer / ours", title=title)
@@ -102,6 +107,7 @@ PARTS: dict[str, Callable[[Path | None], Iterator[Table]]] = {
     "encoder": lambda _: bench_encoder.tables(REPEATS),
     "loss": losses,
     "dino": lambda _: bench_dino.tables(REPEATS),
+    "probes": frozen,
     "data": lambda images: bench_data.tables(images, REPEATS),
 }
 

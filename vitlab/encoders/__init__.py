@@ -13,6 +13,8 @@ from vitlab.encoders.interop import (
 from vitlab.encoders.locality import Locality
 from vitlab.encoders.normalizer import Normalizer
 from vitlab.encoders.pixels import Pixels
+from vitlab.encoders.prompted import Prompted
+from vitlab.encoders.prompts import Pool, Prompts
 from vitlab.encoders.roles import Specialize
 from vitlab.encoders.taps import record
 from vitlab.encoders.tokens import State, Tokens
@@ -25,6 +27,9 @@ __all__ = [
     "Locality",
     "Normalizer",
     "Pixels",
+    "Pool",
+    "Prompted",
+    "Prompts",
     "Specialize",
     "State",
     "Tokens",

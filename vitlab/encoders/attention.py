@@ -1,16 +1,20 @@
 """normalize(sharpness q k^T / sqrt(e) + bias) v, with the factors chosen one by one.
 
-Axis letters: b images, h heads, n tokens, d width, e channels of a head.
+Prompts are more keys and values, before those of the tokens: [k_m; k], [v_m; v] (`prompts.py`).
+
+Axis letters: b images, h heads, n tokens, m prompts, k keys (n or m + n), d width, e channels of a
+head.
 """
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vitlab.encoders.entmax_attention import entmax_attention
 from vitlab.encoders.locality import GaussianBias
 from vitlab.encoders.normalizer import Name, Normalizer, named
+from vitlab.encoders.prompts import Extra
 from vitlab.encoders.roles import Routed
 from vitlab.encoders.taps import recording
 from vitlab.encoders.tokens import Grid
@@ -35,31 +39,49 @@ class Attention(Routed):
         self.weights = nn.Identity()  # where `taps.record` listens
         self.gaug: GaussianBias | None = None  # LocAtViT's name for it
 
-    def forward(self, x: Float[Tensor, "b n d"], grid: Grid) -> Float[Tensor, "b n d"]:
-        """Let the tokens interact."""
+    def forward(
+        self, x: Float[Tensor, "b n d"], grid: Grid, extra: Extra | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Let the tokens interact, and read what is beside them."""
         q, k, v = self.route("qkv", x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         bias = None if self.gaug is None else self.gaug(q, grid)
-        return self.route("proj", self.interact(q, k, v, bias).transpose(1, 2).flatten(2))
+        gate = None
+        if extra is not None:
+            more = self.keys_and_values(extra.tokens).expand(-1, len(q), -1, -1, -1)
+            k, v = torch.cat([more[0], k], dim=2), torch.cat([more[1], v], dim=2)
+            bias, gate = extra.bias(bias, q), extra.gate(x.shape[1])
+        mixed = self.interact(q, k, v, bias, gate)
+        return self.route("proj", mixed.transpose(1, 2).flatten(2))
+
+    def keys_and_values(self, tokens: Float[Tensor, "b m d"]) -> Float[Tensor, "2 b h m e"]:
+        """Return keys and values of prompts, by the weights of the patches; no queries."""
+        d = tokens.shape[2]
+        both = F.linear(tokens, self.qkv.weight[d:], self.qkv.bias[d:])
+        return both.unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
     def interact(
         self,
         q: Float[Tensor, "b h n e"],
-        k: Float[Tensor, "b h n e"],
-        v: Float[Tensor, "b h n e"],
-        bias: Float[Tensor, "b h n n"] | None,
+        k: Float[Tensor, "b h k e"],
+        v: Float[Tensor, "b h k e"],
+        bias: Float[Tensor, "#b #h n k"] | None,
+        gate: Bool[Tensor, "#b 1 n k"] | None = None,
     ) -> Float[Tensor, "b h n e"]:
-        """Mix the values by the normalized scores."""
+        """Mix the values by the normalized scores, of which a gate sets some to 0 thereafter."""
         if self.normalizer.sharpness != 1:
             q = q * self.normalizer.sharpness
-        if not recording(self.weights):
+        if gate is None and not recording(self.weights):
             if self.normalizer.alpha == 1 and fused_is_faster(q):
                 return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-            if self.normalizer.alpha == 1.5:
+            if self.normalizer.alpha == 1.5 and q.shape == k.shape:
                 return entmax_attention(q, k, v, bias)
         scores = (q * self.scale) @ k.transpose(-2, -1)
         if bias is not None:
             scores = scores + bias
-        return self.weights(self.normalizer(scores)) @ v
+        weights = self.normalizer(scores)
+        if gate is not None:
+            weights = weights * gate
+        return self.weights(weights) @ v
 
 
 def fused_is_faster(q: Tensor) -> bool:

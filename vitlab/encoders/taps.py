@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -37,3 +38,22 @@ def record(encoder: nn.Module, name: str) -> Iterator[list[Tensor]]:
 def recording(tap: nn.Module) -> bool:
     """Return whether someone wants what passes here, so that fused kernels must not be used."""
     return bool(tap._forward_hooks)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One forward pass of a module: the tensor that it was given, and the one it returned."""
+
+    given: Tensor
+    returned: Tensor
+
+
+@contextmanager
+def observe(module: nn.Module) -> Iterator[list[Call]]:
+    """Collect what one module is given and returns, in order of the calls, in graph."""
+    kept: list[Call] = []
+    hook = module.register_forward_hook(lambda _, given, out: kept.append(Call(given[0], out)))
+    try:
+        yield kept
+    finally:
+        hook.remove()

@@ -19,6 +19,7 @@ from vitlab.encoders.attention import Attention
 from vitlab.encoders.encoder import Encoder
 from vitlab.encoders.locality import GaussianBias, Locality, refine
 from vitlab.encoders.normalizer import Name, Normalizer, named
+from vitlab.encoders.prompts import Memory
 from vitlab.encoders.roles import Routed, Specialize
 from vitlab.encoders.tokens import Grid, State, Tokens, assemble
 
@@ -220,10 +221,12 @@ class Block(Routed):
         self.mlp = MLP(width)
         self.ls2 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop)
+        self.memory: Memory | None = None  # of `Prompted`
 
     def forward(self, x: Float[Tensor, "b n d"], grid: Grid) -> Float[Tensor, "b n d"]:
         """Let tokens interact, then transform each."""
-        mixed = self.attn(self.route("norm1", x), grid)
+        extra = None if self.memory is None else self.memory(x, grid).through(self.norm1)
+        mixed = self.attn(self.route("norm1", x), grid, extra)
         x = x + self.drop_path(self.route("ls1", mixed))
         transformed = self.route("mlp", self.route("norm2", x))
         return x + self.drop_path(self.route("ls2", transformed))
@@ -235,11 +238,12 @@ class MLP(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.fc1 = nn.Linear(width, 4 * width)
+        self.hidden = nn.Identity()  # where `taps.record` listens
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Transform each token."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.hidden(F.gelu(self.fc1(x))))
 
 
 class LayerScale(nn.Module):

@@ -218,6 +218,8 @@ def fit(args: Sequence[str]) -> None:
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
     # the folder is ours and guarded by `run.starting_point`
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    # frozen encoders and references are meant to be
+    warnings.filterwarnings("ignore", r"Found .* module\(s\) in eval mode")
     try:
         checkpoint = command.checkpoint
         trainer.fit(command.model, command.datamodule, ckpt_path=checkpoint, weights_only=True)

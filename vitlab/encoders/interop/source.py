@@ -12,7 +12,7 @@ from vitlab.encoders.interop.files import State, is_folder, read, read_folder
 # the keys under which programs keep state dicts, several of them in one file
 _BRANCHES = ("student", "teacher", "model", "model_ema", "state_dict", "state_dict_ema")
 _HEAD = "head of pretraining, beside the backbone"
-_RUN = re.compile(r"objective\.(?:(\w+)\.)?encoder\.(.+)")
+_RUN = re.compile(r"objective\.(?:(?:\w+\.)*?(\w+)\.)?encoder\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,12 @@ def _of_run(path: Path, content: Mapping, which: str) -> Source:
     objective = content.get("hyper_parameters", {}).get("objective", {})
     encoder = objective.get("init_args", {}).get("encoder", {}) if objective else {}
     kind = str(encoder.get("class_path", "")).rpartition(".")[2]
+    if kind == "Prompted":
+        raise ValueError(
+            f"{path} holds prompts without their backbone; read both with "
+            "vitlab.training.Pretraining.load_from_checkpoint, or give the backbone's own file: "
+            f"{encoder.get('init_args', {}).get('backbone', {}).get('init_args', {}).get('path')}"
+        )
     if not branches or kind != "ViT":
         raise ValueError(
             f"{path} is a checkpoint of Lightning, but not of a `vitlab fit` of a ViT"

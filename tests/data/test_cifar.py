@@ -1,0 +1,266 @@
+"""CIFAR's own files, drawn small; a pickle is never trusted."""
+
+import io
+import pickle
+import pickletools
+import struct
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+
+from vitlab.data import CIFAR10, CIFAR100, DataError, ShiftedCrop
+from vitlab.data.unpickling import Array, unpickled
+
+NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+COUNT = 6
+
+
+def text(value: str) -> bytes:
+    """A str of Python 2."""
+    raw = value.encode("latin1")
+    return b"T" + struct.pack("<i", len(raw)) + raw
+
+
+def number(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
+
+
+def array(values: np.ndarray, kind: str = "u1") -> bytes:
+    """A numpy array as Python 2 pickled it in 2009: protocol 2, data in a str."""
+    rows, columns = values.shape
+    made = b"cnumpy.core.multiarray\n_reconstruct\n" + b"cnumpy\nndarray\n"
+    made += number(0) + b"\x85" + text("b") + b"\x87R"  # (ndarray, (0,), "b")
+    described = b"cnumpy\ndtype\n" + text(kind) + number(0) + number(1) + b"\x87R"
+    described += b"(" + number(3) + text("|") + b"NNN" + number(-1) * 2 + number(0) + b"tb"
+    state = b"(" + number(1) + number(rows) + number(columns) + b"\x86" + described + b"\x89"
+    return made + state + text(values.tobytes().decode("latin1")) + b"tb"
+
+
+def strings(values: list[str]) -> bytes:
+    return b"](" + b"".join(map(text, values)) + b"e"
+
+
+def dictionary(**entries: bytes) -> bytes:
+    body = b"".join(text(key) + value for key, value in entries.items())
+    return b"\x80\x02}(" + body + b"u."
+
+
+def integers(values) -> bytes:
+    return b"](" + b"".join(number(value) for value in values) + b"e"
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (5 * COUNT, 3072), dtype=np.uint8)
+
+
+@pytest.fixture
+def cifar10(tmp_path, pixels):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    for index, name in enumerate(names):
+        part = pixels[index * COUNT % len(pixels) :][:COUNT]
+        labels = [(index + row) % 10 for row in range(COUNT)]
+        (folder / name).write_bytes(
+            dictionary(
+                data=array(part),
+                labels=integers(labels),
+                batch_label=text("training batch 1 of 5"),
+                filenames=strings([f"{row}.png" for row in range(COUNT)]),
+            )
+        )
+    (folder / "batches.meta").write_bytes(
+        dictionary(label_names=strings(NAMES), num_vis=number(3072), num_cases_per_batch=number(6))
+    )
+    return folder
+
+
+@pytest.fixture
+def cifar100(tmp_path, pixels):
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    for name, part in (("train", pixels), ("test", pixels[:COUNT])):
+        fine = [(7 * row) % 100 for row in range(len(part))]
+        (folder / name).write_bytes(
+            dictionary(
+                data=array(part),
+                fine_labels=integers(fine),
+                coarse_labels=integers(value // 5 for value in fine),
+            )
+        )
+    fine_names = [f"kind {number:03d}" for number in range(100)]
+    (folder / "meta").write_bytes(dictionary(fine_label_names=strings(fine_names)))
+    return folder
+
+
+def packed(folder, name):
+    archive = folder.parent / name
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(folder, folder.name)
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    return archive
+
+
+def test_the_drawn_files_are_what_python_reads(cifar10, pixels):
+    """The fixture is right: numpy's own unpickling gives the arrays."""
+    content = (cifar10 / "data_batch_1").read_bytes()
+    assert max(opcode.proto for opcode, _, _ in pickletools.genops(content)) <= 2
+    found = pickle.loads(content, encoding="latin1")
+    assert np.array_equal(found["data"], pixels[:COUNT])
+
+
+@pytest.mark.parametrize("where", ["folder", "above", "archive"])
+def test_images_and_labels_are_those_of_the_files(cifar10, pixels, where):
+    root = cifar10 if where == "folder" else cifar10.parent
+    if where == "archive":
+        packed(cifar10, "cifar-10-python.tar.gz")
+    data = CIFAR10(str(root), batch_size=4, views=ShiftedCrop(32, 32, flip=0), workers=0)
+    assert data.classes == tuple(NAMES)
+    assert (len(data.samples("train")), len(data.samples("val"))) == (30, 6)
+    assert data.samples("train").labels[:8].tolist() == [0, 1, 2, 3, 4, 5, 1, 2]
+    probed = data.labeled("train", 32, crop=1.0)
+    for row in (0, 7, 29):
+        image, label = probed[row]
+        assert image.flatten().tolist() == pixels[row].tolist()
+        assert label == data.samples("train").labels[row]
+    assert "cifar" in data.samples("train").files.where("00003.ppm")
+    batch = next(iter(data.train_dataloader()))
+    assert batch.views[0].shape == (1, 4, 3, 32, 32)
+    assert batch.labels.shape == (4,)
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_cifar_100_has_the_fine_labels(cifar100, archive):
+    if archive:
+        packed(cifar100, "cifar-100-python.tar.gz")
+    data = CIFAR100(str(cifar100.parent))
+    assert data.num_classes == 100
+    assert data.samples("train").labels[:3].tolist() == [0, 7, 14]
+    assert len(data.samples("val")) == COUNT
+
+
+def test_files_written_again_by_python_3_are_read(cifar10, pixels):
+    file = cifar10 / "data_batch_2"
+    content = {"data": pixels[:COUNT], "labels": [1] * COUNT}
+    for protocol in (2, 4):
+        file.write_bytes(pickle.dumps(content, protocol=protocol))
+        assert CIFAR10(str(cifar10)).samples("train").labels[6:12].tolist() == [1] * COUNT
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("owned",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.dumps(Evil()),
+        pickle.dumps({"data": Evil(), "labels": []}),
+        b"\x80\x02cos\nsystem\n" + text("true") + b"\x85R.",
+        b"\x80\x02cnumpy\nload\n" + text("x") + b"\x85R.",
+        b"\x80\x02c_codecs\nencode\n" + text("x") + text("zlib") + b"\x86R.",
+        b"\x80\x02cnumpy\ndtype\n}(" + text("name") + text("x") + b"ub.",  # changes the class
+        b"\x80\x02cnumpy\nndarray\n" + number(2**30) + b"\x85\x85R.",
+        b"\x80\x02}(U",
+        b"",
+    ],
+)
+def test_a_pickle_with_anything_but_arrays_is_refused_unrun(content, capsys):
+    with pytest.raises(DataError, match=r"place is refused: .* download it again"):
+        unpickled(content, "place")
+    assert "owned" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        array(np.zeros((2, 5), np.uint8)),
+        array(np.zeros((2, 3072), np.uint8), kind="O8"),
+        array(np.zeros((2, 3072), np.uint8)).replace(b"\x89T", b"\x88T"),  # columns first
+        array(np.zeros((2, 3072), np.uint8)).replace(number(2) + number(3072), number(9) * 2),
+        b"cnumpy.core.multiarray\n_reconstruct\n)R",
+    ],
+)
+def test_an_array_of_another_kind_is_refused(content):
+    found = unpickled(b"\x80\x02" + content + b".", "place")
+    assert isinstance(found, Array)
+    with pytest.raises(DataError, match="not of 8-bit rows of 3072 values"):
+        found.values(3072, "place")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("data_batch_3", None, "cannot read .*data_batch_3"),
+        ("data_batch_3", b"\x80\x02].", "holds a list, no dictionary"),
+        ("data_batch_3", dictionary(labels=integers([1])), "holds no data and labels"),
+        ("batches.meta", dictionary(num_vis=number(1)), "names no classes as label_names"),
+    ],
+)
+def test_damaged_files_are_refused_with_their_name(cifar10, file, content, message):
+    (cifar10 / file).unlink()
+    if content is not None:
+        (cifar10 / file).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        CIFAR10(str(cifar10)).samples("train")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"), [([1] * 5, "6 images and 5"), ([10] * 6, "indices")]
+)
+def test_labels_that_do_not_fit_are_refused(cifar10, pixels, labels, message):
+    content = dictionary(data=array(pixels[:COUNT]), labels=integers(labels))
+    (cifar10 / "data_batch_4").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        CIFAR10(str(cifar10)).samples("train")
+
+
+def test_a_cut_archive_and_a_missing_root_are_refused(cifar10, tmp_path):
+    archive = packed(cifar10, "cifar-10-python.tar.gz")
+    archive.write_bytes(archive.read_bytes()[:2000])
+    with pytest.raises(DataError, match="no whole archive"):
+        CIFAR10(str(tmp_path)).samples("train")
+    with pytest.raises(DataError, match="there is no folder"):
+        CIFAR10(str(tmp_path / "nowhere")).samples("train")
+    archive.unlink()
+    with pytest.raises(DataError, match="cifar-10-batches-py"):
+        CIFAR10(str(tmp_path)).samples("train")
+
+
+def test_the_shifted_crop_is_a_square_of_the_resized_image():
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[:, :40, 0] = 255
+    view = ShiftedCrop(16, 20, flip=0.5)
+    crops = [view(image, seed)[0] for seed in range(40)]
+    assert {tuple(crop.shape) for crop in crops} == {(1, 3, 16, 16)}
+    assert view.crops == [(1, 16)]
+    assert view(image, 3)[0].equal(view(image, 3)[0])
+    red = torch.stack([crop[0, 0].float().mean(0) for crop in crops])
+    assert (red[:, 0] > red[:, -1]).any()
+    assert (red[:, 0] < red[:, -1]).any()  # flipped
+    whole = ShiftedCrop(20, 20, flip=0)(image[:, :40], 0)[0]
+    assert whole[0, 0].min() == 255
+    with pytest.raises(ValueError, match="short 200 is less than size 224"):
+        ShiftedCrop(224, 200)
+
+
+def test_a_shifted_crop_reaches_every_place():
+    image = np.tile(np.arange(20, dtype=np.uint8)[:, None, None], (1, 20, 3))
+    view = ShiftedCrop(16, 20, flip=0)
+    assert {int(view(image, seed)[0][0, 0, 0, 0]) for seed in range(100)} == {0, 1, 2, 3, 4}
+
+
+def test_files_are_read_from_a_stream(cifar10):
+    samples = CIFAR10(str(cifar10)).samples("val")
+    with samples.files.open(samples.image(0)) as file:
+        assert isinstance(file, io.BytesIO)
+    assert samples.files.has("00005.ppm")
+    assert not samples.files.has("00006.ppm")
+    with pytest.raises(FileNotFoundError):
+        samples.files.open("00006.ppm")

@@ -1,0 +1,440 @@
+"""Every acceptance fact of the specification (section 2.4); starts from files; bad input."""
+
+import copy
+
+import pytest
+import torch
+
+from vitlab.data.batch import Batch
+from vitlab.encoders import Pixels, ViT
+from vitlab.encoders.vit import Shape
+from vitlab.objectives import (
+    Calibration,
+    Classification,
+    Classifier,
+    DimensionTerm,
+    Erasing,
+    Mixing,
+    TokenTerm,
+)
+from vitlab.objectives.calibration_terms import off_rule_loss, off_share
+from vitlab.objectives.relevance import dimension_relevance, follow, received, token_relevance
+from vitlab.objectives.rules import find_rules, surest
+from vitlab.schedules import Progress
+
+START = Progress(0, 10, 1, 4)
+CLASSES = 4
+
+
+def classifier(**options) -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(ViT("nano", 8, 32, **options), CLASSES)
+
+
+def calibration(model: Classifier, **options) -> Calibration:
+    """Return a calibration that begins from the model."""
+    objective = Calibration(CLASSES, encoder=copy.deepcopy(model.encoder), **options)
+    objective.begin(model)
+    return objective
+
+
+def draw(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images of 4 x 4 patches: two by two show the class's color, half of the others a tint.
+
+    The tint is that of the class in six images of ten, and of any class in the others.
+
+    Returns:
+        Images, labels, masks of the foreground.
+    """
+    g = torch.Generator().manual_seed(seed)
+    colors = torch.randn(2, CLASSES, 3, 1, 1, generator=torch.Generator().manual_seed(9))
+    x = 0.5 * torch.randn(count, 3, 32, 32, generator=g)
+    y = torch.randint(CLASSES, (count,), generator=g)
+    masks = torch.zeros(count, 32, 32, dtype=torch.bool)
+    for index in range(count):
+        honest = torch.rand((), generator=g) < 0.6
+        other = int(torch.randint(CLASSES, (), generator=g))
+        x[index, :, 16:] += 0.5 * colors[1, int(y[index]) if honest else other]
+        row, column = (8 * int(k) for k in torch.randint(0, 3, (2,), generator=g))
+        x[index, :, row : row + 16, column : column + 16] += colors[0, y[index]]
+        masks[index, row : row + 16, column : column + 16] = True
+    return x, y, masks
+
+
+def reader(x, y):
+    """Return what `Objective.prepare` is given: images of these indices, four at a time."""
+
+    def read(indices):
+        indices = list(indices)
+        for first in range(0, len(indices), 4):
+            chosen = indices[first : first + 4]
+            yield Batch([x[chosen][None]], y[chosen])
+
+    return read
+
+
+def train(objective, data, steps: int, seed: int = 0, masked: bool = False, rate: float = 1e-3):
+    """Take AdamW steps on random batches of 16."""
+    x, y, masks = data
+    objective.train()
+    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=rate)
+    g = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        chosen = torch.randint(len(x), (16,), generator=g)
+        batch = Batch([x[chosen][None]], y[chosen], masks=masks[chosen] if masked else None)
+        optimizer.zero_grad()
+        objective.loss(batch, START).value.backward()
+        optimizer.step()
+    return objective
+
+
+@pytest.fixture(scope="module")
+def data():
+    return draw(512, 0)
+
+
+@pytest.fixture(scope="module")
+def converged(data):
+    """A classifier that is right about nearly all of the drawn images."""
+    from vitlab.encoders import vit
+
+    before, vit.SHAPES["nano"] = vit.SHAPES["nano"], Shape(32, 2, 2)
+    torch.manual_seed(0)
+    objective = Classification(
+        ViT("nano", 8, 32), CLASSES, mixing=Mixing(0, 0), erasing=Erasing(0.0), average=0.0
+    )
+    train(objective, data, 400)
+    vit.SHAPES["nano"] = before
+    x, y, _ = draw(200, 1)
+    with torch.no_grad():
+        assert (objective.logits(x).argmax(-1) == y).float().mean() > 0.9
+    return objective.model
+
+
+def passed(model, x):
+    with torch.enable_grad(), follow(model) as stream:
+        model(x.clone().requires_grad_())
+    return stream
+
+
+def test_without_weights_it_is_the_plain_fine_tuning_bit_for_bit(converged, data):
+    """Fact 5, over ten steps: the same losses, and the same weights at the end."""
+    plain = Classification(
+        copy.deepcopy(converged.encoder),
+        CLASSES,
+        smoothing=0.1,
+        mixing=Mixing(0.0, 0.0),
+        erasing=Erasing(0.0),
+        average=0.0,
+    )
+    plain.model.load_state_dict(converged.state_dict())
+    blank = calibration(converged)
+    assert list(dict(blank.named_parameters())) == [
+        f"classification.{name}" for name, _ in plain.named_parameters()
+    ]
+    for objective in (plain, blank):
+        train(objective, data, 10)
+    for ours, theirs in zip(blank.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_terms_are_linear_in_their_weights_and_not_negative(converged, data):
+    """Fact 3."""
+    x, y, masks = data
+    batch = Batch([x[:8][None]], y[:8], masks=masks[:8])
+    values = {}
+    for weight in (0.0, 1.0, 2.0):
+        for name, terms in {
+            "tokens": {"tokens": TokenTerm(weight)},
+            "dimensions": {"dimensions": DimensionTerm(weight)},
+            "keep": {"tokens": TokenTerm(0.0, keep=weight)},
+        }.items():
+            objective = calibration(converged, **terms)
+            objective.prepare(reader(x, y), len(x))
+            values[name, weight] = objective.loss(batch, START).value.item()
+    for name in ("tokens", "dimensions", "keep"):
+        one, two = (values[name, weight] - values[name, 0.0] for weight in (1.0, 2.0))
+        assert one > 0
+        assert two == pytest.approx(2 * one, rel=1e-3, abs=1e-5)
+
+
+def test_there_is_no_background_loss_where_all_is_foreground_or_nothing_is_known(converged, data):
+    """Fact 1, through the objective."""
+    x, y, masks = data
+    objective = calibration(converged, tokens=TokenTerm(10.0))
+    everything = Batch([x[:8][None]], y[:8], masks=torch.ones_like(masks[:8]))
+    plain = calibration(converged).loss(Batch([x[:8][None]], y[:8]), START).value
+    assert objective.loss(everything, START).value.item() == pytest.approx(plain.item(), rel=1e-6)
+    wrong = (y[:8] + 1) % CLASSES  # of which the reference knows nothing
+    found = objective.loss(Batch([x[:8][None]], wrong), START)
+    plain = calibration(converged).loss(Batch([x[:8][None]], wrong), START).value
+    assert found.logs["tokens/known"] == 0
+    assert found.value.item() == pytest.approx(plain.item(), rel=1e-6)
+
+
+def test_foreground_comes_from_images_the_reference_is_right_about(converged, data):
+    x, y, _ = data
+    objective = calibration(converged, tokens=TokenTerm(10.0))
+    labels = y[:8].clone()
+    labels[3] = (labels[3] + 1) % CLASSES
+    shown, known = objective.foreground(x[:8], labels)
+    assert not known[3]
+    assert shown[3].all()
+    assert known.sum() >= 6
+    assert (~shown[known]).any(1).all()
+    upper = calibration(converged, tokens=TokenTerm(10.0, threshold=0.6))
+    fewer, _ = upper.foreground(x[:8], labels)
+    assert (fewer <= shown).all()
+
+
+def test_dimension_loss_has_its_zero_cases(converged, data):
+    """Fact 3: a rule of ones, and relevance on kept dimensions only."""
+    x, y, _ = data
+    objective = calibration(converged, dimensions=DimensionTerm(10.0, threshold=0.0))
+    objective.prepare(reader(x, y), len(x))
+    assert objective.rules.all()
+    plain = calibration(converged).loss(Batch([x[:8][None]], y[:8]), START).value
+    found = objective.loss(Batch([x[:8][None]], y[:8]), START).value
+    assert found.item() == pytest.approx(plain.item(), rel=1e-6)
+    relevance = torch.tensor([[0.0, 2.0, 3.0]])
+    assert off_rule_loss(relevance, torch.tensor([[False, True, True]])) == 0
+    assert off_rule_loss(relevance, torch.tensor([[True, True, False]])) == 3
+
+
+def test_rules_shrink_as_the_threshold_rises(converged, data):
+    """Fact 4."""
+    x, y, _ = data
+    for feature, width in (("hidden", 128), ("cls", 32)):
+        before = None
+        for threshold in (0.0, 0.05, 0.15, 0.5, 1.0):
+            found = find_rules(converged.eval(), reader(x, y), len(x), feature, threshold)
+            assert found.kept.shape == (CLASSES, width)
+            assert found.kept.dtype == torch.bool
+            assert before is None or (found.kept <= before).all()
+            before = found.kept
+
+
+def test_rules_are_made_of_the_ten_surest_correct_images_of_each_class(converged, data):
+    """Fact 4."""
+    x, y, _ = data
+    chosen = surest(converged.eval(), reader(x, y), len(x), 10)
+    with torch.no_grad():
+        p = converged(x).softmax(-1)
+    for index in range(CLASSES):
+        ours = [i for i in chosen if y[i] == index]
+        assert len(ours) == 10
+        candidates = ((y == index) & (p.argmax(-1) == index)).nonzero()[:, 0]
+        best = sorted(candidates.tolist(), key=lambda i: -p[i, index].item())[:10]
+        assert set(ours) == set(best)
+
+
+def test_the_same_run_makes_the_same_bytes(converged, data):
+    """Fact 4; and nothing is drawn from the global stream."""
+    x, y, _ = data
+    state = torch.get_rng_state()
+    made = [
+        find_rules(converged.eval(), reader(x, y), len(x), "hidden", 0.15).kept for _ in range(2)
+    ]
+    assert made[0].numpy().tobytes() == made[1].numpy().tobytes()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_one_flipped_label_changes_the_rules_of_two_classes_at_most(converged, data):
+    """Fact 8: those of the class it leaves and the one it joins, and its own relevance alone."""
+    x, y, _ = data
+    chosen = surest(converged.eval(), reader(x, y), len(x), 10)[0]
+    flipped = y.clone()
+    flipped[chosen] = (y[chosen] + 1) % CLASSES
+    before = find_rules(converged, reader(x, y), len(x), "hidden", 0.15)
+    after = find_rules(converged, reader(x, flipped), len(x), "hidden", 0.15)
+    others = [k for k in range(CLASSES) if k not in (y[chosen], flipped[chosen])]
+    assert torch.equal(before.kept[others], after.kept[others])
+    few, one = x[:4], y[:4].clone()
+    one[2] = (one[2] + 1) % CLASSES
+    for relevance in (
+        lambda labels: dimension_relevance(passed(converged, few), labels, "hidden"),
+        lambda labels: token_relevance(passed(converged, few), labels, [1])[0],
+    ):
+        first, second = relevance(y[:4]), relevance(one)
+        same = [0, 1, 3]
+        assert torch.allclose(first[same], second[same], atol=1e-7)
+        assert not torch.allclose(first[2], second[2])
+
+
+def test_no_gradient_reaches_the_reference_the_foreground_or_the_rules(converged, data):
+    """Fact 8."""
+    x, y, _ = data
+    objective = calibration(converged, tokens=TokenTerm(10.0), dimensions=DimensionTerm(10.0))
+    objective.prepare(reader(x, y), len(x))
+    images = x[:8].clone()
+    objective.loss(Batch([images[None]], y[:8]), START).value.backward()
+    assert all(not p.requires_grad and p.grad is None for p in objective.reference.parameters())
+    shown, known = objective.foreground(x[:8], y[:8])
+    assert shown.dtype == known.dtype == objective.rules.dtype == torch.bool
+    assert not images.requires_grad
+    for parameter in objective.classification.parameters():
+        assert parameter.grad is not None
+    before = {name: value.clone() for name, value in objective.reference.state_dict().items()}
+    train(objective, data, 3)
+    for name, value in objective.reference.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_the_reference_drops_no_path(converged, data):
+    objective = calibration(
+        Classifier(ViT("nano", 8, 32, drop_path=0.9), CLASSES), tokens=TokenTerm(10.0)
+    )
+    objective.begin(converged)
+    plain = calibration(converged, tokens=TokenTerm(10.0))
+    for each in (objective, plain):
+        each.train()
+    x, y, _ = data
+    found, expected = (each.foreground(x[:8], y[:8]) for each in (objective, plain))
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [("Ti", 5_717_416), ("S", 22_050_664), ("B", 86_567_656)]
+)
+def test_calibration_adds_no_parameter(size, count):
+    """Fact 6: what is trained and exported has the parameters of the plain classifier."""
+    with torch.device("meta"):
+        model = Classifier(ViT(size, 16, 224), 1000)
+    assert sum(p.numel() for p in model.parameters()) == count
+    with torch.device("meta"):
+        objective = Calibration(
+            1000, encoder=model.encoder, tokens=TokenTerm(10.0), dimensions=DimensionTerm(10.0)
+        )
+    assert sum(p.numel() for p in objective.parameters() if p.requires_grad) == count
+
+
+def test_the_evaluated_graph_is_that_of_the_plain_classifier(converged, data):
+    """Fact 6: operation for operation, and bit for bit, whatever was trained."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    objective = calibration(converged, tokens=TokenTerm(10.0), dimensions=DimensionTerm(10.0))
+    objective.prepare(reader(*data[:2]), len(data[0]))
+    train(objective, data, 2)
+    objective.eval()
+    plain = copy.deepcopy(converged).eval()
+    plain.load_state_dict(objective.classification.model.state_dict())
+    (evaluate,) = objective.classifiers().values()
+    x = data[0][:2]
+    with torch.no_grad():
+        ours, theirs = (make_fx(each)(x) for each in (evaluate, plain))
+        assert [n.target for n in ours.graph.nodes] == [n.target for n in theirs.graph.nodes]
+        assert torch.equal(evaluate(x), plain(x))
+
+
+def background(model, data, shown, known) -> float:
+    """The share of the last block's relevance that is on patches of the background."""
+    x, y, _ = data
+    stream = passed(model.eval(), x)
+    (found,) = token_relevance(stream, y, [1], graph=False)
+    return off_share(received(found, stream.grid).detach()[known], shown[known]).item()
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["by masks", "derived"])
+def test_the_first_stage_takes_relevance_off_the_background(converged, data, masked):
+    """Fact 9: less than in the blank arm, on images not trained on; two orders of the images."""
+    unseen = draw(300, 1)
+    if masked:
+        shown, known = unseen[2][:, ::8, ::8].flatten(1), torch.ones(300, dtype=torch.bool)
+    else:
+        shown, known = calibration(converged, tokens=TokenTerm(10.0)).foreground(*unseen[:2])
+    for seed in (0, 1):
+        shares = []
+        for terms in ({"tokens": TokenTerm(10.0)}, {}):
+            arm = train(calibration(converged, **terms), data, 100, seed, masked, 3e-4)
+            shares.append(background(arm.classification.model, unseen, shown, known))
+        assert shares[0] < 0.8 * shares[1]
+
+
+@pytest.mark.parametrize("feature", ["hidden", "cls"])
+def test_the_second_stage_takes_relevance_off_the_dimensions_outside_the_rule(
+    converged, data, feature
+):
+    """Fact 9."""
+    x, y, _ = draw(300, 1)
+    for seed in (0, 1):
+        blank = train(calibration(converged), data, 60, seed)
+        stage = calibration(converged, dimensions=DimensionTerm(10.0, feature))
+        stage.prepare(reader(*data[:2]), len(data[0]))
+        train(stage, data, 60, seed)
+        shares = []
+        for arm in (stage, blank):
+            found = dimension_relevance(passed(arm.classification.model.eval(), x), y, feature)
+            shares.append(off_share(found.detach(), stage.rules[y]).item())
+        assert shares[0] < 0.8 * shares[1]
+
+
+def test_the_upper_half_is_calibrated_where_asked(converged, data):
+    x, y, masks = data
+    batch = Batch([x[:8][None]], y[:8], masks=masks[:8])
+    values = [
+        calibration(converged, tokens=TokenTerm(10.0, layers=layers)).loss(batch, START).value
+        for layers in ("last", "upper")
+    ]
+    assert values[0] == values[1]  # of two blocks, the upper half is the last one
+    assert list(TokenTerm(1.0, layers="upper").blocks(12)) == list(range(6, 12))
+    assert list(TokenTerm(1.0).blocks(12)) == [11]
+
+
+def test_what_is_continued_is_in_the_state(converged, data):
+    objective = calibration(converged, tokens=TokenTerm(10.0), dimensions=DimensionTerm(10.0))
+    objective.prepare(reader(*data[:2]), len(data[0]))
+    train(objective, data, 2)
+    twin = Calibration(
+        CLASSES,
+        encoder=copy.deepcopy(converged.encoder),
+        tokens=TokenTerm(10.0),
+        dimensions=DimensionTerm(10.0),
+    )
+    twin.load_state_dict(objective.state_dict())
+    batch = Batch([data[0][:8][None]], data[1][:8])
+    assert torch.equal(twin.loss(batch, START).value, objective.loss(batch, START).value)
+
+
+def test_a_class_without_a_correct_image_is_refused_or_reported(converged, data):
+    x, y, _ = data
+    kept = y != 2
+    read = reader(x[kept], y[kept])
+    objective = calibration(converged, dimensions=DimensionTerm(10.0))
+    with pytest.raises(ValueError, match=r"no training image of the classes 2 is .*unlearned true"):
+        objective.prepare(read, int(kept.sum()))
+    allowed = calibration(converged, dimensions=DimensionTerm(10.0, unlearned=True))
+    assert "which keep all: 2" in allowed.prepare(read, int(kept.sum()))
+    assert allowed.rules[2].all()
+    assert not allowed.rules[1].all()
+    nothing = reader(x[:4], (converged(x[:4]).argmax(-1) + 1) % CLASSES)
+    assert "rules of 0 classes" in allowed.prepare(nothing, 4)
+    assert allowed.rules.all()
+    assert calibration(converged).prepare(nothing, 4) == ""
+
+
+BAD = [
+    (lambda: TokenTerm(-1.0), "tokens.weight -1.0 is no weight"),
+    (lambda: TokenTerm(1.0, threshold=2.0), "tokens.threshold 2.0 is not in"),
+    (lambda: TokenTerm(layers="upper"), "would be ignored; set tokens.weight"),
+    (lambda: DimensionTerm(float("inf")), "dimensions.weight inf is no weight"),
+    (lambda: DimensionTerm(threshold=0.5), "would be ignored; set dimensions.weight"),
+    (lambda: Calibration(CLASSES), "set it to the last.ckpt of a run with labels"),
+    (lambda: Calibration(CLASSES, encoder=Pixels(8)), "a Pixels cannot be calibrated"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD, ids=[message for _, message in BAD])
+def test_settings_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_model_that_has_not_converged_is_refused_before_the_run(converged):
+    objective = Calibration(CLASSES, encoder=ViT("nano", 8, 32), tokens=TokenTerm(10.0))
+    with pytest.raises(ValueError, match="converged classifier"):
+        objective.check([(1, 32)])
+    ready = calibration(converged, tokens=TokenTerm(10.0))
+    ready.check([(1, 32)])
+    with pytest.raises(ValueError, match="needs one crop"):
+        ready.check([(2, 32)])

@@ -1,0 +1,219 @@
+"""Zero cases and references, then derivatives of derivatives, with every normalizer."""
+
+import pytest
+import torch
+
+from vitlab.encoders import Locality, Normalizer, Specialize, ViT
+from vitlab.objectives.calibration_terms import background_loss, off_rule_loss
+from vitlab.objectives.classification import Classifier
+from vitlab.objectives.relevance import (
+    dimension_relevance,
+    follow,
+    foreground,
+    masked_foreground,
+    received,
+    token_relevance,
+)
+
+NORMALIZERS = ["softmax", "entmax15", "sparsemax", Normalizer(1.25), Normalizer(1.5, 2.0)]
+LABELS = torch.tensor([0, 3])
+
+
+def classifier(dtype=torch.float64, **options):
+    torch.manual_seed(0)
+    model = Classifier(ViT("nano", 8, 32, **options), 5).to(dtype).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            # as drawn, attention is so flat that nothing depends on it
+            parameter.mul_(8.0 if parameter.ndim > 1 and "qkv" in name else 3.0)
+    return model
+
+
+def images(dtype=torch.float64):
+    return torch.randn(2, 3, 32, 32, dtype=dtype, generator=torch.Generator().manual_seed(1))
+
+
+def passed(model, x):
+    with follow(model) as stream:
+        model(x)
+    return stream
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS, ids=str)
+def test_r_is_the_mean_over_heads_of_slope_times_weight(normalizer):
+    """Against the slope of a logit by finite differences of one attention weight."""
+    model = classifier(normalizer=normalizer)
+    stream = passed(model, images())
+    found = token_relevance(stream, LABELS, [0, 1])
+    assert all((r >= 0).all() and r.shape == (2, 17, 17) for r in found)
+    step, block, place = 1e-6, 0, (0, slice(None), 2, 5)
+    weights = stream.weights[block].detach()
+    expected = 0.0
+    for head in range(2):
+        values = []
+        for sign in (1, -1):
+            changed = weights.clone()
+            changed[place[0], head, place[2], place[3]] += sign * step
+            tap = model.encoder.blocks[block].attn.weights
+            with torch.no_grad():
+                hook = tap.register_forward_hook(lambda _, __, ___, new=changed: new)
+                values.append(model(images())[0, LABELS[0]])
+                hook.remove()
+        slope = (values[0] - values[1]) / (2 * step)
+        expected += slope.relu() * weights[place[0], head, place[2], place[3]] / 2
+    assert found[block][0, 2, 5].item() == pytest.approx(float(expected), rel=1e-5, abs=1e-12)
+
+
+def test_following_a_pass_changes_no_logit_and_leaves_no_hook():
+    model = classifier(torch.float32)
+    plain = model(images(torch.float32))
+    with follow(model) as stream:
+        assert torch.allclose(model(images(torch.float32)), plain, atol=1e-5)
+    assert torch.equal(model(images(torch.float32)), plain)
+    assert len(stream.weights) == 2
+
+
+def test_cls_and_registers_are_no_patches():
+    model = classifier(registers=3)
+    stream = passed(model, images())
+    (found,) = token_relevance(stream, LABELS, [1])
+    assert found.shape == (2, 20, 20)
+    assert torch.equal(received(found, stream.grid), found.sum(1)[:, 4:])
+
+
+def test_background_relevance_has_its_zero_cases_and_its_total():
+    relevance = torch.rand(2, 16)
+    everything, nothing = torch.ones(2, 16, dtype=torch.bool), torch.zeros(2, 16, dtype=torch.bool)
+    known, unknown = torch.tensor([True, True]), torch.tensor([False, False])
+    assert background_loss(relevance, everything, known) == 0
+    assert background_loss(relevance, nothing, unknown) == 0
+    assert background_loss(torch.zeros(2, 16), nothing, known) == 0
+    total = background_loss(relevance, nothing, known)
+    assert total.item() == pytest.approx(relevance.sum().item() / 2)
+    one = background_loss(relevance, nothing, torch.tensor([True, False]))
+    assert one.item() == pytest.approx(relevance[0].sum().item())
+
+
+def test_slopes_that_are_nowhere_positive_leave_no_relevance():
+    weights = torch.rand(2, 2, 17, 17, requires_grad=True)
+    logits = torch.zeros(2, 5).index_put((torch.arange(2), LABELS), -(weights**2).sum((1, 2, 3)))
+    stream = passed(classifier(), images())
+    stream.weights[:] = [weights]
+    stream.whole[0] = type(stream.whole[0])(images(), logits)
+    (found,) = token_relevance(stream, LABELS, [0])
+    assert (found == 0).all()
+
+
+def test_one_pixel_makes_exactly_one_patch_foreground():
+    mask = torch.zeros(1, 224, 224, dtype=torch.bool)
+    mask[0, 0, 0] = True
+    found = masked_foreground(mask, 16)
+    assert found.shape == (1, 196)
+    assert found.sum() == 1
+    assert found[0, 0]
+
+
+def test_derived_foreground_is_the_row_of_cls_in_the_product_over_blocks():
+    found = [torch.rand(2, 17, 17, dtype=torch.float64) for _ in range(3)]
+    eye = torch.eye(17, dtype=torch.float64)
+    product = (eye + found[2]) @ (eye + found[1]) @ (eye + found[0])
+    row = product[:, 0, 1:]
+    low, high = row.amin(1, keepdim=True), row.amax(1, keepdim=True)
+    expected = (row - low) / (high - low) >= 0.15
+    assert torch.equal(foreground(found, (4, 4), 0.15), expected)
+    assert foreground(found, (4, 4), 0.0).all()
+    assert (foreground(found, (4, 4), 1.0).sum(1) == 1).all()
+
+
+def test_where_all_patches_are_alike_all_are_foreground():
+    assert foreground([torch.zeros(2, 17, 17)], (4, 4), 0.15).all()
+
+
+@pytest.mark.parametrize("option", [{}, {"specialize": Specialize(mlp=1.0)}, {"registers": 2}])
+def test_dimension_relevance_is_slope_times_activation_of_cls(option):
+    model = classifier(**option)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "_cls" in name:
+                parameter.mul_(1.1)
+    stream = passed(model, images())
+    found = dimension_relevance(stream, LABELS, "hidden")
+    assert found.shape == (2, 128)
+    assert (found >= 0).all()
+    z = stream.hidden[-1]
+    (slope,) = torch.autograd.grad(stream.logits[0, 0] + stream.logits[1, 3], z)
+    assert torch.allclose(found, slope[:, 0].relu() * z[:, 0].relu())
+    assert found.sum() > 0
+
+
+def test_for_the_feature_of_the_head_it_is_the_row_of_the_class_times_the_feature():
+    model = classifier()
+    stream = passed(model, images())
+    found = dimension_relevance(stream, LABELS, "cls")
+    cls = model.encoder(images()).cls
+    assert torch.allclose(found, model.head.weight[LABELS].relu() * cls.relu())
+
+
+def losses(model, x, kept, shown):
+    stream = passed(model, x)
+    known = torch.ones(2, dtype=torch.bool)
+    found = [received(r, stream.grid) for r in token_relevance(stream, LABELS, [0, 1])]
+    background = torch.stack([background_loss(r, shown, known) for r in found]).mean()
+    return background, off_rule_loss(dimension_relevance(stream, LABELS, "hidden"), kept)
+
+
+def constant_slopes(model, x, shown):
+    """What the background term would be if the slopes were numbers, not functions of theta."""
+    stream = passed(model, x)
+    known = torch.ones(2, dtype=torch.bool)
+    score = stream.logits.gather(1, LABELS[:, None]).sum()
+    slopes = torch.autograd.grad(score, stream.weights, retain_graph=True)
+    again = [(s.relu() * a).mean(1) for s, a in zip(slopes, stream.weights, strict=True)]
+    parts = [background_loss(received(r, stream.grid), shown, known) for r in again]
+    return torch.stack(parts).mean()
+
+
+OPTIONS = {
+    **{f"normalizer-{n}": {"normalizer": n} for n in NORMALIZERS},
+    "refined": {"locality": Locality(kind="gaussian", refine=True)},
+    "specialized": {"specialize": Specialize(norm=1.0, qkv=1.0, proj=1.0, mlp=1.0)},
+    "scaled": {"layer_scale": 0.5},
+    "registers": {"registers": 2},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
+def test_gradients_of_both_terms_are_those_of_finite_differences(option):
+    """In fp64 on two blocks, along the gradient and along a random direction."""
+    model = classifier(**option)
+    g = torch.Generator().manual_seed(2)
+    kept, shown = torch.rand(2, 128, generator=g) > 0.5, torch.rand(2, 16, generator=g) > 0.5
+    parameters = list(model.parameters())
+    for index in range(2):
+        value = losses(model, images(), kept, shown)[index]
+        assert value > 0
+        gradient = torch.autograd.grad(value, parameters, allow_unused=True)
+        gradient = [torch.zeros_like(p) if d is None else d
+                    for d, p in zip(gradient, parameters, strict=True)]  # fmt: skip
+        norm = torch.stack([d.norm() for d in gradient]).norm()
+        direction = [d / norm for d in gradient]
+        slope = sum((d * u).sum() for d, u in zip(gradient, direction, strict=True))
+        numbers = {}
+        for step in (1e-6, -1e-6):
+            with torch.no_grad():
+                for p, u in zip(parameters, direction, strict=True):
+                    p.add_(u, alpha=step)
+            numbers[step] = losses(model, images(), kept, shown)[index].item()
+            with torch.no_grad():
+                for p, u in zip(parameters, direction, strict=True):
+                    p.sub_(u, alpha=step)
+        measured = (numbers[1e-6] - numbers[-1e-6]) / 2e-6
+        assert slope.item() == pytest.approx(measured, rel=1e-3)
+        if index == 0:
+            first = torch.autograd.grad(
+                constant_slopes(model, images(), shown), parameters, allow_unused=True
+            )
+            wrong = sum(
+                (d * u).sum() for d, u in zip(first, direction, strict=True) if d is not None
+            )
+            assert float(wrong) != pytest.approx(measured, rel=1e-3)

@@ -1,0 +1,193 @@
+r"""What calibration changed: classifiers side by side, their scores, what their decisions rest on.
+
+    python -m vitlab.analysis.calibration before=BASE/last.ckpt blank=BLANK/last.ckpt \
+        tokens=TOKENS/last.ckpt --root DIR --size 224 --out report
+
+The first is the model before calibration (arXiv:2304.04354): foreground and rules are its own.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from torchvision.io import write_png
+
+from vitlab.data import Data, Folder, ImageNet, normalize
+from vitlab.data.batch import Batch
+from vitlab.encoders.tokens import Grid
+from vitlab.objectives.calibration_terms import off_share
+from vitlab.objectives.classification import Classifier
+from vitlab.objectives.converged import Start, read_classifier
+from vitlab.objectives.relevance import (
+    dimension_relevance,
+    follow,
+    foreground,
+    received,
+    token_relevance,
+)
+from vitlab.objectives.rules import Rules, find_rules
+
+BATCH, THRESHOLD, PICTURES = 64, 0.15, 6
+COLUMNS = ("top-1 %", "loss", "background %", "relevance", "off rule %", "images/s")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a classifier makes of a batch.
+
+    Attributes:
+        logits: of the classes.
+        tokens: what the last block takes from each patch, for the class.
+        shown: foreground as this classifier has it, of all blocks.
+        dimensions: relevance of those of [CLS] inside the last MLP.
+        grid: rows and columns of patches.
+    """
+
+    logits: Float[Tensor, "b c"]
+    tokens: Float[Tensor, "b p"]
+    shown: Bool[Tensor, "b p"]
+    dimensions: Float[Tensor, "b m"]
+    grid: Grid
+
+
+def look(model: Classifier, images: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"]) -> Look:
+    """Return what a classifier in evaluation mode makes of normalized images."""
+    with torch.enable_grad(), follow(model) as stream:
+        logits = model(images.detach().requires_grad_())
+    blocks = range(len(stream.states))
+    found = [r.detach() for r in token_relevance(stream, labels, blocks, graph=False)]
+    dimensions = dimension_relevance(stream, labels, "hidden", graph=False)
+    return Look(
+        logits.detach(),
+        received(found[-1], stream.grid),
+        foreground(found, stream.grid, THRESHOLD),
+        dimensions.detach(),
+        stream.grid,
+    )
+
+
+def scores(
+    model: Classifier, before: Classifier, rules: Rules, batches: Iterator[Batch]
+) -> dict[str, float]:
+    """Return a row of the table: sums over images, shares of all relevance of all images.
+
+    Background is what the model before calibration does not rest on, in images that it classifies
+    correctly.
+    """
+    right = loss = count = seconds = relevance = 0.0
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for batch in batches:
+        images, labels = batch.views[0][0], batch.labels
+        assert labels is not None
+        started = time.perf_counter()
+        with torch.no_grad():
+            model(images)
+        seconds += time.perf_counter() - started
+        ours, first = look(model, images, labels), look(before, images, labels)
+        known = first.logits.argmax(-1) == labels
+        right += (ours.logits.argmax(-1) == labels).sum().item()
+        loss += F.cross_entropy(ours.logits, labels, reduction="sum").item()
+        count, relevance = count + len(labels), relevance + ours.tokens.sum().item()
+        parts.append((ours.tokens[known], first.shown[known], ours.dimensions, rules.kept[labels]))
+    tokens, shown, dimensions, kept = (torch.cat(part) for part in zip(*parts, strict=True))
+    found = (
+        100 * right / count,
+        loss / count,
+        100 * off_share(tokens, shown).item(),
+        relevance / count,
+        100 * off_share(dimensions, kept).item(),
+        count / seconds,
+    )
+    return dict(zip(COLUMNS, found, strict=True))
+
+
+def picture(models: Sequence[Classifier], batch: Batch, pixels: Tensor) -> Tensor:
+    """Return a row for each image: the image, then each model's relevance of its patches on it."""
+    assert batch.labels is not None
+    panels = [[image / 255 for image in pixels]]
+    for model in models:
+        seen = look(model, batch.views[0][0], batch.labels)
+        maps = seen.tokens.unflatten(1, seen.grid)[:, None]
+        maps = maps / maps.amax((2, 3), keepdim=True).clamp_min(1e-12)
+        light = F.interpolate(maps, size=pixels.shape[2:], mode="nearest")
+        panels.append(list(pixels / 255 * (0.15 + 0.85 * light)))
+    rows = [
+        torch.cat([F.pad(panel, (1, 1, 1, 1), value=1.0) for panel in row], dim=2)
+        for row in zip(*panels, strict=True)
+    ]
+    return (255 * torch.cat(rows, dim=1)).to(torch.uint8)
+
+
+def rule_picture(rules: Rules) -> Tensor:
+    """Return a row of pixels for each class, white where a dimension is kept."""
+    rows = 255 * rules.kept.to(torch.uint8)
+    return rows.repeat_interleave(8, 0)[None].expand(3, -1, -1).contiguous()
+
+
+def report(arms: dict[str, Path], data: Data, size: int, out: Path) -> str:
+    """Write OUT.md, OUT.png and OUT_rules.png, and return the table.
+
+    Args:
+        arms: checkpoints by name; the first is the model before calibration.
+        data: whose training images make the rules and whose val images are scored.
+        size: pixels of the image edge.
+        out: the files to write, without ending.
+    """
+    models = [read_classifier(Start(str(path))).model.eval() for path in arms.values()]
+
+    def read(split: str, indices: Sequence[int]) -> Iterator[Batch]:
+        images = Subset(data.labeled(split, size), indices)
+        for pixels, labels in DataLoader(images, BATCH, generator=torch.Generator()):
+            yield Batch([normalize(pixels)[None]], labels)
+
+    count = len(data.samples(data.train))
+    rules = find_rules(models[0], lambda ids: read(data.train, ids), count, "hidden", THRESHOLD)
+    every = range(len(data.samples(data.val)))
+    lines = [f"| model | {' | '.join(COLUMNS)} |", "|---" * (1 + len(COLUMNS)) + "|"]
+    for name, model in zip(arms, models, strict=True):
+        row = scores(model, models[0], rules, read(data.val, every))
+        lines.append(f"| {name} | {' | '.join(f'{value:.4g}' for value in row.values())} |")
+    table = "\n".join(lines) + "\n"
+    out.with_suffix(".md").write_text(table)
+    chosen = list(every)[:: max(1, len(every) // PICTURES)][:PICTURES]
+    images = data.labeled(data.val, size)
+    pixels = torch.stack([images[index][0] for index in chosen])
+    (batch,) = read(data.val, chosen)
+    write_png(picture(models, batch, pixels), str(out.with_suffix(".png")))
+    write_png(rule_picture(rules), str(out.with_name(f"{out.name}_rules.png")))
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line, write the report."""
+    parser = argparse.ArgumentParser(
+        "python -m vitlab.analysis.calibration",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("arms", nargs="+", help="NAME=CHECKPOINT, the first before calibration")
+    parser.add_argument("--root", required=True, help="folder of the data")
+    parser.add_argument("--data", choices=("ImageNet", "Folder"), default="ImageNet")
+    parser.add_argument("--size", type=int, default=224, help="pixels of the image edge")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="files, without ending")
+    given = parser.parse_args(arguments)
+    if wrong := [arm for arm in given.arms if "=" not in arm]:
+        parser.error(f"{wrong[0]} is no NAME=CHECKPOINT, such as before=RUN/last.ckpt")
+    pairs = [arm.partition("=") for arm in given.arms]
+    data = {"ImageNet": ImageNet, "Folder": Folder}[given.data](given.root)
+    try:
+        table = report({name: Path(path) for name, _, path in pairs}, data, given.size, given.out)
+    except ValueError as error:
+        parser.error(str(error))
+    print(table, end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""Prompts: learned keys and values beside the sequence, in every block.
+
+VPT-Deep ("Visual Prompt Tuning", arXiv:2203.12119) has the same prompts for all queries. TCPA
+("Token Coordinated Prompt Attention is Needed for Visual Prompting", arXiv:2505.02406) has a pool
+for [CLS] and one for patches (R-TCPA), and lets each query read only the entries of its pool whose
+learned keys are nearest to it (T-TCPA). Both throw away what prompts become, so prompts need no
+queries, no MLP and no place in the sequence: keys and values give the same features for less.
+
+Axis letters: b images, n tokens, m prompts, q queries of a role, s entries of a pool, k chosen
+entries (of attention: all keys), d width, h heads, e channels of a head.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from vitlab.encoders.tokens import Grid, prefix_length, split_at
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Prompts for the queries of one role, in each block.
+
+    Args:
+        size: entries; 0 for no pool.
+        length: prompts of an entry.
+        chosen: entries that a query reads, those with the keys nearest to it (T-TCPA); 0 lets it
+            read all, without keys (R-TCPA).
+    """
+
+    size: int = 0
+    length: int = 1
+    chosen: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse counts that do not fit together."""
+        for name, least in [("size", 0), ("length", 1), ("chosen", 0)]:
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} {getattr(self, name)} of a pool of prompts is too small; {least} is "
+                    "the least"
+                )
+        if not self.size and (self.length, self.chosen) != (1, 0):
+            raise ValueError(
+                f"length {self.length} and chosen {self.chosen} are asked of a pool of size 0 and "
+                "would be ignored; give its size, or leave them out"
+            )
+        if self.chosen > self.size:
+            raise ValueError(
+                f"chosen {self.chosen} is more than the {self.size} entries of the pool; choose "
+                f"1 to {self.size}, or 0 to read all without keys"
+            )
+
+    @property
+    def prompts(self) -> int:
+        """All prompts of the pool."""
+        return self.size * self.length
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Which prompts each block has; all counts 0 is the plain encoder.
+
+    VPT-Deep is `Prompts(shared=36, dropout=0)`, R-TCPA `Prompts(cls=Pool(18), patches=Pool(18))`,
+    TCPA `Prompts(cls=Pool(18, chosen=10), patches=Pool(18, chosen=10))`.
+
+    Args:
+        shared: prompts that all queries read.
+        cls: pool of [CLS].
+        patches: pool of the patches.
+        mask_mode: where prompts that a query may not read are taken out: "post_softmax" sets their
+            weights to 0 without normalizing the others anew, as the authors' code does, so that
+            they damp what is read; "pre_softmax" excludes them from the normalizer.
+        registers: whose pool registers read; the authors' encoders have none.
+        dropout: probability that a channel of a prompt is 0 for an image, in training.
+        fourier: whether prompts pass a Fourier transform over prompts and channels, of which the
+            real part is kept (VFPT, the baseline of the authors' scripts). The pools then mix.
+        detach_query: whether the loss of the choice trains keys alone, not earlier prompts too.
+    """
+
+    shared: int = 0
+    cls: Pool = Pool()
+    patches: Pool = Pool()
+    mask_mode: Literal["post_softmax", "pre_softmax"] = "post_softmax"
+    registers: Literal["none", "cls", "patches"] = "none"
+    dropout: float = 0.1
+    fourier: bool = False
+    detach_query: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no count or no probability, and what nothing would heed."""
+        if self.shared < 0:
+            raise ValueError(f"prompts.shared {self.shared} is negative; give 0 or more prompts")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"prompts.dropout {self.dropout} is not in [0, 1); TCPA uses 0.1")
+        pools = self.cls.size + self.patches.size
+        ignored = {
+            "mask_mode": (self.mask_mode != "post_softmax" and not pools, "a pool"),
+            "registers": (self.registers != "none" and not pools, "a pool"),
+            "fourier": (self.fourier and not self.count, "prompts"),
+            "detach_query": (self.detach_query and not self.matched, "a pool with chosen entries"),
+        }
+        for name, (given, needed) in ignored.items():
+            if given:
+                raise ValueError(
+                    f"prompts.{name} {getattr(self, name)} would be ignored without {needed}; "
+                    f"leave it out, or give {needed}"
+                )
+
+    @property
+    def count(self) -> int:
+        """Prompts of a block."""
+        return self.shared + self.cls.prompts + self.patches.prompts
+
+    @property
+    def matched(self) -> bool:
+        """Whether some prompts are chosen by keys."""
+        return self.cls.chosen + self.patches.chosen > 0
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What attention reads beside the sequence.
+
+    Attributes:
+        tokens: prompts, of each image or the same for all.
+        visible: which token may read which prompt; None for all.
+        post: whether the others are taken out after the normalizer, not before.
+    """
+
+    tokens: Float[Tensor, "#b m d"]
+    visible: Bool[Tensor, "#b n m"] | None
+    post: bool
+
+    def through(self, layer: Callable[[Tensor], Tensor]) -> "Extra":
+        """Return the same with a layer applied to the prompts."""
+        return replace(self, tokens=layer(self.tokens))
+
+    def bias(
+        self, own: Float[Tensor, "#b #h n n"] | None, q: Float[Tensor, "b h n e"]
+    ) -> Float[Tensor, "#b #h n k"] | None:
+        """Return what is added to the scores of prompts and tokens; prompts come first.
+
+        Args:
+            own: what is added to those of tokens; None for nothing.
+            q: queries.
+        """
+        n, m = q.shape[2], self.tokens.shape[1]
+        strict = None if self.post else self.visible
+        if own is None and strict is None:
+            return None
+        whole = q.new_zeros(1, 1, n, m + n) if own is None else F.pad(own, (m, 0))
+        if strict is None:
+            return whole
+        return whole.masked_fill(F.pad(~strict, (0, n))[:, None], -math.inf)
+
+    def gate(self, n: int) -> Bool[Tensor, "#b 1 n k"] | None:
+        """Return which weights of prompts and n tokens stay; None if all do."""
+        if self.visible is None or not self.post:
+            return None
+        return F.pad(self.visible, (0, n), value=1)[:, None]
+
+
+class Memory(nn.Module):
+    """The prompts of one block, and the choice among them.
+
+    `record(encoder, "memory.mismatch")` collects the loss of the choice: the mean of 1 - cos(query,
+    key) over chosen entries, the sum of both roles; `memory.cls.chosen` and `memory.patches.chosen`
+    the indices (b, q, k) of what each query reads.
+
+    Args:
+        prompts: how many; at least one.
+        width: channels of a token.
+        patch: pixels of a patch edge, on which VPT's first values depend.
+    """
+
+    def __init__(self, prompts: Prompts, width: int, patch: int):
+        super().__init__()
+        self.settings = prompts
+        self.shared = None
+        if prompts.shared:
+            bound = math.sqrt(6 / (3 * patch**2 + width))  # 0.0625 for ViT-B/16
+            self.shared = nn.Parameter(torch.empty(prompts.shared, width).uniform_(-bound, bound))
+        self.cls = Entries(prompts.cls, width) if prompts.cls.size else None
+        self.patches = Entries(prompts.patches, width) if prompts.patches.size else None
+        self.mismatch = nn.Identity()  # where `taps.record` listens
+
+    def forward(self, x: Float[Tensor, "b n d"], grid: Grid) -> Extra:
+        """Return the prompts, and which the tokens that enter the block may read."""
+        b, n, _ = x.shape
+        prefix, settings = prefix_length(n, grid), self.settings
+        ends = prefix if settings.registers == "cls" else 1  # of those that read [CLS]'s pool
+        begins = 1 if settings.registers == "patches" else prefix
+        tokens: list[Tensor] = []
+        visible: list[Tensor] = []
+        mismatch = x.new_zeros(())
+        if self.shared is not None:
+            tokens.append(self.shared)
+            visible.append(x.new_ones(1, n, len(self.shared), dtype=torch.bool))
+        for entries, queries, rows in (
+            (self.cls, split_at(x, ends)[0], (0, n - ends)),
+            (self.patches, split_at(x, begins)[1], (begins, 0)),
+        ):
+            if entries is not None:
+                match = entries(queries.detach() if settings.detach_query else queries)
+                mismatch = mismatch + match.mismatch
+                tokens.append(entries.prompts.flatten(0, 1))
+                visible.append(F.pad(match.visible, (0, 0, *rows)))
+        self.mismatch(mismatch)
+        whole = None
+        if self.cls is not None or self.patches is not None:
+            most = max(len(each) for each in visible)
+            whole = torch.cat([each.expand(most, -1, -1) for each in visible], dim=2)
+        return Extra(self.drop(torch.cat(tokens), b), whole, settings.mask_mode == "post_softmax")
+
+    def drop(self, tokens: Float[Tensor, "m d"], b: int) -> Float[Tensor, "_ m d"]:
+        """Return the prompts as images see them: each its own in training, else all the same."""
+        whole = tokens[None]
+        if self.training and self.settings.dropout:
+            whole = F.dropout(whole.expand(b, -1, -1), self.settings.dropout)
+        if self.settings.fourier:
+            whole = torch.fft.fft2(whole).real
+        return whole
+
+
+@dataclass(frozen=True)
+class Match:
+    """What the queries of a role read.
+
+    Attributes:
+        visible: which query reads which prompt of the pool.
+        mismatch: mean of 1 - cos(query, key) over what was chosen; 0 without keys.
+    """
+
+    visible: Bool[Tensor, "#b q m"]
+    mismatch: Float[Tensor, ""]
+
+
+class Entries(nn.Module):
+    """A pool of prompts and, where queries choose among them, a key of each.
+
+    All start uniform in [-1, 1], as in the authors' code.
+
+    Args:
+        pool: how many.
+        width: channels of a token.
+
+    Attributes:
+        drawing: whether, in training, entries are drawn without looking at keys; which keys are
+            then pulled towards the queries that drew them.
+    """
+
+    def __init__(self, pool: Pool, width: int):
+        super().__init__()
+        self.pool, self.drawing = pool, False
+        values = torch.empty(pool.size, pool.length, width).uniform_(-1, 1)
+        self.prompts = nn.Parameter(values)
+        self.keys = None
+        if pool.chosen:
+            self.keys = nn.Parameter(torch.empty(pool.size, width).uniform_(-1, 1))
+        self.chosen = nn.Identity()  # where `taps.record` listens
+
+    def forward(self, x: Float[Tensor, "b q d"]) -> Match:
+        """Return what each query reads; among equals the lower index."""
+        if self.keys is None:
+            everything = x.new_ones(1, x.shape[1], self.pool.prompts, dtype=torch.bool)
+            return Match(everything, x.new_zeros(()))
+        similarity = cosine(x, self.keys)
+        chosen = self.chosen(self.choose(similarity))
+        opened = torch.zeros_like(similarity, dtype=torch.bool).scatter(-1, chosen, True)
+        mismatch = (1 - similarity.gather(-1, chosen)).mean()
+        return Match(opened.repeat_interleave(self.pool.length, dim=-1), mismatch)
+
+    def choose(self, similarity: Float[Tensor, "b q s"]) -> Int[Tensor, "b q k"]:
+        """Return the indices of the chosen entries of each query, different ones."""
+        if self.training and self.drawing:
+            order = torch.rand_like(similarity).argsort(-1)
+        else:  # a stable order, since that of topk among equals depends on the device
+            order = similarity.detach().sort(stable=True, dim=-1, descending=True).indices
+        return order[..., : self.pool.chosen]
+
+
+def cosine(x: Float[Tensor, "b q d"], keys: Float[Tensor, "s d"]) -> Float[Tensor, "b q s"]:
+    """Return the cosine of each query and each key, in at least single precision."""
+    with torch.autocast(x.device.type, enabled=False):
+        precise = torch.promote_types(x.dtype, torch.float32)
+        return F.normalize(x.to(precise), dim=-1) @ F.normalize(keys.to(precise), dim=-1).mT
