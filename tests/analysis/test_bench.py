@@ -26,6 +26,9 @@ def quick(monkeypatch):
     encoder, dino = bench.bench_encoder.tables, bench.bench_dino.tables
     monkeypatch.setattr(bench.bench_encoder, "tables", lambda n: encoder(n, "nano", 32, 2))
     monkeypatch.setattr(bench.bench_dino, "tables", lambda n: dino(n, "nano", 64))
+    probes = bench.bench_probes
+    small = [probes.of_neighbors("l2", 60, 5), probes.of_logistic(1e-3, 200)]
+    monkeypatch.setattr(probes, "cases", lambda: small)
 
 
 def test_everything_is_measured_printed_and_written(quick, photographs, tmp_path, capsys):
@@ -37,6 +40,7 @@ def test_everything_is_measured_printed_and_written(quick, photographs, tmp_path
         assert "DINO's loss" in text
         assert "teacher forward" in text
         assert "locality, refined" in text
+        assert "scikit-learn" in text
         assert f"2 of {photographs}" in re.sub(r"\s+", " ", text)
     assert "- commit: " in written
     assert "| peer / ours |" in written
