@@ -14,16 +14,17 @@ ARROWS = {
     "schedules": set(),
     "parallel": set(),
     "recording": set(),
+    "memory": set(),
     "randomness": set(),
     "data": {"randomness"},
     "encoders": {"schedules", "parallel"},
     "objectives": {"schedules", "parallel", "randomness", "encoders", "data"},
     "probes": {"schedules", "parallel", "encoders", "data"},
-    "analysis": {"schedules", "parallel", "recording"}
+    "analysis": {"schedules", "parallel", "recording", "memory"}
     | {"encoders", "objectives", "probes", "data"},
     "evaluation": {"schedules", "parallel", "recording", "encoders", "probes", "data"},
     "timm": {"encoders"},
-    "training": {"schedules", "parallel", "recording"}
+    "training": {"schedules", "parallel", "recording", "memory"}
     | {"encoders", "objectives", "probes", "data", "evaluation"},
 }
 LIGHTNING = {"lightning", "pytorch_lightning", "jsonargparse"}
@@ -31,6 +32,7 @@ AT_THE_RIM = {"data/module.py", "data/loader.py", "cli.py"}
 AT_THE_RIM |= {"evaluation/command.py", "evaluation/words.py"}
 CITED = ["encoders/vit", "encoders/entmax", "encoders/locality", "encoders/roles"]
 CITED += ["objectives/dino", "objectives/heads"]
+CITED += ["encoders/prompts", "encoders/prompted", "objectives/prompting"]
 
 
 def name(file):
@@ -81,10 +83,7 @@ def test_objectives_see_nothing_of_the_data_but_the_batch(file):
 
 @pytest.mark.parametrize("file", FILES, ids=name)
 def test_lightning_stays_at_the_rim(file):
-    at_the_rim = (
-        name(file) in AT_THE_RIM
-        or file.parent.name == "training"
-    )
+    at_the_rim = name(file) in AT_THE_RIM or file.parent.name == "training"
     if not at_the_rim:
         assert not {module.split(".")[0] for module in imports(file)} & LIGHTNING
 

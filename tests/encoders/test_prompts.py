@@ -447,6 +447,17 @@ def test_excluded_prompts_are_as_if_they_were_not_there(prompted, normalizer):
     assert not torch.allclose(with_prompts[:, 0], without[:, 0])
 
 
+@pytest.mark.parametrize("normalizer", ["entmax15", "softmax"])
+@modes
+def test_half_precision_gives_nearly_the_same(build, images, normalizer, mode):
+    encoder = Prompted(build(normalizer=normalizer), with_mode(TCPA, mode)).eval()
+    exact = tokens_of(encoder(images.float()))
+    with torch.autocast("cpu", torch.bfloat16), record(encoder, "memory.mismatch") as mismatches:
+        half = tokens_of(encoder(images.float()))
+    assert (half.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
+    assert mismatches[0].dtype == torch.float32
+
+
 def test_prompts_pass_the_patches_copy_of_split_layers(prompted):
     """A definition of ours: no paper has both."""
     encoder = prompted(VPT, specialize=Specialize(norm=1, qkv=1))

@@ -20,6 +20,7 @@ SMALL = [
     *("--protocol.test.window", "64", "--protocol.test.stride", "32"),
     *("--protocol.test.short", "64"),
 ]
+READINGS = "--protocol.inputs.readings"
 
 
 @pytest.fixture
@@ -111,7 +112,12 @@ def test_a_dry_run_checks_and_leaves_nothing(evaluate, tmp_path, capsys):
         ("knn", "imagenet", ["--weights", "nothing.pth"], "nothing.pth"),
         ("knn", "imagenet", ["--data.train", "trian"], "no split 'trian'"),
         ("vitlab-fast", "VOCdevkit", ["--protocol.size", "100"], "multiple of patch 16"),
-        ("dinov2-linear", "VOCdevkit", ["--protocol.inputs.readings", "[{layers: [9]}]"], "layer 9"),
+        (
+            "dinov2-linear",
+            "VOCdevkit",
+            ["--protocol.inputs.readings", "[{layers: [9]}]"],
+            "layer 9",
+        ),
     ],
 )
 def test_bad_input_is_refused_with_one_message(

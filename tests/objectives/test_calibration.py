@@ -15,6 +15,7 @@ from vitlab.objectives import (
     DimensionTerm,
     Erasing,
     Mixing,
+    Start,
     TokenTerm,
 )
 from vitlab.objectives.calibration_terms import off_rule_loss, off_share
@@ -62,12 +63,12 @@ def draw(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
 
 
 def reader(x, y):
-    """Return what `Objective.prepare` is given: images of these indices, four at a time."""
+    """Return what `Objective.prepare` is given: images of these indices, 64 at a time."""
 
     def read(indices):
         indices = list(indices)
-        for first in range(0, len(indices), 4):
-            chosen = indices[first : first + 4]
+        for first in range(0, len(indices), 64):
+            chosen = indices[first : first + 64]
             yield Batch([x[chosen][None]], y[chosen])
 
     return read
@@ -420,6 +421,10 @@ BAD = [
     (lambda: DimensionTerm(float("inf")), "dimensions.weight inf is no weight"),
     (lambda: DimensionTerm(threshold=0.5), "would be ignored; set dimensions.weight"),
     (lambda: Calibration(CLASSES), "set it to the last.ckpt of a run with labels"),
+    (
+        lambda: Calibration(CLASSES, Start(which="model"), ViT("nano", 8, 32)),
+        "model.objective.start.path is empty",
+    ),
     (lambda: Calibration(CLASSES, encoder=Pixels(8)), "a Pixels cannot be calibrated"),
 ]
 

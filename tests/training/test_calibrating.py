@@ -107,6 +107,24 @@ def test_the_blank_arm_begins_where_the_other_does(calibrate: Train):
     assert not any("reference" in name or "rules" in name for name in weights(blank))
 
 
+@pytest.mark.parametrize("stage", ["tokens", "dimensions", "blank"])
+def test_the_demo_shrinks_every_config(stage: str, converged: Path, drawn: Path, tmp_path, capsys):
+    configs = [f"calibrate_{stage}", "demo_calibrate"]
+    start = "--model.objective.start"
+    extra = (f"{start}.uncalibrated", "true") if stage == "dimensions" else ()
+    main(
+        [
+            *(
+                "fit",
+                *(word for name in configs for word in ("--config", f"{CONFIGS / name}.yaml")),
+            ),
+            *("--run", str(tmp_path / "run"), "--synthetic.root", "", "--dry_run", "true"),
+            *("--data.root", str(drawn / "imagenet"), f"{start}.path", str(converged), *extra),
+        ]
+    )
+    assert "16 images x 1 devices" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("stage", ["tokens", "dimensions"])
 def test_half_precision_and_micro_batches_work(calibrate: Train, stage: str, caplog):
     options = ("--trainer.precision", "bf16-mixed", "--data.device_batch", "10")

@@ -16,8 +16,9 @@ from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitlab.analysis.measure import MIB, fastest, page, saved_bytes, surroundings
+from vitlab.analysis.measure import MIB, fastest, page, surroundings
 from vitlab.encoders import Encoder, Locality, Specialize, ViT, record
+from vitlab.memory import saved_bytes
 from vitlab.recording import write_bytes
 
 REPEATS = 3

@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+import vitlab
 from vitlab import parallel
 from vitlab.evaluation.fingerprint import digest
 
@@ -68,7 +69,7 @@ class Cache:
             yield make()
             return
         key = {"version": VERSION, **key}
-        path = self.folder / (digest(dict(key))[:40] + SUFFIX)
+        path = self.folder / (digest({**key, "vitlab": vitlab.__version__})[:40] + SUFFIX)
         with ExitStack() as held:
             lock, found = -1, None
             if parallel.rank() == 0:

@@ -147,9 +147,11 @@ def launch(given: Namespace) -> torch.device:
 
 def show_plan(asked: Asked, subject: Subject, folder: Path) -> None:
     """Print what is going to be done."""
-    data, settings = asked.data, asked.settings
+    data, settings, used = asked.data, asked.settings, subject.used
     table = Table(title="evaluation", show_header=False, title_justify="left")
-    table.add_row("weights", f"{subject.used.path} ({subject.used.family}, {subject.used.hash[:12]})")
+    table.add_row(
+        "weights", f"{subject.used.path} ({subject.used.family}, {subject.used.hash[:12]})"
+    )
     table.add_row("protocol", f"{settings.name} version {settings.version}, hash {settings.hash}")
     for name, (published, used) in settings.changed.items():
         table.add_row("  changed", f"{name}: {published} -> {used}")

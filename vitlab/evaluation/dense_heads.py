@@ -13,6 +13,7 @@ from vitlab.data import Data, SegmentationViews
 from vitlab.data.datasets import Segmented
 from vitlab.data.views.area import SegmentationPart  # noqa: F401, a view that protocols name
 from vitlab.encoders import Encoder
+from vitlab.evaluation.fingerprint import fingerprint_of_heads
 from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
 from vitlab.probes.evidence import Counting, Overlaps
 from vitlab.probes.fitting import Batch, Fitting
@@ -23,7 +24,6 @@ from vitlab.probes.probe import share
 from vitlab.probes.recipe import Places, Recipe
 from vitlab.probes.training import (
     chunks,
-    fingerprint,
     first,
     keys_of,
     loading_of_one,
@@ -108,7 +108,7 @@ class DenseHeads(Protocol):
         ]
         heads = Heads(planned, data.num_classes, self.layers, self.recipe, work.seed, work.device)
         about = (type(data).__name__, data.num_classes, data.val, len(train))
-        key = fingerprint(encoder, train.samples, keys_of(self), about, work.seed)
+        key = fingerprint_of_heads(encoder, train.samples, (keys_of(self), about, work.seed))
         fitting = Fitting(heads, len(kept), work.folder, key)
         places = Places(kept, self.recipe, work.seed, CHUNK, parallel.rank(), parallel.world())
         places.start = fitting.step

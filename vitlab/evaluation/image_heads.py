@@ -13,6 +13,7 @@ from vitlab.data import Data, SingleCrop, normalize
 from vitlab.data.datasets import Example, Training
 from vitlab.data.samples import Samples
 from vitlab.encoders import Encoder
+from vitlab.evaluation.fingerprint import fingerprint_of_heads
 from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
 from vitlab.probes.evidence import Correct
 from vitlab.probes.fitting import Batch, Fitting
@@ -22,7 +23,6 @@ from vitlab.probes.reading import Reading, check_layers, read
 from vitlab.probes.recipe import Places, Recipe
 from vitlab.probes.training import (
     chunks,
-    fingerprint,
     keys_of,
     split,
     training_loader,
@@ -135,7 +135,7 @@ class ImageHeads(Protocol):
         ]
         heads = Heads(planned, data.num_classes, self.layers, self.recipe, work.seed, work.device)
         about = (type(data).__name__, data.num_classes, data.val, len(samples))
-        key = fingerprint(encoder, samples, keys_of(self), about, work.seed)
+        key = fingerprint_of_heads(encoder, samples, (keys_of(self), about, work.seed))
         fitting = Fitting(heads, len(kept), work.folder, key)
         places = Places(kept, self.recipe, work.seed, CHUNK, parallel.rank(), parallel.world())
         places.start = fitting.step

@@ -11,7 +11,7 @@ from vitlab.encoders import Encoder, State, Tokens
 
 
 class Shifted(Encoder):
-    """Takes images normalized by ImageNet's mean and deviation, gives its encoder (rgb - 0.5) / 0.5.
+    """Takes images normalized by ImageNet's statistics, and gives its encoder (rgb - 0.5) / 0.5.
 
     So are LocAtViT and timm's AugReg weights trained.
 

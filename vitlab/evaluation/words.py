@@ -184,6 +184,3 @@ def _without(words: Sequence[str], *options: str) -> list[str]:
     return [
         word for place, word in enumerate(words) if place not in places and place - 1 not in places
     ]
-
-
-

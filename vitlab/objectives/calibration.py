@@ -89,7 +89,7 @@ class Calibration(Objective):
         if start.path:
             found = _read(start, encoder, num_classes, tokens, dimensions)
             encoder = found.model.encoder
-        elif encoder is None:
+        elif encoder is None or start != Start():
             raise ValueError(_NO_START)
         self.tokens, self.dimensions = tokens, dimensions
         self.num_classes = self.outputs = num_classes

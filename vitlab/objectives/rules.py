@@ -55,7 +55,7 @@ def find_rules(
     for batch in read(chosen):
         assert batch.labels is not None
         with torch.enable_grad(), follow(model) as stream:
-            model(batch.views[0][0].requires_grad_())
+            model(batch.views[0][0].detach().requires_grad_())
         found = dimension_relevance(stream, batch.labels, feature, graph=False).detach()
         labels, scaled = batch.labels.cpu(), unit(found).cpu().double()
         if sums is None:

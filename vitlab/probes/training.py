@@ -1,6 +1,5 @@
 """Batches of features for heads: the same on any number of ranks."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,8 +11,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from vitlab import parallel
 from vitlab.data.datasets import one_thread
-from vitlab.data.samples import Samples
-from vitlab.encoders import Encoder
 from vitlab.probes.probe import Loading
 from vitlab.probes.recipe import Places
 
@@ -63,16 +60,6 @@ def split(images: int, held_out: bool) -> tuple[Int[np.ndarray, " n"], Int[np.nd
     shuffled = np.random.default_rng(0).permutation(images)
     count = max(images // HELD_OUT, 1)
     return np.sort(shuffled[count:]), np.sort(shuffled[:count])
-
-
-def fingerprint(encoder: Encoder, samples: Samples, *settings: object) -> str:
-    """Return a hash of weights, file names and settings: all that heads come from."""
-    digest = hashlib.sha256(repr(settings).encode())
-    digest.update(np.ascontiguousarray(samples.images).tobytes())
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def keys_of(value: object) -> object:

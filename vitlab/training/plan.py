@@ -12,6 +12,7 @@ from rich.table import Table
 
 from vitlab.data import Data, Division
 from vitlab.encoders import Encoder
+from vitlab.memory import saved_bytes
 from vitlab.schedules import Progress
 from vitlab.training.module import Pretraining
 from vitlab.training.probing import Probing
@@ -175,21 +176,13 @@ def kept_for_backward(encoder: Encoder, edge: int, mixed: bool) -> int:
         edge: pixels.
         mixed: whether matrix products are taken in 16 bits.
     """
-    sizes: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
     twin = copy.deepcopy(encoder).requires_grad_(True).cpu()
-    weights = {p.untyped_storage().data_ptr() for p in twin.parameters()}
+    images = torch.zeros(SAMPLE, 3, edge, edge)
     with (
         torch.random.fork_rng(devices=[]),
         torch.autocast("cpu", torch.bfloat16, enabled=mixed),
-        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
     ):
-        kept = twin(torch.zeros(SAMPLE, 3, edge, edge)).cls  # noqa: F841, alive until sizes are read
-        total = sum(size for pointer, size in sizes.items() if pointer not in weights)
+        total = saved_bytes(lambda: twin(images).cls, twin.parameters())
     return total // SAMPLE
 
 

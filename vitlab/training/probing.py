@@ -4,8 +4,6 @@ Frozen and apart: probing draws nothing from the training's random streams and t
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from torchvision.io import write_png
 from vitlab.data import Data, SegmentationSquare
 from vitlab.encoders import Encoder, Pixels, ViT
 from vitlab.probes import KNN, Dense, Linear, Loading, image_features
+from vitlab.probes.freezing import frozen
 from vitlab.recording import write_json
 from vitlab.training.figures import sheet
 
@@ -218,21 +217,3 @@ class Probing(Callback):
     def load_state_dict(self, state_dict: dict) -> None:
         """Continue the measurements of an earlier part of the run."""
         self.measurements = [Measurement(**row) for row in state_dict["measurements"]]
-
-
-@contextmanager
-def frozen(encoder: Encoder) -> Iterator[None]:
-    """Hold an encoder in evaluation mode, without gradients, beside the random streams."""
-    training = encoder.training
-    encoder.eval()
-    devices = [encoder_device] if (encoder_device := _cuda_device(encoder)) is not None else []
-    try:
-        with torch.random.fork_rng(devices), torch.no_grad():
-            yield
-    finally:
-        encoder.train(training)
-
-
-def _cuda_device(encoder: Encoder) -> torch.device | None:
-    first = next(encoder.parameters(), None)
-    return first.device if first is not None and first.is_cuda else None

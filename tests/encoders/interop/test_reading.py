@@ -147,7 +147,7 @@ def test_reading_draws_nothing_from_the_random_stream(write, dino):
 
 def test_copies_that_are_to_be_drawn_are_not_filled_from_plain_weights(write, dino, build):
     into = build(specialize=Specialize(qkv=0.334, start="drawn"), positions="dino")
-    with pytest.raises(ValueError, match="use start \"clone\""):
+    with pytest.raises(ValueError, match='use start "clone"'):
         read_weights(write(dino), "dino", into=into)
 
 
