@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from torchvision.io import write_png
 
+from vitlab.analysis.panels import Column, save_sheet
 from vitlab.data import Data, Folder, ImageNet, normalize
 from vitlab.data.batch import Batch
 from vitlab.encoders.tokens import Grid
@@ -34,6 +35,7 @@ from vitlab.objectives.relevance import (
 from vitlab.objectives.rules import Rules, find_rules
 
 BATCH, THRESHOLD, PICTURES = 64, 0.15, 6
+NAMED = 60  # classes at most for their names to fit
 COLUMNS = ("top-1 %", "loss", "background %", "relevance", "off rule %", "parameters")
 
 
@@ -103,27 +105,32 @@ def scores(
     return dict(zip(COLUMNS, found, strict=True))
 
 
-def picture(models: Sequence[Classifier], batch: Batch, pixels: Tensor) -> Tensor:
-    """Return a row for each image: the image, then each model's relevance of its patches on it."""
+def picture(models: dict[str, Classifier], batch: Batch, pixels: Tensor, out: Path) -> None:
+    """Write a row for each image: the image, then each model's relevance of its patches on it."""
     assert batch.labels is not None
-    panels = [[image / 255 for image in pixels]]
-    for model in models:
+    columns = [Column("image", list(pixels / 255))]
+    for name, model in models.items():
         seen = look(model, batch.views[0][0], batch.labels)
         maps = seen.tokens.unflatten(1, seen.grid)[:, None]
         maps = maps / maps.amax((2, 3), keepdim=True).clamp_min(1e-12)
         light = F.interpolate(maps, size=pixels.shape[2:], mode="nearest")
-        panels.append(list(pixels / 255 * (0.15 + 0.85 * light)))
-    rows = [
-        torch.cat([F.pad(panel, (1, 1, 1, 1), value=1.0) for panel in row], dim=2)
-        for row in zip(*panels, strict=True)
-    ]
-    return (255 * torch.cat(rows, dim=1)).to(torch.uint8)
+        columns.append(Column(f"{name}:\nrelevance", list(pixels / 255 * (0.15 + 0.85 * light))))
+    save_sheet(columns, out)
 
 
-def rule_picture(rules: Rules) -> Tensor:
-    """Return a row of pixels for each class, white where a dimension is kept."""
-    rows = 255 * rules.kept.to(torch.uint8)
-    return rows.repeat_interleave(8, 0)[None].expand(3, -1, -1).contiguous()
+def rule_picture(rules: Rules, classes: Sequence[str], out: Path) -> None:
+    """Write a row for each class, white where a dimension is kept."""
+    rows, dimensions = rules.kept.shape
+    named = rows <= NAMED
+    size = (10, 1.2 + (0.22 * rows if named else 6))  # inches
+    figure, panel = plt.subplots(figsize=size, dpi=100, layout="constrained")
+    panel.imshow(rules.kept.numpy(), cmap="gray", aspect="auto", interpolation="nearest")
+    panel.set_title("dimensions that the rule of each class keeps (white)", fontsize=10)
+    panel.set(xlabel=f"dimension of [CLS] inside the last MLP, of {dimensions}", ylabel="class")
+    if named:
+        panel.set_yticks(range(rows), [name.split(",")[0] for name in classes], fontsize=8)
+    figure.savefig(out)
+    plt.close(figure)
 
 
 def report(arms: dict[str, Path], data: Data, size: int, out: Path) -> str:
@@ -156,8 +163,8 @@ def report(arms: dict[str, Path], data: Data, size: int, out: Path) -> str:
     images = data.labeled(data.val, size)
     pixels = torch.stack([images[index][0] for index in chosen])
     (batch,) = read(data.val, chosen)
-    write_png(picture(models, batch, pixels), str(out.with_suffix(".png")))
-    write_png(rule_picture(rules), str(out.with_name(f"{out.name}_rules.png")))
+    picture(dict(zip(arms, models, strict=True)), batch, pixels, out.with_suffix(".png"))
+    rule_picture(rules, data.classes, out.with_name(f"{out.name}_rules.png"))
     return table
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from vitlab.data import Data, Division
 from vitlab.encoders import Encoder
 from vitlab.memory import saved_bytes
+from vitlab.objectives import Objective
 from vitlab.schedules import Progress
 from vitlab.training.module import Pretraining
 from vitlab.training.probing import Probing
@@ -159,24 +160,31 @@ def memory(trainer: Trainer, model: Pretraining, crops: Crops) -> Memory:
     """
     objective = model.objective
     mixed = "mixed" in str(trainer.precision)
-    activations = sum(
-        count * kept_for_backward(objective.encoder, edge, mixed) for count, edge in crops
-    )
+    encoder = trained_encoder(objective)
+    activations = sum(count * kept_for_backward(encoder, edge, mixed) for count, edge in crops)
     images = sum(count * 3 * edge**2 * 4 for count, edge in crops)
     outputs = sum(count for count, _ in crops) * objective.outputs * 4 * 4
     weights = sum(p.numel() * 4 * (4 if p.requires_grad else 1) for p in objective.parameters())
     return Memory(weights, activations + images + outputs)
 
 
+def trained_encoder(objective: Objective) -> Encoder:
+    """Return the encoder that is trained, of DINO the student; if there is none, the frozen one."""
+    for module in objective.modules():
+        if isinstance(module, Encoder) and any(p.requires_grad for p in module.parameters()):
+            return module
+    return objective.encoder
+
+
 def kept_for_backward(encoder: Encoder, edge: int, mixed: bool) -> int:
     """Return the bytes that one image of this size keeps until backward.
 
     Args:
-        encoder: measured as a copy on the CPU, wherever it will run.
+        encoder: measured as a copy on the CPU, wherever it will run; what is frozen stays so.
         edge: pixels.
         mixed: whether matrix products are taken in 16 bits.
     """
-    twin = copy.deepcopy(encoder).requires_grad_(True).cpu()
+    twin = copy.deepcopy(encoder).cpu()
     images = torch.zeros(SAMPLE, 3, edge, edge)
     with (
         torch.random.fork_rng(devices=[]),

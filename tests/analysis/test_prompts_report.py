@@ -1,0 +1,160 @@
+"""The report of prompt tuning: what it counts, what it shows, what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.io import read_image
+
+from vitlab.analysis import prompts as reports
+from vitlab.analysis.panels import Column, save_sheet
+from vitlab.analysis.prompts import Run, choices, colored, macs, main, read_prompted, table
+from vitlab.cli import main as vitlab
+from vitlab.encoders import Pool, Prompted, Prompts, ViT, save
+from vitlab.objectives.classification import Classifier
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TCPA = Prompts(cls=Pool(5, chosen=2), patches=Pool(6, chosen=3))
+R_TCPA = Prompts(cls=Pool(3), patches=Pool(4, length=2))
+VPT = Prompts(shared=6, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory) -> Path:
+    torch.manual_seed(5)
+    path = tmp_path_factory.mktemp("weights") / "backbone"
+    save(ViT("nano", 8, 64), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tune(backbone: Path, drawn: Path, tmp_path_factory):
+    """Tune prompts for one epoch; returns the checkpoint."""
+
+    def run(config: str, *options: str) -> Path:
+        folder = tmp_path_factory.mktemp(config)
+        start = "--model.objective.encoder.backbone"
+        vitlab(
+            [
+                *("fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run", str(folder)),
+                *("--config", str(CONFIGS / "demo_prompts.yaml"), "--synthetic.root", ""),
+                *("--data.root", str(drawn / "imagenet"), "--data.workers", "0"),
+                *(f"{start}.path", str(backbone), f"{start}.family", "auto", f"{start}.which", ""),
+                *("--data.batch_size", "20", "--scoring.workers", "0"),
+                *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
+                *("--trainer.max_epochs", "1", "--model.optimizer.warmup", "0", *options),
+            ]
+        )
+        return folder / "last.ckpt"
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tuned(tune) -> dict[str, Path]:
+    linear = tune("prompts_vpt", "--model.objective.encoder.prompts.shared", "0")
+    return {"linear": linear, "tcpa": tune("prompts_tcpa")}
+
+
+def test_the_report_puts_the_arms_beside_the_linear_probe(tuned, drawn, tmp_path, capsys):
+    arms = [f"{name}={path}" for name, path in tuned.items()]
+    out = tmp_path / "report"
+    main([*arms, "--root", str(drawn / "imagenet"), "--size", "64", "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert printed.endswith((tmp_path / "report.md").read_text())
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines()[-2:]]
+    assert [row[0] for row in rows] == ["linear", "tcpa"]
+    for row, path in zip(rows, tuned.values(), strict=True):
+        scored = json.loads((path.parent / "results.json").read_text())[-1]
+        assert float(row[2]) == pytest.approx(scored["val/top1"], abs=0.05)
+    height, width = read_image(str(tmp_path / "report.png")).shape[1:]
+    assert width > 4 * 128
+    assert height > 6 * 128
+
+
+def test_a_checkpoint_is_read_as_the_run_left_it(tuned):
+    model = read_prompted(tuned["tcpa"])
+    state = torch.load(tuned["tcpa"], weights_only=True)["state_dict"]
+    ours = model.state_dict()
+    assert {f"objective.task.model.{name}" for name in ours} == set(state)
+    assert all(torch.equal(ours[name.split(".", 3)[3]], each) for name, each in state.items())
+    trained = {name for name, each in model.named_parameters() if each.requires_grad}
+    assert all(".memory." in name or name.startswith("head.") for name in trained)
+
+
+def test_without_prompts_there_is_no_picture(tuned, drawn, tmp_path):
+    root = str(drawn / "imagenet")
+    main([f"linear={tuned['linear']}", "--root", root, "--size", "64", "--out", f"{tmp_path}/a"])
+    assert {path.name for path in tmp_path.iterdir()} == {"a.md"}
+
+
+@pytest.mark.parametrize("prompts", [TCPA, R_TCPA, VPT], ids=["tcpa", "r_tcpa", "vpt"])
+def test_every_patch_of_every_block_has_a_choice_within_its_pool(prompts):
+    model = Classifier(Prompted(ViT("nano", 8, 32), prompts), 3).eval()
+    found = choices(model, torch.randn(2, 3, 32, 32))
+    assert len(found) == len(model.encoder.blocks)
+    for choice in found:
+        assert choice.entries.shape == (2, 16)
+        assert choice.entries.min() >= 0
+        assert choice.entries.max() < (prompts.patches.size or prompts.shared)
+        column = colored(choice, (4, 4), 32)
+        assert [image.shape for image in column.images] == [(3, 32, 32)] * 2
+
+
+def test_the_choice_is_the_key_nearest_to_what_enters_the_block():
+    model = Classifier(Prompted(ViT("nano", 8, 32), TCPA), 3).eval()
+    images = torch.randn(2, 3, 32, 32)
+    for choice, state, block in zip(
+        choices(model, images), model.encoder.walk(images), model.encoder.blocks, strict=False
+    ):
+        keys = torch.nn.functional.normalize(block.memory.patches.keys, dim=-1)
+        x = torch.nn.functional.normalize(state.x[:, 1:], dim=-1)
+        assert torch.equal(choice.entries, (x @ keys.T).argmax(-1))
+
+
+def test_the_legend_names_all_entries_and_adds_up():
+    entries = torch.arange(16).fmod(9)[None]
+    legend = colored(reports.Choice(entries, reports.READ), (4, 4), 8).legend
+    assert len(legend) == len(reports.COLORS) + 1
+    assert legend[-1] == (reports.OTHERS, "2 others: 12 %")
+    assert len({color for color, _ in legend}) == len(legend)
+
+
+def test_macs_of_prompts_are_counted():
+    torch.manual_seed(0)
+    plain = Classifier(Prompted(ViT("nano", 8, 32)), 3)
+    vpt = Classifier(Prompted(ViT("nano", 8, 32), VPT), 3)
+    # per prompt and block: keys and values 2 d^2, scores and values 2 d for each of 17 tokens
+    width, blocks = plain.encoder.width, len(plain.encoder.blocks)
+    assert macs(vpt, 32) - macs(plain, 32) == blocks * 6 * (2 * width**2 + 2 * 17 * width)
+
+
+def test_seeds_are_compared_in_pairs():
+    runs = [[Run(top1, 1.0, 10, 1000) for top1 in each] for each in ((50, 60), (52, 62), (70,))]
+    lines = table(dict(zip(("linear", "vpt", "tcpa"), runs, strict=True))).splitlines()[2:]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert cells[0][2:4] == ["55.0 ± 7.1", ""]
+    assert cells[1][2:4] == ["57.0 ± 7.1", "+2.0 ± 0.0"]
+    assert cells[2][2:4] == ["70.0", "-"]
+
+
+def test_small_images_are_enlarged(tmp_path):
+    images = [torch.rand(3, 16, 16)] * 2
+    save_sheet([Column("a", images), Column("b", images)], tmp_path / "sheet.png")
+    height, width = read_image(str(tmp_path / "sheet.png")).shape[1:]
+    assert min(height, width // 2) >= 128
+
+
+def test_other_files_are_refused(tmp_path, capsys):
+    options = ["--root", str(tmp_path), "--size", "64"]
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2"}, tmp_path / "other.ckpt")
+    for wrong, message in (
+        ("nothing", "is no NAME=CHECKPOINT"),
+        ("a=nothing", "there is no file"),
+        (f"a={tmp_path / 'other.ckpt'}", "holds no prompts"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main([wrong, *options])
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err
