@@ -260,7 +260,10 @@ def _or_say_why(work: Callable[[], object]) -> None:
     try:
         work()
     except (ValueError, OSError) as error:
-        _refuse(f"vitlab: {error}")
+        # of an error in a loading process, only what it says, not where
+        _refuse(f"vitlab: {str(error).rpartition('DataError: ')[2]}")
+    except KeyboardInterrupt:
+        _refuse("vitlab: interrupted; the same command begins again, or goes on where it can")
 
 
 def _refuse(text: str) -> NoReturn:

@@ -68,7 +68,7 @@ def test_the_reason_is_that_of_the_system(linked, name, reason):
     with pytest.raises(UnreadableImage, match=reason) as caught:
         dataset._read(index)
     assert caught.value.path == str(linked / samples.image(index))
-    with pytest.raises(DataError, match=rf"1 training images cannot be read.*(?s:.*){reason}"):
+    with pytest.raises(DataError, match=rf"1 images cannot be read.*(?s:.*){reason}"):
         dataset[0, index]
 
 

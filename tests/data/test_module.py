@@ -180,7 +180,7 @@ def test_too_many_unreadable_images_stop_the_run_and_are_named(imagenet):
 def test_a_set_without_any_readable_image_stops_instead_of_searching(imagenet):
     for path in imagenet.glob("train/*/*"):
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="3 training images cannot be read"):
+    with pytest.raises(DataError, match="3 images cannot be read"):
         epoch_of(data_of(imagenet, max_unreadable=2))
 
 

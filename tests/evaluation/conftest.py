@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from vitlab.cli import main
+from vitlab.encoders import ViT, save
+from vitlab.evaluation.named import protocol_hash
 from vitlab.evaluation.result import DataUsed, ProtocolUsed, Result, WeightsUsed
 from vitlab.probes.evidence import Correct, Evidence, Overlaps, interval
 
 STEPS = {"class_path": "DenseLinear", "init_args": {"steps": 40000, "crop": [512, 512]}}
+HASH = protocol_hash("dinov2-linear", 1, STEPS)
 
 
 class Results:
@@ -36,7 +40,7 @@ class Results:
             classes = {f"class {i}": float(iou) for i, iou in enumerate(evidence.iou())}
         score = "top-1" if isinstance(evidence, Correct) else "mIoU"
         return Result(
-            protocol=ProtocolUsed("dinov2-linear", 1, STEPS, "0123456789ab", {}),
+            protocol=ProtocolUsed("dinov2-linear", 1, STEPS, HASH, {}),
             weights=WeightsUsed("dino_s16.pth", "f" * 64, {"size": "S"}, "dino", "teacher"),
             data=DataUsed("VOC2012", "train", "val", {"train": 9, "val": 60}, "abc", "/data"),
             headline=score,
@@ -74,3 +78,24 @@ class Results:
 @pytest.fixture
 def results(tmp_path: Path) -> Results:
     return Results(tmp_path)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    save(ViT("nano", 16, 64).eval(), tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def evaluate(weights, drawn, tmp_path, monkeypatch):
+    """Run the command in this process; returns its result."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(protocol, *options, data="imagenet", out="result"):
+        words = ["evaluate", "--weights", str(weights), "--protocol", protocol]
+        words += ["--data.root", str(drawn / data), "--workers", "0", "--accelerator", "cpu"]
+        main([*words, "--out", out, *options])
+        return Result.read(tmp_path / out)
+
+    return run

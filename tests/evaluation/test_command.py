@@ -23,27 +23,6 @@ SMALL = [
 READINGS = "--protocol.inputs.readings"
 
 
-@pytest.fixture
-def weights(tmp_path):
-    torch.manual_seed(0)
-    save(ViT("nano", 16, 64).eval(), tmp_path / "weights")
-    return tmp_path / "weights"
-
-
-@pytest.fixture
-def evaluate(weights, drawn, tmp_path, monkeypatch):
-    """Run the command in this process; returns its result."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(protocol, *options, data="imagenet", out="result"):
-        words = ["evaluate", "--weights", str(weights), "--protocol", protocol]
-        words += ["--data.root", str(drawn / data), "--workers", "0", "--accelerator", "cpu"]
-        main([*words, "--out", out, *options])
-        return Result.read(tmp_path / out)
-
-    return run
-
-
 @pytest.mark.filterwarnings("ignore:there are 40 training images")
 def test_a_result_says_what_was_measured_and_how(evaluate, weights, tmp_path, capsys):
     result = evaluate("knn")
@@ -171,6 +150,14 @@ def test_weights_of_timm_must_say_which_pixels_they_take(evaluate, weights, tmp_
     with pytest.raises(SystemExit):
         evaluate("knn", *given)
     assert "--pixels half" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:there are 40 training images")
+def test_an_imported_folder_remembers_which_pixels_its_weights_take(evaluate, weights, tmp_path):
+    save(read_weights(weights).encoder, tmp_path / "imported", origin="locatvit")
+    result = evaluate("knn", "--weights", str(tmp_path / "imported"))
+    assert result.weights.encoder["pixels"] == "half"
+    assert evaluate("knn", out="other").weights.encoder["pixels"] == "imagenet"
 
 
 @pytest.mark.slow

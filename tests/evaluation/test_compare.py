@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from vitlab.evaluation import blocks as module
 from vitlab.evaluation.blocks import blocks
 from vitlab.evaluation.compare import compare, find
+from vitlab.evaluation.named import protocol_hash
 from vitlab.evaluation.plot import draw
 from vitlab.evaluation.references import Reference
 from vitlab.evaluation.rows import any_seed, difference, printable, seed_of
@@ -19,7 +20,7 @@ from vitlab.probes.evidence import Correct, resampled
 FEWER = {"class_path": "DenseLinear", "init_args": {"steps": 1000, "crop": [512, 512]}}
 MODIFIED = {
     "settings": FEWER,
-    "hash": "ba9876543210",
+    "hash": protocol_hash("dinov2-linear", 1, FEWER),
     "changed": {"init_args.steps": (40000, 1000)},
 }
 
@@ -98,10 +99,10 @@ def test_other_settings_are_apart_and_marked(results):
     first, second = blocks(runs)
     assert first.apart == ""
     assert second.apart == (
-        "Not comparable with table 1 (VOC2012, dinov2-linear, hash 0123456789ab): "
+        "Not comparable with table 1 (VOC2012, dinov2-linear, hash 398561817624): "
         "steps: 40000 vs 1000."
     )
-    assert "dinov2-linear* version 1, hash ba9876543210" in second.title
+    assert "dinov2-linear* version 1, hash df7b2bd5176f" in second.title
     assert second.notes == {
         "*": "changed from the published protocol: init_args.steps 1000 (published: 40000)"
     }
@@ -224,7 +225,7 @@ def test_markdown_csv_and_latex_hold_the_same_numbers(seeds):
     value = f"{row.score.value:.1f} [{row.score.interval[0]:.1f}, {row.score.interval[1]:.1f}]"
     change = f"{row.difference.value:+.2f} [{row.difference.interval[0]:+.2f}, "
     text = markdown(made)
-    assert "### 1. VOC2012 val, 60 images: dinov2-linear version 1, hash 0123456789ab" in text
+    assert "### 1. VOC2012 val, 60 images: dinov2-linear version 1, hash 398561817624" in text
     assert f"| dino_entmax | 3 | {value} | ± {row.score.deviation:.2f} | {change}" in text
     tex = latex(made)
     assert rf"dino\_entmax & 3 & {value} & $\pm$ {row.score.deviation:.2f} & {change}" in tex

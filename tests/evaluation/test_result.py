@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 import vitlab.evaluation.result as module
 from vitlab.evaluation.counts import pack, unpack
 from vitlab.evaluation.fields import plain
+from vitlab.evaluation.named import Settings
 from vitlab.evaluation.result import EVIDENCE, RESULT, Result, read_counts, refuse_overwriting
-from vitlab.probes.evidence import Correct
+from vitlab.probes.evidence import Correct, Overlaps
 
 
 def test_what_is_written_is_read_to_the_bit(results):
@@ -47,7 +48,12 @@ def test_any_settings_scores_and_names_survive(results, values, scores, text):
     result = results.result(evidence)
     result = replace(
         result,
-        protocol=replace(result.protocol, settings=values, changed={text: (text, values)}),
+        protocol=replace(
+            result.protocol,
+            settings=values,
+            hash=Settings(result.protocol.name, result.protocol.version, values).hash,
+            changed={text: (text, values)},
+        ),
         weights=replace(result.weights, path=text),
         scores={**scores, "top-1": 50.0},
         environment=values,
@@ -117,6 +123,12 @@ def edit(folder, change):
         (lambda c: c.update(headline="knn"), "headline 'knn' has no score"),
         (lambda c: c.update(chosen_on="test"), "chosen_on is 'test', not one of"),
         (lambda c: c.update(chosen="lr 3"), "not tried"),
+        (lambda c: c.update(interval=[-1.0, 50.0]), "not within 0 and 100"),
+        (lambda c: c.update(interval=[50.0, 101.0]), "not within 0 and 100"),
+        (lambda c: c["protocol"].update(hash="0" * 12), "protocol.hash is '000000000000', but"),
+        (lambda c: c["protocol"].update(version=2), "name, version and settings have"),
+        (lambda c: c["protocol"].update(name="knn"), "name, version and settings have"),
+        (lambda c: c["protocol"]["settings"]["init_args"].update(steps=1), "settings have"),
         (lambda c: c["scores"].update(mIoU=None), "has no score"),
         (lambda c: c["scores"].update(mIoU="81"), "scores.mIoU is '81', not a number"),
         (lambda c: c["scores"].update(mIoU=10**400), "not a finite number"),
@@ -185,9 +197,66 @@ def test_counts_of_others_are_refused(results, tensors, why):
 
 def test_an_edited_score_does_not_agree_with_its_counts(results):
     folder = results.write("a", "dino.pth")
-    edit(folder, lambda c: c["scores"].update(mIoU=99.0))
-    with pytest.raises(ValueError, match="the result was edited"):
+    value = Result.read(folder).value
+    for other in (99.0, value + 0.001):
+        edit(folder, lambda c, other=other: c["scores"].update(mIoU=other))
+        with pytest.raises(ValueError, match="the result was edited"):
+            read_counts(folder, Result.read(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda c: c["classes"].update({"class 1": 99.0}), "another IoU of 'class 1'"),
+        (lambda c: c["classes"].update({"class 1": None}), "another IoU of 'class 1'"),
+        (lambda c: c.update(classes=dict(reversed(c["classes"].items()))), "another IoU of"),
+        (lambda c: c["classes"].update({"class 5": 50.0}), "has 5 classes, its result names 6"),
+        (lambda c: c.update(classes={}), "has 5 classes, its result names 0"),
+        (lambda c: c.update(classes={"class 1": 99.0}), "another IoU of 'class 1'"),
+        (lambda c: c["data"].update(counts={"val": 59}), "has 60 images, its result says 59"),
+    ],
+)
+def test_edited_classes_and_images_do_not_agree_with_their_counts(results, change, why):
+    folder = results.write("a", "dino.pth")
+    edit(folder, change)
+    with pytest.raises(ValueError, match=rf"{why}.*the result was edited"):
         read_counts(folder, Result.read(folder))
+
+
+def test_a_part_of_the_split_may_be_scored(results):
+    folder = results.write("a", "dino.pth", None, {"counts": {"train": 9, "val": 1000}})
+    assert len(read_counts(folder, Result.read(folder)).names) == 60
+
+
+def test_classes_without_pixels_and_classes_of_one_name_agree_with_their_counts(results):
+    own = results.overlaps()
+    own = Overlaps(*(torch.nn.functional.pad(each, (0, 1)) for each in own.tensors().values()))
+    result = results.result(own)
+    assert result.classes["class 5"] is None
+    kept = dict(result.classes)
+    kept["class 0"] = kept.pop("class 1")  # as a dict of both keeps the last
+    for place, classes in enumerate((result.classes, kept)):
+        folder = results.write(str(place), "dino.pth", own, {"classes": classes})
+        assert read_counts(folder, Result.read(folder)) is not None
+
+
+def test_the_hash_is_the_same_of_what_json_changes(results):
+    values = {"sizes": (1, 2), "limit": float("inf"), 10: {2: True, 1: 1e-5}, "none": None}
+    used = Settings("a", 1, values)
+    result = results.result(results.overlaps())
+    protocol = replace(result.protocol, name="a", settings=values, hash=used.hash)
+    replace(result, protocol=protocol).write(results.folder, results.overlaps(), results.names)
+    assert Result.read(results.folder).protocol.hash == used.hash
+
+
+@pytest.mark.filterwarnings("ignore:there are 40 training images")
+@pytest.mark.parametrize(("protocol", "data"), [("knn", "imagenet"), ("vitlab-fast", "VOCdevkit")])
+def test_a_result_of_the_command_agrees_with_its_hash_and_counts(
+    evaluate, tmp_path, protocol, data
+):
+    result = evaluate(protocol, "--protocol.size", "64", data=data)
+    counts = read_counts(tmp_path / "result", result)
+    assert len(counts.names) == result.data.counts["val"]
 
 
 def test_a_pickle_is_not_run(results):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from vitlab.probes.evidence import Correct, Counting, interval
+from vitlab.probes.evidence import Correct, Counting, interval, resampled
 
 
 def counted(pairs, classes):
@@ -44,6 +44,14 @@ def test_counts_add_up_to_labeled_pixels(pairs):
 def test_an_image_of_void_counts_for_nothing(pairs):
     void = (pairs[0][0], torch.full((5, 7), 255))
     assert counted([*pairs, void], 4).value == counted(pairs, 4).value
+
+
+def test_drawn_sets_without_any_labeled_pixel_are_left_out_of_the_interval(pairs):
+    void = (pairs[0][0], torch.full((5, 7), 255))
+    alone = counted([pairs[0], *[void] * 4], 4)
+    assert resampled(5, alone.score).isnan().any()
+    # all that have a score have that of the only labeled image
+    assert interval(alone) == pytest.approx((alone.value, alone.value))
 
 
 def test_accuracy_is_the_share_of_found_classes():

@@ -242,8 +242,8 @@ def one_thread(worker: int) -> None:
 def too_many(unreadable: list[str], allowed: int) -> str:
     """Message for a run that has met more damaged files than it may."""
     return (
-        f"{len(unreadable)} training images cannot be read, max_unreadable is {allowed}; replace "
-        "or remove them, or raise max_unreadable:\n  " + "\n  ".join(unreadable)
+        f"{len(unreadable)} images cannot be read, and {allowed} may be so (max_unreadable, of "
+        "training); replace or remove them:\n  " + "\n  ".join(unreadable)
     )
 
 

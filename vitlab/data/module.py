@@ -1,6 +1,5 @@
 """From a folder of images to batches: what all datasets share."""
 
-import os
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -16,7 +15,8 @@ from vitlab.data.batch import Batch
 from vitlab.data.datasets import Labeled, Segmented, Training, collate, one_thread, too_many
 from vitlab.data.errors import DataError
 from vitlab.data.files import Files
-from vitlab.data.layout import Found, Layout, few
+from vitlab.data.layout import Found, Layout
+from vitlab.data.leak import refuse_common
 from vitlab.data.loader import Batches, resume
 from vitlab.data.sampler import Division, GlobalBatches, divide
 from vitlab.data.samples import Samples
@@ -81,6 +81,7 @@ class Data(LightningDataModule, ABC):
         self.max_unreadable, self.seed, self.repeats = max_unreadable, seed, repeats
         self._samples: dict[str, Samples] = {}
         self._unreadable: list[str] = []
+        self._disjoint: set[tuple[str, str]] = set()
 
     @property
     @abstractmethod
@@ -225,10 +226,15 @@ class Data(LightningDataModule, ABC):
             size: edge of the images, in pixels.
             limit: number of samples, as many of each class; 0 for all.
             crop: share of an image's short side that is seen.
+
+        Raises:
+            DataError: there are no labels, or a leak as in `segmented`.
         """
         samples = self.samples(split)
         if samples.labels is None:
-            raise DataError(f"{type(self).__name__} has no image labels; use {_having('labels')}")
+            raise DataError(f"{type(self).__name__} has no image labels; use ImageNet or Folder")
+        if split == self.train and self.val in self.splits:
+            self.refuse_leak(split)
         return Labeled(samples.subset(limit), size, self.max_unreadable, crop)
 
     def segmented(self, split: str, view: SegmentationViews, limit: int = 0) -> Segmented:
@@ -245,9 +251,11 @@ class Data(LightningDataModule, ABC):
         """
         samples = self.samples(split)
         if samples.masks is None:
-            raise DataError(f"{type(self).__name__} has no masks; use {_having('masks')}")
+            raise DataError(
+                f"{type(self).__name__} has no masks; use VOC2012, ADE20K, Cityscapes or Folder"
+            )
         if split == self.train:
-            self._refuse_leak(samples)
+            self.refuse_leak(split)
         table = np.full(256, -1, dtype=np.int16)
         for value, index in self.mask_values.items():
             table[value] = index
@@ -255,15 +263,12 @@ class Data(LightningDataModule, ABC):
             samples.subset(limit), view, table, self.max_unreadable, self.seed, self.doubt
         )
 
-    def _refuse_leak(self, train: Samples) -> None:
-        """Refuse to learn from images that are scored, as VOC's trainval against val."""
-        shared = np.intersect1d(train.images, self.samples(self.val).images)
-        if len(shared):
-            raise DataError(
-                f"{len(shared)} images are in both train: {self.train} and val: {self.val} "
-                f"({few([os.fsdecode(name) for name in shared])}); scores on them would mean "
-                "nothing: choose splits without common images"
-            )
+    def refuse_leak(self, split: str) -> None:
+        """Refuse to learn from images of a split that are scored; see `refuse_common`."""
+        names = split, self.val
+        if names not in self._disjoint:  # a second for a million images
+            refuse_common(self.samples(split), self.samples(self.val), names)
+            self._disjoint.add(names)
 
     def _agree(self, trainer: Trainer, division: Division) -> None:
         """Refuse a trainer that would step at other times than the batches say."""
@@ -292,9 +297,3 @@ class Data(LightningDataModule, ABC):
         if others:
             return f"{message}; it looks like {others[0]}: use the class {others[0]}"
         return f"{message}; set its root to the extracted dataset"
-
-
-def _having(field: str) -> str:
-    """Names of the datasets that have labels or masks."""
-    names = {"labels": "ImageNet or Folder", "masks": "VOC2012, ADE20K, Cityscapes or Folder"}
-    return names[field]

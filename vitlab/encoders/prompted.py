@@ -34,7 +34,7 @@ class Prompted(Encoder):
     evaluation mode throughout. Without any prompts it is the backbone itself.
 
     Args:
-        backbone: of any origin; `vitlab.objectives.pretrained` reads it from a file. It is frozen
+        backbone: of any origin; `vitlab.objectives.Pretrained` reads it from a file. It is frozen
             and gets the prompts in place.
         prompts: which ones, in every block.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -71,26 +71,30 @@ class Cache:
         key = {"version": VERSION, **key}
         path = self.folder / (digest({**key, "vitlab": vitlab.__version__})[:40] + SUFFIX)
         with ExitStack() as held:
-            lock, found = -1, None
+            lock, found = None, None
             if parallel.rank() == 0:
-                lock = held.enter_context(_opened(path.with_suffix(".lock")))
-                fcntl.flock(lock, fcntl.LOCK_SH)
-                found = _read(path, key)
-                if found is None:
-                    # from here on alone; another process may have made it while this one waited
-                    fcntl.flock(lock, fcntl.LOCK_EX)
+                with _surviving(self.folder):  # a full disk has no room for a lock either
+                    lock = held.enter_context(_opened(path.with_suffix(".lock")))
+                    fcntl.flock(lock, fcntl.LOCK_SH)
                     found = _read(path, key)
+                    if found is None:
+                        # from here on alone; another process may have made it in the meantime
+                        fcntl.flock(lock, fcntl.LOCK_EX)
+                        found = _read(path, key)
             if _agreed(found is not None or parallel.rank() > 0) and parallel.rank() > 0:
                 found = _read(path, key, check=False)
             # a rank on another machine may not see the folder: then all of them make
             if not _agreed(found is not None):
                 found = make()
-                if parallel.rank() == 0 and self._room(path, found):
-                    _write(path, key, found)
-            if parallel.rank() == 0:
-                with suppress(FileNotFoundError):
+                if lock is not None:
+                    with _surviving(self.folder):
+                        if self._room(path, found):
+                            _write(path, key, found)
+            if lock is not None:
+                with suppress(OSError):
                     os.utime(path)  # used now
-                fcntl.flock(lock, fcntl.LOCK_SH)
+                with suppress(OSError):
+                    fcntl.flock(lock, fcntl.LOCK_SH)
             assert found is not None
             yield found
 
@@ -123,6 +127,19 @@ def _agreed(yes: bool) -> bool:
     answers: list[bool | None] = [None] * parallel.world()
     dist.all_gather_object(answers, yes)
     return all(answers)
+
+
+@contextmanager
+def _surviving(folder: Path) -> Iterator[None]:
+    """Go on with a warning where the folder fails: the disk is full, or not to be written to."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # the latter is what `save_file` makes of it
+        warnings.warn(
+            f"the cache folder {folder} cannot be written, and the evaluation goes on without "
+            f"keeping its features: {error}; free space there, or name another folder",
+            stacklevel=5,
+        )
 
 
 @contextmanager
@@ -163,10 +180,9 @@ def _write(path: Path, key: Key, tables: Tables) -> None:
         with aside.open("rb") as written:
             os.fsync(written.fileno())
         aside.rename(path)
-    except OSError as error:
-        warnings.warn(f"{path} cannot be written and is not kept: {error}", stacklevel=4)
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # or it would hide what went wrong
+            aside.unlink(missing_ok=True)
 
 
 def _sweep(path: Path) -> None:

@@ -1,6 +1,8 @@
 """`vitlab evaluate`: from words to a folder with a result."""
 
+import contextlib
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +21,7 @@ from vitlab.encoders import Encoder, Imported, read_weights
 from vitlab.evaluation.evaluate import Measured, check, evaluate
 from vitlab.evaluation.fingerprint import fingerprint, fingerprint_of_data
 from vitlab.evaluation.pictures import sheet, write_events, write_png
-from vitlab.evaluation.protocol import Work
+from vitlab.evaluation.protocol import Outcome, Work
 from vitlab.evaluation.result import (
     DataUsed,
     ProtocolUsed,
@@ -64,6 +67,7 @@ def evaluate_command(words: Sequence[str]) -> None:
     given, data = asked.given, asked.data
     folder = Path(given.out) if given.out else default_folder(asked)
     refuse_overwriting(folder, given.overwrite)
+    _refuse_unwritable(folder)
     subject = read_subject(given)
     check(subject.encoder, asked.protocol, data)
     if given.dry_run:
@@ -85,6 +89,21 @@ def evaluate_command(words: Sequence[str]) -> None:
         conclude(asked, subject, measured, folder)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Refuse, before any long work, a folder that cannot be made or written to; leave nothing."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"--out {folder}: {error.strerror}; choose another folder") from error
+    finally:
+        for place in new:
+            with contextlib.suppress(OSError):
+                place.rmdir()
 
 
 def default_folder(asked: Asked) -> Path:
@@ -123,23 +142,29 @@ def _values(config: dict[str, Any]) -> dict[str, Any]:
 def _pixels(asked: str, imported: Imported) -> str:
     if asked != "auto":
         return asked
-    if imported.family == "timm":
+    if imported.origin == "timm":
         raise ValueError(
             "weights of timm are trained with pixels of either kind; say --pixels imagenet or "
             "--pixels half (mean and deviation 0.5, as AugReg), see the model's pretrained_cfg"
         )
-    return "half" if imported.family == "locatvit" else "imagenet"
+    return "half" if imported.origin == "locatvit" else "imagenet"
 
 
 def launch(given: Namespace) -> torch.device:
     """Start the other processes, where several devices are asked for; return this one's device."""
     many = given.devices * given.num_nodes > 1
-    fabric = Fabric(
-        accelerator=given.accelerator,
-        devices=given.devices,
-        num_nodes=given.num_nodes,
-        strategy="ddp" if many else "auto",
-    )
+    try:
+        fabric = Fabric(
+            accelerator=given.accelerator,
+            devices=given.devices,
+            num_nodes=given.num_nodes,
+            strategy="ddp" if many else "auto",
+        )
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        raise ValueError(
+            f"--accelerator {given.accelerator} with --devices {given.devices} cannot be used on "
+            f"this machine: {error}"
+        ) from error
     if many:
         fabric.launch()
     return fabric.device
@@ -178,7 +203,7 @@ def conclude(asked: Asked, subject: Subject, measured: Measured, folder: Path) -
             {key: (old, new) for key, (old, new) in settings.changed.items()},
         ),
         weights=subject.used,
-        data=_data_used(data),
+        data=_data_used(data, outcome),
         headline=outcome.headline,
         scores=dict(outcome.scores),
         interval=interval(evidence, asked.given.seed),
@@ -190,9 +215,8 @@ def conclude(asked: Asked, subject: Subject, measured: Measured, folder: Path) -
         seconds=measured.seconds,
         environment=environment(),
     )
-    names = [samples.image(index) for index in range(len(evidence))]
-    result = result.write(folder, evidence, names, asked.given.overwrite)
     picture = None
+    folder.mkdir(parents=True, exist_ok=True)
     if outcome.predictions:
         seen = data.segmented(data.val, SegmentationWhole(0))
         pairs = [seen[index] for index in range(len(outcome.predictions))]
@@ -200,6 +224,8 @@ def conclude(asked: Asked, subject: Subject, measured: Measured, folder: Path) -
         picture = sheet(images, truths, outcome.predictions, data.classes)
         write_png(folder / "pictures.png", picture)
     write_events(folder, result, picture)
+    names = [samples.image(index) for index in range(len(evidence))]
+    result = result.write(folder, evidence, names, asked.given.overwrite)  # last: then it is whole
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     show(result, folder)
 
@@ -220,13 +246,14 @@ def show(result: Result, folder: Path) -> None:
     console.print(f"result  {folder} ({result.seconds:.0f} s)")
 
 
-def _data_used(data: Data) -> DataUsed:
-    splits = (data.train, data.val)
+def _data_used(data: Data, outcome: Outcome) -> DataUsed:
+    train = outcome.train or data.train
+    counts = {split: len(data.samples(split)) for split in (train, data.val)}
     return DataUsed(
         dataset=type(data).__name__,
-        train=data.train,
+        train=train,
         val=data.val,
-        counts={split: len(data.samples(split)) for split in splits},
-        fingerprint="-".join(fingerprint_of_data(data, split) for split in splits),
+        counts={**counts, data.val: len(outcome.evidence)},
+        fingerprint="-".join(fingerprint_of_data(data, split) for split in (train, data.val)),
         root=str(data.root),
     )

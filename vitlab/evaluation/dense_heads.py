@@ -13,9 +13,12 @@ from vitlab.data import Data, SegmentationViews
 from vitlab.data.datasets import Segmented
 from vitlab.data.views.area import SegmentationPart  # noqa: F401, a view that protocols name
 from vitlab.encoders import Encoder
-from vitlab.evaluation.fingerprint import fingerprint_of_heads
+from vitlab.evaluation.features import squeeze
 from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
-from vitlab.probes.evidence import Counting, Overlaps
+from vitlab.evaluation.trained import Tested, head_of_headline, key_of_heads, outcome_of
+from vitlab.evaluation.void import refuse_unscored, refuse_void
+from vitlab.probes.evidence import IGNORE, Counting, Overlaps
+from vitlab.probes.finite import Watch
 from vitlab.probes.fitting import Batch, Fitting
 from vitlab.probes.heads import Heads, Layers, Planned, pixel_loss
 from vitlab.probes.inference import Inference, shrink
@@ -25,7 +28,6 @@ from vitlab.probes.recipe import Places, Recipe
 from vitlab.probes.training import (
     chunks,
     first,
-    keys_of,
     loading_of_one,
     split,
     training_loader,
@@ -95,6 +97,8 @@ class DenseHeads(Protocol):
             )
         train.check()
         data.segmented(data.val, self.view).check()
+        for name in (self.split or data.train, data.val):
+            refuse_void(data, name)
         split(len(train), self.recipe.select == "held out")
 
     def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
@@ -107,8 +111,7 @@ class DenseHeads(Protocol):
             for rate in self.recipe.rates
         ]
         heads = Heads(planned, data.num_classes, self.layers, self.recipe, work.seed, work.device)
-        about = (type(data).__name__, data.num_classes, data.val, len(train))
-        key = fingerprint_of_heads(encoder, train.samples, (keys_of(self), about, work.seed))
+        key = key_of_heads(encoder, self, data, self.split or data.train, work.seed)
         fitting = Fitting(heads, len(kept), work.folder, key)
         places = Places(kept, self.recipe, work.seed, CHUNK, parallel.rank(), parallel.world())
         places.start = fitting.step
@@ -125,22 +128,26 @@ class DenseHeads(Protocol):
         def scores() -> dict[str, float]:
             assert decides is not None
             found = self._overlaps(encoder, heads, decides, work)
-            return {name: overlaps.value for name, overlaps in found.items()}
+            return {name: tested.value for name, tested in found.items()}
 
         fitting.run(
             self._batches(encoder, train, places, work), None if decides is None else scores
         )
         fitting.keep_best()
-        return self._outcome(encoder, fitting, reported, work)
+        outcome = self._outcome(encoder, fitting, reported, data, work)
+        fewer = len(reported) < len(test)  # type: ignore[arg-type]
+        return replace(outcome, train=self.split, images=len(outcome.evidence) if fewer else 0)
 
     def _train(self, data: Data, seed: int) -> Segmented:
         train = data.segmented(self.split or data.train, self.view)
+        data.refuse_leak(self.split or data.train)
         train.seed = seed  # the result's seed, not the dataset's, decides the augmentation
         return train
 
     def _batches(
         self, encoder: Encoder, train: Segmented, places: Places, work: Work
     ) -> Iterator[Batch]:
+        labeled = False
         loader = training_loader(train, places, work.loading.workers, stack)
         for images, masks in work.track(loader, "training heads", total=len(places)):
             maps = [
@@ -151,39 +158,37 @@ class DenseHeads(Protocol):
                 for name in maps[0].features
             }
             truth = whole(shrink(masks.to(work.device), self.test.pixels), places)
-            yield Batch(features, pixel_loss(truth, maps[0].grid))
+            labeled = labeled or bool((truth != IGNORE).any())  # once true, nobody waits for it
+            yield Batch(features, pixel_loss(truth, maps[0].grid), labeled)
 
     def _overlaps(
         self, encoder: Encoder, heads: Heads, images: Dataset, work: Work
-    ) -> dict[str, Overlaps]:
+    ) -> dict[str, Tested[Overlaps]]:
         """Test all heads on the same passes of the encoder."""
         classes = next(iter(heads.modules.values())).classify.out_features
-        counting = {name: Counting(classes) for name in heads.names}
+        counting = {name: Counting(classes, work.device) for name in heads.names}
+        watches = {name: Watch(work.device) for name in heads.names}
         loader = share(images, loading_of_one(work.loading), first)
         for scales, mask in work.track(loader, "testing heads", total=len(loader)):
             looks = self.test.look(encoder, self.inputs, scales, work.loading)
             truth = self.test.truth(mask)
             for name in heads.names:
-                predicted = self.test.predict(looks, partial(heads.logits, name), mask.shape)
+                predicted = self.test.predict(
+                    looks, partial(_watched, heads, name, watches[name]), mask.shape
+                )
                 counting[name].update(predicted, truth)
-        return {name: each.overlaps() for name, each in counting.items()}
+        return {
+            name: Tested(each.overlaps(), watches[name].finite()) for name, each in counting.items()
+        }
 
-    def _outcome(self, encoder: Encoder, fitting: Fitting, images: Dataset, work: Work) -> Outcome:
-        heads = fitting.heads
-        found = self._overlaps(encoder, heads, images, work)
-        scores = {name: overlaps.value for name, overlaps in found.items()}
-        selected = self.recipe.select != "last"
-        head = fitting.chosen if selected else heads.names[0]
-        outcome = Outcome(
-            headline="miou",
-            scores={"miou": scores[head], **{f"miou/{n}": s for n, s in scores.items()}},
-            evidence=found[head],
-            tried=fitting.tried if selected else scores,
-            chosen=fitting.label(head) if selected else head,
-            chosen_on=self.recipe.select if self.recipe.select != "last" else "",
-            predictions=self._predictions(encoder, heads, head, images, work),
-        )
-        return outcome if len(outcome.tried) > 1 else replace(outcome, chosen="", chosen_on="")
+    def _outcome(
+        self, encoder: Encoder, fitting: Fitting, images: Dataset, data: Data, work: Work
+    ) -> Outcome:
+        found = self._overlaps(encoder, fitting.heads, images, work)
+        refuse_unscored(next(iter(found.values())).evidence, data)
+        head = head_of_headline(found, fitting)
+        shown = self._predictions(encoder, fitting.heads, head, images, work)
+        return replace(outcome_of("miou", head, found, fitting), predictions=shown)
 
     def _predictions(
         self, encoder: Encoder, heads: Heads, head: str, images: Dataset, work: Work
@@ -193,8 +198,13 @@ class DenseHeads(Protocol):
             scales, mask = images[index]
             looks = self.test.look(encoder, self.inputs, scales, work.loading)
             predicted = self.test.predict(looks, partial(heads.logits, head), mask.shape)
-            shown.append(predicted.to("cpu", torch.uint8))
+            # a prediction of `pixels` is compared at that size, and shown at the mask's
+            shown.append(squeeze(predicted.to("cpu", torch.uint8), *mask.shape))
         return shown
+
+
+def _watched(heads: Heads, name: str, watch: Watch, features: dict[str, Tensor]) -> Tensor:
+    return watch.see(heads.logits(name, features))
 
 
 def stack(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

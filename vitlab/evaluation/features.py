@@ -3,6 +3,7 @@
 Axis letters: n images, p patches, d width.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,12 @@ from vitlab.data.datasets import Segmented
 from vitlab.data.views.segmentation import nearest
 from vitlab.encoders import Encoder, Tokens
 from vitlab.evaluation.cache import Cache, Tables
-from vitlab.evaluation.fingerprint import fingerprint, fingerprint_of_data, sampled_contents
+from vitlab.evaluation.fingerprint import (
+    fingerprint,
+    fingerprint_of_data,
+    sampled_contents,
+    unknown,
+)
 from vitlab.evaluation.protocol import Precision, Work
 from vitlab.probes import Features
 from vitlab.probes.probe import Loading, share
@@ -55,6 +61,19 @@ class Source:
             "size": str(self.size),
             "precision": self.precision,
         }
+
+    def cache(self, work: Work) -> Cache:
+        """Return where tables are kept: nowhere, if two encoders could not be told apart."""
+        parts = unknown(self.encoder) if work.cache is not None else []
+        if not parts:
+            return Cache(work.cache)
+        warnings.warn(
+            f"features of {type(self.encoder).__name__} are not kept: {', '.join(parts[:3])} may "
+            "change them and cannot be hashed; keep all that they depend on in tensors, plain "
+            "attributes or a dict `config`",
+            stacklevel=4,
+        )
+        return Cache(None)
 
     def encode(self, images: Tensor, loading: Loading) -> Tokens:
         """Return the features of 8-bit images."""
@@ -92,7 +111,7 @@ def image_table(source: Source, split: str, work: Work) -> Iterator[Features]:
         return _collect(images, rows, f"features of {split}", work)
 
     key = source.key(split, f"[CLS] of center crops, share {7 / 8}")
-    with Cache(work.cache).table(key, make) as tables:
+    with source.cache(work).table(key, make) as tables:
         yield Features(tables["x"], tables["y"])
 
 
@@ -110,7 +129,7 @@ def patch_table(source: Source, split: str, work: Work) -> Iterator[PatchTable]:
         return _collect(_Squares(source, split), rows, f"features of {split}", work)
 
     edge = source.size // source.encoder.patch
-    with Cache(work.cache).table(source.key(split, "patches of squares"), make) as tables:
+    with source.cache(work).table(source.key(split, "patches of squares"), make) as tables:
         yield PatchTable(tables["x"], tables["masks"], (edge, edge))
 
 

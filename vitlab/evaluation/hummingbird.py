@@ -19,7 +19,8 @@ from vitlab.evaluation.confusions import Confusions
 from vitlab.evaluation.features import at_own_sizes, check_ranks
 from vitlab.evaluation.hummingbird_views import HummingbirdCrop, HummingbirdSquare
 from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
-from vitlab.probes.dense import class_counts, enlarge
+from vitlab.evaluation.void import refuse_unscored, refuse_void
+from vitlab.probes.dense import ALL_VOID, class_counts, enlarge
 from vitlab.probes.hummingbird import choose, read_out
 from vitlab.probes.neighbors import Neighbors, Search
 from vitlab.probes.probe import share
@@ -119,6 +120,8 @@ class Hummingbird(Protocol):
         check_layers(encoder, [self.reading])
         for split in (data.train, data.val):
             data.segmented(split, HummingbirdSquare(edge)).check()
+            if split == data.val or self.quirks.void == "left out":
+                refuse_void(data, split)
         images = len(data.samples(data.train))
         each = self.patches(encoder, images)
         if not each:
@@ -145,6 +148,8 @@ class Hummingbird(Protocol):
         search = Search(torch.cat(features), self.neighbors, "cosine", work.memory)
         del features
         counts = torch.cat(list(self._remember(encoder, data, search, work)))
+        if not len(counts):
+            raise ValueError(ALL_VOID)
         confusions = Confusions(counts.shape[1], data.num_classes, work.device)
         maps = self._predict(search.neighbors(), counts, edge // encoder.patch, edge)
         least = -(-PICTURES // parallel.world())  # of each rank
@@ -154,6 +159,7 @@ class Hummingbird(Protocol):
             if len(shown) < least:
                 shown = torch.cat([shown, predicted[None].to(torch.uint8)])
         found = confusions.matched(self.quirks.matched)
+        refuse_unscored(found.overlaps, data)
         pictures = parallel.gather(shown)[:PICTURES].cpu()
         return Outcome(
             headline="miou",

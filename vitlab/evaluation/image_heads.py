@@ -1,7 +1,7 @@
 """Linear heads on frozen image features, trained with augmentation: top-1 accuracy."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -13,17 +13,17 @@ from vitlab.data import Data, SingleCrop, normalize
 from vitlab.data.datasets import Example, Training
 from vitlab.data.samples import Samples
 from vitlab.encoders import Encoder
-from vitlab.evaluation.fingerprint import fingerprint_of_heads
 from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
+from vitlab.evaluation.trained import Tested, head_of_headline, key_of_heads, outcome_of
 from vitlab.probes.evidence import Correct
+from vitlab.probes.finite import Watch, refuse_infinite
 from vitlab.probes.fitting import Batch, Fitting
 from vitlab.probes.heads import Heads, Layers, Planned, image_loss
 from vitlab.probes.probe import share
-from vitlab.probes.reading import Reading, check_layers, read
+from vitlab.probes.reading import Reading, check_cls, check_layers, read
 from vitlab.probes.recipe import Places, Recipe
 from vitlab.probes.training import (
     chunks,
-    keys_of,
     split,
     training_loader,
     whole,
@@ -61,12 +61,17 @@ class ImageInputs:
     def read(
         self, encoder: Encoder, images: Tensor, work: Work
     ) -> dict[str, Float[Tensor, "b 1 _"]]:
-        """Return all variants of images in 8 bits, by name, as a single patch, in fp32."""
+        """Return all variants of images in 8 bits, by name, as a single patch, in fp32.
+
+        Raises:
+            ValueError: features that are not finite.
+        """
         with torch.no_grad(), work.loading.precision():
             found = read(encoder, normalize(images.to(work.device)), self.readings)
         features = {}
         for reading, tokens in zip(self.readings, found, strict=True):
             last = tokens.patches[..., -encoder.width :].float().mean(1)
+            refuse_infinite(tokens.cls, last)
             for mean in self.mean:
                 parts = [tokens.cls.float(), last] if mean else [tokens.cls.float()]
                 features[self._name(reading, mean)] = torch.cat(parts, dim=-1)[:, None]
@@ -114,6 +119,7 @@ class ImageHeads(Protocol):
         check_layers(encoder, self.inputs.readings)
         encoder.check(self.view.size, "view.size")
         encoder.check(self.size, "size")
+        check_cls(encoder, self.size, "heads read; use a dense protocol, such as dinov2-linear")
         for name in (data.train, data.val):
             data.labeled(name, self.size)  # refuses data without labels
             labels = data.samples(name).labels
@@ -134,8 +140,7 @@ class ImageHeads(Protocol):
             for rate in self.recipe.rates
         ]
         heads = Heads(planned, data.num_classes, self.layers, self.recipe, work.seed, work.device)
-        about = (type(data).__name__, data.num_classes, data.val, len(samples))
-        key = fingerprint_of_heads(encoder, samples, (keys_of(self), about, work.seed))
+        key = key_of_heads(encoder, self, data, data.train, work.seed)
         fitting = Fitting(heads, len(kept), work.folder, key)
         places = Places(kept, self.recipe, work.seed, CHUNK, parallel.rank(), parallel.world())
         places.start = fitting.step
@@ -149,7 +154,7 @@ class ImageHeads(Protocol):
         def scores() -> dict[str, float]:
             assert decides is not None
             found = self._correct(encoder, heads, decides, work)
-            return {name: correct.value for name, correct in found.items()}
+            return {name: tested.value for name, tested in found.items()}
 
         fitting.run(
             self._batches(encoder, samples, places, work), None if decides is None else scores
@@ -171,33 +176,27 @@ class ImageHeads(Protocol):
 
     def _correct(
         self, encoder: Encoder, heads: Heads, images: Dataset, work: Work
-    ) -> dict[str, Correct]:
+    ) -> dict[str, Tested[Correct]]:
         """Test all heads on the same passes of the encoder."""
-        rows: list[Tensor] = []
+        # a rank may have nothing to test
+        rows = [torch.zeros(0, len(heads.names), dtype=torch.uint8, device=work.device)]
+        watches = {name: Watch(work.device) for name in heads.names}
         loader = share(images, work.loading)
         for pixels, labels in work.track(loader, "testing heads", total=len(loader)):
             features = self.inputs.read(encoder, pixels, work)
             truth = labels.to(work.device)
-            right = [heads.logits(name, features)[:, 0].argmax(1) == truth for name in heads.names]
-            rows.append(torch.stack(right, dim=1))
-        table = parallel.gather(torch.cat(rows).to(torch.uint8)).bool()
-        return {name: Correct(table[:, index]) for index, name in enumerate(heads.names)}
+            logits = [watches[name].see(heads.logits(name, features)) for name in heads.names]
+            right = torch.stack([each[:, 0].argmax(1) == truth for each in logits], dim=1)
+            rows.append(right.to(torch.uint8))
+        table = parallel.gather(torch.cat(rows)).bool()
+        return {
+            name: Tested(Correct(table[:, index]), watches[name].finite())
+            for index, name in enumerate(heads.names)
+        }
 
     def _outcome(self, encoder: Encoder, fitting: Fitting, images: Dataset, work: Work) -> Outcome:
-        heads = fitting.heads
-        found = self._correct(encoder, heads, images, work)
-        scores = {name: correct.value for name, correct in found.items()}
-        selected = self.recipe.select != "last"
-        head = fitting.chosen if selected else heads.names[0]
-        outcome = Outcome(
-            headline="top1",
-            scores={"top1": scores[head], **{f"top1/{n}": s for n, s in scores.items()}},
-            evidence=found[head],
-            tried=fitting.tried if selected else scores,
-            chosen=fitting.label(head) if selected else head,
-            chosen_on=self.recipe.select if self.recipe.select != "last" else "",
-        )
-        return outcome if len(outcome.tried) > 1 else replace(outcome, chosen="", chosen_on="")
+        found = self._correct(encoder, fitting.heads, images, work)
+        return outcome_of("top1", head_of_headline(found, fitting), found, fitting)
 
 
 def stack(examples: list[Example]) -> tuple[Tensor, Tensor]:

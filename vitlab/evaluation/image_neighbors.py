@@ -2,8 +2,6 @@
 
 import warnings
 
-import torch
-
 from vitlab import parallel
 from vitlab.data import Data
 from vitlab.encoders import Encoder
@@ -13,7 +11,7 @@ from vitlab.probes import Features
 from vitlab.probes.evidence import Correct
 from vitlab.probes.knn import votes
 from vitlab.probes.neighbors import Search
-from vitlab.probes.reading import Reading, check_layers
+from vitlab.probes.reading import Reading, check_cls, check_layers
 
 
 class ImageNeighbors(Protocol):
@@ -70,14 +68,11 @@ class ImageNeighbors(Protocol):
                 f"split {data.val!r} has class {highest}, but {type(data).__name__} names "
                 f"{data.num_classes} classes; give splits of the same classes"
             )
-        first = next(encoder.parameters(), torch.zeros(0))
-        with torch.no_grad():
-            tokens = encoder(torch.zeros(1, 3, self.size, self.size, device=first.device))
-        if not tokens.cls.shape[1]:
-            raise ValueError(
-                f"{type(encoder).__name__} has no [CLS], which nearest images are found by; use a "
-                "dense protocol, such as capi-knn"
-            )
+        check_cls(
+            encoder,
+            self.size,
+            "nearest images are found by; use a dense protocol, such as capi-knn",
+        )
 
     def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
         """Score the test images."""

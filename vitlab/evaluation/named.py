@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 import vitlab
+from vitlab.evaluation.fields import plain
 
 # beside the package, in a clone; then where the command runs
 FOLDERS = (Path(vitlab.__file__).parents[1] / "configs/protocols", Path("configs/protocols"))
@@ -59,8 +60,13 @@ class Settings:
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that stand for name, version and values."""
-        text = json.dumps([self.name, self.version, self.values], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return protocol_hash(self.name, self.version, self.values)
+
+
+def protocol_hash(name: str, version: int, values: Mapping[str, Any]) -> str:
+    """Return the hash of settings, the same before they were written and after."""
+    text = json.dumps([name, version, plain(values)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def find(name: str) -> Published:

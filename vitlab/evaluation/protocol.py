@@ -68,6 +68,8 @@ class Outcome:
         chosen_on: the images that decided it: "" none, "held out" images of the training split, or
             "val", the reported ones.
         predictions: class of each pixel for the first test images, for pictures.
+        train: split that was learned from; "" for the dataset's own choice.
+        images: test images that were scored, the first ones; 0 for all.
     """
 
     headline: str
@@ -77,6 +79,8 @@ class Outcome:
     chosen: str = ""
     chosen_on: Literal["", "held out", "val"] = ""
     predictions: list[UInt8[Tensor, "_ _"]] = field(default_factory=list)
+    train: str = ""
+    images: int = 0
 
 
 class Protocol(ABC):

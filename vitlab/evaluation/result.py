@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -9,14 +10,15 @@ from typing import Any, Literal, NoReturn
 
 from vitlab.evaluation.counts import Counts, pack, unpack
 from vitlab.evaluation.fields import decode, plain
-from vitlab.probes.evidence import Evidence
+from vitlab.evaluation.named import protocol_hash
+from vitlab.probes.evidence import Evidence, Overlaps
 from vitlab.recording import write_bytes, write_json
 
 RESULT = "result.json"
 EVIDENCE = "evidence.safetensors"
 FORMAT = 1  # raised when an older vitlab could not read the file
 MARK = "vitlab_result"  # its key
-ROUNDING = 0.01  # percent between a headline and the same from the counts; they may sum in fp32
+ROUNDING = 1e-6  # percent between a score and the same from the counts, summed elsewhere
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Result:
             path: its folder or its JSON file.
 
         Raises:
-            ValueError: there is none, it is damaged, or of another program or version.
+            ValueError: there is none, it is damaged or edited, or of another program or version.
         """
         file = path / RESULT if path.is_dir() else path
         if not file.is_file():
@@ -173,7 +175,9 @@ class Result:
                 "vitlab that wrote it, or evaluate again"
             )
         try:
-            return decode(cls, content)
+            result = decode(cls, content)
+            _check(result)
+            return result
         except ValueError as error:
             raise ValueError(
                 f"{file} is damaged or was edited: {error}; evaluate again with --overwrite true"
@@ -229,7 +233,7 @@ def read_counts(path: Path, result: Result) -> Counts | None:
         result: what was read there.
 
     Raises:
-        ValueError: they are damaged, or those of another result.
+        ValueError: they are damaged, or those of another result, or say something else.
     """
     file = (path if path.is_dir() else path.parent) / EVIDENCE
     if not file.is_file():
@@ -244,12 +248,51 @@ def read_counts(path: Path, result: Result) -> Counts | None:
         counts = unpack(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} holds no counts: {error}; evaluate again") from error
-    if abs(counts.evidence.value - result.value) >= ROUNDING:
-        raise ValueError(
-            f"{file} gives {counts.evidence.value:.2f} %, its result says {result.value:.2f} %: "
-            "the result was edited; evaluate again"
-        )
+    if why := _disagreement(counts, result):
+        raise ValueError(f"{file} {why}: the result was edited; evaluate again")
     return counts
+
+
+def _check(result: Result) -> None:
+    """Refuse what an evaluation would not have written.
+
+    Raises:
+        ValueError: what that is.
+    """
+    used, (low, high) = result.protocol, result.interval
+    stands = protocol_hash(used.name, used.version, used.settings)
+    if used.hash != stands:
+        raise ValueError(
+            f"protocol.hash is {used.hash!r}, but name, version and settings have {stands!r}"
+        )
+    if not -ROUNDING <= low <= high <= 100 + ROUNDING:
+        raise ValueError(f"interval [{low}, {high}] is not within 0 and 100 %")
+
+
+def _disagreement(counts: Counts, result: Result) -> str:
+    """Say in what counts and a result differ; "" if in nothing that both of them say."""
+    evidence, data = counts.evidence, result.data
+    # a protocol may score a part of the split, but no more than all of it
+    images = data.counts.get(data.val)
+    if images is not None and len(evidence) > images:
+        return f"has {len(evidence)} images, its result says {images} in {data.val!r}"
+    if not abs(evidence.value - result.value) < ROUNDING:
+        return f"gives {evidence.value:.6g} %, its result says {result.value:.6g} %"
+    ious = evidence.iou().tolist() if isinstance(evidence, Overlaps) else []
+    if not bool(ious) <= len(result.classes) <= len(ious):
+        return f"has {len(ious)} classes, its result names {len(result.classes)}"
+    all_named = len(ious) == len(result.classes)  # else some share a name, which are one entry
+    for place, (name, said) in enumerate(result.classes.items()):
+        if not any(_alike(said, iou) for iou in (ious[place : place + 1] if all_named else ious)):
+            return f"gives another IoU of {name!r} than its result"
+    return ""
+
+
+def _alike(said: float | None, counted: float) -> bool:
+    """Whether a percentage of a result is that of its counts; None stands for NaN."""
+    if said is None or math.isnan(counted):
+        return said is None and math.isnan(counted)
+    return abs(said - counted) < ROUNDING
 
 
 def _no_number(text: str) -> NoReturn:

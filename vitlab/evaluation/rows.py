@@ -98,8 +98,9 @@ class Arm:
         values = tuple(run.result.value for run in self.runs)
         if len(self.runs) == 1:
             return Estimate(values[0], values, self.runs[0].result.interval)
-        same = len({run.counts.names if run.counts else None for run in self.runs}) == 1
-        draws = [run.draws for run in self.runs] if same and self.runs[0].counts else []
+        counts = [run.counts for run in self.runs if run.counts is not None]
+        same = len(counts) == len(self.runs) and not _unlike(counts)
+        draws = [run.draws for run in self.runs] if same else []
         return Estimate(statistics.mean(values), values, _interval(draws))
 
 
@@ -130,14 +131,34 @@ def difference(runs: Sequence[Run], baseline: Sequence[Run]) -> Estimate:
     pairs = list(_pairs(runs, baseline))
     if not pairs:
         raise ValueError("no difference: no seed is in both this row and the baseline")
-    names = [run.counts.names if run.counts else None for pair in pairs for run in pair]
-    if None in names:
+    counts = [run.counts for pair in pairs for run in pair if run.counts is not None]
+    if len(counts) < 2 * len(pairs):
         raise ValueError("no difference: counts of images (evidence.safetensors) are missing")
-    if len(set(names)) > 1:
-        raise ValueError("no difference: the test images are not the same")
+    if why := _unlike(counts):
+        raise ValueError(f"no difference: {why}")
     values = tuple(run.result.value - other.result.value for run, other in pairs)
     draws = [run.draws - other.draws for run, other in pairs]
     return Estimate(statistics.mean(values), values, _interval(draws))
+
+
+def _unlike(counts: Sequence[Counts]) -> str:
+    """Say why counts are not those of the same images and masks; "" if they may be."""
+    first = counts[0]
+    if any(each.names != first.names for each in counts):
+        return "the test images are not the same"
+    truth = first.evidence.tensors().get("truth")
+    for each in counts:
+        other = each.evidence.tensors().get("truth")
+        if (truth is None) != (other is None):
+            return "images are counted in one result, pixels in the other"
+        if truth is None or other is None:
+            continue
+        if truth.shape != other.shape or bool((truth != other).any()):
+            return (
+                "the test images have the same names but other masks, or masks at other sizes "
+                "(pixels of the classes differ)"
+            )
+    return ""
 
 
 def _pairs(runs: Sequence[Run], baseline: Sequence[Run]) -> Iterator[tuple[Run, Run]]:

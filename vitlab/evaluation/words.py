@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -23,13 +23,17 @@ Evaluate the frozen features of an encoder by a named protocol, and write a resu
 was made. Every setting of the protocol can be changed, which the result then says as well.
 
   vitlab evaluate --list
-  vitlab evaluate --weights runs/dino/seed0/best.ckpt --protocol knn --data.root /data/imagenet
+  vitlab evaluate --weights runs/dino/seed0/best.ckpt --which teacher --protocol knn \\
+      --data.root /data/imagenet
   vitlab evaluate --weights dino_deitsmall16_pretrain.pth --family dino \\
       --protocol dinov2-linear --data.root /data/VOCdevkit --devices 4
   vitlab evaluate ... --protocol dinov2-linear --protocol.recipe.iterations 1000
+  vitlab evaluate --protocol dinov2-linear --help       # the settings of one protocol as well
 """
 # of a dataset, what only training uses, or what an evaluation decides
 NOT_OURS = {"batch_size", "device_batch", "views", "workers", "max_unreadable", "seed"}
+
+LEAST = {"batch": 1, "workers": 0, "seed": 0, "devices": 1, "num_nodes": 1, "memory": 0.001}
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,14 @@ def parse(words: Sequence[str]) -> Asked:
     """
     words = _one_word_each(words)
     if {"-h", "--help"} & set(words):
-        print(DESCRIPTION)
-        words = ["--help" if word == "-h" else word for word in words]
-        _parser().parse_args(["--help"])
+        _help(_value(words, "--protocol"))
     name, root = _value(words, "--protocol"), _value(words, "--data.root")
     if name is None:
         raise ValueError(f"--protocol is missing; choose one of {', '.join(names())}")
     if root is None:
         raise ValueError("--data.root is missing; give the folder of the dataset")
+    if not Path(root).is_dir():
+        raise ValueError(f"there is no folder {root}; set --data.root to the dataset")
     published = find(name)
     dataset = _value(words, "--data", "--data.class_path") or _recognize(Path(root))
     chosen = published.on(dataset.rpartition(".")[2])
@@ -76,11 +80,26 @@ def parse(words: Sequence[str]) -> Asked:
     as_published = parser.parse_args([*base, "--data.root", root, "--weights", str(given.weights)])
     values = _plain(parser, given)
     changed = differences(_plain(parser, as_published), values)
+    for option, least in LEAST.items():
+        if given[option] < least:
+            raise ValueError(f"--{option} {given[option]} is too small; use {least} or more")
     built = parser.instantiate_classes(given)
     built.data.max_unreadable, built.data.seed = 0, given.seed
     built.data.workers = given.workers
     settings = Settings(published.name, published.version, values, changed)
     return Asked(given, built.protocol, settings, built.data)
+
+
+def _help(name: str | None) -> NoReturn:
+    """Print the options; with a protocol, its file and what its class takes as well."""
+    print(DESCRIPTION)
+    words = ["--help"]
+    if name is not None:
+        published = find(name)
+        print(yaml.safe_dump(published.protocol["init_args"], sort_keys=False, width=100))
+        words = ["--protocol.help", published.protocol["class_path"]]
+    _parser().parse_args(words)
+    raise AssertionError("help ends the program")
 
 
 def show_names() -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor
 
 from vitlab.probes.dense import class_counts
+from vitlab.probes.finite import refuse_infinite
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,16 @@ class Standard:
 
     @classmethod
     def of(cls, x: Float[Tensor, "n p d"], images: Int[Tensor, " m"], memory: int) -> "Standard":
-        """Measure the patches of some images, in fp64."""
+        """Measure the patches of some images, in fp64.
+
+        Raises:
+            ValueError: features that are not finite.
+        """
         count = len(images) * x.shape[1]
         mean = torch.zeros(x.shape[2], dtype=torch.float64)
         for block in _parts(x, images, memory):
             mean += block.double().sum((0, 1)) / count
+        refuse_infinite(mean)
         variance = torch.zeros_like(mean)
         for block in _parts(x, images, memory):
             variance += (block.double() - mean).square().sum((0, 1)) / count
@@ -41,7 +47,12 @@ class Standard:
         return cls(mean.float(), std.float())
 
     def __call__(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
-        """Return standardized rows."""
+        """Return standardized rows.
+
+        Raises:
+            ValueError: features that are not finite.
+        """
+        refuse_infinite(x)
         return (x - self.mean.to(x.device)) / self.std.to(x.device)
 
 

@@ -16,8 +16,14 @@ from vitlab.data import Data, SegmentationViews
 from vitlab.data.datasets import Segmented
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes.evidence import Counting, Overlaps
+from vitlab.probes.finite import refuse_infinite
 from vitlab.probes.linear import LinearMap
 from vitlab.probes.probe import Loading, share
+
+ALL_VOID = (
+    "all pixels of all training masks are void, so there is nothing to learn from; check the masks "
+    "with `vitlab data check`"
+)
 
 
 @dataclass(frozen=True)
@@ -110,18 +116,20 @@ class Dense:
         """Fit the map on pairs of an image and a mask."""
         patches = self.patches(encoder, images, loading)
         if not len(patches.x):
-            raise ValueError(
-                "all pixels of all training masks are void, so there is nothing to learn from; "
-                "check the masks with `vitlab data check`"
-            )
+            raise ValueError(ALL_VOID)
         return LinearMap(patches.x, patches.y, self.decay, self.steps)
 
     def patches(self, encoder: Encoder, images: Dataset, loading: Loading) -> Patches:
-        """Return all patches that have a labeled pixel, the whole table on each rank."""
+        """Return all patches that have a labeled pixel, the whole table on each rank.
+
+        Raises:
+            ValueError: features that are not finite.
+        """
         rows: list[Tensor] = []
         shares: list[Tensor] = []
         for pixels, masks in share(images, loading, stack_images):
             tokens = loading.encode(encoder, pixels)
+            refuse_infinite(tokens.patches)
             rows.append(tokens.patches.float())
             shares.append(torch.stack([self.share_of_classes(m, tokens.grid) for m in masks]))
         # gathered by image, not by patch, so that the order is that of the set on any world size
@@ -141,9 +149,11 @@ class Dense:
         self, encoder: Encoder, classify: LinearMap, images: Dataset, loading: Loading
     ) -> Segmentation:
         """Score the map on pairs of an image and a mask; the same on any number of ranks."""
-        counting = Counting(self.classes)
+        counting = Counting(self.classes, loading.device)
         for pixels, masks in share(images, loading, stack_images):
-            logits = patch_logits(classify, loading.encode(encoder, pixels))
+            tokens = loading.encode(encoder, pixels)
+            refuse_infinite(tokens.patches)
+            logits = patch_logits(classify, tokens)
             for one, mask in zip(logits, masks, strict=True):
                 counting.update(enlarge(one, mask.shape).argmax(0), mask)
         return Segmentation(counting.overlaps())

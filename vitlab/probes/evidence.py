@@ -106,10 +106,11 @@ class Counting:
 
     Args:
         classes: number of classes; 255 in a truth is ignored.
+        device: where the counts of a rank without images are.
     """
 
-    def __init__(self, classes: int):
-        self.classes = classes
+    def __init__(self, classes: int, device: torch.device = torch.device("cpu")):  # noqa: B008
+        self.classes, self.device = classes, device
         self._rows: list[Tensor] = []
 
     def update(self, predicted: Int[Tensor, "height width"], truth: Tensor) -> None:
@@ -131,17 +132,20 @@ class Counting:
 
     def overlaps(self) -> Overlaps:
         """Return the counts of all ranks, in the order of the set, dealt out as `share` does."""
-        return Overlaps(*parallel.gather(torch.stack(self._rows)).unbind(1))
+        none = torch.zeros(0, 3, self.classes, dtype=torch.long, device=self.device)
+        rows = torch.stack(self._rows) if self._rows else none
+        return Overlaps(*parallel.gather(rows).unbind(1))
 
 
 def interval(evidence: Evidence, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
     """Return the 95 % interval of the score, by the percentile bootstrap over images.
 
     It says how much the score owes to the choice of test images, and nothing of how much another
-    training run would change it.
+    training run would change it. A drawn set without any labeled pixel has no score and is left
+    out.
     """
     scores = resampled(len(evidence), evidence.score, seed, resamples)
-    low, high = scores.quantile(torch.tensor([0.025, 0.975], dtype=scores.dtype)).tolist()
+    low, high = scores.nanquantile(torch.tensor([0.025, 0.975], dtype=scores.dtype)).tolist()
     return low, high
 
 
@@ -151,7 +155,7 @@ def resampled(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Float[Tensor, " resamples"]:
-    """Return a score on sets of n images drawn with replacement from n."""
+    """Return a score on sets of n images drawn with replacement from n; NaN where it has none."""
     generator = torch.Generator().manual_seed(seed)
     scores = []
     for _ in range(resamples):  # one row at a time: a set may have a hundred thousand images

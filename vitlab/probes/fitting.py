@@ -2,7 +2,9 @@
 
 import math
 import os
+import pickle
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +14,16 @@ import torch
 from torch import Tensor
 
 from vitlab import parallel
+from vitlab.probes.dense import ALL_VOID
 from vitlab.probes.heads import Heads, Logits
 
 SECONDS = 120.0  # between saves
 FILE = "heads.pt"
+# what torch makes of empty, cut and foreign files
+DAMAGED = (
+    *(EOFError, OSError, RuntimeError, pickle.UnpicklingError),
+    *(LookupError, TypeError, ValueError),
+)
 
 
 @dataclass(frozen=True)
@@ -25,10 +33,12 @@ class Batch:
     Attributes:
         features: of the whole batch, by name.
         backward: loss of logits, and its gradient.
+        labeled: whether this batch or one before it has any label.
     """
 
     features: Mapping[str, Tensor]
     backward: Callable[[Logits], None]
+    labeled: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,7 @@ class Fitting:
     def __init__(self, heads: Heads, images: int, folder: Path | None, key: str):
         self.heads, self.images, self.folder, self.key = heads, images, folder, key
         self.step = 0
+        self.labeled = False  # whether there was any label so far
         self.tried: dict[str, float] = {}
         self.best: dict[str, Best] = {}
         self._saved = time.monotonic()
@@ -72,13 +83,20 @@ class Fitting:
         Args:
             batches: from `step` on.
             evaluate: scores of all heads in percent, for the selection; None selects nothing.
+
+        Raises:
+            ValueError: a pass over the images without any label, or no head with a score.
         """
         recipe = self.heads.recipe
         steps, interval = recipe.steps(self.images), recipe.interval(self.images)
+        once = recipe.steps_per_epoch(self.images)
         for batch in batches:
             progress = recipe.progress(self.step, self.images)
             self.heads.step(batch.features, batch.backward, progress)
             self.step += 1
+            self.labeled |= batch.labeled
+            if not self.labeled and (self.step % once == 0 or self.step == steps):
+                raise ValueError(ALL_VOID)
             due = self.step % interval == 0 or self.step == steps
             if due and evaluate is not None:
                 self._note(evaluate(), alone=interval >= steps)
@@ -104,9 +122,16 @@ class Fitting:
     def _note(self, scores: Mapping[str, float], alone: bool) -> None:
         for name, score in scores.items():
             self.tried[name if alone else f"{name}, step {self.step}"] = score
-            known = -1.0 if math.isnan(score) else score  # a test set without any label
+            known = -1.0 if math.isnan(score) else score  # diverged
             if name not in self.best or known > self.best[name].score:
                 self.best[name] = Best(known, self.step, self.heads.weights(name))
+        if all(best.score < 0 for best in self.best.values()):
+            raise ValueError(
+                f"after {self.step} steps no head has a score to be chosen by: all have diverged, "
+                f"or the images that decide have no label; the rates are "
+                f"{', '.join(f'{rate:g}' for rate in self.heads.recipe.rates)}: give smaller ones, "
+                "or check the masks with `vitlab data check`"
+            )
 
     def _save(self) -> None:
         """Write all of it, atomically, so that no half state is ever read."""
@@ -116,6 +141,7 @@ class Fitting:
         state = {
             "key": self.key,
             "step": self.step,
+            "labeled": self.labeled,
             "heads": self.heads.state_dict(),
             "tried": self.tried,
             "best": {
@@ -125,7 +151,10 @@ class Fitting:
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f"{FILE}.part"
-        torch.save(state, part)
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, self.folder / FILE)
 
     def _resume(self) -> None:
@@ -133,6 +162,7 @@ class Fitting:
         if state is None:
             return
         self.step, self.tried = state["step"], state["tried"]
+        self.labeled = state["labeled"]
         self.heads.load_state_dict(state["heads"])
         self.best = {name: Best(**best) for name, best in state["best"].items()}
 
@@ -141,5 +171,12 @@ class Fitting:
         file = self.folder / FILE if self.folder is not None else None
         if file is None or not file.exists():
             return None
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        return state if state["key"] == self.key else None
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            return state if state["key"] == self.key else None
+        except DAMAGED as error:
+            warnings.warn(
+                f"{file} is damaged ({type(error).__name__}), so heads are trained from the start",
+                stacklevel=2,
+            )
+            return None

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from vitlab.data import normalize
 from vitlab.encoders import Encoder
+from vitlab.probes.finite import refuse_infinite
 from vitlab.probes.probe import Loading
-from vitlab.probes.reading import Reading, check_layers, concatenate_cls, read
+from vitlab.probes.reading import Reading, check_cls, check_layers, concatenate_cls, read
 
 Fit = Literal["refuse", "pad", "pad end", "crop"]
 
@@ -64,7 +65,7 @@ class Inputs:
         }
 
     def check(self, encoder: Encoder, size: int, setting: str) -> None:
-        """Refuse layers that the encoder does not have, and sizes that patches do not tile.
+        """Refuse layers and [CLS] that the encoder lacks, and sizes that patches do not tile.
 
         Args:
             encoder: to be read.
@@ -72,6 +73,8 @@ class Inputs:
             setting: the option that asked for it.
         """
         check_layers(encoder, self.readings)
+        if any(self.cls):
+            check_cls(encoder, encoder.patch, "inputs.cls asks for; set inputs.cls to [false]")
         if self.fit != "refuse":
             return
         if not size:
@@ -87,10 +90,17 @@ class Inputs:
     def read(
         self, encoder: Encoder, images: UInt8[Tensor, "b 3 height width"], loading: Loading
     ) -> Maps:
-        """Return all variants of images, wherever they are now."""
+        """Return all variants of images, wherever they are now.
+
+        Raises:
+            ValueError: features that are not finite.
+        """
         with torch.no_grad(), loading.precision():
             fitted = self._fitted(normalize(images.to(loading.device)), encoder.patch)
             found = read(encoder, fitted, self.readings)
+        refuse_infinite(*(tokens.patches for tokens in found))
+        if any(self.cls):
+            refuse_infinite(*(tokens.cls for tokens in found))
         features = {
             self._name(reading, cls): (concatenate_cls(tokens) if cls else tokens.patches).float()
             for reading, tokens in zip(self.readings, found, strict=True)

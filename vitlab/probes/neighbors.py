@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vitlab.probes.finite import refuse_infinite
+
 Metric = Literal["cosine", "l2"]
 
 _MOST_KEYS = 8192  # of one product; their scores for some hundred queries stay in a CPU's cache
@@ -57,7 +59,7 @@ class Search:
         if k < 1:
             raise ValueError(f"k {k} is no count of neighbors; use 1 or more")
         self.queries, self.k, self.metric, self.memory = queries, k, metric, memory
-        _refuse_infinite(queries)
+        refuse_infinite(queries)
         self._found = 0  # keys so far
         self._scores = queries.new_full((len(queries), 0), -torch.inf, dtype=torch.float32)
         self._index = torch.zeros(len(queries), 0, dtype=torch.long, device=queries.device)
@@ -87,7 +89,7 @@ class Search:
         return Neighbors(self._index, scores)
 
     def _add(self, keys: Float[Tensor, "m d"], rows: int) -> None:
-        _refuse_infinite(keys)
+        refuse_infinite(keys)
         keys = self._prepared(keys, keys.square().sum(1, keepdim=True) / -2)
         # reused, since fresh memory takes as long as the product
         scores_of_all = keys.new_empty(min(rows, len(self.queries)), len(keys))
@@ -212,11 +214,3 @@ def _first_of_equal(
     turn = torch.arange(k, device=scores.device).expand_as(above)
     chosen = torch.where(turn < count, above, equal.gather(1, (turn - count).clamp_min(0)))
     return scores.gather(1, chosen), chosen
-
-
-def _refuse_infinite(features: Tensor) -> None:
-    if not features.sum(dtype=torch.float64).isfinite():  # one pass, and no copy
-        raise ValueError(
-            "features are not finite: the encoder has diverged, or its precision does not hold its "
-            "values; use a healthy checkpoint, or fp32"
-        )

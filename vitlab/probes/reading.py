@@ -74,6 +74,24 @@ def check_layers(encoder: Encoder, readings: Sequence[Reading]) -> None:
             _index(layer, depth_of(encoder))
 
 
+def check_cls(encoder: Encoder, size: int, remedy: str) -> None:
+    """Refuse an encoder without an image-level feature, whose [CLS] has no width.
+
+    Args:
+        encoder: looks at one black image.
+        size: pixels of its edge.
+        remedy: what to do instead.
+
+    Raises:
+        ValueError: what is missing, and the remedy.
+    """
+    first = next(encoder.parameters(), torch.zeros(0))
+    with torch.no_grad():
+        tokens = encoder(torch.zeros(1, 3, size, size, device=first.device))
+    if not tokens.cls.shape[1]:
+        raise ValueError(f"{type(encoder).__name__} has no [CLS], which {remedy}")
+
+
 def _index(layer: int, depth: int) -> int:
     last = max(depth - 1, 0)
     index = layer + last + 1 if layer < 0 else layer

@@ -2,15 +2,18 @@ import multiprocessing
 import os
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from vitlab.encoders import Pixels, ViT
+import vitlab.evaluation.cache as module
+from vitlab.encoders import Pixels
 from vitlab.evaluation.cache import SUFFIX, Cache
 from vitlab.evaluation.features import Source, patch_table
-from vitlab.evaluation.fingerprint import fingerprint, fingerprint_of_data
 from vitlab.probes.reading import Reading
 
 TABLE = {"x": torch.arange(1000.0), "y": torch.zeros(0, 3, dtype=torch.uint8)}
@@ -125,6 +128,37 @@ def test_a_table_larger_than_the_cache_is_used_but_not_kept(tmp_path):
     assert files(tmp_path) == []
 
 
+FULL = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize("error", [FULL, OSError(28, "No space left on device")])
+@pytest.mark.parametrize("place", ["save_file", "_opened", "_remove"])
+def test_a_full_disk_keeps_nothing_and_the_evaluation_goes_on(tmp_path, monkeypatch, place, error):
+    @contextmanager
+    def opened(_: Path) -> Iterator[int]:
+        raise error
+        yield
+
+    def full(first, path=None, *_):
+        if path is not None:
+            path.write_bytes(b"half")
+        raise error
+
+    cache = Cache(tmp_path, limit=5000)
+    if place == "_remove":
+        with cache.table({"n": "a"}, lambda: TABLE):
+            pass
+    before = files(tmp_path)
+    monkeypatch.setattr(module, place, opened if place == "_opened" else full)
+    with (
+        pytest.warns(UserWarning, match=rf"{tmp_path} cannot be written, .* goes on without"),
+        cache.table({"n": "b"}, lambda: TABLE) as found,
+    ):
+        assert found is TABLE
+    assert files(tmp_path) == before
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path):
     def fail():
         raise RuntimeError("no")
@@ -171,22 +205,6 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="cannot be made"):
         Cache(tmp_path / "file" / "cache")
-
-
-def test_weights_and_arguments_decide_the_fingerprint():
-    torch.manual_seed(0)
-    first, second = ViT("nano", 16, 32), ViT("nano", 16, 32)
-    assert fingerprint(first) != fingerprint(second)
-    second.load_state_dict(first.state_dict())
-    assert fingerprint(first) == fingerprint(second)
-    assert fingerprint(Pixels(8)) == fingerprint(Pixels(8)) != fingerprint(Pixels(16))
-
-
-def test_names_and_classes_decide_the_fingerprint_of_data(make):
-    data = make()
-    assert fingerprint_of_data(data, "train") != fingerprint_of_data(data, "val")
-    assert fingerprint_of_data(data, "train") == fingerprint_of_data(make(void=3), "train")
-    assert fingerprint_of_data(data, "train") != fingerprint_of_data(make(train=5), "train")
 
 
 def test_features_are_read_for_the_same_weights_and_files_alone(make, job, tmp_path, monkeypatch):

@@ -156,7 +156,7 @@ def test_what_cannot_be_evaluated_is_refused(make, job, encoder):
         Hummingbird(64, 0, neighbors=300).check(encoder, data)
     with pytest.raises(ValueError, match="is smaller than"):
         Hummingbird(8).check(encoder, data)
-    with pytest.raises(ValueError, match="neighbors are asked of 0 training features"):
+    with pytest.raises(ValueError, match="all training masks are void"):
         Hummingbird(64, 0).run(encoder, make(void=64), job())
     with pytest.raises(ValueError, match="temperature 0"):
         Hummingbird(temperature=0)

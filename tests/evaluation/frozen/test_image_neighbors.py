@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -53,7 +55,10 @@ def test_votes_are_those_by_hand(imagenet, encoder, job, tmp_path, cached):
 
 
 def test_training_images_find_themselves(imagenet, job):
-    imagenet.val = imagenet.train
+    train = imagenet.samples("train")
+    # by another name, since images that are scored must not be learned from
+    again = np.array([b"./" + name for name in train.images.tolist()])
+    imagenet._samples["val"] = replace(train, images=again)
     assert ImageNeighbors(1, (1,), size=64).run(Pixels(16), imagenet, job()).scores["top1"] == 100
 
 

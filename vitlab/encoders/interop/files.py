@@ -113,21 +113,29 @@ def read_folder(path: Path) -> tuple[dict, State]:
     return settings["ViT"], _safetensors(path / WEIGHTS)
 
 
-def write_folder(path: Path, config: dict, state: State) -> None:
+def origin_of(path: Path) -> str:
+    """Return the family that the weights in a folder of ours were imported from, if any."""
+    settings = json.loads((path / CONFIG).read_text())
+    return str(settings.get("origin", "vitlab"))
+
+
+def write_folder(path: Path, config: dict, state: State, origin: str = "vitlab") -> None:
     """Write an encoder as a folder that describes itself: `config.json`, `model.safetensors`.
 
     Args:
         path: of the folder, which must not exist.
         config: arguments of ViT, as JSON.
         state: its tensors.
+        origin: family of the weights, which decides what pixels they take.
 
     Raises:
         ValueError: the path exists.
     """
     aside = _aside(path)
+    settings = {"format": _FORMAT, "origin": origin, "ViT": config}
     try:
         aside.mkdir()
-        (aside / CONFIG).write_text(json.dumps({"format": _FORMAT, "ViT": config}, indent=1) + "\n")
+        (aside / CONFIG).write_text(json.dumps(settings, indent=1) + "\n")
         save_file(state, aside / WEIGHTS, {"format": "pt"})
         for file in aside.iterdir():
             _flush(file)

@@ -12,7 +12,7 @@ from vitlab.encoders.interop.deit import DEIT, DEIT3
 from vitlab.encoders.interop.dino import DINO
 from vitlab.encoders.interop.dinov2 import DINOV2
 from vitlab.encoders.interop.family import Family, Weights, get
-from vitlab.encoders.interop.files import State, is_folder, read_folder
+from vitlab.encoders.interop.files import State, is_folder, origin_of, read_folder
 from vitlab.encoders.interop.locatvit import LOCATVIT
 from vitlab.encoders.interop.source import Source, open_source
 from vitlab.encoders.interop.timm import TIMM
@@ -33,12 +33,14 @@ class Imported:
         report: what became of each tensor.
         family: whose weights they are.
         branch: which model of the file, such as "teacher"; "" if it had no name.
+        origin: the family; of a folder that vitlab made of other weights, theirs.
     """
 
     encoder: ViT
     report: Coverage
     family: str
     branch: str
+    origin: str
 
 
 def read_weights(
@@ -91,7 +93,8 @@ def read_weights(
             f"{path}, read as {chosen.name}, does not cover the encoder: {report}. {REMEDY}"
         )
     encoder.load_state_dict(state, strict=False)
-    return Imported(encoder.eval(), report, chosen.name, source.branch)
+    origin = origin_of(source.path) if is_folder(source.path) else chosen.name
+    return Imported(encoder.eval(), report, chosen.name, source.branch, origin)
 
 
 def load(path: str | Path) -> ViT:

@@ -17,7 +17,7 @@ Form = Literal["vitlab", "timm"]
 _NESTED = (Normalizer, Specialize, Locality)
 
 
-def save(encoder: ViT, path: str | Path, form: Form = "vitlab") -> None:
+def save(encoder: ViT, path: str | Path, form: Form = "vitlab", origin: str = "vitlab") -> None:
     """Write an encoder, at once or not at all.
 
     Args:
@@ -27,6 +27,7 @@ def save(encoder: ViT, path: str | Path, form: Form = "vitlab") -> None:
         form: "vitlab", or "timm" for a .safetensors file in timm's names, with the arguments of
             timm's VisionTransformer as JSON under "timm" in its metadata. At other sizes than its
             own, timm resamples positions by its own rule, the encoder's `positions="antialias"`.
+        origin: family that the weights were imported from, which a folder remembers.
 
     Raises:
         ValueError: the path exists, or timm cannot express the encoder.
@@ -42,7 +43,7 @@ def save(encoder: ViT, path: str | Path, form: Form = "vitlab") -> None:
         name: dataclasses.asdict(value) if isinstance(value, _NESTED) else value
         for name, value in encoder.config.items()
     }
-    write_folder(path, config, _plain(encoder))
+    write_folder(path, config, _plain(encoder), origin)
 
 
 def for_timm(encoder: ViT) -> tuple[State, dict[str, Any]]:
@@ -109,7 +110,7 @@ def export(source: Path, out: Path, form: Form = "vitlab", which: str = "") -> C
         ValueError: the source cannot be read, the output exists, or timm cannot express it.
     """
     imported = read_weights(source, "vitlab", which)
-    save(imported.encoder, out, form)
+    save(imported.encoder, out, form, imported.origin)
     return imported.report
 
 
@@ -138,5 +139,5 @@ def import_weights(
         ValueError: the weights cannot be read or do not cover the encoder, or the output exists.
     """
     imported = read_weights(source, family, which, image, partial)
-    save(imported.encoder, out)
+    save(imported.encoder, out, origin=imported.origin)
     return imported.report

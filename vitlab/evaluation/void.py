@@ -1,0 +1,35 @@
+"""Masks without any label: nothing to learn from, nothing to score on."""
+
+from vitlab.data import Data, SegmentationSquare
+from vitlab.data.samples import spread
+from vitlab.probes.evidence import IGNORE, Overlaps
+
+
+def refuse_void(data: Data, split: str) -> None:
+    """Look at masks spread over a split until one has a label; refuse if none of them has.
+
+    Raises:
+        ValueError: the split, and what to do.
+    """
+    images = data.segmented(split, SegmentationSquare(16))  # masks keep their size
+    looked = spread(len(images))
+    if not any((images[index].mask != IGNORE).any() for index in looked):
+        raise ValueError(
+            f"all pixels of all {len(looked)} masks looked at, spread over split {split!r} of "
+            f"{type(data).__name__}, are void, so there is nothing to learn from or to score; "
+            "check the masks with `vitlab data check`"
+        )
+
+
+def refuse_unscored(overlaps: Overlaps, data: Data) -> None:
+    """Refuse a score of test images without any label.
+
+    Raises:
+        ValueError: the split, and what to do.
+    """
+    if not overlaps.truth.any():
+        raise ValueError(
+            f"all pixels of all {len(overlaps)} scored masks of split {data.val!r} of "
+            f"{type(data).__name__} are void, so there is no score; check the masks with "
+            "`vitlab data check`, or score other or more images"
+        )
