@@ -41,7 +41,7 @@ def test_everything_is_measured_printed_and_written(quick, photographs, tmp_path
         assert "teacher forward" in text
         assert "locality, refined" in text
         assert "scikit-learn" in text
-        assert f"2 of {photographs}" in re.sub(r"\s+", " ", text)
+        assert f"2 of {photographs.name}" in re.sub(r"\s+", " ", text)
     assert "- commit: " in written
     assert "| peer / ours |" in written
 

@@ -52,7 +52,7 @@ def tables(folder: Path | None, repeats: int) -> Iterator[Table]:
             name = f"{len(paths)} pictures drawn at 500 x 375 px, as there is no {beside}"
         else:
             paths = pictures(folder or beside)
-            name = f"{len(paths)} of {folder or beside}"
+            name = f"{len(paths)} of {(folder or beside).name}"
         yield speed(paths, repeats, name)
         yield closeness(paths)
 

@@ -69,14 +69,22 @@ def surroundings() -> dict[str, str]:
     """Return what a figure depends on: command, commit, hardware, version of torch, date."""
     known = environment()
     return {
-        "command": known["command"],
+        "command": spoken(known["command"]),
         "commit": known["commit"] or "unknown",
         "CPU": f"{_processor()}, {known['cores']} cores, {torch.get_num_threads()} threads used",
         "GPU": ", ".join(known["devices"]) or "none",
-        "system": known["system"],
+        "system": platform.system(),
         "torch": torch.__version__,
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
+
+
+def spoken(command: str) -> str:
+    """Return a command as people type it: a module by its name, not by where its file lies."""
+    program, space, rest = command.partition(" ")
+    parts = Path(program).with_suffix("").parts
+    module = ".".join(parts[parts.index("vitlab") :]) if "vitlab" in parts[:-1] else ""
+    return f"python -m {module}{space}{rest}" if module else f"{Path(program).name}{space}{rest}"
 
 
 def _processor() -> str:

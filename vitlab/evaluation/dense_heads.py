@@ -135,8 +135,7 @@ class DenseHeads(Protocol):
         )
         fitting.keep_best()
         outcome = self._outcome(encoder, fitting, reported, data, work)
-        fewer = len(reported) < len(test)  # type: ignore[arg-type]
-        return replace(outcome, train=self.split, images=len(outcome.evidence) if fewer else 0)
+        return replace(outcome, train=self.split)
 
     def _train(self, data: Data, seed: int) -> Segmented:
         train = data.segmented(self.split or data.train, self.view)

@@ -8,6 +8,7 @@ import torch
 from vitlab.data import Data
 from vitlab.encoders import Encoder
 from vitlab.evaluation.protocol import Outcome, Protocol, Work
+from vitlab.evaluation.void import refuse_void
 from vitlab.probes.freezing import frozen
 
 
@@ -44,6 +45,8 @@ def check(encoder: Encoder, protocol: Protocol, data: Data) -> None:
             f"max_unreadable is {data.max_unreadable}, but a test set with replaced images is "
             "another test set; set data.max_unreadable to 0"
         )
+    if protocol.task == "segmentation":
+        refuse_void(data, data.val)
     protocol.check(encoder, data)
 
 

@@ -69,7 +69,6 @@ class Outcome:
             "val", the reported ones.
         predictions: class of each pixel for the first test images, for pictures.
         train: split that was learned from; "" for the dataset's own choice.
-        images: test images that were scored, the first ones; 0 for all.
     """
 
     headline: str
@@ -80,7 +79,6 @@ class Outcome:
     chosen_on: Literal["", "held out", "val"] = ""
     predictions: list[UInt8[Tensor, "_ _"]] = field(default_factory=list)
     train: str = ""
-    images: int = 0
 
 
 class Protocol(ABC):
