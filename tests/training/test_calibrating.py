@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from comparing import assert_same_bits, weights
 
 from vitlab.analysis.calibration import main as report
 from vitlab.cli import main
@@ -62,17 +63,6 @@ def calibrate(drawn: Path, tmp_path: Path, converged: Path) -> Train:
         return folder
 
     return run
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
-
-
-def assert_same_bits(first: Path, second: Path) -> None:
-    ours, theirs = weights(first), weights(second)
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        assert torch.equal(tensor, theirs[name]), name
 
 
 UNLEARNED = ("--model.objective.dimensions.unlearned", "true")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from comparing import assert_same_bits, weights
 
 from vitlab.training import Pretraining
 from vitlab.training.closing import conclusion
@@ -16,17 +17,6 @@ from vitlab.training.probing import Measurement
 
 Fit = Callable[..., Path]
 UNPROBED = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
-
-
-def assert_same_bits(first: Path, second: Path) -> None:
-    ours, theirs = weights(first), weights(second)
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        assert torch.equal(tensor, theirs[name]), name
 
 
 class Interrupted(Metering):

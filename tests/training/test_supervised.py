@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from comparing import assert_same_bits, weights
 
 from vitlab.cli import main
 from vitlab.encoders import export, read_weights
@@ -45,17 +46,6 @@ def train(drawn: Path, tmp_path: Path) -> Train:
         return folder
 
     return run
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
-
-
-def assert_same_bits(first: Path, second: Path) -> None:
-    ours, theirs = weights(first), weights(second)
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        assert torch.equal(tensor, theirs[name]), name
 
 
 def read(path: Path):
