@@ -8,19 +8,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from vitlab import parallel
 from vitlab.data import Data, SegmentationViews
 from vitlab.data.datasets import Segmented
 from vitlab.data.views.area import SegmentationPart  # noqa: F401, a view that protocols name
 from vitlab.encoders import Encoder
 from vitlab.evaluation.features import squeeze
-from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
-from vitlab.evaluation.trained import Tested, head_of_headline, key_of_heads, outcome_of
+from vitlab.evaluation.protocol import Outcome, Precision, Work
+from vitlab.evaluation.trained import Tested, TrainedHeads, head_of_headline, outcome_of
 from vitlab.evaluation.void import refuse_unscored, refuse_void
 from vitlab.probes.evidence import IGNORE, Counting, Overlaps
 from vitlab.probes.finite import Watch
 from vitlab.probes.fitting import Batch, Fitting
-from vitlab.probes.heads import Heads, Layers, Planned, pixel_loss
+from vitlab.probes.heads import Heads, Layers, pixel_loss
 from vitlab.probes.inference import Inference, shrink
 from vitlab.probes.inputs import Inputs
 from vitlab.probes.probe import share
@@ -34,11 +33,10 @@ from vitlab.probes.training import (
     whole,
 )
 
-CHUNK = 4  # training images of one forward pass at most
 PICTURES = 4  # test images whose predictions are kept
 
 
-class DenseHeads(Protocol):
+class DenseHeads(TrainedHeads):
     """Heads on frozen patches, trained with augmentation and tested at the masks' own size.
 
     Every combination of features (`inputs`) and learning rate is a head of its own, and all are
@@ -56,6 +54,7 @@ class DenseHeads(Protocol):
     """
 
     task = "segmentation"
+    chunk = 4
 
     def __init__(
         self,
@@ -103,39 +102,19 @@ class DenseHeads(Protocol):
 
     def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
         """Train all heads, choose one as the recipe says, and test all of them."""
-        train = self._train(data, work.seed)
-        kept, held = split(len(train), self.recipe.select == "held out")
-        planned = [
-            Planned(source, width, rate)
-            for source, width in self.inputs.widths(encoder).items()
-            for rate in self.recipe.rates
-        ]
-        heads = Heads(planned, data.num_classes, self.layers, self.recipe, work.seed, work.device)
-        key = key_of_heads(encoder, self, data, self.split or data.train, work.seed)
-        fitting = Fitting(heads, len(kept), work.folder, key)
-        places = Places(kept, self.recipe, work.seed, CHUNK, parallel.rank(), parallel.world())
-        places.start = fitting.step
-        test = self.test.scales(data, data.val)
-        reported: Dataset = test
+        reported = self.tested(data, data.val)
         if self.images:
-            reported = Subset(test, range(min(self.images, len(test))))
-        decides: Dataset | None = None
-        if self.recipe.select == "val":
-            decides = reported
-        elif self.recipe.select == "held out":
-            decides = Subset(self.test.scales(data, self.split or data.train), held.tolist())
+            reported = Subset(reported, range(min(self.images, len(data.samples(data.val)))))
+        fitting = self.fit(encoder, data, self.split or data.train, reported, work)
+        return replace(self._outcome(encoder, fitting, reported, data, work), train=self.split)
 
-        def scores() -> dict[str, float]:
-            assert decides is not None
-            found = self._overlaps(encoder, heads, decides, work)
-            return {name: tested.value for name, tested in found.items()}
+    def widths(self, encoder: Encoder) -> dict[str, int]:
+        """Width of each variant of the features, by its name."""
+        return self.inputs.widths(encoder)
 
-        fitting.run(
-            self._batches(encoder, train, places, work), None if decides is None else scores
-        )
-        fitting.keep_best()
-        outcome = self._outcome(encoder, fitting, reported, data, work)
-        return replace(outcome, train=self.split)
+    def tested(self, data: Data, split: str) -> Dataset:
+        """The images of a split at all scales, and their masks."""
+        return self.test.scales(data, split)
 
     def _train(self, data: Data, seed: int) -> Segmented:
         train = data.segmented(self.split or data.train, self.view)
@@ -143,9 +122,9 @@ class DenseHeads(Protocol):
         train.seed = seed  # the result's seed, not the dataset's, decides the augmentation
         return train
 
-    def _batches(
-        self, encoder: Encoder, train: Segmented, places: Places, work: Work
-    ) -> Iterator[Batch]:
+    def batches(self, encoder: Encoder, data: Data, places: Places, work: Work) -> Iterator[Batch]:
+        """Yield features of augmented images, and what they are to become."""
+        train = self._train(data, work.seed)
         labeled = False
         loader = training_loader(train, places, work.loading.workers, stack)
         for images, masks in work.track(loader, "training heads", total=len(places)):
@@ -160,7 +139,7 @@ class DenseHeads(Protocol):
             labeled = labeled or bool((truth != IGNORE).any())  # once true, nobody waits for it
             yield Batch(features, pixel_loss(truth, maps[0].grid), labeled)
 
-    def _overlaps(
+    def examine(
         self, encoder: Encoder, heads: Heads, images: Dataset, work: Work
     ) -> dict[str, Tested[Overlaps]]:
         """Test all heads on the same passes of the encoder."""
@@ -183,7 +162,7 @@ class DenseHeads(Protocol):
     def _outcome(
         self, encoder: Encoder, fitting: Fitting, images: Dataset, data: Data, work: Work
     ) -> Outcome:
-        found = self._overlaps(encoder, fitting.heads, images, work)
+        found = self.examine(encoder, fitting.heads, images, work)
         refuse_unscored(next(iter(found.values())).evidence, data)
         head = head_of_headline(found, fitting)
         shown = self._predictions(encoder, fitting.heads, head, images, work)

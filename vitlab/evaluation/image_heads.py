@@ -6,19 +6,18 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from vitlab import parallel
 from vitlab.data import Data, SingleCrop, normalize
 from vitlab.data.datasets import Example, Training
-from vitlab.data.samples import Samples
 from vitlab.encoders import Encoder
-from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
-from vitlab.evaluation.trained import Tested, head_of_headline, key_of_heads, outcome_of
+from vitlab.evaluation.protocol import Outcome, Precision, Work
+from vitlab.evaluation.trained import Tested, TrainedHeads, head_of_headline, outcome_of
 from vitlab.probes.evidence import Correct
 from vitlab.probes.finite import Watch, refuse_infinite
-from vitlab.probes.fitting import Batch, Fitting
-from vitlab.probes.heads import Heads, Layers, Planned, image_loss
+from vitlab.probes.fitting import Batch
+from vitlab.probes.heads import Heads, Layers, image_loss
 from vitlab.probes.probe import share
 from vitlab.probes.reading import Reading, check_cls, check_layers, read
 from vitlab.probes.recipe import Places, Recipe
@@ -28,8 +27,6 @@ from vitlab.probes.training import (
     training_loader,
     whole,
 )
-
-CHUNK = 64  # training images of one forward pass at most
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ class ImageInputs:
         return f"{reading.name}{' and mean patch' if mean else ''}"
 
 
-class ImageHeads(Protocol):
+class ImageHeads(TrainedHeads):
     """Linear classifiers of images, as DINO and DINOv2 train them.
 
     Every combination of features (`inputs`) and learning rate is a head of its own, and all are
@@ -97,6 +94,7 @@ class ImageHeads(Protocol):
     """
 
     task = "classification"
+    chunk = 64
 
     def __init__(
         self,
@@ -132,40 +130,22 @@ class ImageHeads(Protocol):
 
     def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
         """Train all heads, choose one as the recipe says, and test all of them."""
-        samples = data.samples(data.train)
-        kept, held = split(len(samples), self.recipe.select == "held out")
-        planned = [
-            Planned(source, width, rate)
-            for source, width in self.inputs.widths(encoder).items()
-            for rate in self.recipe.rates
-        ]
-        heads = Heads(planned, data.num_classes, self.layers, self.recipe, work.seed, work.device)
-        key = key_of_heads(encoder, self, data, data.train, work.seed)
-        fitting = Fitting(heads, len(kept), work.folder, key)
-        places = Places(kept, self.recipe, work.seed, CHUNK, parallel.rank(), parallel.world())
-        places.start = fitting.step
-        reported: Dataset = data.labeled(data.val, self.size)
-        decides: Dataset | None = None
-        if self.recipe.select == "val":
-            decides = reported
-        elif self.recipe.select == "held out":
-            decides = Subset(data.labeled(data.train, self.size), held.tolist())
+        reported = self.tested(data, data.val)
+        fitting = self.fit(encoder, data, data.train, reported, work)
+        found = self.examine(encoder, fitting.heads, reported, work)
+        return outcome_of("top1", head_of_headline(found, fitting), found, fitting)
 
-        def scores() -> dict[str, float]:
-            assert decides is not None
-            found = self._correct(encoder, heads, decides, work)
-            return {name: tested.value for name, tested in found.items()}
+    def widths(self, encoder: Encoder) -> dict[str, int]:
+        """Width of each variant of the features, by its name."""
+        return self.inputs.widths(encoder)
 
-        fitting.run(
-            self._batches(encoder, samples, places, work), None if decides is None else scores
-        )
-        fitting.keep_best()
-        return self._outcome(encoder, fitting, reported, work)
+    def tested(self, data: Data, split: str) -> Dataset:
+        """The middle of the images of a split, and their classes."""
+        return data.labeled(split, self.size)
 
-    def _batches(
-        self, encoder: Encoder, samples: Samples, places: Places, work: Work
-    ) -> Iterator[Batch]:
-        train = Training(samples, self.view, work.seed, patience=0)
+    def batches(self, encoder: Encoder, data: Data, places: Places, work: Work) -> Iterator[Batch]:
+        """Yield features of augmented images, and their classes."""
+        train = Training(data.samples(data.train), self.view, work.seed, patience=0)
         loader = training_loader(train, places, work.loading.workers, stack)
         for images, labels in work.track(loader, "training heads", total=len(places)):
             read = [self.inputs.read(encoder, some, work) for some in chunks(images, places)]
@@ -174,7 +154,7 @@ class ImageHeads(Protocol):
             }
             yield Batch(features, image_loss(whole(labels.to(work.device), places)))
 
-    def _correct(
+    def examine(
         self, encoder: Encoder, heads: Heads, images: Dataset, work: Work
     ) -> dict[str, Tested[Correct]]:
         """Test all heads on the same passes of the encoder."""
@@ -193,10 +173,6 @@ class ImageHeads(Protocol):
             name: Tested(Correct(table[:, index]), watches[name].finite())
             for index, name in enumerate(heads.names)
         }
-
-    def _outcome(self, encoder: Encoder, fitting: Fitting, images: Dataset, work: Work) -> Outcome:
-        found = self._correct(encoder, fitting.heads, images, work)
-        return outcome_of("top1", head_of_headline(found, fitting), found, fitting)
 
 
 def stack(examples: list[Example]) -> tuple[Tensor, Tensor]:

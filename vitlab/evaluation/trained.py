@@ -1,10 +1,14 @@
-"""What the protocols of trained heads share: what their state is known by, and their outcome."""
+"""What the protocols of trained heads share: training, what its state is known by, the outcome."""
 
 import math
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from torch.utils.data import Dataset, Subset
+
+from vitlab import parallel
 from vitlab.data import Data
 from vitlab.encoders import Encoder
 from vitlab.evaluation.fingerprint import (
@@ -13,10 +17,12 @@ from vitlab.evaluation.fingerprint import (
     fingerprint_of_heads,
     sampled_contents,
 )
-from vitlab.evaluation.protocol import Outcome, Protocol
+from vitlab.evaluation.protocol import Outcome, Protocol, Work
 from vitlab.probes.evidence import Evidence
-from vitlab.probes.fitting import Fitting
-from vitlab.probes.training import keys_of
+from vitlab.probes.fitting import Batch, Fitting
+from vitlab.probes.heads import Heads, Layers, Planned
+from vitlab.probes.recipe import Places, Recipe
+from vitlab.probes.training import keys_of, split
 
 Counts = TypeVar("Counts", bound=Evidence)
 
@@ -37,6 +43,80 @@ class Tested(Generic[Counts]):
     def value(self) -> float:
         """The score in percent; NaN for a head that has diverged."""
         return self.evidence.value if self.finite else math.nan
+
+
+class TrainedHeads(Protocol):
+    """Heads trained side by side: every combination of features and learning rate is one.
+
+    Attributes:
+        recipe: how heads are trained, and which one makes the headline.
+        layers: what a head is made of.
+        chunk: training images of one forward pass at most.
+    """
+
+    recipe: Recipe
+    layers: Layers
+    chunk: int
+
+    @abstractmethod
+    def widths(self, encoder: Encoder) -> dict[str, int]:
+        """Return the width of each choice of features, by its name."""
+
+    @abstractmethod
+    def batches(self, encoder: Encoder, data: Data, places: Places, work: Work) -> Iterator[Batch]:
+        """Yield the features of each step from its place on."""
+
+    @abstractmethod
+    def tested(self, data: Data, split: str) -> Dataset:
+        """Return the images of a split as heads are tested on them."""
+
+    @abstractmethod
+    def examine(
+        self, encoder: Encoder, heads: Heads, images: Dataset, work: Work
+    ) -> Mapping[str, Tested[Any]]:
+        """Test all heads on the same passes of the encoder."""
+
+    def fit(
+        self, encoder: Encoder, data: Data, train: str, reported: Dataset, work: Work
+    ) -> Fitting:
+        """Train all heads, from where an interrupted run has left them.
+
+        Args:
+            encoder: whose features they read.
+            data: the dataset.
+            train: split that is learned from.
+            reported: images that decide where the recipe selects on them.
+            work: where, and what is kept.
+
+        Returns:
+            The heads; where the recipe selects, each at its best.
+        """
+        recipe = self.recipe
+        kept, held = split(len(data.samples(train)), recipe.select == "held out")
+        planned = [
+            Planned(source, width, rate)
+            for source, width in self.widths(encoder).items()
+            for rate in recipe.rates
+        ]
+        heads = Heads(planned, data.num_classes, self.layers, recipe, work.seed, work.device)
+        key = key_of_heads(encoder, self, data, train, work.seed)
+        fitting = Fitting(heads, len(kept), work.folder, key)
+        places = Places(kept, recipe, work.seed, self.chunk, parallel.rank(), parallel.world())
+        places.start = fitting.step
+        decides: Dataset | None = None
+        if recipe.select == "val":
+            decides = reported
+        elif recipe.select == "held out":
+            decides = Subset(self.tested(data, train), held.tolist())
+
+        def scores() -> dict[str, float]:
+            assert decides is not None
+            found = self.examine(encoder, heads, decides, work)
+            return {name: tested.value for name, tested in found.items()}
+
+        fitting.run(self.batches(encoder, data, places, work), None if decides is None else scores)
+        fitting.keep_best()
+        return fitting
 
 
 def key_of_heads(encoder: Encoder, protocol: Protocol, data: Data, train: str, seed: int) -> str:
