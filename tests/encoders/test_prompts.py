@@ -1,4 +1,4 @@
-"""Prompts beside the sequence: the facts of specs/tcpa_calibrator.md 1.11, by their numbers."""
+"""Prompts beside the sequence: facts of TCPA (arXiv:2505.02406), numbered."""
 
 import copy
 from itertools import product

@@ -1,4 +1,4 @@
-"""Prompt tuning: identities first; specs/tcpa_calibrator.md 1.4, 1.5 and facts 2, 7, 8, 9."""
+"""Prompt tuning: identities first; loss, settings and counts of TCPA (arXiv:2505.02406)."""
 
 import pytest
 import torch

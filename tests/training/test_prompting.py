@@ -135,7 +135,7 @@ def test_head_bias_keys_and_prompts_are_one_group_with_decay():
         assert sum(len(group["params"]) for group in optimizer.param_groups) == 6
 
 
-# specs/tcpa_calibrator.md 1.5: pool, rate, decay
+# of the scripts released with TCPA: pool, rate, decay
 TABLE = {
     "dtd": (18, 0.01, 0.1),
     "cub": (18, 0.0015, 0.5),

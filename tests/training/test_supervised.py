@@ -190,7 +190,7 @@ def build(config: str, drawn: Path, tmp_path: Path) -> Command:
     )
 
 
-# specs/locality_supervised.md, section 10
+# the table of docs/supervised.md
 TABLE = {
     "supervised_deit_s": {
         "epochs": 300, "kind": "adamw", "peak": 1e-3, "batch": 1024, "shape": "timm",

@@ -11,12 +11,13 @@ from torch.utils.data import Dataset, Subset
 from vitlab.data import Data, SegmentationViews
 from vitlab.data.datasets import Segmented
 from vitlab.data.views.area import SegmentationPart  # noqa: F401, a view that protocols name
+from vitlab.data.views.segmentation import IGNORE
 from vitlab.encoders import Encoder
 from vitlab.evaluation.features import squeeze
 from vitlab.evaluation.protocol import Outcome, Precision, Work
 from vitlab.evaluation.trained import Tested, TrainedHeads, head_of_headline, outcome_of
 from vitlab.evaluation.void import refuse_unscored, refuse_void
-from vitlab.probes.evidence import IGNORE, Counting, Overlaps
+from vitlab.probes.evidence import Counting, Overlaps
 from vitlab.probes.finite import Watch
 from vitlab.probes.fitting import Batch, Fitting
 from vitlab.probes.heads import Heads, Layers, pixel_loss

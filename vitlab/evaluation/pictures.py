@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from vitlab.data.views.segmentation import IGNORE
 from vitlab.data.voc import palette
 from vitlab.evaluation.result import Result
-from vitlab.probes.evidence import IGNORE
 from vitlab.recording import write_bytes
 
 Picture = UInt8[Tensor, "3 h w"]

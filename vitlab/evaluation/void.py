@@ -2,7 +2,8 @@
 
 from vitlab.data import Data, SegmentationSquare
 from vitlab.data.samples import spread
-from vitlab.probes.evidence import IGNORE, Overlaps
+from vitlab.data.views.segmentation import IGNORE
+from vitlab.probes.evidence import Overlaps
 
 
 def refuse_void(data: Data, split: str) -> None:

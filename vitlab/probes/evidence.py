@@ -12,9 +12,9 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from vitlab import parallel
+from vitlab.data.views.segmentation import IGNORE
 
 RESAMPLES = 1000
-IGNORE = 255  # the label of pixels that count for nothing
 
 
 class Evidence(ABC):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from vitlab.probes.evidence import IGNORE
+from vitlab.data.views.segmentation import IGNORE
 from vitlab.probes.recipe import Recipe
 from vitlab.schedules import Progress
 
