@@ -1,0 +1,5 @@
+"""`vitlab fit`."""
+
+from vitlab.training.fit import fit as run
+
+__all__ = ["run"]

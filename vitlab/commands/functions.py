@@ -1,0 +1,33 @@
+"""The verbs that are one function of ours: its arguments are the options of the command line."""
+
+from collections.abc import Callable, Sequence
+
+from jsonargparse import auto_cli
+
+from vitlab.data.prepare import prepare
+from vitlab.data.synthetic import synthesize
+from vitlab.encoders import export, import_weights
+
+
+def data_prepare(words: Sequence[str]) -> None:
+    """Run `vitlab data prepare`."""
+    _call(prepare, words, "vitlab data prepare")
+
+
+def data_synthesize(words: Sequence[str]) -> None:
+    """Run `vitlab data synthesize`."""
+    _call(synthesize, words, "vitlab data synthesize")
+
+
+def to_export(words: Sequence[str]) -> None:
+    """Run `vitlab export`."""
+    print(_call(export, words, "vitlab export"))
+
+
+def to_import(words: Sequence[str]) -> None:
+    """Run `vitlab import`."""
+    print(_call(import_weights, words, "vitlab import"))
+
+
+def _call(work: Callable[..., object], words: Sequence[str], name: str) -> object:
+    return auto_cli(work, args=list(words), prog=name, as_positional=False)
