@@ -6,16 +6,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from vitlab.data import VOC2012
 from vitlab.data.voc import palette
-from vitlab.evaluation.pictures import (
-    HEIGHT,
-    RIGHT,
-    VOID,
-    WIDEST,
-    WRONG,
-    sheet,
-    write_events,
-    write_png,
+from vitlab.evaluation.pictures import write_events
+from vitlab.pictures import masks
+from vitlab.pictures.masks import compared
+from vitlab.pictures.sheet import HEIGHT, pixels, png
+
+WIDEST = 2 * HEIGHT
+RIGHT, WRONG, VOID = (
+    tuple(round(255 * value) for value in color) for color in (masks.RIGHT, masks.WRONG, masks.VOID)
 )
+
+
+def sheet(images, truths, predictions, classes):
+    return pixels(compared(images, truths, predictions, classes))
 
 
 def colors(picture):
@@ -36,15 +39,15 @@ def test_right_wrong_and_void_have_their_colors_and_shares():
     prediction = torch.zeros_like(truth)
 
     # the legend repeats the colors in small squares: compare two sheets in the number of pixels
-    def pixels(color, predicted):
+    def count(color, predicted):
         made = sheet([image], [truth], [predicted], ["a", "b", "c"])
         return int((made == torch.tensor(color, dtype=torch.uint8)[:, None, None]).all(0).sum())
 
     perfect = torch.where(truth == 255, 0, truth)
     area = HEIGHT * HEIGHT
-    assert pixels(RIGHT, perfect) - pixels(RIGHT, prediction) == area * 3 // 8
-    assert pixels(WRONG, prediction) - pixels(WRONG, perfect) == area * 3 // 8
-    assert pixels(VOID, perfect) == pixels(VOID, prediction) > 2 * area // 4
+    assert count(RIGHT, perfect) - count(RIGHT, prediction) == area * 3 // 8
+    assert count(WRONG, prediction) - count(WRONG, perfect) == area * 3 // 8
+    assert count(VOID, perfect) == count(VOID, prediction) > 2 * area // 4
     assert tuple(palette()[255]) == VOID
 
 
@@ -83,10 +86,9 @@ def test_masks_of_drawn_data_make_a_sheet_and_a_file(drawn, tmp_path):
         images.append(torch.from_numpy(pixels).permute(2, 0, 1))
     predictions = [torch.zeros_like(truth) for truth in truths]
     made = sheet(images, truths, predictions, data.classes)
-    write_png(tmp_path / "pictures.png", made)
+    (tmp_path / "pictures.png").write_bytes(png(made))
     with Image.open(tmp_path / "pictures.png") as file:
         assert torch.equal(torch.from_numpy(np.array(file)).permute(2, 0, 1), made)
-    assert [file.name for file in tmp_path.iterdir()] == ["pictures.png"]
 
 
 def test_a_mask_of_another_size_is_our_mistake():
