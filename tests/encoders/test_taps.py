@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from vitlab.encoders import Locality, Specialize, record
-from vitlab.encoders.taps import recording
+from vitlab.encoders import Locality, Pool, Prompted, Prompts, Specialize, record
+from vitlab.encoders.taps import POINTS, listen, recording, visit
 
 
 @pytest.mark.parametrize("kind", ["none", "gaussian"])
@@ -51,3 +51,81 @@ def test_a_name_that_only_some_blocks_have_is_refused_and_leaves_no_trace(build)
     with pytest.raises(AttributeError, match="qkv_cls"), record(vit, "attn.qkv_cls"):
         pass
     assert not recording(vit.blocks[0].attn.qkv_cls)
+
+
+def heard(vit, images):
+    """What `visit` hands over: tokens by block and point, in the order of the calls."""
+    found = {}
+    with visit(vit, lambda block, point, x: found.update({(block, point): x})), torch.no_grad():
+        vit(images)
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"layer_scale": 0.3},
+        {"registers": 2, "normalizer": "entmax15", "drop_path": 0.5},
+        {"specialize": Specialize(norm=1.0, qkv=0.5, proj=1.0, mlp=0.5), "layer_scale": 0.3},
+    ],
+)
+def test_each_point_of_a_block_is_what_the_formula_says(build, images, options):
+    vit = build(**options)
+    found = heard(vit, images)
+    assert list(found) == [(block, point) for block in range(3) for point in POINTS]
+    with torch.no_grad():
+        states = list(vit.walk(images))
+        for index, block in enumerate(vit.blocks):
+            x = {point: found[index, point] for point in POINTS}
+            attended = block.attn(x["norm1"], states[index].grid)
+            expected = {
+                "input": states[index].x,
+                "norm1": block.route("norm1", x["input"]),
+                "attention": attended,
+                "scale1": block.route("ls1", attended),
+                "residual1": x["input"] + x["scale1"],
+                "norm2": block.route("norm2", x["residual1"]),
+                "mlp": block.route("mlp", x["norm2"]),
+                "output": states[index + 1].x,
+            }
+            for point, tokens in expected.items():
+                assert torch.equal(x[point], tokens), (index, point)
+            torch.testing.assert_close(
+                x["residual1"] + block.route("ls2", x["mlp"]), x["output"], rtol=0, atol=1e-6
+            )
+
+
+def test_prompts_are_at_no_point(build, images):
+    plain = heard(build(), images)
+    prompted = Prompted(build(), Prompts(shared=3, cls=Pool(2), patches=Pool(2, chosen=1))).eval()
+    found = heard(prompted, images)
+    assert list(found) == list(plain)
+    assert {x.shape for x in found.values()} == {x.shape for x in plain.values()}
+    assert torch.equal(found[0, "norm1"], plain[0, "norm1"])
+    assert not torch.equal(found[0, "attention"], plain[0, "attention"])
+
+
+def test_visiting_changes_no_bit_and_leaves_nobody_behind(build, images):
+    vit = build(specialize=Specialize(mlp=1.0))
+    alone = vit(images)
+    with visit(vit, lambda *_: None):
+        watched = vit(images)
+    assert torch.equal(watched.patches, alone.patches)
+    assert torch.equal(watched.cls, alone.cls)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in vit.modules())
+
+
+def test_what_is_heard_belongs_to_its_block_and_cannot_replace_the_output(build, images):
+    vit = build()
+    alone = vit(images)
+    seen = []
+
+    def hear(block, given, output):
+        seen.append((block, given[0].shape, output.shape))
+        return torch.zeros_like(output)
+
+    with listen(vit, "mlp", hear):
+        watched = vit(images)
+    assert torch.equal(watched.patches, alone.patches)
+    assert seen == [(block, (2, 36, 32), (2, 36, 32)) for block in range(3)]

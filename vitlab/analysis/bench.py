@@ -10,7 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from vitlab.analysis import bench_attention, bench_data, bench_dino, bench_encoder, bench_probes
+from vitlab.analysis import (
+    bench_analysis,
+    bench_attention,
+    bench_data,
+    bench_dino,
+    bench_encoder,
+    bench_probes,
+)
 from vitlab.analysis.bench_attention import Case
 from vitlab.analysis.measure import fastest, page, surroundings
 from vitlab.encoders.entmax import entmax15
@@ -108,6 +115,7 @@ PARTS: dict[str, Callable[[Path | None], Iterator[Table]]] = {
     "loss": losses,
     "dino": lambda _: bench_dino.tables(REPEATS),
     "probes": frozen,
+    "analysis": lambda _: bench_analysis.tables(REPEATS),
     "data": lambda images: bench_data.tables(images, REPEATS),
 }
 

@@ -1,0 +1,223 @@
+"""Cosines, channels, norms, ranks, locality: closed forms, and loops as oracles."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scenes import drawn, scene_of
+from scipy import stats
+
+from vitlab.analysis.measures import channels, cosines, locality, norms, rank
+from vitlab.analysis.measures.ranks import average_ranks, correlation
+from vitlab.analysis.measures.scene import Place, labels_of
+from vitlab.encoders import Tokens
+
+PLACE = Place("model", 2, "output")
+
+
+def cos(a, b):
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def test_constant_tokens_are_all_alike():
+    x = torch.ones(2, 13, 5) * torch.tensor([1.0, -2, 3, 0, 1])
+    fore = torch.arange(12)[None].expand(2, -1) < 5
+    for (name, _), each in cosines.measure(x, scene_of(fore=fore)).items():
+        if "registers" in name:
+            assert each.isnan().all()
+        else:
+            torch.testing.assert_close(each, torch.ones(2), rtol=0, atol=1e-6)
+
+
+def test_two_plants_have_the_cosine_of_the_two_between_object_and_background():
+    fore = torch.tensor([[True] * 4 + [False] * 8])
+    one, other = torch.tensor([1.0, 0, 0]), torch.tensor([3.0, 4, 0])  # cosine 0.6
+    patches = torch.where(fore[0][:, None], 7 * one, 0.1 * other)
+    x = torch.cat([one[None] * 2, patches])[None]
+    found = cosines.measure(x, scene_of(1, fore=fore))
+    assert float(found["diffusion_index", ""]) == pytest.approx(0.6)
+    assert float(found["patch_patch_cosine", "foreground"]) == pytest.approx(1)
+    assert float(found["patch_patch_cosine", "background"]) == pytest.approx(1)
+    assert float(found["cls_patch_cosine", "foreground"]) == pytest.approx(1)
+    assert float(found["cls_patch_cosine", "background"]) == pytest.approx(0.6)
+    assert float(found["cls_patch_cosine", "all"]) == pytest.approx((4 + 8 * 0.6) / 12)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 3), st.sampled_from([torch.float32, torch.float64]))
+def test_cosines_are_those_of_a_loop_over_pairs(seed, prefix, dtype):
+    fore = drawn(2, 12, seed=seed) > 0.3
+    x = drawn(2, prefix + 12, 6, seed=seed + 1).to(dtype)
+    found = cosines.measure(x, scene_of(2, prefix=prefix, fore=fore))
+    rows = x.double().numpy()
+    for b in range(2):
+        cls, registers, patches = rows[b, 0], rows[b, 1:prefix], rows[b, prefix:]
+        on, off = patches[fore[b].numpy()], patches[~fore[b].numpy()]
+        expected = {
+            ("cls_patch_cosine", "all"): [cos(cls, t) for t in patches],
+            ("cls_patch_cosine", "foreground"): [cos(cls, t) for t in on],
+            ("cls_patch_cosine", "background"): [cos(cls, t) for t in off],
+            ("diffusion_index", ""): [cos(s, t) for s in on for t in off],
+            ("cls_registers_cosine", ""): [cos(cls, t) for t in registers],
+            ("registers_patch_cosine", ""): [cos(s, t) for s in registers for t in patches],
+        }
+        for role, own in (("all", patches), ("foreground", on), ("background", off)):
+            pairs = [cos(s, t) for i, s in enumerate(own) for t in own[:i]]
+            expected["patch_patch_cosine", role] = pairs
+        assert set(found) == set(expected)
+        for name, values in expected.items():
+            if values and fore.any():
+                assert float(found[name][b]) == pytest.approx(np.mean(values), abs=2e-6), name
+            elif not values:
+                assert found[name][b].isnan(), name
+
+
+def test_registers_are_on_neither_side():
+    x = drawn(2, 15, 6)
+    moved = x.clone()
+    moved[:, 1:3] *= -5
+    before, after = (cosines.measure(each, scene_of(prefix=3)) for each in (x, moved))
+    for name in before:
+        same = torch.equal(before[name].nan_to_num(), after[name].nan_to_num())
+        assert same == ("registers" not in name[0])
+
+
+def test_a_zero_vector_is_like_nothing():
+    x = torch.ones(1, 13, 3)
+    x[0, 1] = 0
+    found = cosines.measure(x, scene_of(1))
+    assert float(found["cls_patch_cosine", "all"]) == pytest.approx(11 / 12)
+    assert float(found["patch_patch_cosine", "all"]) == pytest.approx(11 * 10 / (12 * 11))
+
+
+def test_without_cls_patches_are_measured_alone():
+    found = cosines.measure(torch.ones(2, 12, 3), scene_of(prefix=0))
+    assert found["cls_patch_cosine", "all"].isnan().all()
+    torch.testing.assert_close(found["patch_patch_cosine", "all"], torch.ones(2))
+    assert channels.sums(torch.ones(2, 12, 3), scene_of(prefix=0)) == {}
+
+
+def test_channels_planted_in_each_role_are_found():
+    x = 0.01 * torch.ones(2, 13, 40)
+    x[:, 0, :10] = -4.0
+    x[:, 1:, 6:16] = 2.0
+    sums = channels.sums(x, scene_of())
+    found = list(channels.conclude(PLACE, {role: s.double() for (_, role), s in sums.items()}, 2))
+    rows = {each.measure: each.mean for each in found if hasattr(each, "mean")}
+    arrays = {(each.measure, each.role): each.values for each in found if hasattr(each, "values")}
+    assert rows["channel_overlap"] == 0.4
+    ratio = [np.log(400)] * 6 + [np.log(2)] * 4 + [np.log(1 / 200)] * 6 + [0] * 24
+    np.testing.assert_allclose(arrays["channel_log_ratio", ""], ratio, rtol=1e-5, atol=1e-6)
+    assert rows["channel_log_ratio"] == pytest.approx(np.abs(ratio).mean(), rel=1e-5)
+    assert arrays["channel_magnitude", "cls"][0] == 4
+    assert arrays["channel_magnitude", "patches"][6] == 2
+
+
+def test_planted_outliers_are_counted():
+    norms_ = torch.tensor([1.0, 1.1, 0.9, 1.05, 0.95, 1, 1.02, 0.98, 1.2, 0.8, 30, 40])
+    x = torch.zeros(1, 13, 4)
+    x[0, 0, 0], x[0, 1:, 1] = 5, norms_
+    found = norms.measure(x, scene_of(1))
+    values = norms_.double().numpy()
+    middle = np.median(values)
+    mad = stats.median_abs_deviation(values)
+    assert float(found["norm_outliers", ""]) == pytest.approx(2 / 12)
+    assert float((values > middle + 6 * mad).mean()) == pytest.approx(2 / 12)
+    assert float(found["norm_peak", ""]) == pytest.approx(40 / middle)
+    assert float(found["token_norm", "patches"]) == pytest.approx(values.mean())
+    assert float(found["token_norm", "cls"]) == 5
+    assert found["token_norm", "registers"].isnan().all()
+
+
+def test_equal_norms_have_no_outlier():
+    found = norms.measure(torch.ones(2, 13, 4), scene_of())
+    assert found["norm_outliers", ""].tolist() == [0, 0]
+    assert found["norm_peak", ""].tolist() == [1, 1]
+
+
+def test_the_histogram_counts_every_patch_in_its_bin():
+    x = drawn(3, 13, 8) * torch.logspace(-6, 10, 13)[:, None]  # below the first bin, above the last
+    total = norms.sums(x, scene_of(3))["token_norm", "patches"].double()
+    (array,) = norms.conclude(PLACE, {"patches": total}, 3)
+    values = x[:, 1:].norm(dim=-1).flatten().double().numpy()
+    clipped = values.clip(array.edges[0] * 1.0001, array.edges[-1] * 0.9999)
+    assert array.values == np.histogram(clipped, np.asarray(array.edges))[0].tolist()
+    assert sum(array.values) == 36
+    assert len(array.edges) == len(array.values) + 1
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=20))
+def test_ranks_are_scipys(numbers):
+    x = torch.tensor(numbers).float()[None]
+    assert average_ranks(x)[0].tolist() == stats.rankdata(numbers).tolist()
+
+
+def test_near_patches_that_are_alike_give_minus_one_and_far_ones_plus_one():
+    angle = torch.linspace(0, 1.5, 12)  # along one row, so likeness falls with distance
+    line = torch.stack([angle.cos(), angle.sin()], -1)
+    x = torch.cat([line[:1], line])[None].double()  # ties are ties
+    scene = scene_of(1, grid=(1, 12))
+    assert float(locality.measure(x, scene)["locality", ""]) == pytest.approx(-1)
+    assert correlation(
+        torch.tensor([[1.0, 2, 3]]), torch.tensor([[2.0, 4, 6]])
+    ).item() == pytest.approx(1)
+
+
+def test_constant_tokens_have_no_locality():
+    x = drawn(1, 1, 7).expand(2, 13, 7)
+    assert locality.measure(x, scene_of())["locality", ""].isnan().all()
+
+
+def test_locality_is_spearmans_over_the_sampled_pairs():
+    scene = scene_of(2, grid=(12, 10))
+    x = drawn(2, 121, 16)
+    chosen = scene.order[: locality.SAMPLE].numpy()
+    assert len(chosen) == 96
+    found = locality.measure(x, scene)["locality", ""]
+    for b in range(2):
+        patches = x[b, 1:].double().numpy()
+        pairs = [(i, j) for n, i in enumerate(chosen) for j in chosen[n + 1 :]]
+        alike = [cos(patches[i], patches[j]) for i, j in pairs]
+        apart = [np.hypot(i // 10 - j // 10, i % 10 - j % 10) for i, j in pairs]
+        expected = stats.spearmanr(alike, apart).statistic
+        assert float(found[b]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_rank_of_an_orthonormal_table_is_its_width_and_of_one_direction_one():
+    table = torch.linalg.qr(drawn(50, 8))[0]
+    assert rank.rank_of(rank.gram(table), 50) == pytest.approx(8, rel=1e-4)
+    assert rank.rank_of(rank.gram(drawn(50, 1) @ drawn(1, 8)), 50) == pytest.approx(1, abs=2e-4)
+
+
+@pytest.mark.parametrize("count", [5, 200])
+def test_rank_is_the_papers_formula_on_singular_values(count):
+    table = drawn(count, 12) * torch.linspace(0.1, 2, 12)
+    sigma = np.linalg.svd(table.double().numpy(), compute_uv=False)
+    p = sigma / sigma.sum() + 1e-7
+    expected = np.exp(-(p * np.log(p)).sum())
+    assert rank.rank_of(rank.gram(table), count) == pytest.approx(expected, rel=1e-5)
+
+
+def test_rank_is_that_of_all_batches_and_of_the_patches_that_were_drawn():
+    scene = scene_of(4)
+    tokens = Tokens(drawn(4, 6), drawn(4, 0, 6), drawn(4, 12, 6, seed=1), (3, 4))
+    sums = rank.sums(tokens, scene)
+    rows = list(
+        rank.conclude(PLACE, {role: each for (_, role), each in sums.items()}, 4, scene.rows)
+    )
+    assert [row.role for row in rows] == ["cls", "patches"]
+    sigma = np.linalg.svd(tokens.patches.flatten(0, 1).double().numpy(), compute_uv=False)
+    p = sigma / sigma.sum() + 1e-7
+    assert rows[1].mean == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-5)
+    assert rows[0].mean <= 4
+
+
+def test_a_patch_is_labeled_by_half_of_its_pixels():
+    pixels = torch.zeros(1, 4, 16, dtype=torch.uint8)
+    pixels[0, :, 4:8] = 1  # an object all over
+    pixels[0, :2, 8:12] = 1  # half an object
+    pixels[0, :, 12:16] = 255
+    pixels[0, :2, 12:15] = 1  # six of sixteen known: too few
+    labels = labels_of(pixels, 4)
+    assert labels.foreground.tolist() == [[False, True, True, False]]
+    assert labels.background.tolist() == [[True, False, False, False]]

@@ -1,0 +1,77 @@
+"""`vitlab analyze` against a plain forward pass over the same images."""
+
+from collections.abc import Iterator
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from vitlab.analysis.cost import OPTIONS
+from vitlab.analysis.measure import CPU, NO_GPU, fastest
+from vitlab.analysis.measures.engine import Engine
+from vitlab.encoders import ViT
+
+AIM = 3.0  # times a plain forward pass, of softmax attention at 224 px
+ARMS = ("plain", "entmax15", "locality")
+
+
+def tables(repeats: int, size: str = "S", image: int = 224, batch: int = 16) -> Iterator[Table]:
+    """Measure in fp32 on the CPU, and on a GPU.
+
+    Args:
+        repeats: turns of each.
+        size: of the ViT, with patches of 16 pixels.
+        image: pixels of the image edge.
+        batch: images on the CPU; sixteen times as many on a GPU.
+    """
+    yield table(repeats, size, image, batch, CPU)
+    if torch.cuda.is_available():
+        yield table(repeats, size, image, 16 * batch, torch.device("cuda"))
+    else:
+        missing = Table("what", "measured", title="analysis on a GPU")
+        missing.add_row("all measures, with masks", NO_GPU)
+        yield missing
+
+
+def table(repeats: int, size: str, image: int, batch: int, device: torch.device) -> Table:
+    """Return the time of each arm's analysis over that of its forward pass."""
+    drawn = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, 3, image, image, generator=drawn).to(device)
+    objects = (torch.rand(batch, 4, 4, generator=drawn) > 0.5).to(torch.uint8)
+    objects = objects.repeat_interleave(image // 4, 1).repeat_interleave(image // 4, 2).to(device)
+    shown = Table(title=f"analysis, ViT-{size}/16, {batch} images of {image} px, fp32, {device}")
+    for column in ("encoder", "forward, ms", "analysis, ms", "/ forward", "aim"):
+        shown.add_column(column)
+    for name in ARMS:
+        encoder = ViT(size, 16, image, **OPTIONS[name]).to(device).eval()  # type: ignore[arg-type]
+        analysis = Analysis(encoder, images, objects)
+        plain, whole = fastest([analysis.forward, analysis.all], repeats, device)
+        aim = f"<= {AIM:.0f}" if name == "plain" else ""
+        shown.add_row(name, f"{plain:.0f}", f"{whole:.0f}", f"{whole / plain:.2f}", aim)
+    return shown
+
+
+class Analysis:
+    """Passes of an encoder over some images, plain and measured.
+
+    Args:
+        encoder: in evaluation mode.
+        images: normalized.
+        objects: masks, see `Engine.see`.
+    """
+
+    def __init__(self, encoder: ViT, images: Tensor, objects: Tensor):
+        self.encoder, self.images, self.objects = encoder, images, objects
+        self.engine = Engine(encoder, images=1000)
+        self.step = self.engine.fitting(images.shape[2], images.device)
+
+    def forward(self) -> None:
+        """Take a plain forward pass."""
+        with torch.inference_mode():
+            self.encoder(self.images)
+
+    def all(self) -> None:
+        """Measure all there is, a few images at a time as `vitlab analyze` does."""
+        pieces = (each.split(self.step) for each in (self.images, self.objects))
+        for images, objects in zip(*pieces, strict=True):
+            self.engine.see(images, objects)

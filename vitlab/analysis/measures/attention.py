@@ -1,0 +1,123 @@
+"""Where attention goes: how far, how widely, and to which keys never.
+
+Attention distance: "An Image is Worth 16x16 Words" (arXiv:2010.11929). Sparsity and dead keys as
+entmax attention needs them, "Vision Transformers Need Better Token Interaction" (arXiv:2605.23868).
+
+Axis letters: b images, h heads, n tokens, k keys (m prompts, then n), s matrices of images' heads.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitlab.analysis.findings import Measure
+from vitlab.analysis.measures.scene import Scene, Values
+
+AT_ONCE = 2**18  # weights of temporary tensors on a CPU: they stay in its cache
+_SPLIT = (
+    "Mean over the queries of a role, by block and head. Weights of tokens alone: where there are "
+    "prompts as well, divided by their sum."
+)
+MEASURES = (
+    Measure(
+        "attention_distance",
+        "attention distance",
+        "pixels",
+        "Mean distance of a patch query to the patches it attends to, weighted by attention, which "
+        f"is divided by its sum over patches; a query without any is left out. {_SPLIT}",
+    ),
+    Measure("attention_entropy", "attention entropy", "nats", f"-sum w ln w of a query. {_SPLIT}"),
+    Measure(
+        "attention_zeros",
+        "exact zeros",
+        "share",
+        f"Share of tokens that get a weight of exactly 0 from a query. {_SPLIT}",
+    ),
+    Measure(
+        "attention_support",
+        "support size",
+        "tokens",
+        f"Tokens that get a weight above 0 from a query. {_SPLIT}",
+    ),
+    Measure("attention_max", "largest weight", "share", f"Largest weight of a query. {_SPLIT}"),
+    Measure(
+        "dead_keys",
+        "dead keys",
+        "share",
+        "Share of an image's tokens that get a weight of exactly 0 from every query of a head.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of each query's weights; `dead` of each head's."""
+
+    distance: Float[Tensor, "*heads n"]
+    entropy: Float[Tensor, "*heads n"]
+    zeros: Float[Tensor, "*heads n"]
+    largest: Float[Tensor, "*heads n"]
+    dead: Float[Tensor, "*heads"]
+
+
+def rows(weights: Float[Tensor, "s n k"], distances: Float[Tensor, "n n"]) -> Rows:
+    """Return what is known of each query; few passes over the weights, for they are many.
+
+    Args:
+        weights: of keys that are m prompts, then as many tokens as there are queries.
+        distances: pixels between tokens; 0 from and to those that have no place.
+    """
+    n = len(distances)
+    own = weights[..., weights.shape[-1] - n :]
+    total = own.sum(-1)
+    placed = distances.any(1)  # what has a place is away from something
+    there = own[..., int(n - placed.sum()) :].sum(-1)
+    tiny = torch.finfo(own.dtype).tiny
+    logs = torch.linalg.vecdot(own, own.clamp_min(tiny).log())
+    distance = torch.linalg.vecdot(own, distances) / there
+    return Rows(
+        distance=distance.masked_fill((there == 0) | ~placed, torch.nan),
+        entropy=(total.log() - logs / total).clamp_min(0).masked_fill(total == 0, torch.nan),
+        zeros=1 - own.sign().sum(-1) / n,
+        largest=own.amax(-1) / total,
+        dead=(own.sum(-2) == 0).to(own.dtype).mean(-1),
+    )
+
+
+def measure(weights: Float[Tensor, "b h n k"], scene: Scene) -> Values:
+    """Return what is known of each image's heads, by the role of the query."""
+    n = weights.shape[2]
+    distances = torch.nn.functional.pad(scene.distances, (scene.prefix, 0, scene.prefix, 0))
+    distances = distances.to(weights.dtype)
+    flat = weights.flatten(0, 1)
+    step = len(flat) if flat.is_cuda else max(1, AT_ONCE // (n * flat.shape[2]))
+    found = [rows(part, distances) for part in flat.split(step)]
+
+    def whole(name: str) -> Tensor:
+        return torch.cat([getattr(each, name) for each in found]).unflatten(0, weights.shape[:2])
+
+    zeros = whole("zeros")
+    values = {
+        ("attention_distance", "patches"): whole("distance")[..., scene.prefix :].nanmean(-1),
+        ("dead_keys", ""): whole("dead"),
+    }
+    for name, each in (
+        ("attention_entropy", whole("entropy")),
+        ("attention_zeros", zeros),
+        ("attention_support", n * (1 - zeros)),
+        ("attention_max", whole("largest")),
+    ):
+        values |= {(name, role): own for role, own in by_role(each, scene.prefix).items()}
+    return values
+
+
+def by_role(rows: Float[Tensor, "b h n"], prefix: int) -> dict[str, Float[Tensor, "b h"]]:
+    """Return the mean over the queries of each role that there is."""
+    means = {"patches": rows[..., prefix:].mean(-1)}
+    if prefix:
+        means["cls"] = rows[..., 0]
+    if prefix > 1:
+        means["registers"] = rows[..., 1:prefix].mean(-1)
+    return means
