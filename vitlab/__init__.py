@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vitlab.encoders.vit import ViT
+    from vitlab.encoders import Prompted, ViT
 
 __version__ = "0.1.0"
 
 
-def load(path: str | Path) -> "ViT":
+def load(path: str | Path) -> "ViT | Prompted":
     """Read back an encoder from a folder that `vitlab export` wrote, exactly.
 
     Args:

@@ -8,11 +8,11 @@ import torch
 from torchvision.io import read_image
 
 from vitlab.analysis import prompts as reports
-from vitlab.analysis.panels import Column, save_sheet
 from vitlab.analysis.prompts import Run, choices, colored, macs, main, read_prompted, table
 from vitlab.cli import main as vitlab
 from vitlab.encoders import Pool, Prompted, Prompts, ViT, save
 from vitlab.objectives.classification import Classifier
+from vitlab.pictures import sheet
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TCPA = Prompts(cls=Pool(5, chosen=2), patches=Pool(6, chosen=3))
@@ -141,18 +141,20 @@ def test_seeds_are_compared_in_pairs():
 
 def test_small_images_are_enlarged(tmp_path):
     images = [torch.rand(3, 16, 16)] * 2
-    save_sheet([Column("a", images), Column("b", images)], tmp_path / "sheet.png")
+    columns = [sheet.Column("a", images), sheet.Column("b", images)]
+    sheet.save(sheet.Sheet(columns), tmp_path / "sheet.png")
     height, width = read_image(str(tmp_path / "sheet.png")).shape[1:]
     assert min(height, width // 2) >= 128
 
 
-def test_other_files_are_refused(tmp_path, capsys):
+def test_other_files_are_refused(backbone, tmp_path, capsys):
     options = ["--root", str(tmp_path), "--size", "64"]
     torch.save({"state_dict": {}, "pytorch-lightning_version": "2"}, tmp_path / "other.ckpt")
     for wrong, message in (
         ("nothing", "is no NAME=CHECKPOINT"),
         ("a=nothing", "there is no file"),
-        (f"a={tmp_path / 'other.ckpt'}", "holds no prompts"),
+        (f"a={tmp_path / 'other.ckpt'}", "not of a `vitlab fit` of a ViT"),
+        (f"a={backbone}", "holds no prompts with a classifier"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main([wrong, *options])

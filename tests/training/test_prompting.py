@@ -109,11 +109,6 @@ def test_another_backbone_is_refused_when_a_run_goes_on(train, tmp_path, capsys)
     assert "were learned beside the backbone" in capsys.readouterr().err
 
 
-def test_the_encoder_of_such_a_run_is_no_file_of_weights(train):
-    with pytest.raises(ValueError, match=r"holds prompts without their backbone"):
-        read_weights(train() / "last.ckpt")
-
-
 def test_dense_probes_run_on_a_prompted_encoder(train, drawn):
     folder = train(
         *("--probing.dense.voc2012.class_path", "VOC2012"),

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,19 +25,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitlab.analysis.panels import Color, Column, save_sheet
 from vitlab.data import CIFAR10, CIFAR100, Data, Folder, ImageNet, normalize
-from vitlab.encoders import Pool, Prompted, Prompts, ViT, read_weights, record
+from vitlab.encoders import Prompted, read_weights, record
 from vitlab.encoders.interop.files import read
-from vitlab.encoders.interop.vitlab import arguments
 from vitlab.objectives.classification import Classifier
+from vitlab.pictures.colors import categories
+from vitlab.pictures.sheet import Column, Sheet, save
 
 BATCH, PICTURES = 64, 6
 DATA = {each.__name__: each for each in (ImageNet, Folder, CIFAR10, CIFAR100)}
 COLUMNS = ("arm", "seeds", "top-1 %", "over first", "loss", "trained", "GMAC", "MACs over first")
-# Okabe and Ito's, which color-blind readers can tell apart; gray is for all further entries
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-OTHERS: Color = (0.6, 0.6, 0.6)
+*COLORS, OTHERS = categories(8)  # gray is for all further entries
 NEAREST, READ = "nearest key", "read most"
 
 
@@ -48,38 +45,23 @@ def read_prompted(path: Path) -> Classifier:
     Raises:
         ValueError: the file is of another kind of run, or its backbone is not the one it was.
     """
-    content = read(path)
-    objective = content.get("hyper_parameters", {}).get("objective") or {}
-    encoder = objective.get("init_args", {}).get("encoder") or {}
-    backbone = encoder.get("init_args", {}).get("backbone") or {}
-    if not str(encoder.get("class_path", "")).endswith("Prompted"):
+    encoder = read_weights(path).encoder
+    if not isinstance(encoder, Prompted) or path.is_dir():
         raise ValueError(
-            f"{path} holds no prompts; give the last.ckpt of a run of configs/prompts_*.yaml, for "
-            "the linear probe one without prompts (model.objective.encoder.prompts)"
+            f"{path} holds no prompts with a classifier; give the last.ckpt of a run of "
+            "configs/prompts_*.yaml, for the linear probe one without prompts "
+            "(model.objective.encoder.prompts)"
         )
-    given = dict(backbone.get("init_args", {}))
-    if not given.get("path"):
-        raise ValueError(f"{path} names no file of its backbone; train with backbone Pretrained")
+    start = "objective.task.model.head."
+    head = {
+        name.removeprefix(start): tensor
+        for name, tensor in read(path)["state_dict"].items()
+        if name.startswith(start)
+    }
     with torch.random.fork_rng(devices=[]):
-        if into := given.pop("into", None):
-            given["into"] = ViT(**arguments(into.get("init_args", {})))
-        settings = prompts_of(encoder["init_args"].get("prompts") or {})
-        start = "objective.task.model."
-        state = {
-            name.removeprefix(start): tensor
-            for name, tensor in content["state_dict"].items()
-            if name.startswith(start)
-        }
-        prompted = Prompted(read_weights(**given).encoder, settings)
-        model = Classifier(prompted, len(state["head.bias"]))
-    model.load_state_dict(state)
+        model = Classifier(encoder, len(head["bias"]))
+    model.head.load_state_dict(head)
     return model.eval()
-
-
-def prompts_of(plain: dict[str, Any]) -> Prompts:
-    """Return the prompts of a checkpoint's plain values."""
-    pools = {name: Pool(**plain[name]) for name in ("cls", "patches") if plain.get(name)}
-    return Prompts(**{**plain, **pools})
 
 
 @dataclass(frozen=True)
@@ -202,7 +184,7 @@ def colored(choice: Choice, grid: tuple[int, int], size: int) -> Column:
     order = counts.argsort(descending=True, stable=True)
     frequent = [int(entry) for entry in found[order]]
     share = (100 * counts[order] / counts.sum()).tolist()
-    shown = list(zip(map(rgb, COLORS), frequent, share, strict=False))
+    shown = list(zip(COLORS, frequent, share, strict=False))
     canvas = torch.tensor(OTHERS).expand(*choice.entries.shape, 3).clone()
     for color, entry, _ in shown:
         canvas[choice.entries == entry] = torch.tensor(color)
@@ -211,12 +193,6 @@ def colored(choice: Choice, grid: tuple[int, int], size: int) -> Column:
     if rest := len(frequent) - len(shown):
         legend.append((OTHERS, f"{rest} others: {sum(share[len(shown) :]):.0f} %"))
     return Column("", list(F.interpolate(maps, size=(size, size), mode="nearest")), legend)
-
-
-def rgb(code: str) -> Color:
-    """Return a color of the form #RRGGBB in [0, 1]."""
-    red, green, blue = (int(code[place : place + 2], 16) / 255 for place in (1, 3, 5))
-    return red, green, blue
 
 
 def picture(models: dict[str, Classifier], data: Data, size: int, crop: float, out: Path) -> bool:
@@ -228,7 +204,7 @@ def picture(models: dict[str, Classifier], data: Data, size: int, crop: float, o
     images = data.labeled(data.val, size, crop=crop)
     spread_out = range(0, len(images), max(1, len(images) // PICTURES))[:PICTURES]
     pixels = torch.stack([images[index][0] for index in spread_out])
-    columns = [Column("image", list(pixels / 255))]
+    columns = [Column("image", list(pixels / 255), smooth=True)]
     for name, model in models.items():
         found = choices(model, normalize(pixels))
         for block in sorted({0, len(found) // 2, len(found) - 1}) if found else ():
@@ -237,7 +213,7 @@ def picture(models: dict[str, Classifier], data: Data, size: int, crop: float, o
             title = f"{name}, block {block + 1}\n{found[block].how}"
             columns.append(Column(title, column.images, column.legend))
     if len(columns) > 1:
-        save_sheet(columns, out)
+        save(Sheet(columns), out)
     return len(columns) > 1
 
 

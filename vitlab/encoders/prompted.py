@@ -38,6 +38,9 @@ class Prompted(Encoder):
             and gets the prompts in place.
         prompts: which ones, in every block.
 
+    Attributes:
+        config: the arguments of the backbone, and `prompts`.
+
     Raises:
         ValueError: the backbone is no ViT, or has prompts already.
     """
@@ -52,6 +55,7 @@ class Prompted(Encoder):
         if any(block.memory is not None for block in blocks_of(backbone)):
             raise ValueError("the backbone has prompts already; give one without")
         self.backbone, self.prompts = backbone.requires_grad_(False), prompts
+        self.config = {**backbone.config, "prompts": prompts}
         self.width, self.patch, self.heads = backbone.width, backbone.patch, backbone.heads
         for index, block in enumerate(blocks_of(backbone) if prompts.count else ()):
             with beside(f"blocks.{index}.memory"):
@@ -135,6 +139,11 @@ class Prompted(Encoder):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, *others
         )
+
+
+def backbone_of(encoder: ViT | Prompted) -> ViT:
+    """Return the ViT of an encoder, which has all its tensors, those of prompts among them."""
+    return encoder.backbone if isinstance(encoder, Prompted) else encoder
 
 
 def blocks_of(backbone: ViT) -> list[Block]:

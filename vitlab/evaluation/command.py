@@ -20,7 +20,7 @@ from vitlab.data import Data, SegmentationWhole
 from vitlab.encoders import Encoder, Imported, read_weights
 from vitlab.evaluation.evaluate import Measured, check, evaluate
 from vitlab.evaluation.fingerprint import fingerprint, fingerprint_of_data
-from vitlab.evaluation.pictures import sheet, write_events, write_png
+from vitlab.evaluation.pictures import write_events
 from vitlab.evaluation.protocol import Outcome, Work
 from vitlab.evaluation.result import (
     DataUsed,
@@ -31,9 +31,11 @@ from vitlab.evaluation.result import (
 )
 from vitlab.evaluation.shifted import Shifted
 from vitlab.evaluation.words import Asked, parse, show_names
+from vitlab.pictures.masks import compared
+from vitlab.pictures.sheet import pixels, png
 from vitlab.probes import Loading
 from vitlab.probes.evidence import Overlaps, interval
-from vitlab.recording import environment
+from vitlab.recording import environment, write_bytes
 
 UNFINISHED = ".unfinished"
 
@@ -122,7 +124,7 @@ def read_subject(given: Namespace) -> Subject:
     Raises:
         ValueError: they cannot be read, or it is not known which pixels they take.
     """
-    imported = read_weights(given.weights, given.family, given.which)
+    imported = read_weights(given.weights, given.family, given.which, backbone=given.backbone)
     pixels = _pixels(given.pixels, imported)
     encoder = imported.encoder
     used = WeightsUsed(
@@ -221,8 +223,8 @@ def conclude(asked: Asked, subject: Subject, measured: Measured, folder: Path) -
         seen = data.segmented(data.val, SegmentationWhole(0))
         pairs = [seen[index] for index in range(len(outcome.predictions))]
         images, truths = [pair.image for pair in pairs], [pair.mask for pair in pairs]
-        picture = sheet(images, truths, outcome.predictions, data.classes)
-        write_png(folder / "pictures.png", picture)
+        picture = pixels(compared(images, truths, outcome.predictions, data.classes))
+        write_bytes(folder / "pictures.png", png(picture))
     write_events(folder, result, picture)
     names = [samples.image(index) for index in range(len(evidence))]
     result = result.write(folder, evidence, names, asked.given.overwrite)  # last: then it is whole

@@ -17,6 +17,7 @@ import vitlab.evaluation.protocols  # noqa: F401, the parser finds classes once 
 from vitlab.data import Data
 from vitlab.evaluation.named import Settings, differences, find, names
 from vitlab.evaluation.protocol import Protocol
+from vitlab.safety import restrict
 
 DESCRIPTION = """\
 Evaluate the frozen features of an encoder by a named protocol, and write a result that says how it
@@ -60,6 +61,7 @@ def parse(words: Sequence[str]) -> Asked:
         ValueError: a protocol or dataset that is unknown or missing.
         SystemExit: with code 2 for any other mistake, after one message.
     """
+    restrict()
     words = _one_word_each(words)
     if {"-h", "--help"} & set(words):
         _help(_value(words, "--protocol"))
@@ -122,6 +124,12 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--family", type=str, default="auto", help="Whose weights they are.")
     parser.add_argument(
         "--which", type=str, default="", help="student, teacher ... of a file with several models."
+    )
+    parser.add_argument(
+        "--backbone",
+        type=str,
+        default="",
+        help="Of a run of prompts, the backbone's file, if it is no longer where the run had it.",
     )
     parser.add_argument(
         "--pixels",

@@ -97,7 +97,7 @@ def _read(start: Start, which: str, content: dict[str, Any], into: ViT | None) -
             f"encoder is {found.encoder.width} wide. {_REMEDY}"
         )
     with torch.random.fork_rng(devices=[]):
-        model = Classifier(found.encoder.train(), rows)
+        model = Classifier(found.vit.train(), rows)
     model.head.load_state_dict(head)
     return model
 

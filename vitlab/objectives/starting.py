@@ -29,6 +29,6 @@ class Pretrained(ViT):
         partial: bool = False,
         into: ViT | None = None,
     ):
-        found = read_weights(path, family, which, image, partial, into).encoder
+        found = read_weights(path, family, which, image, partial, into).vit
         super().__init__(**found.config)
         self.load_state_dict(found.state_dict())

@@ -16,7 +16,9 @@ from vitlab.encoders.interop.files import State, is_folder, origin_of, read_fold
 from vitlab.encoders.interop.locatvit import LOCATVIT
 from vitlab.encoders.interop.source import Source, open_source
 from vitlab.encoders.interop.timm import TIMM
-from vitlab.encoders.interop.vitlab import VITLAB, arguments
+from vitlab.encoders.interop.vitlab import VITLAB, arguments, backbone_settings
+from vitlab.encoders.prompted import Prompted, backbone_of
+from vitlab.encoders.prompts import Prompts
 from vitlab.encoders.tokens import Grid
 from vitlab.encoders.vit import ViT, resample
 
@@ -36,11 +38,25 @@ class Imported:
         origin: the family; of a folder that vitlab made of other weights, theirs.
     """
 
-    encoder: ViT
+    encoder: ViT | Prompted
     report: Coverage
     family: str
     branch: str
     origin: str
+
+    @property
+    def vit(self) -> ViT:
+        """The encoder, for what can use a ViT alone.
+
+        Raises:
+            ValueError: it has prompts.
+        """
+        if isinstance(self.encoder, Prompted):
+            raise ValueError(
+                "the weights are those of prompts beside a frozen backbone, and a ViT alone is "
+                "needed here; give the backbone's own file"
+            )
+        return self.encoder
 
 
 def read_weights(
@@ -50,6 +66,7 @@ def read_weights(
     image: int = 0,
     partial: bool = False,
     into: ViT | None = None,
+    backbone: str | Path = "",
 ) -> Imported:
     """Read the weights of an encoder, whoever wrote them.
 
@@ -68,6 +85,8 @@ def read_weights(
         into: an encoder to fill, maybe with options that the weights lack: the copies of
             `Specialize` start from the plain layers, all else that is new counts as missing. It
             is changed in place, and keeps its own grid and rule for positions.
+        backbone: of a run of prompts, the file that the prompts were learned beside, where it is no
+            longer where the run had it.
 
     Returns:
         The encoder and a report on every tensor.
@@ -83,21 +102,51 @@ def read_weights(
         )
     source = open_source(Path(path), which)
     chosen = _recognize(source, family)
+    if source.backbone is not None:
+        return _beside_backbone(source, backbone, alone=into is None and not image)
+    if backbone:
+        raise ValueError(
+            f"backbone {backbone} is asked for {path}, which is no run of prompts and has its own; "
+            "leave it out"
+        )
     weights = chosen.convert(source)
-    encoder = into
-    if encoder is None:
-        encoder = build({**weights.config, **({"image": image} if image else {})}, source.path)
-    state, report = _cover(encoder, weights, source)
+    encoder = into or build({**weights.config, **({"image": image} if image else {})}, source.path)
+    state, report = _cover(backbone_of(encoder), weights, source)
     if not report.full and not partial:
         raise ValueError(
             f"{path}, read as {chosen.name}, does not cover the encoder: {report}. {REMEDY}"
         )
-    encoder.load_state_dict(state, strict=False)
+    backbone_of(encoder).load_state_dict(state, strict=False)
     origin = origin_of(source.path) if is_folder(source.path) else chosen.name
     return Imported(encoder.eval(), report, chosen.name, source.branch, origin)
 
 
-def load(path: str | Path) -> ViT:
+def _beside_backbone(source: Source, moved: str | Path, alone: bool) -> Imported:
+    """Read the prompts of a run, and the backbone from the file that the run named.
+
+    Args:
+        source: the run.
+        moved: where the backbone is now; "" for where the run had it.
+        alone: whether no other encoder and no other size is asked for.
+    """
+    if not alone:
+        raise ValueError(
+            f"{source.path} holds prompts, which were learned beside one backbone of one size; "
+            "leave image and into out"
+        )
+    given = backbone_settings(source, moved)
+    prompts = arguments(source.config or {}).get("prompts") or Prompts()
+    with torch.random.fork_rng(devices=[]):
+        encoder = Prompted(read_weights(**given).vit, prompts)
+    try:
+        encoder.load_state_dict(source.state)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{source.path}, beside {given['path']}: {error}") from error
+    report = Coverage(tuple(encoder.backbone.state_dict()))
+    return Imported(encoder.eval(), report, VITLAB.name, source.branch, VITLAB.name)
+
+
+def load(path: str | Path) -> ViT | Prompted:
     """Read back an encoder from a folder that `export` wrote, exactly.
 
     Args:
@@ -118,23 +167,28 @@ def load(path: str | Path) -> ViT:
         )
     config, state = read_folder(path)
     encoder = build(arguments(config), path)
-    report = _cover(encoder, Weights(state, config, {}), Source(path, "", state, config))[1]
+    report = _cover(
+        backbone_of(encoder), Weights(state, config, {}), Source(path, "", state, config)
+    )[1]
     if not report.full or report.resized:
         raise ValueError(f"the tensors in {path} are not those of its config: {report}")
     # not the file's memory, which would follow the file
-    encoder.load_state_dict({key: value.clone() for key, value in state.items()}, assign=True)
+    own = {key: value.clone() for key, value in state.items()}
+    backbone_of(encoder).load_state_dict(own, assign=True)
     return encoder.eval()
 
 
-def build(config: dict, path: Path) -> ViT:
-    """Make the ViT of these arguments, and leave the random stream alone.
+def build(config: dict, path: Path) -> ViT | Prompted:
+    """Make the ViT of these arguments, with its prompts; leave the random stream alone.
 
     Raises:
         ValueError: an argument is unknown or out of range.
     """
     with torch.random.fork_rng(devices=[]):
         try:
-            return ViT(**config)
+            plain = {name: value for name, value in config.items() if name != "prompts"}
+            encoder = ViT(**plain)
+            return Prompted(encoder, config["prompts"]) if "prompts" in config else encoder
         except (TypeError, KeyError) as error:
             raise ValueError(
                 f"{path} describes an encoder that this version of vitlab cannot make: {error}; "

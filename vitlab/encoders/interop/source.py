@@ -23,8 +23,10 @@ class Source:
         path: the file or folder.
         branch: the key they were kept under, such as "teacher"; "" where the file is just them.
         state: the tensors.
-        config: arguments of ViT, where vitlab wrote the file.
+        config: arguments of the encoder, where vitlab wrote the file.
         left_out: tensors of the model that are not the encoder's, and what they are.
+        backbone: of a run of prompts, which keeps neither its tensors nor its options: arguments of
+            `vitlab.objectives.Pretrained`, which read them.
     """
 
     path: Path
@@ -32,6 +34,7 @@ class Source:
     state: State
     config: dict | None = None
     left_out: dict[str, str] = field(default_factory=dict)
+    backbone: dict | None = None
 
 
 def open_source(path: Path, which: str = "") -> Source:
@@ -105,16 +108,14 @@ def _of_run(path: Path, content: Mapping, which: str) -> Source:
     objective = content.get("hyper_parameters", {}).get("objective", {})
     encoder = objective.get("init_args", {}).get("encoder", {}) if objective else {}
     kind = str(encoder.get("class_path", "")).rpartition(".")[2]
-    if kind == "Prompted":
-        raise ValueError(
-            f"{path} holds prompts without their backbone; read both with "
-            "vitlab.training.Pretraining.load_from_checkpoint, or give the backbone's own file: "
-            f"{encoder.get('init_args', {}).get('backbone', {}).get('init_args', {}).get('path')}"
-        )
-    if not branches or kind != "ViT":
+    if not branches or kind not in ("ViT", "Prompted"):
         raise ValueError(
             f"{path} is a checkpoint of Lightning, but not of a `vitlab fit` of a ViT"
             f"{f' ({kind})' if kind else ''}; give the best.ckpt or last.ckpt of such a run"
         )
     branch = _choose(path, branches, which)
-    return Source(path, branch, branches[branch], dict(encoder.get("init_args", {})))
+    arguments = dict(encoder.get("init_args", {}))
+    backbone = None
+    if kind == "Prompted":
+        backbone = dict((arguments.pop("backbone", None) or {}).get("init_args", {}))
+    return Source(path, branch, branches[branch], arguments, backbone=backbone)

@@ -10,18 +10,22 @@ from vitlab.encoders.interop.files import State, write_file, write_folder
 from vitlab.encoders.interop.reading import Origin, read_weights
 from vitlab.encoders.locality import Locality
 from vitlab.encoders.normalizer import SOFTMAX, Normalizer, named
+from vitlab.encoders.prompted import Prompted, backbone_of
+from vitlab.encoders.prompts import Prompts
 from vitlab.encoders.roles import Specialize
 from vitlab.encoders.vit import SHAPES, ViT
 
 Form = Literal["vitlab", "timm"]
-_NESTED = (Normalizer, Specialize, Locality)
+_NESTED = (Normalizer, Specialize, Locality, Prompts)
 
 
-def save(encoder: ViT, path: str | Path, form: Form = "vitlab", origin: str = "vitlab") -> None:
+def save(
+    encoder: ViT | Prompted, path: str | Path, form: Form = "vitlab", origin: str = "vitlab"
+) -> None:
     """Write an encoder, at once or not at all.
 
     Args:
-        encoder: any ViT; for timm, one without options that timm lacks.
+        encoder: any ViT, its prompts with it; for timm, one without options that timm lacks.
         path: of the folder (vitlab: `config.json` and `model.safetensors`, which `load` reads back
             exactly) or file (timm); must not exist.
         form: "vitlab", or "timm" for a .safetensors file in timm's names, with the arguments of
@@ -46,7 +50,7 @@ def save(encoder: ViT, path: str | Path, form: Form = "vitlab", origin: str = "v
     write_folder(path, config, _plain(encoder), origin)
 
 
-def for_timm(encoder: ViT) -> tuple[State, dict[str, Any]]:
+def for_timm(encoder: ViT | Prompted) -> tuple[State, dict[str, Any]]:
     """Return the tensors in timm's names, and the arguments of its VisionTransformer.
 
     timm gives positions to all tokens before the patches or to none. With registers, which have
@@ -62,7 +66,9 @@ def for_timm(encoder: ViT) -> tuple[State, dict[str, Any]]:
     if (kind := config["locality"].kind) != "none":  # of which not all have tensors
         bias = [key for key in state if ".gaug." in key]
         reasons.append(f"bias on its logits (locality.kind: {few([kind, *bias], 3)})")
-    if encoder.refine:
+    if any(".memory." in key for key in state):
+        reasons.append("prompts (prompts)")
+    if config["locality"].refine:
         reasons.append("patch refinement (locality.refine)")
     if named(config["normalizer"]) != SOFTMAX:
         reasons.append(f"{config['normalizer']} attention (normalizer)")
@@ -90,18 +96,25 @@ def for_timm(encoder: ViT) -> tuple[State, dict[str, Any]]:
     return state, settings
 
 
-def _plain(encoder: ViT) -> State:
-    return {key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
+def _plain(encoder: ViT | Prompted) -> State:
+    state = backbone_of(encoder).state_dict()
+    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
 
 
-def export(source: Path, out: Path, form: Form = "vitlab", which: str = "") -> Coverage:
+def export(
+    source: Path, out: Path, form: Form = "vitlab", which: str = "", backbone: str = ""
+) -> Coverage:
     """Write the encoder of a run, or of an exported folder, for ourselves or for timm.
+
+    Of a run of prompts, the backbone is written with them.
 
     Args:
         source: best.ckpt or last.ckpt of a run, or a folder exported before.
         out: the folder (vitlab) or .safetensors file (timm) to write; must not exist.
         form: vitlab, a folder that describes itself; or timm, tensors in timm's names.
         which: student or teacher, for a run that has both.
+        backbone: of a run of prompts, the backbone's file, where it is no longer where the run had
+            it.
 
     Returns:
         What became of each tensor.
@@ -109,7 +122,7 @@ def export(source: Path, out: Path, form: Form = "vitlab", which: str = "") -> C
     Raises:
         ValueError: the source cannot be read, the output exists, or timm cannot express it.
     """
-    imported = read_weights(source, "vitlab", which)
+    imported = read_weights(source, "vitlab", which, backbone=backbone)
     save(imported.encoder, out, form, imported.origin)
     return imported.report
 

@@ -1,0 +1,179 @@
+"""A run of prompts is a file of weights: read back beside its backbone, evaluated, exported."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import vitlab
+from vitlab.cli import main
+from vitlab.encoders import Pool, Prompted, Prompts, ViT, export, read_weights, save
+from vitlab.evaluation.evaluate import evaluate
+from vitlab.evaluation.fingerprint import fingerprint, unknown
+from vitlab.evaluation.protocol import Work
+from vitlab.evaluation.result import Result
+from vitlab.evaluation.words import parse
+from vitlab.objectives import Pretrained
+from vitlab.probes import Loading
+from vitlab.training import Pretraining
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+IMAGES = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, drawn):
+    """The folder of a run of TCPA, in which the backbone lies too."""
+    folder = tmp_path_factory.mktemp("tuned")
+    torch.manual_seed(5)
+    save(ViT("nano", 8, 64, positions="antialias"), folder / "backbone", origin="timm")
+    start = "--model.objective.encoder.backbone"
+    main(
+        [
+            *("fit", "--config", str(CONFIGS / "prompts_tcpa.yaml")),
+            *("--config", str(CONFIGS / "demo_prompts.yaml"), "--run", str(folder / "run")),
+            *("--synthetic.root", "", "--data.root", str(drawn / "imagenet")),
+            *(f"{start}.path", str(folder / "backbone")),
+            *(f"{start}.family", "auto", f"{start}.which", ""),
+            *("--data.workers", "0", "--data.batch_size", "20", "--scoring.workers", "0"),
+            *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
+            *("--trainer.max_epochs", "1", "--model.optimizer.warmup", "0"),
+        ]
+    )
+    return folder
+
+
+@pytest.fixture
+def moved(trained, tmp_path):
+    """A copy of the run whose backbone is no longer where the run had it, and is then put back."""
+    shutil.move(trained / "backbone", tmp_path / "elsewhere")
+    yield trained / "run/last.ckpt", tmp_path / "elsewhere"
+    shutil.rmtree(trained / "backbone", ignore_errors=True)
+    shutil.move(tmp_path / "elsewhere", trained / "backbone")
+
+
+@torch.no_grad()
+def same(ours, theirs):
+    return ours(IMAGES).cls.equal(theirs(IMAGES).cls) and ours(IMAGES).map.equal(theirs(IMAGES).map)
+
+
+def in_memory(trained):
+    """The encoder as training left it."""
+    path = trained / "run/last.ckpt"
+    return Pretraining.load_from_checkpoint(path, weights_only=True).objective.encoder.eval()
+
+
+def test_weights_of_a_run_are_its_prompts_beside_its_backbone(trained):
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    imported = read_weights(trained / "run/last.ckpt")
+    assert torch.random.get_rng_state().equal(before)
+    assert isinstance(imported.encoder, Prompted)
+    assert not imported.encoder.training
+    assert imported.report.full
+    # whatever its backbone's were, the pixels that prompts were trained with are ImageNet's
+    assert (imported.family, imported.origin) == ("vitlab", "vitlab")
+    assert same(imported.encoder, in_memory(trained))
+    assert not same(imported.encoder, read_weights(trained / "backbone").encoder)
+
+
+def test_a_run_without_prompts_is_read_as_its_backbone(trained):
+    content = torch.load(trained / "run/last.ckpt", weights_only=True)
+    content["state_dict"] = {
+        key: value for key, value in content["state_dict"].items() if ".memory." not in key
+    }
+    content["hyper_parameters"]["objective"]["init_args"]["encoder"]["init_args"]["prompts"] = None
+    torch.save(content, trained / "linear.ckpt")
+    assert same(
+        read_weights(trained / "linear.ckpt").encoder, read_weights(trained / "backbone").encoder
+    )
+
+
+@pytest.mark.filterwarnings("ignore:there are 40 training images")
+@pytest.mark.parametrize(
+    ("protocol", "data"), [("knn", "imagenet"), ("vitlab-fast", "VOCdevkit")], ids=str
+)
+def test_an_evaluation_of_a_run_is_one_of_its_encoder(trained, drawn, tmp_path, protocol, data):
+    words = ["--weights", str(trained / "run/last.ckpt"), "--protocol", protocol]
+    words += ["--data.root", str(drawn / data), "--workers", "0", "--accelerator", "cpu"]
+    words += ["--protocol.size", "64"] if protocol == "vitlab-fast" else []
+    main(["evaluate", *words, "--out", str(tmp_path / "result")])
+    result = Result.read(tmp_path / "result")
+    asked = parse(words)
+    work = Work(Loading(torch.device("cpu"), 64, 0), tmp_path / "work", None, 2**30, 0)
+    expected = evaluate(in_memory(trained), asked.protocol, asked.data, work)
+    assert result.scores == expected.outcome.scores
+    assert result.weights.encoder["prompts"]["patches"] == {"size": 18, "length": 1, "chosen": 10}
+    assert result.weights.hash == fingerprint(read_weights(trained / "run/last.ckpt").encoder)
+
+
+def test_the_hash_of_an_evaluation_covers_prompts_and_backbone():
+    def made(change=None):
+        torch.manual_seed(0)
+        encoder = Prompted(ViT("nano", 8, 32), Prompts(cls=Pool(3), patches=Pool(2, chosen=1)))
+        if change is not None:
+            with torch.no_grad():
+                encoder.get_parameter(change)[0].add_(1e-3)
+        return encoder.eval()
+
+    places = ["norm.bias", *(f"blocks.1.memory.{each}" for each in ("cls.prompts", "patches.keys"))]
+    hashes = {fingerprint(made(change)) for change in (None, *(f"backbone.{p}" for p in places))}
+    assert len(hashes) == 4
+    assert fingerprint(made()) in hashes
+    assert unknown(made()) == []
+
+
+def test_a_backbone_that_was_moved_is_asked_for(moved, capsys, tmp_path, drawn):
+    run, elsewhere = moved
+    with pytest.raises(ValueError, match=r"there is no .*backbone.*--backbone FILE"):
+        read_weights(run)
+    assert isinstance(read_weights(run, backbone=elsewhere).encoder, Prompted)
+    words = ["evaluate", "--weights", str(run), "--protocol", "knn", "--dry_run", "true"]
+    words += ["--data.root", str(drawn / "imagenet"), "--out", str(tmp_path / "result")]
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "--backbone" in capsys.readouterr().err
+    main([*words, "--backbone", str(elsewhere)])
+    assert "last.ckpt" in capsys.readouterr().out
+
+
+def test_another_backbone_in_its_place_is_refused(moved, trained):
+    run, _ = moved
+    torch.manual_seed(6)
+    save(ViT("nano", 8, 64, positions="antialias"), trained / "backbone")
+    with pytest.raises(ValueError, match=r"last.ckpt, beside .*backbone: the prompts were learned"):
+        read_weights(run)
+
+
+def test_an_export_has_the_backbone_in_it_and_is_read_back_exactly(moved, tmp_path):
+    run, elsewhere = moved
+    assert export(run, tmp_path / "folder", backbone=str(elsewhere)).full
+    encoder = read_weights(run, backbone=elsewhere).encoder
+    assert same(vitlab.load(tmp_path / "folder"), encoder)
+    again = read_weights(tmp_path / "folder")
+    assert same(again.encoder, encoder)
+    assert (again.encoder.config, again.origin) == (encoder.config, "vitlab")
+    assert fingerprint(again.encoder) == fingerprint(encoder)
+    with pytest.raises(ValueError, match=r"timm's VisionTransformer has no prompts"):
+        export(run, tmp_path / "a.safetensors", "timm", backbone=str(elsewhere))
+
+
+def test_what_needs_a_vit_alone_refuses_prompts(trained):
+    run = trained / "run/last.ckpt"
+    with pytest.raises(ValueError, match="give the backbone's own file"):
+        Pretrained(str(run))
+    for wrong in ({"image": 32}, {"into": ViT("nano", 8, 64)}):
+        with pytest.raises(ValueError, match="leave image and into out"):
+            read_weights(run, **wrong)
+    with pytest.raises(ValueError, match="is no run of prompts"):
+        read_weights(trained / "backbone", backbone=run)
+
+
+def test_prompts_beside_a_backbone_without_a_file_are_refused(trained, tmp_path):
+    content = torch.load(trained / "run/last.ckpt", weights_only=True)
+    encoder = content["hyper_parameters"]["objective"]["init_args"]["encoder"]
+    del encoder["init_args"]["backbone"]["init_args"]["path"]
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="train with backbone Pretrained"):
+        read_weights(tmp_path / "last.ckpt")
