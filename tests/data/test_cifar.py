@@ -4,13 +4,15 @@ import io
 import pickle
 import pickletools
 import struct
+import subprocess
 import tarfile
 
 import numpy as np
 import pytest
 import torch
 
-from vitlab.data import CIFAR10, CIFAR100, DataError, ShiftedCrop
+from vitlab.data import CIFAR10, CIFAR100, DataError, ImageNet, ShiftedCrop
+from vitlab.data.checking import check
 from vitlab.data.unpickling import Array, unpickled
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -264,3 +266,87 @@ def test_files_are_read_from_a_stream(cifar10):
     assert not samples.files.has("00006.ppm")
     with pytest.raises(FileNotFoundError):
         samples.files.open("00006.ppm")
+
+
+def found(root, severity="error"):
+    return "\n".join(each.text for each in check(root).findings if each.severity == severity)
+
+
+def test_check_recognizes_both_sets_wherever_they_lie(cifar10, cifar100, tmp_path):
+    for folder, name, archive in (
+        (cifar10, "CIFAR10", "cifar-10-python.tar.gz"),
+        (cifar100, "CIFAR100", "cifar-100-python.tar.gz"),
+    ):
+        alone = tmp_path / name
+        alone.mkdir()
+        folder = folder.rename(alone / folder.name)
+        for root in (folder, alone):
+            report = check(root, deep=True)
+            assert report.dataset == f"{name}, extracted"
+            assert {split: text.split()[0] for split, text in report.splits.items()} == {
+                "train": "30",
+                "val": "6",
+            }
+            assert not report.errors
+        packed(folder, archive)
+        report = check(alone)
+        assert report.dataset == f"{name}, in its archive"
+        assert not report.errors
+
+
+def test_check_says_what_is_not_original_and_how_many_are_there(cifar10):
+    warnings = found(cifar10, "warning")
+    assert "7 files of" in warnings
+    assert "not the original ones by their MD5: data_batch_1" in warnings
+    assert "train holds 30 of 50,000 images" in warnings
+    (cifar10 / "cifar-10-python.tar.gz").write_bytes(b"")
+    assert "lies beside its files, and is not read" in found(cifar10, "note")
+
+
+def test_check_finds_the_faults_of_cifar(cifar10, cifar100, tmp_path):
+    assert "holds several datasets: CIFAR10 in" in found(tmp_path)
+    deep = tmp_path / "a/cifar-10-batches-py"
+    deep.parent.mkdir()
+    inner = cifar10.rename(tmp_path / "inner")
+    deep.mkdir()
+    inner = inner.rename(deep / "cifar-10-batches-py")
+    assert f"CIFAR10 lies in {inner}, not in {deep.parent}" in found(deep.parent)  # twice extracted
+    (inner / "data_batch_3").unlink()
+    assert "lacks data_batch_3; extract cifar-10-python.tar.gz again" in found(inner)
+    (inner / "data_batch_1").unlink()
+    assert "looks like CIFAR-10, but lacks data_batch_1 or test_batch" in found(inner)
+    (cifar100 / "meta").write_bytes(dictionary(fine_label_names=strings(["a"] * 20)))
+    assert "names 20 classes, not 100" in found(cifar100)
+    binary = tmp_path / "binary"
+    binary.mkdir()
+    (binary / "data_batch_1.bin").write_bytes(b"")
+    assert "is the binary version of CIFAR; vitlab reads the Python version" in found(binary)
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / "cifar-100-python.tar.gz").write_bytes(b"\x1f\x8b")
+    assert "is no whole archive" in found(cut)
+
+
+def test_one_set_given_for_the_other_is_named(cifar10, cifar100):
+    with pytest.raises(DataError, match="it looks like CIFAR10: use the class CIFAR10"):
+        CIFAR100(str(cifar10)).samples("train")
+    with pytest.raises(DataError, match="it looks like CIFAR100: use the class CIFAR100"):
+        CIFAR10(str(cifar100)).samples("train")
+
+
+def test_tiny_imagenet_is_named_and_its_remedy_works(tmp_path, draw):
+    names = ("n01443537", "n01882714")
+    root = tmp_path / "tiny"
+    for number, name in enumerate(names):
+        for index in range(2):
+            draw(root / f"train/{name}/images/{name}_{index}.JPEG")
+        draw(root / f"val/images/val_{number}.JPEG")
+    rows = "".join(f"val_{i}.JPEG\t{name}\t0\t0\t9\t9\n" for i, name in enumerate(names))
+    (root / "val/val_annotations.txt").write_text(rows)
+    text = found(root)
+    assert "is Tiny-ImageNet as it is distributed" in text
+    subprocess.run(["bash", "-e", "-c", text.partition("\n")[2]], check=True)
+    report = check(root)
+    assert not report.errors
+    assert report.dataset.startswith("ImageNet, training images in class folders, val in class")
+    assert ImageNet(str(root)).samples("val").labels.tolist() == [0, 1]

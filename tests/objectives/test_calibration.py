@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from vitlab import parallel
 from vitlab.data.batch import Batch
 from vitlab.encoders import Pixels, ViT
 from vitlab.encoders.vit import Shape
@@ -18,7 +19,7 @@ from vitlab.objectives import (
     Start,
     TokenTerm,
 )
-from vitlab.objectives.calibration_terms import off_rule_loss, off_share
+from vitlab.objectives.calibration_terms import background_loss, off_rule_loss, off_share
 from vitlab.objectives.relevance import dimension_relevance, follow, received, token_relevance
 from vitlab.objectives.rules import find_rules, surest
 from vitlab.schedules import Progress
@@ -145,10 +146,11 @@ def test_terms_are_linear_in_their_weights_and_not_negative(converged, data):
     batch = Batch([x[:8][None]], y[:8], masks=masks[:8])
     values = {}
     for weight in (0.0, 1.0, 2.0):
+        foreground = "masks" if weight else "derived"  # set for nothing, it is refused
         for name, terms in {
-            "tokens": {"tokens": TokenTerm(weight)},
+            "tokens": {"tokens": TokenTerm(weight, foreground=foreground)},
             "dimensions": {"dimensions": DimensionTerm(weight)},
-            "keep": {"tokens": TokenTerm(0.0, keep=weight)},
+            "keep": {"tokens": TokenTerm(0.0, keep=weight, foreground=foreground)},
         }.items():
             objective = calibration(converged, **terms)
             objective.prepare(reader(x, y), len(x))
@@ -162,11 +164,14 @@ def test_terms_are_linear_in_their_weights_and_not_negative(converged, data):
 def test_there_is_no_background_loss_where_all_is_foreground_or_nothing_is_known(converged, data):
     """Fact 1, through the objective."""
     x, y, masks = data
-    objective = calibration(converged, tokens=TokenTerm(10.0))
+    objective = calibration(converged, tokens=TokenTerm(10.0, foreground="masks"))
     everything = Batch([x[:8][None]], y[:8], masks=torch.ones_like(masks[:8]))
     plain = calibration(converged).loss(Batch([x[:8][None]], y[:8]), START).value
     assert objective.loss(everything, START).value.item() == pytest.approx(plain.item(), rel=1e-6)
+    with pytest.raises(ValueError, match="the batch has none"):
+        objective.loss(Batch([x[:8][None]], y[:8]), START)
     wrong = (y[:8] + 1) % CLASSES  # of which the reference knows nothing
+    objective = calibration(converged, tokens=TokenTerm(10.0))
     found = objective.loss(Batch([x[:8][None]], wrong), START)
     plain = calibration(converged).loss(Batch([x[:8][None]], wrong), START).value
     assert found.logs["tokens/known"] == 0
@@ -336,6 +341,20 @@ def background(model, data, shown, known) -> float:
     return off_share(received(found, stream.grid).detach()[known], shown[known]).item()
 
 
+def test_the_mean_over_ranks_is_the_loss_of_all_images(monkeypatch):
+    """Though one of two ranks knows the foreground of one image, and the other of two."""
+    relevance, shown = torch.rand(5, 4), torch.rand(5, 4) > 0.5
+    known = torch.tensor([True, False, False, True, True])
+    whole = background_loss(relevance, shown, known)
+    monkeypatch.setattr(parallel, "world", lambda: 2)
+    monkeypatch.setattr(parallel, "mean", lambda count: known.sum().to(count.dtype) / 2)
+    ranks = [
+        background_loss(relevance[rows], shown[rows], known[rows])
+        for rows in (slice(0, 3), slice(3, 5))
+    ]
+    assert torch.stack(ranks).mean().item() == pytest.approx(whole.item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("masked", [True, False], ids=["by masks", "derived"])
 def test_the_first_stage_takes_relevance_off_the_background(converged, data, masked):
     """Fact 9: less than in the blank arm, on images not trained on; two orders of the images."""
@@ -346,7 +365,8 @@ def test_the_first_stage_takes_relevance_off_the_background(converged, data, mas
         shown, known = calibration(converged, tokens=TokenTerm(10.0)).foreground(*unseen[:2])
     for seed in (0, 1):
         shares = []
-        for terms in ({"tokens": TokenTerm(10.0)}, {}):
+        foreground = "masks" if masked else "derived"
+        for terms in ({"tokens": TokenTerm(10.0, foreground=foreground)}, {}):
             arm = train(calibration(converged, **terms), data, 100, seed, masked, 3e-4)
             shares.append(background(arm.classification.model, unseen, shown, known))
         assert shares[0] < 0.8 * shares[1]
@@ -374,7 +394,9 @@ def test_the_upper_half_is_calibrated_where_asked(converged, data):
     x, y, masks = data
     batch = Batch([x[:8][None]], y[:8], masks=masks[:8])
     values = [
-        calibration(converged, tokens=TokenTerm(10.0, layers=layers)).loss(batch, START).value
+        calibration(converged, tokens=TokenTerm(10.0, layers=layers, foreground="masks"))
+        .loss(batch, START)
+        .value
         for layers in ("last", "upper")
     ]
     assert values[0] == values[1]  # of two blocks, the upper half is the last one
@@ -418,6 +440,8 @@ BAD = [
     (lambda: TokenTerm(-1.0), "tokens.weight -1.0 is no weight"),
     (lambda: TokenTerm(1.0, threshold=2.0), "tokens.threshold 2.0 is not in"),
     (lambda: TokenTerm(layers="upper"), "would be ignored; set tokens.weight"),
+    (lambda: TokenTerm(foreground="masks"), "would be ignored; set tokens.weight"),
+    (lambda: TokenTerm(1.0, threshold=0.5, foreground="masks"), "0.5 would be ignored"),
     (lambda: DimensionTerm(float("inf")), "dimensions.weight inf is no weight"),
     (lambda: DimensionTerm(threshold=0.5), "would be ignored; set dimensions.weight"),
     (lambda: Calibration(CLASSES), "set it to the last.ckpt of a run with labels"),

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from comparing import assert_same_bits, weights
+from PIL import Image
 
 from vitlab.analysis.calibration import main as report
 from vitlab.cli import main
+from vitlab.data.foreground import mask_name
 from vitlab.encoders import export, load
 from vitlab.objectives import Calibration
 from vitlab.training import Pretraining
@@ -140,6 +142,33 @@ def test_the_report_puts_the_arms_side_by_side(
     assert (tmp_path / "report_rules.png").exists()
     for wrong, message in (("nothing", "is no NAME=CHECKPOINT"), ("a=nothing", "there is no file")):
         assert message in refused(capsys, lambda wrong=wrong: report([wrong, *options]))
+
+
+def test_masks_reach_a_run_and_those_that_show_no_background_add_nothing(
+    calibrate: Train, drawn: Path, tmp_path: Path, capsys
+):
+    """One mask is all object, the other images have none: the weights are the blank arm's."""
+    root = tmp_path / "masked"
+    root.mkdir()
+    for place in (drawn / "imagenet").iterdir():
+        (root / place.name).symlink_to(place)
+    masks = ("--model.objective.tokens.foreground", "masks", "--data.root", str(root))
+    run = lambda name: calibrate("tokens", *masks, "--data.views.augment", "", name=name)  # noqa: E731
+    assert "none of the 40 training images has a mask" in refused(capsys, lambda: run("none"))
+    image = next(path for path in sorted((root / "train").rglob("*")) if path.is_file())
+    mask = root / mask_name(str(image.relative_to(root)))
+    mask.parent.mkdir(parents=True)
+    with Image.open(image) as opened:
+        size = opened.size
+    Image.new("L", size, 255).save(mask)
+    nothing = run("nothing")
+    assert "1 training images have one; the others add nothing" in capsys.readouterr().out
+    blank = weights(calibrate("blank", "--data.views.augment", "", name="blank"))
+    for name, tensor in blank.items():
+        assert torch.allclose(tensor, weights(nothing)[name], atol=2e-4), name
+    Image.new("L", size, 0).save(mask)
+    something = weights(run("something"))
+    assert any(not torch.allclose(blank[name], something[name], atol=2e-4) for name in blank)
 
 
 class Interrupted(Metering):

@@ -18,7 +18,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from vitlab.analysis.panels import Column, save_sheet
 from vitlab.data import Data, Folder, ImageNet, normalize
 from vitlab.data.batch import Batch
 from vitlab.encoders.tokens import Grid
@@ -33,6 +32,7 @@ from vitlab.objectives.relevance import (
     token_relevance,
 )
 from vitlab.objectives.rules import Rules, find_rules
+from vitlab.pictures.sheet import Column, Sheet, save
 
 BATCH, THRESHOLD, PICTURES = 64, 0.15, 6
 NAMED = 60  # classes at most for their names to fit
@@ -108,14 +108,14 @@ def scores(
 def picture(models: dict[str, Classifier], batch: Batch, pixels: Tensor, out: Path) -> None:
     """Write a row for each image: the image, then each model's relevance of its patches on it."""
     assert batch.labels is not None
-    columns = [Column("image", list(pixels / 255))]
+    columns = [Column("image", list(pixels / 255), smooth=True)]
     for name, model in models.items():
         seen = look(model, batch.views[0][0], batch.labels)
         maps = seen.tokens.unflatten(1, seen.grid)[:, None]
         maps = maps / maps.amax((2, 3), keepdim=True).clamp_min(1e-12)
         light = F.interpolate(maps, size=pixels.shape[2:], mode="nearest")
         columns.append(Column(f"{name}:\nrelevance", list(pixels / 255 * (0.15 + 0.85 * light))))
-    save_sheet(columns, out)
+    save(Sheet(columns), out)
 
 
 def rule_picture(rules: Rules, classes: Sequence[str], out: Path) -> None:

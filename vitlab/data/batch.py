@@ -16,8 +16,8 @@ class Batch:
             crops are two stacks.
         labels: class index of each image, or None when training is unsupervised.
         unreadable: paths that could not be decoded and were replaced by the next readable image.
-        masks: true where the first crop of an image shows its object, or None. No data set of
-            vitlab gives them; a loop of one's own may.
+        masks: true where the first crop of an image shows its object, throughout where that is not
+            known; None where the objective does not ask.
     """
 
     views: list[Float[Tensor, "_ b 3 _ _"] | UInt8[Tensor, "_ b 3 _ _"]]

@@ -6,6 +6,7 @@ read by `unpickling.py` without running anything that they name.
 
 import tarfile
 import zlib
+from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +26,22 @@ EDGE = 32  # pixels
 ROW = 3 * EDGE * EDGE  # bytes of an image: all red, then all green, then all blue
 
 
+@dataclass(frozen=True)
+class OneArchive(Layout):
+    """Files that may also be read from the .tar.gz that they come in.
+
+    Attributes:
+        name: of the archive.
+    """
+
+    name: str = ""
+
+    def find(self, root: Path) -> Found | None:
+        """The files, extracted or, where they are not, in their archive."""
+        found, packed = super().find(root), root / self.name
+        return Found(Unpacked(packed), root) if found is None and packed.is_file() else found
+
+
 class CIFAR10(Data):
     """50,000 training and 10,000 test images of 10 classes, 32 x 32 pixels; the test set is `val`.
 
@@ -32,21 +49,15 @@ class CIFAR10(Data):
     """
 
     counts = {"train": 50_000, "val": 10_000}  # noqa: RUF012
-    layout = Layout(marks=("data_batch_1", "test_batch"), nested=("", "cifar-10-batches-py"))
-    archive: ClassVar[str] = "cifar-10-python.tar.gz"
+    layout = OneArchive(
+        ("data_batch_1", "test_batch"), ("", "cifar-10-batches-py"), name="cifar-10-python.tar.gz"
+    )
     parts: ClassVar[dict[str, tuple[str, ...]]] = {
         "train": tuple(f"data_batch_{number}" for number in range(1, 6)),
         "val": ("test_batch",),
     }
     labels: ClassVar[str] = "labels"
     names: ClassVar[tuple[str, str]] = ("batches.meta", "label_names")
-
-    @cached_property
-    def _found(self) -> Found:
-        packed = self.root / self.archive
-        if self.root.is_dir() and packed.is_file() and self.layout.find(self.root) is None:
-            return Found(Unpacked(packed), self.root)
-        return super()._found
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -100,8 +111,9 @@ class CIFAR100(CIFAR10):
     The root holds `cifar-100-python` or `cifar-100-python.tar.gz`, or is the folder itself.
     """
 
-    layout = Layout(marks=("train", "test", "meta"), nested=("", "cifar-100-python"))
-    archive = "cifar-100-python.tar.gz"
+    layout = OneArchive(
+        ("train", "test", "meta"), ("", "cifar-100-python"), name="cifar-100-python.tar.gz"
+    )
     parts = {"train": ("train",), "val": ("test",)}  # noqa: RUF012
     labels = "fine_labels"
     names = ("meta", "fine_label_names")

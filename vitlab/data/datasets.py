@@ -1,5 +1,6 @@
 """Samples as tensors: augmented for training, plain for probes."""
 
+import os
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,17 +10,28 @@ from typing import TypeVar
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Int16, UInt8
+from jaxtyping import Bool, Int16, Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitlab.data.batch import Batch
 from vitlab.data.errors import DataError
 from vitlab.data.files import Files
+from vitlab.data.foreground import check_agreement, decode_foreground
 from vitlab.data.image import UnreadableImage, decode_image, decode_mask
 from vitlab.data.layout import ranges
 from vitlab.data.samples import Samples, spread
-from vitlab.data.views import CenterCrop, ImageAndMask, SegmentationViews, Stack, Views
+from vitlab.data.views import (
+    CenterCrop,
+    ImageAndMask,
+    Pixels,
+    SegmentationViews,
+    Shown,
+    Stack,
+    Views,
+    nearest,
+)
+from vitlab.signals import leave_to_parent
 
 Read = TypeVar("Read")
 
@@ -32,11 +44,14 @@ class Example:
         views: its crops, one stack for each resolution.
         label: class index, or None.
         unreadable: files that were tried in vain before this image was found.
+        mask: true where its first crop shows the object; throughout, where there is no mask. None
+            where nobody asks.
     """
 
     views: list[Stack]
     label: int | None
     unreadable: tuple[str, ...]
+    mask: Bool[Tensor, "size size"] | None = None
 
 
 class Training(Dataset[Example]):
@@ -49,10 +64,19 @@ class Training(Dataset[Example]):
         views: what one image becomes.
         seed: of the augmentation.
         patience: unreadable files in a row after which it gives up.
+        masks: path of the mask of each image's object, empty where it has none; or None.
     """
 
-    def __init__(self, samples: Samples, views: Views, seed: int, patience: int):
+    def __init__(
+        self,
+        samples: Samples,
+        views: Views,
+        seed: int,
+        patience: int,
+        masks: Shaped[np.ndarray, " n"] | None = None,
+    ):
         self.samples, self.views, self.seed, self.patience = samples, views, seed, patience
+        self.masks = masks
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -60,17 +84,29 @@ class Training(Dataset[Example]):
     def __getitem__(self, place: tuple[int, ...]) -> Example:
         """Sample `place` = (epoch, index[, copy]), or the next readable one in index order."""
         index = place[1]
-        found, image, unreadable = first_readable(self._read, index, len(self), self.patience)
-        labels = self.samples.labels
-        return Example(
-            # the seed of the sample that was asked for: its stand-in may be in the batch too
-            views=self.views(image, (self.seed, *place)),
-            label=None if labels is None else int(labels[found]),
-            unreadable=unreadable,
+        found, (image, mask), unreadable = first_readable(
+            self._read, index, len(self), self.patience
         )
+        labels = self.samples.labels
+        # the seed of the sample that was asked for: its stand-in may be in the batch too
+        seed = (self.seed, *place)
+        views = self.views(image, seed)
+        shown = None
+        if self.masks is not None:
+            everywhere = torch.ones(views[0].shape[-2:], dtype=torch.bool)
+            shown = everywhere if mask is None else self.views.shown(mask, seed)
+        return Example(views, None if labels is None else int(labels[found]), unreadable, shown)
 
-    def _read(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        return _image(self.samples.files, self.samples.image(index), self.views.least)
+    def _read(self, index: int) -> tuple[Pixels, Shown | None]:
+        files = self.samples.files
+        image = _image(files, self.samples.image(index), self.views.least)
+        name = "" if self.masks is None else os.fsdecode(self.masks[index])
+        if not name:
+            return image, None
+        where = files.where(name)
+        mask = decode_foreground(_bytes(files, name), where)
+        check_agreement(mask, image.shape[:2], where)
+        return image, nearest(mask, *image.shape[:2])
 
 
 def first_readable(
@@ -223,6 +259,7 @@ class Segmented(Dataset[ImageAndMask]):
 def collate(examples: list[Example]) -> Batch:
     """One stack (crops, b, 3, size, size) for each resolution."""
     labels = [example.label for example in examples if example.label is not None]
+    masks = [example.mask for example in examples if example.mask is not None]
     return Batch(
         views=[
             # along rows of pixels, as they lie in memory: ten times faster than along channels
@@ -231,12 +268,14 @@ def collate(examples: list[Example]) -> Batch:
         ],
         labels=torch.tensor(labels) if labels else None,
         unreadable=tuple(path for example in examples for path in example.unreadable),
+        masks=torch.stack(masks) if masks else None,
     )
 
 
 def one_thread(worker: int) -> None:
     """Set up a worker: parallelism comes from the number of workers, not from each of them."""
     cv2.setNumThreads(0)
+    leave_to_parent(worker)
 
 
 def too_many(unreadable: list[str], allowed: int) -> str:

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from vitlab.data.errors import DataError
+from vitlab.data.foreground import FOLDER
 from vitlab.data.layout import (
     Layout,
     few,
@@ -22,18 +23,19 @@ CLASSES = "classes.json"
 class Folder(Data):
     """Images of one's own.
 
-    With labels: `<split>/<class>/*`. With masks: `images/<split>/*` and
-    `masks/<split>/<same name>.png` of class indices, and `classes.json` with the list "classes"
-    and, if one value is to be ignored, "ignore_index". The ignored class gets no index: those
-    after it move down by one.
+    With labels: `<split>/<class>/*`, maybe with masks of their objects, see `foreground.py`. With
+    masks of classes: `images/<split>/*` and `masks/<split>/<same name>.png` of class indices, and
+    `classes.json` with the list "classes" and, if one value is to be ignored, "ignore_index". The
+    ignored class gets no index: those after it move down by one.
     """
 
     layout = Layout(marks=())  # any folder will do
 
     @property
     def splits(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Whatever folders there are."""
-        return tuple(subfolders(self.files, "images" if self.dense else ""))
+        """Whatever folders there are, but for the masks beside class folders."""
+        found = subfolders(self.files, "images" if self.dense else "")
+        return tuple(name for name in found if self.dense or name != FOLDER)
 
     @property
     def ignore(self) -> int | None:  # type: ignore[override]

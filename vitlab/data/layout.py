@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -203,6 +204,11 @@ def text(files: Files, name: str) -> str:
             f"cannot read {files.where(name)} as text ({reason}); restore it from the original "
             "archive"
         ) from error
+
+
+def subclasses(kind: type[Any]) -> list[type[Any]]:
+    """All kinds of a kind, and theirs."""
+    return [each for own in kind.__subclasses__() for each in (own, *subclasses(own))]
 
 
 def few(names: list[str]) -> str:

@@ -6,7 +6,10 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
-from vitlab.data.sampler import GlobalBatches
+from vitlab.data.errors import DataError
+from vitlab.data.sampler import Division, GlobalBatches
+
+STALLED = 600.0  # seconds without a batch after which its loading counts as hung
 
 
 class Batches(DataLoader[Any]):
@@ -24,6 +27,20 @@ class Batches(DataLoader[Any]):
         """Nothing to load."""
 
 
+def agree(trainer: Trainer, division: Division, batch_size: int, device_batch: int) -> None:
+    """Refuse a trainer that would step at other times than the batches say."""
+    model = trainer.lightning_module
+    if model is None or not model.automatic_optimization:
+        return  # such a model decides by itself when to step
+    if trainer.accumulate_grad_batches != division.accumulate:
+        raise DataError(
+            f"batch_size {batch_size} and device_batch {device_batch} on "
+            f"{trainer.world_size} devices need {division.accumulate} micro-batches per step, "
+            f"but the trainer accumulates {trainer.accumulate_grad_batches}; use "
+            f"--trainer.accumulate_grad_batches {division.accumulate}"
+        )
+
+
 def resume(batches: GlobalBatches, trainer: Trainer) -> None:
     """Set the batches to where a resumed trainer stands.
 
@@ -36,8 +53,18 @@ def resume(batches: GlobalBatches, trainer: Trainer) -> None:
     steps = ceil(epoch_length / batches.accumulate)
     if steps:
         epoch, done = divmod(trainer.global_step, steps)
+        if not done and _epoch_is_open(trainer, epoch - 1):
+            epoch, done = epoch - 1, steps
         batches.resume(epoch, done * batches.accumulate)
         _recount(trainer, (done or steps) * batches.accumulate)
+
+
+def _epoch_is_open(trainer: Trainer, epoch: int) -> bool:
+    """Whether an epoch has had all its batches, and what follows them is still to come."""
+    loop: Any = trainer.fit_loop
+    return loop.epoch_progress.current.processed == epoch and not (
+        loop.epoch_loop.batch_progress.is_last_batch
+    )
 
 
 def _recount(trainer: Trainer, done: int) -> None:

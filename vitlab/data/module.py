@@ -9,15 +9,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 
 from vitlab.data.batch import Batch
 from vitlab.data.datasets import Labeled, Segmented, Training, collate, one_thread, too_many
 from vitlab.data.errors import DataError
 from vitlab.data.files import Files
-from vitlab.data.layout import Found, Layout
+from vitlab.data.foreground import foreground_masks
+from vitlab.data.layout import Found, Layout, subclasses
 from vitlab.data.leak import refuse_common
-from vitlab.data.loader import Batches, resume
+from vitlab.data.loader import STALLED, Batches, agree, resume
 from vitlab.data.sampler import Division, GlobalBatches, divide
 from vitlab.data.samples import Samples
 from vitlab.data.views import MultiCrop, SegmentationViews, Views, normalize
@@ -81,6 +82,7 @@ class Data(LightningDataModule, ABC):
         self.max_unreadable, self.seed, self.repeats = max_unreadable, seed, repeats
         self._samples: dict[str, Samples] = {}
         self._unreadable: list[str] = []
+        self._masks: np.ndarray | None = None
         self._disjoint: set[tuple[str, str]] = set()
 
     @property
@@ -179,14 +181,15 @@ class Data(LightningDataModule, ABC):
             len(samples), self.batch_size, world, rank, division.accumulate, self.seed, self.repeats
         )
         if trainer:
-            self._agree(trainer, division)
+            agree(trainer, division, self.batch_size, self.device_batch)
             resume(batches, trainer)
         cuda = torch.cuda.is_available()
         return Batches(
-            Training(samples, self.views, self.seed, patience=self.max_unreadable),
+            Training(samples, self.views, self.seed, self.max_unreadable, self._masks),
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=self.workers,
+            timeout=STALLED if self.workers else 0,
             persistent_workers=self.workers > 0,
             worker_init_fn=one_thread,
             pin_memory=cuda,
@@ -217,6 +220,16 @@ class Data(LightningDataModule, ABC):
         if not isinstance(batch, Batch):
             return batch
         return replace(batch, views=[normalize(stack) for stack in batch.views])
+
+    def show_masks(self) -> int:
+        """Hand out the masks of training images with them, see `foreground.py`; return how many.
+
+        Raises:
+            ValueError: there are none, or the views cannot follow them.
+        """
+        self._masks = foreground_masks(self.samples(self.train))
+        self.views.shown(np.ones((64, 64), dtype=bool))
+        return int((self._masks != b"").sum())
 
     def labeled(self, split: str, size: int, limit: int = 0, crop: float = 0.875) -> Labeled:
         """Images and class indices for probes.
@@ -270,19 +283,6 @@ class Data(LightningDataModule, ABC):
             refuse_common(self.samples(split), self.samples(self.val), names)
             self._disjoint.add(names)
 
-    def _agree(self, trainer: Trainer, division: Division) -> None:
-        """Refuse a trainer that would step at other times than the batches say."""
-        model = trainer.lightning_module
-        if model is None or not model.automatic_optimization:
-            return  # such a model decides by itself when to step
-        if trainer.accumulate_grad_batches != division.accumulate:
-            raise DataError(
-                f"batch_size {self.batch_size} and device_batch {self.device_batch} on "
-                f"{trainer.world_size} devices need {division.accumulate} micro-batches per step, "
-                f"but the trainer accumulates {trainer.accumulate_grad_batches}; use "
-                f"--trainer.accumulate_grad_batches {division.accumulate}"
-            )
-
     def _wrong_layout(self) -> str:
         places = [place or "itself" for place in self.layout.nested]
         message = (
@@ -291,7 +291,7 @@ class Data(LightningDataModule, ABC):
         )
         others = [
             kind.__name__
-            for kind in Data.__subclasses__()
+            for kind in subclasses(Data)
             if kind.layout.marks and kind is not type(self) and kind.layout.find(self.root)
         ]
         if others:

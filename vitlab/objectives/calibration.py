@@ -92,6 +92,7 @@ class Calibration(Objective):
         elif encoder is None or start != Start():
             raise ValueError(_NO_START)
         self.tokens, self.dimensions = tokens, dimensions
+        self.masked = tokens.foreground == "masks"
         self.num_classes = self.outputs = num_classes
         self.classification = Classification(
             encoder,
@@ -181,11 +182,19 @@ class Calibration(Objective):
     ) -> tuple[Bool[Tensor, "b p"], Bool[Tensor, " b"]]:
         """Return the patches of the foreground, and of which images they are known.
 
-        By the masks, where there are any; else by the relevance in the reference, of images that
-        it classifies correctly. Of other images all patches are foreground.
+        By the masks, where tokens.foreground says so; else by the relevance in the reference, of
+        images that it classifies correctly. Of other images all patches are foreground.
+
+        Raises:
+            ValueError: masks are needed, and the batch has none.
         """
         assert self.reference is not None
-        if masks is not None:
+        if self.masked:
+            if masks is None:
+                raise ValueError(
+                    "tokens.foreground is masks and the batch has none; give Batch.masks, or set "
+                    "tokens.foreground derived"
+                )
             known = ~masks.all(2).all(1)  # an image without a mask has one that is true throughout
             return masked_foreground(masks, self.reference.encoder.patch), known
         with torch.enable_grad(), follow(self.reference) as stream:

@@ -12,9 +12,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from vitlab import parallel
 from vitlab.encoders.tokens import split_at
 from vitlab.objectives.relevance import Feature
 
@@ -29,22 +30,31 @@ class TokenTerm:
             source has it as a loss.
         layers: blocks that are calibrated: the last one, or the upper half.
         threshold: share of an image's range of relevance from which a patch is foreground, where
-            no mask says so.
+            that is derived.
+        foreground: derived from the model before calibration, or told by masks that the data have;
+            images without one then add nothing.
     """
 
     weight: float = 0.0
     keep: float = 0.0
     layers: Literal["last", "upper"] = "last"
     threshold: float = 0.15
+    foreground: Literal["derived", "masks"] = "derived"
 
     def __post_init__(self) -> None:
         """Refuse what is no weight or share, and what would be ignored."""
         _check_weights("tokens", weight=self.weight, keep=self.keep)
         _check_threshold("tokens", self.threshold)
-        if not self.active and (self.layers, self.threshold) != ("last", 0.15):
+        others = (self.layers, self.threshold, self.foreground)
+        if not self.active and others != ("last", 0.15, "derived"):
             raise ValueError(
-                "tokens.layers or tokens.threshold is set while tokens.weight is 0, and would be "
-                "ignored; set tokens.weight, for example 10"
+                "tokens.layers, tokens.threshold or tokens.foreground is set while tokens.weight "
+                "is 0, and would be ignored; set tokens.weight, for example 10"
+            )
+        if self.foreground == "masks" and self.threshold != 0.15:
+            raise ValueError(
+                f"tokens.threshold {self.threshold} would be ignored, as masks say what is "
+                "foreground; leave it out, or set tokens.foreground derived"
             )
 
     @property
@@ -95,10 +105,11 @@ def background_loss(
     Args:
         relevance: what all queries take from each patch.
         shown: patches of the foreground.
-        known: images whose foreground is known; the others add nothing.
+        known: images whose foreground is known; the others add nothing. Over ranks, the mean is
+            over those of all.
     """
     background = ~shown & known[:, None]
-    return (relevance * background).sum() / known.sum().clamp_min(1)
+    return (relevance * background).sum() / _of_all_ranks(known.sum(), relevance)
 
 
 def foreground_loss(
@@ -114,7 +125,7 @@ def foreground_loss(
     change = 1 - F.cosine_similarity(before.float(), after.float(), dim=-1)
     prefix = change.shape[1] - shown.shape[1]
     patches = split_at(change[..., None], prefix)[1][..., 0]
-    return (patches * shown).sum() / shown.sum().clamp_min(1)
+    return (patches * shown).sum() / _of_all_ranks(shown.sum(), patches)
 
 
 def off_rule_loss(relevance: Float[Tensor, "b m"], kept: Bool[Tensor, "b m"]) -> Float[Tensor, ""]:
@@ -131,6 +142,14 @@ def off_share(relevance: Float[Tensor, "b k"], kept: Bool[Tensor, "b k"]) -> Flo
     """Return the part of all relevance that is not on what is kept; 0 where there is none."""
     total = relevance.sum()
     return (relevance * ~kept).sum() / total.clamp_min(torch.finfo(total.dtype).tiny)
+
+
+def _of_all_ranks(count: Int[Tensor, ""], like: Tensor) -> Float[Tensor, ""]:
+    """Return the count of all ranks over their number, at least 1 over it.
+
+    Sums divided by it have a mean over ranks, which is what trains, as if one rank had all images.
+    """
+    return parallel.mean(count.to(like.dtype)).clamp_min(1 / parallel.world())
 
 
 def _check_weights(name: str, **weights: float) -> None:

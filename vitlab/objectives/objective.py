@@ -37,11 +37,13 @@ class Objective(nn.Module, ABC):
         outputs: numbers the loss keeps for each crop, for the estimate of memory.
         num_classes: classes it learns from labels; 0 where it needs none.
         files: arguments that name files, which the run's checkpoints need no more.
+        masked: whether it asks for masks of what training images show.
     """
 
     outputs: int = 0
     num_classes: int = 0
     files: tuple[str, ...] = ()
+    masked: bool = False
 
     @property
     @abstractmethod

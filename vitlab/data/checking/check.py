@@ -9,15 +9,17 @@ import numpy as np
 
 from vitlab.data.ade20k import ADE20K
 from vitlab.data.checking.ade20k import ADE20KKnowledge
+from vitlab.data.checking.cifar import CIFARKnowledge
 from vitlab.data.checking.cityscapes import CityscapesKnowledge
 from vitlab.data.checking.folder import FolderKnowledge
 from vitlab.data.checking.imagenet import ImageNetKnowledge
 from vitlab.data.checking.inspection import look_at
 from vitlab.data.checking.knowledge import Knowledge
 from vitlab.data.checking.report import Finding, Report, error, note, warning
-from vitlab.data.checking.strangers import FOLDERS, reason
+from vitlab.data.checking.strangers import FOLDERS, reason, tiny_imagenet
 from vitlab.data.checking.summary import Summary, findings
 from vitlab.data.checking.voc import VOC2012Knowledge
+from vitlab.data.cifar import CIFAR10, CIFAR100
 from vitlab.data.cityscapes import Cityscapes
 from vitlab.data.errors import DataError, MissingFolderError
 from vitlab.data.files import Directory
@@ -32,6 +34,8 @@ KINDS: dict[Any, type[Knowledge]] = {
     VOC2012: VOC2012Knowledge,
     ADE20K: ADE20KKnowledge,
     Cityscapes: CityscapesKnowledge,
+    CIFAR10: CIFARKnowledge,
+    CIFAR100: CIFARKnowledge,
     Folder: FolderKnowledge,
 }
 
@@ -106,6 +110,8 @@ def recognize(root: Path) -> Data:
             f"{root} holds several datasets: {places}; keep each in a folder of its own, and give "
             "the folder of one"
         )
+    if ImageNet in found and (tiny := tiny_imagenet(Directory(root))):
+        raise DataError(tiny)
     for kind in found:
         return kind(str(root), workers=0)
     _refuse_other_level(root)
@@ -166,8 +172,9 @@ def _count(data: Data, split: str, count: int) -> Iterator[Finding]:
 
 def _fresh(samples: Samples, seen: set[str]) -> Samples:
     """The samples whose images no earlier split has shown."""
-    new = [at for at in range(len(samples)) if samples.image(at) not in seen]
-    seen.update(samples.image(at) for at in new)
+    where = [samples.files.where(samples.image(at)) for at in range(len(samples))]
+    new = [at for at, name in enumerate(where) if name not in seen]
+    seen.update(where)
     return replace(
         samples,
         images=samples.images[new],

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from vitlab.data.checking.foreground import foreground_faults
 from vitlab.data.checking.knowledge import Knowledge
 from vitlab.data.checking.orphans import orphans
-from vitlab.data.checking.report import Finding
+from vitlab.data.checking.report import Finding, note
 from vitlab.data.checking.summary import Summary
 from vitlab.data.folder import Folder
 
@@ -16,11 +17,17 @@ class FolderKnowledge(Knowledge[Folder]):
         """Class folders or masks."""
         return "images and masks" if self.data.dense else "class folders"
 
+    def faults(self) -> Iterator[Finding]:
+        """A split to score on under another name than is looked for."""
+        if self.data.val not in self.data.splits and "test" in self.data.splits:
+            yield note(f"there is no {self.data.val}; score on test with --data.val test")
+
     def lacking(self, split: str) -> str:
         """One split alone can be of use."""
         return "" if self.data.files.has(split) else f"there is no split {split}"
 
     def about(self, summary: Summary) -> Iterator[Finding]:
-        """Masks without images."""
+        """Masks without images, or of another size."""
         if summary.samples.masks is not None:
             yield from orphans(summary, [f"masks/{summary.split}"])
+        yield from foreground_faults(summary)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vitlab.data.checking.foreground import foreground_faults
 from vitlab.data.checking.knowledge import Knowledge
 from vitlab.data.checking.report import Finding, error, warning
 from vitlab.data.checking.summary import Summary
@@ -55,7 +56,8 @@ class ImageNetKnowledge(Knowledge[ImageNet]):
         return "" if self.data.files.has(split) else f"there is no split {split}"
 
     def about(self, summary: Summary) -> Iterator[Finding]:
-        """Classes of unusual size, once the set is otherwise whole."""
+        """Classes of unusual size, once the set is otherwise whole; masks that do not fit."""
+        yield from foreground_faults(summary)
         if summary.split != "train" or self.data.num_classes != CLASSES:
             return
         counts = np.bincount(np.asarray(summary.samples.labels), minlength=CLASSES).tolist()

@@ -29,7 +29,8 @@ def reason(root: Path) -> str | None:
     return (
         f"{root} is no dataset that vitlab knows; it holds {shown}; known are ImageNet "
         "(train/<wnid>), VOC 2012 (JPEGImages, SegmentationClass, ImageSets), ADE20K "
-        "(images/training, annotations), Cityscapes (leftImg8bit, gtFine), class folders "
+        "(images/training, annotations), Cityscapes (leftImg8bit, gtFine), CIFAR "
+        "(cifar-10-batches-py, cifar-100-python or their .tar.gz), class folders "
         "(train/<class>, val/<class>) and images/<split> with masks/<split>"
     )
 
@@ -42,6 +43,28 @@ def _within(files: Directory, depth: int) -> Iterator[Directory]:
         for name in files.folders()[:FOLDERS]:
             with suppress(DataError):  # lost+found and other folders of the system
                 yield from _within(files.below(name), depth - 1)
+
+
+def tiny_imagenet(files: Directory) -> str:
+    """How to sort Tiny-ImageNet as it is distributed into class folders; "" for anything else."""
+    packed = [name for name in files.folders("train") if files.has(f"train/{name}/images")]
+    listed = files.has("val/val_annotations.txt") and files.has("val/images")
+    if not packed and not listed:
+        return ""
+    steps = []
+    if packed:
+        steps.append('for c in train/*/; do mv "$c"images/* "$c" && rmdir "$c"images; done')
+    if listed:
+        steps.append(
+            "while read f c _; do mkdir -p val/$c && mv val/images/$f val/$c; "
+            "done < val/val_annotations.txt; rmdir val/images"
+        )
+    return (
+        f"{files.where()} is Tiny-ImageNet as it is distributed: its training images lie in "
+        "train/<class>/images and those of val in one folder, with their classes in "
+        "val_annotations.txt. Sort a copy of it into class folders, and use the class ImageNet:\n"
+        f"  cd {files.where()}; {'; '.join(steps)}"
+    )
 
 
 def _named(files: Directory) -> Iterator[str]:
@@ -82,6 +105,24 @@ def _named(files: Directory) -> Iterator[str]:
             "ADEChallengeData2016.zip again"
         )
     yield from _renumbered(files)
+    yield from _cifar(files, names)
+
+
+def _cifar(files: Directory, names: list[str]) -> Iterator[str]:
+    """CIFAR in another version, or in part."""
+    where = files.where()
+    for name, kind in (("data_batch_1", "cifar-10-python"), ("train", "cifar-100-python")):
+        for ending, version in ((".bin", "binary"), (".mat", "Matlab")):
+            if name + ending in names:
+                yield (
+                    f"{where} is the {version} version of CIFAR; vitlab reads the Python version: "
+                    f"get {kind}.tar.gz"
+                )
+    if any(re.fullmatch(r"data_batch_\d|test_batch|batches\.meta", name) for name in names):
+        yield (
+            f"{where} looks like CIFAR-10, but lacks data_batch_1 or test_batch; extract "
+            "cifar-10-python.tar.gz again"
+        )
 
 
 def _full_ade(files: Directory) -> bool:

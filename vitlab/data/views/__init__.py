@@ -9,11 +9,12 @@ from vitlab.data.views.segmentation import (
     SegmentationSquare,
     SegmentationViews,
     SegmentationWhole,
+    nearest,
 )
 from vitlab.data.views.shifted import ShiftedCrop
 from vitlab.data.views.single import CenterCrop, SingleCrop
 from vitlab.data.views.sliding import slide, windows
-from vitlab.data.views.views import Pixels, Seed, Stack, Views
+from vitlab.data.views.views import Pixels, Seed, Shown, Stack, Views
 
 __all__ = [
     "MEAN",
@@ -29,9 +30,11 @@ __all__ = [
     "SegmentationViews",
     "SegmentationWhole",
     "ShiftedCrop",
+    "Shown",
     "SingleCrop",
     "Stack",
     "Views",
+    "nearest",
     "normalize",
     "resize",
     "slide",

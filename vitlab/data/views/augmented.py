@@ -2,21 +2,55 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
 from PIL import Image
 from timm.data import auto_augment as timm
+from torch import Tensor
 
 from vitlab.data.views.colors import CHANGES, Jitter
-from vitlab.data.views.crop import RandomCrop, random_box, uniforms
+from vitlab.data.views.crop import Box, RandomCrop, random_box, uniforms
 from vitlab.data.views.pixels import MEAN, resize, stack_of
-from vitlab.data.views.views import Pixels, Seed, Stack, Views, check_scale, check_share, check_size
+from vitlab.data.views.views import (
+    Pixels,
+    Seed,
+    Shown,
+    Stack,
+    Views,
+    check_scale,
+    check_share,
+    check_size,
+)
 from vitlab.randomness import seeded
 
 RANDAUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?)+")
 PIL_MODES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+MOVES = (timm.shear_x, timm.shear_y, timm.rotate, timm.translate_x_rel, timm.translate_y_rel)
 Interpolation = Literal["bicubic", "bilinear", "random"]
+Augment = Callable[[Image.Image], Image.Image]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What happens to an image, but for its colors; a function of its size and the seed.
+
+    Attributes:
+        box: the part of the image.
+        mode: how it is resampled.
+        flip: whether left and right are swapped.
+        seed: of the augmentation.
+        numbers: those that are left, for the colors.
+    """
+
+    box: Box
+    mode: Literal["bicubic", "bilinear"]
+    flip: bool
+    seed: int
+    numbers: Iterator[float]
 
 
 class AugmentedCrop(Views):
@@ -68,6 +102,7 @@ class AugmentedCrop(Views):
         self.augment, self.interpolation = augment, interpolation
         self.jitter = Jitter(brightness=jitter, contrast=jitter, saturation=jitter)
         self._augment = _augmentation(augment, size, interpolation)
+        self._move = _movement(augment, size, interpolation)
 
     @property
     def crops(self) -> list[tuple[int, int]]:
@@ -82,18 +117,36 @@ class AugmentedCrop(Views):
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """A random crop of an RGB image."""
-        numbers = uniforms(seed)
-        height, width, _ = image.shape
-        box = random_box(height, width, self.area, numbers)
-        crop = resize(box.of(image), self.size, self.size, self._mode(numbers))
-        if next(numbers) < self.flip:
-            crop = np.ascontiguousarray(crop[:, ::-1])
-        if self._augment is not None:
-            with seeded(int(next(numbers) * 2**32)):
-                crop = np.array(self._augment(Image.fromarray(np.ascontiguousarray(crop))))
-        for name, factor in self.jitter.draw(numbers):
+        drawn = self._draw(image.shape[0], image.shape[1], seed)
+        crop = self._place(image, drawn, self._augment)
+        for name, factor in self.jitter.draw(drawn.numbers):
             crop = CHANGES[name](np.ascontiguousarray(crop), factor)
         return [stack_of(np.ascontiguousarray(crop)[None])]
+
+    def shown(self, mask: Shown, seed: Seed = 0) -> Bool[Tensor, "size size"]:
+        """The same crop of a mask; what the augmentation moves in from outside is no object."""
+        drawn = self._draw(mask.shape[0], mask.shape[1], seed)
+        colors = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
+        moved = self._place(colors, drawn, self._move)
+        return torch.from_numpy(moved[..., 0] >= 128)
+
+    def _draw(self, height: int, width: int, seed: Seed) -> Drawn:
+        numbers = uniforms(seed)
+        box = random_box(height, width, self.area, numbers)
+        mode, flip = self._mode(numbers), next(numbers) < self.flip
+        augmented = int(next(numbers) * 2**32) if self._augment is not None else 0
+        return Drawn(box, mode, flip, augmented, numbers)
+
+    def _place(
+        self, image: Pixels, drawn: Drawn, augment: Augment | None
+    ) -> UInt8[np.ndarray, "size size 3"]:
+        crop = resize(drawn.box.of(image), self.size, self.size, drawn.mode)
+        if drawn.flip:
+            crop = np.ascontiguousarray(crop[:, ::-1])
+        if augment is not None:
+            with seeded(drawn.seed):
+                crop = np.array(augment(Image.fromarray(np.ascontiguousarray(crop))))
+        return crop
 
     def _mode(self, numbers: Iterator[float]) -> Literal["bicubic", "bilinear"]:
         if self.interpolation == "random":
@@ -102,14 +155,14 @@ class AugmentedCrop(Views):
 
 
 def _augmentation(
-    name: str, size: int, interpolation: Interpolation
-) -> Callable[[Image.Image], Image.Image] | None:
+    name: str, size: int, interpolation: Interpolation, fill: tuple[float, ...] = MEAN
+) -> Augment | None:
     """What timm makes of the name, with the settings of its own training script."""
     if not name:
         return None
     settings: dict = {
         "translate_const": int(size * 0.45),  # pixels
-        "img_mean": tuple(round(255 * value) for value in MEAN),  # fills what is moved in
+        "img_mean": tuple(round(255 * value) for value in fill),  # fills what is moved in
     }
     if interpolation != "random":
         settings["interpolation"] = PIL_MODES[interpolation]
@@ -120,6 +173,21 @@ def _augmentation(
         if operation.aug_fn is timm.posterize:
             operation.aug_fn = posterize
     return made
+
+
+def _movement(name: str, size: int, interpolation: Interpolation) -> Augment | None:
+    """The same without changes of color; it draws the same numbers, and moves in black."""
+    if not name.startswith("rand"):
+        return None  # 3-Augment moves nothing
+    made = _augmentation(name, size, interpolation, fill=(0.0, 0.0, 0.0))
+    for operation in made.ops:  # type: ignore[union-attr]
+        if operation.aug_fn not in MOVES:
+            operation.aug_fn = _unchanged
+    return made
+
+
+def _unchanged(image: Image.Image, *_: object, **__: object) -> Image.Image:
+    return image
 
 
 def posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:

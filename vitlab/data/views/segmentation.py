@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 from vitlab.data.views.pixels import MEAN, resize
@@ -199,7 +199,9 @@ class SegmentationSquare(SegmentationViews):
         return _labeled(resize(image, self.size, self.size), mask)
 
 
-def nearest(mask: Mask, rows: int, columns: int) -> UInt8[np.ndarray, "rows columns"]:
+def nearest(
+    mask: Shaped[np.ndarray, "_ _"], rows: int, columns: int
+) -> Shaped[np.ndarray, "rows columns"]:
     """A mask at another size: each new pixel takes the old one that its center lies in.
 
     In whole numbers, since versions of OpenCV differ where a center lies on a border.

@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 Pixels = UInt8[np.ndarray, "height width 3"]
+Shown = Bool[np.ndarray, "height width"]  # true where an image shows its object
 Seed = int | Sequence[int]
 # crops of one size: (crops, 3, size, size); no names, since the stacks of a list differ in them
 Stack = UInt8[Tensor, "_ 3 _ _"]
@@ -38,6 +39,17 @@ class Views(ABC):
             image: RGB.
             seed: non-negative; the same image and seed give the same crops to the bit.
         """
+
+    def shown(self, mask: Shown, seed: Seed = 0) -> Bool[Tensor, "size size"]:
+        """Where the first crop of an image of this mask, with this seed, shows the object.
+
+        Raises:
+            ValueError: these views have no way to follow a mask.
+        """
+        raise ValueError(
+            f"{type(self).__name__} cannot crop masks with their images; use data.views "
+            "AugmentedCrop, or leave masks out"
+        )
 
 
 def check_size(name: str, size: int) -> None:

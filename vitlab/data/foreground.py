@@ -1,0 +1,84 @@
+"""Masks of the object in an image, beside class folders: for objectives that ask where it is.
+
+An image `train/<class>/<name>.jpg` may have a mask `masks/train/<class>/<name>.png`, of the same
+height and width. Whatever is not 0 is the object: 1, 255, the index of a class or a color.
+"""
+
+import io
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+from PIL import Image
+
+from vitlab.data.errors import DataError
+from vitlab.data.image import UnreadableImage
+from vitlab.data.layout import absent
+from vitlab.data.samples import Samples, paths
+
+FOLDER = "masks"
+MODES = ("1", "L", "P", "RGB", "I", "I;16", "I;16B")
+
+
+def mask_name(image: str) -> str:
+    """Path of the mask that an image would have."""
+    return f"{FOLDER}/{image.rpartition('.')[0]}.png"
+
+
+def foreground_masks(samples: Samples) -> Shaped[np.ndarray, " n"]:
+    """Path of the mask of each image, as bytes; empty where it has none.
+
+    Raises:
+        DataError: not one image has a mask.
+    """
+    names = [mask_name(samples.image(index)) for index in range(len(samples))]
+    missing = set(absent(names, samples.files))
+    if len(missing) == len(names):
+        raise DataError(
+            f"none of the {len(names)} training images has a mask: there is no "
+            f"{samples.files.where(names[0])}, nor any other; put masks there, or let the "
+            "foreground be derived with model.objective.tokens.foreground derived"
+        )
+    return paths(["" if name in missing else name for name in names])
+
+
+def decode_foreground(data: bytes, path: str) -> Bool[np.ndarray, "height width"]:
+    """True where a mask file is not 0 in some channel.
+
+    Args:
+        data: content of an image of numbers or colors.
+        path: its name, for messages.
+
+    Raises:
+        UnreadableImage: if the file is empty, cut, damaged or no image.
+        DataError: if the image has an alpha channel, where 0 may mean anything.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            mode, shown = image.mode, np.asarray(image) != 0
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(path, str(error).split(" <_io")[0]) from error
+    if mode not in MODES:
+        raise DataError(
+            f"mask {path} is an image of mode {mode}; a mask of the object is one of "
+            f"{', '.join(MODES)}, with 0 for what is not the object; write it as such"
+        )
+    return np.any(shown, axis=-1) if shown.ndim == 3 else shown
+
+
+def check_agreement(
+    mask: Bool[np.ndarray, "height width"], image: tuple[int, int], where: str
+) -> None:
+    """Refuse a mask of another size than its image, which may be decoded at a part of its own.
+
+    Args:
+        mask: whole.
+        image: height and width in pixels.
+        where: the mask's name, for the message.
+    """
+    parts = [tuple(-(-edge // divisor) for edge in mask.shape) for divisor in (1, 2, 4, 8)]
+    if image not in parts:
+        raise DataError(
+            f"mask {where} is {mask.shape[1]} x {mask.shape[0]} (width x height), and its image is "
+            "of another size or shape; make the mask for the image as it is"
+        )
