@@ -6,6 +6,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from vitlab.encoders import Encoder
+from vitlab.safety import check, restrict
 
 
 def encoder_of(path: Path) -> Encoder:
@@ -24,6 +25,8 @@ def encoder_of(path: Path) -> Encoder:
             f"{path} has no model.objective.init_args.encoder with a class_path ({reason}); give "
             "a config such as configs/dino.yaml, not one that only overlays others"
         ) from None
+    check(encoder, path)
+    restrict()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Encoder, "encoder")
     try:

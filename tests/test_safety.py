@@ -1,0 +1,242 @@
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonargparse import ArgumentError
+
+from vitlab import safety
+from vitlab.cli import main
+from vitlab.training import Pretraining
+
+ROOT = Path(__file__).parents[1]
+FIT = ["fit", "--config", str(ROOT / "configs/dino.yaml"), "--data.root", "nowhere"]
+KNN = ["evaluate", "--protocol", "knn", "--data.root", "."]
+RUNS = "import pathlib; pathlib.Path('RAN').touch()\n"
+STRANGER = RUNS + "from lightning import Callback\nclass Guest(Callback): ...\n"
+CALLBACK = {"class_path": "a_stranger.Guest"}
+
+
+class Code:
+    """A pickle that would run something."""
+
+    def __reduce__(self):
+        return (Path.touch, (Path("RAN"),))
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs(tmp_path, monkeypatch):
+    """A folder that Python imports from, with a module of a stranger that must not be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "a_stranger.py").write_text(STRANGER)
+    yield
+    assert not (tmp_path / "RAN").exists()
+    assert "a_stranger" not in sys.modules
+
+
+def refused(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def config(content, name="given.yaml"):
+    Path(name).write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return name
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("os.system", {"command": "touch RAN"}),
+        ("subprocess.Popen", {"args": ["touch", "RAN"]}),
+        ("builtins.exec", {"source": RUNS}),
+        ("pathlib.Path.touch", {}),
+        ("torch.hub.load", {"repo_or_dir": ".", "source": "local", "model": "x"}),
+        ("torch.load", {"f": "bad.pt", "weights_only": False}),
+        ("torch.utils.cpp_extension.load", {"name": "x", "sources": "x.cpp"}),
+        ("torchvision.models.resnet18", {}),
+        ("a_stranger.Guest", {}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        ("trainer.callbacks[0].class_path", lambda it: {"trainer": {"callbacks": [it]}}),
+        ("data.class_path", lambda it: {"data": it}),
+        (
+            "model.objective.init_args.encoder.class_path",
+            lambda it: {"model": {"objective": {"init_args": {"encoder": it}}}},
+        ),
+        (
+            "data.init_args.views.init_args.size.class_path",
+            lambda it: {"data": {"init_args": {"views": {"init_args": {"size": it}}}}},
+        ),
+        (
+            "probing.dense.voc2012.class_path",
+            lambda it: {"probing": {"dense": {"voc2012": it}}},
+        ),
+    ],
+)
+def test_a_config_that_names_another_class_is_refused_by_file_key_and_name(
+    name, arguments, key, place
+):
+    given = config(place({"class_path": name, "init_args": arguments}))
+    with pytest.raises(ValueError, match="may only build classes") as error:
+        safety.check_words([*FIT[1:], "--config", given])
+    message = str(error.value)
+    assert message.startswith(f"{given}: {key} names {name}, ")
+    assert f"VITLAB_ALLOW={name.split('.')[0]}" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "content"),
+    [
+        (["--config", "given.yaml"], {"trainer": {"callbacks": [CALLBACK]}}),
+        (["--config=given.yaml"], {"trainer": {"callbacks": [CALLBACK]}}),
+        (["--config", "given.yaml"], {"trainer": {"logger": "a_stranger.Guest"}}),
+        (["--config", "given.yaml"], {"data": "a_stranger.Guest"}),
+        (["--config", "given.yaml"], {"data": {"views": "inner.yaml"}}),
+        (["--config", "given.yaml"], {"trainer.callbacks": [CALLBACK]}),
+        (["--trainer.callbacks", '[{"class_path": "a_stranger.Guest"}]'], {}),
+        (["--trainer.callbacks", "a_stranger.Guest"], {}),
+        (["--trainer.callbacks+=a_stranger.Guest"], {}),
+        (["--trainer.logger.class_path", "a_stranger.Guest"], {}),
+        (["--data", "a_stranger.Guest"], {}),
+        (["--data.views", "inner.yaml"], {}),
+        (["--data.views.help", "a_stranger.Guest"], {}),
+        (["--config", "given.yaml"], {"trainer": {"logger": "torch.hub.os.system"}}),
+        (["--config", "given.yaml"], {"model": {"objective": "inner.yaml"}}),
+        (
+            ["--config", "given.yaml"],
+            {
+                "trainer": {
+                    "callbacks": [
+                        {
+                            "class_path": "lightning.pytorch.callbacks.LambdaCallback",
+                            "init_args": {"on_fit_start": "a_stranger.Guest"},
+                        }
+                    ]
+                }
+            },
+        ),
+        (
+            ["--config", "given.yaml"],
+            'trainer: {callbacks: !!python/object/apply:pathlib.Path.touch ["RAN"]}',
+        ),
+        (["--config", "given.yaml"], "!!python/module:a_stranger {}"),
+    ],
+)
+def test_by_no_way_a_class_from_elsewhere_is_imported(words, content, capsys):
+    config(content)
+    config(CALLBACK, "inner.yaml")
+    assert "no folder" not in refused([*FIT, *words], capsys)  # of the data, once all is parsed
+
+
+def test_a_protocol_that_names_another_class_is_refused(capsys):
+    folder = Path("configs/protocols")
+    folder.mkdir(parents=True)
+    content = {"name": "theirs", "version": 1, "protocol": CALLBACK}
+    (folder / "theirs.yaml").write_text(yaml.safe_dump(content))
+    from vitlab.evaluation import named
+
+    with pytest.raises(ValueError, match=r"theirs\.yaml: protocol\.class_path names a_stranger"):
+        named._parse(folder / "theirs.yaml")
+    words = [*KNN, "--weights", "x", "--data", "Folder"]
+    words += ["--protocol.class_path", "a_stranger.Guest"]
+    assert "a_stranger" in refused(words, capsys)
+
+
+def test_cost_refuses_an_encoder_from_elsewhere(capsys):
+    content = {"model": {"objective": {"init_args": {"encoder": CALLBACK}}}}
+    error = refused(["cost", "--config", config(content)], capsys)
+    assert "class_path names a_stranger.Guest" in error
+
+
+@pytest.mark.parametrize("key", ["objective", "optimizer", "_class_path"])
+def test_a_checkpoint_builds_no_class_from_elsewhere(key):
+    hyper = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
+    hyper |= {"objective": {"class_path": "DINO"}}
+    hyper |= {key: "a_stranger.Guest" if key == "_class_path" else CALLBACK}
+    content = {"pytorch-lightning_version": "2.6.0", "state_dict": {}, "hyper_parameters": hyper}
+    torch.save({**content, "epoch": 0, "global_step": 0}, "bad.ckpt")
+    with pytest.raises((ValueError, TypeError, ArgumentError), match=r"a_stranger|optimizer"):
+        Pretraining.load_from_checkpoint("bad.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*FIT, "--run", "run", "--ckpt_path", "bad.ckpt"],
+        [*KNN, "--weights", "bad.ckpt", "--data", "Folder", "--out", "out"],
+        ["export", "--source", "bad.ckpt", "--out", "out"],
+        ["import", "--source", "bad.ckpt", "--out", "out"],
+        ["cost", "--config", "bad.ckpt"],
+        ["curves", "bad"],
+        ["compare", "bad"],
+        ["runs", "bad"],
+        ["data", "check", "--root", "bad"],
+    ],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_checkpoint_with_code_is_run_by_no_verb(words, zipped, capsys):
+    content = {"pytorch-lightning_version": "2.6.0", "state_dict": {}, "x": Code()}
+    torch.save(content, "bad.ckpt", _use_new_zipfile_serialization=zipped)
+    Path("bad/seed0").mkdir(parents=True)
+    for name in ("last.ckpt", "best.ckpt", "results.json", "measurements.json", "status.json"):
+        (Path("bad/seed0") / name).write_bytes(pickle.dumps(Code()))
+    try:
+        main(words)
+    except SystemExit as stop:
+        assert stop.code in (1, 2)  # noqa: PT017
+    else:
+        assert words[0] == "runs"  # it looks at many folders, and reads no checkpoint
+
+
+def test_the_user_can_allow_a_package_of_theirs(capsys, monkeypatch):
+    monkeypatch.setenv("VITLAB_ALLOW", "other, my_package")
+    Path("my_package.py").write_text(STRANGER.replace(RUNS, "print('imported by choice')\n"))
+    with pytest.raises(SystemExit) as stop:
+        main([*FIT, "--trainer.callbacks", "my_package.Guest", "--print_config"])
+    assert not stop.value.code
+    printed = capsys.readouterr().out
+    assert "imported by choice" in printed
+    assert "class_path: my_package.Guest" in printed
+
+
+def test_what_is_allowed_must_be_names_of_packages(monkeypatch):
+    monkeypatch.setenv("VITLAB_ALLOW", "fine,../other")
+    with pytest.raises(ValueError, match=r"VITLAB_ALLOW has '\.\./other'"):
+        safety.check({"class_path": "other.Thing"}, "x.yaml")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda f: f.stem)
+def test_every_config_of_ours_passes(file):
+    safety.check(safety.read(file), file)
+
+
+NAMES = st.sampled_from(["os.system", "x.Y", "torch.hub.load", "vitlab2.X", "torch_.X"])
+PLAIN = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+
+
+@settings(deadline=None)
+@given(
+    st.recursive(
+        NAMES.map(lambda name: {"class_path": name}),
+        lambda inner: (
+            st.tuples(st.lists(PLAIN, max_size=2), inner).map(lambda both: [*both[0], both[1]])
+            | st.tuples(st.text(max_size=5), inner).map(lambda both: {both[0]: both[1], "z": 1})
+        ),
+        max_leaves=5,
+    )
+)
+def test_a_class_from_elsewhere_is_found_however_deep_it_lies(content):
+    with pytest.raises(ValueError, match="may only build"):
+        safety.check(content, "x.yaml")

@@ -1,0 +1,63 @@
+import json
+import math
+from unittest.mock import Mock
+
+import pytest
+import torch
+from lightning import Trainer
+
+from vitlab.training import Pretraining
+from vitlab.training.status import Reporting
+
+
+def status(folder):
+    return json.loads((folder / "status.json").read_text())
+
+
+def trainer(folder, **changes):
+    known = {"is_global_zero": True, "global_step": 5, "current_epoch": 2, "max_epochs": 3}
+    known |= {"callback_metrics": {}, "default_root_dir": str(folder)}
+    return Mock(spec=Trainer, **{**known, **changes})
+
+
+def test_a_finished_run_says_so_and_how_far_it_came(fit):
+    said = status(fit("--probing.baselines", "false"))
+    assert said["state"] == "finished"
+    assert (said["step"], said["epoch"]) == (said["steps"], said["epochs"]) == (4, 2)
+    assert math.isfinite(said["metrics"]["loss"])
+    assert said["began"] < said["updated"]
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (FloatingPointError("the loss is nan\nmore"), "failed", "the loss is nan"),
+        (KeyboardInterrupt(), "stopped", "KeyboardInterrupt"),
+    ],
+)
+def test_a_run_that_ends_early_says_why(fit, monkeypatch, error, state, reason, tmp_path):
+    def step(*_):
+        raise error
+
+    monkeypatch.setattr(Pretraining, "training_step", step)
+    with pytest.raises(SystemExit):
+        fit("--probing.baselines", "false")
+    said = status(tmp_path / "run")
+    assert (said["state"], said["reason"], said["steps"]) == (state, reason, 4)
+
+
+def test_what_is_not_finite_is_left_out(tmp_path):
+    metrics = {"loss": torch.tensor(1.5), "bad": torch.tensor(math.nan), "far": torch.tensor(1e39)}
+    Reporting().write(trainer(tmp_path, callback_metrics=metrics))
+    assert status(tmp_path)["metrics"] == {"loss": 1.5}
+
+
+def test_only_the_first_rank_writes(tmp_path):
+    Reporting().write(trainer(tmp_path, is_global_zero=False))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_left_to_the_checkpoints(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.warns(UserWarning, match=r"status\.json is not up to date"):
+        Reporting().write(trainer(tmp_path / "file"))

@@ -1,0 +1,62 @@
+"""What a run says of itself while it lives: RUN/status.json, small, plain, replaced at once."""
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+STATUS = "status.json"
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is.
+
+    Attributes:
+        state: running, finished, stopped or failed.
+        reason: why it stopped or failed; empty otherwise.
+        step: optimizer steps taken.
+        steps: of the whole run.
+        epoch: epochs completed.
+        epochs: of the whole run.
+        metrics: the numbers that were last logged in training.
+        began: when this process began, in seconds since 1970.
+        updated: when this was written, likewise.
+        host: the machine of the first rank.
+        process: the number of the first rank there.
+        job: number in SLURM, of arrays 12_0; empty outside.
+        restarts: how often SLURM has started the job again.
+    """
+
+    state: str
+    reason: str = ""
+    step: int = 0
+    steps: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    began: float = 0.0
+    updated: float = 0.0
+    host: str = field(default_factory=platform.node)
+    process: int = field(default_factory=os.getpid)
+    job: str = field(default_factory=lambda: number(os.environ))
+    restarts: int = field(default_factory=lambda: int(os.environ.get("SLURM_RESTART_COUNT", "0")))
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> "Status":
+        """Return the status that a file holds.
+
+        Raises:
+            TypeError: it is none.
+        """
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        return cls(**known)
+
+
+def number(environment: Mapping[str, str]) -> str:
+    """Return the number of the job a process belongs to, as squeue writes it; "" for none."""
+    array = environment.get("SLURM_ARRAY_JOB_ID")
+    if array:
+        return f"{array}_{environment.get('SLURM_ARRAY_TASK_ID', '')}"
+    return environment.get("SLURM_JOB_ID", "")

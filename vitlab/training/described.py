@@ -1,0 +1,43 @@
+"""What a command line of `vitlab fit` says, with nothing built of it."""
+
+from pathlib import Path
+
+from vitlab.data.module import divide
+from vitlab.training import run
+from vitlab.training.command import Arguments
+
+
+class Described(Arguments):
+    """The settings of a run, checked as far as a machine can that has neither its data nor GPUs."""
+
+    def before_instantiate_classes(self) -> None:
+        """Leave the run's folder as it is."""
+
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+    def after_instantiate_classes(self) -> None:
+        """Nothing was built."""
+
+    def check_division(self) -> None:
+        """Refuse a batch that does not divide among the devices.
+
+        Raises:
+            ValueError: what does.
+        """
+        data, trainer = self.config.data.init_args, self.config.trainer
+        divide(data.batch_size, int(trainer.devices) * trainer.num_nodes, data.device_batch)
+
+    def place(self, seeds: bool) -> Path:
+        """Return the run's folder; of several seeds, the one that holds theirs."""
+        configs = [str(path) for path in self.config.get("config") or []]
+        seed = self.config.seed_everything
+        given = self.config.run
+        folder = Path(given) if given else run.default_folder(configs, seed)
+        return (folder.parent if seeds and not given else folder).absolute()
+
+    def text(self) -> str:
+        """Return all settings as YAML, but for where the run goes and begins."""
+        settings = self.config.clone()
+        settings.run, settings.ckpt_path = "", None
+        return self.parser.dump(settings, skip_link_targets=True, skip_none=False)

@@ -1,0 +1,74 @@
+"""Says in a small file how far the run is, for `vitlab runs` and other readers."""
+
+import math
+import time
+import warnings
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from vitlab.cluster.status import STATUS, Status
+from vitlab.recording import write_json
+from vitlab.training.preemption import Stopped
+
+EVERY = 15.0  # seconds between two writings
+
+
+class Reporting(Callback):
+    """Writes RUN/status.json on the first rank: at the start, now and then, and at the end."""
+
+    def __init__(self) -> None:
+        self.status = Status("running", began=time.time())
+        self.written = -math.inf
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that the run lives, before the baselines are measured."""
+        self.write(trainer, steps=pl_module.progress.steps)  # type: ignore[union-attr]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *of_batch: object
+    ) -> None:
+        """Say how far it is, when some time has passed."""
+        if time.monotonic() - self.written > EVERY:
+            self.write(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that an epoch is complete."""
+        self.write(trainer, epoch=trainer.current_epoch + 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that the run is complete."""
+        self.write(trainer, state="finished", epoch=trainer.current_epoch)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Say why it is not."""
+        asked = isinstance(exception, Stopped | KeyboardInterrupt | SystemExit)
+        reason = (str(exception) or type(exception).__name__).splitlines()[0]
+        self.write(trainer, state="stopped" if asked else "failed", reason=reason)
+
+    def write(self, trainer: Trainer, **known: Any) -> None:
+        """Write the file anew."""
+        if not trainer.is_global_zero:
+            return
+        numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.status = replace(
+            self.status,
+            **{
+                "step": trainer.global_step,
+                "epoch": trainer.current_epoch,
+                "epochs": trainer.max_epochs or 0,
+                # JSON has no infinity
+                "metrics": {name: value for name, value in numbers.items() if math.isfinite(value)},
+                "updated": time.time(),
+                **known,
+            },
+        )
+        self.written = time.monotonic()
+        try:
+            write_json(Path(trainer.default_root_dir) / STATUS, asdict(self.status))
+        except OSError as error:  # a checkpoint that cannot be written ends a run, not this
+            warnings.warn(f"{STATUS} is not up to date: {error}", stacklevel=2)
