@@ -32,6 +32,9 @@ test-fast: setup ## run the tests that take no longer than a few seconds each
 bench: setup ## measure speed against named peers, in the same run; OUT=FILE.md keeps it
 	$(BIN)/python -m vitlab.analysis.bench $(if $(OUT),--out $(OUT))
 
+chaos: setup ## stop a small run of two ranks 30 times, damage its checkpoints, compare; SEED=N for others
+	$(BIN)/python tests/chaos.py --seed $(or $(SEED),0) --stops $(or $(STOPS),30)
+
 golden: setup ## rewrite the golden losses; read the diff before committing it
 	rm -f tests/references/demo.json
 	-$(BIN)/python -m pytest -q tests/test_configs.py -k golden
@@ -49,4 +52,4 @@ lint: setup ## check format, style and types
 clean: ## remove what tools leave behind; data and runs stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 
-.PHONY: help setup demo test test-fast bench golden format lint clean
+.PHONY: help setup demo test test-fast bench chaos golden format lint clean

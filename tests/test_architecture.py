@@ -16,21 +16,26 @@ ARROWS = {
     "recording": set(),
     "memory": set(),
     "randomness": set(),
-    "data": {"randomness"},
+    "safety": set(),
+    "cluster": {"recording"},
+    "signals": set(),
+    "data": {"randomness", "signals"},
     "encoders": {"schedules", "parallel"},
     "objectives": {"schedules", "parallel", "randomness", "encoders", "data"},
     "probes": {"schedules", "parallel", "encoders", "data"},
     "analysis": {"schedules", "parallel", "recording", "memory"}
     | {"encoders", "objectives", "probes", "data", "pictures"},
     "pictures": {"recording", "encoders", "probes", "data"},
-    "evaluation": {"schedules", "parallel", "recording", "encoders", "probes", "data", "pictures"},
+    "evaluation": {"schedules", "parallel", "recording", "safety"}
+    | {"encoders", "probes", "data", "pictures"},
     "timm": {"encoders"},
-    "training": {"schedules", "parallel", "recording", "memory"}
+    "training": {"schedules", "parallel", "recording", "memory", "safety", "signals", "cluster"}
     | {"encoders", "objectives", "probes", "data", "evaluation", "pictures", "analysis"},
 }
 LIGHTNING = {"lightning", "pytorch_lightning", "jsonargparse"}
 AT_THE_RIM = {"data/module.py", "data/loader.py", "commands/functions.py"}
-AT_THE_RIM |= {"evaluation/command.py", "evaluation/words.py"}
+AT_THE_RIM |= {"commands/analyze.py"}
+AT_THE_RIM |= {"evaluation/command.py", "evaluation/words.py", "safety.py"}
 CITED = ["encoders/vit", "encoders/entmax", "encoders/locality", "encoders/roles"]
 CITED += ["objectives/dino", "objectives/heads"]
 CITED += ["encoders/prompts", "encoders/prompted", "objectives/prompting"]

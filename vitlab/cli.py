@@ -39,9 +39,20 @@ class Verb(NamedTuple):
 
 VERBS = {
     "fit": Verb("pretrain an encoder and probe it while it trains", "fit", explains=False),
+    "submit": Verb("run fit as a job of SLURM, or as one for each seed", "submit"),
+    "runs": Verb("list runs: state, step, scores, last checkpoint, job", "runs"),
+    "measure": Verb("measure a run's checkpoints afterwards, with the probes of fit", "measure"),
     "curves": Verb("draw the curves of runs and tabulate them, arms side by side", "curves"),
     "evaluate": Verb("evaluate frozen features by a named protocol; --list shows them", "evaluate"),
     "compare": Verb("put evaluations side by side: a table, a plot, paired differences", "compare"),
+    "figure": Verb(
+        "draw your own photographs as encoders see them: PCA, attention, similarity, parts, masks",
+        "figure",
+    ),
+    "analyze": Verb(
+        "look into encoders: tokens, attention, foreground and rank by block, as a report",
+        "analyze",
+    ),
     "cost": Verb(
         "measure what encoders cost: parameters, FLOPs, memory, images per second",
         "cost",

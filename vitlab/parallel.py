@@ -1,4 +1,6 @@
-"""Mean and gather over ranks; on one process, the identity."""
+"""Mean, highest and gather over ranks; on one process, the identity."""
+
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
@@ -22,6 +24,17 @@ def mean(x: Tensor) -> Tensor:
     x = x.clone()
     dist.all_reduce(x)
     return x / world()
+
+
+def highest(values: Sequence[int]) -> list[int]:
+    """Return the highest of each value over ranks, the same on each."""
+    if world() == 1:
+        return list(values)
+    # NCCL speaks of tensors on the rank's own device only
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    x = torch.tensor(values, dtype=torch.long, device=device)
+    dist.all_reduce(x, dist.ReduceOp.MAX)
+    return x.tolist()
 
 
 def gather(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 Axis letters: s patches, d width, c classes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,8 @@ from vitlab.probes.evidence import Counting, Overlaps
 from vitlab.probes.finite import refuse_infinite
 from vitlab.probes.linear import LinearMap
 from vitlab.probes.probe import Loading, share
+
+See = Callable[[Tokens, list[Tensor]], None]  # features of test images, and their masks
 
 ALL_VOID = (
     "all pixels of all training masks are void, so there is nothing to learn from; check the masks "
@@ -94,7 +97,13 @@ class Dense:
         self.classes, self.decay, self.steps = classes, decay, steps
 
     def run(
-        self, encoder: Encoder, data: Data, view: SegmentationViews, limit: int, loading: Loading
+        self,
+        encoder: Encoder,
+        data: Data,
+        view: SegmentationViews,
+        limit: int,
+        loading: Loading,
+        see: See | None = None,
     ) -> Fitted:
         """Fit the map on a dataset's training split and score it on the other.
 
@@ -107,10 +116,11 @@ class Dense:
             view: what images and masks become.
             limit: training images; 0 for all.
             loading: device, batch and workers.
+            see: is shown what passes of the split it is scored on.
         """
         test = data.segmented(data.val, view)
         classify = self.fit(encoder, data.segmented(data.train, view, limit), loading)
-        return Fitted(classify, test, self.evaluate(encoder, classify, test, loading))
+        return Fitted(classify, test, self.evaluate(encoder, classify, test, loading, see))
 
     def fit(self, encoder: Encoder, images: Dataset, loading: Loading) -> LinearMap:
         """Fit the map on pairs of an image and a mask."""
@@ -146,13 +156,20 @@ class Dense:
         return counts.float() * (grid[0] * grid[1] / mask.numel())
 
     def evaluate(
-        self, encoder: Encoder, classify: LinearMap, images: Dataset, loading: Loading
+        self,
+        encoder: Encoder,
+        classify: LinearMap,
+        images: Dataset,
+        loading: Loading,
+        see: See | None = None,
     ) -> Segmentation:
         """Score the map on pairs of an image and a mask; the same on any number of ranks."""
         counting = Counting(self.classes, loading.device)
         for pixels, masks in share(images, loading, stack_images):
             tokens = loading.encode(encoder, pixels)
             refuse_infinite(tokens.patches)
+            if see is not None:
+                see(tokens, masks)
             logits = patch_logits(classify, tokens)
             for one, mask in zip(logits, masks, strict=True):
                 counting.update(enlarge(one, mask.shape).argmax(0), mask)

@@ -19,15 +19,12 @@ def conclude(trainer: Trainer, probing: Probing, folder: Path) -> None:
     """Write the results, print them as a table, and say where everything is."""
     rows = conclusion(probing.measurements)
     write_json(folder / run.RESULTS, rows)
-    tags = list(dict.fromkeys(tag for row in rows for tag in row if "/" in tag))
-    # of scores, only a classifier's have a loss
-    classifiers = {tag.partition("/")[0] for tag in tags if tag.endswith("/loss")}
-    ours = [tag for tag in tags if tag.partition("/")[0] in classifiers]
     console = Console()
-    console.print(tabulate("frozen features, %", rows, [tag for tag in tags if tag not in ours]))
-    if ours:
-        scored = [row for row in rows if ours[0] in row]
-        console.print(tabulate("classifier, %; its loss in nats", scored, ours))
+    for table in tables(rows, console.width):
+        console.print(table)
+    last = next((m.warning for m in reversed(probing.measurements) if m.warning), "")
+    if last:
+        console.print(f"warning      {last}")
     console.print(
         f"checkpoints  {folder / run.LAST}"
         + "".join(_if_there(folder / name) for name in ("best.ckpt", BEST))
@@ -36,15 +33,54 @@ def conclude(trainer: Trainer, probing: Probing, folder: Path) -> None:
     console.print(f"curves       tensorboard --logdir {folder}")
 
 
-def tabulate(title: str, rows: Sequence[dict[str, object]], tags: Sequence[str]) -> Table:
-    """Return a table with a row for each encoder and a column for each score."""
+def tables(rows: Sequence[dict[str, object]], width: int) -> list[Table]:
+    """Return a table of what was measured on frozen features, and one of classifiers, if any.
+
+    Args:
+        rows: see `conclusion`.
+        width: letters of a line, in which heads are to be readable.
+    """
+    tags = list(dict.fromkeys(tag for row in rows for tag in row if "/" in tag))
+    # of scores, only a classifier's have a loss
+    classifiers = [tag.partition("/")[0] for tag in tags if tag.endswith("/loss")]
+    frozen = [tag for tag in tags if tag.partition("/")[0] not in classifiers]
+    found = [tabulate("frozen features, %", rows, frozen, width)] if frozen else []
+    if classifiers:
+        of_one = [
+            {
+                "encoder": f"{row['encoder']} ({name})" if len(classifiers) > 1 else row["encoder"],
+                **{
+                    tag.partition("/")[2]: value
+                    for tag, value in row.items()
+                    if tag.partition("/")[0] == name and "/" in tag
+                },
+            }
+            for row in rows
+            for name in classifiers
+        ]
+        scores = list(dict.fromkeys(score for row in of_one for score in row if score != "encoder"))
+        found.append(tabulate("classifier, %; its loss in nats", of_one, scores, width))
+    return found
+
+
+def tabulate(
+    title: str, rows: Sequence[dict[str, object]], tags: Sequence[str], width: int
+) -> Table:
+    """Return a table with a row for each encoder that has a score, and a column for each score.
+
+    Heads are broken behind the slash where the table would not fit into the width otherwise.
+    """
+    shown = [row for row in rows if any(tag in row for tag in tags)]
+    labels = [str(row["encoder"]) for row in shown]
+    # each column has two spaces and a line beside what it holds
+    needed = 4 + max(map(len, labels), default=0) + sum(len(tag) + 3 for tag in tags)
     table = Table(title=title, title_justify="left")
-    for column in ("encoder", *tags):
-        table.add_column(column, justify="left" if column == "encoder" else "right")
-    for row in rows:
-        table.add_row(
-            str(row["encoder"]), *(f"{row[tag]:.1f}" if tag in row else "-" for tag in tags)
-        )
+    table.add_column("encoder")
+    for tag in tags:
+        head = tag if needed <= width else tag.replace("/", "/\n")
+        table.add_column(head, justify="right", overflow="fold")
+    for label, row in zip(labels, shown, strict=True):
+        table.add_row(label, *(f"{row[tag]:.1f}" if tag in row else "-" for tag in tags))
     return table
 
 

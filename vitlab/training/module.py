@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitlab.data.batch import Batch
 from vitlab.objectives import Objective
+from vitlab.safety import restrict
 from vitlab.schedules import Progress
 from vitlab.training.optimizer import Optimizer
 
@@ -30,6 +31,12 @@ class Pretraining(LightningModule):
     ):
         super().__init__()
         self.objective, self.settings, self.seed = objective, optimizer, seed
+
+    @classmethod
+    def load_from_checkpoint(cls, *args, **kwargs) -> "Pretraining":
+        """Rebuild a run's model from its checkpoint, as Lightning does, with our classes only."""
+        restrict()
+        return super().load_from_checkpoint(*args, **kwargs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer of what the objective trains."""

@@ -90,6 +90,7 @@ def prepare(
             f"{len(data.samples(data.train))} training images do not fill one batch of "
             f"{data.batch_size}; use a smaller --data.batch_size"
         )
+    masks = data.show_masks() if model.objective.masked else 0
     probing.check(model.objective.encoder, data)
     scoring.check(model.objective, data, probing)
     needed = memory(trainer, model, crops)
@@ -98,6 +99,8 @@ def prepare(
     if model.objective.classifiers():
         when = f"every {scoring.every} epochs" if scoring.every else "at the end"
         rows["scores"] = f"{when}, on {len(data.samples(data.val)):,} images of {data.val}"
+    if masks:
+        rows["masks"] = f"{masks:,} training images have one; the others add nothing"
     return Plan(rows)
 
 

@@ -4,21 +4,26 @@ Frozen and apart: probing draws nothing from the training's random streams and t
 """
 
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
-from torchvision.io import write_png
 
+from vitlab.analysis.degradation import warn_of
+from vitlab.analysis.glance import Glance, Watched, background_of
 from vitlab.data import Data, SegmentationSquare
-from vitlab.encoders import Encoder, Pixels, ViT
+from vitlab.encoders import Encoder, Pixels
+from vitlab.pictures.masks import probed
+from vitlab.pictures.sheet import pixels, png
 from vitlab.probes import KNN, Dense, Linear, Loading, image_features
+from vitlab.probes.dense import Fitted
 from vitlab.probes.freezing import frozen
-from vitlab.recording import write_json
-from vitlab.training.figures import sheet
+from vitlab.probes.reading import depth_of
+from vitlab.recording import write_bytes, write_json
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,28 @@ class Measurement:
         epoch: epochs trained.
         step: optimizer steps taken.
         scores: percent, by TensorBoard tag.
+        features: what the patches are like, in units of their own, by TensorBoard tag.
+        warning: a sentence on the course of training so far; "" for none.
     """
 
     encoder: str
     epoch: int
     step: int
     scores: dict[str, float] = field(default_factory=dict)
+    features: dict[str, float] = field(default_factory=dict)
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the probes say of one encoder.
+
+    Attributes:
+        scores, features: as in a `Measurement`.
+    """
+
+    scores: dict[str, float]
+    features: dict[str, float]
 
 
 class Probing(Callback):
@@ -85,7 +106,7 @@ class Probing(Callback):
         self.pictures, self.baselines = pictures, baselines
         self.measurements: list[Measurement] = []
 
-    def check(self, encoder: Encoder, data: Data) -> None:
+    def check(self, encoder: Encoder, data: Data | None) -> None:
         """Read the file lists of every set and refuse what cannot be probed.
 
         Raises:
@@ -93,7 +114,7 @@ class Probing(Callback):
         """
         encoder.check(self.size, "probing.size")
         encoder.check(self.dense_size, "probing.dense_size")
-        if data.samples(data.train).labels is not None:
+        if data is not None and data.samples(data.train).labels is not None:
             data.labeled(data.val, self.size)
         for name, source in self.dense.items():
             for split in (source.train, source.val):
@@ -141,29 +162,70 @@ class Probing(Callback):
         precision = trainer.precision_plugin.forward_context
         loading = Loading(pl_module.device, self.batch, self.workers, precision)
         epoch = trainer.current_epoch + (name == "trained")
-        with frozen(encoder.to(pl_module.device)):
-            scores = self.classify(encoder, trainer.datamodule, loading)  # type: ignore[attr-defined]
-            for set_name, source in self.dense.items():
-                scores[f"miou/{set_name}"] = self.segment(
-                    trainer, encoder, set_name, source, loading, f"epoch_{epoch:04d}"
+
+        def draw(set_name: str, fitted: Fitted) -> None:
+            self.draw(trainer, encoder, set_name, fitted, loading, f"epoch_{epoch:04d}")
+
+        data: Data = trainer.datamodule  # type: ignore[attr-defined]
+        found = self.probe(encoder.to(pl_module.device), data, loading, draw)
+        row = Measurement(name, epoch, trainer.global_step, found.scores, found.features)
+        warning = warn_of([*map(asdict, self.measurements), asdict(row)]) if epoch else ""
+        row = replace(row, warning=warning)
+        self.measurements.append(row)
+        seconds = time.perf_counter() - began
+        if trainer.logger is not None and name != "pixels":
+            logged = {**found.scores, **found.features, "probe/seconds": seconds}
+            trainer.logger.log_metrics(logged, step=trainer.global_step)
+        self.write(trainer)
+        shown = ", ".join(f"{tag} {value:.1f}" for tag, value in found.scores.items())
+        rank_zero_info(f"{name} encoder, epoch {epoch}: {shown} ({seconds:.0f} s)")
+        if warning:
+            rank_zero_info(f"vitlab: {warning}")
+            self.say(trainer, warning)
+        return row
+
+    def probe(
+        self,
+        encoder: Encoder,
+        data: Data | None,
+        loading: Loading,
+        draw: Callable[[str, Fitted], None] | None = None,
+    ) -> Found:
+        """Run all probes on an encoder.
+
+        The callback calls this while an encoder trains, and `vitlab measure` afterwards.
+
+        Args:
+            encoder: on the device of `loading`.
+            data: whose labeled images the image-level probes learn from, if it has labels; None
+                for no such probes.
+            loading: device, precision, batch and workers.
+            draw: is given the fitted dense probe of each set.
+        """
+        features: dict[str, float] = {}
+        with frozen(encoder):
+            scores = self.classify(encoder, data, loading)
+            for name, source in self.dense.items():
+                watched = Watched(encoder)
+                glance = Glance(
+                    watched, background_of(source.classes), len(source.samples(source.val))
                 )
+                fitted = Dense(source.num_classes).run(
+                    watched, source, self.view, self.dense_images, loading, glance.see
+                )
+                scores[f"miou/{name}"] = fitted.score.miou
+                seen = glance.result()
+                features |= {f"features/{what}/{name}": value for what, value in seen.items()}
+                if draw is not None:
+                    draw(name, fitted)
         dense = [value for tag, value in scores.items() if tag.startswith("miou/")]
         if dense:
             scores["miou/mean"] = sum(dense) / len(dense)
-        found = Measurement(name, epoch, trainer.global_step, scores)
-        self.measurements.append(found)
-        seconds = time.perf_counter() - began
-        if trainer.logger is not None and name != "pixels":
-            logged = {**scores, "probe/seconds": seconds}
-            trainer.logger.log_metrics(logged, step=trainer.global_step)
-        self.write(trainer)
-        shown = ", ".join(f"{tag} {value:.1f}" for tag, value in scores.items())
-        rank_zero_info(f"{name} encoder, epoch {epoch}: {shown} ({seconds:.0f} s)")
-        return found
+        return Found(scores, features)
 
-    def classify(self, encoder: Encoder, data: Data, loading: Loading) -> dict[str, float]:
+    def classify(self, encoder: Encoder, data: Data | None, loading: Loading) -> dict[str, float]:
         """Return k-NN and linear accuracy on the labeled images, nothing if they have no labels."""
-        if data.samples(data.train).labels is None:
+        if data is None or data.samples(data.train).labels is None:
             return {}
         train = image_features(encoder, data.labeled(data.train, self.size, self.images), loading)
         test = image_features(encoder, data.labeled(data.val, self.size), loading)
@@ -174,35 +236,39 @@ class Probing(Callback):
             for score, value in probe.score(train, test).items()
         }
 
-    def segment(
+    def draw(
         self,
         trainer: Trainer,
         encoder: Encoder,
         name: str,
-        source: Data,
+        fitted: Fitted,
         loading: Loading,
         when: str,
-    ) -> float:
-        """Return the mIoU on one segmentation set, and draw its pictures."""
-        dense = Dense(source.num_classes)
-        found = dense.run(encoder, source, self.view, self.dense_images, loading)
-        test = found.images
-        if self.pictures and isinstance(encoder, ViT) and trainer.is_global_zero:
+    ) -> None:
+        """Draw pictures of one segmentation set, if any are wanted."""
+        test = fitted.images
+        # raw pixels have no attention
+        if self.pictures and depth_of(encoder) and trainer.is_global_zero:
             spread = range(0, len(test), max(1, len(test) // self.pictures))[: self.pictures]
             images = torch.stack([test[index][0] for index in spread])
             masks = [test[index][1] for index in spread]
-            picture = sheet(encoder, loading, images, masks, found.classify)
-            self.show(trainer, picture, name, when)
-        return found.score.miou
+            classes = self.dense[name].classes
+            sheet = probed(encoder, loading, images, masks, fitted.classify, classes)
+            self.show(trainer, pixels(sheet), name, when)
 
     def show(self, trainer: Trainer, picture: torch.Tensor, name: str, when: str) -> None:
         """Put a picture into TensorBoard and beside the run."""
         folder = Path(trainer.default_root_dir) / "pictures"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_png(picture, str(folder / f"{name}_{when}.png"))
+        write_bytes(folder / f"{name}_{when}.png", png(picture))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(f"pictures/{name}", picture, trainer.global_step)
+
+    def say(self, trainer: Trainer, warning: str) -> None:
+        """Put a warning into TensorBoard."""
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                logger.experiment.add_text("warning", warning, trainer.global_step)
 
     @rank_zero_only
     def write(self, trainer: Trainer) -> None:

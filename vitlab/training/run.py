@@ -1,13 +1,42 @@
 """The folder of a run: one for each, never overwritten, with all that made it."""
 
+import fcntl
+import os
 import pickle
-from collections.abc import Sequence
+import platform
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from vitlab.cluster.job import FOLDER as JOB
+
 LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
+KEPT = "checkpoints"  # folder of those kept besides
 RESULTS = "results.json"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins.
+
+    Attributes:
+        checkpoint: to continue from; None for a new run.
+        step: optimizer steps that it has taken.
+        damaged: newer checkpoints that cannot be read, each with the reason.
+        finished: whether there is nothing left to do.
+    """
+
+    checkpoint: Path | None = None
+    step: int = 0
+    damaged: tuple[str, ...] = ()
+    finished: bool = False
 
 
 def default_folder(configs: Sequence[str], seed: int) -> Path:
@@ -16,68 +45,125 @@ def default_folder(configs: Sequence[str], seed: int) -> Path:
     return Path("runs") / "-".join(names) / f"seed{seed}"
 
 
-def starting_point(folder: Path, ckpt_path: str | None) -> Path | None:
+def kept(folder: Path) -> list[Path]:
+    """Return the checkpoints that a run keeps of some epochs, the newest first."""
+    return sorted((folder / KEPT).glob("epoch_*.ckpt"), reverse=True)
+
+
+def generations(folder: Path) -> list[Path]:
+    """Return the checkpoints that a run can continue from, the newest first."""
+    newest = (folder / LAST, folder / PREVIOUS)
+    return [path for path in newest if path.exists()] + kept(folder)
+
+
+def starting_point(folder: Path, ckpt_path: str | None) -> Start:
     """Find the checkpoint to continue from, and refuse to overwrite a run.
 
     Args:
         folder: of the run.
-        ckpt_path: "last" for the folder's own last checkpoint, a file, or None for a new run.
-
-    Returns:
-        The checkpoint to continue from; None for a new run.
+        ckpt_path: "last" for the newest checkpoint of the folder that is not damaged, "auto" for
+            the same where there is one, a file, or None for a new run.
 
     Raises:
         ValueError: the folder holds a run already, or the checkpoint does not exist.
     """
+    finished = (folder / RESULTS).exists()
+    if ckpt_path == "auto":
+        if finished:
+            return Start(finished=True)
+        return _newest(folder) if generations(folder) else starting_point(folder, None)
     if ckpt_path:
-        path = folder / LAST if ckpt_path == "last" else Path(ckpt_path)
-        if not path.is_file():
-            raise ValueError(
-                f"there is no checkpoint {path}; --ckpt_path takes 'last' (the run's own, in "
-                f"{folder}) or a file. Leave it out to start anew"
-            )
-        check_readable(path)
-        if path.resolve().parent != folder.resolve() and (folder / LAST).exists():
-            raise ValueError(
-                f"{folder} already holds another run; choose a new folder with --run DIR"
-            )
-        if (folder / RESULTS).exists():
+        start = _newest(folder) if ckpt_path == "last" else _from(Path(ckpt_path), folder)
+        if finished:
             raise ValueError(
                 f"the run in {folder} is finished; continue from its checkpoint with another "
                 "--run DIR and more --trainer.max_epochs"
             )
-    elif (folder / RESULTS).exists():
+        return start
+    if finished:
         raise ValueError(
             f"{folder} already holds a finished run, which is never overwritten; choose another "
             "folder with --run DIR or another --seed_everything"
         )
-    elif (folder / LAST).exists():
+    if generations(folder):
         raise ValueError(
             f"{folder} already holds an unfinished run; continue it with --ckpt_path last, or "
             "choose another folder with --run DIR or another --seed_everything"
         )
-    elif _foreign(folder):
+    if _foreign(folder):
         raise ValueError(
             f"{folder} holds other files; choose an empty or new folder with --run DIR"
         )
-    return path if ckpt_path else None
+    return Start()
+
+
+def _newest(folder: Path) -> Start:
+    damaged: list[str] = []
+    for path in generations(folder):
+        try:
+            step = check_readable(path)
+        except ValueError as error:
+            damaged.append(str(error))
+        else:
+            return Start(path, step, tuple(damaged))
+    if damaged:
+        raise ValueError("no checkpoint of the run can be read:\n  " + "\n  ".join(damaged))
+    raise ValueError(
+        f"there is no checkpoint {folder / LAST}; --ckpt_path takes 'last' (the run's own, in "
+        f"{folder}), 'auto' (the same if there is one) or a file. Leave it out to start anew"
+    )
+
+
+def _from(path: Path, folder: Path) -> Start:
+    if not path.is_file():
+        raise ValueError(
+            f"there is no checkpoint {path}; --ckpt_path takes 'last' (the run's own, in "
+            f"{folder}), 'auto' (the same if there is one) or a file. Leave it out to start anew"
+        )
+    step = check_readable(path)
+    if folder.resolve() not in path.resolve().parents and generations(folder):
+        raise ValueError(f"{folder} already holds another run; choose a new folder with --run DIR")
+    return Start(path, step)
+
+
+def set_aside(start: Start, folder: Path) -> None:
+    """Take the name from damaged checkpoints, so that they do not push out the good one."""
+    if start.damaged:
+        for path in generations(folder):
+            if path == start.checkpoint:
+                return
+            path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def _foreign(folder: Path) -> bool:
     """Whether the folder holds more than a run that ended before its first checkpoint."""
-    return folder.exists() and any(folder.iterdir()) and not (folder / "config.yaml").exists()
+    if not folder.exists() or (folder / "config.yaml").exists():
+        return False
+    return any(path.name not in (LOCK, JOB) for path in folder.iterdir())
 
 
-def check_readable(checkpoint: Path) -> None:
+def check_readable(checkpoint: Path) -> int:
     """Refuse a checkpoint that is damaged, or holds anything but tensors and plain values.
+
+    Its records carry checksums (CRC-32), which torch itself does not compare.
+
+    Returns:
+        The optimizer steps that it has taken.
 
     Raises:
         ValueError: what is wrong with the file, and what to do.
     """
     try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            record = archive.testzip()
+        if record:
+            raise RuntimeError(f"its record {record} differs from its checksum")
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+    except (
+        *(RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile),
+        *(ValueError, NotImplementedError, KeyError),  # of the archive's index
+    ) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"the checkpoint {checkpoint} cannot be read safely: {reason}; it is damaged or from "
             "elsewhere. Continue from another one, such as best.ckpt"
@@ -86,4 +172,51 @@ def check_readable(checkpoint: Path) -> None:
         raise ValueError(
             f"{checkpoint} is not a checkpoint of `vitlab fit`, whose runs are all that "
             "--ckpt_path can continue"
+        )
+    return int(content["global_step"])
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process alone.
+
+    The lock is the system's, on an open file: it ends with the process, however that ends, so
+    that nothing stale is left behind. What the file says is for people.
+
+    Raises:
+        ValueError: another process writes into the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+") as file:
+        _lock(file.fileno(), folder)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+
+
+def check_unclaimed(folder: Path) -> None:
+    """Refuse a folder that another process writes into; nothing is written.
+
+    Raises:
+        ValueError: who that is.
+    """
+    if (folder / LOCK).exists():
+        with (folder / LOCK).open("r+") as file:
+            _lock(file.fileno(), folder)
+
+
+def _lock(file: int, folder: Path) -> None:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        holder = (folder / LOCK).read_text() or "another process"
+        raise ValueError(
+            f"{folder} is in use: {holder} writes into it. Wait for its end, or choose another "
+            "folder with --run DIR"
+        ) from error
+    except OSError as error:  # such as Lustre without its option
+        warnings.warn(
+            f"the filesystem of {folder} has no locks ({error}); see that no other process uses it",
+            stacklevel=3,
         )

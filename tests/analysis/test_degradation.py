@@ -1,0 +1,122 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vitlab.analysis.degradation import alarms, course, noise, peak, warn_of
+
+
+def rows(dense: list[float], image: list[float], tag: str = "knn/top1") -> list[dict]:
+    """Measurements every ten epochs."""
+    return [
+        {
+            "encoder": "trained",
+            "epoch": 10 * (place + 1),
+            "step": place,
+            "scores": {"miou/mean": miou, tag: top1},
+        }
+        for place, (miou, top1) in enumerate(zip(dense, image, strict=True))
+    ]
+
+
+RISING = [40.0, 50.0, 56.0, 60.0, 63.0, 65.0, 66.5, 67.5]
+FALLING_LATE = [20.0, 27.0, 31.0, 32.0, 31.5, 30.4, 29.3, 28.1]
+
+
+@pytest.mark.parametrize("tag", ["knn/top1", "linear/top1"])
+def test_patches_that_get_worse_while_the_image_feature_gets_better_are_warned_of_once(tag: str):
+    found = alarms(rows(FALLING_LATE, RISING, tag))
+    assert len(found) == 1
+    assert found[0].best == (40, 32.0)
+    assert found[0].now == (70, 29.3)
+    assert found[0].tag == tag
+    assert found[0].rise == (60.0, 66.5)
+
+
+def test_the_sentence_has_the_numbers_and_a_remedy():
+    text = str(alarms(rows(FALLING_LATE, RISING))[0])
+    assert "32.0 at epoch 40" in text
+    assert "29.3 at epoch 70" in text
+    assert "knn/top1 rose from 60.0 to 66.5" in text
+    assert "best.ckpt" in text
+
+
+def test_it_is_said_at_the_measurement_that_shows_it_and_not_again():
+    said = [warn_of(rows(FALLING_LATE[:n], RISING[:n])) for n in range(1, 9)]
+    assert [bool(text) for text in said] == [False] * 6 + [True, False]
+
+
+def test_a_recovery_makes_a_second_warning_possible():
+    dense = [*FALLING_LATE, 32.5, 33.0, 32.5, 31.0, 29.5, 28.0]
+    image = [*RISING, 68.3, 69.0, 69.7, 70.3, 70.9, 71.5]
+    found = alarms(rows(dense, image))
+    assert [alarm.now[0] for alarm in found] == [70, 130]
+    assert found[1].best == (100, 33.0)
+
+
+@pytest.mark.parametrize(
+    ("dense", "image"),
+    [
+        (FALLING_LATE, [40.0, 50.0, 56.0, 60.0, 58.0, 55.0, 52.0, 50.0]),  # both fall
+        ([20.0, 22.0, 24.0, 26.0, 27.0, 28.0, 28.5, 29.0], RISING),  # both rise
+        ([20.0, 27.0, 31.0, 32.0, 31.8, 31.5, 31.3, 31.2], RISING),  # a little
+        ([20.0, 27.0, 31.0, 32.0, 29.0, 32.1, 32.2, 32.0], RISING),  # one bad measurement
+        ([20.0, 20.5, 20.9, 21.0], [40.0, 50.0, 56.0, 60.0]),
+        ([32.0, 30.0, 28.0, 26.0], [40.0, 50.0, 56.0, 60.0]),  # too few to judge noise by
+        (FALLING_LATE, [40.0, 50.0, 56.0, 60.0, 60.1, 60.2, 60.3, 60.4]),  # no rise to speak of
+    ],
+)
+def test_what_is_not_that_is_not_warned_of(dense: list[float], image: list[float]):
+    assert alarms(rows(dense, image)) == []
+
+
+def test_noise_around_a_plateau_hardly_ever_cries_wolf():
+    numbers = random.Random(0)
+    cried = 0
+    for _ in range(300):
+        dense = [30 - 20 * 0.5**n + numbers.gauss(0, 0.8) for n in range(20)]
+        image = [70 - 30 * 0.7**n + numbers.gauss(0, 0.5) for n in range(20)]
+        cried += bool(alarms(rows(dense, image)))
+    assert cried <= 6  # of runs with 20 measurements each
+
+
+def test_a_fall_under_noise_is_still_found():
+    numbers = random.Random(1)
+    found = 0
+    for _ in range(100):
+        dense = [30 - 20 * 0.5**n - max(0, n - 8) * 0.6 + numbers.gauss(0, 0.3) for n in range(20)]
+        image = [70 - 30 * 0.8**n + numbers.gauss(0, 0.3) for n in range(20)]
+        found += bool(alarms(rows(dense, image)))
+    assert found >= 95
+
+
+def test_runs_without_either_kind_of_score_are_never_warned_of():
+    dense = [
+        {**row, "scores": {"miou/mean": row["scores"]["miou/mean"]}} for row in rows(RISING, RISING)
+    ]
+    assert alarms(dense) == []
+    assert alarms([{**row, "scores": {"knn/top1": 1.0}} for row in dense]) == []
+    assert warn_of([]) == ""
+
+
+@given(st.floats(-1, 1), st.floats(-5, 5), st.floats(-50, 50), st.integers(0, 30))
+def test_a_parabola_has_no_noise(bend: float, slope: float, start: float, count: int):
+    values = [start + slope * place + bend * place**2 for place in range(count)]
+    assert noise(values) == pytest.approx(0, abs=1e-9)
+
+
+def test_noise_is_the_deviation_of_what_is_added_to_a_slow_course():
+    numbers = random.Random(0)
+    values = [0.01 * place**1.5 + numbers.gauss(0, 2) for place in range(2000)]
+    assert noise(values) == pytest.approx(2, rel=0.1)
+
+
+def test_the_peak_is_that_of_training():
+    found = rows([10.0, 12.0, 11.0], [1.0, 2.0, 3.0])
+    untrained = {"encoder": "untrained", "epoch": 0, "scores": {"miou/mean": 50.0}}
+    top = peak([untrained, *found], "miou/mean")
+    assert top is not None
+    assert (top.epoch, top.best, top.last, top.lost) == (20, 12.0, 11.0, 1.0)
+    assert peak([untrained], "miou/mean") is None
+    assert course([untrained, *found], "miou/mean", "untrained") == [(0, 50.0)]

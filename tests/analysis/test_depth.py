@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitlab.analysis.depth import BLOCK_MIOU, batches, block_miou, groups
+from vitlab.data import VOC2012, ImageNet, SegmentationSquare
+from vitlab.encoders import Encoder, Pixels, ViT
+from vitlab.probes import Dense, Loading
+from vitlab.probes.freezing import frozen
+
+VIEW = SegmentationSquare(64)
+LOADING = Loading(torch.device("cpu"), batch=3)
+
+
+class Cut(Encoder):
+    """A ViT that ends after a block."""
+
+    def __init__(self, encoder: ViT, block: int):
+        super().__init__()
+        self.inner, self.block = encoder, block
+        self.width, self.patch = encoder.width, encoder.patch
+
+    def walk(self, images):
+        yield from self.inner.walk(images)
+
+    def forward(self, images):
+        return self.inner.read(list(self.walk(images))[self.block + 1])
+
+
+@pytest.fixture
+def encoder() -> ViT:
+    torch.manual_seed(0)
+    return ViT("nano", patch=16, image=64)
+
+
+@pytest.fixture
+def voc(drawn: Path) -> VOC2012:
+    return VOC2012(str(drawn / "VOCdevkit"), workers=0)
+
+
+def test_each_block_has_the_dense_probe_of_an_encoder_that_ends_there(encoder: ViT, voc: VOC2012):
+    rows = block_miou("one", encoder, voc, VIEW, 0, LOADING)
+    assert [row.block for row in rows] == [0, 1, 2, 3]
+    ends = [Cut(encoder, block) for block in range(3)] + [encoder]
+    for row, end in zip(rows, ends, strict=True):
+        with frozen(end):
+            expected = Dense(voc.num_classes).run(end, voc, VIEW, 0, LOADING).score.miou
+        assert row.mean == expected
+        assert (row.model, row.measure, row.images) == ("one", BLOCK_MIOU.name, 4)
+        assert row.low is not None
+        assert row.high is not None
+        assert row.low <= row.high
+    assert encoder.training
+
+
+def test_several_passes_give_the_rows_of_one(encoder: ViT, voc: VOC2012):
+    ticks: list[int] = []
+    one = block_miou("one", encoder, voc, VIEW, 0, LOADING, tick=lambda: ticks.append(1))
+    assert len(ticks) == batches(encoder, voc, VIEW, 0, LOADING.batch) == 2 + 2
+    ticks.clear()
+    few = block_miou("one", encoder, voc, VIEW, 0, LOADING, 1, lambda: ticks.append(1))
+    assert few == one
+    assert len(ticks) == 4 * (2 + 2)
+
+
+def test_as_many_blocks_share_a_pass_as_fit_into_memory(encoder: ViT, voc: VOC2012):
+    train = voc.segmented("train", VIEW)
+    table, targets = 4 * 6 * 16 * encoder.width, 4 * 6 * 16 * 21
+    assert groups(encoder, train, 21) == [range(4)]
+    assert groups(encoder, train, 21, 4 * table + targets) == [range(3), range(3, 4)]
+    assert groups(encoder, train, 21, 0) == [range(n, n + 1) for n in range(4)]
+
+
+def test_an_encoder_without_blocks_has_one_row(voc: VOC2012):
+    (row,) = block_miou("pixels", Pixels(16), voc, VIEW, 0, LOADING)
+    with torch.no_grad():
+        assert row.mean == Dense(21).run(Pixels(16), voc, VIEW, 0, LOADING).score.miou
+
+
+def test_data_without_masks_are_refused(encoder: ViT, drawn: Path):
+    data = ImageNet(str(drawn / "imagenet"), workers=0)
+    with pytest.raises(ValueError, match="has no masks"):
+        block_miou("one", encoder, data, VIEW, 0, LOADING)

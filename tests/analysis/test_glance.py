@@ -1,0 +1,107 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vitlab.analysis.glance import Glance, Watched, background_of, labels_of_any_size
+from vitlab.analysis.measures.scene import labels_of
+from vitlab.encoders import Pixels, State, Tokens, ViT
+
+GRID = (4, 4)
+HALF = torch.arange(16) % 4 < 2  # the left half of the patches
+
+
+class Planted(Pixels):
+    """An encoder whose states are given."""
+
+    def __init__(self, x: torch.Tensor):
+        super().__init__(8)
+        self.x, self.width = x, x.shape[-1]
+
+    def walk(self, images):
+        yield State(self.x, GRID)
+
+    def forward(self, images):
+        raise AssertionError("one walk is enough")
+
+
+def glance(patches: torch.Tensor, cls: torch.Tensor, background: int | None = 0) -> dict:
+    """What is found of planted tokens, whose left half is an object."""
+    x = torch.cat([cls[:, None], patches], dim=1)
+    watched = Watched(Planted(x))
+    found = Glance(watched, background, len(x))
+    mask = HALF.view(1, *GRID).repeat_interleave(5, 1).repeat_interleave(5, 2).to(torch.uint8)[0]
+    found.see(watched(torch.zeros(len(x), 3, 32, 32)), [mask] * len(x))
+    return found.result()
+
+
+def test_constant_tokens_are_alike_and_of_rank_one():
+    one = torch.ones(3, 16, 6)
+    found = glance(one, one[:, 0])
+    assert found["cls_patch_cosine"] == pytest.approx(1)
+    assert found["patch_patch_cosine"] == pytest.approx(1)
+    assert found["diffusion_index"] == pytest.approx(1)
+    assert found["feature_rank"] == pytest.approx(1, abs=1e-4)
+    assert found["norm_outliers"] == 0
+
+
+def test_object_and_background_that_share_nothing_have_no_diffusion():
+    patches = F.one_hot((~HALF).long(), 4).float().expand(2, -1, -1)
+    found = glance(patches, patches[:, 0])
+    assert found["diffusion_index"] == pytest.approx(0)
+    assert found["cls_patch_cosine"] == pytest.approx(0.5)
+    assert found["patch_patch_cosine"] == pytest.approx(2 * 8 * 7 / (16 * 15))
+    assert found["feature_rank"] == pytest.approx(2, abs=1e-4)
+
+
+def test_a_planted_outlier_is_one_of_sixteen_patches():
+    patches = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0))
+    patches = F.normalize(patches, dim=-1) * torch.linspace(1, 1.1, 16)[:, None]
+    patches[:, 5] *= 100
+    assert glance(patches, patches[:, 0])["norm_outliers"] == pytest.approx(1 / 16)
+
+
+def test_sets_without_a_background_have_no_diffusion_index():
+    patches = torch.randn(2, 16, 8)
+    assert "diffusion_index" not in glance(patches, patches[:, 0], None)
+    assert background_of(("road", "sky")) is None
+    assert background_of(("background", "cat")) == 0
+
+
+def test_batches_do_not_change_what_is_found():
+    torch.manual_seed(0)
+    encoder = ViT("nano", patch=16, image=64).eval()
+    images = torch.randn(4, 3, 64, 64)
+    masks = [torch.randint(0, 3, (50, 70), dtype=torch.uint8) for _ in images]
+    results = []
+    for batch in (1, 2, 4):
+        watched = Watched(encoder)
+        found = Glance(watched, 0, len(images))
+        with torch.no_grad():
+            for start in range(0, 4, batch):
+                part = slice(start, start + batch)
+                found.see(watched(images[part]), masks[part])
+        results.append(found.result())
+    for other in results[1:]:
+        assert other == pytest.approx(results[0], rel=1e-4)
+    assert all(math.isfinite(value) for value in results[0].values())
+
+
+def test_a_watched_encoder_returns_the_bits_of_the_encoder():
+    encoder = ViT("nano", patch=16, image=64, registers=2).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        plain, watched = encoder(images), Watched(encoder)(images)
+    assert isinstance(watched, Tokens)
+    for name in ("cls", "registers", "patches"):
+        assert torch.equal(getattr(plain, name), getattr(watched, name))
+
+
+def test_masks_of_the_image_size_are_labeled_as_in_an_analysis():
+    objects = torch.randint(0, 2, (3, 32, 32), dtype=torch.uint8)
+    objects[torch.rand(3, 32, 32) < 0.4] = 255
+    ours = labels_of_any_size(list(objects), GRID, 0)
+    theirs = labels_of(objects, 8)
+    assert torch.equal(ours.foreground, theirs.foreground)
+    assert torch.equal(ours.background, theirs.background)

@@ -1,0 +1,223 @@
+"""Checkpoints are written at once or not at all, verified when read, and one of two is good."""
+
+import errno
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitlab.training import run
+from vitlab.training.checkpoints import Checkpoints, Files
+
+UNPROBED = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
+
+
+def content(step: int) -> dict:
+    tensor = torch.full((300,), float(step))
+    return {"pytorch-lightning_version": "2", "global_step": step, "state_dict": {"w": tensor}}
+
+
+def save(folder: Path, step: int, name: str = run.LAST) -> Path:
+    Files().save_checkpoint(content(step), folder / name)
+    return folder / name
+
+
+def step_of(path: Path) -> int:
+    return int(torch.load(path, weights_only=True)["state_dict"]["w"][0])
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return save(tmp_path_factory.mktemp("good"), 7).read_bytes()
+
+
+def refused_or_the_same(path: Path, damaged: bytes) -> bool:
+    """Whether the damage is noticed; if not, it must be where nothing is read."""
+    path.write_bytes(damaged)
+    try:
+        run.check_readable(path)
+    except ValueError:
+        return True
+    found = torch.load(path, weights_only=True)
+    assert found.pop("state_dict")["w"].equal(content(7)["state_dict"]["w"])
+    assert found.items() <= content(7).items()
+    return False
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_a_flipped_bit_is_noticed_wherever_it_changes_what_is_read(good, tmp_path_factory, data):
+    place = data.draw(st.integers(0, 8 * len(good) - 1))
+    damaged = bytearray(good)
+    damaged[place // 8] ^= 1 << place % 8
+    refused_or_the_same(tmp_path_factory.getbasetemp() / "flipped.ckpt", bytes(damaged))
+
+
+def test_a_flipped_bit_in_a_weight_is_noticed(good, tmp_path):
+    place = good.index(torch.full((300,), 7.0).numpy().tobytes())
+    damaged = bytearray(good)
+    damaged[place] ^= 1
+    assert torch.load(_written(tmp_path / "x", damaged), weights_only=True)  # torch does not
+    assert refused_or_the_same(tmp_path / "x", bytes(damaged))
+
+
+def _written(path: Path, damaged: bytes) -> Path:
+    path.write_bytes(damaged)
+    return path
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.9, 0.98])
+def test_a_file_that_is_cut_short_or_zeroed_is_noticed(good, tmp_path, part):
+    place = int(part * len(good))
+    assert refused_or_the_same(tmp_path / "cut", good[:place])
+    assert refused_or_the_same(tmp_path / "zeroed", good[:place] + bytes(len(good) - place))
+
+
+def test_what_was_last_becomes_previous(tmp_path):
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    assert names(tmp_path) == {run.LAST, run.PREVIOUS}
+    assert [step_of(path) for path in run.generations(tmp_path)] == [3, 2]
+    assert run.starting_point(tmp_path, "last") == run.Start(tmp_path / run.LAST, 3)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
+    save(tmp_path, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"last\.ckpt cannot be written") as full:
+            save(tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert full.value.errno == errno.EFBIG
+    assert names(tmp_path) == {run.LAST}
+    assert step_of(tmp_path / run.LAST) == 1
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_process_killed_while_it_writes_leaves_a_good_checkpoint(tmp_path, monkeypatch, renames):
+    class KilledError(BaseException):
+        pass
+
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    left = iter([*[None] * renames, KilledError()])
+    replace = Path.replace
+
+    def maybe(self, target):
+        if (killed := next(left)) is not None:
+            raise killed
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", maybe)
+        patch.setattr(Path, "unlink", lambda self, missing_ok: None)  # nor does it clean up
+        with pytest.raises(KilledError):
+            save(tmp_path, 3)
+    start = run.starting_point(tmp_path, "last")
+    assert (start.step, start.damaged) == (2, ())
+    save(tmp_path, 3)
+    assert run.starting_point(tmp_path, "last").step == 3
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(tmp_path):
+    for step in (1, 2):
+        save(tmp_path, step)
+    save(tmp_path, 1, f"{run.KEPT}/epoch_0001.ckpt")
+    (tmp_path / run.LAST).write_bytes(b"PK")
+    start = run.starting_point(tmp_path, "last")
+    assert (start.checkpoint, start.step) == (tmp_path / run.PREVIOUS, 1)
+    assert "last.ckpt cannot be read safely" in start.damaged[0]
+    run.set_aside(start, tmp_path)
+    save(tmp_path, 3)  # must not push out the only good one
+    assert [step_of(path) for path in run.generations(tmp_path)[:2]] == [3, 1]
+    for path in run.generations(tmp_path)[:2]:
+        path.write_bytes(b"")
+    kept = run.starting_point(tmp_path, "auto")
+    assert kept.checkpoint == tmp_path / run.KEPT / "epoch_0001.ckpt"
+    assert len(kept.damaged) == 2
+    kept.checkpoint.write_bytes(b"")
+    with pytest.raises(ValueError, match="no checkpoint of the run can be read"):
+        run.starting_point(tmp_path, "auto")
+
+
+def test_auto_begins_anew_goes_on_or_finds_the_run_finished(tmp_path):
+    assert run.starting_point(tmp_path, "auto") == run.Start()
+    save(tmp_path, 5)
+    assert run.starting_point(tmp_path, "auto").step == 5
+    (tmp_path / run.RESULTS).write_text("[]")
+    assert run.starting_point(tmp_path, "auto").finished
+
+
+HOLDER = """
+import fcntl, sys, time
+file = open(sys.argv[1], "a+")
+fcntl.lockf(file, fcntl.LOCK_EX)
+file.write("process 4 on elsewhere"); file.flush()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_two_processes_never_write_into_one_folder_and_a_dead_one_holds_nothing(tmp_path):
+    words = [sys.executable, "-c", HOLDER, str(tmp_path / run.LOCK)]
+    holder = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    with holder.stdout:
+        assert holder.stdout.readline() == "held\n"
+        for claim in (run.check_unclaimed, lambda folder: run.claimed(folder).__enter__()):
+            with pytest.raises(ValueError, match="in use: process 4 on elsewhere writes into it"):
+                claim(tmp_path)
+        holder.kill()
+        holder.wait()
+    with run.claimed(tmp_path):
+        assert "process" in (tmp_path / run.LOCK).read_text()
+    assert run.starting_point(tmp_path, None) == run.Start()  # a lock alone is no other's folder
+
+
+@pytest.mark.parametrize("wrong", [{"minutes": -1}, {"every": -1}, {"keep": 0}])
+def test_wrong_numbers_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"checkpoints.{next(iter(wrong))} .* is too small"):
+        Checkpoints(**wrong)
+
+
+def test_checkpoints_of_epochs_are_kept_and_bounded_in_number(fit):
+    options = ("--checkpoints.every", "1", "--checkpoints.keep", "2", "--trainer.max_epochs", "3")
+    folder = fit(*UNPROBED, *options)
+    assert names(folder / run.KEPT) == {"epoch_0002.ckpt", "epoch_0003.ckpt"}
+    assert {run.LAST, run.PREVIOUS} <= names(folder)
+    steps = [run.check_readable(path) for path in run.generations(folder)]
+    assert steps == [6, 4, 6, 4]
+
+
+def test_a_full_disk_stops_the_run_with_the_reason(fit, monkeypatch, capsys, tmp_path):
+    whole, written = Files.save_checkpoint, []
+
+    def failing(self, checkpoint, path, storage_options=None):
+        if written:
+            raise OSError(errno.ENOSPC, f"{path} cannot be written: No space left on device")
+        written.append(path)
+        whole(self, checkpoint, path, storage_options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "save_checkpoint", failing)
+        with pytest.raises(SystemExit) as stopped:
+            fit(*UNPROBED)
+    assert stopped.value.code == 1
+    said = capsys.readouterr().err
+    assert "last.ckpt cannot be written: No space left on device" in said
+    assert f"continue with --run {tmp_path / 'run'} --ckpt_path last" in said
+    assert run.starting_point(tmp_path / "run", "last").step == 2

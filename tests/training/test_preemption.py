@@ -1,0 +1,162 @@
+"""Signals are noted, acted on by all ranks between two steps, and followed by the right words."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from vitlab import signals
+from vitlab.data import DataError
+from vitlab.training import liveness
+from vitlab.training.endings import ending
+from vitlab.training.liveness import Heartbeat, Kin
+from vitlab.training.preemption import Stopped, requeue
+
+
+def test_signals_are_noted_and_their_handlers_put_back(capfd):
+    before = [signal.getsignal(number) for number in signals.NOTED]
+    with signals.listening():
+        assert signals.noted() == 0
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.noted() == signal.SIGUSR1  # the first one counts
+    assert [signal.getsignal(number) for number in signals.NOTED] == before
+    assert "SIGUSR1 noted; the run stops after this step" in capfd.readouterr().err
+
+
+def test_ctrl_c_is_pressed_twice_to_stop_at_once():
+    with signals.listening():
+        signals.listen(signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.noted() == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_in_slurm_each_rank_says_when_it_is_ready(monkeypatch, capsys):
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    with signals.listening():
+        assert capsys.readouterr().out == "vitlab: rank 3 is ready for signals\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "job"),
+    [
+        ({"SLURM_JOB_ID": "12"}, "12"),
+        ({"SLURM_JOB_ID": "14", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "2"}, "12_2"),
+    ],
+)
+def test_a_job_is_requeued_by_its_number(monkeypatch, tmp_path, variables, job):
+    assert requeue() == ""  # outside of SLURM
+    fake = tmp_path / "scontrol"
+    fake.write_text('#!/bin/sh\necho "$@" > "$(dirname "$0")/asked"; exit ${REFUSED:-0}\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert requeue() == f"job {job} is requeued"
+    assert (tmp_path / "asked").read_text() == f"requeue {job}\n"
+    monkeypatch.setenv("REFUSED", "1")
+    assert "could not be requeued" in requeue()
+
+
+ENDS = [
+    (Stopped(signal.SIGTERM, 12), "stopped by SIGTERM at step 12; nothing is saved yet", 75),
+    (SystemExit(1), "interrupted", 1),
+    (DataError("no images"), "no images", 1),
+    (FloatingPointError("the loss is nan"), "the loss is nan", 1),
+    (torch.OutOfMemoryError("out"), "device_batch lower", 1),
+    (RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed."), "--data.workers", 1),
+    (RuntimeError("DataLoader timed out after 600 seconds"), "no images came for 10 minutes", 1),
+    (OSError(28, "No space left on device"), "No space left", 1),
+    (ValueError("the checkpoint is of another model"), "another model", 2),
+]
+
+
+@pytest.mark.parametrize(("error", "words", "code"), ENDS, ids=lambda x: type(x).__name__)
+def test_an_end_has_a_sentence_and_a_code(tmp_path, error, words, code):
+    found = ending(error, tmp_path, begun=False)
+    assert found is not None
+    assert words in found.reason
+    assert found.code == code
+
+
+def test_an_error_of_the_code_keeps_its_place(tmp_path):
+    assert ending(ZeroDivisionError(), tmp_path, begun=True) is None
+    assert ending(ValueError("of a loss"), tmp_path, begun=True) is None
+
+
+def test_a_dead_rank_is_named_with_the_way_it_died():
+    words = [sys.executable, "-c", "import time; time.sleep(60)"]
+    ranks = [subprocess.Popen(words) for _ in range(2)]
+    kin = Kin(ranks, lambda: "")
+    assert kin.missing() == ""
+    ranks[1].kill()
+    ranks[1].wait()
+    assert kin.missing().startswith(f"rank 2 (process {ranks[1].pid}) was killed by SIGKILL")
+    ranks[0].terminate()
+    ranks[0].wait()
+    assert kin.missing().endswith("was killed by SIGTERM")
+
+
+class EndedError(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def beats(monkeypatch):
+    """Run the heartbeat of some ranks against a store; return what they say at their end."""
+    said: dict[int, str] = {}
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(store.port))
+    monkeypatch.setattr(liveness, "TICK", 0.02)
+    hearts: list[Heartbeat] = []
+
+    def end(reason):
+        said[int(threading.current_thread().name)] = reason
+        raise EndedError
+
+    def run(rank: int):
+        heart = Heartbeat(lambda: "go on")
+        hearts.append(heart)
+        monkeypatch.setattr(liveness, "end", end)
+        with pytest.raises(EndedError):
+            heart._beat(rank, 3)
+
+    def start(rank: int) -> threading.Thread:
+        thread = threading.Thread(target=run, args=(rank,), name=str(rank), daemon=True)
+        thread.start()
+        return thread
+
+    return start, said, store
+
+
+def test_a_silent_rank_is_missed_by_the_first_and_told_to_the_others(beats):
+    start, said, store = beats
+    store.set("vitlab/who/2", "process 9 on far")
+    store.add("vitlab/alive/2", 1)  # and never again
+    for thread in [start(0), start(1)]:
+        thread.join(30)
+    assert said.keys() == {0, 1}
+    for reason in said.values():
+        assert reason.startswith("rank 2 (process 9 on far) has given no sign of life for")
+        assert reason.endswith("so the others end too; go on")
+
+
+def test_a_heartbeat_ends_with_the_run(beats):
+    _, _, _ = beats
+    heart = Heartbeat(lambda: "")
+    thread = threading.Thread(target=heart._beat, args=(1, 2), daemon=True)
+    thread.start()
+    time.sleep(0.1)
+    heart.over.set()
+    thread.join(30)
+    assert not thread.is_alive()

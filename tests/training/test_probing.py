@@ -1,0 +1,246 @@
+"""Measurements over the course of a run: online, afterwards, and in the table at the end."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from vitlab.cli import main
+from vitlab.encoders import ViT
+from vitlab.training.closing import tables
+from vitlab.training.trail import checkpoint_of, trails
+
+ROOT = Path(__file__).parents[2]
+PLANTED = "patches lose what the image feature gains"
+PATCHES = ("cls_patch_cosine", "patch_patch_cosine", "diffusion_index", "norm_outliers")
+
+
+@pytest.fixture(scope="module")
+def finished(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run of two epochs, measured after each."""
+    folder = tmp_path_factory.mktemp("runs") / "dino/seed0"
+    configs = (ROOT / "configs/dino.yaml", ROOT / "configs/demo.yaml")
+    # so short a run gives no reason to warn
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(
+        "vitlab.training.probing.warn_of", lambda rows: PLANTED if rows[-1]["epoch"] == 2 else ""
+    )
+    main(
+        [
+            "fit",
+            *(word for path in configs for word in ("--config", str(path))),
+            *("--run", str(folder), "--synthetic.root", "", "--data.workers", "0"),
+            *("--data.root", str(drawn / "imagenet"), "--data.batch_size", "20"),
+            *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit"), "--probing.every", "1"),
+            *(
+                "--probing.workers",
+                "0",
+                "--probing.pictures",
+                "0",
+                "--trainer.enable_progress_bar",
+                "false",
+            ),
+            *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
+            *("--trainer.max_epochs", "2", "--model.optimizer.warmup", "1"),
+            *("--model.objective.projection.prototypes", "64", "--trainer.precision", "bf16-mixed"),
+        ]
+    )
+    monkeypatch.undo()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run, measured afterwards."""
+    folder = tmp_path_factory.mktemp("measured") / "dino/seed0"
+    main(["measure", str(finished), "--out", str(folder)])
+    return folder
+
+
+def read(folder: Path) -> list[dict]:
+    return json.loads((folder / "measurements.json").read_text())
+
+
+def test_every_measurement_says_what_the_patches_are_like(finished: Path):
+    for row in read(finished):
+        features = row["features"]
+        assert set(features) == {f"features/{name}/voc2012" for name in (*PATCHES, "feature_rank")}
+        for name in PATCHES[:3]:
+            assert -1 <= features[f"features/{name}/voc2012"] <= 1
+        assert features["features/feature_rank/voc2012"] >= 1
+
+
+def test_features_are_curves_in_tensorboard(finished: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished))
+    events.Reload()
+    points = events.Scalars("features/diffusion_index/voc2012")
+    assert [point.step for point in points] == [0, 2, 4]
+
+
+def test_a_warning_is_kept_and_shown_in_tensorboard(finished: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert [row["warning"] for row in read(finished)] == ["", "", "", PLANTED]
+    content = torch.load(finished / "last.ckpt", weights_only=True)["callbacks"]
+    (kept,) = [state["measurements"] for state in content.values() if "measurements" in state]
+    assert [row["warning"] for row in kept] == ["", "", "", PLANTED]
+    events = EventAccumulator(str(finished))
+    events.Reload()
+    (text,) = events.Tensors("warning/text_summary")
+    assert text.tensor_proto.string_val == [PLANTED.encode()]
+
+
+def test_a_checkpoint_has_the_numbers_of_the_callback_to_the_digit(finished: Path, measured: Path):
+    online, after = read(finished), read(measured)
+    assert [row["epoch"] for row in after if row["encoder"] == "trained"] == [1, 2]
+    for row in after:
+        (same,) = [
+            r for r in online if (r["encoder"], r["epoch"]) == (row["encoder"], row["epoch"])
+        ]
+        assert row["scores"] == same["scores"]
+        assert row["features"] == same["features"]
+        assert row["step"] == same["step"]
+
+
+def test_what_is_measured_is_drawn_like_a_run(finished: Path, measured: Path, tmp_path: Path):
+    for folder, name in ((finished, "online"), (measured, "after")):
+        main(["curves", str(folder), "--out", str(tmp_path / name)])
+    assert (tmp_path / "online.md").read_text() == (tmp_path / "after.md").read_text()
+
+
+def test_the_same_command_measures_what_is_missing_alone(
+    finished: Path, measured: Path, tmp_path: Path, monkeypatch
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(measured, folder)
+    rows = read(folder)
+    (folder / "measurements.json").write_text(json.dumps(rows[:-1]))
+    probed = []
+    with monkeypatch.context() as patch:
+        from vitlab.training.probing import Probing
+
+        probe = Probing.probe
+        patch.setattr(Probing, "probe", lambda *words: probed.append(1) or probe(*words))
+        main(["measure", str(finished), "--out", str(folder), "--workers", "1"])
+    assert len(probed) == 1
+    assert read(folder)[-1]["scores"] == rows[-1]["scores"]
+
+
+def test_a_dry_run_measures_nothing(finished: Path, tmp_path: Path, capsys):
+    main(["measure", str(finished), "--out", str(tmp_path / "new"), "--dry-run"])
+    assert not (tmp_path / "new").exists()
+    assert "1, 2" in capsys.readouterr().out
+
+
+def refused(capsys, *words: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(["measure", *words])
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_what_cannot_be_measured_is_refused(finished: Path, measured: Path, tmp_path: Path, capsys):
+    run, new = str(finished), str(tmp_path / "new")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").touch()
+    shutil.copytree(finished, tmp_path / "moved/seed0")
+    config = tmp_path / "moved/seed0/config.yaml"
+    config.write_text(config.read_text().replace("VOCdevkit", "nowhere"))
+    wrong = {
+        "has no checkpoints": [str(tmp_path / "empty")],
+        "there is no": [str(tmp_path / "nothing")],
+        "other settings (probing)": [run, "--out", str(measured), "--dense-size", "32"],
+        "holds other files": [run, "--out", str(tmp_path / "other")],
+        "--dense voc2012=DIR": [str(tmp_path / "moved/seed0"), "--out", new],
+        "give the folder of the dataset": [run, "--data", f"{new}/none", "--out", new],
+        "not a multiple of patch": [run, "--out", new, "--size", "30"],
+    }
+    for message, words in wrong.items():
+        assert message in refused(capsys, *words)
+    assert "is not NAME=ROOT" in refused(capsys, run, "--dense", "voc2012")
+
+
+def weights(path: Path, **more) -> Path:
+    """A file as others write it."""
+    torch.manual_seed(0)
+    state = ViT("nano", patch=16, image=64).state_dict()
+    torch.save({**more, "student": state, "teacher": state} if more else state, path)
+    return path
+
+
+def test_files_of_others_are_a_course_by_the_epoch_in_them_or_in_their_names(
+    drawn: Path, tmp_path: Path, capsys
+):
+    files = [weights(tmp_path / "checkpoint0020.pth", epoch=21), weights(tmp_path / "w_0040.pth")]
+    words = ["--family", "dino", "--dense-size", "64", "--workers", "0", "--dense-images", "3"]
+    dense = ["--dense", f"shapes={drawn / 'VOCdevkit'}", "--out", str(tmp_path / "out")]
+    main(["measure", str(files[0]), *words, *dense, "--which", "teacher"])
+    (row,) = read(tmp_path / "out")
+    assert (row["encoder"], row["epoch"]) == ("trained", 21)
+    assert set(row["scores"]) == {"miou/shapes", "miou/mean"}
+    assert checkpoint_of(files[1]).epoch == 40
+    twice = weights(tmp_path / "again.pth", epoch=21)
+    assert "both of epoch 21" in refused(capsys, str(files[0]), str(twice), *words, *dense)
+    assert "nothing to measure" in refused(capsys, str(files[0]), *words, "--which", "teacher")
+    assert "several models" in refused(capsys, str(files[0]), *words, *dense[:2])
+
+
+def test_epochs_of_files_are_counted_as_their_programs_do(tmp_path: Path):
+    state = {"a": torch.zeros(1)}
+    torch.save({"model": state, "epoch": 4}, tmp_path / "deit.pth")
+    assert checkpoint_of(tmp_path / "deit.pth").epoch == 5
+    torch.save(state, tmp_path / "unnamed.pth")
+    with pytest.raises(ValueError, match="call it epoch_0020"):
+        checkpoint_of(tmp_path / "unnamed.pth")
+
+
+def test_a_checkpoint_from_the_middle_of_an_epoch_is_left_out_and_said(
+    finished: Path, tmp_path: Path
+):
+    shutil.copytree(finished, tmp_path / "seed0")
+    content = torch.load(finished / "last.ckpt", weights_only=True)
+    content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+    torch.save(content, tmp_path / "seed0/last.ckpt")
+    (trail,) = trails([tmp_path / "seed0"])
+    assert [checkpoint.epoch for checkpoint in trail.checkpoints][:1] == [1]
+    assert trail.left_out[tmp_path / "seed0/last.ckpt"] == "written in the middle of an epoch"
+
+
+def printed(rows: list[dict], width: int = 80) -> list[str]:
+    console = Console(width=width)
+    with console.capture() as capture:
+        for table in tables(rows, width):
+            console.print(table)
+    return capture.get().splitlines()
+
+
+def test_the_closing_tables_have_whole_heads_and_no_rows_of_dashes():
+    frozen = {f"miou/{name}": 12.3 for name in ("voc2012", "ade20k", "cityscapes", "mean")}
+    frozen |= {"knn/top1": 12.3, "linear/top1": 12.3}
+    scores = {
+        f"{of}/{s}": 1.0 for of in ("val", "average") for s in ("top1", "top5", "loss", "ece")
+    }
+    rows = [
+        {"encoder": "pixels", **frozen},
+        {"encoder": "trained, epoch 100", **frozen, **scores},
+        {"encoder": "best top-1, epoch 95", **scores},
+    ]
+    lines = printed(rows)
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert "…" not in text
+    for word in ("voc2012", "cityscapes", "linear/", "top5", "loss", "ece", "(average)"):
+        assert word in text
+    assert not any(line.count(" - ") > 1 for line in lines)
+    assert [line for line in lines if "best top-1" in line and "(" not in line] == []
+
+
+def test_heads_stay_whole_where_they_fit():
+    text = "\n".join(printed([{"encoder": "pixels", "knn/top1": 1.0, "miou/voc2012": 2.0}]))
+    assert "miou/voc2012" in text

@@ -1,0 +1,151 @@
+"""A run that is stopped at every step ends with the bits of a calm one, and with its records."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vitlab.cli import main
+from vitlab.training.metering import Metering
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SIGNALS = cycle([signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+STEPS = 4
+Train = Callable[..., Path]
+
+
+class Signalled(Metering):
+    """Asks for a stop within every micro-batch, so that a run takes one step at a time."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        os.kill(os.getpid(), next(SIGNALS))
+
+
+@pytest.fixture
+def train(drawn: Path, tmp_path: Path) -> Train:
+    """Run two epochs of two steps of two micro-batches, all of it measured and logged."""
+
+    def run(config: str, overlay: str, *options: str, name: str) -> Path:
+        main(
+            [
+                *("fit", "--config", str(CONFIGS / f"{config}.yaml")),
+                *("--config", str(CONFIGS / f"{overlay}.yaml"), "--synthetic.root", ""),
+                *("--run", str(tmp_path / name), "--data.root", str(drawn / "imagenet")),
+                *("--data.workers", "0", "--data.batch_size", "20", "--data.device_batch", "10"),
+                *("--probing.dense", "{}", "--probing.workers", "0"),
+                *("--probing.every", "1", "--trainer.log_every_n_steps", "1"),
+                *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
+                *("--trainer.max_epochs", "2", "--model.optimizer.warmup", "1"),
+                *("--ckpt_path", "auto", *options),
+            ]
+        )
+        return tmp_path / name
+
+    return run
+
+
+def stopped_at_every_step(train: Train, monkeypatch, capsys, *arguments: str) -> tuple[Path, Path]:
+    """Return the folders of a calm run and of one stopped at each of its steps."""
+    calm = train(*arguments, name="calm")
+    with monkeypatch.context() as patch:
+        patch.setattr("vitlab.training.fit.Metering", Signalled)
+        for step in range(1, STEPS + 1):
+            with pytest.raises(SystemExit) as stopped:
+                train(*arguments, name="stopped")
+            assert stopped.value.code == 75
+            said = capsys.readouterr().err
+            assert f"at step {step}; continue with --run" in said, said
+    return calm, train(*arguments, name="stopped")
+
+
+def content(folder: Path) -> dict:
+    return torch.load(folder / "last.ckpt", weights_only=True)
+
+
+def assert_equal(ours: object, theirs: object, where: str = "") -> None:
+    """Compare nested values to the bit."""
+    assert type(ours) is type(theirs), where
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key, value in ours.items():
+            assert_equal(value, theirs[key], f"{where}.{key}")
+    elif isinstance(ours, list | tuple):
+        assert len(ours) == len(theirs), where
+        for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            assert_equal(one, other, f"{where}[{index}]")
+    elif isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs), where
+    else:
+        assert ours == theirs, where
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the points of every curve that does not measure time."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag.split("/")[0] not in ("speed", "probe")]
+    return {tag: [(p.step, p.value) for p in events.Scalars(tag)] for tag in tags}
+
+
+def assert_same_run(calm: Path, stopped: Path) -> None:
+    """Compare weights, optimizer, averages, counters, measurements and curves to the bit."""
+    ours, theirs = content(calm), content(stopped)
+    assert_equal(ours, theirs)
+    for name in ("measurements.json", "results.json"):
+        assert json.loads((calm / name).read_text()) == json.loads((stopped / name).read_text())
+    assert curves(calm) == curves(stopped)
+    assert (calm / "best.ckpt").exists() == (stopped / "best.ckpt").exists()
+
+
+RECIPES = {
+    "dino": ("dino_registers", "demo", "--model.objective.encoder.drop_path", "0.3"),
+    "labels": (
+        *("supervised_deit_s", "demo_supervised", "--data.repeats", "2", "--scoring.workers", "0"),
+        *("--model.objective.encoder.drop_path", "0.3"),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_run_stopped_at_every_step_is_the_calm_run(train: Train, monkeypatch, capsys, recipe):
+    """DINO with its teacher and center; labels with mixup, CutMix, repeats and an average."""
+    assert_same_run(*stopped_at_every_step(train, monkeypatch, capsys, *RECIPES[recipe]))
+
+
+@pytest.mark.slow
+def test_a_calibration_stopped_at_every_step_is_the_calm_one(train: Train, monkeypatch, capsys):
+    """Its rules are found once, before the first step, and belong to its state."""
+    plain = ("--model.objective.mixing", '{"mixup": 0, "cutmix": 0}')
+    start = train("supervised_deit_s", "demo_supervised", *plain, name="start") / "last.ckpt"
+    given = "--model.objective.start"
+    options = (f"{given}.path", str(start), f"{given}.uncalibrated", "true")
+    options += ("--model.objective.dimensions.unlearned", "true")
+    calibration = ("calibrate_dimensions", "demo_calibrate", *options)
+    calm, stopped = stopped_at_every_step(train, monkeypatch, capsys, *calibration)
+    assert_same_run(calm, stopped)
+    assert content(calm)["state_dict"]["objective.evidence"].sum() > 0
+
+
+@pytest.mark.slow
+def test_a_checkpoint_by_the_clock_is_one_to_the_bit(train: Train, monkeypatch, capsys):
+    """One between any two steps, and one before the measurements of each epoch."""
+    recipe = RECIPES["dino"]
+    calm = train(*recipe, name="calm")
+    often = train(*recipe, "--checkpoints.minutes", "1e-9", name="often")
+    assert_same_run(calm, often)
+    # the attempt that went on from the one before the last measurements
+    (often / "results.json").unlink()
+    (often / "last.ckpt").write_bytes(b"cut short")
+    resumed = train(*recipe, name="often")
+    assert "going on from" in capsys.readouterr().err
+    assert_equal(content(calm), content(resumed))
+    measured = [json.loads((f / "measurements.json").read_text()) for f in (calm, resumed)]
+    assert measured[0] == measured[1]

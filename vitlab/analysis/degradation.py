@@ -1,0 +1,146 @@
+"""Dense degradation: what the patches were good for at their best, and are not any more.
+
+With long training, image-level quality keeps rising while patches get less useful for dense
+prediction: "dense degradation" in arXiv:2605.23868, close to arXiv:2510.17299. The rule that warns
+of it is ours.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+DENSE = "miou/mean"
+IMAGE = ("knn/top1", "linear/top1")
+
+LEAST = 5  # measurements before anyone is warned: noise cannot be judged from fewer
+DROP = 1.0  # points of mIoU below the best
+RISE = 0.5  # points of top-1 above its value at the best mIoU
+NOISES = 5  # ... and as many deviations of the curve's own noise, if that is more
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Dense quality has fallen twice in a row while image-level quality rose.
+
+    Attributes:
+        best: epoch and mIoU of the peak.
+        before: epoch and mIoU of the measurement before this one.
+        now: epoch and mIoU.
+        tag: the image-level score that rose.
+        rise: its value at the peak, and now.
+    """
+
+    best: tuple[int, float]
+    before: tuple[int, float]
+    now: tuple[int, float]
+    tag: str
+    rise: tuple[float, float]
+
+    def __str__(self) -> str:
+        """Say what happened and what can be done."""
+        (best_epoch, best), (before_epoch, before), (epoch, now) = self.best, self.before, self.now
+        was, has_become = self.rise
+        return (
+            f"patches lose what the image feature gains: mean mIoU was {best:.1f} at epoch "
+            f"{best_epoch} and is {before:.1f} at epoch {before_epoch} and {now:.1f} at epoch "
+            f"{epoch}, while {self.tag} rose from {was:.1f} to {has_become:.1f}. best.ckpt holds "
+            f"the encoder of epoch {best_epoch}; for dense prediction use that, train for fewer "
+            "epochs, or try token interaction made against it: normalizer entmax15, specialize, "
+            "locality or registers of the encoder"
+        )
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The best and the last of one curve.
+
+    Attributes:
+        epoch: of the best value.
+        best: the highest value after training began.
+        last: value at the last epoch.
+    """
+
+    epoch: int
+    best: float
+    last: float
+
+    @property
+    def lost(self) -> float:
+        """Degradation: best - last; never below 0, and above 0 for noise alone."""
+        return self.best - self.last
+
+
+def peak(rows: Sequence[dict], tag: str) -> Peak | None:
+    """Return the peak of a score over the measurements of one run; None where it has none.
+
+    Args:
+        rows: as `measurements.json` holds them.
+        tag: of a score, or of a feature.
+    """
+    points = course(rows, tag)
+    if not points:
+        return None
+    epoch, best = max(points, key=lambda point: point[1])
+    return Peak(epoch, best, points[-1][1])
+
+
+def course(rows: Sequence[dict], tag: str, encoder: str = "trained") -> list[tuple[int, float]]:
+    """Return epoch and value of one score or feature, by rising epoch."""
+    found = {}
+    for row in rows:
+        values = {**row["scores"], **row.get("features", {})}
+        if row["encoder"] == encoder and tag in values:
+            found[row["epoch"]] = values[tag]
+    return sorted(found.items())
+
+
+def warn_of(rows: Sequence[dict]) -> str:
+    """Return a sentence if the last measurement is the first to show the loss; "" otherwise."""
+    points = course(rows, DENSE)
+    raised = alarms(rows)
+    return str(raised[-1]) if raised and points and raised[-1].now[0] == points[-1][0] else ""
+
+
+def alarms(rows: Sequence[dict]) -> list[Alarm]:
+    """Return where the course of a run called for a warning.
+
+    Of two measurements in a row, both after the peak, mIoU lies below the peak by more than `DROP`
+    points, and by more than `NOISES` deviations of the curve's own noise; and an image-level score
+    is within that reach of its highest value and has risen by more than `RISE` points, or twice its
+    noise, since the peak. There is no second alarm before mIoU has come back half of the way.
+    """
+    dense = course(rows, DENSE)
+    images = {tag: dict(course(rows, tag)) for tag in IMAGE}
+    raised: list[Alarm] = []
+    quiet = True
+    for end in range(LEAST, len(dense) + 1):
+        seen = dense[:end]
+        best = max(seen, key=lambda point: point[1])
+        drop = max(DROP, NOISES * noise([value for _, value in seen]))
+        before, now = seen[-2:]
+        quiet = quiet or best[1] - now[1] < drop / 2
+        fell = all(point[0] > best[0] and best[1] - point[1] > drop for point in (before, now))
+        if not (quiet and fell):
+            continue
+        for tag, values in images.items():
+            known = [values[epoch] for epoch, _ in seen if epoch in values]
+            if best[0] in values and now[0] in values:
+                reach = max(RISE, 2 * noise(known))
+                near = values[now[0]] > max(known) - reach
+                if near and values[now[0]] - values[best[0]] > reach:
+                    raised.append(Alarm(best, before, now, tag, (values[best[0]], values[now[0]])))
+                    quiet = False
+                    break
+    return raised
+
+
+def noise(values: Sequence[float]) -> float:
+    """Return the deviation of a curve around a slow course, robustly; 0 of fewer than four values.
+
+    Third differences of a parabola vanish, as a course rises fast at first and bends; those of
+    independent noise have 20 times its variance.
+    """
+    for _ in range(3):
+        values = [after - before for before, after in pairwise(values)]
+    return statistics.median(map(abs, values)) / 0.6745 / 20**0.5 if values else 0.0

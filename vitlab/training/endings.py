@@ -1,0 +1,78 @@
+"""Why a run ended before its end, in a sentence, and with which exit code."""
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vitlab import parallel, signals
+from vitlab.data import DataError
+from vitlab.data.loader import STALLED
+from vitlab.training import run
+from vitlab.training.preemption import Stopped, requeue
+
+FAILED = 1
+REFUSED = 2  # what was given cannot be used
+STOPPED = 75  # EX_TEMPFAIL: the run was asked to stop and can go on
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is said at the end, and the exit code."""
+
+    reason: str
+    code: int
+
+
+def advice(folder: Path) -> str:
+    """Return how to go on with a run."""
+    if not run.generations(folder):
+        return "nothing is saved yet: start anew"
+    return f"continue with --run {folder} --ckpt_path last"
+
+
+def ending(error: BaseException, folder: Path, begun: bool) -> Ending | None:
+    """Return why a run ended, or None for an error of the code, whose place is of interest.
+
+    Args:
+        error: that ended it.
+        folder: of the run.
+        begun: whether it ended after its own first step.
+    """
+    goes_on = advice(folder)
+    if isinstance(error, Stopped):
+        first = parallel.rank() == 0
+        asked = requeue() if first and error.signal == signal.SIGUSR1 else ""
+        return Ending(f"{error}; {asked or goes_on}", STOPPED)
+    if isinstance(error, SystemExit | KeyboardInterrupt):  # Lightning makes one of the other
+        return Ending(f"interrupted; {goes_on}", FAILED)
+    if isinstance(error, DataError | FloatingPointError):
+        # of an error in a loading process, only what it says, not where
+        return Ending(str(error).rpartition("DataError: ")[2], FAILED)
+    if isinstance(error, torch.OutOfMemoryError):
+        remedy = "set --data.device_batch lower, which accumulates micro-batches"
+        return Ending(f"{error}\n{remedy}", FAILED)
+    if isinstance(error, RuntimeError) and "DataLoader timed out" in str(error):
+        return Ending(
+            f"no images came for {STALLED / 60:.0f} minutes: a process that loads them hangs, most "
+            f"often as the file system does not answer; see to it, then {goes_on}",
+            FAILED,
+        )
+    if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        if asked_by := signals.noted():
+            return Ending(f"stopped by {signals.name_of(asked_by)}; {goes_on}", STOPPED)
+        return Ending(
+            f"a process that loads images is gone ({_line(error)}), most often because memory ran "
+            f"out; use fewer of them (--data.workers), then {goes_on}",
+            FAILED,
+        )
+    if isinstance(error, OSError):
+        return Ending(f"{error}. See to it, then {goes_on}", FAILED)
+    if isinstance(error, ValueError) and not begun:
+        return Ending(str(error), REFUSED)  # the checkpoint did not fit
+    return None
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0]

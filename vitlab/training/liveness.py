@@ -1,0 +1,170 @@
+"""A run whose ranks are not all alive ends within a minute, with the reason.
+
+Without this, those left would wait in the next exchange of gradients until the backend gives up:
+for ten minutes with NCCL, for thirty with gloo.
+"""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import NoReturn
+
+import torch.distributed as dist
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import subprocess_script
+
+from vitlab import parallel
+
+TICK = 4.0  # seconds between two signs of life
+PATIENCE = 10  # ticks without one after which a rank counts as dead
+
+
+class Kin(threading.Thread):
+    """Watches the processes of this machine that belong together.
+
+    The first rank watches those it has started; they watch the first.
+
+    Args:
+        started: the other ranks on this machine, in order; none in those ranks themselves.
+        remedy: says what to do, when it is asked.
+    """
+
+    def __init__(self, started: Sequence[subprocess.Popen], remedy: Callable[[], str]):
+        super().__init__(daemon=True, name="kin")
+        self.started, self.remedy, self.parent = started, remedy, os.getppid()
+
+    def run(self) -> None:
+        """Look every second."""
+        while True:
+            time.sleep(1)
+            if reason := self.missing():
+                for process in self.started:
+                    process.kill()
+                end(f"{reason}, so the others end too; {self.remedy()}")
+
+    def missing(self) -> str:
+        """Return who is gone and how; "" for nobody."""
+        if not self.started and os.getppid() != self.parent:
+            return f"the process {self.parent} of the first rank is gone"
+        for rank, process in enumerate(self.started, 1):
+            if code := process.poll():
+                return f"rank {rank} (process {process.pid}) {_how(code)}"
+        return ""
+
+
+def watch_kin(remedy: Callable[[], str]) -> None:
+    """Watch the ranks that Lightning starts from this process, or the one that started this.
+
+    Lightning's own watch kills the first rank without a word.
+    """
+    subprocess_script._launch_process_observer = lambda child_processes: Kin(
+        child_processes, remedy
+    ).start()
+    if os.environ.get("LOCAL_RANK", "0") != "0" and "SLURM_JOB_ID" not in os.environ:
+        Kin([], remedy).start()
+
+
+class Heartbeat(Callback):
+    """Each rank gives signs of life; the first misses them, and the others miss its store.
+
+    A thread of its own gives them, so that long work of the others is no reason for an alarm; one
+    that hangs is left to the time-outs of the backend and of the data loader.
+
+    Args:
+        remedy: says what to do, when it is asked.
+    """
+
+    def __init__(self, remedy: Callable[[], str]):
+        self.remedy = remedy
+        self.over = threading.Event()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin, where there is more than one rank."""
+        if parallel.world() > 1:
+            threading.Thread(target=self.beat, daemon=True, name="heartbeat").start()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """End."""
+        self.over.set()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """End: those who wait for this rank hear no more of it."""
+        self.over.set()
+
+    def beat(self) -> None:
+        """Exchange signs of life until the run is over, or a rank is missing."""
+        try:
+            self._beat(parallel.rank(), parallel.world())
+        except RuntimeError as error:  # of the connection
+            if not self.over.wait(TICK):  # the first rank may have come to its end a moment ago
+                end(f"the first rank is gone ({_line(error)}), so this one ends; {self.remedy()}")
+
+    def _beat(self, rank: int, world: int) -> None:
+        store = dist.TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=False,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=30),
+        )
+        store.set(f"vitlab/who/{rank}", f"process {os.getpid()} on {platform.node()}")
+        store.add(f"vitlab/alive/{rank}", 1)
+        seen = [0] * world
+        silent = [0] * world  # ticks of this thread: if all processes are suspended, so is it
+        while not self.over.wait(TICK):
+            store.add(f"vitlab/alive/{rank}", 1)
+            if rank and store.check(["vitlab/end"]):
+                end(store.get("vitlab/end").decode())
+            for other in range(1, world if rank == 0 else 0):
+                count = store.add(f"vitlab/alive/{other}", 0)
+                silent[other] = silent[other] + 1 if count == seen[other] else 0
+                seen[other] = count
+                if silent[other] > PATIENCE and count:
+                    who = store.get(f"vitlab/who/{other}").decode()
+                    seconds = TICK * PATIENCE
+                    reason = f"rank {other} ({who}) has given no sign of life for {seconds:.0f} s"
+                    reason += f", so the others end too; {self.remedy()}"
+                    store.set("vitlab/end", reason)
+                    time.sleep(2 * TICK)  # for the others to read it
+                    end(reason)
+
+
+def is_lost_rank(error: BaseException) -> bool:
+    """Whether an error is that of an exchange with another rank, which is gone or too late."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
+def lost_rank(error: BaseException, remedy: Callable[[], str]) -> NoReturn:
+    """End the process after such an error.
+
+    Who watches the others knows more than the connection does, and has a moment to say it.
+    """
+    time.sleep(2 * TICK)
+    end(f"another rank is gone or does not answer ({_line(error)}); {remedy()}")
+
+
+def end(reason: str) -> NoReturn:
+    """Say the reason and end the process at once, whatever its other threads wait for."""
+    sys.stdout.flush()
+    print(f"vitlab: {reason}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _how(code: int) -> str:
+    if code > 0:
+        return f"ended with exit code {code}, for the reason above"
+    name = signal.Signals(-code).name
+    memory = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
+    return f"was killed by {name}{memory}"
+
+
+def _line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,97 @@
+"""A run that is asked to stop ends between two steps, on all ranks at the same one."""
+
+import os
+import subprocess
+
+from lightning import Callback, LightningModule, Trainer
+
+from vitlab import parallel, signals
+from vitlab.training.checkpoints import Checkpoints
+
+
+class Stopped(Exception):  # noqa: N818, no error
+    """The run ends here, and can go on.
+
+    Attributes:
+        signal: that asked for it.
+        step: optimizer steps taken.
+    """
+
+    def __init__(self, signal: int, step: int):
+        super().__init__(f"stopped by {signals.name_of(signal)} at step {step}")
+        self.signal, self.step = signal, step
+
+
+class Stopping(Callback):
+    """Between two steps, asks all ranks whether to stop and whether a checkpoint is due.
+
+    A handler that wrote the checkpoint itself would do so in the middle of a step, or while other
+    ranks wait in another place. The first of the callbacks, as an epoch's end may take long.
+
+    Args:
+        checkpoints: writes them.
+    """
+
+    def __init__(self, checkpoints: Checkpoints):
+        self.checkpoints = checkpoints
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse ranks that have read different checkpoints.
+
+        Raises:
+            Stopped: a rank has been asked to stop, while there was nothing to save yet.
+        """
+        step = trainer.global_step
+        low, high, found = parallel.highest([-step, step, signals.noted()])
+        if -low != high:
+            raise OSError(
+                f"the ranks continue from different steps, {-low} to {high}: not all of them can "
+                "read the newest checkpoint; see that the run's folder is the same on all machines"
+            )
+        if found:
+            raise Stopped(found, step)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        """Ask before the first micro-batch of a step: the one before is logged and complete."""
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self.pause(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask before the measurements, which a run that goes on from here makes first."""
+        self.pause(trainer)
+
+    def pause(self, trainer: Trainer) -> None:
+        """Write a checkpoint if one is due.
+
+        Raises:
+            Stopped: a rank has been asked to stop; the checkpoint is written.
+        """
+        found, due = parallel.highest([signals.noted(), int(self.checkpoints.due)])
+        if (found or due) and self.checkpoints.step != trainer.global_step:
+            self.checkpoints.save(trainer, amid=True)
+        if found:
+            raise Stopped(found, trainer.global_step)
+
+
+def requeue() -> str:
+    """Ask SLURM to start this job again, as it ends before its time limit.
+
+    Returns:
+        What came of it, for the user; empty outside of SLURM.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job:
+        return ""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        done = subprocess.run(
+            ["scontrol", "requeue", job], capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        return f"job {job} could not be requeued: {error}"
+    if done.returncode:
+        return f"job {job} could not be requeued: {done.stderr.strip()}"
+    return f"job {job} is requeued"
