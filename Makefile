@@ -40,16 +40,19 @@ golden: setup ## rewrite the golden losses; read the diff before committing it
 	-$(BIN)/python -m pytest -q tests/test_configs.py -k golden
 	git --no-pager diff --stat tests/references
 
+notebooks: setup ## execute the notebooks and keep their outputs
+	$(BIN)/python tests/notebook_outputs.py
+
 format: setup ## format and repair the code
-	$(BIN)/ruff format vitlab tests
-	$(BIN)/ruff check --fix vitlab tests
+	$(BIN)/ruff format vitlab tests notebooks
+	$(BIN)/ruff check --fix vitlab tests notebooks
 
 lint: setup ## check format, style and types
-	$(BIN)/ruff format --check vitlab tests
-	$(BIN)/ruff check vitlab tests
+	$(BIN)/ruff format --check vitlab tests notebooks
+	$(BIN)/ruff check vitlab tests notebooks
 	$(BIN)/mypy
 
 clean: ## remove what tools leave behind; data and runs stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 
-.PHONY: help setup demo test test-fast bench chaos golden format lint clean
+.PHONY: help setup demo test test-fast bench chaos golden notebooks format lint clean

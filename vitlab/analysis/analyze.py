@@ -71,17 +71,25 @@ class Pace:
     precision: Callable[[], AbstractContextManager] = nullcontext
 
 
-def model_of(encoder: Encoder, label: str, weights: str, hash_: str, config: dict) -> Model:
+def model_of(
+    encoder: Encoder,
+    label: str,
+    weights: str = "",
+    hash_: str = "",
+    config: dict[str, Any] | None = None,
+) -> Model:
     """Return what findings say of an encoder.
 
     Args:
         encoder: with blocks.
         label: its name in figures.
-        weights: where they lie.
-        hash_: fingerprint of options and tensors.
-        config: the arguments it was made with, as JSON.
+        weights: where they lie; "" if nowhere.
+        hash_: fingerprint of options and tensors; "" for none.
+        config: the arguments it was made with, as JSON; by default its own, as text.
     """
     blocks = blocks_of(encoder)
+    if config is None:
+        config = {key: str(value) for key, value in getattr(encoder, "config", {}).items()}
     return Model(
         label=label,
         weights=weights,
@@ -128,7 +136,7 @@ def analyze(
         measures=MEASURES,
         rows=rows,
         arrays=arrays,
-        left_out=left_out(subjects, images, MEASURES, rows),
+        left_out=left_out(subjects, images, MEASURES, [*rows, *arrays]),
         environment=environment(),
     )
 
@@ -167,13 +175,13 @@ def left_out(
     subjects: Sequence[Subject],
     images: Images,
     measures: Sequence[Measure],
-    rows: Sequence[Row],
+    found: Sequence[Row | Array],
 ) -> list[LeftOut]:
     """Return what was not measured, and why: of all models, then of single ones."""
     missing = []
     if not images.masks:
         missing.append(LeftOut("", ", ".join(WITH_MASKS), images.why_not))
-    known = {(row.model, row.measure) for row in rows}
+    known = {(each.model, each.measure) for each in found}
     for subject in subjects:
         label = subject.model.label
         absent: dict[str, list[str]] = {}

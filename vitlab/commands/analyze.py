@@ -99,8 +99,7 @@ def untrained(weights: str, label: str) -> Subject:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = encoder_of(Path(weights.removeprefix(UNTRAINED))).eval()
-    config = {key: str(value) for key, value in getattr(encoder, "config", {}).items()}
-    return Subject(encoder, model_of(encoder, label, weights, fingerprint(encoder), config))
+    return Subject(encoder, model_of(encoder, label, weights, fingerprint(encoder)))
 
 
 def to_segment(root: Path | None, dataset: str, size: int) -> Data | None:

@@ -36,7 +36,10 @@ MEASURES: tuple[Measure, ...] = (
     *(*attention.MEASURES, *prompts.MEASURES, *bias.MEASURES),
     *(*foreground.MEASURES, *rank.MEASURES),
 )
-WITH_MASKS = ("foreground", "background", *(each.name for each in foreground.MEASURES))
+WITH_MASKS = (
+    *("foreground", "background", "diffusion_index"),
+    *(each.name for each in foreground.MEASURES),
+)
 WEIGHTS_AT_ONCE = {"cpu": 2**21, "cuda": 2**27}  # attention weights of one pass of one block
 
 

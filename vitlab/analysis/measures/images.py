@@ -124,7 +124,12 @@ class Unmasked(Dataset[Pair]):
 
 
 def images_of(
-    root: Path, dataset: str, split: str, size: int, limit: int, objects: Sequence[str]
+    root: Path,
+    dataset: str = "",
+    split: str = "val",
+    size: int = 224,
+    limit: int = 0,
+    objects: Sequence[str] = (),
 ) -> Images:
     """Find images, of a dataset or in any folder, or a single file; none is decoded.
 

@@ -1,7 +1,7 @@
 """Histograms: all models at their last layer, and how each came there over depth."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -69,6 +69,12 @@ def shares(array: Array) -> list[float]:
     return [value / total if value > 0 else math.nan for value in values]
 
 
+def counted(arrays: Iterable[Array]) -> str:
+    """Return what was counted: the role of all arrays, if they have one."""
+    roles = {array.role or "tokens" for array in arrays}
+    return roles.pop() if len(roles) == 1 else "tokens"
+
+
 def finish(panel: Axes, measure: Measure, title: str = "") -> None:
     """Name the axes of a histogram."""
     unit = f" ({measure.unit})" if measure.unit else ""
@@ -95,7 +101,8 @@ def last_layers(gathered: Gathered, measure: Measure, by_model: dict[str, list[A
     return Drawing(
         slug(measure.name, "last-layer"),
         f"{measure.title}: last layer measured",
-        f"Share of all tokens of all images in each bin, logarithmic ({names}); no band.",
+        f"Share of all {counted(last.values())} of all images in each bin, logarithmic ({names}); "
+        "no band.",
         f"Histogram of {measure.title}, a line for each model.",
         *render(figure),
         Table(["model", "from", "to", "share"], lines),
@@ -127,7 +134,8 @@ def over_layers(gathered: Gathered, measure: Measure, by_model: dict[str, list[A
     return Drawing(
         slug(measure.name, "over-depth"),
         f"{measure.title} over depth",
-        "Share of all tokens of all images in each bin, logarithmic; no band.",
+        f"Share of all {counted(array for layers in chosen.values() for array in layers)} of all "
+        "images in each bin, logarithmic; no band.",
         f"Histograms of {measure.title} at several depths, a panel for each model.",
         *render(figure),
         Table(["model", "layer", "middle of the fullest bin", "end of the last filled bin"], lines),

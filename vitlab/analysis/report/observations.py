@@ -96,13 +96,14 @@ def mean(row: Row) -> str:
 
 
 def outliers(gathered: Gathered) -> list[str]:
-    """Say which models have patches of high norm."""
+    """Say which models have patches of high norm, beyond doubt."""
     parts = []
     for label in gathered.looks:
         row = chosen(gathered, Asked("", "norm_outliers", "last"), label)
         if row is not None and certain(row) and (row.low or 0.0) > RARE:
-            parts.append(f"{100 * row.mean:.1f} % of the patches of {label} ({where(row)})")
-    return [f"Of unusually high norm are {'; '.join(parts)}."] if parts else []
+            parts.append(f"{label} ({100 * row.mean:.1f} %, {where(row)})")
+    least = f"Surely more than {100 * RARE:.1f} % of patches are of high norm"
+    return [f"{least}: {'; '.join(parts)}."] if parts else []
 
 
 def extremes(gathered: Gathered, asked: Asked) -> list[str]:

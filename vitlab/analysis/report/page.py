@@ -97,7 +97,7 @@ def page(
 
 def sentence(data: Mapping[str, Any]) -> str:
     """Return what was analyzed, on one line; long lists stand below, under how it was made."""
-    return " · ".join(f"{name}: {value}" for name, value in flat(data) if len(value) <= LONG)
+    return " · ".join(f"{name}: {value}" for name, value in flat(data) if 0 < len(value) <= LONG)
 
 
 def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
