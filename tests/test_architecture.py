@@ -29,12 +29,14 @@ ARROWS = {
     "evaluation": {"schedules", "parallel", "recording", "safety"}
     | {"encoders", "probes", "data", "pictures"},
     "timm": {"encoders"},
+    "health": {"schedules", "recording", "objectives", "data"},
     "training": {"schedules", "parallel", "recording", "memory", "safety", "signals", "cluster"}
-    | {"encoders", "objectives", "probes", "data", "evaluation", "pictures", "analysis"},
+    | {"encoders", "objectives", "probes", "data", "evaluation", "pictures", "analysis"}
+    | {"health"},
 }
 LIGHTNING = {"lightning", "pytorch_lightning", "jsonargparse"}
 AT_THE_RIM = {"data/module.py", "data/loader.py", "commands/functions.py"}
-AT_THE_RIM |= {"commands/analyze.py"}
+AT_THE_RIM |= {"commands/analyze.py", "commands/replay.py"}
 AT_THE_RIM |= {"evaluation/command.py", "evaluation/words.py", "safety.py"}
 CITED = ["encoders/vit", "encoders/entmax", "encoders/locality", "encoders/roles"]
 CITED += ["objectives/dino", "objectives/heads"]

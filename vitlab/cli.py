@@ -39,8 +39,10 @@ class Verb(NamedTuple):
 
 VERBS = {
     "fit": Verb("pretrain an encoder and probe it while it trains", "fit", explains=False),
+    "plan": Verb("try some steps of a run: speed, memory, hours, disk, what to change", "plan"),
     "submit": Verb("run fit as a job of SLURM, or as one for each seed", "submit"),
     "runs": Verb("list runs: state, step, scores, last checkpoint, job", "runs"),
+    "replay": Verb("take a step again at which a run met NaN or infinity", "replay"),
     "measure": Verb("measure a run's checkpoints afterwards, with the probes of fit", "measure"),
     "curves": Verb("draw the curves of runs and tabulate them, arms side by side", "curves"),
     "evaluate": Verb("evaluate frozen features by a named protocol; --list shows them", "evaluate"),

@@ -94,8 +94,12 @@ def test_photographs_of_mixed_sizes_have_no_masks_and_it_is_said(analyze, photog
     assert found.data["dataset"] == "photographs"
     assert found.data["images"] == 3
     assert not found.select("foreground_auroc")
-    assert any("foreground" in each.measure and not each.model for each in found.left_out)
+    (masked,) = [each.measure for each in found.left_out if not each.model]
+    assert {"foreground", "background", "diffusion_index"} < set(masked.split(", "))
     assert "there are no masks" in capsys.readouterr().out
+    own = {name for each in found.left_out if each.model for name in each.measure.split(", ")}
+    known = {each.measure for each in [*found.rows, *found.arrays]}
+    assert not own & (known | set(masked.split(", ")))
 
 
 def test_one_photograph_has_means_without_intervals(analyze, photographs):
@@ -193,6 +197,13 @@ def test_what_is_there_is_kept_unless_told(analyze, photographs, tmp_path, capsy
 )
 def test_bad_words_are_refused_before_any_work(analyze, photographs, capsys, options, message):
     assert message in refused(capsys, analyze, *options, data=photographs)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(analyze, photographs, capsys):
+    file = next(each for each in photographs.iterdir() if each.is_file())
+    told = refused(capsys, analyze, "--out", str(file / "analysis"), data=photographs)
+    assert "cannot be written" in told
+    assert "Not a directory; name another folder" in told
 
 
 def test_unknown_classes_and_needless_ones_are_refused(analyze, drawn, capsys):

@@ -33,6 +33,7 @@ from vitlab.analysis.report import Picture, write_report
 from vitlab.analysis.report.drawing import interval, looks, number, shorten
 from vitlab.analysis.report.gathered import Gathered
 from vitlab.analysis.report.headline import headline
+from vitlab.analysis.report.histograms import histograms
 from vitlab.analysis.report.observations import observations
 
 MODULES = (cosines, foreground, norms, attention, locality, bias, channels, rank, prompts)
@@ -468,6 +469,22 @@ def test_the_headline_has_the_output_and_the_best_block():
     best, last = top.lines[0][2]
     assert (best.text, best.interval, best.layer) == ("0.900", "[0.890, 0.910]", "block 0")
     assert (last.text, last.layer) == ("0.500", "")
+
+
+def test_high_norms_are_named_where_more_than_chance_is_sure():
+    rows = [
+        Row("sure", "norm_outliers", 0, "output", None, "", 0.037, 0.006, 0.068, 9),
+        Row("unsure", "norm_outliers", 0, "output", None, "", 0.039, 0.004, 0.075, 9),
+    ]
+    plain = Invented(["sure", "unsure"], depth=1).findings()
+    assert observations(Gathered(replace(plain, rows=rows, arrays=[]))) == [
+        "Surely more than 0.5 % of patches are of high norm: sure (3.7 %, block 0)."
+    ]
+
+
+def test_a_histogram_says_what_it_counted(findings):
+    drawn = histograms(Gathered(findings), Gathered(findings).measure("token_norm"))
+    assert all("Share of all patches of all images" in each.caption for each in drawn)
 
 
 def test_sentences_need_intervals_that_lie_apart():

@@ -54,6 +54,14 @@ def test_another_backbone_is_refused_even_where_tensors_agree(other):
         make(**other).load_state_dict(make().state_dict())
 
 
+@pytest.mark.parametrize("whose", ["cls", "patches"])
+def test_a_pool_for_registers_that_the_backbone_lacks_is_refused(whose):
+    pools = Prompts(cls=Pool(4), patches=Pool(5), registers=whose)
+    with pytest.raises(ValueError, match=r"would be ignored: the backbone has no registers"):
+        make(prompts=pools)
+    make(prompts=pools, registers=2)
+
+
 def test_what_changes_nothing_of_a_frozen_backbone_is_no_other_one():
     state = make().state_dict()
     make(drop_path=0.3).load_state_dict(state)

@@ -132,16 +132,23 @@ def test_the_report_puts_the_arms_side_by_side(
 ):
     stage = calibrate("tokens")
     arms = [f"before={converged}", f"tokens={stage / 'last.ckpt'}"]
-    options = ["--root", str(drawn / "imagenet"), "--size", "64", "--out", str(tmp_path / "report")]
+    out = tmp_path / "new" / "report.v1"
+    options = ["--root", str(drawn / "imagenet"), "--size", "64", "--out", str(out)]
     report([*arms, *options])
-    lines = (tmp_path / "report.md").read_text().splitlines()
+    lines = out.with_name("report.v1.md").read_text().splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["before", "tokens"]
     scored = json.loads((stage / "results.json").read_text())[-1]["val/top1"]
     assert float(lines[3].split("|")[2]) == pytest.approx(scored, abs=0.05)
-    assert (tmp_path / "report.png").exists()
-    assert (tmp_path / "report_rules.png").exists()
-    for wrong, message in (("nothing", "is no NAME=CHECKPOINT"), ("a=nothing", "there is no file")):
-        assert message in refused(capsys, lambda wrong=wrong: report([wrong, *options]))
+    assert out.with_name("report.v1.png").exists()
+    assert out.with_name("report.v1_rules.png").exists()
+    for wrong, message in (
+        (["nothing"], "is no NAME=CHECKPOINT"),
+        (["a=nothing"], "there is no file"),
+        ([*arms, arms[0]], "name an arm twice"),
+        ([*arms, "--size", "60"], "is not a multiple of patch 8"),
+    ):
+        asked = [*options, *wrong]
+        assert message in refused(capsys, lambda asked=asked: report(asked))
 
 
 def test_masks_reach_a_run_and_those_that_show_no_background_add_nothing(
@@ -230,6 +237,11 @@ def test_files_without_a_classifier_are_refused(calibrate: Train, capsys, conver
     assert "holds no classifier" in refused(capsys, run)
     run = lambda: calibrate("tokens", start=tmp_path / "nothing.pth")  # noqa: E731
     assert "there is no file" in refused(capsys, run)
+    content = torch.load(converged, weights_only=True)
+    content["hyper_parameters"]["objective"]["class_path"] = "vitlab.objectives.Prompting"
+    torch.save(content, tmp_path / "prompts.ckpt")
+    run = lambda: calibrate("tokens", start=tmp_path / "prompts.ckpt")  # noqa: E731
+    assert "holds prompts and a head beside a frozen backbone" in refused(capsys, run)
 
 
 def test_a_classifier_of_other_classes_is_refused(calibrate: Train, capsys, converged, tmp_path):

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from vitlab.data import Data, Folder, ImageNet, normalize
+from vitlab.data import CIFAR10, CIFAR100, Data, Folder, ImageNet, normalize
 from vitlab.data.batch import Batch
 from vitlab.encoders.tokens import Grid
 from vitlab.objectives.calibration_terms import off_share
@@ -35,6 +35,7 @@ from vitlab.objectives.rules import Rules, find_rules
 from vitlab.pictures.sheet import Column, Sheet, save
 
 BATCH, THRESHOLD, PICTURES = 64, 0.15, 6
+DATA = {each.__name__: each for each in (ImageNet, Folder, CIFAR10, CIFAR100)}
 NAMED = 60  # classes at most for their names to fit
 COLUMNS = ("top-1 %", "loss", "background %", "relevance", "off rule %", "parameters")
 
@@ -143,6 +144,9 @@ def report(arms: dict[str, Path], data: Data, size: int, out: Path) -> str:
         out: the files to write, without ending.
     """
     models = [read_classifier(Start(str(path))).model.eval() for path in arms.values()]
+    for model in models:
+        model.encoder.check(size, "--size")
+    out.parent.mkdir(parents=True, exist_ok=True)
 
     def read(split: str, indices: Sequence[int]) -> Iterator[Batch]:
         images = Subset(data.labeled(split, size), indices)
@@ -158,12 +162,12 @@ def report(arms: dict[str, Path], data: Data, size: int, out: Path) -> str:
         cells = [f"{v:,}" if isinstance(v, int) else f"{v:.4g}" for v in row.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     table = "\n".join(lines) + "\n"
-    out.with_suffix(".md").write_text(table)
+    out.with_name(f"{out.name}.md").write_text(table)
     chosen = list(every)[:: max(1, len(every) // PICTURES)][:PICTURES]
     images = data.labeled(data.val, size)
     pixels = torch.stack([images[index][0] for index in chosen])
     (batch,) = read(data.val, chosen)
-    picture(dict(zip(arms, models, strict=True)), batch, pixels, out.with_suffix(".png"))
+    picture(dict(zip(arms, models, strict=True)), batch, pixels, out.with_name(f"{out.name}.png"))
     rule_picture(rules, data.classes, out.with_name(f"{out.name}_rules.png"))
     return table
 
@@ -177,16 +181,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("arms", nargs="+", help="NAME=CHECKPOINT, the first before calibration")
     parser.add_argument("--root", required=True, help="folder of the data")
-    parser.add_argument("--data", choices=("ImageNet", "Folder"), default="ImageNet")
+    parser.add_argument("--data", choices=tuple(DATA), default="ImageNet")
     parser.add_argument("--size", type=int, default=224, help="pixels of the image edge")
     parser.add_argument("--out", type=Path, default=Path("report"), help="files, without ending")
     given = parser.parse_args(arguments)
     if wrong := [arm for arm in given.arms if "=" not in arm]:
         parser.error(f"{wrong[0]} is no NAME=CHECKPOINT, such as before=RUN/last.ckpt")
     pairs = [arm.partition("=") for arm in given.arms]
-    data = {"ImageNet": ImageNet, "Folder": Folder}[given.data](given.root)
+    arms = {name: Path(path) for name, _, path in pairs}
+    if len(arms) < len(pairs):
+        parser.error(f"{', '.join(given.arms)} name an arm twice; give each a name of its own")
     try:
-        table = report({name: Path(path) for name, _, path in pairs}, data, given.size, given.out)
+        table = report(arms, DATA[given.data](given.root), given.size, given.out)
     except ValueError as error:
         parser.error(str(error))
     print(table, end="")

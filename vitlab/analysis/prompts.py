@@ -230,6 +230,7 @@ def report(arms: dict[str, list[Path]], data: Data, size: int, crop: float, out:
     models = {name: [read_prompted(path) for path in paths] for name, paths in arms.items()}
     for model in (each for several in models.values() for each in several):
         model.encoder.check(size, "--size")
+    out.parent.mkdir(parents=True, exist_ok=True)
     shown = table(
         {
             name: [score(model, data, size, crop) for model in several]

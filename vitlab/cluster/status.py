@@ -21,6 +21,7 @@ class Status:
         epoch: epochs completed.
         epochs: of the whole run.
         metrics: the numbers that were last logged in training.
+        warning: what last went wrong in training, with the step; empty for nothing.
         began: when this process began, in seconds since 1970.
         updated: when this was written, likewise.
         host: the machine of the first rank.
@@ -36,6 +37,7 @@ class Status:
     epoch: int = 0
     epochs: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    warning: str = ""
     began: float = 0.0
     updated: float = 0.0
     host: str = field(default_factory=platform.node)

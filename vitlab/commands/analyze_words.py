@@ -1,6 +1,7 @@
 """The words of `vitlab analyze`."""
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,13 +19,13 @@ each number is.
 EXAMPLES = """\
 examples:
   vitlab analyze --weights runs/dino/seed0/best.ckpt runs/dino_entmax/seed0/best.ckpt \\
-      --labels softmax entmax --data /data/VOCdevkit --out analysis
+      --which teacher --labels softmax entmax --data /data/VOCdevkit --out analysis
   vitlab analyze --weights dino_deitsmall16_pretrain.pth --family dino --data /data/imagenet \\
       --images 1000 --out analysis
   vitlab analyze --weights runs/dino/seed0/last.ckpt runs/dino/seed0/last.ckpt \\
       --which teacher student --data my_photographs --size 512 --out analysis
-  vitlab analyze --weights best.ckpt untrained:configs/dino.yaml --foreground person car \\
-      --data /data/ADEChallengeData2016 --out analysis
+  vitlab analyze --weights best.ckpt untrained:configs/dino.yaml --which teacher \\
+      --data /data/ADEChallengeData2016 --foreground person car --out analysis
 """
 UNTRAINED = "untrained:"
 
@@ -58,7 +59,8 @@ def add_weights(made: argparse.ArgumentParser) -> None:
     )
     each = "one for all weights, or one for each"
     add("--family", nargs="+", default=["auto"], help=f"whose weights they are; {each}")
-    add("--which", nargs="+", default=[""], help=f"student, teacher ... of a file; {each}")
+    which = "student, teacher ... of a file with several models"
+    add("--which", nargs="+", default=[""], help=f"{which}; {each}")
     add(
         "--pixels",
         nargs="+",
@@ -139,7 +141,7 @@ def refuse(given: argparse.Namespace) -> None:
 
 
 def refuse_folder(folder: Path, overwrite: bool) -> None:
-    """Refuse to write where something is that no analysis left, or that is not to be replaced."""
+    """Refuse a folder with what no analysis left, or is not to be replaced, or out of reach."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {folder} is a file; name a folder")
     if folder.is_dir() and any(folder.iterdir()):
@@ -149,6 +151,14 @@ def refuse_folder(folder: Path, overwrite: bool) -> None:
             raise ValueError(
                 f"--out {folder} holds an analysis; choose another folder, or --overwrite"
             )
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--out {folder} cannot be written: {above}: {error.strerror}; name another folder"
+        ) from error
 
 
 def labels(weights: Sequence[str], which: Sequence[str]) -> list[str]:

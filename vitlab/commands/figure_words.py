@@ -14,6 +14,13 @@ from vitlab.probes.reading import Reading, check_layers
 
 KINDS = ("pca", "attention", "similarity", "parts", "masks", "all")
 MOST_PARTS = 20
+HEADS = "all"  # attention of each head, and their mean
+OF_KINDS = {  # options that other kinds have no use for
+    "masks": ("masks", "all"),
+    "at": ("similarity", "attention", "all"),
+    "head": ("attention",),
+    "foreground": ("pca", "all"),
+}
 
 DESCRIPTION = """\
 Draw what encoders make of your own photographs, models side by side.
@@ -31,7 +38,7 @@ padded. They may have any size, and different ones. Transparency is left out.
 EXAMPLES = """\
 examples:
   vitlab figure pca photos/ --weights runs/dino/seed0/best.ckpt runs/dino_entmax/seed0/best.ckpt \\
-      --labels softmax entmax --out pca.png
+      --which teacher --labels softmax entmax --out pca.png
   vitlab figure attention dog.jpg --weights my_encoder --block 0 5 -1 --out heads.pdf
   vitlab figure attention dog.jpg --weights my_encoder --head mean --block all --out depth.svg
   vitlab figure similarity dog.jpg --weights my_encoder --at 210,140 400,90 --out eye_and_ear.png
@@ -75,7 +82,8 @@ def _add_models(words: argparse.ArgumentParser) -> None:
         help=f"what vitlab import reads, or {UNTRAINED}CONFIG for an encoder at its start",
     )
     add("--labels", nargs="+", help="names of the models, one for each; default: from the paths")
-    add("--which", nargs="+", default=[""], help=f"student, teacher ... of a file; {each}")
+    which = "student, teacher ... of a file with several models"
+    add("--which", nargs="+", default=[""], help=f"{which}; {each}")
     add("--family", nargs="+", default=["auto"], help=f"whose weights they are; {each}")
     add(
         "--pixels",
@@ -96,7 +104,7 @@ def _add_drawing(words: argparse.ArgumentParser) -> None:
         "photograph at its own (default: 448)",
     )
     add("--block", nargs="+", default=["-1"], help="0 the first, -1 the last, or all (default: -1)")
-    add("--head", default="all", help="of attention: a number from 0, mean, or all (default)")
+    add("--head", default=HEADS, help="of attention: a number from 0, mean, or all (default)")
     add(
         "--at",
         nargs="+",
@@ -127,8 +135,13 @@ def refuse(given: argparse.Namespace) -> None:
         raise ValueError(
             "masks need a dataset to learn from; give --masks ROOT, such as VOC 2012's"
         )
-    if given.masks and given.kind not in ("masks", "all"):
-        raise ValueError(f"--masks would be ignored by {given.kind}; draw masks or all")
+    for option, kinds in OF_KINDS.items():
+        default = HEADS if option == "head" else None
+        if getattr(given, option) not in (default, False) and given.kind not in kinds:
+            raise ValueError(
+                f"--{option} would be ignored by {given.kind}; leave it out, or draw "
+                f"{' or '.join(kinds)}"
+            )
     if given.masks and given.block != ["-1"]:
         raise ValueError("--masks are of the last block; leave out --block")
     if not 2 <= given.parts <= MOST_PARTS:

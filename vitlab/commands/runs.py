@@ -65,6 +65,8 @@ def run(words: Sequence[str]) -> None:
     for found in runs:
         if found.reason:
             console.print(f"{name(found, given.folder)}: {found.reason}", markup=False)
+        if found.status and found.status.warning:
+            console.print(f"{name(found, given.folder)}: {found.status.warning}", markup=False)
     counts = {state: sum(found.state is state for found in runs) for state in State}
     print(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no runs")
 

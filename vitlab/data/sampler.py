@@ -114,13 +114,13 @@ class GlobalBatches(Sampler[list[tuple[int, ...]]]):
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         epoch = self.epoch
         done = self.start[1] if self.start[0] == epoch else 0
-        for micro_batch in self._share(epoch)[done:].tolist():
+        for micro_batch in self.share(epoch)[done:].tolist():
             if self.repeats == 1:
                 yield [(epoch, index) for index in micro_batch]
             else:
                 yield [(epoch, *divmod(place, self.repeats)) for place in micro_batch]
 
-    def _share(self, epoch: int) -> Int[np.ndarray, "micro_batches per_device"]:
+    def share(self, epoch: int) -> Int[np.ndarray, "micro_batches per_device"]:
         """What this rank sees in an epoch: index * repeats + copy."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.samples)
         if self.repeats > 1:

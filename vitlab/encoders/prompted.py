@@ -42,7 +42,8 @@ class Prompted(Encoder):
         config: the arguments of the backbone, and `prompts`.
 
     Raises:
-        ValueError: the backbone is no ViT, or has prompts already.
+        ValueError: the backbone is no ViT, has prompts already, or lacks the registers that the
+            prompts speak of.
     """
 
     def __init__(self, backbone: Encoder, prompts: Prompts = Prompts()):  # noqa: B008
@@ -54,6 +55,11 @@ class Prompted(Encoder):
             )
         if any(block.memory is not None for block in blocks_of(backbone)):
             raise ValueError("the backbone has prompts already; give one without")
+        if prompts.registers != "none" and backbone.reg_token is None:
+            raise ValueError(
+                f"prompts.registers {prompts.registers} would be ignored: the backbone has no "
+                "registers; leave it out, or give a backbone with registers"
+            )
         self.backbone, self.prompts = backbone.requires_grad_(False), prompts
         self.config = {**backbone.config, "prompts": prompts}
         self.width, self.patch, self.heads = backbone.width, backbone.patch, backbone.heads

@@ -73,6 +73,11 @@ def read_classifier(start: Start, into: ViT | None = None) -> Converged:
     content = read(path)
     run = "pytorch-lightning_version" in content
     objective = _settings(content) if run else {}
+    if str(objective.get("class_path", "")).endswith("Prompting"):
+        raise ValueError(
+            f"{path} holds prompts and a head beside a frozen backbone, and calibration trains a "
+            f"whole classifier. {_REMEDY}"
+        )
     which = start.which or ("model" if run else "")
     # looked for before the encoder, for the better message
     if not any(re.search(r"(^|\.)head\.weight$", name) for name in _names(content)):

@@ -65,6 +65,7 @@ class DINO(Objective):
         self.outputs = projection.prototypes
         self.register_buffer("center", torch.zeros(1, projection.prototypes))
         self.center: Tensor
+        self.center_error = torch.zeros(())  # share of the mean logits that it did not hold
         self.seen: list[Tensor] = []  # mean teacher logits of each micro-batch of this step
 
     @property
@@ -87,11 +88,12 @@ class DINO(Objective):
         teacher = F.softmax((target - self.center) / self.teacher_temperature(progress), dim=-1)
         student = F.log_softmax(output / self.student_temperature, dim=-1)
         value = cross_entropy(student, teacher)
-        entropy = -torch.special.xlogy(teacher, teacher).sum(-1).mean()
+        entropy = entropy_of(teacher).mean()
         logs = {
             "teacher/entropy": entropy,
             "teacher/divergence": value.detach() - entropy,
             "teacher/center_norm": self.center.norm(),
+            "teacher/prototypes": entropy_of(teacher.mean((0, 1))).exp(),
         }
         return Loss(value, logs)
 
@@ -105,6 +107,7 @@ class DINO(Objective):
     def after_step(self, progress: Progress) -> None:
         """Move the center and the teacher."""
         seen = parallel.mean(torch.stack(self.seen).mean(0))
+        self.center_error = (seen - self.center).norm() / seen.norm()
         self.center.lerp_(seen, 1 - self.center_momentum)
         self.seen.clear()
         teacher: list[Tensor] = list(self.teacher.parameters())
@@ -152,6 +155,11 @@ class Branch(nn.Module):
 def precise(logits: Float[Tensor, "v b k"]) -> Float[Tensor, "v b k"]:
     """Return logits in at least single precision, whatever autocast made of them."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def entropy_of(probabilities: Float[Tensor, "*rows k"]) -> Float[Tensor, "*rows"]:
+    """Return the entropy of each row in nats; 0 of a certain one, ln k of a uniform one."""
+    return -torch.special.xlogy(probabilities, probabilities).sum(-1)
 
 
 def cross_entropy(

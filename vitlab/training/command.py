@@ -20,6 +20,7 @@ from vitlab.training.checkpoints import Checkpoints
 from vitlab.training.module import Pretraining
 from vitlab.training.probing import Probing
 from vitlab.training.scoring import Scoring
+from vitlab.training.watching import Watching
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Arguments(LightningCLI):
         parser.add_lightning_class_args(Probing, "probing")
         parser.add_lightning_class_args(Scoring, "scoring")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        parser.add_lightning_class_args(Watching, "health")
         parser.add_class_arguments(Synthetic, "synthetic")
         parser.add_argument(
             "--run",

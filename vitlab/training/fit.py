@@ -39,6 +39,7 @@ class Command(Arguments):
         callbacks: list[Callback] = [
             Stopping(given.checkpoints),  # first, as an epoch's end takes long
             Preparing(),
+            given.health,
             given.probing,
             given.scoring,
             Metering(),

@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from lightning import LightningModule
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from vitlab.data.batch import Batch
 from vitlab.objectives import Objective
 from vitlab.safety import restrict
 from vitlab.schedules import Progress
+from vitlab.training.failing import Guard
 from vitlab.training.optimizer import Optimizer
 
 
@@ -31,6 +33,9 @@ class Pretraining(LightningModule):
     ):
         super().__init__()
         self.objective, self.settings, self.seed = objective, optimizer, seed
+        self.guard = Guard()
+        self.logs: dict[str, Tensor] = {}  # of the newest micro-batch, and its step
+        self.last = Progress(0, 1, 1, 1)  # that the newest step began with
 
     @classmethod
     def load_from_checkpoint(cls, *args, **kwargs) -> "Pretraining":
@@ -58,20 +63,24 @@ class Pretraining(LightningModule):
         """
         self.settings.schedule(self.trainer.optimizers[0], self.progress)
         entropy = [self.seed, self.global_step, batch_idx, self.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        drawn = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        self.guard.begin(batch, batch_idx, drawn)
+        torch.manual_seed(drawn)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a micro-batch."""
         loss = self.objective.loss(batch, self.progress)
-        if not torch.isfinite(loss.value):
-            raise FloatingPointError(
-                f"the loss is {loss.value.item()} at step {self.global_step} (epoch "
-                f"{self.current_epoch}); the last checkpoint is from before. Try a lower "
-                "model.optimizer.rate, a longer model.optimizer.warmup or trainer.precision 32-true"
-            )
         self.log("loss", loss.value.detach(), prog_bar=True)
         self.log_dict(loss.logs)
-        return loss.value
+        self.logs = {"loss": loss.value.detach(), **loss.logs}
+        return self.guard.checked(loss.value, batch_idx)
+
+    def on_after_backward(self) -> None:
+        """Look at each micro-batch of several, to know which one is to blame."""
+        if self.trainer.accumulate_grad_batches > 1:
+            gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
+            if not torch.isfinite(get_total_norm(gradients)):
+                self.guard.blame(self.guard.index)
 
     def configure_gradient_clipping(
         self,
@@ -82,6 +91,7 @@ class Pretraining(LightningModule):
         """Clip gradients, then let the objective change them."""
         norm = self.settings.limit(self.objective.parameters())
         progress = self.progress
+        self.guard.check(self.trainer, self.objective, norm, progress)
         self.objective.before_step(progress)
         logs: dict[str, Tensor | float] = {
             "optimizer/gradient_norm": norm,
@@ -90,12 +100,28 @@ class Pretraining(LightningModule):
             **self.objective.schedules(progress),
         }
         self.log_dict(logs)
+        self.last = progress
+        self.logs["optimizer/gradient_norm"] = norm
 
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
         """Take a step, then let the objective follow up on it."""
         progress = self.progress
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.objective.after_step(progress)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Refuse to write weights that are not finite over good ones.
+
+        Raises:
+            FloatingPointError: which weight.
+        """
+        for name, parameter in self.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise FloatingPointError(
+                    f"the weight {name} is not finite after step {self.global_step}, though the "
+                    "gradients were; the checkpoints on disk are from before. Try a lower "
+                    "model.optimizer.rate or a longer model.optimizer.warmup"
+                )
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Refuse a checkpoint of another model, naming what differs."""

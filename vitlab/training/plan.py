@@ -27,9 +27,17 @@ _LINES = {"cosine": "cosine", "timm": "cosine", "linear": "linearly"}
 
 @dataclass(frozen=True)
 class Plan:
-    """One row of text for each thing worth knowing, in order."""
+    """What a run is going to do.
+
+    Attributes:
+        rows: a text for each thing worth knowing, in order.
+        division: of the batch.
+        needed: memory of a device.
+    """
 
     rows: dict[str, str]
+    division: Division
+    needed: "Memory"
 
     def show(self) -> None:
         """Print the plan."""
@@ -101,7 +109,7 @@ def prepare(
         rows["scores"] = f"{when}, on {len(data.samples(data.val)):,} images of {data.val}"
     if masks:
         rows["masks"] = f"{masks:,} training images have one; the others add nothing"
-    return Plan(rows)
+    return Plan(rows, division, needed)
 
 
 def describe(

@@ -12,6 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from vitlab.cluster.status import STATUS, Status
 from vitlab.recording import write_json
 from vitlab.training.preemption import Stopped
+from vitlab.training.watching import last_warning
 
 EVERY = 15.0  # seconds between two writings
 
@@ -63,6 +64,7 @@ class Reporting(Callback):
                 "epochs": trainer.max_epochs or 0,
                 # JSON has no infinity
                 "metrics": {name: value for name, value in numbers.items() if math.isfinite(value)},
+                "warning": last_warning(Path(trainer.default_root_dir)),
                 "updated": time.time(),
                 **known,
             },

@@ -1,0 +1,151 @@
+"""Each way of going wrong is named by its cause, and a healthy run by none."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from vitlab.health import Signs, diagnose
+from vitlab.health.signs import Teacher, relative_change, speed_of, watched
+
+# of the demo, seed 0, at step 1000 of 2790
+TEACHER = Teacher(
+    outputs=256,
+    entropy=2.5,
+    divergence=1.1,
+    prototypes=46.0,
+    center_norm=1.7,
+    center_error=0.11,
+    temperature=0.02,
+    student_temperature=0.1,
+    momentum=0.985,
+    distance=0.02,
+    rank=7.7,
+)
+HEALTHY = Signs(
+    step=1000,
+    steps=2790,
+    warm=True,
+    loss=3.6,
+    chance=math.log(256),
+    gradient=2.0,
+    spike=5.4,
+    usual=2.5,
+    learning_rate=3.8e-4,
+    peak=4e-4,
+    update=1.4e-3,
+    teacher=TEACHER,
+    speed=3e-4,
+    fastest=5e-4,
+    best_rank=10.0,
+)
+
+
+def of(signs=HEALTHY, **teacher):
+    return replace(signs, teacher=replace(TEACHER, **teacher))
+
+
+# what planted causes were measured to do to the demo
+PLANTED = {
+    "no centering": [
+        of(center_error=1.0, center_norm=0.0, entropy=5e-6, prototypes=1.0, divergence=0.017),
+        of(replace(HEALTHY, step=41, warm=False), center_error=1.0, prototypes=2.2),
+        of(entropy=1e-9, prototypes=1.0, center_error=0.3),  # a center that is too slow
+    ],
+    "no sharpening": [
+        of(temperature=0.1, entropy=5.54, prototypes=256.0, divergence=0.003),
+        of(replace(HEALTHY, step=31, warm=False), temperature=1.0, entropy=5.54, prototypes=256),
+        of(temperature=0.09, entropy=5.54, prototypes=255.9, divergence=0.005),
+    ],
+    "learning rate too high": [
+        of(replace(HEALTHY, step=19, speed=0.028, fastest=0.028), distance=0.54),
+        of(replace(HEALTHY, fastest=0.02), entropy=5.35, prototypes=211.0),  # to uniform
+        of(replace(HEALTHY, fastest=0.02), entropy=4e-3, prototypes=1.005),  # to one
+        of(replace(HEALTHY, fastest=0.02), entropy=2.71, prototypes=15.15),  # to and fro
+        replace(HEALTHY, update=0.2),
+        replace(HEALTHY, loss=8.0),
+        replace(HEALTHY, loss=3.5, chance=math.log(10), teacher=None),
+    ],
+    "learning rate too low": [replace(HEALTHY, update=1e-8, teacher=None)],
+    "collapsed": [of(entropy=2.75, prototypes=15.7)],
+    "teacher lags": [of(distance=0.8, divergence=3.0, momentum=1.0)],
+    "features lose rank": [of(rank=2.0)],
+    "gradient spikes": [replace(HEALTHY, spike=200.0)],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "signs"), [(name, signs) for name, planted in PLANTED.items() for signs in planted]
+)
+def test_a_cause_is_named_with_evidence_and_remedy(name, signs):
+    found = diagnose(signs)
+    assert found is not None
+    assert found.name == name
+    assert any(letter.isdigit() for letter in found.sentence)
+    assert "model.o" in found.sentence  # a setting to change
+    assert len(found.sentence) < 400
+
+
+@pytest.mark.parametrize(
+    "signs",
+    [
+        HEALTHY,
+        replace(HEALTHY, teacher=None),
+        # the start: the center is still at 0, the norm of the gradient falls, images look alike
+        of(
+            replace(HEALTHY, step=10, warm=False, gradient=40.0, spike=68.0, usual=0.0),
+            center_error=1.0,
+            prototypes=1.0,
+            entropy=0.0,
+        ),
+        of(replace(HEALTHY, step=41, warm=False), entropy=0.32, prototypes=3.6, center_error=0.3),
+        of(replace(HEALTHY, step=60, warm=False), entropy=5.4, prototypes=240.0),
+        # the end: the teacher stands still, and so does the student
+        of(
+            replace(HEALTHY, step=2780, learning_rate=1e-5, update=3e-5),
+            momentum=0.99999,
+            distance=0.3,
+        ),
+        replace(HEALTHY, update=None, chance=None, teacher=None),
+    ],
+)
+def test_a_healthy_run_gets_no_diagnosis(signs):
+    assert diagnose(signs) is None
+
+
+numbers = st.floats(0, 100)
+
+
+@given(loss=numbers, spike=numbers, update=st.floats(0, 1), step=st.integers(1, 2790))
+def test_any_signs_can_be_judged(loss, spike, update, step):
+    signs = replace(HEALTHY, loss=loss, spike=spike, update=update, step=step)
+    for one in (signs, replace(signs, teacher=None)):
+        found = diagnose(one)
+        assert found is None or found.sentence[0].islower()
+
+
+def test_speed_is_distance_over_what_the_teacher_remembers():
+    slow = replace(TEACHER, momentum=0.98, distance=0.5)
+    assert speed_of(slow, 1000) == pytest.approx(0.5 / 50)
+    assert speed_of(slow, 10) == pytest.approx(0.5 / 10)
+    assert speed_of(replace(slow, momentum=1.0), 1000) == pytest.approx(0.5 / 1000)
+    assert speed_of(replace(slow, momentum=0.0), 1000) == 0.5
+
+
+def test_the_change_of_matrices_is_the_median_of_those_that_are_not_0():
+    before = [torch.full((2, 2), float(value)) for value in (0, 1, 1, 1)]
+    now = [x + change for x, change in zip(before, (9.0, 0.1, 0.2, 0.7), strict=True)]
+    assert relative_change(before, now) == pytest.approx(0.2)
+    assert relative_change(before[:1], now[:1]) is None
+
+
+def test_matrices_are_taken_evenly_from_those_that_are_trained():
+    layers = nn.Sequential(*(nn.Linear(2, 2) for _ in range(20)))
+    layers[0].requires_grad_(False)
+    names = [name for name, _ in watched(layers, 4)]
+    assert names == ["1.weight", "6.weight", "11.weight", "16.weight"]
+    assert watched(layers.requires_grad_(False)) == []

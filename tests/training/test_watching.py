@@ -1,0 +1,101 @@
+"""The watchdog says once what goes wrong, leaves training as it is, and can end the run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitlab.health import Diagnosis
+from vitlab.training.watching import FILE, Watching
+
+Fit = Callable[..., Path]
+QUICK = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
+LONG = ("--trainer.max_epochs", "5", "--data.batch_size", "4")  # 50 steps
+ILL = Diagnosis("ill", "something is wrong")
+
+
+def settled(pattern: str) -> str:
+    """Return where a watch over well (.) and ill (x) looks speaks up (!)."""
+    watching = Watching()
+    said = (watching.settle(ILL if look == "x" else None) for look in pattern)
+    return "".join("!" if found else "-" for found in said)
+
+
+@pytest.mark.parametrize(
+    ("looks", "said"),
+    [
+        ("..........", "----------"),
+        ("xx........", "----------"),
+        ("x.x.x.....", "----!-----"),
+        ("xxxxxxxxxx", "--!-------"),  # once
+        ("xxx...xx..", "--!-------"),  # still the same episode
+        ("xxx.....xxx", "--!-------!"),  # another one
+    ],
+)
+def test_an_episode_is_said_once_and_noise_not_at_all(looks, said):
+    assert settled(looks) == said
+
+
+def test_a_resumed_run_does_not_say_it_again():
+    first, second = Watching(), Watching()
+    assert [first.settle(ILL) for _ in range(3)] == [None, None, ILL]
+    second.load_state_dict(first.state_dict())
+    assert [second.settle(ILL) for _ in range(5)] == [None] * 5
+
+
+def test_a_number_of_steps_is_not_negative():
+    with pytest.raises(ValueError, match=r"health.every -1 is negative"):
+        Watching(every=-1)
+
+
+def test_a_center_that_stays_is_named_and_the_weights_are_left_alone(fit: Fit, caplog):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = (*QUICK, *LONG, "--model.objective.center_momentum", "1.0")
+    watched = fit(*options, "--health.every", "4", name="watched")
+    (row,) = [json.loads(line) for line in (watched / FILE).read_text().splitlines()]
+    assert row["name"] == "no centering"
+    assert row["step"] == 40  # the third look behind step 30
+    assert "center_momentum" in row["sentence"]
+    assert f"vitlab: step 40: {row['sentence']}" in caplog.text
+    assert row["sentence"] in json.loads((watched / "status.json").read_text())["warning"]
+    events = EventAccumulator(str(watched))
+    events.Reload()
+    assert "warning/text_summary" in events.Tags()["tensors"]
+    assert {"health/update", "health/feature_rank"} <= set(events.Tags()["scalars"])
+
+    alone = fit(*options, "--health.every", "0", name="alone")
+    assert not (alone / FILE).exists()
+    ours, theirs = (
+        torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (watched, alone)
+    )
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_a_run_may_end_when_it_goes_wrong(fit: Fit, tmp_path, capsys):
+    hot = ("--model.objective.teacher_temperature.start", "0.2")
+    hot += ("--model.objective.teacher_temperature.end", "0.2")
+    with pytest.raises(SystemExit) as end:
+        fit(*QUICK, *LONG, *hot, "--health.every", "1", "--health.stop", "true")
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    assert (
+        "the teacher is not sharpened: its temperature 0.2 is not below the student's 0.1" in said
+    )
+    assert "Stopped at step 32, as --health.stop asks" in said
+    assert "--ckpt_path last" in said
+    last = torch.load(tmp_path / "run/last.ckpt", weights_only=True)
+    assert last["global_step"] == 30  # of the last epoch's end
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_run_in_good_health_is_let_be(fit: Fit, seed):
+    """200 steps, of which 40 warm up."""
+    options = ("--trainer.max_epochs", "20", "--data.batch_size", "4")
+    options += ("--model.optimizer.warmup", "4", "--seed_everything", str(seed))
+    folder = fit(*QUICK, *options, "--health.every", "5")
+    assert not (folder / FILE).exists()

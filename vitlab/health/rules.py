@@ -1,0 +1,257 @@
+"""From signs to a cause: each rule knows one way in which training goes wrong.
+
+The thresholds are ours. They lie far from what healthy runs show; docs/running.md has how far.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vitlab.health.signs import Signs
+
+START = 30  # steps: before, the center (0.9 at each step) has not found the teacher's mean
+SAME = 0.1  # nats that the teacher's answer tells of an image; healthy runs tell 0.7 and more
+LATER = 100  # steps: before, images may look alike to a healthy encoder
+UNIFORM = 0.95  # share of ln(prototypes) from which a teacher counts as uniform
+UNCENTERED = 0.9  # of the mean logits are not in the center; healthy runs have 0.1 to 0.5
+FEW = 9  # steps, after which a speed is one
+FAST = 0.005  # share of its norm that a matrix moves on in a step; healthy runs move on by 0.0005
+LARGE = 0.1  # share that one step changes, there and back; healthy runs change 0.0005 to 0.02
+SMALL = 0.01  # share of a matrix that all steps of a run can change together
+ABOVE = 1.2  # loss, as a multiple of that of knowing nothing
+SPIKE = 30.0  # gradient norm, as a multiple of its median; healthy runs have up to 6
+FAR = 0.5  # distance of teacher and student; healthy runs have 0.01 to 0.05
+UNLEARNED = 0.6  # share of the loss that the student has not learned; healthy runs have 0.2 to 0.4
+LOST = 0.3  # share of the features' best rank
+TOO_HIGH = "learning rate too high"
+SHARPEN = (
+    "Lower model.objective.teacher_temperature, now {:.3g}; DINO uses 0.04 to 0.07 beside the "
+    "student's 0.1"
+)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What goes wrong.
+
+    Attributes:
+        name: of the rule, short.
+        sentence: what happens, the evidence, the remedy.
+    """
+
+    name: str
+    sentence: str
+
+
+def uncentered(signs: Signs) -> Diagnosis | None:
+    """Nothing keeps one prototype from winning."""
+    teacher = signs.teacher
+    if teacher is None or signs.step < START or teacher.center_error < UNCENTERED:
+        return None
+    collapsed = teacher.prototypes < 1.5
+    state = "has collapsed to one prototype" if collapsed else "is not kept from one prototype"
+    return Diagnosis(
+        "no centering",
+        f"the teacher {state}: its center lies {teacher.center_error:.0%} of the way off the mean "
+        f"of its logits (norm of the center {teacher.center_norm:.2g}), and it uses "
+        f"{teacher.prototypes:.1f} of {teacher.outputs} prototypes. The center must follow: set "
+        "model.objective.center_momentum to 0.9, and lower if training is short",
+    )
+
+
+def large_steps(signs: Signs) -> Diagnosis | None:
+    """The learning rate is too high: weights forget what they have learned."""
+    if signs.speed > FAST and signs.step > FEW:
+        evidence = f"each step moves the weights on by {signs.speed:.1%} of their norm, "
+        evidence += "measured from the teacher, their average; healthy runs stay below 0.1%"
+    elif signs.update is not None and signs.update > LARGE:
+        evidence = f"one step changes the weights by {signs.update:.0%} of their norm; healthy "
+        evidence += "runs stay below 2%"
+    else:
+        return None
+    return Diagnosis(TOO_HIGH, f"the learning rate is too high: {evidence}. {_lower(signs)}")
+
+
+def diverged(signs: Signs) -> Diagnosis | None:
+    """The loss is worse than that of a model that knows nothing."""
+    if signs.chance is None or signs.step < START or signs.loss < ABOVE * signs.chance:
+        return None
+    return Diagnosis(
+        TOO_HIGH,
+        f"training diverges, most often as the learning rate is too high: the loss is "
+        f"{signs.loss:.3g}{_of_chance(signs)}, at learning rate {signs.learning_rate:.2g} and a "
+        f"gradient norm of {signs.gradient:.2g}. Lower model.optimizer.rate, or make "
+        "model.optimizer.warmup longer",
+    )
+
+
+def spikes(signs: Signs) -> Diagnosis | None:
+    """Gradients are now and then much larger than usual."""
+    if not signs.usual or signs.spike < SPIKE * signs.usual:
+        return None
+    return Diagnosis(
+        "gradient spikes",
+        f"the gradient jumps: its norm was {signs.spike:.2g} within the last steps, "
+        f"{signs.spike / signs.usual:.0f} times its usual {signs.usual:.2g}; the learning rate, "
+        f"{signs.learning_rate:.2g}, is likely too high. Lower model.optimizer.rate, make "
+        "model.optimizer.warmup longer, or lower model.optimizer.clip",
+    )
+
+
+def unsharpened(signs: Signs) -> Diagnosis | None:
+    """Nothing keeps the uniform answer from winning."""
+    teacher = signs.teacher
+    if teacher is None or signs.step < START:
+        return None
+    if teacher.temperature < teacher.student_temperature:
+        return None
+    return Diagnosis(
+        "no sharpening",
+        f"the teacher is not sharpened: its temperature {teacher.temperature:.3g} is not below the "
+        f"student's {teacher.student_temperature:.3g}, so that the uniform answer wins (its "
+        f"entropy is {_of_uniform(signs)}). {SHARPEN.format(teacher.temperature)}",
+    )
+
+
+def uniform(signs: Signs) -> Diagnosis | None:
+    """The teacher says nothing, and the student agrees."""
+    teacher = signs.teacher
+    if teacher is None or signs.step < LATER:  # at first, images may look alike
+        return None
+    if teacher.entropy < UNIFORM * math.log(teacher.outputs) or _told(signs) > SAME:
+        return None
+    name, remedy = _why(signs, "no sharpening", SHARPEN.format(teacher.temperature))
+    return Diagnosis(
+        name,
+        f"training has collapsed to the uniform answer: the teacher's entropy is "
+        f"{_of_uniform(signs)}, the loss {signs.loss:.3g}, and {teacher.divergence:.2g} of it is "
+        f"left to learn. {remedy}",
+    )
+
+
+def one_answer(signs: Signs) -> Diagnosis | None:
+    """The teacher says the same of every image."""
+    teacher = signs.teacher
+    if teacher is None or signs.step < START or teacher.prototypes > 1.1:
+        return None
+    center = (
+        "The center does not keep up: set model.objective.center_momentum to 0.9 or lower, or "
+        f"raise model.objective.teacher_temperature ({teacher.temperature:.3g})"
+    )
+    name, remedy = _why(signs, "no centering", center)
+    return Diagnosis(
+        name,
+        f"training has collapsed to one prototype: the teacher uses {teacher.prototypes:.2f} of "
+        f"{teacher.outputs} for the images of a batch, and its entropy is {teacher.entropy:.2g}. "
+        f"{remedy}",
+    )
+
+
+def same_answer(signs: Signs) -> Diagnosis | None:
+    """The teacher's answers differ in time, but not from image to image."""
+    teacher = signs.teacher
+    if teacher is None or not signs.warm or signs.step < LATER or _told(signs) > SAME:
+        return None
+    name, remedy = _why(signs, "collapsed", "Lower model.optimizer.rate and start anew")
+    return Diagnosis(
+        name,
+        f"training has collapsed: the teacher says the same of every image (its answer tells "
+        f"{max(0.0, _told(signs)):.2f} nats of an image, at {teacher.prototypes:.1f} of "
+        f"{teacher.outputs} prototypes in use). {remedy}",
+    )
+
+
+def _why(signs: Signs, name: str, remedy: str) -> tuple[str, str]:
+    """Return the likely cause of a collapse and what helps; large steps come first."""
+    if signs.fastest < FAST:
+        return name, remedy
+    return TOO_HIGH, (
+        f"The learning rate is too high: steps moved the weights on by up to {signs.fastest:.1%} "
+        f"of their norm. {_lower(signs)}, and start anew"
+    )
+
+
+def _lower(signs: Signs) -> str:
+    return (
+        f"Lower model.optimizer.rate by a factor of 10 or more (learning rate now "
+        f"{signs.learning_rate:.2g}, at its peak {signs.peak:.2g})"
+    )
+
+
+def lagging(signs: Signs) -> Diagnosis | None:
+    """The teacher does not follow the student."""
+    teacher = signs.teacher
+    if teacher is None or not signs.warm or teacher.distance < FAR:
+        return None
+    if teacher.divergence < UNLEARNED * signs.loss:
+        return None
+    return Diagnosis(
+        "teacher lags",
+        f"the teacher lags behind: its weights differ from the student's by "
+        f"{teacher.distance:.0%} of their norm, and {_share(signs)} of the loss is what the "
+        "student has not learned from it. Lower model.objective.momentum; a run of few steps "
+        "needs a quick teacher",
+    )
+
+
+def shrunk(signs: Signs) -> Diagnosis | None:
+    """Features use ever fewer directions."""
+    teacher = signs.teacher
+    if teacher is None or not signs.warm or teacher.rank > LOST * signs.best_rank:
+        return None
+    return Diagnosis(
+        "features lose rank",
+        f"the features lose rank: [CLS] uses {teacher.rank:.1f} directions (RankMe), and "
+        f"{signs.best_rank:.1f} at its best. Lower model.optimizer.rate or "
+        "model.objective.teacher_temperature; last.ckpt may already be past its best",
+    )
+
+
+def small_steps(signs: Signs) -> Diagnosis | None:
+    """The learning rate is too low: the run ends where it began."""
+    if not signs.update or not signs.learning_rate or signs.step < START:
+        return None
+    reach = signs.update * signs.peak / signs.learning_rate * signs.steps
+    if reach > SMALL:
+        return None
+    return Diagnosis(
+        "learning rate too low",
+        f"the learning rate is too low: at its peak, {signs.peak:.2g}, all {signs.steps} steps "
+        f"together would change the weights by at most {reach:.1%} of their norm. Raise "
+        "model.optimizer.rate; DINO's is 0.0005 per 256 images",
+    )
+
+
+# a cause before what follows from it
+RULES: tuple[Callable[[Signs], Diagnosis | None], ...] = (
+    *(unsharpened, uncentered, large_steps, diverged, small_steps),
+    *(uniform, one_answer, same_answer, lagging, shrunk, spikes),
+)
+
+
+def diagnose(signs: Signs) -> Diagnosis | None:
+    """Return what the first rule that finds something says; None if all is well."""
+    return next((found for rule in RULES if (found := rule(signs))), None)
+
+
+def _told(signs: Signs) -> float:
+    """Nats that the teacher's answer tells of an image: entropy of the mean less mean entropy."""
+    assert signs.teacher is not None
+    return math.log(signs.teacher.prototypes) - signs.teacher.entropy
+
+
+def _share(signs: Signs) -> str:
+    assert signs.teacher is not None
+    return f"{signs.teacher.divergence / max(signs.loss, 1e-12):.0%}"
+
+
+def _of_uniform(signs: Signs) -> str:
+    assert signs.teacher is not None
+    outputs = signs.teacher.outputs
+    return f"{signs.teacher.entropy:.2f} of at most ln {outputs} = {math.log(outputs):.2f}"
+
+
+def _of_chance(signs: Signs) -> str:
+    if signs.chance is None:
+        return ""
+    return f" (knowing nothing gives {signs.chance:.3g})"

@@ -1,0 +1,238 @@
+"""Watches over a run and says in a sentence when it goes wrong."""
+
+import json
+import math
+import statistics
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from vitlab.analysis.measures.rank import gram, rank_of
+from vitlab.encoders.tokens import Tokens
+from vitlab.health import Diagnosis, Signs, diagnose
+from vitlab.health.rules import FEW
+from vitlab.health.signs import Teacher, relative_change, speed_of, watched
+from vitlab.objectives import DINO, Classification, Objective, Prompting
+from vitlab.training.endings import advice
+from vitlab.training.module import Pretraining
+
+FILE = "health.jsonl"
+LOOKS, OFTEN = (
+    5,
+    3,
+)  # a diagnosis counts once it is made in 3 of 5 looks, and is over after 5 without
+
+
+class Watching(Callback):
+    """Looks at loss, gradients, weights and teacher now and then, and says what goes wrong, once.
+
+    Training does not notice: no random number is drawn and no weight touched.
+
+    Args:
+        every: steps between two looks; 0 for none.
+        stop: whether the run ends when something goes wrong; checkpoints stay as they are.
+    """
+
+    def __init__(self, every: int = 10, stop: bool = False):
+        if every < 0:
+            raise ValueError(f"health.every {every} is negative; use 0 for no looks, or a count")
+        self.every, self.stop = every, stop
+        self.found: deque[str] = deque(maxlen=LOOKS)
+        self.episode = ""  # name of the diagnosis that was said last, while it lasts
+        self.usual: deque[float] = deque(maxlen=20)  # median gradient norms of looks
+        self.best_rank = self.fastest = 0.0
+        self.norms: list[Tensor] = []
+        self.before: list[Tensor] = []
+        self.matrices: list[tuple[str, nn.Parameter]] = []
+        self.features: list[Tensor] = []
+        self.listening: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the matrices to look at."""
+        objective = _objective(pl_module)
+        self.matrices = watched(objective.student if isinstance(objective, DINO) else objective)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        """Before a step that is looked at, keep what it changes."""
+        first = batch_idx % trainer.accumulate_grad_batches == 0
+        if first and self.every and (trainer.global_step + 1) % self.every == 0:
+            self.before = [matrix.detach().clone() for _, matrix in self.matrices]
+            encoder = _objective(pl_module).encoder
+            self.features = []
+            self.listening = encoder.register_forward_hook(self.hear)
+
+    def hear(self, encoder: nn.Module, given: object, output: object) -> None:
+        """Keep [CLS] of a pass of the encoder."""
+        if isinstance(output, Tokens):
+            self.features.append(output.cls.detach())
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Behind a step, note its gradient, and look if it is time."""
+        assert isinstance(pl_module, Pretraining)
+        if not self.every or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        norm = pl_module.logs.get("optimizer/gradient_norm")
+        if norm is not None:
+            self.norms.append(norm)
+        if self.listening is None:
+            return
+        self.listening.remove()
+        self.listening = None
+        signs = self.signs(trainer, pl_module)
+        self.usual.append(signs.gradient)
+        self.norms, self.before, self.features = [], [], []
+        self.draw(trainer, signs)
+        diagnosis = self.settle(diagnose(signs))
+        if diagnosis is not None:
+            self.say(trainer, diagnosis)
+        if self.stop:  # ranks see different images, and must end together
+            text = diagnosis.sentence if diagnosis else ""
+            if text := trainer.strategy.broadcast(text):
+                raise FloatingPointError(
+                    f"{text}. Stopped at step {trainer.global_step}, as --health.stop asks; the "
+                    f"weights on disk are from before: {advice(Path(trainer.default_root_dir))}"
+                )
+
+    def signs(self, trainer: Trainer, module: Pretraining) -> Signs:
+        """Return what is known after this step; the only place that waits for the device."""
+        objective, logs = module.objective, module.logs
+        progress = module.last
+        norms = torch.stack(self.norms).tolist() if self.norms else [0.0]
+        settings = module.settings
+        teacher = self.teacher(objective, logs, module) if isinstance(objective, DINO) else None
+        step = progress.step + 1
+        speed = speed_of(teacher, step) if teacher is not None else 0.0
+        if teacher is not None:
+            self.best_rank = max(self.best_rank, teacher.rank)
+        if step > FEW:
+            self.fastest = max(self.fastest, speed)
+        return Signs(
+            step=step,
+            steps=progress.steps,
+            warm=progress.step >= progress.steps_in(settings.warmup),
+            loss=float(logs["loss"]),
+            chance=_chance(objective),
+            gradient=statistics.median(norms),
+            spike=max(norms),
+            usual=statistics.median(self.usual) if len(self.usual) >= LOOKS else 0.0,
+            learning_rate=settings.learning_rate(progress),
+            peak=settings.peak(progress.batch),
+            update=relative_change(self.before, [matrix.detach() for _, matrix in self.matrices]),
+            teacher=teacher,
+            speed=speed,
+            fastest=self.fastest,
+            best_rank=self.best_rank,
+        )
+
+    def teacher(self, objective: DINO, logs: dict[str, Tensor], module: Pretraining) -> Teacher:
+        """Return what is known of DINO's teacher."""
+        copies = dict(objective.teacher.named_parameters())
+        features = torch.cat(self.features).float()
+        return Teacher(
+            outputs=objective.outputs,
+            entropy=float(logs["teacher/entropy"]),
+            divergence=float(logs["teacher/divergence"]),
+            prototypes=float(logs["teacher/prototypes"]),
+            center_norm=float(logs["teacher/center_norm"]),
+            center_error=float(objective.center_error),
+            temperature=objective.teacher_temperature(module.last),
+            student_temperature=objective.student_temperature,
+            momentum=objective.teacher_momentum(module.last),
+            distance=relative_change(
+                [matrix.detach() for _, matrix in self.matrices],
+                [copies[name].detach() for name, _ in self.matrices],
+            )
+            or 0.0,
+            rank=rank_of(gram(features), len(features)),
+        )
+
+    def settle(self, found: Diagnosis | None) -> Diagnosis | None:
+        """Return a diagnosis when it has become certain, once for as long as it lasts."""
+        self.found.append(found.name if found else "")
+        if self.episode and self.episode not in self.found:
+            self.episode = ""
+        if found is None or self.found.count(found.name) < OFTEN or found.name == self.episode:
+            return None
+        self.episode = found.name
+        return found
+
+    def draw(self, trainer: Trainer, signs: Signs) -> None:
+        """Draw the curves that are of this callback alone."""
+        values = {"health/update": signs.update or 0.0}
+        if signs.teacher is not None:
+            values |= {
+                "health/center_error": signs.teacher.center_error,
+                "health/teacher_distance": signs.teacher.distance,
+                "health/feature_rank": signs.teacher.rank,
+            }
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=signs.step - 1)
+
+    def say(self, trainer: Trainer, diagnosis: Diagnosis) -> None:
+        """Tell the user, TensorBoard and the run's folder."""
+        text = f"step {trainer.global_step}: {diagnosis.sentence}"
+        rank_zero_info(f"vitlab: {text}")
+        if not trainer.is_global_zero:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("warning", text, trainer.global_step)
+        row = {"step": trainer.global_step, **asdict(diagnosis)}
+        with (Path(trainer.default_root_dir) / FILE).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def state_dict(self) -> dict:
+        """Return what was seen so far."""
+        return {
+            "found": list(self.found),
+            "usual": list(self.usual),
+            "episode": self.episode,
+            "best_rank": self.best_rank,
+            "fastest": self.fastest,
+        }
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Go on with what an earlier part of the run has seen."""
+        self.found.extend(state_dict["found"])
+        self.usual.extend(state_dict["usual"])
+        self.episode, self.best_rank = state_dict["episode"], state_dict["best_rank"]
+        self.fastest = state_dict["fastest"]
+
+
+def last_warning(folder: Path) -> str:
+    """Return the last thing that went wrong in a run, or nothing."""
+    path = folder / FILE
+    rows: Sequence[str] = path.read_text().splitlines() if path.exists() else ()
+    return f"step {(row := json.loads(rows[-1]))['step']}: {row['sentence']}" if rows else ""
+
+
+def _objective(module: LightningModule) -> Objective:
+    assert isinstance(module, Pretraining)
+    return module.objective
+
+
+def _chance(objective: Objective) -> float | None:
+    """Return the loss of saying the same of every image, where all are as likely."""
+    labels = isinstance(objective, Prompting) or (
+        isinstance(objective, Classification) and objective.kind == "cross_entropy"
+    )
+    if labels or isinstance(objective, DINO):
+        return math.log(objective.outputs or objective.num_classes)
+    return None
