@@ -5,6 +5,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 # shapes in signatures are checked while tests run
 SHAPES := --jaxtyping-packages="vitlab,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+# files of tests side by side, one thread each: faster than one after the other with many
+JOBS ?= 2
+PARALLEL := -n $(JOBS) --dist loadfile
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -23,11 +26,11 @@ $(VENV)/ready: pyproject.toml constraints.txt
 demo: setup ## draw the embedded data, train on them for some minutes, print a table
 	$(BIN)/vitlab fit --config configs/dino_entmax.yaml --config configs/demo.yaml --run runs/demo-$$(date +%Y%m%d-%H%M%S)
 
-test: setup ## run the tests
-	$(BIN)/python -m pytest -q $(SHAPES) tests
+test: setup ## run the tests; JOBS=4 as many files side by side
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) $(SHAPES) tests
 
 test-fast: setup ## run the tests that take no longer than a few seconds each
-	$(BIN)/python -m pytest -q -m "not slow" $(SHAPES) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" $(PARALLEL) $(SHAPES) tests
 
 bench: setup ## measure speed against named peers, in the same run; OUT=FILE.md keeps it
 	$(BIN)/python -m vitlab.analysis.bench $(if $(OUT),--out $(OUT))
