@@ -172,7 +172,7 @@ def test_too_many_unreadable_images_stop_the_run_and_are_named(imagenet):
     seen = [Batch([], unreadable=("a.jpg (cut)",)), Batch([], unreadable=("b.jpg (empty)",))]
     with pytest.warns(UserWarning, match=r"a\.jpg"):
         data.on_before_batch_transfer(seen[0], 0)
-    expected = r"(?s)2 images .* 1 may be so \(max_unreadable.*a\.jpg \(cut\).*b\.jpg \(empty\)"
+    expected = r"(?s)2 images .* 1 may be so .*max_unreadable.*a\.jpg \(cut\).*b\.jpg \(empty\)"
     with pytest.raises(DataError, match=expected):
         data.on_before_batch_transfer(seen[1], 0)
 

@@ -320,3 +320,12 @@ def test_scores_of_an_objective_without_classes_are_refused(fit, capsys):
     with pytest.raises(SystemExit):
         fit("--scoring.crop", "0.9")
     assert "DINO trains no classifier" in capsys.readouterr().err
+
+
+def test_a_missing_folder_is_all_that_is_said(train: Train, tmp_path: Path, capsys):
+    with pytest.raises(SystemExit) as refused:
+        train("--data.root", str(tmp_path / "nowhere"))
+    assert refused.value.code == 2
+    reason = capsys.readouterr().err
+    assert f"vitlab: there is no folder {tmp_path / 'nowhere'}; set its root" in reason
+    assert "compute_fn" not in reason

@@ -29,7 +29,8 @@ BLOCK_MIOU = Measure(
     "%",
     "A logistic regression on the patches after this block and the encoder's final norm, fitted on "
     "the training split (the dense probe of `vitlab fit`), scored on pixels of the other: one "
-    "confusion matrix. The interval is a bootstrap over test images.",
+    "confusion matrix. The interval is a bootstrap over test images: a draw without "
+    "any image of a rare class leaves it out, so the interval reaches further up than down.",
 )
 MEMORY = 4 * 2**30  # bytes that tables of features may take
 

@@ -281,8 +281,9 @@ def one_thread(worker: int) -> None:
 def too_many(unreadable: list[str], allowed: int) -> str:
     """Message for a run that has met more damaged files than it may."""
     return (
-        f"{len(unreadable)} images cannot be read, and {allowed} may be so (max_unreadable, of "
-        "training); replace or remove them:\n  " + "\n  ".join(unreadable)
+        f"{len(unreadable)} images cannot be read, and {allowed} may be so (only training takes "
+        "another in their place, up to data.max_unreadable); replace or remove them:\n  "
+        + "\n  ".join(unreadable)
     )
 
 

@@ -94,12 +94,11 @@ def fit(args: Sequence[str]) -> None:
                 return
             if first_rank():
                 held.enter_context(run.claimed(command.folder))
-        except DataError as error:
-            _stop(
-                f"{error}\n`vitlab data check --root DIR` says more about a folder of data", REFUSED
-            )
         except (ValueError, MisconfigurationException) as error:
-            _stop(error, REFUSED)
+            # of a link between options, only what its source says
+            reason = error.__cause__ if isinstance(error.__cause__, DataError) else error
+            about = "\n`vitlab data check --root DIR` says more about a folder of data"
+            _stop(f"{reason}{about if isinstance(reason, DataError) else ''}", REFUSED)
         command.record()
         _train(command)
         conclude(command.trainer, given.probing, command.folder)

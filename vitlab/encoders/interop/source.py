@@ -93,8 +93,8 @@ def _choose(path: Path, branches: Mapping[str, State], which: str) -> str:
         return which
     if len(names) > 1:
         raise ValueError(
-            f"{path} holds several models: {', '.join(names)}; choose one with which, for example "
-            f"which={names[-1]!r}"
+            f"{path} holds several models: {', '.join(names)}; choose one with "
+            f"which={names[-1]!r}, on the command line --which {names[-1]}"
         )
     return next(iter(branches))
 
