@@ -12,7 +12,8 @@ from vitlab.training.watching import FILE, Watching
 
 Fit = Callable[..., Path]
 QUICK = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
-LONG = ("--trainer.max_epochs", "5", "--data.batch_size", "4")  # 50 steps
+QUICK += ("--model.objective.encoder.patch", "16")
+LONG = ("--trainer.max_epochs", "4", "--data.batch_size", "4")  # 40 steps
 ILL = Diagnosis("ill", "something is wrong")
 
 
@@ -92,7 +93,7 @@ def test_a_run_may_end_when_it_goes_wrong(fit: Fit, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_a_run_in_good_health_is_let_be(fit: Fit, seed):
     """200 steps, of which 40 warm up."""
     options = ("--trainer.max_epochs", "20", "--data.batch_size", "4")

@@ -130,7 +130,7 @@ class Guard:
                 kept = f"The step is kept: vitlab replay {path}"
             except OSError as error:
                 kept = f"The step could not be kept: {error}"
-            text = f"{text}. {kept}. To go on from before, {advice(folder)}"
+            text = f"{text}. {kept}; {advice(folder)}"
         text = trainer.strategy.broadcast(text, src=-least % world)
         raise FloatingPointError(text)
 
@@ -152,6 +152,8 @@ class Guard:
         if before is not None and first.kind != "weight":
             evidence += f", where the largest before was {before.largest:.3g}, in {before}"
         named = _damaged(self.batch, files) if self.batch and first.kind == "image" else []
+        if first.kind == "output" and (weight := _largest_weight(trainer, first.name)):
+            evidence += f"; the largest of its weights is {weight:.3g}"
         names = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
         remedy = REMEDIES[first.kind].format(files=names or "the images", precision=low)
         return f"{what} {where}; {evidence}. {remedy}"
@@ -162,6 +164,13 @@ def _damaged(batch: Batch, files: Sequence[str]) -> list[str]:
     finite = [torch.isfinite(stack).all(-1).all(-1).all(-1).all(0) for stack in batch.views]
     bad = ~torch.stack(finite).all(0)
     return [file for file, wrong in zip(files, bad.tolist(), strict=False) if wrong]
+
+
+def _largest_weight(trainer: Trainer, name: str) -> float:
+    """Return the largest weight of a module of the objective, by its absolute value; 0 of none."""
+    objective = trainer.lightning_module.get_submodule("objective")
+    module = objective if name == "objective" else objective.get_submodule(name)
+    return max((float(p.detach().abs().max()) for p in module.parameters(recurse=False)), default=0)
 
 
 def _settings(trainer: Trainer) -> dict | None:

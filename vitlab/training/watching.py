@@ -106,8 +106,8 @@ class Watching(Callback):
             text = diagnosis.sentence if diagnosis else ""
             if text := trainer.strategy.broadcast(text):
                 raise FloatingPointError(
-                    f"{text}. Stopped at step {trainer.global_step}, as --health.stop asks; the "
-                    f"weights on disk are from before: {advice(Path(trainer.default_root_dir))}"
+                    f"{text}. Stopped at step {trainer.global_step}, as --health.stop asks; "
+                    f"{advice(Path(trainer.default_root_dir))}"
                 )
 
     def signs(self, trainer: Trainer, module: Pretraining) -> Signs:
