@@ -7,7 +7,7 @@ from rich.table import Table
 from torch import Tensor
 
 from vitlab.analysis.cost import OPTIONS
-from vitlab.analysis.measure import CPU, NO_GPU, fastest
+from vitlab.analysis.measure import fastest, on_devices
 from vitlab.analysis.measures.engine import Engine
 from vitlab.encoders import ViT
 
@@ -24,13 +24,10 @@ def tables(repeats: int, size: str = "S", image: int = 224, batch: int = 16) -> 
         image: pixels of the image edge.
         batch: images on the CPU; sixteen times as many on a GPU.
     """
-    yield table(repeats, size, image, batch, CPU)
-    if torch.cuda.is_available():
-        yield table(repeats, size, image, 16 * batch, torch.device("cuda"))
-    else:
-        missing = Table("what", "measured", title="analysis on a GPU")
-        missing.add_row("all measures, with masks", NO_GPU)
-        yield missing
+    yield from on_devices(
+        lambda images, device: table(repeats, size, image, images, device),
+        *(batch, "analysis", "all measures, with masks"),
+    )
 
 
 def table(repeats: int, size: str, image: int, batch: int, device: torch.device) -> Table:

@@ -6,7 +6,7 @@ import torch
 from rich.table import Table
 
 from vitlab.analysis.cost import OPTIONS, Passes
-from vitlab.analysis.measure import CPU, MIB, NO_GPU, fastest
+from vitlab.analysis.measure import MIB, fastest, on_devices
 from vitlab.encoders import ViT
 
 AIMS = {"specialized": 1.02, "locality, refined": 1.15}  # times the plain encoder
@@ -22,13 +22,10 @@ def tables(repeats: int, size: str = "S", image: int = 224, batch: int = 4) -> I
         image: pixels of the image edge.
         batch: images on the CPU; sixteen times as many on a GPU.
     """
-    yield table(repeats, size, image, batch, CPU)
-    if torch.cuda.is_available():
-        yield table(repeats, size, image, 16 * batch, torch.device("cuda"))
-    else:
-        missing = Table("what", "measured", title="whole encoders on a GPU")
-        missing.add_row("forward + backward in bf16", NO_GPU)
-        yield missing
+    yield from on_devices(
+        lambda images, device: table(repeats, size, image, images, device),
+        *(batch, "whole encoders", "forward + backward in bf16"),
+    )
 
 
 def table(repeats: int, size: str, image: int, batch: int, device: torch.device) -> Table:

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +14,26 @@ from vitlab.recording import environment
 MIB = 2**20
 NO_GPU = "not measured: no GPU"
 CPU = torch.device("cpu")
+
+
+def on_devices(
+    table: Callable[[int, torch.device], Table], batch: int, title: str, row: str
+) -> Iterator[Table]:
+    """Yield a table of the CPU and one of the GPU, or one that says there is none.
+
+    Args:
+        table: measures batches of so many images on a device.
+        batch: images on the CPU; sixteen times as many on a GPU.
+        title: of what is measured.
+        row: what the GPU would have shown.
+    """
+    yield table(batch, CPU)
+    if torch.cuda.is_available():
+        yield table(16 * batch, torch.device("cuda"))
+    else:
+        missing = Table("what", "measured", title=f"{title} on a GPU")
+        missing.add_row(row, NO_GPU)
+        yield missing
 
 
 def fastest(
