@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SHAPES := --jaxtyping-packages="vitlab,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 # files of tests side by side, one thread each: faster than one after the other with many
 JOBS ?= 2
-PARALLEL := -n $(JOBS) --dist loadfile
+PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
 help: ## list the targets

@@ -211,8 +211,9 @@ def test_all_ranks_stop_with_what_one_has_met(drawn: Path, tmp_path: Path, capsy
     script.write_text(RANK_1_MEETS_INFINITY)
     root = Path(__file__).parents[2]
     words = [
-        *(sys.executable, str(script), "fit", *QUICK, "--run", str(tmp_path / "run")),
+        *(sys.executable, str(script), "fit", "--run", str(tmp_path / "run")),
         *("--config", str(root / "configs/dino.yaml"), "--config", str(root / "configs/demo.yaml")),
+        *QUICK,  # behind the configs, which have probes of their own
         *("--synthetic.root", "", "--data.root", str(drawn / "imagenet"), "--data.workers", "0"),
         *("--data.batch_size", "20", "--trainer.precision", "32-true"),
         *("--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"),
