@@ -95,8 +95,9 @@ def fit(args: Sequence[str]) -> None:
             if first_rank():
                 held.enter_context(run.claimed(command.folder))
         except (ValueError, MisconfigurationException) as error:
-            # of a link between options, only what its source says
-            reason = error.__cause__ if isinstance(error.__cause__, DataError) else error
+            reason: object = error
+            if str(error).startswith("Call to compute_fn"):  # jsonargparse's words for a link
+                reason = error.__cause__
             about = "\n`vitlab data check --root DIR` says more about a folder of data"
             _stop(f"{reason}{about if isinstance(reason, DataError) else ''}", REFUSED)
         command.record()
