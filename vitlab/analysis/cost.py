@@ -16,7 +16,7 @@ from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitlab.analysis.measure import MIB, fastest, page, surroundings
+from vitlab.analysis.measure import MIB, chosen_device, fastest, page, surroundings
 from vitlab.encoders import Encoder, Locality, Specialize, ViT, record
 from vitlab.memory import saved_bytes
 from vitlab.recording import write_bytes
@@ -87,17 +87,14 @@ def cost(
         raise ValueError(f"--batch {batch} holds no image; give 1 or more")
     if out is not None and out.suffix not in ENDINGS:
         raise ValueError(f"--out {out} does not end in {', '.join(ENDINGS)}; the ending chooses")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda, but torch sees no GPU here; use --device cpu")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = chosen_device(device)
     if len(encoders) == 1:
         encoders = with_options(*encoders.items())
     for encoder in encoders.values():
         for size in sizes:
             encoder.check(size, "--sizes")
-    costs = measure(encoders, sizes, batch, torch.device(device))
-    shown = table(costs, f"{batch} images on {device}")
+    costs = measure(encoders, sizes, batch, chosen)
+    shown = table(costs, f"{batch} images on {chosen}")
     Console(width=max(110, Console().width)).print(shown)
     if out is not None:
         write_bytes(out, text(costs, shown, out.suffix).encode())

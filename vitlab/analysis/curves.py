@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vitlab.analysis.degradation import Peak, course, peak
+from vitlab.pictures.colors import LINE_COLORS
 
-# Okabe and Ito's colors, which color-blind readers can tell apart
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLORS = LINE_COLORS[:6]  # black and gray are for what all arms share
 LINES = ("-", "--", ":", "-.")  # once the colors are used up
 COLUMNS = 4
 FEATURES = "features/"

@@ -6,21 +6,16 @@ Axis letters: s patches of a set, d width, c classes.
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitlab import parallel
 from vitlab.analysis.findings import Measure, Row
 from vitlab.data import Data, SegmentationViews, normalize
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes import Dense, Loading
-from vitlab.probes.dense import ALL_VOID, enlarge, patch_logits, stack_images
-from vitlab.probes.evidence import Counting, Overlaps, interval
-from vitlab.probes.finite import refuse_infinite
+from vitlab.probes.dense import Encode
+from vitlab.probes.evidence import interval
 from vitlab.probes.freezing import frozen
-from vitlab.probes.linear import LinearMap
-from vitlab.probes.probe import share
 from vitlab.probes.reading import Reading, depth_of, read
 
 BLOCK_MIOU = Measure(
@@ -68,10 +63,10 @@ def block_miou(
     with frozen(encoder):
         for blocks in groups(encoder, train, data.num_classes, memory):
             dense = Dense(data.num_classes)
-            maps = _fit(dense, encoder, blocks, train, loading, tick)
-            for block, overlaps in zip(
-                blocks, _score(dense, encoder, blocks, maps, test, loading, tick), strict=True
-            ):
+            encode = _readings(encoder, blocks, loading)
+            maps = dense.fit_all(encode, train, loading, lambda *_: tick())
+            counts = dense.evaluate_all(encode, maps, test, loading, lambda *_: tick())
+            for block, overlaps in zip(blocks, counts, strict=True):
                 low, high = interval(overlaps)
                 rows.append(
                     Row(
@@ -108,62 +103,14 @@ def batches(encoder: Encoder, data: Data, view: SegmentationViews, images: int, 
     return passes * (-(-len(train) // batch) + -(-len(test) // batch))
 
 
-def _encode(
-    encoder: Encoder, blocks: Sequence[int], pixels: Tensor, loading: Loading
-) -> list[Tokens]:
-    pixels = pixels.to(loading.device)
-    if pixels.dtype == torch.uint8:
-        pixels = normalize(pixels)
-    with loading.precision():
-        found = read(encoder, pixels, [Reading((block,)) for block in blocks])
-    refuse_infinite(*(tokens.patches for tokens in found))
-    return found
+def _readings(encoder: Encoder, blocks: Sequence[int], loading: Loading) -> Encode:
+    """Return what reads the patches after each of these blocks, by one pass."""
 
+    def encode(pixels: Tensor) -> list[Tokens]:
+        pixels = pixels.to(loading.device)
+        if pixels.dtype == torch.uint8:
+            pixels = normalize(pixels)
+        with loading.precision():
+            return read(encoder, pixels, [Reading((block,)) for block in blocks])
 
-def _fit(
-    dense: Dense,
-    encoder: Encoder,
-    blocks: Sequence[int],
-    images: Dataset,
-    loading: Loading,
-    tick: Callable[[], object],
-) -> list[LinearMap]:
-    """Return the map of each block, as `Dense.fit` fits the one of the output."""
-    rows: list[list[Tensor]] = [[] for _ in blocks]
-    shares: list[Tensor] = []
-    for pixels, masks in share(images, loading, stack_images):
-        found = _encode(encoder, blocks, pixels, loading)
-        for own, tokens in zip(rows, found, strict=True):
-            own.append(tokens.patches.float())
-        shares.append(torch.stack([dense.share_of_classes(m, found[0].grid) for m in masks]))
-        tick()
-    y = parallel.gather(torch.cat(shares).to(rows[0][0].device)).flatten(0, 1)
-    labeled = y.sum(1) > 0
-    if not labeled.any():
-        raise ValueError(ALL_VOID)
-    y = F.normalize(y[labeled], p=1, dim=1)
-    maps = []
-    while rows:  # each table makes room for the next
-        x = parallel.gather(torch.cat(rows.pop(0))).flatten(0, 1)
-        maps.append(LinearMap(x[labeled], y, dense.decay, dense.steps))
-    return maps
-
-
-def _score(
-    dense: Dense,
-    encoder: Encoder,
-    blocks: Sequence[int],
-    maps: Sequence[LinearMap],
-    images: Dataset,
-    loading: Loading,
-    tick: Callable[[], object],
-) -> list[Overlaps]:
-    """Return the counts of each block, as `Dense.evaluate` counts those of the output."""
-    counting = [Counting(dense.classes, loading.device) for _ in blocks]
-    for pixels, masks in share(images, loading, stack_images):
-        found = _encode(encoder, blocks, pixels, loading)
-        for count, classify, tokens in zip(counting, maps, found, strict=True):
-            for one, mask in zip(patch_logits(classify, tokens), masks, strict=True):
-                count.update(enlarge(one, mask.shape).argmax(0), mask)
-        tick()
-    return [count.overlaps() for count in counting]
+    return encode

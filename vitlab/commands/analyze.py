@@ -19,6 +19,7 @@ from rich.table import Table
 from vitlab.analysis.analyze import Pace, Subject, analyze, model_of, show
 from vitlab.analysis.depth import BLOCK_MIOU, batches, block_miou
 from vitlab.analysis.findings import CSV, JSON, Findings
+from vitlab.analysis.measure import chosen_device
 from vitlab.analysis.measures.images import Images, images_of, kind_of
 from vitlab.analysis.pictures import example_pictures
 from vitlab.analysis.report import Picture, write_report
@@ -48,7 +49,7 @@ def run(words: Sequence[str]) -> None:
         subject.encoder.check(given.size, "--size")
     console = Console(width=max(110, Console().width))
     segmented = to_segment(given.probe, given.probe_dataset, given.size)
-    pace = Pace(device(given.device), given.batch, given.workers, precision(given))
+    pace = Pace(chosen_device(given.device), given.batch, given.workers, precision(given))
     show_plan(subjects, images, pace, given.out, console)
     if given.dry_run:
         return
@@ -155,18 +156,11 @@ def pictures(subjects: Sequence[Subject], images: Images, pace: Pace) -> list[Pi
     return example_pictures(models, [image for image, _ in shown], masks, loading)
 
 
-def device(asked: str) -> torch.device:
-    """Return the device; a GPU where there is one, unless told."""
-    if asked == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(asked)
-
-
 def precision(given: argparse.Namespace) -> Callable[[], AbstractContextManager]:
     """Return what makes the context of a forward pass."""
     if given.precision == "fp32":
         return nullcontext
-    return partial(torch.autocast, device(given.device).type, torch.bfloat16)
+    return partial(torch.autocast, chosen_device(given.device).type, torch.bfloat16)
 
 
 def show_plan(

@@ -5,9 +5,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from vitlab.analysis.findings import JSON
+from vitlab.analysis.measure import chosen_device
 
 DESCRIPTION = """\
 Look into encoders: how alike [CLS] and patches are at every point of every block, how far and how
@@ -126,8 +125,7 @@ def refuse(given: argparse.Namespace) -> None:
             raise ValueError(
                 f"--{option} {getattr(given, name)} is too small; give {least} or more"
             )
-    if given.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda, but torch sees no GPU here; use --device cpu")
+    chosen_device(given.device)
     count = len(given.weights)
     for name in ("family", "which", "pixels", "backbone"):
         many = len(getattr(given, name))

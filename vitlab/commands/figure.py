@@ -8,7 +8,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from vitlab.commands.analyze import device, read
+from vitlab.analysis.measure import chosen_device
+from vitlab.commands.analyze import read
 from vitlab.commands.figure_words import blocks_of, parser, places_in, refuse
 from vitlab.data import Data, SegmentationSquare
 from vitlab.data.checking.check import recognize
@@ -47,7 +48,7 @@ def run(words: Sequence[str]) -> None:
         for label, encoder in models.items():
             refuse_memory(given, label, encoder, photo)
     _tell(given, photographs, models)
-    loading = Loading(device(given.device), batch=16)
+    loading = Loading(chosen_device(given.device), batch=16)
     for encoder in models.values():
         encoder.to(loading.device)
     heads = _fitted(given, models, data, loading) if data is not None else None

@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-import torch
-
+from vitlab.analysis.measure import chosen_device
 from vitlab.commands.analyze_words import UNTRAINED
 from vitlab.encoders import Encoder
 from vitlab.pictures import figure
@@ -158,8 +157,7 @@ def _refuse_lengths(given: argparse.Namespace) -> None:
     given.size = 0 if given.size == "native" else int(given.size)
     if given.head not in ("all", "mean") and not given.head.isdecimal():
         raise ValueError(f"--head {given.head} is no head; give a number from 0, mean, or all")
-    if given.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda, but torch sees no GPU here; use --device cpu")
+    chosen_device(given.device)
     for option in ("labels", "which", "family", "pixels", "backbone"):
         values, count = getattr(given, option), len(given.weights)
         if values and len(values) not in ({count} if option == "labels" else {1, count}):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vitlab.training.measuring import Changes, accelerator, job, measure, show, show_plan
+from vitlab.analysis.measure import chosen_device
+from vitlab.training.measuring import Changes, job, measure, show, show_plan
 from vitlab.training.trail import trails
 
 DESCRIPTION = """\
@@ -50,7 +51,7 @@ def run(words: Sequence[str]) -> None:
         family=given.family,
         which=given.which,
     )
-    device = accelerator(given.device)
+    device = chosen_device(given.device).type
     found = trails(given.checkpoints)
     root = given.out or Path("measured")
     folders = [root if given.out and len(found) == 1 else root / each.name for each in found]

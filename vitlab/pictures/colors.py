@@ -14,6 +14,8 @@ Color = tuple[float, float, float]  # red, green, blue in [0, 1]
 
 # Okabe and Ito's, then gray; the lighter ones first, which touch each other in pictures of parts
 CODES = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
+# the same for lines, the darker ones first, which are thin on white
+LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 ATTENTION, SIMILARITY = "magma", "cividis"  # from dark to light, in steps that look equal
 NOTHING: Color = (0.62, 0.78, 0.88)  # of exact zeros: a color that is not in magma
 

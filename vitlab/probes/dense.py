@@ -3,7 +3,7 @@
 Axis letters: s patches, d width, c classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,9 @@ from vitlab.probes.linear import LinearMap
 from vitlab.probes.probe import Loading, share
 
 See = Callable[[Tokens, list[Tensor]], None]  # features of test images, and their masks
+# several readings of a batch of images, by one pass; and one who is shown them, and the masks
+Encode = Callable[[Tensor], Sequence[Tokens]]
+SeeAll = Callable[[Sequence[Tokens], list[Tensor]], object]
 
 ALL_VOID = (
     "all pixels of all training masks are void, so there is nothing to learn from; check the masks "
@@ -124,10 +127,19 @@ class Dense:
 
     def fit(self, encoder: Encoder, images: Dataset, loading: Loading) -> LinearMap:
         """Fit the map on pairs of an image and a mask."""
-        patches = self.patches(encoder, images, loading)
-        if not len(patches.x):
-            raise ValueError(ALL_VOID)
-        return LinearMap(patches.x, patches.y, self.decay, self.steps)
+        (classify,) = self.fit_all(_output(encoder, loading), images, loading)
+        return classify
+
+    def fit_all(
+        self, encode: Encode, images: Dataset, loading: Loading, see: SeeAll | None = None
+    ) -> list[LinearMap]:
+        """Fit a map to each reading of the images, which pass once."""
+        maps = []
+        for patches in self.tables(encode, images, loading, see):
+            if not len(patches.x):
+                raise ValueError(ALL_VOID)
+            maps.append(LinearMap(patches.x, patches.y, self.decay, self.steps))
+        return maps
 
     def patches(self, encoder: Encoder, images: Dataset, loading: Loading) -> Patches:
         """Return all patches that have a labeled pixel, the whole table on each rank.
@@ -135,18 +147,31 @@ class Dense:
         Raises:
             ValueError: features that are not finite.
         """
-        rows: list[Tensor] = []
+        (table,) = self.tables(_output(encoder, loading), images, loading)
+        return table
+
+    def tables(
+        self, encode: Encode, images: Dataset, loading: Loading, see: SeeAll | None = None
+    ) -> Iterator[Patches]:
+        """Yield the table of each reading, see `patches`; each makes room for the next."""
+        rows: list[list[Tensor]] = []
         shares: list[Tensor] = []
         for pixels, masks in share(images, loading, stack_images):
-            tokens = loading.encode(encoder, pixels)
-            refuse_infinite(tokens.patches)
-            rows.append(tokens.patches.float())
-            shares.append(torch.stack([self.share_of_classes(m, tokens.grid) for m in masks]))
+            found = encode(pixels)
+            refuse_infinite(*(tokens.patches for tokens in found))
+            rows = rows or [[] for _ in found]
+            for own, tokens in zip(rows, found, strict=True):
+                own.append(tokens.patches.float())
+            shares.append(torch.stack([self.share_of_classes(m, found[0].grid) for m in masks]))
+            if see is not None:
+                see(found, masks)
         # gathered by image, not by patch, so that the order is that of the set on any world size
-        x = parallel.gather(torch.cat(rows)).flatten(0, 1)
-        y = parallel.gather(torch.cat(shares).to(x.device)).flatten(0, 1)
+        y = parallel.gather(torch.cat(shares).to(rows[0][0].device)).flatten(0, 1)
         labeled = y.sum(1) > 0
-        return Patches(x[labeled], F.normalize(y[labeled], p=1, dim=1))
+        y = F.normalize(y[labeled], p=1, dim=1)
+        while rows:
+            x = parallel.gather(torch.cat(rows.pop(0))).flatten(0, 1)
+            yield Patches(x[labeled], y)
 
     def share_of_classes(
         self, mask: UInt8[Tensor, "height width"], grid: tuple[int, int]
@@ -164,16 +189,38 @@ class Dense:
         see: See | None = None,
     ) -> Segmentation:
         """Score the map on pairs of an image and a mask; the same on any number of ranks."""
-        counting = Counting(self.classes, loading.device)
-        for pixels, masks in share(images, loading, stack_images):
-            tokens = loading.encode(encoder, pixels)
-            refuse_infinite(tokens.patches)
+
+        def shown(found: Sequence[Tokens], masks: list[Tensor]) -> None:
             if see is not None:
-                see(tokens, masks)
-            logits = patch_logits(classify, tokens)
-            for one, mask in zip(logits, masks, strict=True):
-                counting.update(enlarge(one, mask.shape).argmax(0), mask)
-        return Segmentation(counting.overlaps())
+                see(found[0], masks)
+
+        encode = _output(encoder, loading)
+        (overlaps,) = self.evaluate_all(encode, [classify], images, loading, shown)
+        return Segmentation(overlaps)
+
+    def evaluate_all(
+        self,
+        encode: Encode,
+        maps: Sequence[LinearMap],
+        images: Dataset,
+        loading: Loading,
+        see: SeeAll | None = None,
+    ) -> list[Overlaps]:
+        """Return the counts of a map for each reading of the images, which pass once."""
+        counting = [Counting(self.classes, loading.device) for _ in maps]
+        for pixels, masks in share(images, loading, stack_images):
+            found = encode(pixels)
+            refuse_infinite(*(tokens.patches for tokens in found))
+            if see is not None:
+                see(found, masks)
+            for count, classify, tokens in zip(counting, maps, found, strict=True):
+                for one, mask in zip(patch_logits(classify, tokens), masks, strict=True):
+                    count.update(enlarge(one, mask.shape).argmax(0), mask)
+        return [count.overlaps() for count in counting]
+
+
+def _output(encoder: Encoder, loading: Loading) -> Encode:
+    return lambda pixels: [loading.encode(encoder, pixels)]
 
 
 def class_counts(

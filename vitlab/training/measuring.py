@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.fabric import Fabric
 from rich.console import Console
@@ -285,14 +284,3 @@ def show(each: Job, found: Sequence[Measurement], console: Console) -> None:
         console.print(f"warning      {alarm}")
     console.print(f"results      {each.folder / ROWS}", highlight=False)
     console.print(f"curves       vitlab curves {each.folder}", highlight=False)
-
-
-def accelerator(asked: str) -> str:
-    """Return the device that Lightning knows under this name.
-
-    Raises:
-        ValueError: a GPU is asked for where there is none.
-    """
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda, but torch sees no GPU here; use --device cpu")
-    return {"auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(asked, asked)

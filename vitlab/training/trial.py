@@ -66,7 +66,7 @@ class Counter(io.RawIOBase):
         return memoryview(content).nbytes
 
 
-class Watching(Callback):
+class Stepping(Callback):
     """Takes the steps, and stops after so many."""
 
     def __init__(self, parts: Parts, steps: int, tick: Tick):
@@ -142,7 +142,7 @@ def rehearse(command: Command, plan: Plan, steps: int, tick: Tick) -> tuple[Tria
     device = whole.strategy.root_device
     data.batch_size //= whole.world_size
     parts, weighing = Parts(device), Weighing()
-    watching = Watching(parts, steps + WARM_UP, tick)
+    stepping = Stepping(parts, steps + WARM_UP, tick)
     with TemporaryDirectory() as folder, warnings.catch_warnings():  # for a NaN's traces
         # as `vitlab fit` has it
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
@@ -150,7 +150,7 @@ def rehearse(command: Command, plan: Plan, steps: int, tick: Tick) -> tuple[Tria
         trainer = Trainer(
             **{
                 **settings(command, plan),
-                "callbacks": [Preparing(), watching],
+                "callbacks": [Preparing(), stepping],
                 "plugins": [*plugins(command), weighing],
                 "profiler": parts,
                 "default_root_dir": folder,
@@ -165,14 +165,14 @@ def rehearse(command: Command, plan: Plan, steps: int, tick: Tick) -> tuple[Tria
         step=Timed(tuple(sum(each.values()) for each in counted)),
         parts={name: Timed(tuple(each[name] for each in counted)) for name in counted[0]},
         loading=loading,
-        peak=watching.peak,
+        peak=stepping.peak,
         checkpoint=weighing.bytes,
         probe=probe,
         score=score,
     )
     every = command.config_init.trainer.log_every_n_steps or 1
     points = facts.steps_per_epoch * facts.epochs // every
-    return trial, replace(facts, scalars=points * (watching.curves + 2))  # speed has two more
+    return trial, replace(facts, scalars=points * (stepping.curves + 2))  # speed has two more
 
 
 def take(trainer: Trainer, command: Command, facts: Facts) -> None:

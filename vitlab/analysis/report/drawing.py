@@ -24,9 +24,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
+from vitlab.pictures.colors import LINE_COLORS
+
 Dash = Any  # of a line, as matplotlib takes it: "-", or lengths of strokes and gaps
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES: Sequence[Dash] = ("-", (0, (5, 1.4)), (0, (1.2, 1.1)), (0, (5, 1.2, 1.2, 1.2)))
 WIDTH, HEIGHT = 3.7, 2.35  # inches: a column of a paper; the legend comes below
@@ -111,7 +112,7 @@ def looks(labels: Sequence[str]) -> dict[str, Look]:
     """Return how each model is drawn, by label."""
     found: dict[str, Look] = {}
     short: set[str] = set()
-    styles = zip(labels, cycle(COLORS), cycle(MARKERS), cycle(DASHES), strict=False)
+    styles = zip(labels, cycle(LINE_COLORS), cycle(MARKERS), cycle(DASHES), strict=False)
     for label, color, marker, dash in styles:
         name = base = shorten(label)
         count = 1
