@@ -1,3 +1,4 @@
+import io
 import pickle
 import sys
 from pathlib import Path
@@ -85,14 +86,17 @@ def config(content, name="given.yaml"):
     ],
 )
 def test_a_config_that_names_another_class_is_refused_by_file_key_and_name(
-    name, arguments, key, place
+    name, arguments, key, place, monkeypatch
 ):
     given = config(place({"class_path": name, "init_args": arguments}))
     with pytest.raises(ValueError, match="may only build classes") as error:
         safety.check_words([*FIT[1:], "--config", given])
     message = str(error.value)
     assert message.startswith(f"{given}: {key} names {name}, ")
-    assert f"VITLAB_ALLOW={name.split('.')[0]}" in message
+    allowed = message.rpartition("VITLAB_ALLOW=")[2]
+    assert allowed == (name if name.startswith("torch.") else name.split(".")[0])
+    monkeypatch.setenv("VITLAB_ALLOW", allowed)
+    safety.check(place({"class_path": name, "init_args": arguments}), given)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +141,40 @@ def test_by_no_way_a_class_from_elsewhere_is_imported(words, content, capsys):
     config(content)
     config(CALLBACK, "inner.yaml")
     assert "no folder" not in refused([*FIT, *words], capsys)  # of the data, once all is parsed
+
+
+HOOK = "lightning.pytorch.callbacks.LambdaCallback"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"class_path": "torch.utils.collect_env.run", "init_args": {"command": "touch RAN"}},
+        {"class_path": "vitlab.cli.main", "init_args": {"args": ["data", "synthesize"]}},
+        {
+            "class_path": "lightning.fabric.utilities.cloud_io._load",
+            "init_args": {"path_or_url": "bad.pt", "weights_only": False},
+        },
+        "torch.utils.collect_env.run",
+        "torch.distributed.launcher.elastic_launch",
+    ],
+)
+def test_a_function_is_no_class_though_its_package_is_allowed(given, capsys):
+    torch.save({"x": Code()}, "bad.pt")
+    callback = {"class_path": HOOK, "init_args": {"on_fit_start": given}}
+    file = config({"trainer": {"callbacks": [callback]}})
+    message = refused([*FIT, "--config", file], capsys)
+    assert "is no class" in message or "torch.distributed.launcher" in message
+
+
+def test_a_function_can_be_allowed_by_name(capsys, monkeypatch):
+    hook = {"class_path": HOOK, "init_args": {"on_fit_start": "vitlab.cli.main"}}
+    words = [*FIT, "--config", config({"trainer": {"callbacks": [hook]}}), "--print_config"]
+    assert "vitlab.cli.main, which is no class" in refused(words, capsys)
+    monkeypatch.setenv("VITLAB_ALLOW", "vitlab.cli.main")
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert not stop.value.code
 
 
 def test_a_protocol_that_names_another_class_is_refused(capsys):
@@ -200,6 +238,23 @@ def test_a_checkpoint_with_code_is_run_by_no_verb(words, zipped, capsys):
         assert words[0] == "runs"  # it looks at many folders, and reads no checkpoint
 
 
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [
+        ([*FIT, "--run", "run", "--ckpt_path", "bad.safetensors"], "bad.safetensors"),
+        (["cost", "--config", "bad.safetensors"], "bad.safetensors"),
+        (["curves", "bad/seed0"], "bad/seed0/measurements.json"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_the_message_names_the_file_that_cannot_be_read(words, file, capsys):
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    held = io.BytesIO()
+    torch.save({"pytorch-lightning_version": "2.6.0", "x": torch.zeros(99)}, held)
+    Path(file).write_bytes(held.getvalue())
+    assert file in refused(words, capsys)
+
+
 def test_the_user_can_allow_a_package_of_theirs(capsys, monkeypatch):
     monkeypatch.setenv("VITLAB_ALLOW", "other, my_package")
     Path("my_package.py").write_text(STRANGER.replace(RUNS, "print('imported by choice')\n"))
@@ -215,6 +270,13 @@ def test_what_is_allowed_must_be_names_of_packages(monkeypatch):
     monkeypatch.setenv("VITLAB_ALLOW", "fine,../other")
     with pytest.raises(ValueError, match=r"VITLAB_ALLOW has '\.\./other'"):
         safety.check({"class_path": "other.Thing"}, "x.yaml")
+
+
+@pytest.mark.parametrize("text", ["[" * 3000 + "]" * 3000, "trainer: &t {callbacks: [*t]}"])
+def test_a_config_nested_without_end_is_refused(text):
+    file = config(text)
+    with pytest.raises(ValueError, match=r"given\.yaml is"):
+        safety.check_words(["--config", file])
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda f: f.stem)

@@ -4,11 +4,14 @@ A config says which classes a run is made of, and a parser that imports whatever
 a stranger's program. Two gates stand before that. `check` reads a config as plain values and says
 which key of which file names a class from elsewhere. `restrict` lets the parser itself import
 nothing else, by whatever way a name comes to it: another file, a word of the command line, a
-checkpoint's settings.
+checkpoint's settings. What it imports must be a class: many functions of torch and lightning, given
+a config's arguments, run a command or a pickle, and no list of them would be complete.
 """
 
+import inspect
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 
 import yaml
@@ -19,18 +22,19 @@ NEVER = (
     *("torch.hub", "torch.load", "torch.serialization", "torch.storage", "torch.package"),
     *("torch.utils.cpp_extension", "torch.ops", "torch.classes", "torch.jit", "torch.fx"),
     *("torch.distributed.run", "torch.distributed.launch", "torch.distributed.elastic"),
-    *("torch.distributed.rpc", "torch.multiprocessing"),
+    *("torch.distributed.rpc", "torch.distributed.launcher", "torch.multiprocessing"),
 )
 VARIABLE = "VITLAB_ALLOW"
 
 
 def restrict() -> None:
-    """Let parsers of this process import the allowed packages only.
+    """Let parsers of this process import the allowed packages only, and of these only classes.
 
     Raises:
         ValueError: the variable VITLAB_ALLOW holds no names of packages.
     """
-    from jsonargparse import set_parsing_settings  # only now: `vitlab submit --help` is immediate
+    # only now: `vitlab submit --help` is immediate
+    from jsonargparse import _util, set_parsing_settings
 
     set_parsing_settings(
         import_path_denylist=["*", *NEVER],
@@ -38,6 +42,29 @@ def restrict() -> None:
         # else an argument of any type would be built from what names a class
         instantiate_subclass_spec_in_any=False,
     )
+    # the one place where the parser has what a name stands for, and has not used it yet
+    known = _util.canonical_import_paths
+    checked = _of_classes(getattr(known, "__wrapped__", known))
+    _util.canonical_import_paths = checked  # type: ignore[assignment]
+
+
+def _of_classes(paths_of: Callable[[object], set[str]]) -> Callable[[object], set[str]]:
+    """Let a function of the parser, which says where an object is defined, refuse functions."""
+
+    @wraps(paths_of)
+    def checked(found: object) -> set[str]:
+        paths = paths_of(found)
+        allowed = tuple(f"{name}." for name in _allowed_by_user())
+        if not inspect.isclass(found) and not all(f"{path}.".startswith(allowed) for path in paths):
+            name = min(paths, default=repr(found))
+            # not a ValueError, whose words the parser leaves out; nor the name between spaces
+            raise ImportError(
+                f"{name}, which is no class, was not called: a config may only build classes. If "
+                f"you trust both the config and {name}, allow it with {VARIABLE}={name}"
+            )
+        return paths
+
+    return checked
 
 
 def check(content: object, where: object) -> None:
@@ -50,10 +77,16 @@ def check(content: object, where: object) -> None:
     Raises:
         ValueError: the file, the key, the class, and what to do.
     """
-    for key, name in _classes(content):
+    try:
+        named = list(_classes(content))
+    except RecursionError as error:
+        raise ValueError(f"{where} is nested too deep, or in itself; no config is") from error
+    for key, name in named:
         if "." not in name or _is_allowed(name):
             continue  # without a dot, one of the classes that the parser knows already
         package = name.partition(".")[0]
+        if package in PACKAGES:
+            package = name  # of an allowed package, one of the few names that are not
         raise ValueError(
             f"{where}: {key} names {name}, but a config may only build classes of "
             f"{', '.join((*PACKAGES, *_allowed_by_user()))}. Nothing of it was run. If you trust "
@@ -90,7 +123,7 @@ def read(path: Path) -> object:
     """
     try:
         return yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not a YAML file of plain values: {error}") from error
 
 

@@ -75,7 +75,7 @@ def read(runs: Sequence[Path]) -> list[Arm]:
     """Return the arms of these runs, in the order they are named.
 
     Raises:
-        ValueError: a folder is not that of a run, or nothing is measured in it.
+        ValueError: a folder is not that of a run, its file is damaged, or nothing is measured.
     """
     grouped: dict[Path, list] = defaultdict(list)
     for run in runs:
@@ -85,7 +85,13 @@ def read(runs: Sequence[Path]) -> list[Arm]:
                 f"{run} is not the folder of a run: it has no measurements.json; name folders "
                 "such as runs/dino_entmax/seed0, or what `vitlab measure` wrote"
             )
-        rows = json.loads(file.read_text())
+        try:
+            rows = json.loads(file.read_text())
+        except ValueError as error:
+            raise ValueError(
+                f"{file} is damaged ({error}); take the run out, or measure it anew with "
+                f"`vitlab measure {run}`"
+            ) from error
         if not rows:
             raise ValueError(f"nothing is measured in {run} yet; wait for the run, or leave it out")
         folder = run.resolve()

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from vitlab.encoders import Encoder
-from vitlab.safety import check, restrict
+from vitlab.safety import check, read, restrict
 
 
 def encoder_of(path: Path) -> Encoder:
@@ -17,9 +16,9 @@ def encoder_of(path: Path) -> Encoder:
         OSError: the file cannot be read.
     """
     try:
-        encoder = yaml.safe_load(path.read_text())["model"]["objective"]["init_args"]["encoder"]
+        encoder = read(path)["model"]["objective"]["init_args"]["encoder"]  # type: ignore[index]
         encoder["class_path"]  # an overlay may have init_args alone
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         reason = f"{type(error).__name__} {error}".replace("\n", " ")
         raise ValueError(
             f"{path} has no model.objective.init_args.encoder with a class_path ({reason}); give "
