@@ -1,5 +1,6 @@
 """What every kept number needs: a file written at once, and what else it depends on."""
 
+import errno
 import importlib.metadata
 import json
 import os
@@ -44,7 +45,11 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file at once or not at all."""
+    """Write a file at once or not at all.
+
+    Raises:
+        OSError: the disk is full, or fails; what was there before is still there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -53,5 +58,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno or errno.EIO, f"{path} cannot be written: {reason}") from error
     finally:
         aside.unlink(missing_ok=True)

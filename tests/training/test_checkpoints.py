@@ -1,10 +1,12 @@
 """Checkpoints are written at once or not at all, verified when read, and one of two is good."""
 
 import errno
+import itertools
 import resource
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,17 @@ def test_a_flipped_bit_in_a_weight_is_noticed(good, tmp_path):
     damaged[place] ^= 1
     assert torch.load(_written(tmp_path / "x", damaged), weights_only=True)  # torch does not
     assert refused_or_the_same(tmp_path / "x", bytes(damaged))
+
+
+@pytest.mark.parametrize(("offset", "bit"), [(10, 3), (38, 4)])  # compressed, a folder
+def test_a_flipped_bit_in_the_index_is_noticed(good, tmp_path, offset, bit):
+    with zipfile.ZipFile(_written(tmp_path / "x", good)) as archive:
+        start, count = archive.start_dir, len(archive.infolist())
+    for _ in range(count):
+        damaged = bytearray(good)
+        damaged[start + offset] ^= 1 << bit
+        assert refused_or_the_same(tmp_path / "x", bytes(damaged))
+        start = good.find(b"PK\x01\x02", start + 1)
 
 
 def _written(path: Path, damaged: bytes) -> Path:
@@ -201,6 +214,48 @@ def test_checkpoints_of_epochs_are_kept_and_bounded_in_number(fit):
     assert {run.LAST, run.PREVIOUS} <= names(folder)
     steps = [run.check_readable(path) for path in run.generations(folder)]
     assert steps == [6, 4, 6, 4]
+
+
+@pytest.mark.parametrize("failing", [2, 3])  # those of the first epoch are 0 and 1
+def test_a_kept_checkpoint_that_could_not_be_written_is_once_the_run_goes_on(
+    fit, monkeypatch, failing
+):
+    whole, count = Files.save_checkpoint, itertools.count()
+
+    def full(self, checkpoint, path, storage_options=None):
+        if next(count) == failing:
+            raise OSError(errno.ENOSPC, f"{path} cannot be written: No space left on device")
+        whole(self, checkpoint, path, storage_options)
+
+    options = (*UNPROBED, "--checkpoints.every", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "save_checkpoint", full)
+        with pytest.raises(SystemExit):
+            fit(*options)
+    folder = fit(*options, "--ckpt_path", "last")
+    assert names(folder / run.KEPT) == {"epoch_0001.ckpt", "epoch_0002.ckpt"}
+
+
+@pytest.mark.parametrize(("name", "code"), [("config.yaml", 2), (run.RESULTS, 1)])
+def test_a_full_disk_before_and_after_training_is_said_too(
+    fit, monkeypatch, capsys, tmp_path, name, code
+):
+    def full(self, target):
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(self, target)
+
+    replace = Path.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(SystemExit) as stopped:
+            fit(*UNPROBED)
+    assert stopped.value.code == code
+    place = tmp_path / "run" / name
+    assert f"{place} cannot be written: No space left on device. See" in capsys.readouterr().err
+    assert not place.exists()
+    fit(*UNPROBED, "--ckpt_path", "auto")
+    assert place.exists()
 
 
 def test_a_full_disk_stops_the_run_with_the_reason(fit, monkeypatch, capsys, tmp_path):

@@ -43,7 +43,7 @@ def train(drawn: Path, tmp_path: Path) -> Train:
                 *("--probing.every", "1", "--trainer.log_every_n_steps", "1"),
                 *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
                 *("--trainer.max_epochs", "2", "--model.optimizer.warmup", "1"),
-                *("--ckpt_path", "auto", *options),
+                *("--health.every", "3", "--ckpt_path", "auto", *options),
             ]
         )
         return tmp_path / name
@@ -106,6 +106,8 @@ def assert_same_run(calm: Path, stopped: Path) -> None:
 
 RECIPES = {
     "dino": ("dino_registers", "demo", "--model.objective.encoder.drop_path", "0.3"),
+    # three of the four micro-batches of an epoch: its second step has one
+    "limited": ("dino", "demo", "--trainer.limit_train_batches", "3"),
     "labels": (
         *("supervised_deit_s", "demo_supervised", "--data.repeats", "2", "--scoring.workers", "0"),
         *("--model.objective.encoder.drop_path", "0.3"),

@@ -55,8 +55,9 @@ def resume(batches: GlobalBatches, trainer: Trainer) -> None:
         epoch, done = divmod(trainer.global_step, steps)
         if not done and _epoch_is_open(trainer, epoch - 1):
             epoch, done = epoch - 1, steps
-        batches.resume(epoch, done * batches.accumulate)
-        _recount(trainer, (done or steps) * batches.accumulate)
+        # an epoch that has had all its batches yields none of those a limit leaves out
+        batches.resume(epoch, whole if done == steps else done * batches.accumulate)
+        _recount(trainer, min((done or steps) * batches.accumulate, epoch_length))
 
 
 def _epoch_is_open(trainer: Trainer, epoch: int) -> bool:

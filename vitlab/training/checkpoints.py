@@ -47,13 +47,14 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what was trained and, as the last of the callbacks, measured."""
-        self.save(trainer, run.LAST)
         epoch = trainer.current_epoch + 1
+        # before the one to continue from: a run that dies between the two writes both again
         if self.every and epoch % self.every == 0:
             self.save(trainer, f"{run.KEPT}/epoch_{epoch:04d}.ckpt")
             if trainer.is_global_zero:
                 for old in run.kept(Path(trainer.default_root_dir))[self.keep :]:
                     old.unlink()
+        self.save(trainer, run.LAST)
 
     def save(self, trainer: Trainer, name: str = run.LAST, amid: bool = False) -> None:
         """Write a checkpoint, on all ranks at the same step.

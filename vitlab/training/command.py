@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from vitlab.data import Data
 from vitlab.encoders import ViT
 from vitlab.objectives import Pretrained  # all of them: YAML finds classes once imported
-from vitlab.recording import environment, write_json
+from vitlab.recording import environment, write_bytes, write_json
 from vitlab.safety import check_words
 from vitlab.training import run
 from vitlab.training.checkpoints import Checkpoints
@@ -165,7 +165,7 @@ class Arguments(LightningCLI):
         """Write the resolved config and the environment into the run's folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_link_targets=True, skip_none=False)
-        (self.folder / "config.yaml").write_text(text)
+        write_bytes(self.folder / "config.yaml", text.encode())
         write_json(self.folder / "environment.json", environment())
 
 

@@ -21,7 +21,7 @@ from vitlab.training import run
 from vitlab.training.checkpoints import Files
 from vitlab.training.closing import conclude
 from vitlab.training.command import Arguments, first_rank
-from vitlab.training.endings import REFUSED, STOPPED, advice, ending
+from vitlab.training.endings import FAILED, REFUSED, STOPPED, advice, ending
 from vitlab.training.liveness import Heartbeat, is_lost_rank, lost_rank, watch_kin
 from vitlab.training.metering import Metering
 from vitlab.training.plan import prepare
@@ -94,15 +94,21 @@ def fit(args: Sequence[str]) -> None:
                 return
             if first_rank():
                 held.enter_context(run.claimed(command.folder))
+            command.record()
+        except OSError as error:  # of the run's folder, as a rule
+            _stop(f"{error}. See to it, then start the same command again", REFUSED)
         except (ValueError, MisconfigurationException) as error:
             reason: object = error
             if str(error).startswith("Call to compute_fn"):  # jsonargparse's words for a link
                 reason = error.__cause__
             about = "\n`vitlab data check --root DIR` says more about a folder of data"
             _stop(f"{reason}{about if isinstance(reason, DataError) else ''}", REFUSED)
-        command.record()
         _train(command)
-        conclude(command.trainer, given.probing, command.folder)
+        try:
+            conclude(command.trainer, given.probing, command.folder)
+        except OSError as error:
+            _leave_group()
+            _stop(f"{error}. See to it, then {advice(command.folder)}", FAILED)
     _leave_group()
 
 

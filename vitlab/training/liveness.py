@@ -23,6 +23,8 @@ from vitlab import parallel
 
 TICK = 4.0  # seconds between two signs of life
 PATIENCE = 10  # ticks without one after which a rank counts as dead
+FIRST = "VITLAB_FIRST_RANK"  # tells the ranks that a process starts which one that is
+_started: list[subprocess.Popen] = []  # by this process, the other ranks on this machine
 
 
 class Kin(threading.Thread):
@@ -37,15 +39,15 @@ class Kin(threading.Thread):
 
     def __init__(self, started: Sequence[subprocess.Popen], remedy: Callable[[], str]):
         super().__init__(daemon=True, name="kin")
-        self.started, self.remedy, self.parent = started, remedy, os.getppid()
+        self.started, self.remedy = started, remedy
+        # it may be gone before this rank has imported what asks for it
+        self.parent = int(os.environ.get(FIRST, os.getppid()))
 
     def run(self) -> None:
         """Look every second."""
         while True:
             time.sleep(1)
             if reason := self.missing():
-                for process in self.started:
-                    process.kill()
                 end(f"{reason}, so the others end too; {self.remedy()}")
 
     def missing(self) -> str:
@@ -63,10 +65,15 @@ def watch_kin(remedy: Callable[[], str]) -> None:
 
     Lightning's own watch kills the first rank without a word.
     """
-    subprocess_script._launch_process_observer = lambda child_processes: Kin(
-        child_processes, remedy
-    ).start()
-    if os.environ.get("LOCAL_RANK", "0") != "0" and "SLURM_JOB_ID" not in os.environ:
+
+    def observe(child_processes: list[subprocess.Popen]) -> None:
+        _started.extend(child_processes)
+        Kin(child_processes, remedy).start()
+
+    subprocess_script._launch_process_observer = observe
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        os.environ[FIRST] = str(os.getpid())
+    elif "SLURM_JOB_ID" not in os.environ:
         Kin([], remedy).start()
 
 
@@ -83,11 +90,13 @@ class Heartbeat(Callback):
     def __init__(self, remedy: Callable[[], str]):
         self.remedy = remedy
         self.over = threading.Event()
+        self.beats = 0  # answers of the first rank's store
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin, where there is more than one rank."""
         if parallel.world() > 1:
             threading.Thread(target=self.beat, daemon=True, name="heartbeat").start()
+            threading.Thread(target=self.listen, daemon=True, name="listening").start()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """End."""
@@ -107,6 +116,17 @@ class Heartbeat(Callback):
             if not self.over.wait(TICK):  # the first rank may have come to its end a moment ago
                 end(f"the first rank is gone ({_line(error)}), so this one ends; {self.remedy()}")
 
+    def listen(self) -> None:
+        """End when the store no longer answers: one on a machine that hangs never refuses."""
+        silent = heard = 0
+        while not self.over.wait(TICK):
+            silent = silent + 1 if self.beats == heard else 0
+            heard = self.beats
+            if silent > PATIENCE:
+                seconds = TICK * PATIENCE
+                reason = f"the first rank has given no sign of life for {seconds:.0f} s"
+                end(f"{reason}, so this one ends; {self.remedy()}")
+
     def _beat(self, rank: int, world: int) -> None:
         store = dist.TCPStore(
             os.environ["MASTER_ADDR"],
@@ -121,6 +141,7 @@ class Heartbeat(Callback):
         silent = [0] * world  # ticks of this thread: if all processes are suspended, so is it
         while not self.over.wait(TICK):
             store.add(f"vitlab/alive/{rank}", 1)
+            self.beats += 1
             if rank and store.check(["vitlab/end"]):
                 end(store.get("vitlab/end").decode())
             for other in range(1, world if rank == 0 else 0):
@@ -152,9 +173,14 @@ def lost_rank(error: BaseException, remedy: Callable[[], str]) -> NoReturn:
 
 
 def end(reason: str) -> NoReturn:
-    """Say the reason and end the process at once, whatever its other threads wait for."""
+    """Say the reason and end the process at once, whatever its other threads wait for.
+
+    The ranks it has started end with it: one that hangs could not notice.
+    """
     sys.stdout.flush()
     print(f"vitlab: {reason}", file=sys.stderr, flush=True)
+    for process in _started:
+        process.kill()
     os._exit(1)
 
 

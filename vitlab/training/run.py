@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from vitlab.cluster.job import FOLDER as JOB
 
@@ -155,6 +156,9 @@ def check_readable(checkpoint: Path) -> int:
     """
     try:
         with zipfile.ZipFile(checkpoint) as archive:
+            # as torch never writes it, and would take one marked as a folder to be empty
+            if any(record.compress_type or record.external_attr for record in archive.infolist()):
+                raise RuntimeError("its index is damaged")
             record = archive.testzip()
         if record:
             raise RuntimeError(f"its record {record} differs from its checksum")
@@ -162,6 +166,7 @@ def check_readable(checkpoint: Path) -> int:
     except (
         *(RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile),
         *(ValueError, NotImplementedError, KeyError),  # of the archive's index
+        SafetensorError,  # which torch reads by the ending of the name
     ) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
