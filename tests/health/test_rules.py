@@ -62,6 +62,7 @@ PLANTED = {
         of(temperature=0.09, entropy=5.54, prototypes=255.9, divergence=0.005),
     ],
     "learning rate too high": [
+        replace(HEALTHY, step=30, warm=False, speed=3.1e-3),  # ten times the rate
         of(replace(HEALTHY, step=19, speed=0.028, fastest=0.028), distance=0.54),
         of(replace(HEALTHY, fastest=0.02), entropy=5.35, prototypes=211.0),  # to uniform
         of(replace(HEALTHY, fastest=0.02), entropy=4e-3, prototypes=1.005),  # to one
@@ -70,8 +71,14 @@ PLANTED = {
         replace(HEALTHY, loss=8.0),
         replace(HEALTHY, loss=3.5, chance=math.log(10), teacher=None),
     ],
-    "learning rate too low": [replace(HEALTHY, update=1e-8, teacher=None)],
-    "collapsed": [of(entropy=2.75, prototypes=15.7)],
+    "learning rate too low": [
+        replace(HEALTHY, update=0.0, learning_rate=0.0, peak=0.0),
+        replace(HEALTHY, update=1e-8, teacher=None),
+    ],
+    "collapsed": [
+        of(temperature=0.03, entropy=5.54, prototypes=256.0),  # images that are all the same
+        of(entropy=2.75, prototypes=15.7),
+    ],
     "teacher lags": [of(distance=0.8, divergence=3.0, momentum=1.0)],
     "features lose rank": [of(rank=2.0)],
     "gradient spikes": [replace(HEALTHY, spike=200.0)],

@@ -13,8 +13,13 @@ import torch
 
 from vitlab.cli import main
 from vitlab.data import ImageNet
-from vitlab.health.failure import place, read, read_batch, read_weights
+from vitlab.data.batch import Batch
+from vitlab.encoders import ViT
+from vitlab.health.failure import Failure, place, read, read_batch, read_weights, write
 from vitlab.objectives import DINO
+from vitlab.objectives.heads import Projection
+from vitlab.schedules import Progress
+from vitlab.training import Pretraining
 
 Fit = Callable[..., Path]
 QUICK = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
@@ -172,10 +177,35 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(
     assert good["global_step"] == 2
 
 
+def test_a_center_that_is_not_finite_is_no_good_checkpoint_either():
+    module = Pretraining(DINO(ViT("nano", image=32), Projection(8, 8, 4)))
+    module.objective.center[0, 3] = torch.inf
+    with pytest.raises(FloatingPointError, match=r"objective.center is not finite after step 0"):
+        module.on_save_checkpoint({})
+
+
 def test_a_second_failure_gets_a_folder_of_its_own(tmp_path):
     for name in ("failure", "failure.2", "failure.3"):
         assert place(tmp_path) == tmp_path / name
         place(tmp_path).mkdir()
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A failure that was kept, of a small model."""
+    settings = {"encoder": {"class_path": "ViT", "init_args": {"size": "nano", "image": 32}}}
+    settings["projection"] = {"prototypes": 8, "hidden": 8, "bottleneck": 4}
+    objective = DINO(ViT("nano", image=32), Projection(8, 8, 4))
+    batch = Batch([torch.zeros(2, 1, 3, 32, 32)])
+    progress = Progress(0, 1, 1, 1)
+    failure = Failure(
+        *("said", progress, 0, 0, 0, 1, 7, "32-true", "cpu", 1, 1.0, ()),
+        model={"objective": {"class_path": "vitlab.objectives.DINO", "init_args": settings}},
+        seen=(),
+    )
+    folder = tmp_path_factory.mktemp("failed") / "failure"
+    write(folder, failure, objective, batch)
+    return folder
 
 
 def test_what_is_no_failure_is_refused(tmp_path, capsys):
@@ -186,12 +216,53 @@ def test_what_is_no_failure_is_refused(tmp_path, capsys):
     shutil.rmtree(tmp_path)
 
 
+def edited(failure: Path, **values) -> None:
+    record = json.loads((failure / "failure.json").read_text())
+    (failure / "failure.json").write_text(json.dumps({**record, **values}))
+
+
+def rebuilt_as(class_path: str) -> Callable[[Path], None]:
+    return lambda failure: edited(
+        failure, model={"objective": {"class_path": class_path, "init_args": {}}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda f: (f / "weights.safetensors").write_bytes(b"x" * 99), "weights.safetensors: "),
+        (lambda f: (f / "batch.safetensors").write_bytes(b""), "batch.safetensors: "),
+        (lambda f: (f / "batch.safetensors").unlink(), "batch.safetensors: "),
+        (lambda f: (f / "failure.json").write_text("[" * 100_000), "can be read"),
+        (lambda f: edited(f, threads=-3), "its threads are -3"),
+        (lambda f: edited(f, threads="two"), "its threads is 'two'"),
+        (lambda f: edited(f, model=3), "its settings are none of a model"),
+        (lambda f: edited(f, progress={"step": "x", "steps": 4, "epochs": 2, "batch": 20}), "'x'"),
+        (rebuilt_as("os.system"), "names os.system, but a config may only build classes of"),
+        (rebuilt_as("torch.hub.load"), "names torch.hub.load, but a config"),
+        (rebuilt_as("vitlab.objectives.Nothing"), "has settings of no model"),
+    ],
+)
+def test_a_failure_that_is_damaged_or_hostile_is_refused_in_a_sentence(
+    damage, said, failed: Path, tmp_path, capsys
+):
+    folder = tmp_path / "failure"
+    shutil.copytree(failed, folder)
+    damage(folder)
+    with pytest.raises(SystemExit) as end:
+        main(["replay", str(folder)])
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 RANK_1_MEETS_INFINITY = """
 import sys
 import torch
 from vitlab import parallel
 from vitlab.cli import main
 from vitlab.objectives import DINO
+from vitlab.objectives.heads import Projection
+from vitlab.training import Pretraining
 
 before = DINO.loss
 

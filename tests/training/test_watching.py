@@ -1,14 +1,17 @@
 """The watchdog says once what goes wrong, leaves training as it is, and can end the run."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from vitlab.health import Diagnosis
-from vitlab.training.watching import FILE, Watching
+from vitlab.objectives import DINO
+from vitlab.training.watching import FILE, Watching, forget, last_warning
 
 Fit = Callable[..., Path]
 QUICK = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
@@ -46,6 +49,35 @@ def test_a_resumed_run_does_not_say_it_again():
     assert [second.settle(ILL) for _ in range(5)] == [None] * 5
 
 
+def test_a_resumed_run_has_the_gradients_since_the_last_look():
+    first, second = Watching(), Watching()
+    first.norms = [torch.tensor(0.3), torch.tensor(2.0)]
+    first.center_errors.append(torch.tensor(0.4))
+    second.load_state_dict(first.state_dict())
+    assert second.norms == first.norms
+    assert second.center_errors == first.center_errors
+
+
+def test_a_warning_that_a_full_disk_cuts_short_is_not_there(tmp_path, monkeypatch):
+    """Else a run could not go on: its status quotes the last one."""
+    watching, trainer = Watching(), Mock(global_step=9, loggers=[], default_root_dir=tmp_path)
+    watching.say(trainer, ILL)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+        with pytest.raises(OSError, match="No space left"):
+            watching.say(trainer, ILL)
+    assert last_warning(tmp_path) == "step 9: something is wrong"
+
+
+def test_what_a_lost_attempt_said_is_forgotten_when_the_run_goes_on(tmp_path):
+    forget(tmp_path, 10)  # nothing was said
+    assert not (tmp_path / FILE).exists()
+    rows = [json.dumps({"step": step, "name": "ill", "sentence": "x"}) for step in (30, 50, 70)]
+    (tmp_path / FILE).write_text("\n".join(rows) + "\n")
+    forget(tmp_path, 50)
+    assert (tmp_path / FILE).read_text() == "\n".join(rows[:2]) + "\n"
+
+
 def test_a_number_of_steps_is_not_negative():
     with pytest.raises(ValueError, match=r"health.every -1 is negative"):
         Watching(every=-1)
@@ -74,6 +106,30 @@ def test_a_center_that_stays_is_named_and_the_weights_are_left_alone(fit: Fit, c
         for folder in (watched, alone)
     )
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_a_center_that_is_far_from_a_batch_now_and_then_follows(fit: Fit, monkeypatch):
+    """With two images, the mean logits of a batch jump; the center is near most of them."""
+    seen = []
+    monkeypatch.setattr(Watching, "settle", lambda self, found: seen.append(found))
+    before = DINO.after_step
+
+    def after(self, progress):
+        before(self, progress)
+        self.center_error = torch.tensor(0.4 if progress.step % 3 else 1.1)
+
+    monkeypatch.setattr(DINO, "after_step", after)
+    fit(*QUICK, *LONG, "--health.every", "1")
+    assert len(seen) == 40
+    assert not any(found and found.name == "no centering" for found in seen)
+
+
+@pytest.mark.parametrize("momentum", ["1.0", "0.99"])  # 0.99 at 512 images is 0.9999 at 4
+def test_a_teacher_that_never_moves_is_named(fit: Fit, momentum):
+    folder = fit(*QUICK, *LONG, "--health.every", "4", "--model.objective.momentum", momentum)
+    (row,) = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+    assert row["name"] == "teacher lags"
+    assert "all 40 steps together take 0% of its weights" in row["sentence"]
 
 
 def test_a_run_may_end_when_it_goes_wrong(fit: Fit, tmp_path, capsys):

@@ -15,10 +15,10 @@ from rich.table import Table
 from torch import Tensor
 
 from vitlab.data.batch import Batch
-from vitlab.health.failure import Failure, read, read_batch, read_weights
+from vitlab.health.failure import RECORD, Failure, read, read_batch, read_weights
 from vitlab.health.tracing import Seen, Trace, same, trace
 from vitlab.objectives import Objective
-from vitlab.safety import restrict
+from vitlab.safety import check, restrict
 from vitlab.training.module import Pretraining
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -91,16 +91,21 @@ def rebuild(folder: Path, failure: Failure) -> Objective:
     """Return the objective with the weights and modes that the step began with.
 
     Raises:
-        ValueError: the run kept no settings, or they describe another model than the weights.
+        ValueError: the run kept no settings, they name a class from elsewhere or cannot be built,
+            or they describe another model than the weights.
     """
     if failure.model is None:
         raise ValueError(
             f"{folder} holds no settings of the model, as it is not from `vitlab fit`; build it "
             "yourself and call vitlab.health.trace with the batch and weights in the folder"
         )
-    restrict()  # the settings may come from elsewhere
-    module: Pretraining = instantiate_module(Pretraining, failure.model)
+    check(failure.model, folder / RECORD)  # the settings may come from elsewhere
+    restrict()
     weights: dict[str, Tensor] = read_weights(folder)
+    try:
+        module: Pretraining = instantiate_module(Pretraining, failure.model)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{folder / RECORD} has settings of no model: {error}") from error
     try:
         module.objective.load_state_dict(weights)
     except RuntimeError as error:

@@ -4,10 +4,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -104,24 +105,56 @@ def read(path: Path) -> Failure:
         content["seen"] = tuple(
             Seen(**{**one, "shape": tuple(one["shape"])}) for one in content["seen"]
         )
+        for one in fields(Failure):
+            if one.type in (int, str) and type(content[one.name]) is not one.type:
+                raise ValueError(f"its {one.name} is {content[one.name]!r}")
+        if not all(type(count) is int for count in vars(content["progress"]).values()):
+            raise ValueError(f"its progress is {content['progress']}")
+        if not isinstance(content["model"], dict | None):
+            raise ValueError("its settings are none of a model")
+        if content["threads"] < 1 or not 0 <= content["seed"] < 2**32:
+            raise ValueError(f"its threads are {content['threads']}, its seed {content['seed']}")
         return Failure(**content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} holds no failure of a run that can be read ({error}); give the folder that "
-            "the run named as it stopped, such as RUN/failure"
-        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _unreadable(path, error) from error
 
 
 def read_batch(path: Path) -> Batch:
-    """Return the micro-batch, bit for bit."""
-    found = load_file(path / BATCH)
-    views = [found[f"views.{index}"] for index in range(sum("views." in name for name in found))]
+    """Return the micro-batch, bit for bit.
+
+    Raises:
+        ValueError: the file is damaged or missing.
+    """
+    found = _load(path, BATCH)
+    try:
+        names = [f"views.{index}" for index in range(sum("views." in name for name in found))]
+        views = [found[name] for name in names]
+    except KeyError as error:
+        raise _unreadable(path, error) from error
     return Batch(views, found.get("labels"), masks=found.get("masks"))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the weights that the step began with."""
-    return load_file(path / WEIGHTS)
+    """Return the weights that the step began with.
+
+    Raises:
+        ValueError: the file is damaged or missing.
+    """
+    return _load(path, WEIGHTS)
+
+
+def _load(path: Path, name: str) -> dict[str, Tensor]:
+    try:
+        return load_file(path / name)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, f"{name}: {error}") from error
+
+
+def _unreadable(path: Path, why: object) -> ValueError:
+    return ValueError(
+        f"{path} holds no failure of a run that can be read ({why}); give the folder that the run "
+        "named as it stopped, such as RUN/failure"
+    )
 
 
 def _named(batch: Batch) -> Iterator[tuple[str, Tensor]]:

@@ -15,7 +15,8 @@ LATER = 100  # steps: before, images may look alike to a healthy encoder
 UNIFORM = 0.95  # share of ln(prototypes) from which a teacher counts as uniform
 UNCENTERED = 0.9  # of the mean logits are not in the center; healthy runs have less than 0.35
 FEW = 9  # steps, after which a speed is one
-FAST = 0.005  # share of its norm that a matrix moves on in a step; healthy runs move on by 0.0005
+FAST = 0.002  # share of its norm that a matrix moves on in a step; healthy runs: 0.0012 and less
+EARLY = 0.005  # the same before START, where a run without a warm-up in good health has 0.0027
 # share that one step changes, there and back; the demo changes up to 0.003, and where weight decay
 # balances AdamW's steps, sqrt(2 rate decay) is about 0.02 for the published recipe
 LARGE = 0.1
@@ -23,9 +24,15 @@ SMALL = 0.01  # share of a matrix that all steps of a run can change together
 ABOVE = 1.2  # loss, as a multiple of that of knowing nothing
 SPIKE = 30.0  # gradient norm, as a multiple of its median; healthy runs have up to 2.4
 FAR = 0.5  # distance of teacher and student; healthy runs have 0.02
+TAKEN = 0.1  # share of the teacher that all steps of a run replace; the published recipe: 100%
 UNLEARNED = 0.6  # share of the loss that the student has not learned; healthy runs have 0.25 to 0.5
 LOST = 0.3  # share of the features' best rank
 TOO_HIGH = "learning rate too high"
+SHARP = 0.5  # of the student's temperature, below which a teacher's is not to blame
+SHARP_ALREADY = (
+    "The teacher is sharp, at temperature {:.3g}: see first whether the images are all alike, then "
+    "lower model.optimizer.rate"
+)
 SHARPEN = (
     "Lower model.objective.teacher_temperature, now {:.3g}; DINO uses 0.04 to 0.07 beside the "
     "student's 0.1"
@@ -63,7 +70,7 @@ def uncentered(signs: Signs) -> Diagnosis | None:
 
 def large_steps(signs: Signs) -> Diagnosis | None:
     """The learning rate is too high: weights forget what they have learned."""
-    if signs.speed > FAST and signs.step > FEW:
+    if signs.speed > (FAST if signs.step >= START else EARLY) and signs.step > FEW:
         evidence = f"each step moves the weights on by {signs.speed:.1%} of their norm, "
         evidence += "measured from the teacher, their average; healthy runs stay below 0.1%"
     elif signs.update is not None and signs.update > LARGE:
@@ -122,7 +129,11 @@ def uniform(signs: Signs) -> Diagnosis | None:
         return None
     if teacher.entropy < UNIFORM * math.log(teacher.outputs) or _told(signs) > SAME:
         return None
-    name, remedy = _why(signs, "no sharpening", SHARPEN.format(teacher.temperature))
+    if teacher.temperature > SHARP * teacher.student_temperature:
+        likely = ("no sharpening", SHARPEN.format(teacher.temperature))
+    else:
+        likely = ("collapsed", SHARP_ALREADY.format(teacher.temperature))
+    name, remedy = _why(signs, *likely)
     return Diagnosis(
         name,
         f"training has collapsed to the uniform answer: the teacher's entropy is "
@@ -165,7 +176,7 @@ def same_answer(signs: Signs) -> Diagnosis | None:
 
 def _why(signs: Signs, name: str, remedy: str) -> tuple[str, str]:
     """Return the likely cause of a collapse and what helps; large steps come first."""
-    if signs.fastest < FAST:
+    if signs.fastest < EARLY:
         return name, remedy
     return TOO_HIGH, (
         f"The learning rate is too high: steps moved the weights on by up to {signs.fastest:.1%} "
@@ -183,7 +194,17 @@ def _lower(signs: Signs) -> str:
 def lagging(signs: Signs) -> Diagnosis | None:
     """The teacher does not follow the student."""
     teacher = signs.teacher
-    if teacher is None or not signs.warm or teacher.distance < FAR:
+    if teacher is None or signs.step < START:
+        return None
+    if teacher.taken < TAKEN:
+        return Diagnosis(
+            "teacher lags",
+            f"the teacher lags behind: at momentum {teacher.momentum:.6g}, all {signs.steps} steps "
+            f"together take {teacher.taken:.0%} of its weights from the student, so that it stays "
+            "what it was at the start. Lower model.objective.momentum; a run of few steps needs a "
+            "quick teacher",
+        )
+    if not signs.warm or teacher.distance < FAR:
         return None
     if teacher.divergence < UNLEARNED * signs.loss:
         return None
@@ -211,9 +232,13 @@ def shrunk(signs: Signs) -> Diagnosis | None:
 
 def small_steps(signs: Signs) -> Diagnosis | None:
     """The learning rate is too low: the run ends where it began."""
-    if not signs.update or not signs.learning_rate or signs.step < START:
+    if signs.step < START:
         return None
-    reach = signs.update * signs.peak / signs.learning_rate * signs.steps
+    reach = 0.0
+    if signs.peak:
+        if not signs.update or not signs.learning_rate:
+            return None
+        reach = signs.update * signs.peak / signs.learning_rate * signs.steps
     if reach > SMALL:
         return None
     return Diagnosis(

@@ -18,13 +18,15 @@ class Teacher:
             sum of both.
         prototypes: in use: exp of the entropy of the mean over this rank's images.
         center_norm: L2 norm of the center.
-        center_error: distance of the center from the mean logits, as a share of their norm.
+        center_error: distance of the center from the mean logits of a step, as a share of their
+            norm; the lowest of the last steps.
         temperature: of the teacher.
         student_temperature: of the student.
         momentum: share of the teacher that stays after a step.
         distance: of the teacher's weights from the student's, as a share of their norm.
         rank: RankMe of the teacher's [CLS] features of this rank's images; it cannot exceed
             their number.
+        taken: share of its weights that all steps of the run together take from the student.
     """
 
     outputs: int
@@ -38,6 +40,7 @@ class Teacher:
     momentum: float
     distance: float
     rank: float
+    taken: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,9 @@ class Pretraining(LightningModule):
         Raises:
             FloatingPointError: which weight.
         """
-        for name, parameter in self.named_parameters():
-            if not torch.isfinite(parameter).all():
+        kept = [*self.named_parameters(), *self.named_buffers()]  # of buffers, DINO's center
+        for name, weight in kept:
+            if not torch.isfinite(weight).all():
                 raise FloatingPointError(
                     f"the weight {name} is not finite after step {self.global_step}, though the "
                     "gradients were; the checkpoints on disk are from before. Try a lower "

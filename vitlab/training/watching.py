@@ -5,7 +5,7 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from vitlab.health import Diagnosis, Signs, diagnose
 from vitlab.health.rules import FEW
 from vitlab.health.signs import Teacher, relative_change, speed_of, watched
 from vitlab.objectives import DINO, Classification, Objective, Prompting
+from vitlab.recording import write_bytes
+from vitlab.schedules import Progress
 from vitlab.training.endings import advice
 from vitlab.training.module import Pretraining
 
@@ -49,7 +51,9 @@ class Watching(Callback):
         self.episode = ""  # name of the diagnosis that was said last, while it lasts
         self.usual: deque[float] = deque(maxlen=20)  # median gradient norms of looks
         self.best_rank = self.fastest = 0.0
-        self.norms: list[Tensor] = []
+        self.norms: list[Tensor] = []  # since the last look
+        # of the last steps: of few images the mean logits jump, and the center is far from each
+        self.center_errors: deque[Tensor] = deque(maxlen=FEW + 1)
         self.before: list[Tensor] = []
         self.matrices: list[tuple[str, nn.Parameter]] = []
         self.features: list[Tensor] = []
@@ -59,6 +63,8 @@ class Watching(Callback):
         """Choose the matrices to look at."""
         objective = _objective(pl_module)
         self.matrices = watched(objective.student if isinstance(objective, DINO) else objective)
+        if trainer.is_global_zero:
+            forget(Path(trainer.default_root_dir), trainer.global_step)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
@@ -91,6 +97,9 @@ class Watching(Callback):
         norm = pl_module.logs.get("optimizer/gradient_norm")
         if norm is not None:
             self.norms.append(norm)
+        objective = pl_module.objective
+        if isinstance(objective, DINO):
+            self.center_errors.append(objective.center_error)
         if self.listening is None:
             return
         self.listening.remove()
@@ -114,7 +123,7 @@ class Watching(Callback):
         """Return what is known after this step; the only place that waits for the device."""
         objective, logs = module.objective, module.logs
         progress = module.last
-        norms = torch.stack(self.norms).tolist() if self.norms else [0.0]
+        norms = [float(norm) for norm in self.norms] or [0.0]
         settings = module.settings
         teacher = self.teacher(objective, logs, module) if isinstance(objective, DINO) else None
         step = progress.step + 1
@@ -151,7 +160,7 @@ class Watching(Callback):
             divergence=float(logs["teacher/divergence"]),
             prototypes=float(logs["teacher/prototypes"]),
             center_norm=float(logs["teacher/center_norm"]),
-            center_error=float(objective.center_error),
+            center_error=float(torch.stack(list(self.center_errors)).min()),
             temperature=objective.teacher_temperature(module.last),
             student_temperature=objective.student_temperature,
             momentum=objective.teacher_momentum(module.last),
@@ -161,6 +170,7 @@ class Watching(Callback):
             )
             or 0.0,
             rank=rank_of(gram(features), len(features)),
+            taken=_taken(objective, module.last),
         )
 
     def settle(self, found: Diagnosis | None) -> Diagnosis | None:
@@ -195,14 +205,17 @@ class Watching(Callback):
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("warning", text, trainer.global_step)
         row = {"step": trainer.global_step, **asdict(diagnosis)}
-        with (Path(trainer.default_root_dir) / FILE).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        path = Path(trainer.default_root_dir) / FILE
+        rows = path.read_bytes() if path.exists() else b""
+        write_bytes(path, rows + json.dumps(row).encode() + b"\n")  # whole, or not at all
 
     def state_dict(self) -> dict:
         """Return what was seen so far."""
         return {
             "found": list(self.found),
             "usual": list(self.usual),
+            "norms": [float(norm) for norm in self.norms],
+            "center_errors": [float(error) for error in self.center_errors],
             "episode": self.episode,
             "best_rank": self.best_rank,
             "fastest": self.fastest,
@@ -212,8 +225,19 @@ class Watching(Callback):
         """Go on with what an earlier part of the run has seen."""
         self.found.extend(state_dict["found"])
         self.usual.extend(state_dict["usual"])
+        self.norms = [torch.tensor(norm) for norm in state_dict["norms"]]
+        self.center_errors.extend(torch.tensor(error) for error in state_dict["center_errors"])
         self.episode, self.best_rank = state_dict["episode"], state_dict["best_rank"]
         self.fastest = state_dict["fastest"]
+
+
+def forget(folder: Path, step: int) -> None:
+    """Drop what an attempt said behind the step that the run goes on from; it is said again."""
+    path = folder / FILE
+    if path.exists():
+        rows = path.read_text().splitlines(keepends=True)
+        kept = "".join(row for row in rows if json.loads(row)["step"] <= step)
+        write_bytes(path, kept.encode())
 
 
 def last_warning(folder: Path) -> str:
@@ -226,6 +250,13 @@ def last_warning(folder: Path) -> str:
 def _objective(module: LightningModule) -> Objective:
     assert isinstance(module, Pretraining)
     return module.objective
+
+
+def _taken(objective: DINO, progress: Progress) -> float:
+    """Return the share of the teacher that all steps of the run take from the student."""
+    steps = range(0, progress.steps, max(1, progress.steps // 100))  # a sample of them
+    kept = [objective.teacher_momentum(replace(progress, step=step)) for step in steps]
+    return 1.0 - statistics.geometric_mean(kept) ** progress.steps if all(kept) else 1.0
 
 
 def _chance(objective: Objective) -> float | None:
