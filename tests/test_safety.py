@@ -272,10 +272,19 @@ def test_what_is_allowed_must_be_names_of_packages(monkeypatch):
         safety.check({"class_path": "other.Thing"}, "x.yaml")
 
 
-@pytest.mark.parametrize("text", ["[" * 3000 + "]" * 3000, "trainer: &t {callbacks: [*t]}"])
-def test_a_config_nested_without_end_is_refused(text):
+BOMB = "a0: &a0 [0]\n" + "\n".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 3000 + "]" * 3000, "trainer: &t {callbacks: [*t]}", BOMB],
+    ids=["deep", "itself", "bomb"],
+)
+def test_a_config_nested_or_repeated_without_end_is_refused(text):
     file = config(text)
-    with pytest.raises(ValueError, match=r"given\.yaml is"):
+    with pytest.raises(ValueError, match=r"given\.yaml (is|holds)"):
         safety.check_words(["--config", file])
 
 

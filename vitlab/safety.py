@@ -10,7 +10,7 @@ a config's arguments, run a command or a pickle, and no list of them would be co
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 
@@ -23,8 +23,10 @@ NEVER = (
     *("torch.utils.cpp_extension", "torch.ops", "torch.classes", "torch.jit", "torch.fx"),
     *("torch.distributed.run", "torch.distributed.launch", "torch.distributed.elastic"),
     *("torch.distributed.rpc", "torch.distributed.launcher", "torch.multiprocessing"),
+    *("torch.cuda.memory", "torch._inductor", "torch._dynamo", "torch.testing"),
 )
 VARIABLE = "VITLAB_ALLOW"
+MOST = 100_000  # values of a config, those that it repeats by reference counted each time
 
 
 def restrict() -> None:
@@ -78,6 +80,9 @@ def check(content: object, where: object) -> None:
         ValueError: the file, the key, the class, and what to do.
     """
     try:
+        for count, _ in enumerate(_values(content)):
+            if count > MOST:
+                raise ValueError(f"{where} holds more than {MOST:,} values; no config does")
         named = list(_classes(content))
     except RecursionError as error:
         raise ValueError(f"{where} is nested too deep, or in itself; no config is") from error
@@ -155,6 +160,14 @@ def _is_allowed(name: str) -> bool:
         if verdict is not None:
             return verdict
     return False
+
+
+def _values(content: object) -> Iterator[object]:
+    yield content
+    inner = content.values() if isinstance(content, Mapping) else content
+    if isinstance(inner, Iterable) and not isinstance(inner, str | bytes):
+        for value in inner:
+            yield from _values(value)
 
 
 def _classes(content: object, key: str = "") -> Iterator[tuple[str, str]]:

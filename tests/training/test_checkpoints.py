@@ -207,6 +207,13 @@ def test_wrong_numbers_are_refused(wrong):
         Checkpoints(**wrong)
 
 
+def test_what_a_killed_process_was_writing_goes_when_the_run_goes_on(tmp_path):
+    (tmp_path / ".status.json.4711").write_bytes(b"{")
+    (tmp_path / ".notes").write_bytes(b"of the user")
+    with run.claimed(tmp_path):
+        assert names(tmp_path) == {run.LOCK, ".notes"}
+
+
 def test_checkpoints_of_epochs_are_kept_and_bounded_in_number(fit):
     options = ("--checkpoints.every", "1", "--checkpoints.keep", "2", "--trainer.max_epochs", "3")
     folder = fit(*UNPROBED, *options)

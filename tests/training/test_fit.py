@@ -49,6 +49,51 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(fit: Fit, monk
     assert read(calm / "measurements.json") == read(resumed / "measurements.json")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed_everything", "5"),
+        ("trainer.max_epochs", "3"),
+        ("model.optimizer.rate", "0.001"),
+        ("data.batch_size", "8"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_settings(fit: Fit, capsys, key, value):
+    folder = fit(*UNPROBED)
+    (folder / "results.json").unlink()  # as if it were still going on
+    before = (folder / "config.yaml").read_bytes()
+    with pytest.raises(SystemExit) as refused:
+        fit(*UNPROBED, "--ckpt_path", "auto", f"--{key}", value)
+    assert refused.value.code == 2
+    said = capsys.readouterr().err
+    assert f"began with other settings: {key.replace('data.', 'data.init_args.')} " in said
+    assert "--run DIR" in said
+    assert (folder / "config.yaml").read_bytes() == before
+    fit(*UNPROBED, "--ckpt_path", "auto", "--data.device_batch", "5")
+
+
+def test_curves_of_an_attempt_that_saved_nothing_are_hidden(fit: Fit, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    class Broken(Metering):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 1:
+                raise KeyboardInterrupt
+
+    options = (*UNPROBED, "--trainer.log_every_n_steps", "1")
+    calm = fit(*options, name="calm")
+    with monkeypatch.context() as patch:
+        patch.setattr("vitlab.training.fit.Metering", Broken)
+        with pytest.raises(SystemExit):
+            fit(*options, name="again")
+    again = fit(*options, name="again")
+    points = []
+    for folder in (calm, again):
+        events = EventAccumulator(str(folder)).Reload()
+        points.append([(point.step, point.value) for point in events.Scalars("loss")])
+    assert points[0] == points[1]
+
+
 def test_micro_batches_take_the_steps_of_the_whole_batch(fit: Fit):
     whole = weights(fit(*UNPROBED, "--model.objective.encoder.normalizer", "softmax", name="whole"))
     parts = weights(

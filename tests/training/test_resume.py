@@ -65,8 +65,8 @@ def stopped_at_every_step(train: Train, monkeypatch, capsys, *arguments: str) ->
     return calm, train(*arguments, name="stopped")
 
 
-def content(folder: Path) -> dict:
-    return torch.load(folder / "last.ckpt", weights_only=True)
+def content(folder: Path, name: str = "last.ckpt") -> dict:
+    return torch.load(folder / name, weights_only=True)
 
 
 def assert_equal(ours: object, theirs: object, where: str = "") -> None:
@@ -101,7 +101,10 @@ def assert_same_run(calm: Path, stopped: Path) -> None:
     for name in ("measurements.json", "results.json"):
         assert json.loads((calm / name).read_text()) == json.loads((stopped / name).read_text())
     assert curves(calm) == curves(stopped)
-    assert (calm / "best.ckpt").exists() == (stopped / "best.ckpt").exists()
+    for name in ("best.ckpt", "best_top1.ckpt"):
+        assert (calm / name).exists() == (stopped / name).exists()
+        if (calm / name).exists():
+            assert_equal(content(calm, name), content(stopped, name))
 
 
 RECIPES = {

@@ -69,7 +69,8 @@ class Checkpoints(Checkpoint):
         self.amid = amid
         trainer.save_checkpoint(Path(trainer.default_root_dir) / name, weights_only=False)
         self.amid = None
-        self.saved, self.step = time.monotonic(), trainer.global_step
+        if name == run.LAST:
+            self.saved, self.step = time.monotonic(), trainer.global_step
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -89,6 +90,15 @@ class Checkpoints(Checkpoint):
             count["ready"] = count["started"] = count["processed"] = count["completed"]
         for count in (epochs["total"], epochs["current"]):
             count["processed"] = count["completed"]
+
+
+def keep(trainer: Trainer, name: str) -> None:
+    """Write a checkpoint of the end of an epoch, below the folder of the run."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, Checkpoints):
+            callback.save(trainer, name)
+            return
+    trainer.save_checkpoint(Path(trainer.default_root_dir) / name, weights_only=False)
 
 
 class Files(TorchCheckpointIO):

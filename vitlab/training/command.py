@@ -48,6 +48,7 @@ class Arguments(LightningCLI):
             auto_configure_optimizers=False,
             parser_kwargs={
                 "prog": "vitlab fit",
+                "usage": "vitlab fit --config FILE ... [options]",  # of the parser, 80 lines
                 "description": "Pretrain an encoder and probe it while it trains. Several "
                 "--config overlay each other; options on the command line come last.",
             },
@@ -124,6 +125,12 @@ class Arguments(LightningCLI):
             self.start = run.starting_point(self.folder, asked)
         else:  # other ranks of a run start when the first has already made the folder
             self.start = run.Start(Path(asked) if asked else None)
+        if (
+            first_rank()
+            and self.start.checkpoint
+            and self.start.checkpoint in run.generations(self.folder)
+        ):
+            run.refuse_changes(self.folder, yaml.safe_load(self.text()))
         self.draw()
 
     def draw(self) -> None:
@@ -160,12 +167,14 @@ class Arguments(LightningCLI):
         instantiator = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
         self.model.save_hyperparameters({**settings["model"], **instantiator}, logger=False)
 
+    def text(self) -> str:
+        """Return the resolved config as YAML."""
+        return self.parser.dump(self.config, skip_link_targets=True, skip_none=False)
+
     @rank_zero_only
     def record(self) -> None:
         """Write the resolved config and the environment into the run's folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        text = self.parser.dump(self.config, skip_link_targets=True, skip_none=False)
-        write_bytes(self.folder / "config.yaml", text.encode())
+        write_bytes(self.folder / run.CONFIG, self.text().encode())
         write_json(self.folder / "environment.json", environment())
 
 

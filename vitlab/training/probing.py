@@ -24,6 +24,7 @@ from vitlab.probes.dense import Fitted
 from vitlab.probes.freezing import frozen
 from vitlab.probes.reading import depth_of
 from vitlab.recording import write_bytes, write_json
+from vitlab.training.checkpoints import keep
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Probing(Callback):
         # decided on one rank: others may differ in the last bit, and saving takes all of them
         better = trainer.strategy.broadcast(scores.get("miou/mean", -1.0) > best)
         if better:
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "best.ckpt")
+            keep(trainer, "best.ckpt")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write all measurements beside the run."""

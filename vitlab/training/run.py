@@ -4,9 +4,10 @@ import fcntl
 import os
 import pickle
 import platform
+import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,24 @@ import torch
 from safetensors import SafetensorError
 
 from vitlab.cluster.job import FOLDER as JOB
+from vitlab.safety import read
 
+CONFIG = "config.yaml"
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 KEPT = "checkpoints"  # folder of those kept besides
 RESULTS = "results.json"
 LOCK = ".lock"
+# settings that decide which weights a run ends with; of the data, not these
+LEARNED: tuple[str, ...] = (
+    "seed_everything",
+    "model",
+    "data",
+    "trainer.max_epochs",
+    "trainer.precision",
+)
+LEARNED += ("trainer.limit_train_batches",)
+FREE = tuple(f"data.init_args.{name}" for name in ("root", "workers", "device_batch"))
 
 
 @dataclass(frozen=True)
@@ -127,6 +140,45 @@ def _from(path: Path, folder: Path) -> Start:
     return Start(path, step)
 
 
+def refuse_changes(folder: Path, settings: Mapping[str, object]) -> None:
+    """Refuse to go on with settings that would make the run neither the old one nor a new one.
+
+    Args:
+        folder: of the run, which holds the settings it began with.
+        settings: given now, as plain values.
+
+    Raises:
+        ValueError: which settings differ, and what to do.
+    """
+    if not (folder / CONFIG).is_file():
+        return
+    before, now = dict(_flat(read(folder / CONFIG))), dict(_flat(settings))
+    changed = [
+        f"{key} {now[key]!r} instead of {value!r}"
+        for key, value in before.items()
+        if key in now and now[key] != value and _within(key, LEARNED) and not _within(key, FREE)
+    ]
+    if changed:
+        raise ValueError(
+            f"the run in {folder} began with other settings: {'; '.join(changed[:5])}. Leave them "
+            f"as they were, or begin another run from its weights with --run DIR --ckpt_path "
+            f"{folder / LAST}"
+        )
+
+
+def _flat(content: object, key: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the dotted key and the value of each setting."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from _flat(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, content
+
+
+def _within(key: str, names: Sequence[str]) -> bool:
+    return any(f"{key}.".startswith(f"{name}.") for name in names)
+
+
 def set_aside(start: Start, folder: Path) -> None:
     """Take the name from damaged checkpoints, so that they do not push out the good one."""
     if start.damaged:
@@ -138,7 +190,7 @@ def set_aside(start: Start, folder: Path) -> None:
 
 def _foreign(folder: Path) -> bool:
     """Whether the folder holds more than a run that ended before its first checkpoint."""
-    if not folder.exists() or (folder / "config.yaml").exists():
+    if not folder.exists() or (folder / CONFIG).exists():
         return False
     return any(path.name not in (LOCK, JOB) for path in folder.iterdir())
 
@@ -197,6 +249,9 @@ def claimed(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
+        for path in folder.iterdir():  # what a killed process was writing, see `write_bytes`
+            if re.fullmatch(r"\..+\.\d+", path.name) and path.is_file():
+                path.unlink()
         yield
 
 

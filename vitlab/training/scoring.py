@@ -4,7 +4,6 @@ Apart from training, as the probes: it draws nothing from the run's random strea
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
@@ -18,6 +17,7 @@ from vitlab.data import Data, DataError, normalize
 from vitlab.objectives import Objective
 from vitlab.probes.freezing import frozen
 from vitlab.probes.probe import Loading, share
+from vitlab.training.checkpoints import keep
 from vitlab.training.probing import Measurement, Probing
 
 BEST = "best_top1.ckpt"
@@ -104,7 +104,7 @@ class Scoring(Callback):
         rank_zero_info(f"classifier, epoch {epoch}: {shown}")
         # decided on one rank, as saving takes all of them
         if trainer.strategy.broadcast(scores[TOP1] > best):
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / BEST, weights_only=False)
+            keep(trainer, BEST)
 
     def keep(self, found: Measurement) -> None:
         """Put scores beside those of the probes, in the same row where they measured too."""
