@@ -33,6 +33,13 @@ def test_a_run_without_measurements_is_refused(tmp_path: Path):
         read([tmp_path])
 
 
+@pytest.mark.parametrize("text", ["[", '{"a": 1}', "[1]", '[{"epoch": 1}]', "[" * 100_000])
+def test_damaged_measurements_are_named(tmp_path: Path, text):
+    (tmp_path / "measurements.json").write_text(text)
+    with pytest.raises(ValueError, match=r"measurements\.json is damaged .* measure it anew"):
+        read([tmp_path])
+
+
 def test_folders_that_are_no_seeds_are_arms_of_their_own(tmp_path: Path):
     runs = [write(tmp_path / "runs" / name, 0.0) for name in ("dino", "entmax")]
     assert [arm.name for arm in read(runs)] == ["dino", "entmax"]

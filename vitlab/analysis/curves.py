@@ -87,7 +87,9 @@ def read(runs: Sequence[Path]) -> list[Arm]:
             )
         try:
             rows = json.loads(file.read_text())
-        except ValueError as error:
+            if not all(isinstance(row["scores"], dict) for row in rows):
+                raise ValueError("its rows have no scores")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(
                 f"{file} is damaged ({error}); take the run out, or measure it anew with "
                 f"`vitlab measure {run}`"

@@ -30,6 +30,18 @@ REMEDIES = {
 }
 
 
+class NotFiniteError(FloatingPointError):
+    """A step met NaN or infinity.
+
+    Attributes:
+        reason: what happened, the evidence and the remedy.
+    """
+
+    def __init__(self, reason: str, kept: str):
+        super().__init__(f"{reason}. {kept}")
+        self.reason = reason
+
+
 class Guard:
     """Looks at the loss and the gradients of each step.
 
@@ -74,7 +86,7 @@ class Guard:
             progress: that the step began with.
 
         Raises:
-            FloatingPointError: what was found, where it is kept, what to do; the same on all ranks.
+            NotFiniteError: what was found, where it is kept, what to do; the same on all ranks.
         """
         if not torch.isfinite(norm):
             scaler = getattr(trainer.precision_plugin, "scaler", None)
@@ -91,7 +103,7 @@ class Guard:
         """Take the micro-batch again on every rank, and keep it from the first that meets it.
 
         Raises:
-            FloatingPointError: always.
+            NotFiniteError: always.
         """
         assert self.batch is not None
         context = trainer.precision_plugin.forward_context
@@ -100,7 +112,7 @@ class Guard:
         # a rank that saw it, if need be one that sees nothing now
         order = own if found.first else world + (own if self.blamed is not None else world + own)
         (least,) = parallel.highest([-order])
-        text = ""
+        text = kept = ""
         if order == -least:
             folder = Path(trainer.default_root_dir)
             path = place(folder)
@@ -130,9 +142,8 @@ class Guard:
                 kept = f"The step is kept: vitlab replay {path}"
             except OSError as error:
                 kept = f"The step could not be kept: {error}"
-            text = f"{text}. {kept}; {advice(folder)}"
-        text = trainer.strategy.broadcast(text, src=-least % world)
-        raise FloatingPointError(text)
+            kept += f"; {advice(folder)}"
+        raise NotFiniteError(*trainer.strategy.broadcast((text, kept), src=-least % world))
 
     def sentence(
         self, trainer: Trainer, found: Trace, progress: Progress, files: Sequence[str]

@@ -28,6 +28,7 @@ from vitlab.encoders.attention import Attention
 from vitlab.encoders.entmax_attention import entmax_attention
 from vitlab.objectives import Objective
 from vitlab.training.checkpoints import Checkpoints
+from vitlab.training.failing import NotFiniteError
 from vitlab.training.fit import Command
 from vitlab.training.forecast import COLUMNS, Facts, Timed, Trial
 from vitlab.training.pacing import Tick, loaders, measuring
@@ -189,7 +190,8 @@ def take(trainer: Trainer, command: Command, facts: Facts) -> None:
         remedy = f"try --data.device_batch {fewer}" if fewer else "use a device with more memory"
         raise ValueError(f"{each} images do not fit into memory: {error}; {remedy}") from error
     except FloatingPointError as error:
-        reason = str(error).partition(". The step is kept")[0]  # which it is not, here
+        # here, the step is not kept
+        reason = error.reason if isinstance(error, NotFiniteError) else error
         raise ValueError(f"the run would stop: {reason}") from error
 
 
