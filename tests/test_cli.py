@@ -98,3 +98,12 @@ def test_cost_refuses_what_it_cannot_read(tmp_path: Path, capsys):
     assert "XXL" in refused(["cost", "--config", str(broken)], capsys)
     sizes = ["cost", "--config", str(configs / "dino.yaml"), "--sizes", "230"]
     assert "--sizes 224 or 240" in refused(sizes, capsys)
+
+
+@pytest.mark.parametrize("verb", ["fit", "runs"])
+def test_ctrl_c_before_anything_has_begun_ends_in_a_sentence(verb, monkeypatch, capsys):
+    def interrupted(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"vitlab.commands.{verb}.run", interrupted)
+    assert "interrupted; the same command begins again" in refused([verb], capsys)

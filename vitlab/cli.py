@@ -24,13 +24,11 @@ class Verb(NamedTuple):
     def run(self, words: Sequence[str]) -> None:
         """Import the function and call it; end with the reason where its input cannot be used."""
         file, _, name = self.place.partition(":")
-        work = getattr(importlib.import_module(f"vitlab.commands.{file}"), name or "run")
-        if not self.explains:
-            work(words)
-            return
         try:
-            work(words)
+            getattr(importlib.import_module(f"vitlab.commands.{file}"), name or "run")(words)
         except (ValueError, OSError) as error:
+            if not self.explains:
+                raise
             # of an error in a loading process, only what it says, not where
             _refuse(f"vitlab: {str(error).rpartition('DataError: ')[2]}")
         except KeyboardInterrupt:

@@ -33,7 +33,9 @@ def test_a_run_without_measurements_is_refused(tmp_path: Path):
         read([tmp_path])
 
 
-@pytest.mark.parametrize("text", ["[", '{"a": 1}', "[1]", '[{"epoch": 1}]', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["[", '{"a": 1}', "[1]", '[{"epoch": 1}]', "[" * 100_000], ids=lambda text: text[:9]
+)
 def test_damaged_measurements_are_named(tmp_path: Path, text):
     (tmp_path / "measurements.json").write_text(text)
     with pytest.raises(ValueError, match=r"measurements\.json is damaged .* measure it anew"):
