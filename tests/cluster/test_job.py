@@ -121,6 +121,7 @@ def test_a_line_break_cannot_add_a_directive(text):
     ("time", "expected"),
     [
         ("30", 1800),
+        ("90:00", 5400),
         ("1:30", 90),
         ("48:00:00", 172800),
         ("2-12", 216000),
@@ -132,7 +133,9 @@ def test_a_limit_is_read_as_slurm_reads_it(time, expected):
     assert seconds(time) == expected
 
 
-@pytest.mark.parametrize("time", ["", "two hours", "1:2:3:4", "-5", "48h", "1.5", "1-"])
+@pytest.mark.parametrize(
+    "time", ["", "two hours", "1:2:3:4", "-5", "48h", "1.5", "1-", "12:99:99", "1:60", "٣"]
+)
 def test_other_limits_are_refused(time):
     with pytest.raises(ValueError, match="is no limit of SLURM"):
         Resources(time)
@@ -144,7 +147,11 @@ def test_other_limits_are_refused(time):
         ({"nodes": 0}, "--nodes 0 is too small; use 1"),
         ({"gpus_per_node": -1}, "--gpus-per-node -1"),
         ({"tasks_per_node": 2}, "--tasks-per-node 2 is for runs on CPUs"),
-        ({"signal_before": 172800}, "is not before the end of --time 48:00:00"),
+        (
+            {"signal_before": 172740},
+            "--time 48:00:00 is 172800 seconds, which leaves none to train",
+        ),
+        ({"time": "3", "signal_before": 120}, "give more than 180 seconds"),
         ({"options": (("signal", "B:USR1"),)}, "--sbatch signal is set by another option"),
         ({"options": (("x y", "1"),)}, "is none of sbatch's"),
     ],
@@ -160,7 +167,7 @@ def test_names_that_would_be_misunderstood_are_refused(name):
         replace(JOB, name=name)
 
 
-@pytest.mark.parametrize("seeds", ["x", "0-", "3-1", "0,0", "0-2,1", "-1", "0:2"])
+@pytest.mark.parametrize("seeds", ["x", "0-", "3-1", "0,0", "0-2,1", "-1", "0:2", "٣"])
 def test_other_seeds_are_refused(seeds):
     with pytest.raises(ValueError, match="--seeds"):
         replace(JOB, seeds=seeds)

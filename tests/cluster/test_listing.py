@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import platform
 import time
@@ -6,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vitlab.cli import main
@@ -17,6 +18,7 @@ from vitlab.commands.runs import age
 
 NOBODY = 2**22 + 1  # no process has a number this high
 WAITS, RUNS = Queued("PENDING", "Priority"), Queued("RUNNING", "None")
+SUSPENDED, CLEARS = Queued("SUSPENDED", "None"), Queued("COMPLETING", "None")
 
 
 def write(folder: Path, **files: object) -> Path:
@@ -48,6 +50,13 @@ TICKET = {"job": "7", "submitted": 0.0}
         ({"job__job_json": TICKET}, {"7": WAITS}, State.QUEUED, "Priority"),
         ({"job__job_json": TICKET}, {"7": RUNS}, State.RUNNING, "starting"),
         ({"job__job_json": TICKET}, {}, State.LOST, "before its first step"),
+        (
+            {"job__job_json": TICKET, "job__6.out": "", "job__41.out": ""},
+            {},
+            State.LOST,
+            "job/41.out",
+        ),
+        ({"status_json": said(process=NOBODY, job="7")}, {"7": SUSPENDED}, State.RUNNING, "susp"),
         ({"status_json": said()}, {}, State.RUNNING, ""),
         ({"status_json": said(process=NOBODY)}, {}, State.LOST, "its process is gone"),
         ({"status_json": said(process=NOBODY, job="7")}, {"7": RUNS}, State.RUNNING, ""),
@@ -55,6 +64,12 @@ TICKET = {"job": "7", "submitted": 0.0}
         ({"status_json": said(job="7")}, {"7": WAITS}, State.REQUEUED, "Priority"),
         ({"status_json": said("stopped", job="7")}, {"7": WAITS}, State.REQUEUED, "Priority"),
         ({"status_json": said("stopped", reason="USR1")}, {}, State.STOPPED, "USR1"),
+        (
+            {"status_json": said("stopped", reason="USR1", job="7")},
+            {"7": CLEARS},
+            State.STOPPED,
+            "USR1; SLURM is clearing its job",
+        ),
         ({"status_json": said("failed", reason="NaN")}, {}, State.FAILED, "NaN"),
         ({"status_json": said("finished")}, {}, State.FINISHED, ""),
         ({"results_json": [], "status_json": said(process=NOBODY)}, {}, State.FINISHED, ""),
@@ -65,8 +80,9 @@ TICKET = {"job": "7", "submitted": 0.0}
             {"status_json": said(host="other", updated=time.time() - FRESH - 1)},
             {},
             State.LOST,
-            "is gone",
+            "has said nothing for 10 minutes",
         ),
+        ({"status_json": said(process=-3)}, {}, State.LOST, "its process is gone"),
     ],
 )
 def test_the_state_follows_from_files_and_queue(tmp_path, files, jobs, state, reason):
@@ -102,15 +118,77 @@ def test_scores_are_the_last_and_the_best(tmp_path):
     assert 0 <= run.checkpoint < 60
 
 
-@pytest.mark.parametrize("name", ["status_json", "measurements_json", "job__job_json"])
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", "null", "3", '{"state": "odd"}', "\0\xff"]
+LETTERS = st.text(st.characters(), max_size=3)  # half a character among them
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | LETTERS
+JSON = st.recursive(
+    PLAIN, lambda part: st.lists(part, max_size=3) | st.dictionaries(LETTERS, part, max_size=3)
 )
-def test_a_damaged_file_hides_no_other_run(tmp_path, name, content):
-    write(tmp_path / "bad", **{name: content})
-    write(tmp_path / "good", status_json=said("finished"))
-    assert [run.state for run in find(tmp_path, {})][1] is State.FINISHED
+# nearly right: one value of them is any
+STATUS = said(metrics={"loss": 1.0})
+ROW = {"encoder": "trained", "epoch": 1, "scores": {"knn/top1": 1.0}}
+
+
+def with_any(known: dict) -> st.SearchStrategy:
+    """Return dictionaries with one key left out, or one value that may be anything."""
+    names = st.sampled_from(sorted(known))
+    changed = st.builds(lambda name, value: {**known, name: value}, names, JSON)
+    return JSON | changed | names.map(lambda name: {k: v for k, v in known.items() if k != name})
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    with_any(STATUS) | with_any(STATUS["metrics"]).map(lambda value: {**STATUS, "metrics": value}),
+    JSON | st.lists(with_any(ROW) | with_any(ROW["scores"]).map(lambda v: {**ROW, "scores": v})),
+    with_any({"job": "7", "submitted": 1.0}),
+    st.sampled_from([{}, {"7": WAITS}, {"7": RUNS}]),
+)
+def test_nothing_in_the_files_of_a_run_hides_the_others(
+    tmp_path, capsys, monkeypatch, status, rows, ticket, jobs
+):
+    write(tmp_path / "odd", status_json=status, measurements_json=rows, job__job_json=ticket)
+    monkeypatch.setattr("vitlab.commands.runs.queue", lambda: jobs)
+    main(["runs", str(tmp_path)])
     main(["runs", str(tmp_path), "--json"])
+    capsys.readouterr().out.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *[("status_json", {**STATUS, "metrics": value}) for value in (None, {"loss": "x"})],
+        *[("status_json", {**STATUS, "restarts": "2"}), ("status_json", {**STATUS, "state": []})],
+        *[("status_json", value) for value in ([], "x", None, 3, {"state": "odd"})],
+        *[("status_json", "[" * 99999), ("status_json", {**STATUS, "updated": math.inf})],
+        *[("measurements_json", [value]) for value in (3, {**ROW, "scores": []}, {"epoch": 1})],
+        *[("measurements_json", [{**ROW, "scores": {"knn/top1": value}}]) for value in (None, "6")],
+        ("measurements_json", [{"encoder": "trained", "scores": {"knn/top1": 1.0}}]),
+        *[("job__job_json", value) for value in ("{", {"job": "7", "submitted": "x"}, {"job": 7})],
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content):
+    run = only(write(tmp_path, **{name: content}))
+    assert run.reason == f"{name.replace('__', '/').replace('_json', '.json')} cannot be read"
+
+
+def test_a_row_is_not_broken_within_a_number_or_a_word(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [{**ROW, "scores": {"miou/mean": 61.25}}]
+    known = {"step": 11_000, "steps": 125_000, "metrics": {"loss": 9.5}, "restarts": 2, "job": "7"}
+    for name in ("dino_entmax-gpus_8/seed0", "[/odd]"):
+        status = said("failed", **known, host="n1.far.example", reason="[b] :no: markup")
+        write(tmp_path / name, status_json=status, measurements_json=rows)
+    write(tmp_path / "starting", status_json=said("failed", step=11, restarts=1))
+    main(["runs", str(tmp_path)])
+    said_at_80 = capsys.readouterr().out
+    for text in ("dino_entmax-gpus_8/seed0  failed", "11,000/125,000", "miou/mean", "[/odd]"):
+        assert text in said_at_80
+    for text in ("61.2 (best 61.2)", "[b] :no: markup", "with --json: host, job"):
+        assert text in said_at_80
+    assert "11/0" not in said_at_80
+    assert max(map(len, said_at_80.splitlines())) <= 80
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["runs", str(tmp_path)])
+    assert "7 start 3  n1" in capsys.readouterr().out
 
 
 def test_what_lies_within_a_run_is_not_another(tmp_path):

@@ -136,6 +136,35 @@ def test_what_sbatch_refuses_is_said(capsys, sbatch, tmp_path):
     assert "no such partition" in capsys.readouterr().err
 
 
+def test_a_refused_submission_leaves_nothing(capsys, sbatch, tmp_path):
+    accepts, refuses = (tmp_path / "bin/sbatch").read_text(), "#!/bin/sh\nexit 1\n"
+    (tmp_path / "bin/sbatch").write_text(refuses)
+    refused([*WORDS, "--seeds", "0-2", *FIT, "--run", "arm"], capsys)
+    assert not Path("arm").exists()
+    (tmp_path / "bin/sbatch").write_text(accepts)
+    main([*WORDS, *FIT, "--run", "one"])
+    (tmp_path / "bin/sbatch").write_text(refuses)
+    refused([*WORDS, *FIT, "--run", "one"], capsys)
+    assert sorted(path.name for path in Path("one/job").iterdir()) == [
+        *("config.yaml", "job.json", "job.sh"),
+    ]
+
+
+def test_a_damaged_note_of_a_job_is_named(capsys, sbatch):
+    main([*WORDS, *FIT, "--run", "one"])
+    for content in ("{", "[]", "[" * 99999, '{"job": 3}'):
+        Path("one/job/job.json").write_text(content)
+        assert "job.json cannot be read" in refused([*WORDS, *FIT, "--run", "one"], capsys)
+
+
+def test_a_mistake_in_the_options_of_fit_is_all_that_is_said(capsys):
+    said = refused([*WORDS, *FIT, "--model.objectiv", "x"], capsys)
+    assert len(said.splitlines()) < 10
+    assert "--help" in said
+    main([*WORDS, "--dry-run", *FIT])
+    assert capsys.readouterr().err == ""
+
+
 def test_a_run_is_not_submitted_over(capsys, sbatch):
     folder = Path("here")
     folder.mkdir()

@@ -6,17 +6,20 @@ import subprocess
 import sys
 import threading
 import time
+from unittest.mock import Mock
 
 import pytest
 import torch
 import torch.distributed as dist
+from lightning import Trainer
 
 from vitlab import signals
 from vitlab.data import DataError
 from vitlab.training import liveness
+from vitlab.training.checkpoints import Checkpoints
 from vitlab.training.endings import ending
 from vitlab.training.liveness import Heartbeat, Kin
-from vitlab.training.preemption import Stopped, requeue
+from vitlab.training.preemption import Stopped, Stopping, requeue
 
 
 def test_signals_are_noted_and_their_handlers_put_back(capfd):
@@ -54,7 +57,6 @@ def test_in_slurm_each_rank_says_when_it_is_ready(monkeypatch, capsys):
     ],
 )
 def test_a_job_is_requeued_by_its_number(monkeypatch, tmp_path, variables, job):
-    assert requeue() == ""  # outside of SLURM
     fake = tmp_path / "scontrol"
     fake.write_text('#!/bin/sh\necho "$@" > "$(dirname "$0")/asked"; exit ${REFUSED:-0}\n')
     fake.chmod(0o755)
@@ -67,8 +69,36 @@ def test_a_job_is_requeued_by_its_number(monkeypatch, tmp_path, variables, job):
     assert "could not be requeued" in requeue()
 
 
+@pytest.mark.parametrize(
+    ("first", "step", "saved", "words"),
+    [
+        (11, 11, -1, "come no further than the last one, so the job is not queued again"),
+        (11, 12, -1, "job 12 is requeued"),
+        (11, 11, 11, "job 12 is requeued"),  # it has measured
+    ],
+)
+def test_a_job_that_comes_no_further_is_not_queued_for_ever(
+    monkeypatch, tmp_path, first, step, saved, words
+):
+    (tmp_path / "scontrol").write_text("#!/bin/sh\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    stopping = Stopping(Mock(spec=Checkpoints, step=saved, due=False))
+    stopping.first = first  # step of this start
+    monkeypatch.setattr(signals, "noted", lambda: signal.SIGUSR1)
+    with pytest.raises(Stopped) as raised:
+        stopping.pause(Mock(spec=Trainer, global_step=step))
+    asked = raised.value
+    assert "requeued" not in str(ending(asked, tmp_path, begun=True))  # outside of SLURM
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    found = ending(asked, tmp_path, begun=True)
+    assert found is not None
+    assert words in found.reason
+    assert found.code == 75
+
+
 ENDS = [
-    (Stopped(signal.SIGTERM, 12), "stopped by SIGTERM at step 12; nothing is saved yet", 75),
+    (Stopped(signal.SIGTERM, 12, True), "at step 12; start anew, as nothing is saved yet", 75),
     (SystemExit(1), "interrupted", 1),
     (DataError("no images"), "no images", 1),
     (FloatingPointError("the loss is nan"), "the loss is nan", 1),
@@ -104,6 +134,24 @@ def test_a_dead_rank_is_named_with_the_way_it_died():
     ranks[0].terminate()
     ranks[0].wait()
     assert kin.missing().endswith("was killed by SIGTERM")
+
+
+def test_a_first_rank_that_was_gone_before_this_one_looked_is_missed(monkeypatch):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    monkeypatch.setenv(liveness.FIRST, str(gone.pid))
+    assert Kin([], lambda: "").missing() == f"the process {gone.pid} of the first rank is gone"
+
+
+def test_a_rank_that_hangs_ends_with_the_first(monkeypatch):
+    hung = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    hung.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(liveness, "_started", [hung])
+    monkeypatch.setattr("os._exit", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        liveness.end("a rank has given no sign of life")
+    assert hung.wait(10) == -signal.SIGKILL
+    assert ended.value.code == 1
 
 
 class EndedError(Exception):
@@ -149,6 +197,33 @@ def test_a_silent_rank_is_missed_by_the_first_and_told_to_the_others(beats):
     for reason in said.values():
         assert reason.startswith("rank 2 (process 9 on far) has given no sign of life for")
         assert reason.endswith("so the others end too; go on")
+
+
+def test_a_first_rank_that_hangs_is_missed_by_the_others(monkeypatch):
+    """Its machine keeps the connection, and an exchange with its store never returns."""
+
+    class HungStore:
+        def __init__(self, *args, **options):
+            pass
+
+        def set(self, *args):
+            time.sleep(60)
+
+    def end(reason):
+        said.append(reason)
+        raise EndedError
+
+    said: list[str] = []
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    monkeypatch.setattr(dist, "TCPStore", HungStore)
+    monkeypatch.setattr(liveness, "TICK", 0.02)
+    monkeypatch.setattr(liveness, "end", end)
+    heart = Heartbeat(lambda: "go on")
+    threading.Thread(target=heart.beat, daemon=True).start()
+    with pytest.raises(EndedError):
+        heart.listen()
+    assert said[0].startswith("the first rank has given no sign of life")
 
 
 def test_a_heartbeat_ends_with_the_run(beats):

@@ -52,6 +52,12 @@ def test_what_is_not_finite_is_left_out(tmp_path):
     assert status(tmp_path)["metrics"] == {"loss": 1.5}
 
 
+def test_a_lost_rank_is_said_without_the_words_of_gloo(tmp_path):
+    error = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer. GLHF!")
+    Reporting().on_exception(trainer(tmp_path), Mock(spec=Pretraining), error)
+    assert status(tmp_path)["reason"] == "another rank is gone or does not answer"
+
+
 def test_only_the_first_rank_writes(tmp_path):
     Reporting().write(trainer(tmp_path, is_global_zero=False))
     assert not list(tmp_path.iterdir())

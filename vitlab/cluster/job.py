@@ -16,6 +16,7 @@ OURS = {
     *("requeue", "no-requeue", "open-mode", "output", "error", "chdir", "job-name", "array"),
     *("partition", "account", "qos", "constraint", "mem", "parsable", "wait", "wrap"),
 }
+EARLY = 60  # seconds that a signal may come before its time, as man sbatch says
 MASTER_PORTS = 15000  # the first of ten thousand, one for each job of a machine
 
 
@@ -59,10 +60,11 @@ class Resources:
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option} {getattr(self, name)} is too small; use {value}")
         limit = seconds(self.time)
-        if self.signal_before >= limit:
+        if limit <= self.signal_before + EARLY:
             raise ValueError(
-                f"--signal-before {self.signal_before} seconds is not before the end of --time "
-                f"{self.time}, which is {limit} seconds"
+                f"--time {self.time} is {limit} seconds, which leaves none to train: SLURM asks "
+                f"the run to stop {self.signal_before} seconds before (--signal-before), or up to "
+                f"{EARLY} more; give more than {self.signal_before + EARLY} seconds"
             )
         if self.gpus_per_node and self.tasks_per_node not in (1, self.gpus_per_node):
             raise ValueError(
@@ -203,7 +205,7 @@ def seconds(time: str) -> int:
     Raises:
         ValueError: it is none.
     """
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    found = re.fullmatch(r"(?:([0-9]+)-)?([0-9]+)(?::([0-5]?[0-9]))?(?::([0-5]?[0-9]))?", time)
     if not found:
         raise ValueError(
             f"--time {time} is no limit of SLURM; use hours:minutes:seconds such as 48:00:00, "
@@ -223,7 +225,7 @@ def numbers(seeds: str) -> list[int]:
     Raises:
         ValueError: they are not written as SLURM writes them.
     """
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", seeds):
+    if not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", seeds):
         raise ValueError(f"--seeds {seeds} are no seeds; give them as 0-2 or 0,3,5")
     found: list[int] = []
     for part in seeds.split(","):

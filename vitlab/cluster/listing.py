@@ -1,6 +1,5 @@
 """The runs below a folder, from small files alone: no checkpoint is opened."""
 
-import json
 import os
 import platform
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import psutil
 
 from vitlab.cluster.job import FOLDER, TICKET
+from vitlab.cluster.notes import Scored, Ticket, read
 from vitlab.cluster.slurm import Queued
 from vitlab.cluster.status import STATUS, Status
 
@@ -86,25 +86,27 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _run(folder: Path, jobs: Mapping[str, Queued]) -> Run:
-    ticket = _json(folder / FOLDER / TICKET) or {}
-    said = _json(folder / STATUS)
-    measurements = _json(folder / "measurements.json") or []
-    damaged = [
-        name
-        for name, value in (("status.json", said), ("measurements.json", measurements))
-        if isinstance(value, Damaged)
-    ]
-    known = isinstance(said, dict) and said.get("state") in set(State)
-    status = Status.read(said) if known else None
-    job = str(ticket.get("job", "")) if isinstance(ticket, dict) else ""
-    if status and status.job and (not job or status.began > float(ticket.get("submitted", 0))):
+    damaged: list[str] = []
+
+    def known(name: str, kind: Any) -> Any:
+        try:
+            return read(folder / name, kind)
+        except ValueError:
+            damaged.append(name)
+            return None
+
+    status: Status | None = known(STATUS, Status)
+    rows: list[Scored] = known("measurements.json", list[Scored]) or []
+    ticket: Ticket | None = known(f"{FOLDER}/{TICKET}", Ticket)
+    job = ticket.job if ticket else ""
+    if status and status.job and (ticket is None or status.began > ticket.submitted):
         job = status.job  # of a later start than the ticket's
-    trained = _trained(measurements)
+    trained = [row for row in rows if row.encoder == "trained" and row.scores]
     run = Run(
         folder,
         *_state(folder, status, jobs.get(job), bool(job)),
         status=status,
-        measured=dict(trained[-1]["scores"]) if trained else {},
+        measured=trained[-1].scores if trained else {},
         best=_best(trained),
         checkpoint=_age(folder / "last.ckpt"),
         job=job,
@@ -120,54 +122,42 @@ def _state(
         return State.FINISHED, ""
     if queued and queued.waits:
         return (State.REQUEUED if status else State.QUEUED), queued.reason
-    if queued and queued.state == "RUNNING":
-        return State.RUNNING, "" if status else "starting"
+    if queued and queued.runs:
+        starting = "" if status else "starting"
+        return State.RUNNING, starting if queued.state == "RUNNING" else queued.state.lower()
     if status is None:
         if (folder / "last.ckpt").exists():
             return State.STOPPED, "it left no status.json"
-        return State.LOST, f"it ended before its first step; see {FOLDER}" if submitted else ""
+        if not submitted:
+            return State.LOST, ""
+        outputs = sorted((folder / FOLDER).glob("*.out"), key=lambda path: (len(path.name), path))
+        where = outputs[-1] if outputs else folder / FOLDER  # that of its last job
+        return State.LOST, f"it ended before its first step; see {where}"
     if status.state != "running":
-        return State(status.state), status.reason
-    return (State.RUNNING, "") if _lives(status) else (State.LOST, "its process is gone")
+        clearing = "SLURM is clearing its job" if queued else ""  # it may start again after that
+        return State(status.state), "; ".join(filter(None, (status.reason, clearing)))
+    missing = _missing(status)
+    return (State.LOST if missing else State.RUNNING), missing
 
 
-def _lives(status: Status) -> bool:
-    """Whether the process of a run is still there, as far as one can see from here."""
+def _missing(status: Status) -> str:
+    """Return why a run counts as lost, as far as one can see from here; "" for one that lives."""
     if status.host != platform.node():
-        return time.time() - status.updated < FRESH
+        silent = time.time() - status.updated
+        return f"it has said nothing for {silent / 60:.0f} minutes" if silent > FRESH else ""
     try:
-        return psutil.Process(status.process).create_time() <= status.updated
-    except psutil.NoSuchProcess:
-        return False
+        lives = psutil.Process(status.process).create_time() <= status.updated
+    except (psutil.NoSuchProcess, ValueError):  # of a number below 0
+        lives = False
+    return "" if lives else "its process is gone"
 
 
-@dataclass(frozen=True)
-class Damaged:
-    """A file that holds no JSON."""
-
-
-def _json(path: Path) -> Any:
-    """Return what a file holds, None if it is not there."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (ValueError, OSError):
-        return Damaged()
-
-
-def _trained(measurements: Any) -> list[dict[str, Any]]:
-    if not isinstance(measurements, list):
-        return []
-    return [row for row in measurements if row.get("encoder") == "trained" and row.get("scores")]
-
-
-def _best(trained: list[dict[str, Any]]) -> dict[str, Any]:
+def _best(trained: list[Scored]) -> dict[str, Any]:
     for tag in BEST:
-        rows = [row for row in trained if tag in row["scores"]]
+        rows = [row for row in trained if tag in row.scores]
         if rows:
-            row = max(rows, key=lambda row: row["scores"][tag])
-            return {"tag": tag, "value": row["scores"][tag], "epoch": row["epoch"]}
+            row = max(rows, key=lambda row: row.scores[tag])
+            return {"tag": tag, "value": row.scores[tag], "epoch": row.epoch}
     return {}
 
 

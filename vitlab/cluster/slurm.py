@@ -27,6 +27,11 @@ class Queued:
         """Whether it has no machine yet, or not again."""
         return self.state in WAITING
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has processes, be they suspended."""
+        return not self.waits and self.state != "COMPLETING"
+
 
 def check_present() -> None:
     """Refuse a machine without SLURM.

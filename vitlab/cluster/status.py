@@ -4,9 +4,9 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 STATUS = "status.json"
+STATES = ("running", "finished", "stopped", "failed")
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Status:
     """How far a run is.
 
     Attributes:
-        state: running, finished, stopped or failed.
+        state: one of `STATES`.
         reason: why it stopped or failed; empty otherwise.
         step: optimizer steps taken.
         steps: of the whole run.
@@ -45,15 +45,10 @@ class Status:
     job: str = field(default_factory=lambda: number(os.environ))
     restarts: int = field(default_factory=lambda: int(os.environ.get("SLURM_RESTART_COUNT", "0")))
 
-    @classmethod
-    def read(cls, values: Mapping[str, Any]) -> "Status":
-        """Return the status that a file holds.
-
-        Raises:
-            TypeError: it is none.
-        """
-        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
-        return cls(**known)
+    def __post_init__(self) -> None:
+        """Refuse what no run says."""
+        if self.state not in STATES:
+            raise ValueError(f"the state {self.state!r} is none of {', '.join(STATES)}")
 
 
 def number(environment: Mapping[str, str]) -> str:

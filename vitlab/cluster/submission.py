@@ -1,11 +1,12 @@
 """From a job to SLURM's queue, with a note of it in the folder of each run."""
 
-import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from vitlab.cluster import slurm
 from vitlab.cluster.job import CONFIG, FOLDER, SCRIPT, TICKET, Job, numbers
+from vitlab.cluster.notes import Ticket, read
 from vitlab.recording import write_bytes, write_json
 
 
@@ -13,17 +14,19 @@ def refuse_queued(folder: Path) -> None:
     """Refuse a run whose job SLURM has not finished with: two would write into one folder.
 
     Raises:
-        ValueError: which job that is.
+        ValueError: which job that is, or that this cannot be told.
     """
-    ticket = folder / FOLDER / TICKET
-    if not ticket.exists():
-        return
-    number = json.loads(ticket.read_text())["job"]
-    queued = slurm.queue().get(number)
-    if queued:
+    try:
+        ticket: Ticket | None = read(folder / FOLDER / TICKET, Ticket)
+    except ValueError as error:
         raise ValueError(
-            f"{folder} has job {number} already, which is {queued.state}; let it go on, end it "
-            f"with scancel {number}, or choose another folder with -- --run DIR"
+            f"{error}, so nobody knows the job of this run; remove it if squeue has none"
+        ) from error
+    queued = slurm.queue().get(ticket.job) if ticket else None
+    if ticket and queued:
+        raise ValueError(
+            f"{folder} has job {ticket.job} already, which is {queued.state}; let it go on, end it "
+            f"with scancel {ticket.job}, or choose another folder with -- --run DIR"
         )
 
 
@@ -45,9 +48,28 @@ def submit(job: Job, config: str) -> str:
     for place in places:
         write_bytes(place / CONFIG, config.encode())
         write_bytes(place / SCRIPT, job.script().encode())
-    number = slurm.submit(places[0] / SCRIPT)
+    try:
+        number = slurm.submit(places[0] / SCRIPT)
+    except ValueError:
+        for place in places:
+            _withdraw(place, job.folder.parent)
+        raise
     names = [f"{number}_{seed}" for seed in numbers(job.seeds)] if job.seeds else [number]
     for place, name in zip(places, names, strict=True):
-        ticket = {"job": name, "submitted": time.time(), "command": job.command}
-        write_json(place / TICKET, ticket)
+        write_json(place / TICKET, asdict(Ticket(name, time.time(), job.command)))
     return number
+
+
+def _withdraw(place: Path, above: Path) -> None:
+    """Remove what was written for a job that is none, and folders that are then empty.
+
+    What an earlier job has left stays: its config is written again with the next submission.
+    """
+    if (place / TICKET).exists():
+        return
+    (place / CONFIG).unlink()
+    (place / SCRIPT).unlink()
+    for folder in (place, *place.parents):
+        if folder == above or any(folder.iterdir()):
+            return
+        folder.rmdir()

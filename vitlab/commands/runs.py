@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vitlab.cluster import Run, State, find, queue
 
@@ -21,6 +22,7 @@ COLORS = {
     State.FAILED: "red",
     State.LOST: "red",
 }
+SPARED = ("host", "job", "saved", "loss")  # columns left out first where there is no room
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -60,39 +62,64 @@ def run(words: Sequence[str]) -> None:
         rows = [{**asdict(found), "folder": str(found.folder)} for found in runs]
         print(json.dumps(rows, indent=1))
         return
-    console = Console()
-    console.print(table(runs, given.folder))
+    console = Console(markup=False, emoji=False)  # names are as they are
+    console.print(table(runs, given.folder, console.width))
     for found in runs:
-        if found.reason:
-            console.print(f"{name(found, given.folder)}: {found.reason}", markup=False)
-        if found.status and found.status.warning:
-            console.print(f"{name(found, given.folder)}: {found.status.warning}", markup=False)
+        for text in (found.reason, found.status.warning if found.status else ""):
+            if text:
+                console.print(f"{name(found, given.folder)}: {text}")
     counts = {state: sum(found.state is state for found in runs) for state in State}
     print(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no runs")
 
 
-def table(runs: Sequence[Run], root: Path) -> Table:
-    """Return a table with a row for each run."""
-    shown = Table(box=None, pad_edge=False)
-    for column in ("run", "state", "step", "epoch", "loss", "score", "saved", "job", "host"):
+def table(runs: Sequence[Run], root: Path, width: int) -> Table:
+    """Return a table with a row for each run, of the columns that say something and have room."""
+    tags = {found.best["tag"] for found in runs if found.best}
+    tag = tags.pop() if len(tags) == 1 else ""
+    rows = [cells(found, root, tag) for found in runs]
+    lengths = {
+        column: max(len(row[column]) for row in rows) for column in (rows[0] if rows else ())
+    }
+    lengths = {column: max(length, len(column)) for column, length in lengths.items() if length}
+    cut = []
+    for column in SPARED:
+        if sum(lengths.values()) + 2 * len(lengths) > width and lengths.pop(column, 0):
+            cut.append(column)
+    caption = f"in a wider window, or with --json: {', '.join(cut)}" if cut else None
+    shown = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
+    for column in lengths:
         right = column in ("step", "epoch", "loss", "saved")
-        shown.add_column(column, justify="right" if right else "left", overflow="fold")
-    for found in runs:
-        status = found.status
-        loss = status.metrics.get("loss") if status else None
-        again = f", start {status.restarts + 1}" if status and status.restarts else ""
-        shown.add_row(
-            name(found, root),
-            f"[{COLORS[found.state]}]{found.state}[/]",
-            f"{status.step:,}/{status.steps:,}" if status else "",
-            f"{status.epoch}/{status.epochs}" if status else "",
-            "" if loss is None else f"{loss:.3f}",
-            score(found),
-            f"{age(found.checkpoint)} ago" if found.checkpoint is not None else "",
-            found.job + again,
-            status.host if status else "",
+        whole = column != "run"  # a path may be broken, a number may not
+        shown.add_column(
+            column, justify="right" if right else "left", overflow="fold", no_wrap=whole
         )
+    for found, row in zip(runs, rows, strict=True):
+        styles = {"state": COLORS[found.state]}
+        shown.add_row(*(Text(row[column], styles.get(column, "")) for column in lengths))
     return shown
+
+
+def cells(found: Run, root: Path, tag: str) -> dict[str, str]:
+    """Return what a run's row says, by column; the score's has the tag that all runs share."""
+    status = found.status
+    loss = status.metrics.get("loss") if status else None
+    again = f" start {status.restarts + 1}" if status and status.restarts and found.job else ""
+    return {
+        "run": name(found, root),
+        "state": found.state,
+        "step": of(status.step, status.steps) if status else "",
+        "epoch": of(status.epoch, status.epochs) if status else "",
+        "loss": "" if loss is None else f"{loss:.3f}",
+        tag or "score": score(found).removeprefix(tag).strip(),
+        "saved": "" if found.checkpoint is None else age(found.checkpoint),
+        "job": found.job + again,
+        "host": status.host.partition(".")[0] if status else "",
+    }
+
+
+def of(done: int, total: int) -> str:
+    """Return how far something is; the total is not known before training begins."""
+    return f"{done:,}/{total:,}" if total else f"{done:,}"
 
 
 def name(found: Run, root: Path) -> str:
@@ -104,9 +131,8 @@ def score(found: Run) -> str:
     """Return the last and the best value of the score that counts."""
     if not found.best:
         return ""
-    best, tag = found.best, found.best["tag"]
-    last = f"{found.measured[tag]:.1f}, " if tag in found.measured else ""
-    return f"{tag} {last}best {best['value']:.1f} (epoch {best['epoch']})"
+    tag, best = found.best["tag"], f"(best {found.best['value']:.1f})"
+    return f"{tag} {found.measured[tag]:.1f} {best}" if tag in found.measured else f"{tag} {best}"
 
 
 def age(seconds: float) -> str:

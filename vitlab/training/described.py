@@ -10,6 +10,9 @@ from vitlab.training.command import Arguments
 class Described(Arguments):
     """The settings of a run, checked as far as a machine can that has neither its data nor GPUs."""
 
+    def _set_seed(self) -> None:
+        """Draw nothing, and say nothing of it."""
+
     def before_instantiate_classes(self) -> None:
         """Leave the run's folder as it is."""
 

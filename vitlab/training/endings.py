@@ -1,5 +1,6 @@
 """Why a run ended before its end, in a sentence, and with which exit code."""
 
+import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class Ending:
 def advice(folder: Path) -> str:
     """Return how to go on with a run."""
     if not run.generations(folder):
-        return "nothing is saved yet: start anew"
+        return "start anew, as nothing is saved yet"
     return f"continue with --run {folder} --ckpt_path last"
 
 
@@ -42,9 +43,7 @@ def ending(error: BaseException, folder: Path, begun: bool) -> Ending | None:
     """
     goes_on = advice(folder)
     if isinstance(error, Stopped):
-        first = parallel.rank() == 0
-        asked = requeue() if first and error.signal == signal.SIGUSR1 else ""
-        return Ending(f"{error}; {asked or goes_on}", STOPPED)
+        return Ending(f"{error}; {_again(error) or goes_on}", STOPPED)
     if isinstance(error, SystemExit | KeyboardInterrupt):  # Lightning makes one of the other
         return Ending(f"interrupted; {goes_on}", FAILED)
     if isinstance(error, DataError | FloatingPointError):
@@ -68,10 +67,25 @@ def ending(error: BaseException, folder: Path, begun: bool) -> Ending | None:
             FAILED,
         )
     if isinstance(error, OSError):
-        return Ending(f"{error}. See to it, then {goes_on}", FAILED)
+        # TensorBoard's does not say where
+        place = "" if error.filename or str(folder) in str(error) else f", in {folder}"
+        return Ending(f"{error}{place}. See to it, then {goes_on}", FAILED)
     if isinstance(error, ValueError) and not begun:
         return Ending(str(error), REFUSED)  # the checkpoint did not fit
     return None
+
+
+def _again(stopped: Stopped) -> str:
+    """Queue the job again before its time is up; return what came of it, "" for nothing."""
+    if parallel.rank() != 0 or stopped.signal != signal.SIGUSR1 or "SLURM_JOB_ID" not in os.environ:
+        return ""
+    if stopped.further:
+        return requeue()
+    # the next start would come no further, and so on without end
+    return (
+        "this start has come no further than the last one, so the job is not queued again; submit "
+        "it again with more --time or a smaller --signal-before"
+    )
 
 
 def _line(error: BaseException) -> str:

@@ -28,6 +28,7 @@ from vitlab.training.plan import prepare
 from vitlab.training.preemption import Stopping
 from vitlab.training.preparing import Preparing
 from vitlab.training.status import Reporting
+from vitlab.training.tasks import check_tasks, count_tasks
 
 
 class Command(Arguments):
@@ -59,10 +60,11 @@ class Command(Arguments):
             callbacks.append(RichProgressBar(leave=True))
         if config["logger"] is None:
             # curves of an attempt that went further than its checkpoint end with that
-            purge = self.start.step + 1 if self.start.checkpoint else None
+            purge = self.start.step + 1 if self.start.checkpoint else 0
             config["logger"] = TensorBoardLogger(self.folder, name="", version="", purge_step=purge)
         config["callbacks"] = [*(config["callbacks"] or []), *callbacks]
         config["plugins"] = [*(config["plugins"] or []), Files()]
+        count_tasks()
         trainer = Trainer(**config)
         # Lightning's handlers would write checkpoints and speak with other ranks at any moment
         trainer._signal_connector.register_signal_handlers = signals.listen  # type: ignore[method-assign]
@@ -83,6 +85,7 @@ def fit(args: Sequence[str]) -> None:
         try:
             command = Command(args)
             given = command.config_init
+            check_tasks(command.trainer)
             if command.start.finished:
                 print(f"vitlab: the run in {command.folder} is finished; nothing is left to do")
                 return

@@ -6,6 +6,7 @@ import subprocess
 from lightning import Callback, LightningModule, Trainer
 
 from vitlab import parallel, signals
+from vitlab.cluster.status import number
 from vitlab.training.checkpoints import Checkpoints
 
 
@@ -15,11 +16,12 @@ class Stopped(Exception):  # noqa: N818, no error
     Attributes:
         signal: that asked for it.
         step: optimizer steps taken.
+        further: whether this start has come further than where it began.
     """
 
-    def __init__(self, signal: int, step: int):
+    def __init__(self, signal: int, step: int, further: bool):
         super().__init__(f"stopped by {signals.name_of(signal)} at step {step}")
-        self.signal, self.step = signal, step
+        self.signal, self.step, self.further = signal, step, further
 
 
 class Stopping(Callback):
@@ -34,6 +36,7 @@ class Stopping(Callback):
 
     def __init__(self, checkpoints: Checkpoints):
         self.checkpoints = checkpoints
+        self.first = 0  # step at which this start began
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse ranks that have read different checkpoints.
@@ -41,7 +44,7 @@ class Stopping(Callback):
         Raises:
             Stopped: a rank has been asked to stop, while there was nothing to save yet.
         """
-        step = trainer.global_step
+        self.first = step = trainer.global_step
         low, high, found = parallel.highest([-step, step, signals.noted()])
         if -low != high:
             raise OSError(
@@ -49,7 +52,7 @@ class Stopping(Callback):
                 "read the newest checkpoint; see that the run's folder is the same on all machines"
             )
         if found:
-            raise Stopped(found, step)
+            raise Stopped(found, step, further=False)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
@@ -69,23 +72,22 @@ class Stopping(Callback):
             Stopped: a rank has been asked to stop; the checkpoint is written.
         """
         found, due = parallel.highest([signals.noted(), int(self.checkpoints.due)])
-        if (found or due) and self.checkpoints.step != trainer.global_step:
+        step = trainer.global_step
+        # by steps, or by the measurements of an epoch's end, which leave a checkpoint
+        further = step > self.first or self.checkpoints.step == step
+        if (found or due) and self.checkpoints.step != step:
             self.checkpoints.save(trainer, amid=True)
         if found:
-            raise Stopped(found, trainer.global_step)
+            raise Stopped(found, step, further)
 
 
 def requeue() -> str:
     """Ask SLURM to start this job again, as it ends before its time limit.
 
     Returns:
-        What came of it, for the user; empty outside of SLURM.
+        What came of it, for the user.
     """
-    job = os.environ.get("SLURM_JOB_ID")
-    if not job:
-        return ""
-    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
-        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    job = number(os.environ)
     try:
         done = subprocess.run(
             ["scontrol", "requeue", job], capture_output=True, text=True, check=False

@@ -11,6 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from vitlab.cluster.status import STATUS, Status
 from vitlab.recording import write_json
+from vitlab.training.liveness import is_lost_rank
 from vitlab.training.preemption import Stopped
 from vitlab.training.watching import last_warning
 
@@ -49,6 +50,8 @@ class Reporting(Callback):
         """Say why it is not."""
         asked = isinstance(exception, Stopped | KeyboardInterrupt | SystemExit)
         reason = (str(exception) or type(exception).__name__).splitlines()[0]
+        if is_lost_rank(exception):
+            reason = "another rank is gone or does not answer"  # without what gloo says of it
         self.write(trainer, state="stopped" if asked else "failed", reason=reason)
 
     def write(self, trainer: Trainer, **known: Any) -> None:
