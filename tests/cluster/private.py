@@ -1,4 +1,4 @@
-"""A SLURM of one machine in a folder, with daemons of our own: no service, root or not."""
+"""A SLURM of two nodes on one machine, in a folder: daemons of our own, no service, root or not."""
 
 import os
 import platform
@@ -21,8 +21,11 @@ def missing() -> list[str]:
     return [name for name in PROGRAMS if shutil.which(name, path=path) is None]
 
 
+NODES = ("n1", "n2")
+
+
 class Cluster:
-    """One node with two processors.
+    """Two nodes with two processors each.
 
     Args:
         folder: short, since sockets have long names; readable by all, as munge wants it.
@@ -51,8 +54,12 @@ class Cluster:
         self._until(lambda: (folder / "sock").exists(), "munged")
         (folder / "slurm.conf").write_text(self._settings(user))
         self._daemon("slurmctld", "-D")
-        self._daemon("slurmd", "-D", "-N", "n1")
-        self._until(lambda: self.ask("sinfo", "-h", "-o", "%T", check=False) == "idle", "slurm")
+        for node in NODES:
+            (folder / f"spool/{node}").mkdir()
+            self._daemon("slurmd", "-D", "-N", node)
+        idle = ["idle"] * len(NODES)
+        words = ("sinfo", "-h", "-N", "-o", "%T")
+        self._until(lambda: self.ask(*words, check=False).split() == idle, "slurm")
 
     def _settings(self, user: str) -> str:
         folder, host = self.folder, platform.node().split(".")[0]
@@ -68,9 +75,9 @@ class Cluster:
             # so many seconds a job that is started again waits; 120 by default
             f"AuthInfo=socket={folder}/sock,cred_expire=5",
             f"StateSaveLocation={folder}/state",
-            f"SlurmdSpoolDir={folder}/spool",
+            f"SlurmdSpoolDir={folder}/spool/%n",
             f"SlurmctldPidFile={folder}/slurmctld.pid",
-            f"SlurmdPidFile={folder}/slurmd.pid",
+            f"SlurmdPidFile={folder}/slurmd.%n.pid",
             "ProctrackType=proctrack/linuxproc",
             "TaskPlugin=task/none",
             "JobAcctGatherType=jobacct_gather/none",
@@ -86,14 +93,17 @@ class Cluster:
             f"FirstJobId={secrets.randbelow(9000) + 100}",
             # as many processors as the tests need, whatever the machine has
             "SlurmdParameters=config_overrides",
-            f"NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={_free()} "
-            f"CPUs=2 RealMemory={memory}",
+            *(
+                f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={_free()} "
+                f"CPUs=2 RealMemory={memory}"
+                for node in NODES
+            ),
             "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP",
         ]
         return "\n".join(lines) + "\n"
 
     def _daemon(self, *words: str) -> None:
-        with (self.folder / f"log/{words[0]}.out").open("w") as log:
+        with (self.folder / f"log/{words[0]}{len(self.daemons)}.out").open("w") as log:
             self.daemons.append(
                 subprocess.Popen(words, env=self.environment, stdout=log, stderr=log)
             )

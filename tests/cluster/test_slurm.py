@@ -1,4 +1,4 @@
-"""Jobs of `vitlab submit` under a real SLURM: two processes, gloo, drawn data."""
+"""Jobs of `vitlab submit` under a real SLURM: two processes, one node or two, gloo, drawn data."""
 
 import json
 import re
@@ -22,14 +22,14 @@ pytestmark = pytest.mark.slow
 def submitted(slurm: Cluster, drawn: Path, monkeypatch, capsys) -> Callable[..., str]:
     """Submit a small run; returns the number of its job."""
 
-    def submit(folder: Path, *options: str, tasks: int = 2) -> str:
+    def submit(folder: Path, *options: str, tasks: int = 2, nodes: str = "n1") -> str:
         monkeypatch.setenv("PATH", slurm.environment["PATH"])
         monkeypatch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         configs = (ROOT / f"configs/{name}.yaml" for name in ("dino_registers", "demo"))
         words = [word for config in configs for word in ("--config", str(config))]
         words += ["--gpus-per-node", "0", "--tasks-per-node", str(tasks), "--time", "10:00"]
-        words += ["--cpus-per-task", "1", *options]
+        words += ["--cpus-per-task", "1", "--sbatch", f"nodelist={nodes}", *options]
         words += ["--", "--run", str(folder), "--synthetic.root", ""]
         words += ["--data.root", str(drawn / "imagenet"), "--data.workers", "0"]
         words += ["--probing.dense.voc2012.root", str(drawn / "VOCdevkit")]
@@ -72,14 +72,19 @@ def trains(slurm: Cluster, number: str, folder: Path, start: int) -> None:
 def test_a_job_that_is_stopped_requeued_and_loses_its_machine_ends_as_a_calm_one(
     slurm, submitted, tmp_path, capsys
 ):
+    """The calm one on two nodes, the other with both processes on one."""
     calm, stirred = tmp_path / "a calm 'run', 100%", tmp_path / "stirred"
-    number = submitted(calm)
+    # where nodes have addresses, the first one's is found by its name
+    spread = ("--nodes", "2", "--setup", "export MASTER_ADDR=127.0.0.1")
+    number = submitted(calm, *spread, tasks=1, nodes="n1,n2")
     completes(slurm, number, calm)
     assert (calm / f"job/{number}.out").exists()
     for rank in range(2):
         assert output(calm).count(f"vitlab: rank {rank} is ready for signals") == 1
     with pytest.raises(SystemExit):
         submitted(calm)  # never overwritten
+    said = json.loads((calm / "job/job.json").read_text())
+    assert "--nodes 2" in said["command"]
 
     number = submitted(stirred)
     trains(slurm, number, stirred, 0)
