@@ -44,6 +44,13 @@ HEALTHY = Signs(
     best_rank=10.0,
 )
 
+# cross-entropy of 10 classes, measured on photographs after 150 steps
+LABELS = replace(
+    HEALTHY, step=160, steps=280, loss=2.3, chance=math.log(10), mean=2.25, largest=2.7e-3
+)
+LABELS = replace(LABELS, teacher=None, speed=0.0, fastest=0.0, best_rank=0.0)
+BINARY = replace(LABELS, loss=0.49, chance=0.486, mean=0.485)
+
 
 def of(signs=HEALTHY, **teacher):
     return replace(signs, teacher=replace(TEACHER, **teacher))
@@ -62,18 +69,22 @@ PLANTED = {
         of(temperature=0.09, entropy=5.54, prototypes=255.9, divergence=0.005),
     ],
     "learning rate too high": [
-        replace(HEALTHY, step=30, warm=False, speed=3.1e-3),  # ten times the rate
+        replace(HEALTHY, step=30, warm=False, speed=6.6e-3),  # ten times the rate
         of(replace(HEALTHY, step=19, speed=0.028, fastest=0.028), distance=0.54),
         of(replace(HEALTHY, fastest=0.02), entropy=5.35, prototypes=211.0),  # to uniform
         of(replace(HEALTHY, fastest=0.02), entropy=4e-3, prototypes=1.005),  # to one
         of(replace(HEALTHY, fastest=0.02), entropy=2.71, prototypes=15.15),  # to and fro
         replace(HEALTHY, update=0.2),
         replace(HEALTHY, loss=8.0),
-        replace(HEALTHY, loss=3.5, chance=math.log(10), teacher=None),
+        replace(LABELS, loss=3.5),
+        replace(LABELS, mean=2.32, largest=0.0133),  # ten times the rate
+        replace(LABELS, mean=2.33, largest=0.0336),  # thirty times
+        replace(BINARY, mean=0.489, largest=0.098),
+        replace(BINARY, loss=0.9),
     ],
     "learning rate too low": [
         replace(HEALTHY, update=0.0, learning_rate=0.0, peak=0.0),
-        replace(HEALTHY, update=1e-8, teacher=None),
+        replace(LABELS, update=1e-8),
     ],
     "collapsed": [
         of(temperature=0.03, entropy=5.54, prototypes=256.0),  # images that are all the same
@@ -118,10 +129,30 @@ def test_a_cause_is_named_with_evidence_and_remedy(name, signs):
             distance=0.3,
         ),
         replace(HEALTHY, update=None, chance=None, teacher=None),
+        replace(HEALTHY, step=20, speed=4.1e-3),  # few steps of large batches
+        replace(HEALTHY, step=20, speed=2.5e-3),  # three times the rate ends as well
+        LABELS,
+        replace(LABELS, mean=2.22, update=0.03, largest=0.043),  # prompts
+        replace(LABELS, mean=2.3),  # mixed images of many classes are learned slowly
+        replace(LABELS, mean=None, largest=0.02),  # the warm-up
+        BINARY,
+        replace(BINARY, step=31, loss=0.65, chance=0.0144, mean=None),  # 1,000 classes: ln 2 falls
     ],
 )
 def test_a_healthy_run_gets_no_diagnosis(signs):
     assert diagnose(signs) is None
+
+
+def test_a_rate_that_is_too_low_is_compared_with_that_of_its_own_objective():
+    of_labels, of_teacher = diagnose(replace(LABELS, update=1e-8)), diagnose(of(rate_of_0()))
+    assert of_teacher is not None
+    assert "DINO's is 0.0005" in of_teacher.sentence
+    assert of_labels is not None
+    assert "DINO" not in of_labels.sentence
+
+
+def rate_of_0():
+    return replace(HEALTHY, update=0.0, learning_rate=0.0, peak=0.0)
 
 
 numbers = st.floats(0, 100)

@@ -118,6 +118,8 @@ def test_a_gradient_may_be_infinite_behind_a_finite_loss():
     found = step(Toy(0.0), batch_of())
     assert found.loss == pytest.approx(float(torch.rand(1, generator=seeded())), abs=1e-6)
     assert (found.first.kind, found.first.name) == ("gradient", "first")
+    before = found.largest_before
+    assert before is None or before.kind == "gradient"  # no output, which is of another size
     assert step(Toy(4.0), batch_of()).first is None
 
 

@@ -8,10 +8,14 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from lightning import Trainer
 
+from vitlab.encoders import ViT
 from vitlab.health import Diagnosis
-from vitlab.objectives import DINO
-from vitlab.training.watching import FILE, Watching, forget, last_warning
+from vitlab.objectives import DINO, Classification, Prompting
+from vitlab.objectives.mixing import Mixing
+from vitlab.objectives.prompting import Matching
+from vitlab.training.watching import FILE, Watching, _chance, _task_loss, forget, last_warning
 
 Fit = Callable[..., Path]
 QUICK = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
@@ -53,14 +57,18 @@ def test_a_resumed_run_has_the_gradients_since_the_last_look():
     first, second = Watching(), Watching()
     first.norms = [torch.tensor(0.3), torch.tensor(2.0)]
     first.center_errors.append(torch.tensor(0.4))
+    first.losses.append(torch.tensor(2.3))
+    first.largest = 0.03
     second.load_state_dict(first.state_dict())
     assert second.norms == first.norms
     assert second.center_errors == first.center_errors
+    assert (second.losses, second.largest) == (first.losses, 0.03)
 
 
 def test_a_warning_that_a_full_disk_cuts_short_is_not_there(tmp_path, monkeypatch):
     """Else a run could not go on: its status quotes the last one."""
-    watching, trainer = Watching(), Mock(global_step=9, loggers=[], default_root_dir=tmp_path)
+    trainer = Mock(Trainer, global_step=9, loggers=[], default_root_dir=tmp_path)
+    watching = Watching()
     watching.say(trainer, ILL)
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
@@ -81,6 +89,47 @@ def test_what_a_lost_attempt_said_is_forgotten_when_the_run_goes_on(tmp_path):
 def test_a_number_of_steps_is_not_negative():
     with pytest.raises(ValueError, match=r"health.every -1 is negative"):
         Watching(every=-1)
+
+
+def test_a_run_that_does_not_look_cannot_be_ended_by_what_it_sees():
+    with pytest.raises(ValueError, match=r"health.stop true would be ignored.*health.every to 10"):
+        Watching(every=0, stop=True)
+
+
+@pytest.mark.parametrize("mixing", [Mixing(), Mixing(probability=0.5), Mixing(0.0, 0.0)])
+def test_chance_of_sigmoids_is_the_entropy_of_how_often_a_class_is_present(mixing):
+    objective = Classification(
+        ViT("nano", 8, 16), 5, "binary_cross_entropy", smoothing=0.0, mixing=mixing, average=0.0
+    )
+    torch.manual_seed(0)
+    images = torch.zeros(4, 3, 16, 16)
+    targets = [mixing(images, torch.randint(5, (4,)), 5, 0.0)[1] for _ in range(1500)]
+    share = (torch.cat(targets) > 0).double().mean(0)
+    least = torch.special.entr(share) + torch.special.entr(1 - share)
+    assert _chance(objective) == pytest.approx(float(least.mean()), rel=0.01)
+
+
+def test_the_loss_of_the_newest_steps_is_that_of_steps_behind_the_warm_up(fit: Fit, monkeypatch):
+    """With four steps to remember, of a run of two epochs of ten steps, the first a warm-up."""
+    monkeypatch.setattr("vitlab.training.watching.RECENT", 4)
+    losses, means = [], []
+
+    def draw(self, trainer, signs):
+        losses.append(signs.loss)
+        means.append(signs.mean)
+
+    monkeypatch.setattr(Watching, "draw", draw)
+    fit(*QUICK, "--data.batch_size", "4", "--health.every", "1")
+    assert means[:13] == [None] * 13
+    expected = [sum(losses[end - 4 : end]) / 4 for end in range(14, 21)]
+    assert means[13:] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_keys_of_prompts_are_no_part_of_what_is_learned():
+    prompting = Mock(spec=Prompting, matching=Matching(weight=0.5))
+    logs = {"loss": torch.tensor(3.0), "prompts/mismatch": torch.tensor(2.0)}
+    assert _task_loss(prompting, logs) == 2.0
+    assert _task_loss(prompting, {"loss": torch.tensor(3.0)}) == 3.0
 
 
 def test_a_center_that_stays_is_named_and_the_weights_are_left_alone(fit: Fit, caplog):

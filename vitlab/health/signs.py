@@ -52,8 +52,8 @@ class Signs:
         steps: of the whole run.
         warm: whether the warm-up of the learning rate is over.
         loss: of the newest micro-batch.
-        chance: loss of saying the same of every image, in nats: ln of classes or prototypes; None
-            where it is not known.
+        chance: least loss of saying the same of every image, in nats, where all classes or
+            prototypes are as likely; None where it is not known.
         gradient: median norm of the gradient in the steps since the last look.
         spike: the largest of them.
         usual: median norm over the looks before; 0 at first.
@@ -61,6 +61,9 @@ class Signs:
         peak: the highest learning rate of the run.
         update: change of a weight matrix in the step as a share of its norm, the median over
             several; None where no matrix is trained.
+        largest: the largest update at any look so far.
+        mean: loss of the newest `RECENT` steps, the mean of one micro-batch of each, without what
+            the keys of prompts add; None until there are as many behind the warm-up.
         teacher: of DINO; None for others.
         speed: share of their norm that the weights leave behind in a step, over the time that the
             teacher remembers; 0 without a teacher.
@@ -79,6 +82,8 @@ class Signs:
     learning_rate: float
     peak: float
     update: float | None
+    largest: float = 0.0
+    mean: float | None = None
     teacher: Teacher | None = None
     speed: float = 0.0
     fastest: float = 0.0
@@ -94,6 +99,7 @@ def speed_of(teacher: Teacher, step: int) -> float:
     return teacher.distance / max(1.0, min(step, 1 / max(1 - teacher.momentum, 1e-12)))
 
 
+RECENT = 100  # steps, over which a loss is not the luck of a few small batches any more
 MATRICES = 8  # of an encoder, evenly through its depth, stand for all of them
 
 

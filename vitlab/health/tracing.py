@@ -71,10 +71,11 @@ class Trace:
 
     @property
     def largest_before(self) -> Seen | None:
-        """The output or gradient with the largest number before the first that is not finite."""
+        """The largest gradient before one that is not finite, the largest output before others."""
         first = self.first
         before = self.seen[: self.seen.index(first)] if first else self.seen
-        computed = [one for one in before if one.kind in ("output", "gradient")]
+        kind = "gradient" if first and first.kind == "gradient" else "output"
+        computed = [one for one in before if one.kind == kind]
         return max(computed, key=lambda one: one.largest, default=None)
 
 

@@ -21,11 +21,11 @@ from vitlab.training import run
 from vitlab.training.checkpoints import Files
 from vitlab.training.closing import conclude
 from vitlab.training.command import Arguments, first_rank
-from vitlab.training.endings import FAILED, REFUSED, STOPPED, advice, ending
+from vitlab.training.endings import FAILED, REFUSED, advice, ending
 from vitlab.training.liveness import Heartbeat, is_lost_rank, lost_rank, watch_kin
 from vitlab.training.metering import Metering
 from vitlab.training.plan import prepare
-from vitlab.training.preemption import Stopping
+from vitlab.training.preemption import Stopped, Stopping
 from vitlab.training.preparing import Preparing
 from vitlab.training.status import Reporting
 from vitlab.training.tasks import check_tasks, count_tasks
@@ -139,11 +139,10 @@ def _train(command: Command) -> None:
         end = ending(error, folder, begun=bool(trainer.global_step) or start.checkpoint is None)
         if end is None:
             raise
-        if end.code != STOPPED:
-            _stop(end.reason, end.code)
-        _leave_group()
-        if not trainer.is_global_zero:
-            sys.exit(0)  # all ranks agree; the first one speaks
+        if isinstance(error, Stopped | FloatingPointError):
+            _leave_group()
+            if not trainer.is_global_zero:
+                sys.exit(0)  # all ranks agree; the first one speaks
         _stop(end.reason, end.code)
 
 

@@ -19,7 +19,7 @@ from vitlab.analysis.measures.rank import gram, rank_of
 from vitlab.encoders.tokens import Tokens
 from vitlab.health import Diagnosis, Signs, diagnose
 from vitlab.health.rules import FEW
-from vitlab.health.signs import Teacher, relative_change, speed_of, watched
+from vitlab.health.signs import RECENT, Teacher, relative_change, speed_of, watched
 from vitlab.objectives import DINO, Classification, Objective, Prompting
 from vitlab.recording import write_bytes
 from vitlab.schedules import Progress
@@ -46,11 +46,17 @@ class Watching(Callback):
     def __init__(self, every: int = 10, stop: bool = False):
         if every < 0:
             raise ValueError(f"health.every {every} is negative; use 0 for no looks, or a count")
+        if stop and not every:
+            raise ValueError(
+                "health.stop true would be ignored, as health.every 0 never looks; set "
+                "health.every to 10, or leave health.stop out"
+            )
         self.every, self.stop = every, stop
         self.found: deque[str] = deque(maxlen=LOOKS)
         self.episode = ""  # name of the diagnosis that was said last, while it lasts
         self.usual: deque[float] = deque(maxlen=20)  # median gradient norms of looks
-        self.best_rank = self.fastest = 0.0
+        self.best_rank = self.fastest = self.largest = 0.0
+        self.losses: deque[Tensor] = deque(maxlen=RECENT)  # behind the warm-up
         self.norms: list[Tensor] = []  # since the last look
         # of the last steps: of few images the mean logits jump, and the center is far from each
         self.center_errors: deque[Tensor] = deque(maxlen=FEW + 1)
@@ -97,6 +103,8 @@ class Watching(Callback):
         norm = pl_module.logs.get("optimizer/gradient_norm")
         if norm is not None:
             self.norms.append(norm)
+        if _warm(pl_module):
+            self.losses.append(_task_loss(pl_module.objective, pl_module.logs))
         objective = pl_module.objective
         if isinstance(objective, DINO):
             self.center_errors.append(objective.center_error)
@@ -132,10 +140,13 @@ class Watching(Callback):
             self.best_rank = max(self.best_rank, teacher.rank)
         if step > FEW:
             self.fastest = max(self.fastest, speed)
+        update = relative_change(self.before, [matrix.detach() for _, matrix in self.matrices])
+        self.largest = max(self.largest, update or 0.0)
+        full = len(self.losses) == RECENT
         return Signs(
             step=step,
             steps=progress.steps,
-            warm=progress.step >= progress.steps_in(settings.warmup),
+            warm=_warm(module),
             loss=float(logs["loss"]),
             chance=_chance(objective),
             gradient=statistics.median(norms),
@@ -143,7 +154,9 @@ class Watching(Callback):
             usual=statistics.median(self.usual) if len(self.usual) >= LOOKS else 0.0,
             learning_rate=settings.learning_rate(progress),
             peak=settings.peak(progress.batch),
-            update=relative_change(self.before, [matrix.detach() for _, matrix in self.matrices]),
+            update=update,
+            largest=self.largest,
+            mean=float(torch.stack(list(self.losses)).mean()) if full else None,
             teacher=teacher,
             speed=speed,
             fastest=self.fastest,
@@ -219,6 +232,8 @@ class Watching(Callback):
             "episode": self.episode,
             "best_rank": self.best_rank,
             "fastest": self.fastest,
+            "largest": self.largest,
+            "losses": [float(loss) for loss in self.losses],
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -228,7 +243,8 @@ class Watching(Callback):
         self.norms = [torch.tensor(norm) for norm in state_dict["norms"]]
         self.center_errors.extend(torch.tensor(error) for error in state_dict["center_errors"])
         self.episode, self.best_rank = state_dict["episode"], state_dict["best_rank"]
-        self.fastest = state_dict["fastest"]
+        self.fastest, self.largest = state_dict["fastest"], state_dict["largest"]
+        self.losses.extend(torch.tensor(loss) for loss in state_dict["losses"])
 
 
 def forget(folder: Path, step: int) -> None:
@@ -259,11 +275,25 @@ def _taken(objective: DINO, progress: Progress) -> float:
     return 1.0 - statistics.geometric_mean(kept) ** progress.steps if all(kept) else 1.0
 
 
+def _warm(module: Pretraining) -> bool:
+    """Return whether the warm-up of the learning rate is over."""
+    return module.last.step >= module.last.steps_in(module.settings.warmup)
+
+
+def _task_loss(objective: Objective, logs: dict[str, Tensor]) -> Tensor:
+    """Return the newest loss without what the keys of prompts add."""
+    if isinstance(objective, Prompting) and "prompts/mismatch" in logs:
+        return logs["loss"] - objective.matching.weight * logs["prompts/mismatch"]
+    return logs["loss"]
+
+
 def _chance(objective: Objective) -> float | None:
-    """Return the loss of saying the same of every image, where all are as likely."""
-    labels = isinstance(objective, Prompting) or (
-        isinstance(objective, Classification) and objective.kind == "cross_entropy"
-    )
-    if labels or isinstance(objective, DINO):
+    """Return the least loss of saying the same of every image, where all are as likely."""
+    if isinstance(objective, Classification) and objective.kind == "binary_cross_entropy":
+        share = 1 / objective.num_classes
+        mixed = objective.mixing.probability if objective.mixing.active else 0.0
+        present = share + mixed * share * (1 - share)  # the other image of a pair has it alone
+        return -present * math.log(present) - (1 - present) * math.log(1 - present)
+    if isinstance(objective, Classification | Prompting | DINO):
         return math.log(objective.outputs or objective.num_classes)
     return None
