@@ -1,5 +1,7 @@
 import io
 import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -234,6 +236,18 @@ def test_a_jpeg_that_claims_to_be_giant_is_refused_before_it_takes_all_memory():
     data[frame + 5 : frame + 9] = b"\xff\x00\xff\x00"
     with pytest.raises(UnreadableImage, match="exceeds limit"):
         decode_image(bytes(data), "a.jpg")
+
+
+@pytest.mark.parametrize("edge", [20_000, 60_000])  # OpenCV would take all memory, or fail itself
+def test_a_png_that_claims_to_be_giant_is_refused_before_it_takes_all_memory(edge):
+    header = struct.pack(">IIBBBBB", edge, edge, 1, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, content in chunks:
+        data += struct.pack(">I", len(content)) + name + content
+        data += struct.pack(">I", zlib.crc32(name + content))
+    with pytest.raises(UnreadableImage, match="exceeds limit"):
+        decode_image(data, "a.png")
 
 
 def test_a_jpeg_that_turbojpeg_does_not_know_is_read_or_refused_in_words():

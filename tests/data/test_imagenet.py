@@ -1,4 +1,5 @@
 import shutil
+import tarfile
 
 import pytest
 
@@ -99,3 +100,17 @@ def test_real_images_of_ten_classes_are_found(real, name, counts):
     image, label = data.labeled("val", 64, limit=10)[3]
     assert image.shape == (3, 64, 64)
     assert label == 3
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("content", [b"", bytes(300), b"\x80\x04."])
+def test_a_devkit_that_cannot_be_read_says_so(imagenet, flatten, packed, content):
+    flatten(imagenet)
+    folder = imagenet / "ILSVRC2012_devkit_t12"
+    (folder / "data/meta.mat").write_bytes(content)
+    if packed:
+        with tarfile.open(f"{folder}.tar.gz", "w:gz") as archive:
+            archive.add(folder, folder.name)
+        shutil.rmtree(folder)
+    with pytest.raises(DataError, match=r"cannot read .*ILSVRC2012_devkit_t12.* again"):
+        ImageNet(str(imagenet)).samples("val")

@@ -283,3 +283,10 @@ def test_a_full_disk_stops_the_run_with_the_reason(fit, monkeypatch, capsys, tmp
     assert "last.ckpt cannot be written: No space left on device" in said
     assert f"continue with --run {tmp_path / 'run'} --ckpt_path last" in said
     assert run.starting_point(tmp_path / "run", "last").step == 2
+
+
+def test_a_checkpoint_that_holds_a_program_is_refused_by_its_name(tmp_path):
+    torch.save({"epoch": Path("x")}, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match="reading it would run pathlib") as refused:
+        run.check_readable(tmp_path / "x.ckpt")
+    assert "weights_only" not in str(refused.value)

@@ -72,6 +72,20 @@ def test_a_run_does_not_go_on_with_other_settings(fit: Fit, capsys, key, value):
     fit(*UNPROBED, "--ckpt_path", "auto", "--data.device_batch", "5")
 
 
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_however_its_own_checkpoint_is_named_other_settings_are_refused(fit: Fit, capsys, name):
+    folder = fit(*UNPROBED)
+    (folder / "results.json").unlink()
+    (folder / "best.ckpt").write_bytes((folder / "last.ckpt").read_bytes())
+    spelled = f"{folder}/../{folder.name}/{name}"
+    for change in (("--model.optimizer.rate", "0.001"), ("--trainer.overfit_batches", "1")):
+        with pytest.raises(SystemExit) as refused:
+            fit(*UNPROBED, "--ckpt_path", spelled, *change)
+        assert refused.value.code == 2
+        assert "began with other settings" in capsys.readouterr().err
+    fit(*UNPROBED, "--ckpt_path", spelled, "--data.device_batch", "5")
+
+
 def test_curves_of_an_attempt_that_saved_nothing_are_hidden(fit: Fit, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -362,3 +376,10 @@ def test_a_damaged_or_unsafe_checkpoint_is_refused_before_training(fit: Fit, tmp
 
 def read(path: Path):
     return json.loads(path.read_text())
+
+
+def test_a_time_limit_that_would_finish_a_run_early_is_refused(fit: Fit, capsys):
+    with pytest.raises(SystemExit) as refused:
+        fit(*UNPROBED, "--trainer.max_time", "00:00:00:01")
+    assert refused.value.code == 2
+    assert "timeout 6h vitlab fit" in capsys.readouterr().err

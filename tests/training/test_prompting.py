@@ -87,15 +87,16 @@ def test_every_recipe_trains_is_scored_and_keeps_no_backbone(train, backbone, co
         assert torch.equal(model.objective.encoder.backbone.state_dict()[name], tensor), name
 
 
-def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(train, monkeypatch):
-    """With mixup, dropout of prompts and drawn entries at work in the first half."""
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(train, backbone, monkeypatch):
+    """With mixup, dropout of prompts, entries drawn in the first half; the backbone has moved."""
     options = ("--model.objective.matching.random", "0.7")
     calm = train(*options, name="calm")
     with monkeypatch.context() as patch:
         patch.setattr("vitlab.training.fit.Metering", Interrupted)
         with pytest.raises(SystemExit):
             train(*options, name="stopped")
-    assert same_bits(calm, train(*options, "--ckpt_path", "last", name="stopped"))
+    moved = backbone.rename(backbone.with_name("moved"))
+    assert same_bits(calm, train(*options, "--ckpt_path", "last", path=moved, name="stopped"))
 
 
 def test_another_backbone_is_refused_when_a_run_goes_on(train, tmp_path, capsys):

@@ -77,7 +77,7 @@ def decode_image(
         raise UnreadableImage(path, "the file is empty")
     if data.startswith(JPEG_START):
         return _jpeg(data, path, least)
-    if data.startswith(PNG_START) and data.endswith(PNG_END):
+    if data.startswith(PNG_START) and data.endswith(PNG_END) and _pixels(data) <= MOST_PIXELS:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if image is not None:
             return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -114,6 +114,12 @@ def _read(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UnreadableImage(path, error.strerror or "no such file") from error
+
+
+def _pixels(data: bytes) -> int:
+    """Pixels that a PNG says it has, at the place where its header has them."""
+    width, height = struct.unpack_from(">II", data, 16) if len(data) >= 24 else (0, 0)
+    return width * height
 
 
 def _jpeg(data: bytes, path: str, least: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:

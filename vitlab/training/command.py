@@ -125,11 +125,9 @@ class Arguments(LightningCLI):
             self.start = run.starting_point(self.folder, asked)
         else:  # other ranks of a run start when the first has already made the folder
             self.start = run.Start(Path(asked) if asked else None)
-        if (
-            first_rank()
-            and self.start.checkpoint
-            and self.start.checkpoint in run.generations(self.folder)
-        ):
+        from_here = self.start.checkpoint
+        # however its path is spelled, and best.ckpt as well
+        if first_rank() and from_here and self.folder.resolve() in from_here.resolve().parents:
             run.refuse_changes(self.folder, yaml.safe_load(self.text()))
         self.draw()
 

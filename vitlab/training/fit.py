@@ -55,6 +55,12 @@ class Command(Arguments):
         ):
             if config[key] != unset:
                 raise ValueError(f"trainer.{key} would be ignored; use {instead}")
+        if config["max_time"] is not None:  # Lightning would take it for the end of the run
+            raise ValueError(
+                "trainer.max_time would end the run for good, within an epoch; leave it out and "
+                "start the run as `timeout 6h vitlab fit ...`, which asks it to stop: it can go on "
+                "with --ckpt_path last"
+            )
         config["default_root_dir"] = str(self.folder)
         if config["enable_progress_bar"] is not False:
             callbacks.append(RichProgressBar(leave=True))

@@ -24,15 +24,11 @@ PREVIOUS = "previous.ckpt"
 KEPT = "checkpoints"  # folder of those kept besides
 RESULTS = "results.json"
 LOCK = ".lock"
-# settings that decide which weights a run ends with; of the data, not these
-LEARNED: tuple[str, ...] = (
-    "seed_everything",
-    "model",
-    "data",
-    "trainer.max_epochs",
-    "trainer.precision",
+# settings that decide which weights a run ends with; of the data, not those below
+LEARNED = (
+    *("seed_everything", "model", "data", "trainer.max_epochs", "trainer.precision"),
+    *("trainer.limit_train_batches", "trainer.overfit_batches"),
 )
-LEARNED += ("trainer.limit_train_batches",)
 FREE = tuple(f"data.init_args.{name}" for name in ("root", "workers", "device_batch"))
 
 
@@ -156,7 +152,7 @@ def refuse_changes(folder: Path, settings: Mapping[str, object]) -> None:
     changed = [
         f"{key} {now[key]!r} instead of {value!r}"
         for key, value in before.items()
-        if key in now and now[key] != value and _within(key, LEARNED) and not _within(key, FREE)
+        if key in now and now[key] != value and _decides(key)
     ]
     if changed:
         raise ValueError(
@@ -173,6 +169,14 @@ def _flat(content: object, key: str = "") -> Iterator[tuple[str, object]]:
             yield from _flat(value, f"{key}.{name}" if key else str(name))
     else:
         yield key, content
+
+
+def _decides(key: str) -> bool:
+    """Whether a setting decides the weights a run ends with; what a path names may have moved.
+
+    Its weights are in the checkpoint, or, of a frozen backbone, told by a fingerprint in it.
+    """
+    return _within(key, LEARNED) and not _within(key, FREE) and not key.endswith(".path")
 
 
 def _within(key: str, names: Sequence[str]) -> bool:
@@ -221,6 +225,9 @@ def check_readable(checkpoint: Path) -> int:
         SafetensorError,  # which torch reads by the ending of the name
     ) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's words advise to run it
+            found = re.search(r"GLOBAL (\S+)", str(error))
+            reason = f"reading it would run {found[1]}" if found else "it holds more than values"
         raise ValueError(
             f"the checkpoint {checkpoint} cannot be read safely: {reason}; it is damaged or from "
             "elsewhere. Continue from another one, such as best.ckpt"
