@@ -83,6 +83,12 @@ def test_however_its_own_checkpoint_is_named_other_settings_are_refused(fit: Fit
             fit(*UNPROBED, "--ckpt_path", spelled, *change)
         assert refused.value.code == 2
         assert "began with other settings" in capsys.readouterr().err
+    settings = (folder / "config.yaml").read_bytes()
+    (folder / "config.yaml").write_text("[]")
+    with pytest.raises(SystemExit):
+        fit(*UNPROBED, "--ckpt_path", spelled)
+    assert "config.yaml is damaged: it holds no settings" in capsys.readouterr().err
+    (folder / "config.yaml").write_bytes(settings)
     fit(*UNPROBED, "--ckpt_path", spelled, "--data.device_batch", "5")
 
 

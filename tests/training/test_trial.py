@@ -280,7 +280,7 @@ WAITS = {**TRIAL.parts, "data": Timed((0.5, 0.5, 0.5))}
         ({}, {}, "devices: 2 would take about 2 min"),
         ({"peak": 16 * GIB}, {"per_image": 0}, "--data.device_batch 16"),
         ({"peak": 16 * GIB}, {"memory": GIB}, "not even one image fits"),
-        ({}, {"free": GIB // 4}, "disk: the run needs up to 0.5 GiB and 0.2 GiB are free"),
+        ({}, {"free": GIB // 4}, "disk: the run needs up to 512.1 MiB and 256.0 MiB are free"),
         ({"loading": 20.0}, {}, "could use 34; set --data.workers 8"),
         ({"loading": 20.0}, {"workers": 8}, "store the images smaller"),
         ({"parts": WAITS}, {"workers": 0}, "between the steps"),

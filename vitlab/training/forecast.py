@@ -195,3 +195,8 @@ def duration(hours: float) -> str:
     if hours < 2:
         return f"{60 * hours:.0f} min"
     return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:.1f} days"
+
+
+def size(count: int) -> str:
+    """Return bytes in the unit that suits them."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.1f} MiB"

@@ -2,7 +2,7 @@
 
 import math
 
-from vitlab.training.forecast import GIB, Facts, Forecast, Trial, duration
+from vitlab.training.forecast import Facts, Forecast, Trial, duration, size
 
 MUCH = 0.25  # share of a run spent measuring, from which it is worth a word
 
@@ -35,9 +35,8 @@ def _disk(facts: Facts, found: Forecast) -> str:
     if found.disk <= facts.free:
         return ""
     return (
-        f"disk: the run needs up to {found.disk / GIB:.1f} GiB and {facts.free / GIB:.1f} GiB are "
-        "free; make space, choose another disk with --run, or keep fewer checkpoints with "
-        "--checkpoints.keep"
+        f"disk: the run needs up to {size(found.disk)} and {size(facts.free)} are free; make "
+        "space, choose another disk with --run, or keep fewer checkpoints with --checkpoints.keep"
     )
 
 

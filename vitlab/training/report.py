@@ -8,7 +8,7 @@ from rich.table import Table
 
 from vitlab.analysis.measure import surroundings
 from vitlab.recording import write_json
-from vitlab.training.forecast import GIB, Facts, Forecast, Trial, duration, forecast, verdict
+from vitlab.training.forecast import GIB, Facts, Forecast, Trial, duration, forecast, size, verdict
 from vitlab.training.remedies import remedies
 
 MEANING = {
@@ -101,11 +101,7 @@ def table(trial: Trial, facts: Facts, found: Forecast, world: int = 0) -> Table:
     )
     shown.add_row(
         "disk",
-        f"up to {_size(found.disk)}: {facts.kept} checkpoints of {_size(trial.checkpoint)} and one "
-        f"being written, curves, pictures; {_size(facts.free)} are free",
+        f"up to {size(found.disk)}: {facts.kept} checkpoints of {size(trial.checkpoint)} and one "
+        f"being written, curves, pictures; {size(facts.free)} are free",
     )
     return shown
-
-
-def _size(count: int) -> str:
-    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.1f} MiB"

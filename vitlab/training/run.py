@@ -148,7 +148,13 @@ def refuse_changes(folder: Path, settings: Mapping[str, object]) -> None:
     """
     if not (folder / CONFIG).is_file():
         return
-    before, now = dict(_flat(read(folder / CONFIG))), dict(_flat(settings))
+    began = read(folder / CONFIG)
+    if not isinstance(began, Mapping):
+        raise ValueError(
+            f"{folder / CONFIG} is damaged: it holds no settings; remove it if you know that those "
+            "given now are the run's own"
+        )
+    before, now = dict(_flat(began)), dict(_flat(settings))
     changed = [
         f"{key} {now[key]!r} instead of {value!r}"
         for key, value in before.items()
