@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "squeue", "sinfo")
 WAIT = 60.0  # seconds for daemons to answer; machines may be busy
 
@@ -87,7 +89,7 @@ class Cluster:
             "SelectTypeParameters=CR_CPU",
             "SchedulerType=sched/builtin",
             "SchedulerParameters=sched_interval=1,batch_sched_delay=0",
-            "ReturnToService=2",
+            "ReturnToService=1",  # one that was called down stays so until `back`
             "KillWait=5",
             # MASTER_PORT follows from the job's number: two clusters of tests do not meet
             f"FirstJobId={secrets.randbelow(9000) + 100}",
@@ -121,9 +123,15 @@ class Cluster:
         words = self.ask("scontrol", "-o", "show", "job", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
+    def lose(self, number: str) -> None:
+        """Have the node of a job fail, and come back once nothing of the job is left on it."""
+        self.ask("scontrol", "update", "nodename=n1", "state=down", "reason=test")
+        self.wait(lambda: not _steps(number), 60, f"the end of what {number} had on its node")
+        self.back()
+
     def back(self) -> None:
-        """Have the node serve again; after a loss it may have come back by itself."""
-        self.ask("scontrol", "update", "nodename=n1", "state=resume", check=False)
+        """Have the node serve again."""
+        self.ask("scontrol", "update", "nodename=n1", "state=resume")
 
     def wait(self, what: Callable[[], bool], seconds: float, of: str) -> None:
         """Wait until something is so; with the logs of the daemons if it does not become so."""
@@ -157,3 +165,11 @@ def _free() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def _steps(number: str) -> list[psutil.Process]:
+    """Return the processes with which SLURM keeps those of a job; they show its number."""
+    found = psutil.process_iter(["cmdline"])
+    return [
+        one for one in found if f"slurmstepd: [{number}." in " ".join(one.info["cmdline"] or ())
+    ]

@@ -49,7 +49,7 @@ def output(folder: Path) -> str:
 
 
 def completes(slurm: Cluster, number: str, folder: Path) -> None:
-    slurm.wait(lambda: slurm.job(number)["JobState"] in ENDED, 600, f"job {number}")
+    slurm.wait(lambda: slurm.job(number)["JobState"] in ENDED, 300, f"job {number}")
     assert slurm.job(number)["JobState"] == "COMPLETED", output(folder)
 
 
@@ -66,7 +66,7 @@ def trains(slurm: Cluster, number: str, folder: Path, start: int) -> None:
         loss = "loss" in status["metrics"]
         return status["restarts"] == start and status["state"] == "running" and loss
 
-    slurm.wait(begun, 600, f"start {start} of job {number}")
+    slurm.wait(begun, 300, f"start {start} of job {number}")
 
 
 def test_a_job_that_is_stopped_requeued_and_loses_its_machine_ends_as_a_calm_one(
@@ -93,9 +93,8 @@ def test_a_job_that_is_stopped_requeued_and_loses_its_machine_ends_as_a_calm_one
     assert f"has job {number} already" in capsys.readouterr().err
     slurm.ask("scancel", "--signal=USR1", number)  # as before the time limit
     trains(slurm, number, stirred, 1)
-    slurm.ask("scontrol", "update", "nodename=n1", "state=down", "reason=test")
+    slurm.lose(number)
     slurm.wait(lambda: slurm.job(number)["Restarts"] == "2", 120, "the loss of the machine")
-    slurm.back()
     completes(slurm, number, stirred)
     said = output(stirred)
     assert said.count("USR1") >= 2

@@ -12,10 +12,11 @@ from lightning import Trainer
 
 from vitlab.encoders import ViT
 from vitlab.health import Diagnosis
+from vitlab.health.log import FILE, forget, last
 from vitlab.objectives import DINO, Classification, Prompting
 from vitlab.objectives.mixing import Mixing
 from vitlab.objectives.prompting import Matching
-from vitlab.training.watching import FILE, Watching, _chance, _task_loss, forget, last_warning
+from vitlab.training.watching import Watching, _chance, _task_loss
 
 Fit = Callable[..., Path]
 QUICK = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
@@ -74,7 +75,7 @@ def test_a_warning_that_a_full_disk_cuts_short_is_not_there(tmp_path, monkeypatc
         patch.setattr("os.fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
         with pytest.raises(OSError, match="No space left"):
             watching.say(trainer, ILL)
-    assert last_warning(tmp_path) == "step 9: something is wrong"
+    assert last(tmp_path) == "step 9: something is wrong"
 
 
 def test_what_a_lost_attempt_said_is_forgotten_when_the_run_goes_on(tmp_path):

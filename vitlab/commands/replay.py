@@ -107,10 +107,11 @@ def rebuild(folder: Path, failure: Failure) -> Objective:
     except argparse.ArgumentError as error:
         raise ValueError(f"{folder / RECORD} has settings of no model: {error}") from error
     except (ValueError, OSError) as error:  # of a frozen backbone, which is not kept twice
-        raise ValueError(
-            f"{error}. A run with prompts keeps no copy of its frozen backbone: start this in the "
-            "folder that the run was started in, with the backbone's file where it was"
-        ) from error
+        frozen = (
+            ". A run with prompts keeps no copy of its frozen backbone: start this in the folder "
+            "that the run was started in, with the backbone's file where it was"
+        )
+        raise ValueError(f"{error}{frozen if 'backbone' in str(failure.model) else ''}") from error
     try:
         module.objective.load_state_dict(weights)
     except RuntimeError as error:

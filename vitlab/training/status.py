@@ -10,10 +10,10 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from vitlab.cluster.status import STATUS, Status
+from vitlab.health import log
 from vitlab.recording import write_json
 from vitlab.training.liveness import is_lost_rank
 from vitlab.training.preemption import Stopped
-from vitlab.training.watching import last_warning
 
 EVERY = 15.0  # seconds between two writings
 
@@ -67,7 +67,7 @@ class Reporting(Callback):
                 "epochs": trainer.max_epochs or 0,
                 # JSON has no infinity
                 "metrics": {name: value for name, value in numbers.items() if math.isfinite(value)},
-                "warning": last_warning(Path(trainer.default_root_dir)),
+                "warning": log.last(Path(trainer.default_root_dir)),
                 "updated": time.time(),
                 **known,
             },

@@ -1,11 +1,10 @@
 """Watches over a run and says in a sentence when it goes wrong."""
 
-import json
 import math
 import statistics
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,14 @@ from torch import Tensor, nn
 
 from vitlab.analysis.measures.rank import gram, rank_of
 from vitlab.encoders.tokens import Tokens
-from vitlab.health import Diagnosis, Signs, diagnose
+from vitlab.health import Diagnosis, Signs, diagnose, log
 from vitlab.health.rules import FEW
 from vitlab.health.signs import RECENT, Teacher, relative_change, speed_of, watched
 from vitlab.objectives import DINO, Classification, Objective, Prompting
-from vitlab.recording import write_bytes
 from vitlab.schedules import Progress
 from vitlab.training.endings import advice
 from vitlab.training.module import Pretraining
 
-FILE = "health.jsonl"
 LOOKS, OFTEN = (
     5,
     3,
@@ -70,7 +67,7 @@ class Watching(Callback):
         objective = _objective(pl_module)
         self.matrices = watched(objective.student if isinstance(objective, DINO) else objective)
         if trainer.is_global_zero:
-            forget(Path(trainer.default_root_dir), trainer.global_step)
+            log.forget(Path(trainer.default_root_dir), trainer.global_step)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
@@ -131,7 +128,7 @@ class Watching(Callback):
         """Return what is known after this step; the only place that waits for the device."""
         objective, logs = module.objective, module.logs
         progress = module.last
-        norms = [float(norm) for norm in self.norms] or [0.0]
+        norms = _numbers(self.norms) or [0.0]
         settings = module.settings
         teacher = self.teacher(objective, logs, module) if isinstance(objective, DINO) else None
         step = progress.step + 1
@@ -156,7 +153,7 @@ class Watching(Callback):
             peak=settings.peak(progress.batch),
             update=update,
             largest=self.largest,
-            mean=float(torch.stack(list(self.losses)).mean()) if full else None,
+            mean=statistics.fmean(_numbers(self.losses)) if full else None,
             teacher=teacher,
             speed=speed,
             fastest=self.fastest,
@@ -173,7 +170,7 @@ class Watching(Callback):
             divergence=float(logs["teacher/divergence"]),
             prototypes=float(logs["teacher/prototypes"]),
             center_norm=float(logs["teacher/center_norm"]),
-            center_error=float(torch.stack(list(self.center_errors)).min()),
+            center_error=min(_numbers(self.center_errors)),
             temperature=objective.teacher_temperature(module.last),
             student_temperature=objective.student_temperature,
             momentum=objective.teacher_momentum(module.last),
@@ -217,23 +214,20 @@ class Watching(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("warning", text, trainer.global_step)
-        row = {"step": trainer.global_step, **asdict(diagnosis)}
-        path = Path(trainer.default_root_dir) / FILE
-        rows = path.read_bytes() if path.exists() else b""
-        write_bytes(path, rows + json.dumps(row).encode() + b"\n")  # whole, or not at all
+        log.note(Path(trainer.default_root_dir), trainer.global_step, diagnosis)
 
     def state_dict(self) -> dict:
         """Return what was seen so far."""
         return {
             "found": list(self.found),
             "usual": list(self.usual),
-            "norms": [float(norm) for norm in self.norms],
-            "center_errors": [float(error) for error in self.center_errors],
+            "norms": _numbers(self.norms),
+            "center_errors": _numbers(self.center_errors),
             "episode": self.episode,
             "best_rank": self.best_rank,
             "fastest": self.fastest,
             "largest": self.largest,
-            "losses": [float(loss) for loss in self.losses],
+            "losses": _numbers(self.losses),
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -247,22 +241,6 @@ class Watching(Callback):
         self.losses.extend(torch.tensor(loss) for loss in state_dict["losses"])
 
 
-def forget(folder: Path, step: int) -> None:
-    """Drop what an attempt said behind the step that the run goes on from; it is said again."""
-    path = folder / FILE
-    if path.exists():
-        rows = path.read_text().splitlines(keepends=True)
-        kept = "".join(row for row in rows if json.loads(row)["step"] <= step)
-        write_bytes(path, kept.encode())
-
-
-def last_warning(folder: Path) -> str:
-    """Return the last thing that went wrong in a run, or nothing."""
-    path = folder / FILE
-    rows: Sequence[str] = path.read_text().splitlines() if path.exists() else ()
-    return f"step {(row := json.loads(rows[-1]))['step']}: {row['sentence']}" if rows else ""
-
-
 def _objective(module: LightningModule) -> Objective:
     assert isinstance(module, Pretraining)
     return module.objective
@@ -273,6 +251,14 @@ def _taken(objective: DINO, progress: Progress) -> float:
     steps = range(0, progress.steps, max(1, progress.steps // 100))  # a sample of them
     kept = [objective.teacher_momentum(replace(progress, step=step)) for step in steps]
     return 1.0 - statistics.geometric_mean(kept) ** progress.steps if all(kept) else 1.0
+
+
+def _numbers(found: Collection[Tensor]) -> list[float]:
+    """Return numbers of a device, and of a checkpoint before them, with one wait for the device."""
+    if not found:
+        return []
+    numbers = list(found)
+    return torch.stack([number.to(numbers[-1].device) for number in numbers]).tolist()
 
 
 def _warm(module: Pretraining) -> bool:
