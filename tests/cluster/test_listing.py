@@ -80,7 +80,7 @@ TICKET = {"job": "7", "submitted": 0.0}
             {"status_json": said(host="other", updated=time.time() - FRESH - 1)},
             {},
             State.LOST,
-            "has said nothing for 10 minutes",
+            "it has said nothing for 1",
         ),
         ({"status_json": said(process=-3)}, {}, State.LOST, "its process is gone"),
     ],

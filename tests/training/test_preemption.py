@@ -207,23 +207,31 @@ def test_a_first_rank_that_hangs_is_missed_by_the_others(monkeypatch):
             pass
 
         def set(self, *args):
-            time.sleep(60)
+            closed.wait(60)
+            raise RuntimeError("connection closed")
 
     def end(reason):
         said.append(reason)
         raise EndedError
 
     said: list[str] = []
+    closed = threading.Event()
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "1")
     monkeypatch.setattr(dist, "TCPStore", HungStore)
     monkeypatch.setattr(liveness, "TICK", 0.02)
     monkeypatch.setattr(liveness, "end", end)
     heart = Heartbeat(lambda: "go on")
-    threading.Thread(target=heart.beat, daemon=True).start()
+    thread = threading.Thread(target=heart.beat, daemon=True)
+    thread.start()
     with pytest.raises(EndedError):
         heart.listen()
-    assert said[0].startswith("the first rank has given no sign of life")
+    heart.over.set()
+    closed.set()
+    thread.join(30)
+    assert not thread.is_alive()
+    (reason,) = said
+    assert reason.startswith("the first rank has given no sign of life")
 
 
 def test_a_heartbeat_ends_with_the_run(beats):
