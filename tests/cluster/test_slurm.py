@@ -22,7 +22,9 @@ pytestmark = pytest.mark.slow
 def submitted(slurm: Cluster, drawn: Path, monkeypatch, capsys) -> Callable[..., str]:
     """Submit a small run; returns the number of its job."""
 
-    def submit(folder: Path, *options: str, tasks: int = 2, nodes: str = "n1") -> str:
+    def submit(
+        folder: Path, *options: str, tasks: int = 2, nodes: str = "n1", epochs: int = EPOCHS
+    ) -> str:
         monkeypatch.setenv("PATH", slurm.environment["PATH"])
         monkeypatch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -34,7 +36,7 @@ def submitted(slurm: Cluster, drawn: Path, monkeypatch, capsys) -> Callable[...,
         words += ["--data.root", str(drawn / "imagenet"), "--data.workers", "0"]
         words += ["--probing.dense.voc2012.root", str(drawn / "VOCdevkit")]
         words += ["--probing.workers", "0", "--probing.every", "0", "--probing.baselines", "false"]
-        words += ["--trainer.max_epochs", str(EPOCHS), "--model.optimizer.warmup", "1"]
+        words += ["--trainer.max_epochs", str(epochs), "--model.optimizer.warmup", "1"]
         words += ["--trainer.precision", "32-true", "--data.batch_size", "20"]
         main(["submit", *words])
         found = re.search(r"submitted job (\d+)", capsys.readouterr().out)
@@ -110,7 +112,7 @@ def test_a_job_that_is_stopped_requeued_and_loses_its_machine_ends_as_a_calm_one
 
 
 def test_an_array_trains_each_seed_in_its_own_folder(slurm, submitted, tmp_path, capsys):
-    number = submitted(tmp_path / "arm", "--seeds", "0-1", tasks=1)
+    number = submitted(tmp_path / "arm", "--seeds", "0-1", tasks=1, epochs=2)
     main(["runs", str(tmp_path), "--json"])
     rows = json.loads(capsys.readouterr().out)
     assert [row["job"] for row in rows] == [f"{number}_0", f"{number}_1"]

@@ -14,7 +14,7 @@ from vitlab.data import CenterCrop, ImageNet
 
 MEGABYTE = 1 << 20
 SAMPLES = 20_000
-NAMES = 240  # bytes of each name: as Python objects, nine tenths of them would copy 5.5 MB
+NAMES = 240  # bytes of each name: as Python objects, nine tenths of them would copy 5 MB
 GROWTH = 4 * MEGABYTE  # what the allocator may keep between a tenth of the epoch and its end
 
 

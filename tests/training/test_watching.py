@@ -199,10 +199,9 @@ def test_a_run_may_end_when_it_goes_wrong(fit: Fit, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_run_in_good_health_is_let_be(fit: Fit, seed):
+def test_a_run_in_good_health_is_let_be(fit: Fit):
     """200 steps, of which 40 warm up."""
     options = ("--trainer.max_epochs", "20", "--data.batch_size", "4")
-    options += ("--model.optimizer.warmup", "4", "--seed_everything", str(seed))
+    options += ("--model.optimizer.warmup", "4", "--seed_everything", "1")
     folder = fit(*QUICK, *options, "--health.every", "5")
     assert not (folder / FILE).exists()
