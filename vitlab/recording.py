@@ -59,7 +59,12 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(error.errno or errno.EIO, f"{path} cannot be written: {reason}") from error
+        raise unwritable(path, error) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> OSError:
+    """Return an error of writing with the name of the file that was to be written."""
+    reason = error.strerror or str(error)
+    return OSError(error.errno or errno.EIO, f"{path} cannot be written: {reason}")

@@ -1,6 +1,5 @@
 """The checkpoints of a run: when they are written, and how, so that one of them is always good."""
 
-import errno
 import os
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
+from vitlab.recording import unwritable
 from vitlab.training import run
 
 PART = ".part"  # of a file that is being written
@@ -122,10 +122,7 @@ class Files(TorchCheckpointIO):
             aside.replace(path)
             _synchronize(path.parent)
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise OSError(
-                error.errno or errno.EIO, f"{path} cannot be written: {reason}"
-            ) from error
+            raise unwritable(path, error) from error
         finally:
             aside.unlink(missing_ok=True)
 
