@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
 from vitlab.objectives import DINO, Projection
@@ -19,9 +19,9 @@ IMAGES = torch.arange(7.0)[:, None] * torch.tensor([1.0, 10.0])
 
 
 def test_one_process_is_the_identity():
-    assert (parallel.rank(), parallel.world()) == (0, 1)
-    assert parallel.mean(IMAGES) is IMAGES
-    assert parallel.gather(IMAGES) is IMAGES
+    assert (distributed.rank(), distributed.world()) == (0, 1)
+    assert distributed.mean(IMAGES) is IMAGES
+    assert distributed.gather(IMAGES) is IMAGES
 
 
 def dino_step(images):
@@ -34,7 +34,7 @@ def dino_step(images):
     with torch.no_grad():
         for parameter in dino.student.parameters():
             if parameter.grad is not None:
-                parameter.sub_(0.1 * parallel.mean(parameter.grad))
+                parameter.sub_(0.1 * distributed.mean(parameter.grad))
     dino.after_step(progress)
     return copy.deepcopy(dino.state_dict())
 
@@ -50,12 +50,12 @@ def work(rank, folder):
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     x = torch.tensor([1.0 + rank, 10.0])
     results = {
-        "rank": torch.tensor([parallel.rank(), parallel.world()]),
-        "mean": parallel.mean(x),
+        "rank": torch.tensor([distributed.rank(), distributed.world()]),
+        "mean": distributed.mean(x),
         "argument": x,
-        "gather": parallel.gather(IMAGES[rank::2]),
-        "even": parallel.gather(IMAGES[:6][rank::2].long()),
-        "empty": parallel.gather(IMAGES[:1][rank::2]),
+        "gather": distributed.gather(IMAGES[rank::2]),
+        "even": distributed.gather(IMAGES[:6][rank::2].long()),
+        "empty": distributed.gather(IMAGES[:1][rank::2]),
         "step": dino_step(crops()[:, rank::2]),
     }
     torch.save(results, f"{folder}/{rank}.pt")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data import ADE20K, Batch, ImageNet, MultiCrop, SegmentationSquare
 from vitlab.probes import Loading
 from vitlab.probes.dense import stack_images
@@ -145,10 +145,10 @@ class Numbers(torch.utils.data.Dataset):
 @pytest.mark.parametrize("count", [1, 7, 8, 9])
 @pytest.mark.parametrize("world", WORLDS)
 def test_ranks_share_an_evaluation_without_one_image_twice(monkeypatch, count, world):
-    monkeypatch.setattr(parallel, "world", lambda: world)
+    monkeypatch.setattr(distributed, "world", lambda: world)
     seen = []
     for rank in range(world):
-        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         mine = share(Numbers(count), Loading(torch.device("cpu"), batch=2))
         seen.append([int(index) for _, labels in mine for index in labels])
     assert sorted(chain(*seen)) == list(range(count))
@@ -162,9 +162,9 @@ def test_shares_of_a_real_set_have_its_masks_once(ade, monkeypatch, world, worke
     dataset = ADE20K(str(ade)).segmented("val", SegmentationSquare(16))
     whole = [dataset[i][1].numpy().tobytes() for i in range(len(dataset))]
     loading = Loading(torch.device("cpu"), batch=1, workers=workers)
-    monkeypatch.setattr(parallel, "world", lambda: world)
+    monkeypatch.setattr(distributed, "world", lambda: world)
     parts = []
     for rank in range(world):
-        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         parts += [mask for _, masks in share(dataset, loading, stack_images) for mask in masks]
     assert sorted(mask.numpy().tobytes() for mask in parts) == sorted(whole)

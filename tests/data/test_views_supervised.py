@@ -14,7 +14,7 @@ from vitlab.data.sampler import divide
 from vitlab.data.views.augmented import posterize
 from vitlab.data.views.crop import RandomCrop, make_all, uniforms
 from vitlab.data.views.pixels import stack_of
-from vitlab.randomness import seeded
+from vitlab.rng import seeded
 
 ALL = [
     {},

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data.batch import Batch
 from vitlab.encoders import Pixels, ViT
 from vitlab.encoders.vit import Shape
@@ -346,8 +346,8 @@ def test_the_mean_over_ranks_is_the_loss_of_all_images(monkeypatch):
     relevance, shown = torch.rand(5, 4), torch.rand(5, 4) > 0.5
     known = torch.tensor([True, False, False, True, True])
     whole = background_loss(relevance, shown, known)
-    monkeypatch.setattr(parallel, "world", lambda: 2)
-    monkeypatch.setattr(parallel, "mean", lambda count: known.sum().to(count.dtype) / 2)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "mean", lambda count: known.sum().to(count.dtype) / 2)
     ranks = [
         background_loss(relevance[rows], shown[rows], known[rows])
         for rows in (slice(0, 3), slice(3, 5))

@@ -258,7 +258,7 @@ def test_a_failure_that_is_damaged_or_hostile_is_refused_in_a_sentence(
 RANK_1_MEETS_INFINITY = """
 import sys
 import torch
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.cli import main
 from vitlab.objectives import DINO
 from vitlab.objectives.heads import Projection
@@ -267,7 +267,7 @@ from vitlab.training import Pretraining
 before = DINO.loss
 
 def loss(self, batch, progress):
-    if progress.step == 2 and parallel.rank() == 1:
+    if progress.step == 2 and distributed.rank() == 1:
         batch.views[0][0, 0] = torch.inf
     return before(self, batch, progress)
 

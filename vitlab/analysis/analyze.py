@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 from vitlab.analysis.findings import Array, Findings, LeftOut, Measure, Model, Row
 from vitlab.analysis.measures.engine import MEASURES, WITH_MASKS, Engine, blocks_of
 from vitlab.analysis.measures.images import Images, Pair
+from vitlab.atomic_io import environment
 from vitlab.data import normalize
 from vitlab.encoders import Encoder
-from vitlab.recording import environment
 
 HEADLINES = (  # measure, point, role, and how to call it
     ("cls_patch_cosine", "final", "all", "\\[CLS]-patch cosine, output"),

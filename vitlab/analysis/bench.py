@@ -20,9 +20,9 @@ from vitlab.analysis import (
 )
 from vitlab.analysis.bench_attention import Case
 from vitlab.analysis.measure import fastest, page, surroundings
+from vitlab.atomic_io import write_bytes
 from vitlab.encoders.entmax import entmax15
 from vitlab.objectives.dino import cross_entropy
-from vitlab.recording import write_bytes
 
 REPEATS = 7
 

@@ -17,9 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitlab.analysis.measure import MIB, chosen_device, fastest, page, surroundings
+from vitlab.atomic_io import write_bytes
 from vitlab.encoders import Encoder, Locality, Specialize, ViT, record
 from vitlab.memory import saved_bytes
-from vitlab.recording import write_bytes
 
 REPEATS = 3
 ENDINGS = (".json", ".md", ".csv")

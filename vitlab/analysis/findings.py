@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from vitlab.recording import write_bytes, write_json
+from vitlab.atomic_io import write_bytes, write_json
 
 FORMAT = "vitlab analysis 1"
 JSON, CSV = "findings.json", "findings.csv"
@@ -124,7 +124,7 @@ class Findings:
 
     Attributes:
         data: dataset, root, split, images, size in pixels, and whether there are masks.
-        environment: what made it, see `vitlab.recording.environment`.
+        environment: what made it, see `vitlab.atomic_io.environment`.
     """
 
     data: dict[str, Any]

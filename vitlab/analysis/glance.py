@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.analysis.measures import cosines, norms, rank
 from vitlab.analysis.measures.scene import VOID, Labels, Scene
 from vitlab.encoders import Encoder, State, Tokens
@@ -108,9 +108,9 @@ class Glance:
         What has no value is left out.
         """
         assert self._gram is not None, "nothing was seen"
-        means = parallel.gather(torch.cat(self._rows)).nanmean(0).tolist()
+        means = distributed.gather(torch.cat(self._rows)).nanmean(0).tolist()
         found = dict(zip(NAMES, means, strict=True))
-        total = parallel.mean(self._gram) * parallel.world()
+        total = distributed.mean(self._gram) * distributed.world()
         found[RANK] = rank.rank_of(total, self._ranked * self.images)
         return {name: value for name, value in found.items() if value == value}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from vitlab.recording import environment
+from vitlab.atomic_io import environment
 
 MIB = 2**20
 NO_GPU = "not measured: no GPU"

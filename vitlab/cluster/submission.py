@@ -4,10 +4,10 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from vitlab.atomic_io import write_bytes, write_json
 from vitlab.cluster import slurm
 from vitlab.cluster.job import CONFIG, FOLDER, SCRIPT, TICKET, Job, numbers
 from vitlab.cluster.notes import Ticket, read
-from vitlab.recording import write_bytes, write_json
 
 
 def refuse_queued(folder: Path) -> None:

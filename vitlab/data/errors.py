@@ -1,11 +1,10 @@
-"""What is raised about data that cannot be used."""
+"""Errors of data that cannot be used."""
+
+from vitlab.errors import InputError
 
 
-class DataError(ValueError):
-    """The data on disk, or a setting about them, cannot be used as given.
-
-    The message says what was given, what is allowed, and what to do.
-    """
+class DataError(InputError):
+    """The data on disk, or a setting about them, cannot be used as given."""
 
 
 class MissingFolderError(DataError):

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import vitlab
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.evaluation.fingerprint import digest
 
 Tables = dict[str, Tensor]
@@ -72,7 +72,7 @@ class Cache:
         path = self.folder / (digest({**key, "vitlab": vitlab.__version__})[:40] + SUFFIX)
         with ExitStack() as held:
             lock, found = None, None
-            if parallel.rank() == 0:
+            if distributed.rank() == 0:
                 with _surviving(self.folder):  # a full disk has no room for a lock either
                     lock = held.enter_context(_opened(path.with_suffix(".lock")))
                     fcntl.flock(lock, fcntl.LOCK_SH)
@@ -81,7 +81,7 @@ class Cache:
                         # from here on alone; another process may have made it in the meantime
                         fcntl.flock(lock, fcntl.LOCK_EX)
                         found = _read(path, key)
-            if _agreed(found is not None or parallel.rank() > 0) and parallel.rank() > 0:
+            if _agreed(found is not None or distributed.rank() > 0) and distributed.rank() > 0:
                 found = _read(path, key, check=False)
             # a rank on another machine may not see the folder: then all of them make
             if not _agreed(found is not None):
@@ -122,9 +122,9 @@ class Cache:
 
 def _agreed(yes: bool) -> bool:
     """Whether all ranks say so."""
-    if parallel.world() == 1:
+    if distributed.world() == 1:
         return yes
-    answers: list[bool | None] = [None] * parallel.world()
+    answers: list[bool | None] = [None] * distributed.world()
     dist.all_gather_object(answers, yes)
     return all(answers)
 

@@ -15,7 +15,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
 
-from vitlab import parallel
+from vitlab import distributed
+from vitlab.atomic_io import environment, write_bytes
 from vitlab.data import Data, SegmentationWhole
 from vitlab.encoders import Encoder, Imported, read_weights
 from vitlab.evaluation.evaluate import Measured, check, evaluate
@@ -35,7 +36,6 @@ from vitlab.pictures.masks import compared
 from vitlab.pictures.sheet import pixels, png
 from vitlab.probes import Loading
 from vitlab.probes.evidence import Overlaps, interval
-from vitlab.recording import environment, write_bytes
 
 UNFINISHED = ".unfinished"
 
@@ -76,7 +76,7 @@ def evaluate_command(words: Sequence[str]) -> None:
         show_plan(asked, subject, folder)
         return
     device = launch(given)
-    first = parallel.rank() == 0
+    first = distributed.rank() == 0
     if first:
         show_plan(asked, subject, folder)
     work = Work(

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.probes.evidence import Overlaps
 
 
@@ -60,7 +60,7 @@ class Confusions:
         rows = torch.zeros(len(self._rows), self.classes, self.predicted, dtype=torch.int32)
         for place, row in zip(rows, self._rows, strict=True):
             place[:] = row
-        confusions = parallel.gather(rows.to(self.device)).long().cpu()
+        confusions = distributed.gather(rows.to(self.device)).long().cpu()
         column = torch.arange(self.classes)
         if rename:
             column = best_columns(confusions.sum(0))

@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data import Data, SegmentationSquare, normalize
 from vitlab.data.datasets import Segmented
 from vitlab.data.views.segmentation import nearest
@@ -163,9 +163,9 @@ def check_ranks(data: Data, split: str) -> None:
         ValueError: how many there are.
     """
     images = len(data.samples(split))
-    if images < parallel.world():
+    if images < distributed.world():
         raise ValueError(
-            f"split {split!r} has {images} images for {parallel.world()} processes; use "
+            f"split {split!r} has {images} images for {distributed.world()} processes; use "
             f"{images} devices or fewer"
         )
 
@@ -184,8 +184,8 @@ def _collect(
     loader = share(images, work.loading)
     found = [rows(*batch) for batch in work.track(loader, what, total=len(loader))]
     # gathered by image, so that the order is that of the set on any number of ranks
-    device = work.device if parallel.world() > 1 else torch.device("cpu")
+    device = work.device if distributed.world() > 1 else torch.device("cpu")
     return {
-        name: parallel.gather(torch.cat([part[name] for part in found]).to(device)).cpu()
+        name: distributed.gather(torch.cat([part[name] for part in found]).to(device)).cpu()
         for name in found[0]
     }

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data import Data, normalize
 from vitlab.data.datasets import Segmented
 from vitlab.data.views import ImageAndMask
@@ -152,7 +152,7 @@ class Hummingbird(Protocol):
             raise ValueError(ALL_VOID)
         confusions = Confusions(counts.shape[1], data.num_classes, work.device)
         maps = self._predict(search.neighbors(), counts, edge // encoder.patch, edge)
-        least = -(-PICTURES // parallel.world())  # of each rank
+        least = -(-PICTURES // distributed.world())  # of each rank
         shown = torch.zeros(0, edge, edge, dtype=torch.uint8, device=work.device)
         for mask, predicted in zip(torch.cat(masks), maps, strict=True):
             confusions.update(predicted, mask)
@@ -160,7 +160,7 @@ class Hummingbird(Protocol):
                 shown = torch.cat([shown, predicted[None].to(torch.uint8)])
         found = confusions.matched(self.quirks.matched)
         refuse_unscored(found.overlaps, data)
-        pictures = parallel.gather(shown)[:PICTURES].cpu()
+        pictures = distributed.gather(shown)[:PICTURES].cpu()
         return Outcome(
             headline="miou",
             scores={
@@ -188,7 +188,7 @@ class Hummingbird(Protocol):
         train = data.segmented(data.train, view)
         train.seed = work.seed  # the result's seed, not the dataset's, decides the crops
         most = self.patches(encoder, len(train))
-        steps = -(-len(train) // (loading.batch * parallel.world()))
+        steps = -(-len(train) // (loading.batch * distributed.world()))
         nothing = torch.zeros(0, 3, edge, edge, dtype=torch.uint8), torch.zeros(0, edge, edge)
         for number in range(self.passes):
             loader = iter(share(_Pass(train, number), loading))
@@ -196,9 +196,9 @@ class Hummingbird(Protocol):
             for step in work.track(range(steps), name, total=steps):
                 # ranks may run out one step earlier than others, and then give nothing
                 images, masks = next(loader, nothing)
-                first = step * loading.batch * parallel.world() + parallel.rank()
+                first = step * loading.batch * distributed.world() + distributed.rank()
                 seeds = [
-                    (work.seed, number, first + row * parallel.world())
+                    (work.seed, number, first + row * distributed.world())
                     for row in range(len(images))
                 ]
                 labels = [self._labels(mask, edge // encoder.patch, data) for mask in masks]
@@ -227,8 +227,8 @@ class Hummingbird(Protocol):
                 x[row, : len(index)] = patches[row, index]
                 y[row, : len(index)] = labels[row][index].int()
         # gathered by image, so that the order is that of the set on any number of ranks
-        x = parallel.gather(x.to(work.device)).flatten(0, 1)
-        y = parallel.gather(y.to(work.device)).flatten(0, 1)
+        x = distributed.gather(x.to(work.device)).flatten(0, 1)
+        y = distributed.gather(y.to(work.device)).flatten(0, 1)
         return x[y[:, 0] >= 0], y[y[:, 0] >= 0]
 
     def _labels(self, mask: Tensor, cells: int, data: Data) -> Int[Tensor, "p c"]:

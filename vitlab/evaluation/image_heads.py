@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data import Data, SingleCrop, normalize
 from vitlab.data.datasets import Example, Training
 from vitlab.encoders import Encoder
@@ -168,7 +168,7 @@ class ImageHeads(TrainedHeads):
             logits = [watches[name].see(heads.logits(name, features)) for name in heads.names]
             right = torch.stack([each[:, 0].argmax(1) == truth for each in logits], dim=1)
             rows.append(right.to(torch.uint8))
-        table = parallel.gather(torch.cat(rows)).bool()
+        table = distributed.gather(torch.cat(rows)).bool()
         return {
             name: Tested(Correct(table[:, index]), watches[name].finite())
             for index, name in enumerate(heads.names)

@@ -2,7 +2,7 @@
 
 import warnings
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data import Data
 from vitlab.encoders import Encoder
 from vitlab.evaluation.features import Source, image_table
@@ -91,7 +91,7 @@ class ImageNeighbors(Protocol):
                 f"{', '.join(str(k) for k in self.ks if k not in ks)}",
                 stacklevel=2,
             )
-        mine = slice(parallel.rank(), None, parallel.world())
+        mine = slice(distributed.rank(), None, distributed.world())
         search = Search(test.x[mine].to(work.device), ks[-1], "cosine", work.memory)
         blocks = train.x.split(max(1, work.memory // (8 * train.x.shape[1])))
         for block in work.track(blocks, "neighbors", total=len(blocks)):
@@ -100,7 +100,7 @@ class ImageNeighbors(Protocol):
         labels, truth = train.y.to(work.device), test.y[mine].to(work.device)
         correct = {
             k: Correct(
-                parallel.gather(
+                distributed.gather(
                     votes(neighbors, labels, classes, k, self.temperature).argmax(1) == truth
                 )
             )

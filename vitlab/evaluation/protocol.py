@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data import Data
 from vitlab.encoders import Encoder
 from vitlab.probes import Loading
@@ -50,7 +50,7 @@ class Work:
 
     def track(self, items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
         """Go through items behind a progress bar with an estimate of the time left."""
-        hidden = self.quiet or parallel.rank() > 0
+        hidden = self.quiet or distributed.rank() > 0
         console = Console(stderr=True)
         yield from track(items, what, total=total, console=console, disable=hidden)
 

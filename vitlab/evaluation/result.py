@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from vitlab.atomic_io import write_bytes, write_json
 from vitlab.evaluation.counts import Counts, pack, unpack
 from vitlab.evaluation.fields import decode, plain
 from vitlab.evaluation.named import protocol_hash
 from vitlab.probes.evidence import Evidence, Overlaps
-from vitlab.recording import write_bytes, write_json
 
 RESULT = "result.json"
 EVIDENCE = "evidence.safetensors"

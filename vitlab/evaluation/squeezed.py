@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data import Data, SegmentationSquare
 from vitlab.encoders import Encoder
 from vitlab.evaluation.confusions import Confusions
@@ -149,7 +149,7 @@ class Squeezed(Protocol):
         work: Work,
     ) -> list[tuple[Overlaps, list[Tensor]]]:
         """Return the counts of each setting, and the first predictions."""
-        mine = images.tolist()[parallel.rank() :: parallel.world()]
+        mine = images.tolist()[distributed.rank() :: distributed.world()]
         x = bank.standard(table.x[mine].flatten(0, 1)).to(work.device)
         predicted = self.label(bank, Query(x, mine), settings, data.num_classes, work)
         return [self._count(labels, table, mine, data.num_classes, work) for labels in predicted]
@@ -171,12 +171,12 @@ class Squeezed(Protocol):
         ]
         for index, predicted in zip(images, maps, strict=True):
             counting.update(predicted.long(), table.masks[index])
-        least = -(-PICTURES // parallel.world())
+        least = -(-PICTURES // distributed.world())
         found = counting.matched(rename=False)
         shown = torch.zeros(min(least, len(maps)), self.size, self.size, dtype=torch.uint8)
         for place, predicted in zip(shown, maps, strict=False):
             place[:] = found.classes[predicted.long()]
-        gathered = parallel.gather(shown.to(work.device)).cpu()
+        gathered = distributed.gather(shown.to(work.device)).cpu()
         return found.overlaps, list(gathered[:PICTURES])
 
 

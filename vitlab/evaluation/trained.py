@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from torch.utils.data import Dataset, Subset
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data import Data
 from vitlab.encoders import Encoder
 from vitlab.evaluation.fingerprint import (
@@ -101,7 +101,9 @@ class TrainedHeads(Protocol):
         heads = Heads(planned, data.num_classes, self.layers, recipe, work.seed, work.device)
         key = key_of_heads(encoder, self, data, train, work.seed)
         fitting = Fitting(heads, len(kept), work.folder, key)
-        places = Places(kept, recipe, work.seed, self.chunk, parallel.rank(), parallel.world())
+        places = Places(
+            kept, recipe, work.seed, self.chunk, distributed.rank(), distributed.world()
+        )
         places.start = fitting.step
         decides: Dataset | None = None
         if recipe.select == "val":

@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vitlab.atomic_io import environment, write_json
 from vitlab.data.batch import Batch
 from vitlab.health.tracing import Seen
 from vitlab.objectives import Objective
-from vitlab.recording import environment, write_json
 from vitlab.schedules import Progress
 
 NAME = "failure"

@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from vitlab.atomic_io import write_bytes
 from vitlab.health.rules import Diagnosis
-from vitlab.recording import write_bytes
 
 FILE = "health.jsonl"
 

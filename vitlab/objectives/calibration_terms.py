@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.encoders.tokens import split_at
 from vitlab.objectives.relevance import Feature
 
@@ -149,7 +149,7 @@ def _of_all_ranks(count: Int[Tensor, ""], like: Tensor) -> Float[Tensor, ""]:
 
     Sums divided by it have a mean over ranks, which is what trains, as if one rank had all images.
     """
-    return parallel.mean(count.to(like.dtype)).clamp_min(1 / parallel.world())
+    return distributed.mean(count.to(like.dtype)).clamp_min(1 / distributed.world())
 
 
 def _check_weights(name: str, **weights: float) -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
 from vitlab.objectives.heads import DINOHead, Projection
@@ -106,7 +106,7 @@ class DINO(Objective):
     @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
         """Move the center and the teacher."""
-        seen = parallel.mean(torch.stack(self.seen).mean(0))
+        seen = distributed.mean(torch.stack(self.seen).mean(0))
         self.center_error = (seen - self.center).norm() / seen.norm()
         self.center.lerp_(seen, 1 - self.center_momentum)
         self.seen.clear()

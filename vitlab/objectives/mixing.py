@@ -13,7 +13,7 @@ from timm.data.mixup import Mixup, mixup_target
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
-from vitlab.randomness import drawn_seed, seeded
+from vitlab.rng import drawn_seed, seeded
 
 Images = Float[Tensor, "b 3 height width"]
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.objectives.classification import Classifier
 from vitlab.objectives.objective import Read
 from vitlab.objectives.relevance import Feature, dimension_relevance, follow
@@ -76,12 +76,12 @@ def surest(model: Classifier, read: Read, count: int, samples: int) -> Sequence[
     Each rank looks at its share of the images; the answer is that of one rank.
     """
     surety, classes = [], []
-    for batch in read(range(parallel.rank(), count, parallel.world())):
+    for batch in read(range(distributed.rank(), count, distributed.world())):
         assert batch.labels is not None
         probability, guess = model(batch.views[0][0]).float().softmax(-1).max(-1)
         surety.append(torch.where(guess == batch.labels, probability, -1.0))
         classes.append(batch.labels)
-    p, y = parallel.gather(torch.cat(surety)).cpu(), parallel.gather(torch.cat(classes)).cpu()
+    p, y = distributed.gather(torch.cat(surety)).cpu(), distributed.gather(torch.cat(classes)).cpu()
     correct = (p >= 0).nonzero()[:, 0]
     order = correct[p[correct].argsort(descending=True, stable=True)]
     order = order[y[order].argsort(stable=True)]

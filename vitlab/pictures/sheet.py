@@ -23,9 +23,9 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
+from vitlab.atomic_io import write_bytes
 from vitlab.pictures.colors import Color
 from vitlab.pictures.lettering import LETTERS, SMALL, letters, wrapped
-from vitlab.recording import write_bytes
 
 HEIGHT, DOTS = 200, 100
 MARGIN, GAP, LINE = 14, 6, 19

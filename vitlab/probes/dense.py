@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data import Data, SegmentationViews
 from vitlab.data.datasets import Segmented
 from vitlab.encoders import Encoder, Tokens
@@ -166,11 +166,11 @@ class Dense:
             if see is not None:
                 see(found, masks)
         # gathered by image, not by patch, so that the order is that of the set on any world size
-        y = parallel.gather(torch.cat(shares).to(rows[0][0].device)).flatten(0, 1)
+        y = distributed.gather(torch.cat(shares).to(rows[0][0].device)).flatten(0, 1)
         labeled = y.sum(1) > 0
         y = F.normalize(y[labeled], p=1, dim=1)
         while rows:
-            x = parallel.gather(torch.cat(rows.pop(0))).flatten(0, 1)
+            x = distributed.gather(torch.cat(rows.pop(0))).flatten(0, 1)
             yield Patches(x[labeled], y)
 
     def share_of_classes(

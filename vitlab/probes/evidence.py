@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data.views.segmentation import IGNORE
 
 RESAMPLES = 1000
@@ -134,7 +134,7 @@ class Counting:
         """Return the counts of all ranks, in the order of the set, dealt out as `share` does."""
         none = torch.zeros(0, 3, self.classes, dtype=torch.long, device=self.device)
         rows = torch.stack(self._rows) if self._rows else none
-        return Overlaps(*parallel.gather(rows).unbind(1))
+        return Overlaps(*distributed.gather(rows).unbind(1))
 
 
 def interval(evidence: Evidence, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:

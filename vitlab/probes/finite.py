@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vitlab import parallel
+from vitlab import distributed
 
 
 def refuse_infinite(*features: Tensor) -> None:
@@ -41,4 +41,4 @@ class Watch:
 
     def finite(self) -> bool:
         """Whether it was, on all ranks; all of them must ask."""
-        return bool(parallel.mean(self._total).isfinite())
+        return bool(distributed.mean(self._total).isfinite())

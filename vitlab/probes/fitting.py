@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.probes.dense import ALL_VOID
 from vitlab.probes.heads import Heads, Logits
 
@@ -136,7 +136,7 @@ class Fitting:
     def _save(self) -> None:
         """Write all of it, atomically, so that no half state is ever read."""
         self._saved = time.monotonic()
-        if self.folder is None or parallel.rank():
+        if self.folder is None or distributed.rank():
             return
         state = {
             "key": self.key,

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data import normalize
 from vitlab.encoders import Encoder, Tokens
 
@@ -78,13 +78,13 @@ def image_features(encoder: Encoder, images: Dataset, loading: Loading) -> Featu
     for pixels, label in share(images, loading):
         rows.append(loading.encode(encoder, pixels).cls.float())
         labels.append(label)
-    x = parallel.gather(torch.cat(rows))
-    return Features(x, parallel.gather(torch.cat(labels).to(loading.device)))
+    x = distributed.gather(torch.cat(rows))
+    return Features(x, distributed.gather(torch.cat(labels).to(loading.device)))
 
 
 def share(images: Dataset, loading: Loading, collate=None) -> DataLoader:
     """Return a loader of this rank's images: every world-th, so that none is seen twice."""
-    mine = Subset(images, range(parallel.rank(), len(images), parallel.world()))  # type: ignore[arg-type]
+    mine = Subset(images, range(distributed.rank(), len(images), distributed.world()))  # type: ignore[arg-type]
     return DataLoader(
         mine,
         loading.batch,

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data.datasets import one_thread
 from vitlab.probes.probe import Loading
 from vitlab.probes.recipe import Places
@@ -34,9 +34,9 @@ def training_loader(
 
 def whole(x: Tensor, places: Places) -> Tensor:
     """Return the rows of the whole batch from those of each rank's chunks, in order."""
-    if parallel.world() == 1:
+    if distributed.world() == 1:
         return x
-    chunks = parallel.gather(x.unflatten(0, (-1, places.chunk)).contiguous())
+    chunks = distributed.gather(x.unflatten(0, (-1, places.chunk)).contiguous())
     return chunks[: places.chunks].flatten(0, 1)
 
 

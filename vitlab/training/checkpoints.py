@@ -10,7 +10,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from vitlab.recording import unwritable
+from vitlab.atomic_io import unwritable
 from vitlab.training import run
 
 PART = ".part"  # of a file that is being written

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
-from vitlab.recording import write_json
+from vitlab.atomic_io import write_json
 from vitlab.training import run
 from vitlab.training.probing import Measurement, Probing
 from vitlab.training.scoring import BEST, TOP1

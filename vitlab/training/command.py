@@ -10,10 +10,10 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
+from vitlab.atomic_io import environment, write_bytes, write_json
 from vitlab.data import Data
 from vitlab.encoders import ViT
 from vitlab.objectives import Pretrained  # all of them: YAML finds classes once imported
-from vitlab.recording import environment, write_bytes, write_json
 from vitlab.safety import check_words
 from vitlab.training import run
 from vitlab.training.checkpoints import Checkpoints

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from vitlab import parallel, signals
+from vitlab import distributed, signals
 from vitlab.data import DataError
 from vitlab.data.loader import STALLED
 from vitlab.training import run
@@ -77,7 +77,11 @@ def ending(error: BaseException, folder: Path, begun: bool) -> Ending | None:
 
 def _again(stopped: Stopped) -> str:
     """Queue the job again before its time is up; return what came of it, "" for nothing."""
-    if parallel.rank() != 0 or stopped.signal != signal.SIGUSR1 or "SLURM_JOB_ID" not in os.environ:
+    if (
+        distributed.rank() != 0
+        or stopped.signal != signal.SIGUSR1
+        or "SLURM_JOB_ID" not in os.environ
+    ):
         return ""
     if stopped.further:
         return requeue()

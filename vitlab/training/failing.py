@@ -7,7 +7,7 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
-from vitlab import parallel
+from vitlab import distributed
 from vitlab.data import Data
 from vitlab.data.batch import Batch
 from vitlab.data.sampler import GlobalBatches
@@ -91,7 +91,7 @@ class Guard:
         if not torch.isfinite(norm):
             scaler = getattr(trainer.precision_plugin, "scaler", None)
             scale = float(scaler.get_scale()) if scaler is not None else 1.0
-            (of_loss,) = parallel.highest([int(self.of_loss)])
+            (of_loss,) = distributed.highest([int(self.of_loss)])
             # in fp16, the scaler leaves such a step out, and tries a lower scale
             if of_loss or scaler is None or scale < LEAST_SCALE:
                 self.fail(trainer, objective, progress, scale)
@@ -108,10 +108,10 @@ class Guard:
         assert self.batch is not None
         context = trainer.precision_plugin.forward_context
         found = trace(objective, self.batch, progress, self.seed, context, scale)
-        own, world = parallel.rank(), parallel.world()
+        own, world = distributed.rank(), distributed.world()
         # a rank that saw it, if need be one that sees nothing now
         order = own if found.first else world + (own if self.blamed is not None else world + own)
-        (least,) = parallel.highest([-order])
+        (least,) = distributed.highest([-order])
         text = kept = ""
         if order == -least:
             folder = Path(trainer.default_root_dir)
@@ -151,7 +151,7 @@ class Guard:
         """Return what happened, the evidence and the remedy, without the last full stop."""
         what = f"the loss is {found.loss}" if self.of_loss else "gradients are not finite"
         where = f"at step {progress.step} (epoch {trainer.current_epoch}"
-        where += f", rank {parallel.rank()})" if parallel.world() > 1 else ")"
+        where += f", rank {distributed.rank()})" if distributed.world() > 1 else ")"
         first, before = found.first, found.largest_before
         precision = str(trainer.precision)
         low = "" if precision.startswith(("32", "64")) else ", or trainer.precision 32-true"

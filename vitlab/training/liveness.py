@@ -19,7 +19,7 @@ import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import subprocess_script
 
-from vitlab import parallel
+from vitlab import distributed
 
 TICK = 4.0  # seconds between two signs of life
 PATIENCE = 10  # ticks without one after which a rank counts as dead
@@ -94,7 +94,7 @@ class Heartbeat(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin, where there is more than one rank."""
-        if parallel.world() > 1:
+        if distributed.world() > 1:
             threading.Thread(target=self.beat, daemon=True, name="heartbeat").start()
             threading.Thread(target=self.listen, daemon=True, name="listening").start()
 
@@ -111,7 +111,7 @@ class Heartbeat(Callback):
     def beat(self) -> None:
         """Exchange signs of life until the run is over, or a rank is missing."""
         try:
-            self._beat(parallel.rank(), parallel.world())
+            self._beat(distributed.rank(), distributed.world())
         except RuntimeError as error:  # of the connection
             if not self.over.wait(TICK):  # the first rank may have come to its end a moment ago
                 end(f"the first rank is gone ({_line(error)}), so this one ends; {self.remedy()}")

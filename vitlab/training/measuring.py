@@ -14,13 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from vitlab.analysis.degradation import DENSE, alarms, course, peak
+from vitlab.atomic_io import environment, write_json
 from vitlab.data import Data
 from vitlab.data.checking.check import recognize
 from vitlab.encoders import Encoder
 from vitlab.evaluation.command import read_subject
 from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.probes import Loading
-from vitlab.recording import environment, write_json
 from vitlab.safety import check, read, restrict
 from vitlab.training.closing import conclusion, tables
 from vitlab.training.module import Pretraining

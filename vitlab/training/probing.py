@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from vitlab.analysis.degradation import warn_of
 from vitlab.analysis.glance import Glance, Watched, background_of
+from vitlab.atomic_io import write_bytes, write_json
 from vitlab.data import Data, SegmentationSquare
 from vitlab.encoders import Encoder, Pixels
 from vitlab.pictures.masks import probed
@@ -23,7 +24,6 @@ from vitlab.probes import KNN, Dense, Linear, Loading, image_features
 from vitlab.probes.dense import Fitted
 from vitlab.probes.freezing import frozen
 from vitlab.probes.reading import depth_of
-from vitlab.recording import write_bytes, write_json
 from vitlab.training.checkpoints import keep
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vitlab.analysis.measure import surroundings
-from vitlab.recording import write_json
+from vitlab.atomic_io import write_json
 from vitlab.training.forecast import GIB, Facts, Forecast, Trial, duration, forecast, size, verdict
 from vitlab.training.remedies import remedies
 

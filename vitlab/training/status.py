@@ -9,9 +9,9 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from vitlab.atomic_io import write_json
 from vitlab.cluster.status import STATUS, Status
 from vitlab.health import log
-from vitlab.recording import write_json
 from vitlab.training.liveness import is_lost_rank
 from vitlab.training.preemption import Stopped
 

@@ -16,7 +16,7 @@ from vitlab.analysis.report.gathered import Gathered, slug
 from vitlab.analysis.report.headline import headline
 from vitlab.analysis.report.observations import observations
 from vitlab.analysis.report.sections import Section, sections
-from vitlab.recording import write_bytes
+from vitlab.atomic_io import write_bytes
 
 HERE = Path(__file__).parent
 LONG = 80  # letters of a fact

@@ -25,7 +25,7 @@ from vitlab.data.views.views import (
     check_share,
     check_size,
 )
-from vitlab.randomness import seeded
+from vitlab.rng import seeded
 
 RANDAUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?)+")
 PIL_MODES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

@@ -1,0 +1,70 @@
+"""Command lines from dataclasses."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from refusals import refused
+
+from vitlab.commands.parser import POSITIONAL, SUBCLASS, parse
+from vitlab.errors import InputError
+from vitlab.probes import Probe
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure encoders.
+
+    Args:
+        runs: folders of runs.
+        weights: files, 100 % of them.
+        num_nodes: machines.
+        device: where to run.
+        out: folder for the result.
+        dry_run: check everything and stop.
+        probe: class of the probe.
+    """
+
+    runs: list[Path] = field(metadata=POSITIONAL)
+    weights: list[str]
+    num_nodes: int = 1
+    device: Literal["auto", "cpu"] = "auto"
+    out: Path | None = None
+    dry_run: bool = False
+    probe: Probe | None = field(default=None, metadata=SUBCLASS)
+
+    def __post_init__(self) -> None:
+        if self.num_nodes < 1:
+            raise InputError(f"--num-nodes {self.num_nodes}: use 1 or more", field="--num-nodes")
+
+
+def read(text: str) -> Options:
+    return parse(Options, text.split(), "vitlab try", "examples: none")
+
+
+def test_fields_are_options():
+    found = read("a b --weights x y --num-nodes 2 --dry-run --out o --device cpu")
+    assert found == Options([Path("a"), Path("b")], ["x", "y"], 2, "cpu", Path("o"), True, None)
+    assert read("a --weights x").out is None
+
+
+def test_the_docstring_is_the_help(capsys):
+    with pytest.raises(SystemExit) as end:
+        read("--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 0
+    for text in ("Measure encoders.", "machines", "100 % of", "--dry-run", "examples: none"):
+        assert text in shown
+
+
+@pytest.mark.parametrize("text", ["a", "--weights x", "a --weights x --num-nodes two", "a --n 1"])
+def test_words_that_do_not_parse_end_with_code_2(text):
+    with pytest.raises(SystemExit) as end:
+        read(text)
+    assert end.value.code == 2
+
+
+def test_values_are_checked_by_the_dataclass():
+    with refused("--num-nodes"):
+        read("a --weights x --num-nodes 0")

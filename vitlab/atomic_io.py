@@ -1,0 +1,142 @@
+"""Files written at once or not at all, file locks, JSON read as types; the environment of a run."""
+
+import errno
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+import vitlab
+from vitlab.errors import InputError
+
+Decoded = TypeVar("Decoded")
+
+
+def environment() -> dict:
+    """Return what else a number depends on: command, code, versions, hardware."""
+    packages = ("torch", "torchvision", "lightning", "timm", "albumentations", "numpy")
+    here = Path(vitlab.__file__).parent
+    commit = subprocess.run(
+        ["git", "-C", str(here), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "command": shlex.join(sys.argv),
+        "vitlab": vitlab.__version__,
+        "commit": commit.stdout.strip() or None,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "cores": os.cpu_count(),
+        "devices": [
+            torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
+        ],
+    }
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file at once or not at all."""
+    write_bytes(path, json.dumps(value, indent=1).encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file at once or not at all.
+
+    Raises:
+        OSError: the disk is full, or fails; what was there before is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> OSError:
+    """Return an error of writing with the name of the file that was to be written."""
+    reason = error.strerror or str(error)
+    return OSError(error.errno or errno.EIO, f"{path} cannot be written: {reason}")
+
+
+@contextmanager
+def exclusive_lock(path: Path) -> Iterator[TextIO]:
+    """Hold a lock file for this process alone, without waiting.
+
+    The lock is the system's, on an open file: it ends with the process, however that ends.
+
+    Yields:
+        The open lock file, whose text is for people.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except PermissionError as error:  # what some systems say of a lock that is held
+            raise BlockingIOError(*error.args) from error
+        except BlockingIOError:
+            raise
+        except OSError as error:  # such as Lustre without its option
+            warnings.warn(
+                f"the filesystem of {path.parent} has no locks ({error}); see that no other "
+                "process uses it",
+                stacklevel=3,
+            )
+        yield file
+
+
+def read_json_as(path: Path, kind: type[Decoded]) -> Decoded:
+    """Read a JSON file, which others may have written, as a type.
+
+    Args:
+        path: of the file.
+        kind: a dataclass, or list, dict, str, int or float, of which pydantic checks every value;
+            a dataclass with ``__pydantic_config__ = {"extra": "forbid"}`` refuses unknown keys.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it cannot be read, or holds another type; the field is the name of the file.
+    """
+    try:
+        return decode_json(path.read_bytes(), kind)
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {error}", field=path.name) from error
+
+
+def decode_json(content: bytes, kind: type[Decoded]) -> Decoded:
+    """Decode JSON as a type, see `read_json_as`.
+
+    Raises:
+        ValueError: the place of the first value of another type, and what is expected there.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from error

@@ -1,0 +1,75 @@
+"""Command lines from dataclasses: a field is an option, its line in `Args:` the option's help."""
+
+import dataclasses
+from collections.abc import Sequence
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ArgumentParser
+
+from vitlab.safety import check_words
+
+Arguments = TypeVar("Arguments")
+POSITIONAL = {"positional": True}  # metadata of a field that is given without an option's name
+SUBCLASS = {"subclass": True}  # metadata of a field whose value is built from a class_path
+
+
+def parse(kind: type[Arguments], words: Sequence[str], prog: str, examples: str = "") -> Arguments:
+    """Read a command line into a dataclass.
+
+    A field `num_nodes: int = 1` is the option `--num-nodes N`, a boolean field that is false by
+    default is a flag, a field without default is required, a list or tuple takes several values.
+
+    Args:
+        kind: the dataclass; its docstring is the help, `__post_init__` checks values.
+        words: the command line behind the verb.
+        prog: name of the command, such as "vitlab cost".
+        examples: text at the end of the help.
+
+    Raises:
+        InputError: by `__post_init__`, and for classes that a config may not build.
+        SystemExit: with code 2 after a message for words that do not parse; 0 for --help.
+    """
+    check_words(words)
+    parser = build_parser(kind, prog, examples)
+    found = parser.instantiate_classes(parser.parse_args(list(words)))
+    return kind(**{each.name: found.get(each.name) for each in dataclasses.fields(kind)})  # type: ignore[arg-type]
+
+
+def build_parser(kind: type, prog: str, examples: str = "") -> ArgumentParser:
+    """Return the parser of a dataclass, see `parse`."""
+    documentation = parse_docstring(kind.__doc__ or "")
+    texts = {each.arg_name: each.description for each in documentation.params}
+    long = documentation.long_description
+    parser = ArgumentParser(
+        prog=prog,
+        description="\n\n".join(filter(None, [documentation.short_description, long])),
+        epilog=examples,
+    )
+    hints = get_type_hints(kind)
+    for each in dataclasses.fields(kind):
+        _add(parser, each, hints[each.name], texts.get(each.name) or "")
+    return parser
+
+
+def _add(parser: ArgumentParser, field: dataclasses.Field, hint: Any, text: str) -> None:
+    made = field.default_factory
+    default = field.default if made is dataclasses.MISSING else made()
+    required = default is dataclasses.MISSING
+    if field.metadata.get("subclass"):
+        kinds = tuple(each for each in get_args(hint) if each is not NoneType) or hint
+        parser.add_subclass_arguments(kinds, field.name, required=required, help=text)
+        return
+    more: dict[str, Any] = {"type": hint, "help": text}
+    if get_origin(hint) in (list, tuple) and get_args(hint)[-1:] != ():
+        more |= {"type": get_args(hint)[0], "nargs": "+" if required else "*"}
+    if field.metadata.get("positional"):
+        parser.add_argument(field.name, **more, **({} if required else {"default": default}))
+        return
+    option = f"--{field.name.replace('_', '-')}"
+    if hint is bool and default is False:
+        parser.add_argument(option, action="store_true", help=text)
+    else:
+        more |= {"required": True} if required else {"default": default}
+        parser.add_argument(option, **more)
