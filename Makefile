@@ -33,7 +33,7 @@ test-fast: setup ## run the tests that take no longer than a few seconds each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" $(PARALLEL) $(SHAPES) tests
 
 bench: setup ## measure speed against named peers, in the same run; OUT=FILE.md keeps it
-	$(BIN)/python -m vitlab.analysis.bench $(if $(OUT),--out $(OUT))
+	$(BIN)/python -m benchmarks $(if $(OUT),--out $(OUT))
 
 chaos: setup ## stop a small run of two ranks 30 times, damage its checkpoints, compare; SEED=N for others
 	$(BIN)/python tests/chaos.py --seed $(or $(SEED),0) --stops $(or $(STOPS),30)
@@ -47,12 +47,12 @@ notebooks: setup ## execute the notebooks and keep their outputs
 	$(BIN)/python tests/notebook_outputs.py
 
 format: setup ## format and repair the code
-	$(BIN)/ruff format vitlab tests notebooks
-	$(BIN)/ruff check --fix vitlab tests notebooks
+	$(BIN)/ruff format vitlab benchmarks tests notebooks
+	$(BIN)/ruff check --fix vitlab benchmarks tests notebooks
 
 lint: setup ## check format, style and types
-	$(BIN)/ruff format --check vitlab tests notebooks
-	$(BIN)/ruff check vitlab tests notebooks
+	$(BIN)/ruff format --check vitlab benchmarks tests notebooks
+	$(BIN)/ruff check vitlab benchmarks tests notebooks
 	$(BIN)/mypy
 
 clean: ## remove what tools leave behind; data and runs stay

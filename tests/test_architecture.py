@@ -20,7 +20,7 @@ ARROWS = {
     "safety": set(),
     "cluster": {"atomic_io"},
     "signals": set(),
-    "data": {"rng", "signals"},
+    "data": {"rng", "signals", "atomic_io", "errors"},
     "encoders": {"schedules", "distributed"},
     "objectives": {"schedules", "distributed", "rng", "encoders", "data"},
     "probes": {"schedules", "distributed", "encoders", "data"},

@@ -69,9 +69,9 @@ VERBS = {
         "say which dataset a folder holds, what is wrong with it, and the remedy",
         "data_check",
     ),
-    "data prepare": Verb(
-        "do the remedies that are safe: extract archives, build SBD's masks",
-        "functions:data_prepare",
+    "data voc-masks": Verb(
+        "convert masks of VOC 2012 from colors to indices, and SBD's to trainaug",
+        "functions:data_voc_masks",
     ),
     "data synthesize": Verb(
         "draw miniature ImageNet, VOC 2012, ADE20K and Cityscapes, to try things out",

@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from vitlab.cli import main
 from vitlab.data import Cityscapes, DataError, SegmentationSquare
-from vitlab.data.checking import check
+from vitlab.data.check import check
 
 VOC = "VOCdevkit/VOC2012"
 ADE = "ADEChallengeData2016"
@@ -150,7 +150,7 @@ FAULTS = [
     ("imagenet", numbered_train, "ImageNet's classes in folders such as 1, named by a number"),
     ("imagenet", devkit_order, "6 validation images are not in the folder of their class"),
     ("imagenet", half_extracted, "without n03888257 every later class index is shifted"),
-    ("imagenet", leftover, "an extraction that stopped; `vitlab data prepare`"),
+    ("imagenet", leftover, "an extraction that stopped; extract these, too"),
     ("imagenet", copy("train/*/*0.JPEG", "train/misc/a.JPEG"), "no WordNet id such as n01440764"),
     ("imagenet", copy("val/*/*0.JPEG", "val/n9/a.JPEG"), "only in val: n9"),
     (

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vitlab.data import CIFAR10, CIFAR100, DataError, ImageNet, ShiftedCrop
-from vitlab.data.checking import check
+from vitlab.data.check import check
 from vitlab.data.unpickling import Array, unpickled
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from vitlab.data import AugmentedCrop, DataError, Folder, ImageNet, SingleCrop
-from vitlab.data.checking import check
+from vitlab.data.check import check
 from vitlab.data.foreground import decode_foreground, mask_name
 from vitlab.data.image import UnreadableImage
 from vitlab.data.synthetic import WNIDS

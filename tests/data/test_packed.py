@@ -202,7 +202,7 @@ def test_folders_and_archives_in_the_training_folder_are_an_extraction_that_stop
     folder = imagenet / "train/n02102040"
     pack.tar(folder.with_suffix(".tar"), pack.contents(folder))
     shutil.rmtree(folder)
-    expected = r"2 class folders and 1 archives .*\(n02102040\.tar\).*`vitlab data prepare`"
+    expected = r"2 class folders and 1 archives .*\(n02102040\.tar\).*extract these, too"
     with pytest.raises(DataError, match=expected):
         data_of("imagenet", imagenet).samples("train")
 

@@ -10,11 +10,6 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
-from vitlab.data.drawing.canvas import Canvas
-from vitlab.data.drawing.objects import KINDS, Kind
-from vitlab.data.drawing.pose import Pose
-from vitlab.data.drawing.silhouettes import box
-from vitlab.data.drawing.tones import mix
 from vitlab.data.synthetic import (
     ADE_IDS,
     ADE_STUFF,
@@ -26,6 +21,11 @@ from vitlab.data.synthetic import (
     imagenet,
     synthesize,
 )
+from vitlab.data.synthetic.drawing.canvas import Canvas
+from vitlab.data.synthetic.drawing.objects import KINDS, Kind
+from vitlab.data.synthetic.drawing.pose import Pose
+from vitlab.data.synthetic.drawing.silhouettes import box
+from vitlab.data.synthetic.drawing.tones import mix
 
 FEW = Amounts(
     imagenet_train=2,

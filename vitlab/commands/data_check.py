@@ -27,7 +27,7 @@ def run(words: Sequence[str]) -> None:
     )
     given = parser.parse_args(words)
 
-    from vitlab.data.checking import check
+    from vitlab.data.check import check
 
     report = check(given.root, given.deep)
     report.show()

@@ -12,7 +12,7 @@ from vitlab.analysis.measure import chosen_device
 from vitlab.commands.analyze import read
 from vitlab.commands.figure_words import blocks_of, parser, places_in, refuse
 from vitlab.data import Data, SegmentationSquare
-from vitlab.data.checking.check import recognize
+from vitlab.data.check import recognize
 from vitlab.encoders import Encoder
 from vitlab.encoders.vit import Block
 from vitlab.pictures import figure

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 
 from jsonargparse import auto_cli
 
-from vitlab.data.prepare import prepare
 from vitlab.data.synthetic import synthesize
+from vitlab.data.voc_masks import voc_masks
 from vitlab.encoders import export, import_weights
 
 
-def data_prepare(words: Sequence[str]) -> None:
-    """Run `vitlab data prepare`."""
-    _call(prepare, words, "vitlab data prepare")
+def data_voc_masks(words: Sequence[str]) -> None:
+    """Run `vitlab data voc-masks`."""
+    _call(voc_masks, words, "vitlab data voc-masks")
 
 
 def data_synthesize(words: Sequence[str]) -> None:

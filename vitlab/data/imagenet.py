@@ -59,8 +59,8 @@ class ImageNet(Data):
         if lacking and len(lacking) < len(names):
             raise DataError(
                 f"{folder} holds {len(names) - len(lacking)} class folders and {len(lacking)} "
-                f"archives that have none ({few(lacking)}): an extraction that stopped; `vitlab "
-                "data prepare` finishes it"
+                f"archives that have none ({few(lacking)}): an extraction that stopped; extract "
+                "these, too: mkdir train/ID; tar -xf train/ID.tar -C train/ID"
             )
         strays = [name for name in names if not WORDNET_ID.fullmatch(name)]
         if strays:

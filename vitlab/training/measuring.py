@@ -16,7 +16,7 @@ from rich.table import Table
 from vitlab.analysis.degradation import DENSE, alarms, course, peak
 from vitlab.atomic_io import environment, write_json
 from vitlab.data import Data
-from vitlab.data.checking.check import recognize
+from vitlab.data.check import recognize
 from vitlab.encoders import Encoder
 from vitlab.evaluation.command import read_subject
 from vitlab.evaluation.fingerprint import fingerprint

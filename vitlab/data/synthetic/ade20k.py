@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vitlab.data.drawing.canvas import develop
-from vitlab.data.drawing.objects import KINDS
-from vitlab.data.drawing.scenes import room
+from vitlab.data.synthetic.drawing.canvas import develop
+from vitlab.data.synthetic.drawing.objects import KINDS
+from vitlab.data.synthetic.drawing.scenes import room
 from vitlab.data.synthetic.pictures import random_size, save_jpeg, save_png
 from vitlab.data.synthetic.task import Amounts, Task, split_tasks
 

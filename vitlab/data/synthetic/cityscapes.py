@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.data.drawing.canvas import Canvas, develop
-from vitlab.data.drawing.street import Street
+from vitlab.data.synthetic.drawing.canvas import Canvas, develop
+from vitlab.data.synthetic.drawing.street import Street
 from vitlab.data.synthetic.pictures import save_png
 from vitlab.data.synthetic.task import Amounts, Task, split_tasks
 

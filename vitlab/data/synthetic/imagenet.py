@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from scipy.io import savemat
 
-from vitlab.data.drawing.canvas import develop
-from vitlab.data.drawing.objects import KINDS
-from vitlab.data.drawing.scenes import portrait
+from vitlab.data.synthetic.drawing.canvas import develop
+from vitlab.data.synthetic.drawing.objects import KINDS
+from vitlab.data.synthetic.drawing.scenes import portrait
 from vitlab.data.synthetic.pictures import random_size, save_jpeg
 from vitlab.data.synthetic.task import Amounts, Task, split_tasks
 

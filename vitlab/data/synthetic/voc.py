@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.data.drawing.canvas import Canvas, develop
-from vitlab.data.drawing.scenes import backdrop, still_life
+from vitlab.data.synthetic.drawing.canvas import Canvas, develop
+from vitlab.data.synthetic.drawing.scenes import backdrop, still_life
 from vitlab.data.synthetic.pictures import random_size, save_jpeg, save_png
 from vitlab.data.synthetic.task import Amounts, Task, split_tasks
 from vitlab.data.voc import palette

@@ -1,0 +1,1 @@
+"""Speed of vitlab as ratios against named peers: `make bench`."""

@@ -1,0 +1,223 @@
+"""Images per second and core from file to views, against torchvision on PIL images.
+
+The peer is the augmentation of DINO's released code (arXiv:2104.14294), written here from its
+description. Both sides read and decode the same files in the same process on one core.
+"""
+
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageFilter, ImageOps
+from rich.table import Table
+from torch import Tensor
+from torchvision import transforms
+
+from vitlab.data.image import decode_image, read_image
+from vitlab.data.synthetic.drawing.canvas import develop
+from vitlab.data.synthetic.drawing.scenes import portrait
+from vitlab.data.synthetic.pictures import save_jpeg
+from vitlab.data.views import MEAN, STD, MultiCrop, normalize, resize
+from vitlab.data.views.crop import RandomCrop, uniforms
+
+PHOTOGRAPHS = Path("shared/data/mini_layouts/imagenet_fullres_flat")  # beside the repository
+ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+MOST = 64  # files
+DRAWN = 16  # pictures, where there are no photographs
+ROUNDS = 6  # over the files in one turn of ours, so that a turn is about as long as the peer's
+
+
+def tables(folder: Path | None, repeats: int) -> Iterator[Table]:
+    """Measure speed, then closeness.
+
+    Args:
+        folder: of photographs; by default those beside the repository, or else drawn pictures.
+        repeats: turns of each side.
+
+    Raises:
+        ValueError: if the folder holds no pictures.
+    """
+    beside = Path(__file__).parents[2] / PHOTOGRAPHS
+    with tempfile.TemporaryDirectory() as drawn, one_core():
+        if folder is None and not beside.is_dir():
+            draw(Path(drawn))
+            paths = pictures(Path(drawn))
+            name = f"{len(paths)} pictures drawn at 500 x 375 px, as there is no {beside}"
+        else:
+            paths = pictures(folder or beside)
+            name = f"{len(paths)} of {(folder or beside).name}"
+        yield speed(paths, repeats, name)
+        yield closeness(paths)
+
+
+def pictures(folder: Path) -> list[Path]:
+    """Return the first pictures below a folder, by name."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    if not paths:
+        raise ValueError(f"{folder} holds no pictures; name a folder of {', '.join(ENDINGS)}")
+    return paths[:MOST]
+
+
+def draw(folder: Path) -> None:
+    """Draw pictures of ImageNet's usual size."""
+    for number in range(DRAWN):
+        rng = np.random.default_rng(number)
+        save_jpeg(folder / f"{number}.jpg", develop(portrait(rng, 375, 500, number % 10), rng), rng)
+
+
+def speed(paths: list[Path], repeats: int, name: str) -> Table:
+    """Measure from the file to the views, and the decoder alone."""
+    views = MultiCrop()
+    peer = Peer()
+    seeds = uniforms(0)
+
+    def ours(path: Path) -> list[Tensor]:
+        image = decode_image(path.read_bytes(), str(path), views.least)
+        return views(image, int(next(seeds) * 2**62))
+
+    cases: list[tuple[str, Callable[[Path], object], Callable[[Path], object]]] = [
+        ("2 x 224 + 8 x 96 crops, 8 bits", ours, peer.read),
+        ("the same, normalized floats", lambda path: [*map(normalize, ours(path))], peer.read),
+        ("decoding alone", read_image, lambda path: Image.open(path).convert("RGB")),
+    ]
+    table = Table("from the file to", "ours", "peer", "ours / peer", title=f"images/s, {name}")
+    for what, first, second in cases:
+        rates = turns(paths, first, second, repeats)
+        table.add_row(what, f"{rates[0]:.0f}", f"{rates[1]:.1f}", f"{rates[0] / rates[1]:.2f}")
+    table.caption = "peer: torchvision's transforms on PIL images; its crops are normalized floats"
+    return table
+
+
+def turns(
+    paths: list[Path],
+    first: Callable[[Path], object],
+    second: Callable[[Path], object],
+    repeats: int,
+) -> tuple[float, float]:
+    """Return images per second of both in their best turns; load hits both alike."""
+    rates: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(repeats + 1):  # the first of each warms up
+        for kept, call, rounds in zip(rates, (first, second), (ROUNDS, 1), strict=True):
+            began = time.perf_counter()
+            for path in paths * rounds:
+                call(path)
+            seconds = time.perf_counter() - began
+            if repeat:
+                kept.append(rounds * len(paths) / seconds)
+    return max(rates[0]), max(rates[1])
+
+
+def closeness(paths: list[Path]) -> Table:
+    """Measure how far pixels are from PIL's where nothing but the region is random."""
+    views = MultiCrop()
+    numbers = uniforms(0)
+    table = Table("what", "mean", "largest", title="difference to PIL, levels of 0..255")
+    decoded, large, small = Difference(), Difference(), Difference()
+    for path in paths:
+        image, theirs = read_image(path), ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+        decoded.add(image, np.asarray(theirs))
+        for crop, found in [(views.first, large), (views.second, large)] + [
+            (views.local, small)
+        ] * 8:
+            found.add(*cut_twice(image, theirs, crop, numbers))
+    for what, found in (
+        ("decoding", decoded),
+        ("crops of 224 px", large),
+        ("crops of 96 px", small),
+    ):
+        table.add_row(what, f"{found.mean:.4f}", f"{found.largest:.0f}")
+    return table
+
+
+@dataclass
+class Difference:
+    """Absolute difference of values, over images."""
+
+    total: float = 0.0
+    count: int = 0
+    largest: float = 0.0
+
+    def add(self, first: np.ndarray, second: np.ndarray) -> None:
+        """Count the values of one more image."""
+        difference = np.abs(first.astype(np.int16) - second)
+        self.total += float(difference.sum())
+        self.count += difference.size
+        self.largest = max(self.largest, float(difference.max()))
+
+    @property
+    def mean(self) -> float:
+        """Mean over all values."""
+        return self.total / self.count
+
+
+def cut_twice(
+    image: np.ndarray, theirs: Image.Image, crop: RandomCrop, numbers: Iterator[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return one region, resized by us and by PIL."""
+    height, width, _ = image.shape
+    box = crop.draw(height, width, numbers).box
+    region = (box.left, box.top, box.left + box.width, box.top + box.height)
+    size = (crop.size, crop.size)
+    resized = theirs.crop(region).resize(size, Image.Resampling.BICUBIC)
+    return resize(box.of(image), *size), np.asarray(resized)
+
+
+class Peer:
+    """DINO's ten crops with torchvision's transforms on PIL images."""
+
+    def __init__(self):
+        first = augmentation(224, (0.4, 1.0), blur=1.0)
+        second = augmentation(224, (0.4, 1.0), blur=0.1, solarize=0.2)
+        local = augmentation(96, (0.05, 0.4), blur=0.5)
+        self.crops = [first, second] + [local] * 8
+
+    def read(self, path: Path) -> list[Tensor]:
+        """Return the crops of a file as normalized floats."""
+        image = Image.open(path).convert("RGB")
+        return [crop(image) for crop in self.crops]
+
+
+def augmentation(
+    size: int, scale: tuple[float, float], blur: float, solarize: float = 0.0
+) -> transforms.Compose:
+    """Return one crop of the peer; `blur` and `solarize` are probabilities."""
+    jitter = transforms.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(
+                size, scale, interpolation=transforms.InterpolationMode.BICUBIC
+            ),
+            transforms.RandomHorizontalFlip(0.5),
+            transforms.RandomApply([jitter], 0.8),
+            transforms.RandomGrayscale(0.2),
+            transforms.RandomApply([blurred], blur),
+            transforms.RandomApply([ImageOps.solarize], solarize),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+
+
+def blurred(image: Image.Image) -> Image.Image:
+    """Return the image with PIL's blur, of a random radius."""
+    return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Let neither library start threads: the parallelism of a loader is its workers."""
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])

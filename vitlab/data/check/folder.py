@@ -1,0 +1,33 @@
+"""What goes wrong with a folder of one's own."""
+
+from collections.abc import Iterator
+
+from vitlab.data.check.dataset_check import DatasetCheck
+from vitlab.data.check.foreground import foreground_faults
+from vitlab.data.check.report import Finding, note
+from vitlab.data.check.split_summary import SplitSummary
+from vitlab.data.check.unpaired_masks import unpaired_masks
+from vitlab.data.folder import Folder
+
+
+class FolderCheck(DatasetCheck[Folder]):
+    """The faults of Folder."""
+
+    def variant(self) -> str:
+        """Class folders or masks."""
+        return "images and masks" if self.data.dense else "class folders"
+
+    def faults(self) -> Iterator[Finding]:
+        """A split to score on under another name than is looked for."""
+        if self.data.val not in self.data.splits and "test" in self.data.splits:
+            yield note(f"there is no {self.data.val}; score on test with --data.val test")
+
+    def lacking(self, split: str) -> str:
+        """One split alone can be of use."""
+        return "" if self.data.files.has(split) else f"there is no split {split}"
+
+    def about(self, summary: SplitSummary) -> Iterator[Finding]:
+        """Masks without images, or of another size."""
+        if summary.samples.masks is not None:
+            yield from unpaired_masks(summary, [f"masks/{summary.split}"])
+        yield from foreground_faults(summary)

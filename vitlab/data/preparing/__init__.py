@@ -1,1 +1,0 @@
-"""The parts of `vitlab data prepare`: safe remedies for data as they were downloaded."""

@@ -1,0 +1,123 @@
+"""Scenes of objects: a portrait of one, a still life of several, a room or a field around them."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from vitlab.data.synthetic.drawing.canvas import Canvas, array
+from vitlab.data.synthetic.drawing.objects import KINDS, Kind, draw_object
+from vitlab.data.synthetic.drawing.pose import random_pose
+from vitlab.data.synthetic.drawing.silhouettes import blob
+from vitlab.data.synthetic.drawing.stuff import stuff_color
+from vitlab.data.synthetic.drawing.tones import mix, noise, two_tones
+
+
+def portrait(rng: np.random.Generator, height: int, width: int, kind: int) -> Canvas:
+    """One main object of class `kind`, and now and then a tiny one of another class."""
+    canvas = backdrop(rng, height, width)
+    short = min(height, width)
+    if rng.random() < 0.25:
+        other = KINDS[(kind + rng.integers(1, len(KINDS))) % len(KINDS)]
+        _place(canvas, rng, other, short * rng.uniform(0.06, 0.09), 0)
+    _place(canvas, rng, KINDS[kind], short * rng.uniform(0.42, 0.6), 1)
+    return canvas
+
+
+def still_life(canvas: Canvas, rng: np.random.Generator, labels: Sequence[int]) -> None:
+    """Two to four objects that may hide parts of each other; `labels` are those of KINDS."""
+    short = min(canvas.height, canvas.width)
+    kinds = rng.choice(len(KINDS), rng.integers(2, 5))
+    for kind in kinds:
+        radius = short * rng.uniform(0.24, 0.44)
+        _place(canvas, rng, KINDS[kind], radius, labels[kind])
+
+
+def _place(canvas: Canvas, rng: np.random.Generator, kind: Kind, radius: float, label: int) -> None:
+    """Draw an object where it hides as little as possible of the earlier ones."""
+    margin = 0.8 * radius
+    reach = np.array([canvas.width, canvas.height]) - 2 * margin
+    spots = margin + rng.random((3, 2)) * reach
+    side = 2 * int(radius) + 1
+    taken = cv2.blur((canvas.things > 0).astype(np.float32), (side, side))
+    x, y = min(spots, key=lambda spot: taken[int(spot[1]), int(spot[0])])
+    draw_object(canvas, rng, kind, random_pose(rng, x, y, radius), label)
+
+
+def room(
+    rng: np.random.Generator, height: int, width: int, stuff: dict[str, int], things: Sequence[int]
+) -> Canvas:
+    """A place with a few objects: wall and floor, or sky over grass or water.
+
+    Args:
+        rng: makes every choice.
+        height: in pixels.
+        width: in pixels.
+        stuff: labels of "wall", "floor", "sky", "grass" and "water".
+        things: labels of KINDS. A shapeless region and the rims of the stuff keep label 0.
+    """
+    canvas = Canvas(np.zeros((height, width, 3), np.float32))
+    above, below = (
+        ("wall", "floor") if rng.random() < 0.5 else ("sky", str(rng.choice(["grass", "water"])))
+    )
+    horizon = height * rng.uniform(0.3, 0.65)
+    everything = np.ones((height, width), np.float32)
+    canvas.put(everything, stuff_color(canvas, rng, above, horizon), stuff[above])
+    swell = height * (0.03 if below == "grass" else 0.002)
+    x = np.linspace(0, width, 24)
+    wave = sum(swell * np.cos(x / width * k + rng.uniform(0, 6.3)) for k in (3, 7))
+    tilt = rng.uniform(-0.06, 0.06) * (x - width / 2)
+    rim = np.stack([x, horizon + wave + tilt], -1)
+    ground = np.concatenate([rim, [[width, height + 9], [0, height + 9]]])
+    color = stuff_color(canvas, rng, below, horizon)
+    canvas.put(canvas.coverage([ground]), color, stuff[below])
+    patch = blob(
+        rng, rng.uniform(0, width), rng.uniform(0, height), height * rng.uniform(0.1, 0.25)
+    )
+    canvas.put(canvas.coverage([patch]), two_tones(rng)[0], 0)
+    still_life(canvas, rng, things)
+    return canvas
+
+
+def backdrop(rng: np.random.Generator, height: int, width: int) -> Canvas:
+    """A cluttered background: gradient, soft noise, blobs, lines, fragments of textures."""
+    axis = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    ramp = 0.5 + 0.35 * (x * np.float32(np.cos(axis)) + y * np.float32(np.sin(axis)))
+    canvas = Canvas(mix(ramp, two_tones(rng, (0.05, 0.3))))
+    short = min(height, width)
+    # several hues in each picture: the color of a crop must not give away the rest
+    for grain in (short / 2, short / 3, short / 4, short / 6):
+        color = rng.uniform(-0.12, 0.12, 3).astype(np.float32)
+        canvas.pixels += noise(rng, height, width, (grain, grain))[..., None] * color
+    for _ in range(rng.integers(1, 5)):
+        patch = blob(
+            rng, rng.uniform(0, width), rng.uniform(0, height), short * rng.uniform(0.05, 0.3)
+        )
+        canvas.blend(
+            canvas.coverage([patch]) * np.float32(rng.uniform(0.3, 0.9)), two_tones(rng)[0]
+        )
+    for _ in range(rng.integers(0, 2)):
+        _draw_fragment(canvas, rng)
+    for _ in range(rng.integers(0, 4)):
+        _draw_line(canvas, rng)
+    return canvas
+
+
+def _draw_fragment(canvas: Canvas, rng: np.random.Generator) -> None:
+    """A shapeless patch of some object's texture, finer or coarser than on the object."""
+    short = min(canvas.height, canvas.width)
+    x, y = rng.uniform(0, canvas.width), rng.uniform(0, canvas.height)
+    pose = random_pose(rng, x, y, short * rng.uniform(0.1, 0.25))
+    period = short * (rng.uniform(0.035, 0.055) if rng.random() < 0.5 else rng.uniform(0.2, 0.3))
+    texture = KINDS[rng.integers(len(KINDS))].texture
+    color = mix(texture(*pose.frame(canvas, period), rng), two_tones(rng, (0.1, 0.4)))
+    canvas.blend(canvas.coverage([blob(rng, x, y, pose.radius)]), color)
+
+
+def _draw_line(canvas: Canvas, rng: np.random.Generator) -> None:
+    ends = rng.uniform(-0.1, 1.1, (2, 2)) * [canvas.width, canvas.height]
+    across = (ends[1] - ends[0])[::-1] * [1, -1]
+    across *= rng.uniform(0.5, 2.5) / (np.linalg.norm(across) + 1e-6)
+    strip = array([ends[0] - across, ends[0] + across, ends[1] + across, ends[1] - across])
+    canvas.blend(canvas.coverage([strip]) * np.float32(0.8), two_tones(rng)[0])

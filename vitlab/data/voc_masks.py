@@ -1,0 +1,187 @@
+"""PASCAL VOC masks as class indices: from colored masks, and from SBD's MATLAB files (trainaug)."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from rich.progress import track
+
+from vitlab.atomic_io import write_bytes
+from vitlab.data.errors import DataError
+from vitlab.data.image import UnreadableImage, decode_mask
+from vitlab.data.voc import EXTRA, LISTS, VOC2012, palette
+
+MASKS = "SegmentationClass"
+COLORED = "SegmentationClassRGB"  # the colored masks, once their indices have taken their place
+LIST = f"ImageSets/Segmentation/{LISTS[0]}.txt"
+NO_CLASS = 254  # of a color outside the palette
+
+
+def voc_masks(root: Path) -> None:
+    """Turn colored masks of VOC 2012 into class indices, and masks of SBD into PNG files.
+
+    The colored masks are kept in SegmentationClassRGB. SBD's become SegmentationClassAug, with a
+    list trainaug.txt; training reads SBD's MATLAB files as well, only slower. Existing masks and
+    lists stay, and an interrupted call is completed by the next one.
+
+    Args:
+        root: folder of the extracted VOC 2012 (or VOCdevkit, or the folder above it), with SBD's
+            benchmark_RELEASE in, beside or above it.
+
+    Raises:
+        DataError: there is no extracted VOC 2012, or a mask is damaged or holds no class.
+        OSError: a file cannot be written.
+    """
+    folder = _voc_folder(root)
+    colored = index_colored_masks(folder)
+    print(f"{folder / MASKS}: {colored} masks converted from colors to indices")
+    if VOC2012(str(folder)).sbd is None:
+        print(f"no SBD (benchmark_RELEASE) in, beside or above {folder}: no trainaug masks written")
+    else:
+        print(f"{folder / EXTRA}: {write_trainaug(folder)} masks written")
+
+
+def index_colored_masks(folder: Path) -> int:
+    """Replace masks that hold VOC's colors by masks of class indices.
+
+    All masks are written to a hidden folder first, which then takes the place of the old one.
+
+    Args:
+        folder: VOC2012, with JPEGImages and SegmentationClass.
+
+    Returns:
+        Number of converted masks; those that hold indices already are copied.
+
+    Raises:
+        DataError: a mask is damaged or has a color of no class, or SegmentationClassRGB exists.
+    """
+    masks, colored, draft = folder / MASKS, folder / COLORED, folder / f".{MASKS}"
+    if colored.exists() and draft.exists() and not masks.exists():
+        draft.rename(masks)  # interrupted between the two renames at the end
+        return 0
+    files = sorted(masks.glob("*.png"))
+    wanted = {path for path in files if _is_colored(path)}
+    if not wanted:
+        return 0
+    if colored.exists():
+        raise DataError(
+            f"{len(wanted)} masks in {masks} hold colors, and {colored}, where they would be kept, "
+            "exists; move it away"
+        )
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    table = _color_table()
+    for path in track(files, "masks from colors to indices", transient=True):
+        if path in wanted:
+            (draft / path.name).write_bytes(_png(_indices(path, table)))
+        else:
+            shutil.copy2(path, draft)
+    masks.rename(colored)
+    draft.rename(masks)
+    return len(wanted)
+
+
+def write_trainaug(folder: Path) -> int:
+    """Write the masks of the split trainaug as PNG files of class indices, and its list.
+
+    Args:
+        folder: VOC2012, with SBD in, beside or above it.
+
+    Returns:
+        Number of written masks.
+
+    Raises:
+        DataError: a mask of SBD is damaged or holds a value that is no class.
+    """
+    data = VOC2012(str(folder))
+    samples = data.samples("trainaug")
+    names = [Path(samples.image(index)).stem for index in range(len(samples))]
+    written = 0
+    for index, name in enumerate(track(names, "masks of trainaug", transient=True)):
+        target, mask = folder / EXTRA / f"{name}.png", samples.mask(index)
+        if not target.exists():
+            content, where = samples.files.read(mask), samples.files.where(mask)
+            write_bytes(target, _png(_classes(content, where)) if mask.endswith("mat") else content)
+            written += 1
+    if not any((folder / f"ImageSets/Segmentation/{name}.txt").exists() for name in LISTS):
+        write_bytes(folder / LIST, "".join(f"{name}\n" for name in names).encode())
+    return written
+
+
+def _voc_folder(root: Path) -> Path:
+    """Folder of the extracted VOC 2012 at or below `root`."""
+    for place in VOC2012.layout.nested:
+        if all((root / place / name).is_dir() for name in ("JPEGImages", "ImageSets/Segmentation")):
+            return root / place
+    raise DataError(
+        f"{root} holds no extracted VOC 2012; extract it: tar -xf VOCtrainval_11-May-2012.tar"
+    )
+
+
+def _is_colored(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.mode in ("RGB", "RGBA")
+    except OSError:
+        return False  # damage is reported by `vitlab data check`
+
+
+def _classes(content: bytes, where: str) -> UInt8[np.ndarray, "height width"]:
+    """Class mask of an SBD file."""
+    try:
+        mask = decode_mask(content, where)
+    except UnreadableImage as error:
+        raise DataError(f"{error}; extract SBD's benchmark.tgz again") from error
+    wrong = np.unique(mask[(mask > 20) & (mask != 255)])
+    if len(wrong):
+        raise DataError(
+            f"mask {where} holds {wrong[:5].tolist()}; allowed are 0-20, 255; extract SBD's "
+            "benchmark.tgz again"
+        )
+    return mask
+
+
+def _color_table() -> UInt8[np.ndarray, "16777216"]:
+    """Class of each 24-bit color."""
+    table = np.full(1 << 24, NO_CLASS, np.uint8)
+    numbers = _color_number(palette())
+    for value in (*range(21), 255):
+        table[numbers[value]] = value
+    return table
+
+
+def _color_number(colors: UInt8[np.ndarray, "*pixels channels"]) -> np.ndarray:
+    red, green, blue = (colors[..., channel].astype(np.int64) for channel in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def _indices(path: Path, table: UInt8[np.ndarray, "16777216"]) -> UInt8[np.ndarray, "height width"]:
+    """Class of each pixel of a colored mask."""
+    try:
+        with Image.open(path) as image:
+            colors = np.array(image.convert("RGBA"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}; restore the original") from error
+    mask = table[_color_number(colors)]
+    wrong = np.argwhere((mask == NO_CLASS) | (colors[..., 3] != 255)).tolist()
+    if wrong:
+        row, column = wrong[0]
+        raise DataError(
+            f"mask {path} has the color {colors[row, column].tolist()} (red, green, blue, opacity) "
+            f"at row {row}, column {column}, which is no class of VOC; allowed are the opaque "
+            "colors of its palette for 0-20 and 255; use the original masks, in "
+            "VOCtrainval_11-May-2012.tar"
+        )
+    return mask
+
+
+def _png(mask: UInt8[np.ndarray, "height width"]) -> bytes:
+    """PNG file of class indices with VOC's palette."""
+    image = Image.fromarray(mask)
+    image.putpalette(palette().tobytes())
+    content = io.BytesIO()
+    image.save(content, format="PNG")
+    return content.getvalue()
