@@ -2,7 +2,7 @@
 
 import torch
 
-from vitlab.analysis.measures.scene import Scene
+from vitlab.analysis.measures.context import BatchContext
 
 
 def scene_of(b=2, grid=(3, 4), prefix=1, fore=None):
@@ -11,7 +11,7 @@ def scene_of(b=2, grid=(3, 4), prefix=1, fore=None):
     fore = torch.zeros(b, p, dtype=torch.bool) if fore is None else fore
     back = ~fore if fore.any() else torch.zeros_like(fore)
     order = torch.randperm(p, generator=torch.Generator().manual_seed(0))
-    return Scene(grid, 16, prefix, fore, back, order, p)
+    return BatchContext(grid, 16, prefix, fore, back, order, p)
 
 
 def drawn(*shape, seed=0):

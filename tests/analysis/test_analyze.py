@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from vitlab.analysis.analyze import shown
-from vitlab.analysis.findings import CSV, JSON, Row, read_findings
-from vitlab.analysis.measures.images import Middle, images_of
-from vitlab.analysis.measures.tally import mean_of
+from vitlab.analysis.images import Middle, find_images
+from vitlab.analysis.measures.accumulator import mean_of
+from vitlab.analysis.results import CSV, JSON, Row, read_results
 from vitlab.cli import main
 from vitlab.commands.analyze_words import labels
 from vitlab.encoders import Locality, ViT, save, vit
@@ -45,7 +45,7 @@ def analyze(weights, tmp_path, monkeypatch):
         main(
             [*words, "--workers", "0", "--device", "cpu", "--out", str(tmp_path / "out"), *options]
         )
-        return read_findings(tmp_path / "out")
+        return read_results(tmp_path / "out")
 
     return run
 
@@ -119,13 +119,13 @@ def test_classes_without_background_need_to_be_told_what_an_object_is(analyze, d
     first = analyze(data=root)
     assert any("--foreground" in each.reason for each in first.left_out)
     assert not first.select("diffusion_index")
-    names = images_of(root, "ADE20K", "val", 64, 0, []).about["dataset"]
+    names = find_images(root, "ADE20K", "val", 64, 0, []).about["dataset"]
     assert names == "ADE20K"
 
 
 def test_named_classes_are_the_objects(drawn):
-    images = images_of(drawn / "VOCdevkit", "", "val", 64, 0, ["person"])
-    every = images_of(drawn / "VOCdevkit", "", "val", 64, 0, [])
+    images = find_images(drawn / "VOCdevkit", "", "val", 64, 0, ["person"])
+    every = find_images(drawn / "VOCdevkit", "", "val", 64, 0, [])
     assert images.about["foreground"] == ["person"]
     pairs = [(images.pairs[index][1], every.pairs[index][1]) for index in range(len(every))]
     for some, many in pairs:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitlab.analysis.depth import BLOCK_MIOU, batches, block_miou, groups
+from vitlab.analysis.block_miou import BLOCK_MIOU, batches, block_miou, groups
 from vitlab.data import VOC2012, ImageNet, SegmentationSquare
 from vitlab.encoders import Encoder, Pixels, ViT
 from vitlab.probes import Dense, Loading

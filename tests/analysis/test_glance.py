@@ -4,8 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitlab.analysis.glance import Glance, Watched, background_of, labels_of_any_size
-from vitlab.analysis.measures.scene import labels_of
+from vitlab.analysis.measures.context import labels_of
+from vitlab.analysis.online_statistics import (
+    LastStateRecorder,
+    OnlineFeatureStatistics,
+    background_class,
+    labels_of_any_size,
+)
 from vitlab.encoders import Pixels, State, Tokens, ViT
 
 GRID = (4, 4)
@@ -29,11 +34,11 @@ class Planted(Pixels):
 def glance(patches: torch.Tensor, cls: torch.Tensor, background: int | None = 0) -> dict:
     """What is found of planted tokens, whose left half is an object."""
     x = torch.cat([cls[:, None], patches], dim=1)
-    watched = Watched(Planted(x))
-    found = Glance(watched, background, len(x))
+    watched = LastStateRecorder(Planted(x))
+    found = OnlineFeatureStatistics(watched, background, len(x))
     mask = HALF.view(1, *GRID).repeat_interleave(5, 1).repeat_interleave(5, 2).to(torch.uint8)[0]
-    found.see(watched(torch.zeros(len(x), 3, 32, 32)), [mask] * len(x))
-    return found.result()
+    found.update(watched(torch.zeros(len(x), 3, 32, 32)), [mask] * len(x))
+    return found.compute()
 
 
 def test_constant_tokens_are_alike_and_of_rank_one():
@@ -65,8 +70,8 @@ def test_a_planted_outlier_is_one_of_sixteen_patches():
 def test_sets_without_a_background_have_no_diffusion_index():
     patches = torch.randn(2, 16, 8)
     assert "diffusion_index" not in glance(patches, patches[:, 0], None)
-    assert background_of(("road", "sky")) is None
-    assert background_of(("background", "cat")) == 0
+    assert background_class(("road", "sky")) is None
+    assert background_class(("background", "cat")) == 0
 
 
 def test_batches_do_not_change_what_is_found():
@@ -76,13 +81,13 @@ def test_batches_do_not_change_what_is_found():
     masks = [torch.randint(0, 3, (50, 70), dtype=torch.uint8) for _ in images]
     results = []
     for batch in (1, 2, 4):
-        watched = Watched(encoder)
-        found = Glance(watched, 0, len(images))
+        watched = LastStateRecorder(encoder)
+        found = OnlineFeatureStatistics(watched, 0, len(images))
         with torch.no_grad():
             for start in range(0, 4, batch):
                 part = slice(start, start + batch)
-                found.see(watched(images[part]), masks[part])
-        results.append(found.result())
+                found.update(watched(images[part]), masks[part])
+        results.append(found.compute())
     for other in results[1:]:
         assert other == pytest.approx(results[0], rel=1e-4)
     assert all(math.isfinite(value) for value in results[0].values())
@@ -92,7 +97,7 @@ def test_a_watched_encoder_returns_the_bits_of_the_encoder():
     encoder = ViT("nano", patch=16, image=64, registers=2).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        plain, watched = encoder(images), Watched(encoder)(images)
+        plain, watched = encoder(images), LastStateRecorder(encoder)(images)
     assert isinstance(watched, Tokens)
     for name in ("cls", "registers", "patches"):
         assert torch.equal(getattr(plain, name), getattr(watched, name))

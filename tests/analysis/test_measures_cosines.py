@@ -9,8 +9,8 @@ from scenes import drawn, scene_of
 from scipy import stats
 
 from vitlab.analysis.measures import channels, cosines, locality, norms, rank
+from vitlab.analysis.measures.context import Place, labels_of
 from vitlab.analysis.measures.ranks import average_ranks, correlation
-from vitlab.analysis.measures.scene import Place, labels_of
 from vitlab.encoders import Tokens
 
 PLACE = Place("model", 2, "output")
@@ -185,8 +185,10 @@ def test_locality_is_spearmans_over_the_sampled_pairs():
 
 def test_rank_of_an_orthonormal_table_is_its_width_and_of_one_direction_one():
     table = torch.linalg.qr(drawn(50, 8))[0]
-    assert rank.rank_of(rank.gram(table), 50) == pytest.approx(8, rel=1e-4)
-    assert rank.rank_of(rank.gram(drawn(50, 1) @ drawn(1, 8)), 50) == pytest.approx(1, abs=2e-4)
+    assert rank.rankme(rank.gram_matrix(table), 50) == pytest.approx(8, rel=1e-4)
+    assert rank.rankme(rank.gram_matrix(drawn(50, 1) @ drawn(1, 8)), 50) == pytest.approx(
+        1, abs=2e-4
+    )
 
 
 @pytest.mark.parametrize("count", [5, 200])
@@ -195,7 +197,7 @@ def test_rank_is_the_papers_formula_on_singular_values(count):
     sigma = np.linalg.svd(table.double().numpy(), compute_uv=False)
     p = sigma / sigma.sum() + 1e-7
     expected = np.exp(-(p * np.log(p)).sum())
-    assert rank.rank_of(rank.gram(table), count) == pytest.approx(expected, rel=1e-5)
+    assert rank.rankme(rank.gram_matrix(table), count) == pytest.approx(expected, rel=1e-5)
 
 
 def test_rank_is_that_of_all_batches_and_of_the_patches_that_were_drawn():

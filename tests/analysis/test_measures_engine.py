@@ -6,8 +6,8 @@ import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from vitlab.analysis.findings import Row
 from vitlab.analysis.measures.engine import Engine
+from vitlab.analysis.results import Row
 from vitlab.encoders import (
     Locality,
     Pixels,

@@ -17,7 +17,6 @@ import matplotlib as mpl
 import pytest
 from PIL import Image
 
-from vitlab.analysis.findings import Array, Findings, LeftOut, Measure, Model, Row
 from vitlab.analysis.measures import (
     attention,
     bias,
@@ -35,6 +34,7 @@ from vitlab.analysis.report.gathered import Gathered
 from vitlab.analysis.report.headline import headline
 from vitlab.analysis.report.histograms import histograms
 from vitlab.analysis.report.observations import observations
+from vitlab.analysis.results import AnalysisResults, Array, LeftOut, Measure, Model, Row
 
 MODULES = (cosines, foreground, norms, attention, locality, bias, channels, rank, prompts)
 MIOU = Measure("block_miou", "mIoU of a linear head", "%", "Quick probe of patches.")
@@ -45,7 +45,7 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Invented:
-    """Findings that look like those of real encoders.
+    """AnalysisResults that look like those of real encoders.
 
     Attributes:
         images: 1 gives no intervals.
@@ -67,7 +67,7 @@ class Invented:
             Array(model, measure, block, point, head, role, values, axes, list(edges))
         )
 
-    def findings(self) -> Findings:
+    def findings(self) -> AnalysisResults:
         for place, label in enumerate(self.labels):
             for block in range(self.depth):
                 self.tokens(label, place, block)
@@ -82,7 +82,7 @@ class Invented:
         ]  # fmt: skip
         data = {"dataset": "VOC2012", "root": "data/voc", "images": self.images, "size": 224}
         command = "vitlab analyze --weights a b --data VOC2012"
-        return Findings(
+        return AnalysisResults(
             {**data, "masks": True},
             models,
             MEASURES,
@@ -179,7 +179,7 @@ class Invented:
 FEW = ("locality", "attention_zeros", "channel_magnitude", "token_norm", "bias_alpha")
 
 
-def only(findings: Findings, *names: str) -> Findings:
+def only(findings: AnalysisResults, *names: str) -> AnalysisResults:
     """Return the findings of some measures, which are drawn quickly."""
     return replace(
         findings,
@@ -221,7 +221,7 @@ class Page(HTMLParser):
         self.said += data if self.open and self.open[-1] != "style" else ""
 
 
-def written(findings: Findings, folder: Path, pictures=()) -> Page:
+def written(findings: AnalysisResults, folder: Path, pictures=()) -> Page:
     return Page(write_report(findings, pictures, folder)[0].read_text("utf-8"))
 
 
@@ -232,7 +232,7 @@ def png(color="red") -> bytes:
 
 
 @pytest.fixture(scope="module")
-def findings() -> Findings:
+def findings() -> AnalysisResults:
     found = Invented(["dino", "entmax"], depth=3, heads=2, width=12).findings()
     return replace(
         only(found, *FEW, "cls_patch_cosine", "foreground_auroc", "foreground_hit",

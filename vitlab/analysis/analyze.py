@@ -11,9 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from vitlab.analysis.findings import Array, Findings, LeftOut, Measure, Model, Row
+from vitlab.analysis.images import Images, Pair
 from vitlab.analysis.measures.engine import MEASURES, WITH_MASKS, Engine, blocks_of
-from vitlab.analysis.measures.images import Images, Pair
+from vitlab.analysis.results import AnalysisResults, Array, LeftOut, Measure, Model, Row
 from vitlab.atomic_io import environment
 from vitlab.data import normalize
 from vitlab.encoders import Encoder
@@ -42,7 +42,7 @@ WHY_ABSENT = {
 
 
 @dataclass(frozen=True)
-class Subject:
+class NamedEncoder:
     """An encoder that is analyzed.
 
     Attributes:
@@ -71,7 +71,7 @@ class Pace:
     precision: Callable[[], AbstractContextManager] = nullcontext
 
 
-def model_of(
+def describe_encoder(
     encoder: Encoder,
     label: str,
     weights: str = "",
@@ -104,8 +104,8 @@ def model_of(
 
 
 def analyze(
-    subjects: Sequence[Subject], images: Images, pace: Pace, console: Console | None = None
-) -> Findings:
+    subjects: Sequence[NamedEncoder], images: Images, pace: Pace, console: Console | None = None
+) -> AnalysisResults:
     """Measure encoders, one after the other, on the same images.
 
     Args:
@@ -130,7 +130,7 @@ def analyze(
         for subject, task in zip(subjects, tasks, strict=True):
             for found in measured(subject, images, pace, lambda n, t=task: progress.advance(t, n)):  # type: ignore[misc]
                 (rows if isinstance(found, Row) else arrays).append(found)  # type: ignore[arg-type]
-    return Findings(
+    return AnalysisResults(
         data=images.about,
         models=[each.model for each in subjects],
         measures=MEASURES,
@@ -142,7 +142,7 @@ def analyze(
 
 
 def measured(
-    subject: Subject, images: Images, pace: Pace, tick: Callable[[int], Any]
+    subject: NamedEncoder, images: Images, pace: Pace, tick: Callable[[int], Any]
 ) -> Iterator[Row | Array]:
     """Yield what is found of one encoder; `tick` is told of images that have passed."""
     encoder = subject.encoder.to(pace.device).eval()
@@ -172,7 +172,7 @@ def batches(images: Images, pace: Pace) -> DataLoader[Pair]:
 
 
 def left_out(
-    subjects: Sequence[Subject],
+    subjects: Sequence[NamedEncoder],
     images: Images,
     measures: Sequence[Measure],
     found: Sequence[Row | Array],
@@ -194,7 +194,7 @@ def left_out(
     return missing
 
 
-def show(findings: Findings, console: Console) -> None:
+def show(findings: AnalysisResults, console: Console) -> None:
     """Print a few numbers of each model, and what was left out."""
     about = findings.data
     table = Table(

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from vitlab.analysis.analyze import Pace, Subject, analyze, model_of, show
-from vitlab.analysis.depth import BLOCK_MIOU, batches, block_miou
-from vitlab.analysis.findings import CSV, JSON, Findings
+from vitlab.analysis.analyze import NamedEncoder, Pace, analyze, describe_encoder, show
+from vitlab.analysis.block_miou import BLOCK_MIOU, batches, block_miou
+from vitlab.analysis.images import Images, dataset_class, find_images
 from vitlab.analysis.measure import chosen_device
-from vitlab.analysis.measures.images import Images, images_of, kind_of
 from vitlab.analysis.pictures import example_pictures
 from vitlab.analysis.report import Picture, write_report
+from vitlab.analysis.results import CSV, JSON, AnalysisResults
 from vitlab.commands.analyze_words import UNTRAINED, labels, parser, refuse
 from vitlab.data import Data, SegmentationSquare
 from vitlab.evaluation.command import read_subject
@@ -41,7 +41,7 @@ def run(words: Sequence[str]) -> None:
     """
     given = parser().parse_args(words)
     refuse(given)
-    images = images_of(
+    images = find_images(
         given.data, given.dataset, given.split, given.size, given.images, given.foreground
     )
     subjects = read(given)
@@ -63,7 +63,7 @@ def run(words: Sequence[str]) -> None:
     console.print(f"{page}: open it in a browser; {JSON} and {CSV} beside it", highlight=False)
 
 
-def read(given: argparse.Namespace) -> list[Subject]:
+def read(given: argparse.Namespace) -> list[NamedEncoder]:
     """Read all weights.
 
     Raises:
@@ -90,17 +90,20 @@ def read(given: argparse.Namespace) -> list[Subject]:
         used = found.used
         where = f"{used.path} ({used.branch})" if used.branch else used.path
         subjects.append(
-            Subject(found.encoder, model_of(found.encoder, label, where, used.hash, used.encoder))
+            NamedEncoder(
+                found.encoder,
+                describe_encoder(found.encoder, label, where, used.hash, used.encoder),
+            )
         )
     return subjects
 
 
-def untrained(weights: str, label: str) -> Subject:
+def untrained(weights: str, label: str) -> NamedEncoder:
     """Return the encoder of a config as it is before training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = encoder_of(Path(weights.removeprefix(UNTRAINED))).eval()
-    return Subject(encoder, model_of(encoder, label, weights, fingerprint(encoder)))
+    return NamedEncoder(encoder, describe_encoder(encoder, label, weights, fingerprint(encoder)))
 
 
 def to_segment(root: Path | None, dataset: str, size: int) -> Data | None:
@@ -111,7 +114,7 @@ def to_segment(root: Path | None, dataset: str, size: int) -> Data | None:
     """
     if root is None:
         return None
-    kind = kind_of(root, dataset)
+    kind = dataset_class(root, dataset)
     if kind is None:
         raise ValueError(
             f"--probe {root} is no dataset that shows what it is; name its class with "
@@ -124,12 +127,12 @@ def to_segment(root: Path | None, dataset: str, size: int) -> Data | None:
 
 
 def with_miou(
-    findings: Findings,
-    subjects: Sequence[Subject],
+    findings: AnalysisResults,
+    subjects: Sequence[NamedEncoder],
     data: Data,
     given: argparse.Namespace,
     pace: Pace,
-) -> Findings:
+) -> AnalysisResults:
     """Return the findings with the mIoU of every block."""
     loading = Loading(pace.device, pace.batch, pace.workers, pace.precision)
     view, images = SegmentationSquare(given.size), given.probe_images
@@ -147,7 +150,7 @@ def with_miou(
     return replace(findings, measures=[*findings.measures, BLOCK_MIOU], rows=rows)
 
 
-def pictures(subjects: Sequence[Subject], images: Images, pace: Pace) -> list[Picture]:
+def pictures(subjects: Sequence[NamedEncoder], images: Images, pace: Pace) -> list[Picture]:
     """Return what the first images look like to the encoders."""
     shown = [images.pairs[index] for index in range(min(EXAMPLES, len(images)))]
     models = {each.model.label: each.encoder.to(pace.device) for each in subjects}
@@ -164,7 +167,7 @@ def precision(given: argparse.Namespace) -> Callable[[], AbstractContextManager]
 
 
 def show_plan(
-    subjects: Sequence[Subject], images: Images, pace: Pace, out: Path, console: Console
+    subjects: Sequence[NamedEncoder], images: Images, pace: Pace, out: Path, console: Console
 ) -> None:
     """Print what is going to be done."""
     table = Table(title="analysis", show_header=False, title_justify="left")
@@ -184,7 +187,7 @@ def show_plan(
     console.print(table)
 
 
-def write(findings: Findings, folder: Path) -> None:
+def write(findings: AnalysisResults, folder: Path) -> None:
     """Write an analysis beside its place, and move it there: a folder is whole or not there."""
     folder = folder.absolute()
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")

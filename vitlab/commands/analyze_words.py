@@ -5,8 +5,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitlab.analysis.findings import JSON
 from vitlab.analysis.measure import chosen_device
+from vitlab.analysis.results import JSON
 
 DESCRIPTION = """\
 Look into encoders: how alike [CLS] and patches are at every point of every block, how far and how

@@ -14,7 +14,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from vitlab.analysis.degradation import warn_of
-from vitlab.analysis.glance import Glance, Watched, background_of
+from vitlab.analysis.online_statistics import (
+    LastStateRecorder,
+    OnlineFeatureStatistics,
+    background_class,
+)
 from vitlab.atomic_io import write_bytes, write_json
 from vitlab.data import Data, SegmentationSquare
 from vitlab.encoders import Encoder, Pixels
@@ -207,15 +211,15 @@ class Probing(Callback):
         with frozen(encoder):
             scores = self.classify(encoder, data, loading)
             for name, source in self.dense.items():
-                watched = Watched(encoder)
-                glance = Glance(
-                    watched, background_of(source.classes), len(source.samples(source.val))
+                watched = LastStateRecorder(encoder)
+                statistics = OnlineFeatureStatistics(
+                    watched, background_class(source.classes), len(source.samples(source.val))
                 )
                 fitted = Dense(source.num_classes).run(
-                    watched, source, self.view, self.dense_images, loading, glance.see
+                    watched, source, self.view, self.dense_images, loading, statistics.update
                 )
                 scores[f"miou/{name}"] = fitted.score.miou
-                seen = glance.result()
+                seen = statistics.compute()
                 features |= {f"features/{what}/{name}": value for what, value in seen.items()}
                 if draw is not None:
                     draw(name, fitted)

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from vitlab.analysis.measures.rank import gram, rank_of
+from vitlab.analysis.measures.rank import gram_matrix, rankme
 from vitlab.encoders.tokens import Tokens
 from vitlab.health import Diagnosis, Signs, diagnose, log
 from vitlab.health.rules import FEW
@@ -179,7 +179,7 @@ class Watching(Callback):
                 [copies[name].detach() for name, _ in self.matrices],
             )
             or 0.0,
-            rank=rank_of(gram(features), len(features)),
+            rank=rankme(gram_matrix(features), len(features)),
             taken=_taken(objective, module.last),
         )
 

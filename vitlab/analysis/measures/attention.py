@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.analysis.findings import Measure
-from vitlab.analysis.measures.scene import Scene, Values
+from vitlab.analysis.measures.context import BatchContext, Values
+from vitlab.analysis.results import Measure
 
 AT_ONCE = 2**18  # weights of temporary tensors on a CPU: they stay in its cache
 _SPLIT = (
@@ -86,7 +86,7 @@ def rows(weights: Float[Tensor, "s n k"], distances: Float[Tensor, "n n"]) -> Ro
     )
 
 
-def measure(weights: Float[Tensor, "b h n k"], scene: Scene) -> Values:
+def measure(weights: Float[Tensor, "b h n k"], scene: BatchContext) -> Values:
     """Return what is known of each image's heads, by the role of the query."""
     n = weights.shape[2]
     distances = torch.nn.functional.pad(scene.distances, (scene.prefix, 0, scene.prefix, 0))

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.analysis.findings import Array, Measure, Row
-from vitlab.analysis.measures.scene import Place, Scene, Values
+from vitlab.analysis.measures.context import BatchContext, Place, Values
+from vitlab.analysis.results import Array, Measure, Row
 from vitlab.encoders.locality import GaussianBias
 
 _MAP = "Mean over patch queries, by block and head; the arrays are maps over the queries, mean over"
@@ -38,7 +38,7 @@ MEASURES = (
 
 
 def maps(
-    bias: GaussianBias, q: Float[Tensor, "b h n e"], scene: Scene
+    bias: GaussianBias, q: Float[Tensor, "b h n e"], scene: BatchContext
 ) -> dict[str, Float[Tensor, "b h p"]]:
     """Return alpha and, where they are finite, both variances of each query."""
     with torch.autocast(q.device.type, enabled=False):
@@ -56,7 +56,7 @@ def measure(found: Mapping[str, Float[Tensor, "b h p"]]) -> Values:
     return {(name, "patches"): each.mean(-1) for name, each in found.items()}
 
 
-def sums(found: Mapping[str, Float[Tensor, "b h p"]], scene: Scene) -> Values:
+def sums(found: Mapping[str, Float[Tensor, "b h p"]], scene: BatchContext) -> Values:
     """Return the maps, summed over images."""
     return {
         (name, "patches"): each.sum(0).unflatten(-1, scene.grid) for name, each in found.items()

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.analysis.findings import Array, Measure, Row
-from vitlab.analysis.measures.scene import Place, Scene, Values
+from vitlab.analysis.measures.context import BatchContext, Place, Values
+from vitlab.analysis.results import Array, Measure, Row
 from vitlab.encoders.tokens import State
 
 TOP = 10
@@ -43,7 +43,7 @@ MEASURES = (
 )
 
 
-def sums(x: Float[Tensor, "b n d"], scene: Scene) -> Values:
+def sums(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
     """Return the summed magnitudes of the channels."""
     if not scene.prefix:
         return {}

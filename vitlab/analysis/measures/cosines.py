@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.analysis.findings import Measure
-from vitlab.analysis.measures.scene import ROLES, Scene, Values
+from vitlab.analysis.measures.context import ROLES, BatchContext, Values
+from vitlab.analysis.results import Measure
 
 PATCHES = ("all", "foreground", "background")
 _PAIRS = "Mean over pairs in an image, then over images; a zero vector has cosine 0."
@@ -76,7 +76,7 @@ def mean_cosines(
     return means.masked_fill(pairs == 0, torch.nan)
 
 
-def measure(x: Float[Tensor, "b n d"], scene: Scene) -> Values:
+def measure(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
     """Return the cosines of each image."""
     means = mean_cosines(x, scene.roles)
     place = {role: index for index, role in enumerate(ROLES)}

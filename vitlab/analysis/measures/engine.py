@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vitlab.analysis.findings import Array, Measure, Row
 from vitlab.analysis.measures import (
     attention,
     bias,
@@ -24,8 +23,9 @@ from vitlab.analysis.measures import (
     prompts,
     rank,
 )
-from vitlab.analysis.measures.scene import Scene, Values, labels_of
-from vitlab.analysis.measures.tally import Tally
+from vitlab.analysis.measures.accumulator import Accumulator
+from vitlab.analysis.measures.context import BatchContext, Values, labels_of
+from vitlab.analysis.results import Array, Measure, Row
 from vitlab.encoders.encoder import Encoder
 from vitlab.encoders.taps import listen, visit
 from vitlab.encoders.tokens import State, Tokens, assemble, prefix_length
@@ -60,8 +60,8 @@ class Engine:
     ):
         self.encoder, self.images, self.precision = encoder, images, precision
         self.blocks = blocks_of(encoder)
-        self.tally = Tally()
-        self.scene: Scene
+        self.tally = Accumulator()
+        self.scene: BatchContext
         self.rows_of_image = 0
         self._last: tuple[Tensor | None, Values, Values] = (None, {}, {})
 
@@ -119,7 +119,7 @@ class Engine:
         self.rows_of_image = min(count, -(-rank.ROWS // max(self.images, 1)))
         none = torch.zeros(len(images), count, dtype=torch.bool, device=images.device)
         labels = None if objects is None else labels_of(objects, patch)
-        self.scene = Scene(
+        self.scene = BatchContext(
             *(grid, patch, -1),
             none if labels is None else labels.foreground,
             none if labels is None else labels.background,

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vitlab.analysis.findings import Measure
+from vitlab.analysis.measures.context import BatchContext, Values
 from vitlab.analysis.measures.ranks import average_ranks
-from vitlab.analysis.measures.scene import Scene, Values
+from vitlab.analysis.results import Measure
 from vitlab.encoders.tokens import Grid, Tokens
 
 STEPS = 40  # of Lanczos
@@ -54,7 +54,7 @@ MEASURES = (
 )
 
 
-def measure(tokens: Tokens, scene: Scene) -> Values:
+def measure(tokens: Tokens, scene: BatchContext) -> Values:
     """Return how well each image's object is found."""
     fore, back = scene.foreground, scene.background
     both = fore.any(1) & back.any(1)
@@ -74,7 +74,7 @@ def measure(tokens: Tokens, scene: Scene) -> Values:
     return {name: each.masked_fill(~both, torch.nan) for name, each in found.items()}
 
 
-def _names(scene: Scene) -> list[tuple[str, str]]:
+def _names(scene: BatchContext) -> list[tuple[str, str]]:
     """Return all that is measured of such an encoder."""
     of_cls = {"foreground_auroc", "foreground_hit", "foreground_hit_box"}
     names = [each.name for each in MEASURES]

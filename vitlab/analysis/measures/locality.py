@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.analysis.findings import Measure
+from vitlab.analysis.measures.context import BatchContext, Values
 from vitlab.analysis.measures.ranks import average_ranks, correlation
-from vitlab.analysis.measures.scene import Scene, Values
+from vitlab.analysis.results import Measure
 from vitlab.encoders.tokens import State
 
 SAMPLE = 96  # patches; 4,560 pairs
@@ -27,7 +27,7 @@ MEASURES = (
 )
 
 
-def measure(x: Float[Tensor, "b n d"], scene: Scene) -> Values:
+def measure(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
     """Return the correlation of each image."""
     chosen = scene.order[:SAMPLE]
     unit = F.normalize(State(x, scene.grid).tokens().patches[:, chosen], dim=-1)

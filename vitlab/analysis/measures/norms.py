@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.analysis.findings import Array, Measure, Row
-from vitlab.analysis.measures.scene import Place, Scene, Values
+from vitlab.analysis.measures.context import BatchContext, Place, Values
+from vitlab.analysis.results import Array, Measure, Row
 from vitlab.encoders.tokens import State
 
 DEVIATIONS = 6
@@ -42,7 +42,7 @@ MEASURES = (
 )
 
 
-def measure(x: Float[Tensor, "b n d"], scene: Scene) -> Values:
+def measure(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
     """Return the norms of each image, and its outliers."""
     tokens = State(x, scene.grid).tokens()
     norms = tokens.patches.norm(dim=-1)
@@ -67,7 +67,7 @@ def median(x: Float[Tensor, "b p"]) -> Float[Tensor, " b"]:
     return (ordered[:, last // 2] + ordered[:, (last + 1) // 2]) / 2
 
 
-def sums(x: Float[Tensor, "b n d"], scene: Scene) -> Values:
+def sums(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
     """Return how many patches have a norm in each bin; the first and last take what is beyond."""
     norms = State(x, scene.grid).tokens().patches.norm(dim=-1)
     bins = (DECADES[1] - DECADES[0]) * PER_DECADE

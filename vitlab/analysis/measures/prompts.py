@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.analysis.findings import Array, Measure, Row
 from vitlab.analysis.measures.attention import by_role
-from vitlab.analysis.measures.scene import Place, Scene, Values
+from vitlab.analysis.measures.context import BatchContext, Place, Values
+from vitlab.analysis.results import Array, Measure, Row
 
 MEASURES = (
     Measure(
@@ -34,7 +34,7 @@ MEASURES = (
 )
 
 
-def measure(weights: Float[Tensor, "b h n k"], scene: Scene) -> Values:
+def measure(weights: Float[Tensor, "b h n k"], scene: BatchContext) -> Values:
     """Return the use of prompts in each image; nothing where there are none."""
     m = weights.shape[3] - weights.shape[2]
     if not m:
@@ -54,7 +54,7 @@ def by_prompt(weights: Float[Tensor, "b h n m"], prefix: int) -> dict[str, Float
     return {role: own.unflatten(1, (weights.shape[1], -1)) for role, own in means.items()}
 
 
-def sums(weights: Float[Tensor, "b h n k"], scene: Scene) -> Values:
+def sums(weights: Float[Tensor, "b h n k"], scene: BatchContext) -> Values:
     """Return the weight of each prompt, summed over images."""
     m = weights.shape[3] - weights.shape[2]
     if not m:

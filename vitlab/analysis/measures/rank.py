@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.analysis.findings import Array, Measure, Row
-from vitlab.analysis.measures.scene import Place, Scene, Values
+from vitlab.analysis.measures.context import BatchContext, Place, Values
+from vitlab.analysis.results import Array, Measure, Row
 from vitlab.encoders.tokens import Tokens
 
 ROWS = 25_600  # the paper's number of samples
@@ -31,23 +31,23 @@ MEASURES = (
 )
 
 
-def sums(tokens: Tokens, scene: Scene) -> Values:
+def sums(tokens: Tokens, scene: BatchContext) -> Values:
     """Return X^T X of both tables, in double precision: singular values are roots of its own."""
     found = {}
     if scene.prefix:
-        found["feature_rank", "cls"] = gram(tokens.cls)
+        found["feature_rank", "cls"] = gram_matrix(tokens.cls)
     patches = tokens.patches[:, scene.order[: scene.rows]]
-    found["feature_rank", "patches"] = gram(patches.flatten(0, 1))
+    found["feature_rank", "patches"] = gram_matrix(patches.flatten(0, 1))
     return found
 
 
-def gram(x: Float[Tensor, "rows d"]) -> Float[Tensor, "d d"]:
+def gram_matrix(x: Float[Tensor, "rows d"]) -> Float[Tensor, "d d"]:
     """Return X^T X in double precision."""
     x = x.double()
     return x.mT @ x
 
 
-def rank_of(gram: Float[Tensor, "d d"], rows: int) -> float:
+def rankme(gram: Float[Tensor, "d d"], rows: int) -> float:
     """Return RankMe of the table whose X^T X this is.
 
     Args:
@@ -65,4 +65,4 @@ def conclude(
     """Yield the rank of [CLS] and of patches, of so many patches of an image."""
     for role, count in (("cls", images), ("patches", images * rows)):
         if role in total and total[role].any():
-            yield place.row("feature_rank", role, rank_of(total[role], count), images)
+            yield place.row("feature_rank", role, rankme(total[role], count), images)

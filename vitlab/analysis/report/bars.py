@@ -2,7 +2,6 @@
 
 import textwrap
 
-from vitlab.analysis.findings import Measure, Row
 from vitlab.analysis.report.drawing import (
     LETTERS,
     Drawing,
@@ -16,6 +15,7 @@ from vitlab.analysis.report.drawing import (
     sheet,
 )
 from vitlab.analysis.report.gathered import Gathered, averaged, ordered, quantity, slug
+from vitlab.analysis.results import Measure, Row
 
 
 def whole(gathered: Gathered, measure: Measure) -> Drawing | None:

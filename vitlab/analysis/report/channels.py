@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from vitlab.analysis.findings import Array, Measure
 from vitlab.analysis.report.drawing import (
     Drawing,
     Look,
@@ -18,6 +17,7 @@ from vitlab.analysis.report.drawing import (
     small_multiples,
 )
 from vitlab.analysis.report.gathered import Gathered, ordered, quantity, slug
+from vitlab.analysis.results import Array, Measure
 
 AFTER = "norm1"  # the point where roles part, which is drawn if it was measured
 TOP = 10  # channels that are marked, of [CLS] and of patches each

@@ -7,7 +7,6 @@ from itertools import cycle
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from vitlab.analysis.findings import Measure, Row
 from vitlab.analysis.report.drawing import (
     DASHES,
     HEIGHT,
@@ -32,6 +31,7 @@ from vitlab.analysis.report.gathered import (
     quantity,
     slug,
 )
+from vitlab.analysis.results import Measure, Row
 
 # a number, or the measure that holds it
 CHANCE: dict[str, float | str] = {"foreground_auroc": 0.5, "foreground_hit": "foreground_share"}

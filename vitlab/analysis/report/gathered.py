@@ -1,4 +1,4 @@
-"""Findings as figures ask for them: by measure, by place inside a model, by model."""
+"""AnalysisResults as figures ask for them: by measure, by place inside a model, by model."""
 
 import math
 from collections import defaultdict
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from vitlab.analysis.findings import Array, Findings, Measure, Row
 from vitlab.analysis.report.drawing import DASH, Look, Table, interval, looks, number
+from vitlab.analysis.results import AnalysisResults, Array, Measure, Row
 
 Each = TypeVar("Each")
 READ = "read"  # the point where a block's output is read as if it were the encoder's
@@ -26,14 +26,14 @@ class Place:
 
 
 class Gathered:
-    """Findings by measure.
+    """AnalysisResults by measure.
 
     Attributes:
         findings: all of them.
         looks: how each model is drawn, by label.
     """
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: AnalysisResults) -> None:
         self.findings = findings
         self.looks: dict[str, Look] = looks([model.label for model in findings.models])
         self._rows: dict[str, list[Row]] = defaultdict(list)

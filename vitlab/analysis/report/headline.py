@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vitlab.analysis.findings import Row
 from vitlab.analysis.report.drawing import DASH, bounds, center, number
 from vitlab.analysis.report.gathered import Gathered, finite, where
 from vitlab.analysis.report.layers import best, series
+from vitlab.analysis.results import Row
 
 
 @dataclass(frozen=True)

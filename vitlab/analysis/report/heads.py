@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vitlab.analysis.findings import Measure, Row
 from vitlab.analysis.report.depth import band, depth_axis
 from vitlab.analysis.report.drawing import (
     Drawing,
@@ -31,6 +30,7 @@ from vitlab.analysis.report.gathered import (
     quantity,
     slug,
 )
+from vitlab.analysis.results import Measure, Row
 
 SPREAD = 0.62  # of a block's width that markers of different models take
 MANY = 1000  # markers, above which they become pixels in an SVG

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from vitlab.analysis.findings import Array, Measure
 from vitlab.analysis.report.channels import block
 from vitlab.analysis.report.drawing import (
     Dash,
@@ -24,6 +23,7 @@ from vitlab.analysis.report.drawing import (
     small_multiples,
 )
 from vitlab.analysis.report.gathered import Gathered, slug
+from vitlab.analysis.results import Array, Measure
 
 LAYERS = 4  # of a model that are drawn in one figure
 LIGHTEST = 0.12  # of the color map: lighter yellow is lost on white

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from vitlab.analysis.findings import Measure, Row
 from vitlab.analysis.report.depth import GAP, depth_axis, draw_series
 from vitlab.analysis.report.drawing import (
     HEIGHT,
@@ -25,6 +24,7 @@ from vitlab.analysis.report.gathered import (
     quantity,
     where,
 )
+from vitlab.analysis.results import Measure, Row
 
 
 def best(rows: Sequence[Row]) -> Row | None:

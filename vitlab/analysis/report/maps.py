@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from vitlab.analysis.findings import Array, Measure
 from vitlab.analysis.report.channels import block
 from vitlab.analysis.report.drawing import Drawing, Table, number, render, say
 from vitlab.analysis.report.gathered import Gathered, ordered, quantity, slug
+from vitlab.analysis.results import Array, Measure
 
 ACROSS, PANEL = 6, 1.2  # panels in a row; inches of a panel
 

@@ -5,13 +5,13 @@ Intervals that lie apart are more than a difference needs, since all models saw 
 
 from collections.abc import Sequence
 
-from vitlab.analysis.findings import Row
 from vitlab.analysis.report.drawing import center
 from vitlab.analysis.report.gathered import Gathered, Place, certain, where
 from vitlab.analysis.report.headline import ASKED, Asked, chosen
 from vitlab.analysis.report.layers import best, series
 from vitlab.analysis.report.points import crossings, points
 from vitlab.analysis.report.sections import ALIGN, SEGMENT
+from vitlab.analysis.results import Row
 
 COSINE = "cls_patch_cosine"
 RARE = 0.005  # share of patches below which outliers are not worth a sentence

@@ -10,12 +10,12 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from vitlab.analysis.findings import CSV, JSON, Findings, Model
 from vitlab.analysis.report.drawing import DASH, Drawing, number, style
 from vitlab.analysis.report.gathered import Gathered, slug
 from vitlab.analysis.report.headline import headline
 from vitlab.analysis.report.observations import observations
 from vitlab.analysis.report.sections import Section, sections
+from vitlab.analysis.results import CSV, JSON, AnalysisResults, Model
 from vitlab.atomic_io import write_bytes
 
 HERE = Path(__file__).parent
@@ -39,10 +39,12 @@ class Picture:
     png: bytes
 
 
-def write_report(findings: Findings, pictures: Sequence[Picture], folder: Path) -> list[Path]:
+def write_report(
+    findings: AnalysisResults, pictures: Sequence[Picture], folder: Path
+) -> list[Path]:
     """Write report.html, and its figures below `figures/`; equal findings give equal bytes.
 
-    The page links to the files that `Findings.save` writes into the same folder.
+    The page links to the files that `AnalysisResults.save` writes into the same folder.
 
     Returns:
         What was written, the page first.

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from vitlab.analysis.findings import Measure, Row
 from vitlab.analysis.report.depth import Variant, over_depth
 from vitlab.analysis.report.drawing import (
     WIDTH,
@@ -20,6 +19,7 @@ from vitlab.analysis.report.drawing import (
     small_multiples,
 )
 from vitlab.analysis.report.gathered import READ, Gathered, Place, finite, ordered, quantity, slug
+from vitlab.analysis.results import Measure, Row
 
 IN_FULL = ("cls_patch_cosine", "patch_patch_cosine")  # what papers show around each norm
 MEAN_NOTE = "Line: mean over blocks; small dots: the blocks, each a mean over images."

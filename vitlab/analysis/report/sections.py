@@ -7,7 +7,6 @@ section.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vitlab.analysis.findings import Measure
 from vitlab.analysis.report.bars import whole
 from vitlab.analysis.report.channels import by_channel, curves
 from vitlab.analysis.report.depth import Variant, over_depth
@@ -18,6 +17,7 @@ from vitlab.analysis.report.histograms import histograms, is_histogram
 from vitlab.analysis.report.layers import layer_against_miou
 from vitlab.analysis.report.maps import grids
 from vitlab.analysis.report.points import inside_blocks, points
+from vitlab.analysis.results import Measure
 
 FEW = 3  # points of a block, or roles, that one figure can tell apart by the dashes of its lines
 READ_NOTE = "What leaves a block, read as the encoder's output is: behind its final norm."

@@ -11,8 +11,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from vitlab.analysis.findings import Row
-from vitlab.analysis.measures.scene import Place, Values
+from vitlab.analysis.measures.context import Place, Values
+from vitlab.analysis.results import Row
 
 Where = tuple[int | None, str]  # block and point
 Key = tuple[int | None, str, str, str]  # block, point, measure, role
@@ -45,7 +45,7 @@ def mean_of(count: float, total: float, squares: float) -> Mean:
 
 
 @dataclass
-class Tally:
+class Accumulator:
     """Counts, sums and sums of squares of every measure, in double precision.
 
     Attributes:

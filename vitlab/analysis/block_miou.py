@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitlab.analysis.findings import Measure, Row
+from vitlab.analysis.results import Measure, Row
 from vitlab.data import Data, SegmentationViews, normalize
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes import Dense, Loading

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitlab import distributed
 from vitlab.analysis.measures import cosines, norms, rank
-from vitlab.analysis.measures.scene import VOID, Labels, Scene
+from vitlab.analysis.measures.context import VOID, BatchContext, Labels
 from vitlab.encoders import Encoder, State, Tokens
 from vitlab.encoders.tokens import Grid, assemble, prefix_length
 from vitlab.probes.dense import class_counts
@@ -22,7 +22,7 @@ NAMES = ("cls_patch_cosine", "patch_patch_cosine", "diffusion_index", "norm_outl
 RANK = "feature_rank"
 
 
-class Watched(Encoder):
+class LastStateRecorder(Encoder):
     """An encoder that keeps its last state, which only the final norm follows; else the same.
 
     Attributes:
@@ -51,7 +51,7 @@ class Watched(Encoder):
         return self.read(state)
 
 
-class Glance:
+class OnlineFeatureStatistics:
     """Sums up the patch features of a set, batch by batch; of an image, a few numbers are kept.
 
     Args:
@@ -61,13 +61,13 @@ class Glance:
         images: of the set, which decides how many patches of each enter the rank.
     """
 
-    def __init__(self, watched: Watched, background: int | None, images: int):
+    def __init__(self, watched: LastStateRecorder, background: int | None, images: int):
         self.watched, self.background, self.images = watched, background, images
         self._rows: list[Tensor] = []
         self._gram: Tensor | None = None
         self._ranked = 0
 
-    def see(self, tokens: Tokens, masks: list[Tensor]) -> None:
+    def update(self, tokens: Tokens, masks: list[Tensor]) -> None:
         """Take in the features of one batch, and the masks of its images."""
         assert self.watched.state is not None, "the tokens are not of the watched encoder"
         patches = tokens.patches.float()
@@ -83,16 +83,16 @@ class Glance:
         self._rows.append(torch.stack([values[name].double() for name in NAMES], dim=1))
         self._ranked = min(p, max(rank.ROWS // self.images, 1))
         order = torch.randperm(p, generator=torch.Generator().manual_seed(0))
-        gram = rank.gram(patches[:, order[: self._ranked].to(x.device)].flatten(0, 1))
+        gram = rank.gram_matrix(patches[:, order[: self._ranked].to(x.device)].flatten(0, 1))
         self._gram = gram if self._gram is None else self._gram + gram
 
-    def _scene(self, grid: Grid, x: Float[Tensor, "b n d"], masks: list[Tensor]) -> Scene:
+    def _scene(self, grid: Grid, x: Float[Tensor, "b n d"], masks: list[Tensor]) -> BatchContext:
         b, p = len(x), grid[0] * grid[1]
         none = torch.zeros(b, p, dtype=torch.bool)
         labels = Labels(none, none)
         if self.background is not None:
             labels = labels_of_any_size(masks, grid, self.background)
-        return Scene(
+        return BatchContext(
             grid=grid,
             patch=self.watched.patch,
             prefix=prefix_length(x.shape[1], grid),
@@ -102,7 +102,7 @@ class Glance:
             rows=0,
         )
 
-    def result(self) -> dict[str, float]:
+    def compute(self) -> dict[str, float]:
         """Return the means over images, and the rank of patches, of all ranks together.
 
         What has no value is left out.
@@ -111,11 +111,11 @@ class Glance:
         means = distributed.gather(torch.cat(self._rows)).nanmean(0).tolist()
         found = dict(zip(NAMES, means, strict=True))
         total = distributed.mean(self._gram) * distributed.world()
-        found[RANK] = rank.rank_of(total, self._ranked * self.images)
+        found[RANK] = rank.rankme(total, self._ranked * self.images)
         return {name: value for name, value in found.items() if value == value}
 
 
-def background_of(classes: Sequence[str]) -> int | None:
+def background_class(classes: Sequence[str]) -> int | None:
     """Return the index of the class that is no object, or None, as of street scenes."""
     return list(classes).index("background") if "background" in classes else None
 

@@ -119,7 +119,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Findings:
+class AnalysisResults:
     """All that one analysis found.
 
     Attributes:
@@ -156,7 +156,7 @@ class Findings:
         write_bytes(folder / CSV, text.getvalue().encode())
 
 
-def read_findings(path: Path) -> Findings:
+def read_results(path: Path) -> AnalysisResults:
     """Read findings.json, or the one in a folder.
 
     Raises:
@@ -171,7 +171,7 @@ def read_findings(path: Path) -> Findings:
         kinds["left_out"] = LeftOut
         for name, kind in kinds.items():
             content[name] = [kind(**each) for each in content[name]]
-        return Findings(**content)
+        return AnalysisResults(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} holds no analysis of this version ({error}); give the folder that "

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from vitlab.analysis.findings import Array, Row
+from vitlab.analysis.results import Array, Row
 from vitlab.encoders.tokens import Grid
 
 Values = dict[tuple[str, str], Tensor]  # of each image, by measure and role
@@ -21,7 +21,7 @@ ROLES = ("cls", "registers", "all", "foreground", "background")  # "all" patches
 
 
 @dataclass(frozen=True)
-class Scene:
+class BatchContext:
     """A batch of images as a measure sees it.
 
     Attributes:

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitlab.analysis.measures.scene import VOID
+from vitlab.analysis.measures.context import VOID
 from vitlab.data import CenterCrop, Data, SegmentationViews, read_image
 from vitlab.data.datasets import first_readable, warn_of
 from vitlab.data.image import UnreadableImage, decode_image
@@ -123,7 +123,7 @@ class Unmasked(Dataset[Pair]):
             raise UnreadableImage(path, error.strerror or str(error)) from error
 
 
-def images_of(
+def find_images(
     root: Path,
     dataset: str = "",
     split: str = "val",
@@ -146,7 +146,7 @@ def images_of(
     """
     if not root.exists():
         raise ValueError(f"there is no {root}; give --data a dataset, a folder of images, an image")
-    kind = kind_of(root, dataset)
+    kind = dataset_class(root, dataset)
     if kind is None:
         return _photographs(root, size, limit)
     data = kind(str(root), train=split, val=split)
@@ -169,7 +169,7 @@ def images_of(
     return Images(found, {**about, "images": len(found), "masks": False}, False, reason)
 
 
-def kind_of(root: Path, dataset: str) -> type[Data] | None:
+def dataset_class(root: Path, dataset: str) -> type[Data] | None:
     """Return the class of a dataset; None for images of no dataset.
 
     Args:
