@@ -6,8 +6,8 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from vitlab.analysis.cost import OPTIONS
-from vitlab.analysis.measure import fastest, on_devices
+from vitlab.profiling.cost import OPTIONS
+from vitlab.profiling.timing import fastest, on_devices
 from vitlab.analysis.measures.engine import Engine
 from vitlab.encoders import ViT
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from rich.table import Table
 from torch import Tensor
 
-from vitlab.analysis.measure import fastest
+from vitlab.profiling.timing import fastest
 from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
 from vitlab.objectives import DINO, Projection

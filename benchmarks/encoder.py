@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from rich.table import Table
 
-from vitlab.analysis.cost import OPTIONS, Passes
-from vitlab.analysis.measure import MIB, fastest, on_devices
+from vitlab.profiling.cost import OPTIONS, Passes
+from vitlab.profiling.timing import MIB, fastest, on_devices
 from vitlab.encoders import ViT
 
 AIMS = {"specialized": 1.02, "locality, refined": 1.15}  # times the plain encoder

@@ -12,7 +12,7 @@ from vitlab.analysis.prompts import Run, choices, colored, macs, main, read_prom
 from vitlab.cli import main as vitlab
 from vitlab.encoders import Pool, Prompted, Prompts, ViT, save
 from vitlab.objectives.classification import Classifier
-from vitlab.pictures import sheet
+from vitlab.visualization import grid
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TCPA = Prompts(cls=Pool(5, chosen=2), patches=Pool(6, chosen=3))
@@ -141,9 +141,9 @@ def test_seeds_are_compared_in_pairs():
 
 def test_small_images_are_enlarged(tmp_path):
     images = [torch.rand(3, 16, 16)] * 2
-    columns = [sheet.Column("a", images), sheet.Column("b", images)]
-    sheet.save(sheet.Sheet(columns), tmp_path / "sheet.png")
-    height, width = read_image(str(tmp_path / "sheet.png")).shape[1:]
+    columns = [grid.GridColumn("a", images), grid.GridColumn("b", images)]
+    grid.ImageGrid(columns).save(tmp_path / "grid.png")
+    height, width = read_image(str(tmp_path / "grid.png")).shape[1:]
     assert min(height, width // 2) >= 128
 
 

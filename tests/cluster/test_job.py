@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vitlab.cluster import Job, Resources
 from vitlab.cluster.job import numbers, seconds
 
-RESOURCES = Resources("48:00:00", nodes=2, gpus_per_node=8, cpus_per_task=11)
+RESOURCES = Resources("48:00:00", num_nodes=2, gpus_per_node=8, cpus_per_task=11)
 JOB = Job("dino", Path("/runs/dino"), Path("/home/me"), "/venv/bin/python", [], RESOURCES)
 # what can stand in an argument of a process, and on a line
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
@@ -70,7 +70,7 @@ def test_without_gpus_there_are_tasks_and_no_gpus():
 
 
 def test_on_one_machine_the_ranks_need_no_name_of_it(tmp_path):
-    one = replace(JOB, resources=replace(RESOURCES, nodes=1))
+    one = replace(JOB, resources=replace(RESOURCES, num_nodes=1))
     assert told(one, tmp_path)[1] == "127.0.0.1"
 
 
@@ -144,7 +144,7 @@ def test_other_limits_are_refused(time):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"nodes": 0}, "--nodes 0 is too small; use 1"),
+        ({"num_nodes": 0}, "--num-nodes 0 is too small; use 1"),
         ({"gpus_per_node": -1}, "--gpus-per-node -1"),
         ({"tasks_per_node": 2}, "--tasks-per-node 2 is for runs on CPUs"),
         (

@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vitlab.cli import main
-from vitlab.cluster import Queued, State, find
+from vitlab.cluster import QueuedJob, RunState, find
 from vitlab.cluster.listing import FRESH
-from vitlab.cluster.status import Status, number
+from vitlab.cluster.status import RunStatus, slurm_job_id
 from vitlab.commands.runs import age
 
 NOBODY = 2**22 + 1  # no process has a number this high
-WAITS, RUNS = Queued("PENDING", "Priority"), Queued("RUNNING", "None")
-SUSPENDED, CLEARS = Queued("SUSPENDED", "None"), Queued("COMPLETING", "None")
+WAITS, RUNS = QueuedJob("PENDING", "Priority"), QueuedJob("RUNNING", "None")
+SUSPENDED, CLEARS = QueuedJob("SUSPENDED", "None"), QueuedJob("COMPLETING", "None")
 
 
 def write(folder: Path, **files: object) -> Path:
@@ -33,7 +33,7 @@ def write(folder: Path, **files: object) -> Path:
 
 def said(state="running", **values) -> dict:
     known = {"began": time.time() - 60, "updated": time.time(), "job": "", "restarts": 0}
-    return asdict(Status(state, **{**known, **values}))
+    return asdict(RunStatus(state, **{**known, **values}))
 
 
 def only(root: Path, jobs=None):
@@ -47,42 +47,47 @@ TICKET = {"job": "7", "submitted": 0.0}
 @pytest.mark.parametrize(
     ("files", "jobs", "state", "reason"),
     [
-        ({"job__job_json": TICKET}, {"7": WAITS}, State.QUEUED, "Priority"),
-        ({"job__job_json": TICKET}, {"7": RUNS}, State.RUNNING, "starting"),
-        ({"job__job_json": TICKET}, {}, State.LOST, "before its first step"),
+        ({"job__job_json": TICKET}, {"7": WAITS}, RunState.QUEUED, "Priority"),
+        ({"job__job_json": TICKET}, {"7": RUNS}, RunState.RUNNING, "starting"),
+        ({"job__job_json": TICKET}, {}, RunState.LOST, "before its first step"),
         (
             {"job__job_json": TICKET, "job__6.out": "", "job__41.out": ""},
             {},
-            State.LOST,
+            RunState.LOST,
             "job/41.out",
         ),
-        ({"status_json": said(process=NOBODY, job="7")}, {"7": SUSPENDED}, State.RUNNING, "susp"),
-        ({"status_json": said()}, {}, State.RUNNING, ""),
-        ({"status_json": said(process=NOBODY)}, {}, State.LOST, "its process is gone"),
-        ({"status_json": said(process=NOBODY, job="7")}, {"7": RUNS}, State.RUNNING, ""),
-        ({"status_json": said(process=NOBODY, job="7")}, {"8": RUNS}, State.LOST, "is gone"),
-        ({"status_json": said(job="7")}, {"7": WAITS}, State.REQUEUED, "Priority"),
-        ({"status_json": said("stopped", job="7")}, {"7": WAITS}, State.REQUEUED, "Priority"),
-        ({"status_json": said("stopped", reason="USR1")}, {}, State.STOPPED, "USR1"),
+        (
+            {"status_json": said(process=NOBODY, job="7")},
+            {"7": SUSPENDED},
+            RunState.RUNNING,
+            "susp",
+        ),
+        ({"status_json": said()}, {}, RunState.RUNNING, ""),
+        ({"status_json": said(process=NOBODY)}, {}, RunState.LOST, "its process is gone"),
+        ({"status_json": said(process=NOBODY, job="7")}, {"7": RUNS}, RunState.RUNNING, ""),
+        ({"status_json": said(process=NOBODY, job="7")}, {"8": RUNS}, RunState.LOST, "is gone"),
+        ({"status_json": said(job="7")}, {"7": WAITS}, RunState.REQUEUED, "Priority"),
+        ({"status_json": said("stopped", job="7")}, {"7": WAITS}, RunState.REQUEUED, "Priority"),
+        ({"status_json": said("stopped", reason="USR1")}, {}, RunState.STOPPED, "USR1"),
         (
             {"status_json": said("stopped", reason="USR1", job="7")},
             {"7": CLEARS},
-            State.STOPPED,
+            RunState.STOPPED,
             "USR1; SLURM is clearing its job",
         ),
-        ({"status_json": said("failed", reason="NaN")}, {}, State.FAILED, "NaN"),
-        ({"status_json": said("finished")}, {}, State.FINISHED, ""),
-        ({"results_json": [], "status_json": said(process=NOBODY)}, {}, State.FINISHED, ""),
-        ({"last_ckpt": "x"}, {}, State.STOPPED, "no status.json"),
-        ({}, {}, State.LOST, ""),
-        ({"status_json": said(host="other")}, {}, State.RUNNING, ""),
+        ({"status_json": said("failed", reason="NaN")}, {}, RunState.FAILED, "NaN"),
+        ({"status_json": said("finished")}, {}, RunState.FINISHED, ""),
+        ({"results_json": [], "status_json": said(process=NOBODY)}, {}, RunState.FINISHED, ""),
+        ({"last_ckpt": "x"}, {}, RunState.STOPPED, "no status.json"),
+        ({}, {}, RunState.LOST, ""),
+        ({"status_json": said(host="other")}, {}, RunState.RUNNING, ""),
         (
             {"status_json": said(host="other", updated=time.time() - FRESH - 1)},
             {},
-            State.LOST,
+            RunState.LOST,
             "it has said nothing for 1",
         ),
-        ({"status_json": said(process=-3)}, {}, State.LOST, "its process is gone"),
+        ({"status_json": said(process=-3)}, {}, RunState.LOST, "its process is gone"),
     ],
 )
 def test_the_state_follows_from_files_and_queue(tmp_path, files, jobs, state, reason):
@@ -93,7 +98,7 @@ def test_the_state_follows_from_files_and_queue(tmp_path, files, jobs, state, re
 
 def test_a_process_that_is_younger_than_the_status_is_another(tmp_path):
     write(tmp_path, status_json=said(process=os.getpid(), updated=1000.0))
-    assert only(tmp_path).state is State.LOST
+    assert only(tmp_path).state is RunState.LOST
 
 
 def test_the_job_is_the_latest_one(tmp_path):
@@ -234,10 +239,10 @@ def test_json_has_all_that_is_known(tmp_path, capsys):
 
 
 def test_a_job_of_an_array_has_both_numbers():
-    assert number({}) == ""
-    assert number({"SLURM_JOB_ID": "12"}) == "12"
+    assert slurm_job_id({}) == ""
+    assert slurm_job_id({"SLURM_JOB_ID": "12"}) == "12"
     several = {"SLURM_JOB_ID": "13", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "1"}
-    assert number(several) == "12_1"
+    assert slurm_job_id(several) == "12_1"
 
 
 @given(st.floats(0, 1e7))

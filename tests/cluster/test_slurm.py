@@ -77,7 +77,7 @@ def test_a_job_that_is_stopped_requeued_and_loses_its_machine_ends_as_a_calm_one
     """The calm one on two nodes, the other with both processes on one."""
     calm, stirred = tmp_path / "a calm 'run', 100%", tmp_path / "stirred"
     # where nodes have addresses, the first one's is found by its name
-    spread = ("--nodes", "2", "--setup", "export MASTER_ADDR=127.0.0.1")
+    spread = ("--num-nodes", "2", "--setup", "export MASTER_ADDR=127.0.0.1")
     number = submitted(calm, *spread, tasks=1, nodes="n1,n2")
     completes(slurm, number, calm)
     assert (calm / f"job/{number}.out").exists()
@@ -86,7 +86,7 @@ def test_a_job_that_is_stopped_requeued_and_loses_its_machine_ends_as_a_calm_one
     with pytest.raises(SystemExit):
         submitted(calm)  # never overwritten
     said = json.loads((calm / "job/job.json").read_text())
-    assert "--nodes 2" in said["command"]
+    assert "--num-nodes 2" in said["command"]
 
     number = submitted(stirred)
     trains(slurm, number, stirred, 0)

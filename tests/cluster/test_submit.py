@@ -42,7 +42,7 @@ def test_a_dry_run_shows_the_script_and_writes_nothing(capsys):
     main(
         [
             *WORDS,
-            "--nodes",
+            "--num-nodes",
             "2",
             "--gpus-per-node",
             "8",
@@ -68,7 +68,7 @@ def test_cores_follow_from_the_processes_that_load_images(capsys):
 
 def test_the_config_that_is_kept_is_the_one_that_was_checked(sbatch, capsys):
     Path("mine.yaml").write_text("trainer: {max_epochs: 7, devices: 3}")
-    main([*WORDS, "--config", "mine.yaml", "--nodes", "2", "--gpus-per-node", "4", *FIT])
+    main([*WORDS, "--config", "mine.yaml", "--num-nodes", "2", "--gpus-per-node", "4", *FIT])
     Path("mine.yaml").write_text("trainer: {max_epochs: 9}")
     folder = Path("runs/dino-mine/seed0/job")
     kept = yaml.safe_load((folder / "config.yaml").read_text())
@@ -177,5 +177,5 @@ def test_the_help_needs_nothing_heavy_and_shows_examples(capsys):
     with pytest.raises(SystemExit):
         main(["submit", "--help"])
     text = capsys.readouterr().out
-    assert "vitlab submit --config configs/dino_entmax.yaml --nodes 2" in text
+    assert "vitlab submit --config configs/dino_entmax.yaml --num-nodes 2" in text
     assert "--signal-before" in text

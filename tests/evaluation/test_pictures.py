@@ -7,9 +7,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from vitlab.data import VOC2012
 from vitlab.data.voc import palette
 from vitlab.evaluation.pictures import write_events
-from vitlab.pictures import masks
-from vitlab.pictures.masks import compared
-from vitlab.pictures.sheet import HEIGHT, pixels, png
+from vitlab.visualization import masks
+from vitlab.visualization.grid import HEIGHT, encode_png
+from vitlab.visualization.masks import compare_masks
 
 WIDEST = 2 * HEIGHT
 RIGHT, WRONG, VOID = (
@@ -18,7 +18,7 @@ RIGHT, WRONG, VOID = (
 
 
 def sheet(images, truths, predictions, classes):
-    return pixels(compared(images, truths, predictions, classes))
+    return compare_masks(images, truths, predictions, classes).render()
 
 
 def colors(picture):
@@ -86,7 +86,7 @@ def test_masks_of_drawn_data_make_a_sheet_and_a_file(drawn, tmp_path):
         images.append(torch.from_numpy(pixels).permute(2, 0, 1))
     predictions = [torch.zeros_like(truth) for truth in truths]
     made = sheet(images, truths, predictions, data.classes)
-    (tmp_path / "pictures.png").write_bytes(png(made))
+    (tmp_path / "pictures.png").write_bytes(encode_png(made))
     with Image.open(tmp_path / "pictures.png") as file:
         assert torch.equal(torch.from_numpy(np.array(file)).permute(2, 0, 1), made)
 

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from vitlab.cli import main
 from vitlab.encoders import ViT
+from vitlab.training.checkpoint_series import checkpoint_info, find_series
 from vitlab.training.closing import tables
-from vitlab.training.trail import checkpoint_of, trails
 
 ROOT = Path(__file__).parents[2]
 PLANTED = "patches lose what the image feature gains"
@@ -184,7 +184,7 @@ def test_files_of_others_are_a_course_by_the_epoch_in_them_or_in_their_names(
     (row,) = read(tmp_path / "out")
     assert (row["encoder"], row["epoch"]) == ("trained", 21)
     assert set(row["scores"]) == {"miou/shapes", "miou/mean"}
-    assert checkpoint_of(files[1]).epoch == 40
+    assert checkpoint_info(files[1]).epoch == 40
     twice = weights(tmp_path / "again.pth", epoch=21)
     assert "both of epoch 21" in refused(capsys, str(files[0]), str(twice), *words, *dense)
     assert "nothing to measure" in refused(capsys, str(files[0]), *words, "--which", "teacher")
@@ -194,10 +194,10 @@ def test_files_of_others_are_a_course_by_the_epoch_in_them_or_in_their_names(
 def test_epochs_of_files_are_counted_as_their_programs_do(tmp_path: Path):
     state = {"a": torch.zeros(1)}
     torch.save({"model": state, "epoch": 4}, tmp_path / "deit.pth")
-    assert checkpoint_of(tmp_path / "deit.pth").epoch == 5
+    assert checkpoint_info(tmp_path / "deit.pth").epoch == 5
     torch.save(state, tmp_path / "unnamed.pth")
     with pytest.raises(ValueError, match="call it epoch_0020"):
-        checkpoint_of(tmp_path / "unnamed.pth")
+        checkpoint_info(tmp_path / "unnamed.pth")
 
 
 def test_a_checkpoint_from_the_middle_of_an_epoch_is_left_out_and_said(
@@ -207,7 +207,7 @@ def test_a_checkpoint_from_the_middle_of_an_epoch_is_left_out_and_said(
     content = torch.load(finished / "last.ckpt", weights_only=True)
     content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
     torch.save(content, tmp_path / "seed0/last.ckpt")
-    (trail,) = trails([tmp_path / "seed0"])
+    (trail,) = find_series([tmp_path / "seed0"])
     assert [checkpoint.epoch for checkpoint in trail.checkpoints][:1] == [1]
     assert trail.left_out[tmp_path / "seed0/last.ckpt"] == "written in the middle of an epoch"
 

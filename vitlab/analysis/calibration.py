@@ -32,7 +32,7 @@ from vitlab.objectives.relevance import (
     token_relevance,
 )
 from vitlab.objectives.rules import Rules, find_rules
-from vitlab.pictures.sheet import Column, Sheet, save
+from vitlab.visualization.grid import GridColumn, ImageGrid
 
 BATCH, THRESHOLD, PICTURES = 64, 0.15, 6
 DATA = {each.__name__: each for each in (ImageNet, Folder, CIFAR10, CIFAR100)}
@@ -109,14 +109,16 @@ def scores(
 def picture(models: dict[str, Classifier], batch: Batch, pixels: Tensor, out: Path) -> None:
     """Write a row for each image: the image, then each model's relevance of its patches on it."""
     assert batch.labels is not None
-    columns = [Column("image", list(pixels / 255), smooth=True)]
+    columns = [GridColumn("image", list(pixels / 255), smooth=True)]
     for name, model in models.items():
         seen = look(model, batch.views[0][0], batch.labels)
         maps = seen.tokens.unflatten(1, seen.grid)[:, None]
         maps = maps / maps.amax((2, 3), keepdim=True).clamp_min(1e-12)
         light = F.interpolate(maps, size=pixels.shape[2:], mode="nearest")
-        columns.append(Column(f"{name}:\nrelevance", list(pixels / 255 * (0.15 + 0.85 * light))))
-    save(Sheet(columns), out)
+        columns.append(
+            GridColumn(f"{name}:\nrelevance", list(pixels / 255 * (0.15 + 0.85 * light)))
+        )
+    ImageGrid(columns).save(out)
 
 
 def rule_picture(rules: Rules, classes: Sequence[str], out: Path) -> None:

@@ -9,19 +9,18 @@ from torch import Tensor
 from vitlab.analysis.report import Picture
 from vitlab.data.views.segmentation import IGNORE
 from vitlab.encoders import Encoder
-from vitlab.pictures.figure import (
-    Maps,
-    Place,
-    alike,
-    attention,
-    in_parts,
-    principal,
-    side_by_side,
-    views,
-)
-from vitlab.pictures.photographs import Photograph
-from vitlab.pictures.sheet import content
 from vitlab.probes import Loading
+from vitlab.visualization.figure import (
+    MapSet,
+    Place,
+    attention_maps,
+    extract_features,
+    grid_by_model,
+    part_maps,
+    pca_maps,
+    similarity_maps,
+)
+from vitlab.visualization.photographs import Photograph
 
 PARTS = 6
 
@@ -46,18 +45,18 @@ def example_pictures(
     known: Sequence[Tensor | None] = masks if masks is not None else [None] * len(photographs)
     places = [middle(mask, *photo.size) for mask, photo in zip(known, photographs, strict=True)]
     loading = loading or Loading(torch.device("cpu"))
-    seen = views(models, photographs, 0, loading, places=[None] * len(photographs))
+    seen = extract_features(models, photographs, 0, loading, places=[None] * len(photographs))
     of_object = "the middle of the object" if masks is not None else "the middle of the image"
-    kinds: list[tuple[str, str, Maps, Sequence[Place]]] = [
-        ("PCA of patch features", "", principal(seen), ()),
-        ("[CLS] attention", " Last block, mean of heads.", attention(seen, None), ()),
-        ("Similarity", f" It is {of_object}.", alike(seen, photographs, places), places),
-        ("Parts", "", in_parts(seen, PARTS), ()),
+    kinds: list[tuple[str, str, MapSet, Sequence[Place]]] = [
+        ("PCA of patch features", "", pca_maps(seen), ()),
+        ("[CLS] attention", " Last block, mean of heads.", attention_maps(seen, None), ()),
+        ("Similarity", f" It is {of_object}.", similarity_maps(seen, photographs, places), places),
+        ("Parts", "", part_maps(seen, PARTS), ()),
     ]
     found = []
     for title, more, maps, rings in kinds:
-        sheet = side_by_side(photographs, seen, maps, rings, caption=False)
-        found.append(Picture(title, maps.caption + more, content(sheet)))
+        sheet = grid_by_model(photographs, seen, maps, rings, caption=False)
+        found.append(Picture(title, maps.caption + more, sheet.encode()))
     return found
 
 

@@ -29,13 +29,13 @@ from vitlab.data import CIFAR10, CIFAR100, Data, Folder, ImageNet, normalize
 from vitlab.encoders import Prompted, read_weights, record
 from vitlab.encoders.interop.files import read
 from vitlab.objectives.classification import Classifier
-from vitlab.pictures.colors import categories
-from vitlab.pictures.sheet import Column, Sheet, save
+from vitlab.visualization.colors import categorical_colors
+from vitlab.visualization.grid import GridColumn, ImageGrid
 
 BATCH, PICTURES = 64, 6
 DATA = {each.__name__: each for each in (ImageNet, Folder, CIFAR10, CIFAR100)}
 COLUMNS = ("arm", "seeds", "top-1 %", "over first", "loss", "trained", "GMAC", "MACs over first")
-*COLORS, OTHERS = categories(8)  # gray is for all further entries
+*COLORS, OTHERS = categorical_colors(8)  # gray is for all further entries
 NEAREST, READ = "nearest key", "read most"
 
 
@@ -178,7 +178,7 @@ def choices(model: Classifier, images: Float[Tensor, "b 3 h w"]) -> list[Choice]
     ]
 
 
-def colored(choice: Choice, grid: tuple[int, int], size: int) -> Column:
+def colored(choice: Choice, grid: tuple[int, int], size: int) -> GridColumn:
     """Return pictures of one block: a color for each of its most frequent entries, and a legend."""
     found, counts = choice.entries.unique(return_counts=True)
     order = counts.argsort(descending=True, stable=True)
@@ -192,7 +192,7 @@ def colored(choice: Choice, grid: tuple[int, int], size: int) -> Column:
     legend = [(color, f"entry {entry}: {part:.0f} %") for color, entry, part in shown]
     if rest := len(frequent) - len(shown):
         legend.append((OTHERS, f"{rest} others: {sum(share[len(shown) :]):.0f} %"))
-    return Column("", list(F.interpolate(maps, size=(size, size), mode="nearest")), legend)
+    return GridColumn("", list(F.interpolate(maps, size=(size, size), mode="nearest")), legend)
 
 
 def picture(models: dict[str, Classifier], data: Data, size: int, crop: float, out: Path) -> bool:
@@ -204,16 +204,16 @@ def picture(models: dict[str, Classifier], data: Data, size: int, crop: float, o
     images = data.labeled(data.val, size, crop=crop)
     spread_out = range(0, len(images), max(1, len(images) // PICTURES))[:PICTURES]
     pixels = torch.stack([images[index][0] for index in spread_out])
-    columns = [Column("image", list(pixels / 255), smooth=True)]
+    columns = [GridColumn("image", list(pixels / 255), smooth=True)]
     for name, model in models.items():
         found = choices(model, normalize(pixels))
         for block in sorted({0, len(found) // 2, len(found) - 1}) if found else ():
             grid = (size // model.encoder.patch, size // model.encoder.patch)
             column = colored(found[block], grid, size)
             title = f"{name}, block {block + 1}\n{found[block].how}"
-            columns.append(Column(title, column.images, column.legend))
+            columns.append(GridColumn(title, column.images, column.legend))
     if len(columns) > 1:
-        save(Sheet(columns), out)
+        ImageGrid(columns).save(out)
     return len(columns) > 1
 
 

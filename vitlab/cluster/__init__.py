@@ -5,7 +5,7 @@ script that an administrator or a colleague wants to read.
 """
 
 from vitlab.cluster.job import Job, Resources
-from vitlab.cluster.listing import Run, State, find
-from vitlab.cluster.slurm import Queued, queue
+from vitlab.cluster.listing import RunInfo, RunState, find
+from vitlab.cluster.slurm import QueuedJob, queue
 
-__all__ = ["Job", "Queued", "Resources", "Run", "State", "find", "queue"]
+__all__ = ["Job", "QueuedJob", "Resources", "RunInfo", "RunState", "find", "queue"]

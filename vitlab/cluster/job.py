@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = "job"  # below a run's folder: the script, the config it runs, what it prints
+JOB_FOLDER = "job"  # below a run's folder: the script, the config it runs, what it prints
 SCRIPT, CONFIG, TICKET = "job.sh", "config.yaml", "job.json"
 # with these names, Lightning takes a job for a shell of SLURM and starts no ranks
 NOT_NAMES = ("bash", "interactive")
@@ -26,7 +26,7 @@ class Resources:
 
     Args:
         time: limit, as SLURM writes it: minutes, hours:minutes:seconds, days-hours.
-        nodes: machines.
+        num_nodes: machines.
         gpus_per_node: each with a process of its own; 0 for a run on CPUs.
         tasks_per_node: processes on each machine, of a run on CPUs.
         cpus_per_task: cores of each process.
@@ -40,7 +40,7 @@ class Resources:
     """
 
     time: str
-    nodes: int = 1
+    num_nodes: int = 1
     gpus_per_node: int = 1
     tasks_per_node: int = 1
     cpus_per_task: int = 1
@@ -54,7 +54,7 @@ class Resources:
 
     def __post_init__(self) -> None:
         """Refuse what SLURM would refuse later, or would take differently than meant."""
-        least = {"nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1}
+        least = {"num_nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1}
         for name, value in (least | {"signal_before": 1}).items():
             if getattr(self, name) < value:
                 option = name.replace("_", "-")
@@ -136,12 +136,12 @@ class Job:
     def directives(self) -> list[tuple[str, str]]:
         """Return the options of sbatch."""
         asked = self.resources
-        place = f"{self.folder}/seed%a/{FOLDER}/%A_%a.out"
-        place = place if self.seeds else f"{self.folder}/{FOLDER}/%j.out"
+        place = f"{self.folder}/seed%a/{JOB_FOLDER}/%A_%a.out"
+        place = place if self.seeds else f"{self.folder}/{JOB_FOLDER}/%j.out"
         literal = str(self.folder).replace("%", "%%")
         found = [
             ("job-name", self.name),
-            ("nodes", str(asked.nodes)),
+            ("nodes", str(asked.num_nodes)),
             ("ntasks-per-node", str(asked.devices)),
             ("cpus-per-task", str(asked.cpus_per_task)),
             ("gpus-per-node", str(asked.gpus_per_node or "")),
@@ -178,7 +178,7 @@ class Job:
             lines += [f"export VITLAB_ALLOW={shlex.quote(self.allow)}"]
         lines += ["# two jobs on one machine do not meet"]
         lines += [f"export MASTER_PORT=$(({MASTER_PORTS} + SLURM_JOB_ID % 10000))"]
-        if asked.nodes == 1:
+        if asked.num_nodes == 1:
             lines += ["export MASTER_ADDR=127.0.0.1"]
         seed = ["--seed_everything", '"$SLURM_ARRAY_TASK_ID"'] if self.seeds else []
         words = [shlex.quote(word) for word in self.words]
@@ -186,7 +186,7 @@ class Job:
             "# if one process fails, the others end; auto: a job that starts again goes on",
             f"srun --kill-on-bad-exit=1 --cpus-per-task={asked.cpus_per_task} \\",
             f"  {shlex.quote(self.python)} -m vitlab fit \\",
-            f'  --config "$run"/{FOLDER}/{CONFIG} --run "$run" \\',
+            f'  --config "$run"/{JOB_FOLDER}/{CONFIG} --run "$run" \\',
             f"  {' '.join([*seed, *words])}",
         ]
         return "\n".join(lines) + "\n"

@@ -11,18 +11,18 @@ from typing import Any
 
 import psutil
 
-from vitlab.cluster.job import FOLDER, TICKET
+from vitlab.cluster.job import JOB_FOLDER, TICKET
 from vitlab.cluster.notes import Scored, Ticket, read
-from vitlab.cluster.slurm import Queued
-from vitlab.cluster.status import STATUS, Status
+from vitlab.cluster.slurm import QueuedJob
+from vitlab.cluster.status import STATUS, RunStatus
 
 # one of them makes a folder a run
-MARKS = ("config.yaml", STATUS, f"{FOLDER}/{TICKET}")
+MARKS = ("config.yaml", STATUS, f"{JOB_FOLDER}/{TICKET}")
 BEST = ("miou/mean", "linear/top1", "knn/top1")  # the score that counts, where it was measured
 FRESH = 600.0  # seconds after which a run on another machine that says nothing is lost
 
 
-class State(StrEnum):
+class RunState(StrEnum):
     """What has become of a run."""
 
     QUEUED = "queued"  # waits for its first start
@@ -35,7 +35,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunInfo:
     """What is known of one run.
 
     Attributes:
@@ -50,16 +50,16 @@ class Run:
     """
 
     folder: Path
-    state: State
+    state: RunState
     reason: str = ""
-    status: Status | None = None
+    status: RunStatus | None = None
     measured: dict[str, float] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     checkpoint: float | None = None
     job: str = ""
 
 
-def find(root: Path, jobs: Mapping[str, Queued]) -> list[Run]:
+def find(root: Path, jobs: Mapping[str, QueuedJob]) -> list[RunInfo]:
     """Return the runs in a folder and below it, sorted by name.
 
     Args:
@@ -85,7 +85,7 @@ def _folders(root: Path) -> Iterator[Path]:
             below[:] = sorted(name for name in below if not name.startswith("."))
 
 
-def _run(folder: Path, jobs: Mapping[str, Queued]) -> Run:
+def _run(folder: Path, jobs: Mapping[str, QueuedJob]) -> RunInfo:
     damaged: list[str] = []
 
     def known(name: str, kind: Any) -> Any:
@@ -95,14 +95,14 @@ def _run(folder: Path, jobs: Mapping[str, Queued]) -> Run:
             damaged.append(name)
             return None
 
-    status: Status | None = known(STATUS, Status)
+    status: RunStatus | None = known(STATUS, RunStatus)
     rows: list[Scored] = known("measurements.json", list[Scored]) or []
-    ticket: Ticket | None = known(f"{FOLDER}/{TICKET}", Ticket)
+    ticket: Ticket | None = known(f"{JOB_FOLDER}/{TICKET}", Ticket)
     job = ticket.job if ticket else ""
     if status and status.job and (ticket is None or status.began > ticket.submitted):
         job = status.job  # of a later start than the ticket's
     trained = [row for row in rows if row.encoder == "trained" and row.scores]
-    run = Run(
+    run = RunInfo(
         folder,
         *_state(folder, status, jobs.get(job), bool(job)),
         status=status,
@@ -115,32 +115,34 @@ def _run(folder: Path, jobs: Mapping[str, Queued]) -> Run:
 
 
 def _state(
-    folder: Path, status: Status | None, queued: Queued | None, submitted: bool
-) -> tuple[State, str]:
+    folder: Path, status: RunStatus | None, queued: QueuedJob | None, submitted: bool
+) -> tuple[RunState, str]:
     """Return the state of a run and why it is in it."""
     if (folder / "results.json").exists():
-        return State.FINISHED, ""
+        return RunState.FINISHED, ""
     if queued and queued.waits:
-        return (State.REQUEUED if status else State.QUEUED), queued.reason
+        return (RunState.REQUEUED if status else RunState.QUEUED), queued.reason
     if queued and queued.runs:
         starting = "" if status else "starting"
-        return State.RUNNING, starting if queued.state == "RUNNING" else queued.state.lower()
+        return RunState.RUNNING, starting if queued.state == "RUNNING" else queued.state.lower()
     if status is None:
         if (folder / "last.ckpt").exists():
-            return State.STOPPED, "it left no status.json"
+            return RunState.STOPPED, "it left no status.json"
         if not submitted:
-            return State.LOST, ""
-        outputs = sorted((folder / FOLDER).glob("*.out"), key=lambda path: (len(path.name), path))
-        where = outputs[-1] if outputs else folder / FOLDER  # that of its last job
-        return State.LOST, f"it ended before its first step; see {where}"
+            return RunState.LOST, ""
+        outputs = sorted(
+            (folder / JOB_FOLDER).glob("*.out"), key=lambda path: (len(path.name), path)
+        )
+        where = outputs[-1] if outputs else folder / JOB_FOLDER  # that of its last job
+        return RunState.LOST, f"it ended before its first step; see {where}"
     if status.state != "running":
         clearing = "SLURM is clearing its job" if queued else ""  # it may start again after that
-        return State(status.state), "; ".join(filter(None, (status.reason, clearing)))
+        return RunState(status.state), "; ".join(filter(None, (status.reason, clearing)))
     missing = _missing(status)
-    return (State.LOST if missing else State.RUNNING), missing
+    return (RunState.LOST if missing else RunState.RUNNING), missing
 
 
-def _missing(status: Status) -> str:
+def _missing(status: RunStatus) -> str:
     """Return why a run counts as lost, as far as one can see from here; "" for one that lives."""
     if status.host != platform.node():
         silent = time.time() - status.updated

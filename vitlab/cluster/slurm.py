@@ -1,9 +1,13 @@
 """The two commands of SLURM that vitlab asks: sbatch and squeue."""
 
+import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from vitlab.cluster.job import NOT_NAMES
 
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"}
 FIELDS = "%i|%T|%r"  # of squeue: number, state, why it waits
@@ -11,7 +15,7 @@ PATIENCE = 20  # seconds that a busy controller may take
 
 
 @dataclass(frozen=True)
-class Queued:
+class QueuedJob:
     """A job that SLURM has not finished with.
 
     Attributes:
@@ -63,7 +67,7 @@ def submit(script: Path) -> str:
     return done.stdout.strip().split(";")[0]  # the number, and with several clusters its name
 
 
-def queue() -> dict[str, Queued]:
+def queue() -> dict[str, QueuedJob]:
     """Return the user's jobs by number, of arrays 12_0; empty where there is no SLURM.
 
     Raises:
@@ -81,4 +85,35 @@ def queue() -> dict[str, Queued]:
     if done.returncode:
         raise ValueError(f"squeue fails ({' '.join(done.stderr.splitlines()[-1:])})")
     rows = [line.split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2]
-    return {number.strip(): Queued(state, reason) for number, state, reason in rows}
+    return {number.strip(): QueuedJob(state, reason) for number, state, reason in rows}
+
+
+def count_tasks() -> int:
+    """Tell Lightning how many processes srun has started on each machine, which `-n N` does not.
+
+    Returns:
+        Their number; 0 outside of SLURM, or in a shell of it that Lightning takes for none.
+    """
+    if "SLURM_NTASKS" not in os.environ or os.environ.get("SLURM_JOB_NAME") in NOT_NAMES:
+        return 0
+    each = int(os.environ["SLURM_NTASKS"]) // int(os.environ.get("SLURM_NNODES", "1"))
+    return int(os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(each)))
+
+
+def check_tasks(devices: int, nodes: int) -> None:
+    """Refuse a run that has other processes than devices.
+
+    Raises:
+        ValueError: how many of each.
+        SystemExit: the same, on other ranks than the first, which speaks for all.
+    """
+    tasks = count_tasks()
+    if not tasks or (devices, nodes) == (tasks, int(os.environ["SLURM_NTASKS"]) // tasks):
+        return
+    if os.environ.get("SLURM_PROCID", "0") != "0":
+        sys.exit(2)
+    raise ValueError(
+        f"SLURM starts {os.environ['SLURM_NTASKS']} processes, {tasks} on each machine "
+        f"(--ntasks-per-node), and trainer.devices is {devices}, trainer.num_nodes {nodes}; "
+        "make them equal, or use vitlab submit"
+    )

@@ -10,7 +10,7 @@ STATES = ("running", "finished", "stopped", "failed")
 
 
 @dataclass(frozen=True)
-class Status:
+class RunStatus:
     """How far a run is.
 
     Attributes:
@@ -42,7 +42,7 @@ class Status:
     updated: float = 0.0
     host: str = field(default_factory=platform.node)
     process: int = field(default_factory=os.getpid)
-    job: str = field(default_factory=lambda: number(os.environ))
+    job: str = field(default_factory=lambda: slurm_job_id(os.environ))
     restarts: int = field(default_factory=lambda: int(os.environ.get("SLURM_RESTART_COUNT", "0")))
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class Status:
             raise ValueError(f"the state {self.state!r} is none of {', '.join(STATES)}")
 
 
-def number(environment: Mapping[str, str]) -> str:
+def slurm_job_id(environment: Mapping[str, str]) -> str:
     """Return the number of the job a process belongs to, as squeue writes it; "" for none."""
     array = environment.get("SLURM_ARRAY_JOB_ID")
     if array:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vitlab.atomic_io import write_bytes, write_json
 from vitlab.cluster import slurm
-from vitlab.cluster.job import CONFIG, FOLDER, SCRIPT, TICKET, Job, numbers
+from vitlab.cluster.job import CONFIG, JOB_FOLDER, SCRIPT, TICKET, Job, numbers
 from vitlab.cluster.notes import Ticket, read
 
 
@@ -17,7 +17,7 @@ def refuse_queued(folder: Path) -> None:
         ValueError: which job that is, or that this cannot be told.
     """
     try:
-        ticket: Ticket | None = read(folder / FOLDER / TICKET, Ticket)
+        ticket: Ticket | None = read(folder / JOB_FOLDER / TICKET, Ticket)
     except ValueError as error:
         raise ValueError(
             f"{error}, so nobody knows the job of this run; remove it if squeue has none"
@@ -44,7 +44,7 @@ def submit(job: Job, config: str) -> str:
         ValueError: there is no SLURM here, or it refuses the job.
     """
     slurm.check_present()
-    places = [folder / FOLDER for folder in job.folders()]
+    places = [folder / JOB_FOLDER for folder in job.folders()]
     for place in places:
         write_bytes(place / CONFIG, config.encode())
         write_bytes(place / SCRIPT, job.script().encode())

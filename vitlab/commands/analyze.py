@@ -19,11 +19,11 @@ from rich.table import Table
 from vitlab.analysis.analyze import NamedEncoder, Pace, analyze, describe_encoder, show
 from vitlab.analysis.block_miou import BLOCK_MIOU, batches, block_miou
 from vitlab.analysis.images import Images, dataset_class, find_images
-from vitlab.analysis.measure import chosen_device
 from vitlab.analysis.pictures import example_pictures
 from vitlab.analysis.report import Picture, write_report
 from vitlab.analysis.results import CSV, JSON, AnalysisResults
 from vitlab.commands.analyze_words import UNTRAINED, labels, parser, refuse
+from vitlab.commands.device import choose_device
 from vitlab.data import Data, SegmentationSquare
 from vitlab.evaluation.command import read_subject
 from vitlab.evaluation.fingerprint import fingerprint
@@ -49,7 +49,7 @@ def run(words: Sequence[str]) -> None:
         subject.encoder.check(given.size, "--size")
     console = Console(width=max(110, Console().width))
     segmented = to_segment(given.probe, given.probe_dataset, given.size)
-    pace = Pace(chosen_device(given.device), given.batch, given.workers, precision(given))
+    pace = Pace(choose_device(given.device), given.batch, given.workers, precision(given))
     show_plan(subjects, images, pace, given.out, console)
     if given.dry_run:
         return
@@ -163,7 +163,7 @@ def precision(given: argparse.Namespace) -> Callable[[], AbstractContextManager]
     """Return what makes the context of a forward pass."""
     if given.precision == "fp32":
         return nullcontext
-    return partial(torch.autocast, chosen_device(given.device).type, torch.bfloat16)
+    return partial(torch.autocast, choose_device(given.device).type, torch.bfloat16)
 
 
 def show_plan(

@@ -5,8 +5,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitlab.analysis.measure import chosen_device
 from vitlab.analysis.results import JSON
+from vitlab.commands.device import choose_device
 
 DESCRIPTION = """\
 Look into encoders: how alike [CLS] and patches are at every point of every block, how far and how
@@ -125,7 +125,7 @@ def refuse(given: argparse.Namespace) -> None:
             raise ValueError(
                 f"--{option} {getattr(given, name)} is too small; give {least} or more"
             )
-    chosen_device(given.device)
+    choose_device(given.device)
     count = len(given.weights)
     for name in ("family", "which", "pixels", "backbone"):
         many = len(getattr(given, name))

@@ -46,10 +46,11 @@ def run(words: Sequence[str]) -> None:
     )
     given = parser.parse_args(words)
 
-    from vitlab.analysis.cost import cost
+    from vitlab.commands.device import choose_device
+    from vitlab.profiling.cost import cost
     from vitlab.training.configured import encoder_of
 
     short = len({path.stem for path in given.config}) == len(given.config)
     names = [path.stem if short else str(path) for path in given.config]
     encoders = dict(zip(names, map(encoder_of, given.config), strict=True))
-    cost(encoders, given.sizes, given.batch, given.device, given.out)
+    cost(encoders, given.sizes, given.batch, choose_device(given.device), given.out)

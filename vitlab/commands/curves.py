@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitlab.analysis.curves import curves
+from vitlab.visualization.curves import curves
 
 
 def run(words: Sequence[str]) -> None:

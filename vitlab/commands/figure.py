@@ -8,18 +8,18 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from vitlab.analysis.measure import chosen_device
 from vitlab.commands.analyze import read
+from vitlab.commands.device import choose_device
 from vitlab.commands.figure_words import blocks_of, parser, places_in, refuse
 from vitlab.data import Data, SegmentationSquare
 from vitlab.data.check import recognize
 from vitlab.encoders import Encoder
 from vitlab.encoders.vit import Block
-from vitlab.pictures import figure
-from vitlab.pictures.photographs import Photograph, read_photographs
-from vitlab.pictures.sheet import Sheet, save
 from vitlab.probes import Dense, Loading
 from vitlab.probes.linear import LinearMap
+from vitlab.visualization import figure
+from vitlab.visualization.grid import ImageGrid
+from vitlab.visualization.photographs import Photograph, read_photographs
 
 GIB = 2**30
 MOST_MEMORY = 4 * GIB  # of one block's attention where it is written out
@@ -48,15 +48,17 @@ def run(words: Sequence[str]) -> None:
         for label, encoder in models.items():
             refuse_memory(given, label, encoder, photo)
     _tell(given, photographs, models)
-    loading = Loading(chosen_device(given.device), batch=16)
+    loading = Loading(choose_device(given.device), batch=16)
     for encoder in models.values():
         encoder.to(loading.device)
     heads = _fitted(given, models, data, loading) if data is not None else None
     queries: Sequence[figure.Place | None] | None = None
     if given.kind in ("attention", "all"):
         queries = places if given.kind == "attention" else [None] * len(places)
-    seen = figure.views(models, photographs, given.size, loading, blocks, queries, _progress)
-    save(_sheet(given, photographs, places, seen, heads), given.out)
+    seen = figure.extract_features(
+        models, photographs, given.size, loading, blocks, queries, _progress
+    )
+    _sheet(given, photographs, places, seen, heads).save(given.out)
     Console().print(f"figure  {given.out}", soft_wrap=True)
 
 
@@ -129,41 +131,41 @@ def _sheet(
     given: argparse.Namespace,
     photographs: Sequence[Photograph],
     places: Sequence[figure.Place | None],
-    seen: Sequence[figure.View],
+    seen: Sequence[figure.ModelFeatures],
     heads: _Heads | None,
-) -> Sheet:
+) -> ImageGrid:
     """Return the sheet of the kind that is asked for."""
     marked = [place for place in places if place is not None]
     masks = []
     if heads is not None:
-        masks = [figure.masked(seen, heads.maps, heads.classes, heads.learned)]
+        masks = [figure.mask_maps(seen, heads.maps, heads.classes, heads.learned)]
     if given.kind == "all":
         kinds = [
-            replace(figure.principal(seen, given.basis, given.foreground), title="PCA"),
-            replace(figure.attention(seen, None), title="[CLS] attention", notes=()),
-            figure.alike(seen, photographs, marked),
-            figure.in_parts(seen, given.parts),
+            replace(figure.pca_maps(seen, given.basis, given.foreground), title="PCA"),
+            replace(figure.attention_maps(seen, None), title="[CLS] attention", notes=()),
+            figure.similarity_maps(seen, photographs, marked),
+            figure.part_maps(seen, given.parts),
             *masks,
         ]
-        return figure.by_kind(photographs, seen, kinds, places)
+        return figure.grid_by_kind(photographs, seen, kinds, places)
     if given.kind == "attention":
         whose = "the patch in the ring" if marked else "[CLS]"
         if given.head != "all":
             head = None if given.head == "mean" else int(given.head)
-            maps = figure.attention(seen, head, whose)
+            maps = figure.attention_maps(seen, head, whose)
         else:
             rows = (each.attention for view in seen for each in view.seen)
             most = max(each.shape[1] for each in rows if each is not None)
             numbers = [*range(most), None]
-            kinds = [figure.attention(seen, number, whose) for number in numbers]
-            return figure.by_kind(photographs, seen, kinds, places)
+            kinds = [figure.attention_maps(seen, number, whose) for number in numbers]
+            return figure.grid_by_kind(photographs, seen, kinds, places)
     elif given.kind == "pca":
-        maps = figure.principal(seen, given.basis, given.foreground)
+        maps = figure.pca_maps(seen, given.basis, given.foreground)
     elif given.kind == "similarity":
-        maps = figure.alike(seen, photographs, marked)
+        maps = figure.similarity_maps(seen, photographs, marked)
     elif given.kind == "parts":
-        maps = figure.in_parts(seen, given.parts)
+        maps = figure.part_maps(seen, given.parts)
     else:
         (maps,) = masks
     rings = places if given.kind in ("attention", "similarity") else ()
-    return figure.side_by_side(photographs, seen, maps, rings)
+    return figure.grid_by_model(photographs, seen, maps, rings)

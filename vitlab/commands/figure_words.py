@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-from vitlab.analysis.measure import chosen_device
 from vitlab.commands.analyze_words import UNTRAINED
+from vitlab.commands.device import choose_device
 from vitlab.encoders import Encoder
-from vitlab.pictures import figure
-from vitlab.pictures.photographs import MOST, Photograph
-from vitlab.pictures.sheet import ENDINGS
 from vitlab.probes.reading import Reading, check_layers
+from vitlab.visualization import figure
+from vitlab.visualization.grid import ENDINGS
+from vitlab.visualization.photographs import MOST, Photograph
 
 KINDS = ("pca", "attention", "similarity", "parts", "masks", "all")
 MOST_PARTS = 20
@@ -157,7 +157,7 @@ def _refuse_lengths(given: argparse.Namespace) -> None:
     given.size = 0 if given.size == "native" else int(given.size)
     if given.head not in ("all", "mean") and not given.head.isdecimal():
         raise ValueError(f"--head {given.head} is no head; give a number from 0, mean, or all")
-    chosen_device(given.device)
+    choose_device(given.device)
     for option in ("labels", "which", "family", "pixels", "backbone"):
         values, count = getattr(given, option), len(given.weights)
         if values and len(values) not in ({count} if option == "labels" else {1, count}):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vitlab.analysis.measure import chosen_device
-from vitlab.training.measuring import Changes, job, measure, show, show_plan
-from vitlab.training.trail import trails
+from vitlab.commands.device import choose_device
+from vitlab.training.checkpoint_probes import Changes, job, measure, show, show_plan
+from vitlab.training.checkpoint_series import find_series
 
 DESCRIPTION = """\
 Measure the checkpoints of a run after the fact: k-NN and linear accuracy, mIoU, and what becomes of
@@ -51,8 +51,8 @@ def run(words: Sequence[str]) -> None:
         family=given.family,
         which=given.which,
     )
-    device = chosen_device(given.device).type
-    found = trails(given.checkpoints)
+    device = choose_device(given.device).type
+    found = find_series(given.checkpoints)
     root = given.out or Path("measured")
     folders = [root if given.out and len(found) == 1 else root / each.name for each in found]
     if len(set(folders)) < len(folders):

@@ -40,10 +40,10 @@ def run(words: Sequence[str]) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
+    from vitlab.profiling.report import report
+    from vitlab.profiling.trial import WARM_UP, quiet, refusing, rehearse
     from vitlab.training.fit import Command
-    from vitlab.training.plan import prepare
-    from vitlab.training.report import report
-    from vitlab.training.trial import WARM_UP, quiet, refusing, rehearse
+    from vitlab.training.plan import plan_run
 
     with quiet(), refusing():
         command = Command(rest)
@@ -51,7 +51,7 @@ def run(words: Sequence[str]) -> None:
             print(f"vitlab: the run in {command.folder} is finished; nothing is left to do")
             return
         settings = command.config_init
-        plan = prepare(
+        plan = plan_run(
             command.trainer, command.model, command.datamodule, settings.probing, settings.scoring
         )
     if given.world:

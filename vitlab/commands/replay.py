@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from torch import Tensor
 
-from vitlab.analysis.measure import chosen_device
+from vitlab.commands.device import choose_device
 from vitlab.data.batch import Batch
 from vitlab.health.failure import RECORD, Failure, read, read_batch, read_weights
 from vitlab.health.tracing import Seen, Trace, same, trace
@@ -38,7 +38,7 @@ def run(words: Sequence[str]) -> None:
             f"the run's precision {precision} cannot be replayed; choose --precision "
             f"{', '.join(PRECISIONS)}"
         )
-    chosen_device(given.device)
+    choose_device(given.device)
     print(f"{failure.sentence}\n", file=sys.stderr)
     torch.set_num_threads(failure.threads)  # sums on CPU depend on it
     try:

@@ -11,16 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vitlab.cluster import Run, State, find, queue
+from vitlab.cluster import RunInfo, RunState, find, queue
 
 COLORS = {
-    State.QUEUED: "cyan",
-    State.RUNNING: "green",
-    State.REQUEUED: "cyan",
-    State.STOPPED: "yellow",
-    State.FINISHED: "blue",
-    State.FAILED: "red",
-    State.LOST: "red",
+    RunState.QUEUED: "cyan",
+    RunState.RUNNING: "green",
+    RunState.REQUEUED: "cyan",
+    RunState.STOPPED: "yellow",
+    RunState.FINISHED: "blue",
+    RunState.FAILED: "red",
+    RunState.LOST: "red",
 }
 SPARED = ("host", "job", "saved", "loss")  # columns left out first where there is no room
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
@@ -44,11 +44,11 @@ def run(words: Sequence[str]) -> None:
     parser.add_argument(
         "--state",
         nargs="+",
-        type=State,
-        choices=list(State),
-        default=list(State),
+        type=RunState,
+        choices=list(RunState),
+        default=list(RunState),
         metavar="STATE",
-        help=f"only runs in one of these states: {', '.join(State)}",
+        help=f"only runs in one of these states: {', '.join(RunState)}",
     )
     parser.add_argument("--json", action="store_true", help="everything that is known, as JSON")
     given = parser.parse_args(words)
@@ -68,11 +68,11 @@ def run(words: Sequence[str]) -> None:
         for text in (found.reason, found.status.warning if found.status else ""):
             if text:
                 console.print(f"{name(found, given.folder)}: {text}")
-    counts = {state: sum(found.state is state for found in runs) for state in State}
+    counts = {state: sum(found.state is state for found in runs) for state in RunState}
     print(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no runs")
 
 
-def table(runs: Sequence[Run], root: Path, width: int) -> Table:
+def table(runs: Sequence[RunInfo], root: Path, width: int) -> Table:
     """Return a table with a row for each run, of the columns that say something and have room."""
     tags = {found.best["tag"] for found in runs if found.best}
     tag = tags.pop() if len(tags) == 1 else ""
@@ -99,7 +99,7 @@ def table(runs: Sequence[Run], root: Path, width: int) -> Table:
     return shown
 
 
-def cells(found: Run, root: Path, tag: str) -> dict[str, str]:
+def cells(found: RunInfo, root: Path, tag: str) -> dict[str, str]:
     """Return what a run's row says, by column; the score's has the tag that all runs share."""
     status = found.status
     loss = status.metrics.get("loss") if status else None
@@ -122,12 +122,12 @@ def of(done: int, total: int) -> str:
     return f"{done:,}/{total:,}" if total else f"{done:,}"
 
 
-def name(found: Run, root: Path) -> str:
+def name(found: RunInfo, root: Path) -> str:
     """Return a run's folder below the one that was asked for."""
     return str(found.folder if found.folder == root else found.folder.relative_to(root))
 
 
-def score(found: Run) -> str:
+def score(found: RunInfo) -> str:
     """Return the last and the best value of the score that counts."""
     if not found.best:
         return ""

@@ -25,7 +25,7 @@ config and what the job prints.
 """
 EXAMPLES = """\
 examples:
-  vitlab submit --config configs/dino_entmax.yaml --nodes 2 --gpus-per-node 8 --time 48:00:00 \\
+  vitlab submit --config configs/dino_entmax.yaml --num-nodes 2 --gpus-per-node 8 --time 48:00:00 \\
       --setup 'module load cuda' -- --data.root /data/imagenet
   vitlab submit --config configs/dino.yaml --time 2-00 --seeds 0-2 --dry-run   # three runs
   vitlab submit --config configs/dino.yaml --config configs/demo.yaml --time 4:00:00 \\
@@ -37,7 +37,7 @@ INSTEAD = {
     "--config": "--config before the --",
     "--dry_run": "--dry-run before the --",
     "--trainer.devices": "--gpus-per-node, or --tasks-per-node on CPUs",
-    "--trainer.num_nodes": "--nodes",
+    "--trainer.num_nodes": "--num-nodes",
     "--trainer.accelerator": "--gpus-per-node, which is 0 for CPUs",
 }
 
@@ -62,7 +62,7 @@ def run(words: Sequence[str]) -> None:
         [
             *("--trainer.enable_progress_bar", "false", *configs),  # which configs may overrule
             *("--trainer.devices", str(resources.devices)),
-            *("--trainer.num_nodes", str(resources.nodes)),
+            *("--trainer.num_nodes", str(resources.num_nodes)),
             *("--trainer.accelerator", "gpu" if resources.gpus_per_node else "cpu"),
             *rest,
         ]
@@ -99,7 +99,14 @@ def run(words: Sequence[str]) -> None:
 
 
 def _resources(given: argparse.Namespace) -> Resources:
-    same = ["time", "nodes", "gpus_per_node", "tasks_per_node", "cpus_per_task", "signal_before"]
+    same = [
+        "time",
+        "num_nodes",
+        "gpus_per_node",
+        "tasks_per_node",
+        "cpus_per_task",
+        "signal_before",
+    ]
     same += ["partition", "account", "qos", "constraint", "mem"]
     asked = {name: getattr(given, name) for name in same if getattr(given, name) is not None}
     pairs = (option.partition("=") for option in given.sbatch)
@@ -126,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         "limit of one start, such as 48:00:00 or 2-12 (days-hours)",
         required=True,
     )
-    add("nodes", int, 1, "machines (default: 1)")
+    add("num-nodes", int, 1, "machines (default: 1)")
     add("gpus-per-node", int, 1, "processes and GPUs of each (default: 1); 0 for CPUs alone")
     add("tasks-per-node", int, 1, "processes of each, for CPUs alone (default: 1)")
     add(

@@ -32,10 +32,10 @@ from vitlab.evaluation.result import (
 )
 from vitlab.evaluation.shifted import Shifted
 from vitlab.evaluation.words import Asked, parse, show_names
-from vitlab.pictures.masks import compared
-from vitlab.pictures.sheet import pixels, png
 from vitlab.probes import Loading
 from vitlab.probes.evidence import Overlaps, interval
+from vitlab.visualization.grid import encode_png
+from vitlab.visualization.masks import compare_masks
 
 UNFINISHED = ".unfinished"
 
@@ -223,8 +223,8 @@ def conclude(asked: Asked, subject: Subject, measured: Measured, folder: Path) -
         seen = data.segmented(data.val, SegmentationWhole(0))
         pairs = [seen[index] for index in range(len(outcome.predictions))]
         images, truths = [pair.image for pair in pairs], [pair.mask for pair in pairs]
-        picture = pixels(compared(images, truths, outcome.predictions, data.classes))
-        write_bytes(folder / "pictures.png", png(picture))
+        picture = compare_masks(images, truths, outcome.predictions, data.classes).render()
+        write_bytes(folder / "pictures.png", encode_png(picture))
     write_events(folder, result, picture)
     names = [samples.image(index) for index in range(len(evidence))]
     result = result.write(folder, evidence, names, asked.given.overwrite)  # last: then it is whole

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vitlab import signals
+from vitlab.cluster.slurm import check_tasks, count_tasks
 from vitlab.data import DataError
 from vitlab.training import run
 from vitlab.training.checkpoints import Files
@@ -24,11 +25,10 @@ from vitlab.training.command import Arguments, first_rank
 from vitlab.training.endings import FAILED, REFUSED, advice, ending
 from vitlab.training.liveness import Heartbeat, is_lost_rank, lost_rank, watch_kin
 from vitlab.training.metering import Metering
-from vitlab.training.plan import prepare
+from vitlab.training.plan import plan_run
 from vitlab.training.preemption import Stopped, Stopping
 from vitlab.training.preparing import Preparing
 from vitlab.training.status import Reporting
-from vitlab.training.tasks import check_tasks, count_tasks
 
 
 class Command(Arguments):
@@ -91,11 +91,11 @@ def fit(args: Sequence[str]) -> None:
         try:
             command = Command(args)
             given = command.config_init
-            check_tasks(command.trainer)
+            check_tasks(command.trainer.num_devices, command.trainer.num_nodes)
             if command.start.finished:
                 print(f"vitlab: the run in {command.folder} is finished; nothing is left to do")
                 return
-            plan = prepare(
+            plan = plan_run(
                 command.trainer, command.model, command.datamodule, given.probing, given.scoring
             )
             rank_zero_only(plan.show)()

@@ -10,9 +10,9 @@ from lightning import Trainer
 from rich.console import Console
 from rich.table import Table
 
+from vitlab.activation_memory import saved_bytes
 from vitlab.data import Data, Division
 from vitlab.encoders import Encoder
-from vitlab.memory import saved_bytes
 from vitlab.objectives import Objective
 from vitlab.schedules import Progress
 from vitlab.training.module import Pretraining
@@ -26,7 +26,7 @@ _LINES = {"cosine": "cosine", "timm": "cosine", "linear": "linearly"}
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What a run is going to do.
 
     Attributes:
@@ -64,9 +64,9 @@ class Memory:
         return self.weights + images * self.per_image
 
 
-def prepare(
+def plan_run(
     trainer: Trainer, model: Pretraining, data: Data, probing: Probing, scoring: Scoring
-) -> Plan:
+) -> RunPlan:
     """Check that a run can work, divide the global batch, and return its plan.
 
     Raises:
@@ -109,7 +109,7 @@ def prepare(
         rows["scores"] = f"{when}, on {len(data.samples(data.val)):,} images of {data.val}"
     if masks:
         rows["masks"] = f"{masks:,} training images have one; the others add nothing"
-    return Plan(rows, division, needed)
+    return RunPlan(rows, division, needed)
 
 
 def describe(

@@ -6,7 +6,7 @@ import subprocess
 from lightning import Callback, LightningModule, Trainer
 
 from vitlab import distributed, signals
-from vitlab.cluster.status import number
+from vitlab.cluster.status import slurm_job_id
 from vitlab.training.checkpoints import Checkpoints
 
 
@@ -87,7 +87,7 @@ def requeue() -> str:
     Returns:
         What came of it, for the user.
     """
-    job = number(os.environ)
+    job = slurm_job_id(os.environ)
     try:
         done = subprocess.run(
             ["scontrol", "requeue", job], capture_output=True, text=True, check=False

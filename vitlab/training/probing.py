@@ -22,13 +22,13 @@ from vitlab.analysis.online_statistics import (
 from vitlab.atomic_io import write_bytes, write_json
 from vitlab.data import Data, SegmentationSquare
 from vitlab.encoders import Encoder, Pixels
-from vitlab.pictures.masks import probed
-from vitlab.pictures.sheet import pixels, png
 from vitlab.probes import KNN, Dense, Linear, Loading, image_features
 from vitlab.probes.dense import Fitted
 from vitlab.probes.freezing import frozen
 from vitlab.probes.reading import depth_of
 from vitlab.training.checkpoints import keep
+from vitlab.visualization.grid import encode_png
+from vitlab.visualization.masks import draw_probe_grid
 
 
 @dataclass(frozen=True)
@@ -258,13 +258,13 @@ class Probing(Callback):
             images = torch.stack([test[index][0] for index in spread])
             masks = [test[index][1] for index in spread]
             classes = self.dense[name].classes
-            sheet = probed(encoder, loading, images, masks, fitted.classify, classes)
-            self.show(trainer, pixels(sheet), name, when)
+            sheet = draw_probe_grid(encoder, loading, images, masks, fitted.classify, classes)
+            self.show(trainer, sheet.render(), name, when)
 
     def show(self, trainer: Trainer, picture: torch.Tensor, name: str, when: str) -> None:
         """Put a picture into TensorBoard and beside the run."""
         folder = Path(trainer.default_root_dir) / "pictures"
-        write_bytes(folder / f"{name}_{when}.png", png(picture))
+        write_bytes(folder / f"{name}_{when}.png", encode_png(picture))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(f"pictures/{name}", picture, trainer.global_step)

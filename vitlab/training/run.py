@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from vitlab.cluster.job import FOLDER as JOB
+from vitlab.cluster.job import JOB_FOLDER as JOB
 from vitlab.safety import read
 
 CONFIG = "config.yaml"

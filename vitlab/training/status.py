@@ -10,7 +10,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from vitlab.atomic_io import write_json
-from vitlab.cluster.status import STATUS, Status
+from vitlab.cluster.status import STATUS, RunStatus
 from vitlab.health import log
 from vitlab.training.liveness import is_lost_rank
 from vitlab.training.preemption import Stopped
@@ -22,7 +22,7 @@ class Reporting(Callback):
     """Writes RUN/status.json on the first rank: at the start, now and then, and at the end."""
 
     def __init__(self) -> None:
-        self.status = Status("running", began=time.time())
+        self.status = RunStatus("running", began=time.time())
         self.written = -math.inf
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from vitlab.pictures.colors import LINE_COLORS
+from vitlab.visualization.colors import LINE_COLORS
 
 Dash = Any  # of a line, as matplotlib takes it: "-", or lengths of strokes and gaps
 

@@ -1,0 +1,158 @@
+"""`vitlab figure`, as people type it."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vitlab.analysis.pictures import example_pictures, middle
+from vitlab.cli import main
+from vitlab.encoders import ViT, save
+from vitlab.visualization.colors import categorical_colors
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Two encoders, of different width, patch, heads and options."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    save(ViT("nano", 8, 32), folder / "plain")
+    save(ViT("Ti", 16, 32, normalizer="entmax15", registers=2), folder / "sparse")
+    return [str(folder / "plain"), str(folder / "sparse")]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    drawn = np.random.default_rng(0)
+    for name, shape in {"wide": (40, 90, 3), "tall.small": (60, 21, 3)}.items():
+        Image.fromarray(drawn.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def figure(weights, photos, tmp_path, capsys):
+    """Run the command on all photographs, or the first; returns the size of the figure."""
+
+    def run(*words, out="figure.png", images=(), models=weights):
+        shown = [str(photos)] if not images else [str(photos / name) for name in images]
+        kind, *options = words
+        options = [*options, "--size", "48", "--device", "cpu", "--out", str(tmp_path / out)]
+        main(["figure", kind, *shown, "--weights", *models, *options])
+        capsys.readouterr()
+        return (tmp_path / out).read_bytes()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pca"],
+        ["pca", "--foreground", "--basis", "each"],
+        ["attention"],
+        ["attention", "--block", "0", "-1", "--head", "mean"],
+        ["attention", "--head", "2"],
+        ["attention", "--at", "3,4", "20,30"],
+        ["similarity", "--at", "3,4"],
+        ["parts", "--parts", "3"],
+        ["all", "--parts", "2"],
+    ],
+    ids=" ".join,
+)
+def test_every_kind_of_figure_is_drawn_for_models_that_differ_in_everything(figure, words):
+    assert figure(*words).startswith(b"\x89PNG")
+
+
+def test_several_places_of_one_photograph_are_rows(figure, tmp_path):
+    heights = []
+    for places in (["1,1"], ["1,1", "5,5", "80,30"]):
+        figure("similarity", "--at", *places, "--overwrite", images=["wide.png"])
+        with Image.open(tmp_path / "figure.png") as file:
+            heights.append(file.size[1])
+    assert heights[1] > 2 * heights[0]
+
+
+@pytest.mark.parametrize("out", ["figure.png", "figure.svg", "figure.pdf"])
+def test_the_same_words_give_the_same_bytes(figure, out):
+    first = figure("parts", "--parts", "2", out=out, images=["wide.png"])
+    words = ["parts", "--parts", "2", "--overwrite"]
+    assert figure(*words, out=out, images=["wide.png"]) == first
+
+
+def test_masks_are_learned_from_a_dataset(figure, drawn):
+    figure("masks", "--masks", str(drawn / "VOCdevkit"), "--masks-images", "3")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pca", "--out", "a.jpg"], "must end with one of .png, .svg, .pdf"),
+        (["masks"], "give --masks ROOT"),
+        (["pca", "--masks", "x"], "--masks would be ignored by pca"),
+        (["parts", "--at", "1,1"], "--at would be ignored by parts; leave it out, or draw similar"),
+        (["all", "--head", "0"], "--head would be ignored by all; leave it out, or draw attention"),
+        (["similarity", "--foreground"], "--foreground would be ignored by similarity"),
+        (["parts", "--parts", "1"], "--parts 1 is not in 2 to 20"),
+        (["parts", "--parts", "20"], "make no 20 parts"),
+        (["pca", "--size", "0"], "--size 0 is no length"),
+        (["pca", "--labels", "one"], "--labels has 1 values for 2 weights"),
+        (["attention", "--head", "last"], "--head last is no head"),
+        (["attention", "--head", "9"], "--head 9 is in no model"),
+        (["attention", "--block", "12"], "layer 12 is asked of an encoder with 4 blocks"),
+        (["attention", "--block", "one"], "give numbers, 0 for the first"),
+        (["attention", "--block", "all"], "needs models of one depth; these have 4, 12 blocks"),
+        (["pca", "--block", "0", "--basis", "joint"], "have no joint basis"),
+        (["similarity", "--at", "3"], "--at 3 is no place"),
+        (["similarity", "--at", "30,40"], "is outside tall.small.png"),
+        (["similarity", "--at", "1,1", "2,2", "3,3"], "3 places for 2 photographs"),
+        (["attention", "--size", "8000"], r"GiB, of 4 allowed; use --size \d+"),
+        (["pca", "--weights", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(weights, photos, tmp_path, capsys, words, message):
+    base = ["figure", words[0], str(photos), "--weights", *weights]
+    base += ["--size", "48", "--out", str(tmp_path / "figure.png")]
+    with pytest.raises(SystemExit):
+        main([*base, *words[1:]])
+    told = " ".join(capsys.readouterr().err.split())
+    assert re.search(message, told), told
+    assert not (tmp_path / "figure.png").exists()
+
+
+def test_a_file_that_is_there_is_kept(figure, tmp_path, capsys):
+    (tmp_path / "figure.png").write_text("mine")
+    with pytest.raises(SystemExit):
+        figure("pca")
+    assert "give --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "figure.png").read_text() == "mine"
+
+
+def test_a_report_has_pictures_of_any_images_with_and_without_masks():
+    torch.manual_seed(0)
+    models = {"one": ViT("nano", 8, 32).eval(), "two": ViT("Ti", 16, 32).eval()}
+    images = [torch.randint(256, (3, *size)).to(torch.uint8) for size in ((32, 48), (48, 32))]
+    masks = [torch.zeros(32, 48, dtype=torch.uint8), torch.ones(48, 32, dtype=torch.uint8)]
+    for known in (masks, None):
+        found = example_pictures(models, images, known)
+        titles = ["PCA of patch features", "[CLS] attention", "Similarity", "Parts"]
+        assert [each.title for each in found] == titles
+        assert all(each.png.startswith(b"\x89PNG") and each.caption for each in found)
+
+
+def test_the_middle_of_an_object_lies_in_it():
+    ring = torch.zeros(9, 9, dtype=torch.uint8)
+    ring[1:8, 1:8] = 3
+    ring[2:7, 2:7] = 0
+    ring[4, 4] = 255  # void is no object
+    x, y = middle(ring, 9, 9)
+    assert ring[y, x] == 3
+    assert middle(torch.zeros(4, 6, dtype=torch.uint8), 4, 6) == (3, 2)
+    assert middle(None, 4, 6) == (3, 2)
+
+
+def test_categories_all_differ():
+    for count in (2, 8, 20):
+        assert len(set(categorical_colors(count))) == count

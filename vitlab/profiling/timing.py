@@ -1,0 +1,142 @@
+"""How long, how many bytes, and where it was measured."""
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from vitlab.atomic_io import environment
+
+MIB = 2**20
+NO_GPU = "not measured: no GPU"
+CPU = torch.device("cpu")
+
+
+def on_devices(
+    table: Callable[[int, torch.device], Table], batch: int, title: str, row: str
+) -> Iterator[Table]:
+    """Yield a table of the CPU and one of the GPU, or one that says there is none.
+
+    Args:
+        table: measures batches of so many images on a device.
+        batch: images on the CPU; sixteen times as many on a GPU.
+        title: of what is measured.
+        row: what the GPU would have shown.
+    """
+    yield table(batch, CPU)
+    if torch.cuda.is_available():
+        yield table(16 * batch, torch.device("cuda"))
+    else:
+        missing = Table("what", "measured", title=f"{title} on a GPU")
+        missing.add_row(row, NO_GPU)
+        yield missing
+
+
+def fastest(
+    calls: Sequence[Callable[[], object]],
+    repeats: int,
+    device: torch.device = CPU,
+    tick: Callable[[], object] = lambda: None,
+) -> list[float]:
+    """Return the shortest time of each call in milliseconds; they take turns, so load hits all.
+
+    Args:
+        calls: what to measure.
+        repeats: turns of each; one more comes before them and warms up.
+        device: where the calls do their work.
+        tick: called after every call, for a progress bar.
+    """
+    times: list[list[float]] = [[] for _ in calls]
+    for repeat in range(repeats + 1):
+        for kept, call in zip(times, calls, strict=True):
+            taken = milliseconds(call, device)
+            if repeat:
+                kept.append(taken)
+            tick()
+    return [min(kept) for kept in times]
+
+
+def milliseconds(call: Callable[[], object], device: torch.device) -> float:
+    """Return the time of one call, on a GPU until its work is done."""
+    if device.type == "cuda":
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize(device)
+        began.record()
+        call()
+        ended.record()
+        ended.synchronize()
+        return began.elapsed_time(ended)
+    start = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - start)
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """Return how far the memory in use on a GPU rises during a call."""
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def surroundings() -> dict[str, str]:
+    """Return what a figure depends on: command, commit, hardware, version of torch, date."""
+    known = environment()
+    return {
+        "command": spoken(known["command"]),
+        "commit": known["commit"] or "unknown",
+        "CPU": f"{_processor()}, {known['cores']} cores, {torch.get_num_threads()} threads used",
+        "GPU": ", ".join(known["devices"]) or "none",
+        "system": platform.system(),
+        "torch": torch.__version__,
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    }
+
+
+def spoken(command: str) -> str:
+    """Return a command as people type it: a module by its name, not by where its file lies."""
+    program, space, rest = command.partition(" ")
+    parts = Path(program).with_suffix("").parts
+    module = ".".join(parts[parts.index("vitlab") :]) if "vitlab" in parts[:-1] else ""
+    return f"python -m {module}{space}{rest}" if module else f"{Path(program).name}{space}{rest}"
+
+
+def _processor() -> str:
+    """Return the model of the CPU; Linux knows it, others at least the architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def markdown(table: Table) -> str:
+    """Return a table of rich as one of Markdown, with its title above and its caption below."""
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    lines = [
+        _row(column.header for column in table.columns),
+        _row("---" if column.justify == "left" else "---:" for column in table.columns),
+        *(_row(row) for row in rows),
+    ]
+    if table.title:
+        lines = [f"**{table.title}**", "", *lines]
+    if table.caption:
+        lines += ["", str(table.caption)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", r"\|") for cell in cells) + " |"
+
+
+def page(title: str, tables: Iterable[Table]) -> str:
+    """Return a Markdown page: where it was measured, then the tables."""
+    facts = "\n".join(f"- {name}: {value}" for name, value in surroundings().items())
+    return "\n".join([f"# {title}\n", facts, "", *map(markdown, tables)])

@@ -1,0 +1,143 @@
+"""The checkpoints that a run left behind, in order of the epochs they were trained for."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vitlab.encoders.interop.files import is_folder
+from vitlab.encoders.interop.files import read as read_checkpoint
+from vitlab.training import run
+
+CONFIG = "config.yaml"
+ENDINGS = (".ckpt", ".pth", ".pt", ".safetensors")
+EPOCH = re.compile(r"(\d+)\D*$")
+
+
+@dataclass(frozen=True)
+class SavedCheckpoint:
+    """Weights at one time.
+
+    Attributes:
+        path: of the file.
+        epoch: epochs trained.
+        step: optimizer steps taken; 0 where the file does not say.
+        ours: whether `vitlab fit` wrote it.
+    """
+
+    path: Path
+    epoch: int
+    step: int
+    ours: bool
+
+
+@dataclass(frozen=True)
+class CheckpointSeries:
+    """Checkpoints of one run.
+
+    Attributes:
+        name: of the run: ARM/seed0, as `vitlab curves` groups runs.
+        checkpoints: by rising epoch, one for each.
+        config: of the run, if it is there.
+        left_out: files that are not used, and why.
+    """
+
+    name: Path
+    checkpoints: Sequence[SavedCheckpoint]
+    config: Path | None
+    left_out: Mapping[Path, str] = field(default_factory=dict)
+
+
+def find_series(given: Iterable[Path]) -> list[CheckpointSeries]:
+    """Return the trails of runs, of folders of checkpoints, and of files, which go by their folder.
+
+    Raises:
+        ValueError: there is no such file, nothing in a folder, or no telling which epoch it is.
+    """
+    files: dict[Path, list[Path]] = defaultdict(list)
+    named = set()  # folders whose files were named one by one, so that none is left out silently
+    for path in given:
+        if not path.exists():
+            raise ValueError(f"there is no {path}; name runs, or files of checkpoints")
+        if path.is_dir() and not is_folder(path):
+            files[path.resolve()] += inside(path)
+        else:
+            home = path.resolve().parent
+            home = home.parent if home.name == run.KEPT else home
+            files[home].append(path)
+            named.add(home)
+    return [_trail(home, found, home in named) for home, found in files.items()]
+
+
+def inside(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, those kept by epoch first.
+
+    Raises:
+        ValueError: there are none.
+    """
+    kept = sorted((folder / run.KEPT).glob("*.ckpt"))
+    own = sorted(path for path in folder.iterdir() if path.suffix in ENDINGS)
+    # the last epoch's own file before what may be a copy of it
+    own.sort(key=lambda path: path.name != run.LAST)
+    if not kept + own:
+        raise ValueError(
+            f"{folder} has no checkpoints: no {run.KEPT}/*.ckpt, {run.LAST} or *.pth; name the "
+            "folder of a run. With --checkpoints.every 20, `vitlab fit` keeps one every 20 epochs"
+        )
+    return kept + own
+
+
+def _trail(home: Path, files: Sequence[Path], named: bool) -> CheckpointSeries:
+    found: dict[int, SavedCheckpoint] = {}
+    left_out: dict[Path, str] = {}
+    for path in files:
+        checkpoint = checkpoint_info(path)
+        if checkpoint is None:
+            left_out[path] = "written in the middle of an epoch"
+        elif checkpoint.epoch not in found:
+            found[checkpoint.epoch] = checkpoint
+        elif named and not (checkpoint.ours and checkpoint.step == found[checkpoint.epoch].step):
+            raise ValueError(
+                f"{path} and {found[checkpoint.epoch].path} are both of epoch {checkpoint.epoch}; "
+                "name one of them, or measure them apart: one course has one encoder at a time"
+            )
+        else:
+            left_out[path] = f"epoch {checkpoint.epoch} like {found[checkpoint.epoch].path.name}"
+    if not found:
+        raise ValueError(
+            f"{home} has no checkpoint from the end of an epoch: "
+            + "; ".join(f"{path.name}: {why}" for path, why in left_out.items())
+        )
+    name = Path(home.parent.name, home.name) if home.name.startswith("seed") else Path(home.name)
+    config = home / CONFIG
+    ordered = [found[epoch] for epoch in sorted(found)]
+    return CheckpointSeries(name, ordered, config if config.is_file() else None, left_out)
+
+
+def checkpoint_info(path: Path) -> SavedCheckpoint | None:
+    """Return a checkpoint with its epoch; None for one from the middle of an epoch.
+
+    What the file says counts, else the last number in its name. DINO writes how many epochs are
+    done, DeiT and timm the number of the last one, from 0.
+
+    Raises:
+        ValueError: the file cannot be read, or neither it nor its name has the epoch.
+    """
+    content = {} if is_folder(path) else read_checkpoint(path)
+    if "pytorch-lightning_version" in content:
+        loops = content["loops"]["fit_loop"]
+        if not loops["epoch_loop.batch_progress"]["is_last_batch"]:
+            return None
+        epochs = loops["epoch_progress"]["current"]["processed"]
+        return SavedCheckpoint(path, epochs, content["global_step"], ours=True)
+    said = content.get("epoch")
+    if isinstance(said, int):
+        return SavedCheckpoint(path, said if "student" in content else said + 1, 0, ours=False)
+    number = EPOCH.search(path.stem)
+    if number is None:
+        raise ValueError(
+            f"{path} does not say after how many epochs it was written, nor does its name; call it "
+            "epoch_0020.pth, for instance"
+        )
+    return SavedCheckpoint(path, int(number[1]), 0, ours=False)

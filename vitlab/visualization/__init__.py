@@ -1,0 +1,1 @@
+"""Features as images: PCA, attention, similarity, parts and masks on one grid; curves of runs."""

@@ -1,0 +1,116 @@
+"""Masks of classes as pictures: predicted, true, and where the two differ."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from vitlab.data.views.segmentation import IGNORE
+from vitlab.data.voc import palette
+from vitlab.encoders import Encoder, Tokens
+from vitlab.probes import Loading
+from vitlab.probes.dense import enlarge, patch_logits
+from vitlab.probes.linear import LinearMap
+from vitlab.visualization.attention import attention_keys, attention_map
+from vitlab.visualization.colors import indexed, rgb
+from vitlab.visualization.features import CLS, Table, look
+from vitlab.visualization.grid import GridColumn, ImageGrid, Key
+from vitlab.visualization.pca import pca_colors
+
+NAMED = 40  # classes in the legend, the most frequent
+# Okabe and Ito's blue and vermillion; void is as pale as in VOC's palette
+RIGHT, WRONG, VOID = rgb("#0072B2"), rgb("#D55E00"), (224 / 255, 224 / 255, 192 / 255)
+
+Mask = Int[Tensor, "_ _"] | UInt8[Tensor, "_ _"]
+
+
+def class_keys(masks: Sequence[Mask], classes: Sequence[str]) -> list[Key]:
+    """Return color and name of the classes in masks, the most frequent where they are many."""
+    count = torch.zeros(IGNORE + 1, dtype=torch.int64)
+    for mask in masks:
+        count += mask.cpu().flatten().long().bincount(minlength=IGNORE + 1)
+    present = [index for index in range(len(classes)) if count[index] > 0]
+    kept = sorted(sorted(present, key=lambda index: -int(count[index]))[:NAMED])
+    keys: list[Key] = [(tuple(palette()[index] / 255.0), classes[index]) for index in kept]
+    left_out = len(present) - len(kept)
+    return keys + ([((1.0, 1.0, 1.0), f"and {left_out} more")] if left_out else [])
+
+
+def compare_masks(
+    images: Sequence[UInt8[Tensor, "3 _ _"]],
+    truths: Sequence[Mask],
+    predictions: Sequence[Mask],
+    classes: Sequence[str],
+) -> ImageGrid:
+    """Return a sheet with a row for each image: image, truth, prediction, errors; and a legend.
+
+    Args:
+        images: RGB, each of its own size.
+        truths: class of each pixel, of the size of its image; 255 is void.
+        predictions: the same, without void.
+        classes: name of each class.
+    """
+    assert len(images) == len(truths) == len(predictions) > 0
+    errors = []
+    for image, truth, prediction in zip(images, truths, predictions, strict=True):
+        assert image.shape[1:] == truth.shape == prediction.shape, "a mask has its image's size"
+        state = (prediction != truth).long().masked_fill(truth == IGNORE, 2)
+        errors.append(indexed(state, [RIGHT, WRONG, VOID]))
+    columns = [
+        GridColumn("image", [image / 255 for image in images], smooth=True),
+        GridColumn("truth", [indexed(mask) for mask in truths]),
+        GridColumn("prediction", [indexed(mask) for mask in predictions]),
+        GridColumn("errors", errors),
+    ]
+    states = [(RIGHT, "right"), (WRONG, "wrong"), (VOID, "void")]
+    return ImageGrid(columns, keys=[states, class_keys([*truths, *predictions], classes)])
+
+
+def predicted(
+    classify: LinearMap, tokens: Tokens, size: tuple[int, int]
+) -> list[Int[Tensor, "_ _"]]:
+    """Return the class of each pixel of images, at that size."""
+    return [enlarge(one, size).argmax(0).cpu() for one in patch_logits(classify, tokens)]
+
+
+def draw_probe_grid(
+    encoder: Encoder,
+    loading: Loading,
+    images: UInt8[Tensor, "b 3 height width"],
+    masks: Sequence[Mask],
+    classify: LinearMap,
+    classes: Sequence[str] = (),
+) -> ImageGrid:
+    """Return a row for each image: image, PCA, [CLS] attention, predicted, true mask.
+
+    What `vitlab fit` shows while an encoder trains.
+
+    Args:
+        encoder: in evaluation mode, with attention.
+        loading: how images reach it.
+        images: RGB.
+        masks: true class of each pixel, at any size.
+        classify: the fitted map of a dense probe.
+        classes: their names; without them there is no legend.
+    """
+    size = (images.shape[2], images.shape[3])
+    (seen,) = look(encoder, images, loading, queries=[CLS] * len(images))
+    assert seen.attention is not None
+    mean = seen.attention.mean(1)
+    guesses = predicted(classify, seen.tokens, size)
+    truths = [
+        F.interpolate(mask[None, None].float(), size, mode="nearest")[0, 0].long() for mask in masks
+    ]
+    (colors,) = pca_colors([Table.of([seen.tokens])])
+    columns = [
+        GridColumn("image", list(images / 255), smooth=True),
+        GridColumn("PCA of patches", colors),
+        GridColumn("[CLS] attention", [attention_map(each, seen.tokens.grid) for each in mean]),
+        GridColumn("predicted mask", [indexed(mask) for mask in guesses]),
+        GridColumn("true mask", [indexed(mask) for mask in truths]),
+    ]
+    return ImageGrid(
+        columns, keys=[attention_keys(list(mean)), class_keys([*guesses, *truths], classes)]
+    )
