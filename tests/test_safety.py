@@ -182,10 +182,10 @@ def test_a_protocol_that_names_another_class_is_refused(capsys):
     folder.mkdir(parents=True)
     content = {"name": "theirs", "version": 1, "protocol": CALLBACK}
     (folder / "theirs.yaml").write_text(yaml.safe_dump(content))
-    from vitlab.evaluation import named
+    from vitlab.evaluation import registry
 
     with pytest.raises(ValueError, match=r"theirs\.yaml: protocol\.class_path names a_stranger"):
-        named._parse(folder / "theirs.yaml")
+        registry._parse(folder / "theirs.yaml")
     words = [*KNN, "--weights", "x", "--data", "Folder"]
     words += ["--protocol.class_path", "a_stranger.Guest"]
     assert "a_stranger" in refused(words, capsys)

@@ -8,8 +8,8 @@ import torch
 
 from vitlab.cli import main
 from vitlab.encoders import ViT, save
-from vitlab.evaluation.named import protocol_hash
-from vitlab.evaluation.result import DataUsed, ProtocolUsed, Result, WeightsUsed
+from vitlab.evaluation.registry import protocol_hash
+from vitlab.evaluation.result import DataInfo, ProtocolInfo, Result, WeightsInfo
 from vitlab.probes.evidence import Correct, Evidence, Overlaps, interval
 
 STEPS = {"class_path": "DenseLinear", "init_args": {"steps": 40000, "crop": [512, 512]}}
@@ -40,9 +40,9 @@ class Results:
             classes = {f"class {i}": float(iou) for i, iou in enumerate(evidence.iou())}
         score = "top-1" if isinstance(evidence, Correct) else "mIoU"
         return Result(
-            protocol=ProtocolUsed("dinov2-linear", 1, STEPS, HASH, {}),
-            weights=WeightsUsed("dino_s16.pth", "f" * 64, {"size": "S"}, "dino", "teacher"),
-            data=DataUsed("VOC2012", "train", "val", {"train": 9, "val": 60}, "abc", "/data"),
+            protocol=ProtocolInfo("dinov2-linear", 1, STEPS, HASH, {}),
+            weights=WeightsInfo("dino_s16.pth", "f" * 64, {"size": "S"}, "dino", "teacher"),
+            data=DataInfo("VOC2012", "train", "val", {"train": 9, "val": 60}, "abc", "/data"),
             headline=score,
             scores={score: evidence.value, "accuracy": 50.0},
             interval=interval(evidence, resamples=50),
@@ -94,7 +94,7 @@ def evaluate(weights, drawn, tmp_path, monkeypatch):
 
     def run(protocol, *options, data="imagenet", out="result"):
         words = ["evaluate", "--weights", str(weights), "--protocol", protocol]
-        words += ["--data.root", str(drawn / data), "--workers", "0", "--accelerator", "cpu"]
+        words += ["--data.root", str(drawn / data), "--num-workers", "0", "--accelerator", "cpu"]
         main([*words, "--out", out, *options])
         return Result.read(tmp_path / out)
 

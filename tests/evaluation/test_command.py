@@ -8,15 +8,15 @@ import torch
 
 from vitlab.cli import main
 from vitlab.encoders import Locality, ViT, read_weights, save
-from vitlab.evaluation.command import Shifted
-from vitlab.evaluation.named import names
+from vitlab.evaluation.frozen_encoder import Renormalized
+from vitlab.evaluation.registry import names
 from vitlab.evaluation.result import Result
 from vitlab.probes.reading import Reading, read
 
 # what makes a protocol of trained heads small; the settings are the protocol's own
 SMALL = [
     *("--protocol.recipe.iterations", "3", "--protocol.recipe.batch", "3"),
-    *("--protocol.view.size", "64", "--protocol.view.short", "64"),
+    *("--protocol.transform.size", "64", "--protocol.transform.short", "64"),
     *("--protocol.test.window", "64", "--protocol.test.stride", "32"),
     *("--protocol.test.short", "64"),
 ]
@@ -58,9 +58,9 @@ def test_changed_settings_change_the_hash_and_are_named(evaluate):
 
 def test_the_settings_of_a_dataset_are_part_of_the_protocol(evaluate):
     settings = evaluate("dinov2-linear", *SMALL[:4], "--protocol.test.window", "64",
-                        "--protocol.test.stride", "64", "--protocol.view.size", "64",
+                        "--protocol.test.stride", "64", "--protocol.transform.size", "64",
                         data="VOCdevkit").protocol.settings  # fmt: skip
-    assert settings["init_args"]["view"]["init_args"]["ratio"] == [1.0, 3.0]
+    assert settings["init_args"]["transform"]["init_args"]["ratio"] == [1.0, 3.0]
     assert settings["init_args"]["test"]["short"] == 640
 
 
@@ -71,12 +71,12 @@ def test_a_result_is_not_overwritten_unless_told(evaluate, capsys):
         evaluate("knn")
     assert stopped.value.code == 2
     assert "already holds a result" in capsys.readouterr().err
-    evaluate("knn", "--overwrite", "true")
+    evaluate("knn", "--overwrite")
 
 
 def test_a_dry_run_checks_and_leaves_nothing(evaluate, tmp_path, capsys):
     with pytest.raises(ValueError, match="there is no"):
-        evaluate("knn", "--dry_run", "true")
+        evaluate("knn", "--dry-run")
     assert "40 images" in capsys.readouterr().out
     assert not (tmp_path / "result").exists()
 
@@ -136,7 +136,7 @@ def test_other_pixel_statistics_are_undone_exactly():
     rgb = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     mean = torch.tensor((0.485, 0.456, 0.406), dtype=torch.float64).view(3, 1, 1)
     std = torch.tensor((0.229, 0.224, 0.225), dtype=torch.float64).view(3, 1, 1)
-    shifted = Shifted(encoder).double()
+    shifted = Renormalized(encoder).double()
     expected = encoder((rgb - 0.5) / 0.5)
     found = shifted((rgb - mean) / std)
     torch.testing.assert_close(found.cls, expected.cls, atol=1e-6, rtol=0)
@@ -164,7 +164,7 @@ def test_an_imported_folder_remembers_which_pixels_its_weights_take(evaluate, we
 def test_two_processes_give_the_result_of_one(weights, drawn, tmp_path):
     for processes in (1, 2):
         words = ["evaluate", "--weights", str(weights), "--protocol", "dinov2-linear"]
-        words += ["--data.root", str(drawn / "VOCdevkit"), "--workers", "0", *SMALL]
+        words += ["--data.root", str(drawn / "VOCdevkit"), "--num-workers", "0", *SMALL]
         words += ["--accelerator", "cpu", "--devices", str(processes)]
         words += ["--out", str(tmp_path / str(processes))]
         subprocess.run([sys.executable, "-m", "vitlab", *words], check=True, timeout=300)

@@ -16,10 +16,17 @@ def test_patch100_ends_with_pictures(drawn, tmp_path, monkeypatch):
     main(
         [
             *("evaluate", "--weights", "weights", "--protocol", "patch100"),
-            *("--data.root", str(drawn / "VOCdevkit"), "--workers", "0", "--accelerator", "cpu"),
+            *(
+                "--data.root",
+                str(drawn / "VOCdevkit"),
+                "--num-workers",
+                "0",
+                "--accelerator",
+                "cpu",
+            ),
             *("--protocol.split", "train", "--protocol.images", "3", "--out", "result"),
             *("--protocol.recipe.epochs", "1", "--protocol.recipe.batch", "3"),
-            *("--protocol.view.size", "64", "--protocol.test.short", "64"),
+            *("--protocol.transform.size", "64", "--protocol.test.short", "64"),
         ]
     )
     assert 0 <= Result.read(tmp_path / "result").value <= 100

@@ -11,8 +11,8 @@ from vitlab.cli import main
         (["--data.root", "/nope"], "there is no folder /nope"),
         (["--out", "/proc/nothing"], "--out /proc/nothing"),
         (["--out", "weights/config.json/result"], "choose another folder"),
-        (["--batch", "0"], "--batch 0 is too small"),
-        (["--workers", "-1"], "--workers -1 is too small"),
+        (["--batch-size", "0"], "--batch-size 0 is too small"),
+        (["--num-workers", "-1"], "--num-workers -1 is too small"),
         (["--seed", "-1"], "--seed -1 is too small"),
         (["--devices", "-1"], "--devices -1 is too small"),
         (["--memory", "0"], "--memory 0.0 is too small"),
@@ -39,7 +39,7 @@ def test_an_interruption_is_told_in_a_sentence(evaluate, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vitlab.evaluation.command.evaluate", interrupted)
+    monkeypatch.setattr("vitlab.evaluation.run.evaluate", interrupted)
     with pytest.raises(SystemExit) as stopped:
         evaluate("knn")
     assert stopped.value.code == 2

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from vitlab.evaluation import blocks as module
 from vitlab.evaluation.blocks import blocks
 from vitlab.evaluation.compare import compare, find
-from vitlab.evaluation.named import protocol_hash
 from vitlab.evaluation.plot import draw
 from vitlab.evaluation.references import Reference
+from vitlab.evaluation.registry import protocol_hash
 from vitlab.evaluation.rows import any_seed, difference, printable, seed_of
 from vitlab.evaluation.tables import comma_separated, latex, markdown
 from vitlab.probes.evidence import Correct, resampled

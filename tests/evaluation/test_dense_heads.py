@@ -17,9 +17,9 @@ from vitlab.data import VOC2012, Folder, ImageNet, SegmentationCrop, Segmentatio
 from vitlab.data.views.area import SegmentationPart
 from vitlab.encoders import Encoder, Tokens, ViT
 from vitlab.encoders.tokens import State, assemble
-from vitlab.evaluation import Protocol, Work, named
-from vitlab.evaluation.dense_heads import DenseHeads
+from vitlab.evaluation import EvaluationContext, Protocol, registry
 from vitlab.evaluation.evaluate import evaluate
+from vitlab.evaluation.protocols.dense_heads import DenseHeads
 from vitlab.probes import Loading, fitting
 from vitlab.probes.inference import Inference
 from vitlab.probes.inputs import Inputs
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/protocols"
 NAMES = ["dinov2-linear", "dinov2-linear-ms", "dinov3-linear", "ibot-linear", "locat-mlp"]
 PALETTE = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
-WORK = Work(Loading(torch.device("cpu")), quiet=True)
+WORK = EvaluationContext(Loading(torch.device("cpu")), quiet=True)
 
 
 class OneHot(Encoder):
@@ -83,7 +83,7 @@ def recipe(**changes) -> Recipe:
 
 def protocol(**changes) -> DenseHeads:
     settings = {
-        "view": SegmentationCrop(32, 32, (1.0, 1.0), share=1.0, distort=False),
+        "transform": SegmentationCrop(32, 32, (1.0, 1.0), share=1.0, distort=False),
         "recipe": recipe(),
         "test": Inference(short=32, window=32, stride=16),
         **changes,
@@ -153,7 +153,7 @@ def test_the_first_test_images_may_be_all(halves: Path):
 def test_workers_and_batch_change_nothing(halves: Path, tmp_path: Path):
     torch.manual_seed(0)
     encoder = ViT("nano", 8, 32).eval()
-    test = protocol(recipe=recipe(iterations=6), view=SegmentationCrop(32, 32))
+    test = protocol(recipe=recipe(iterations=6), transform=SegmentationCrop(32, 32))
     test.run(encoder, folder(halves), replace(WORK, folder=tmp_path / "first"))
     other = replace(WORK, loading=Loading(torch.device("cpu"), batch=3, workers=2))
     test.run(encoder, folder(halves), replace(other, folder=tmp_path / "other"))
@@ -177,7 +177,7 @@ def same(one: dict, other: dict) -> bool:
 def test_the_seed_of_the_work_decides_and_no_other(halves: Path, tmp_path: Path):
     torch.manual_seed(0)
     encoder = ViT("nano", 8, 32).eval()
-    test = protocol(recipe=recipe(iterations=3), view=SegmentationCrop(32, 32))
+    test = protocol(recipe=recipe(iterations=3), transform=SegmentationCrop(32, 32))
     ends = []
     for place, seed in enumerate((0, 0, 1)):
         torch.manual_seed(place)
@@ -193,7 +193,7 @@ def test_a_killed_evaluation_goes_on_to_the_bit(halves: Path, tmp_path: Path, mo
     torch.manual_seed(0)
     encoder = ViT("nano", 8, 32).eval()
     test = protocol(
-        recipe=recipe(iterations=8, select="val", every=4), view=SegmentationCrop(32, 32)
+        recipe=recipe(iterations=8, select="val", every=4), transform=SegmentationCrop(32, 32)
     )
     whole = test.run(encoder, folder(halves), replace(WORK, folder=tmp_path / "whole"))
     calls = []
@@ -210,7 +210,7 @@ def test_a_killed_evaluation_goes_on_to_the_bit(halves: Path, tmp_path: Path, mo
         test.run(encoder, folder(halves), replace(WORK, folder=tmp_path / "killed"))
     # made anew, as by another process
     test = protocol(
-        recipe=recipe(iterations=8, select="val", every=4), view=SegmentationCrop(32, 32)
+        recipe=recipe(iterations=8, select="val", every=4), transform=SegmentationCrop(32, 32)
     )
     resumed = test.run(encoder, folder(halves), replace(WORK, folder=tmp_path / "killed"))
     assert resumed.tried == whole.tried
@@ -220,7 +220,7 @@ def test_a_killed_evaluation_goes_on_to_the_bit(halves: Path, tmp_path: Path, mo
 
 def test_a_state_of_other_weights_is_left_alone(halves: Path, tmp_path: Path):
     work = replace(WORK, folder=tmp_path)
-    test = protocol(recipe=recipe(iterations=2), view=SegmentationCrop(32, 32))
+    test = protocol(recipe=recipe(iterations=2), transform=SegmentationCrop(32, 32))
     torch.manual_seed(0)
     encoder = ViT("nano", 8, 32).eval()
     test.run(encoder, folder(halves), work)
@@ -242,7 +242,7 @@ def of_ranks(root: Path, kept: Path) -> dict:
     torch.manual_seed(0)
     encoder = ViT("nano", 8, 32).eval()
     chosen = recipe(rates=(0.001, 0.05), iterations=6, batch=12, select="held out", every=3)
-    test = protocol(recipe=chosen, view=SegmentationCrop(32, 32))
+    test = protocol(recipe=chosen, transform=SegmentationCrop(32, 32))
     outcome = test.run(encoder, folder(root), replace(WORK, folder=kept))
     return {"tried": outcome.tried, "scores": outcome.scores, **outcome.evidence.tensors()}
 
@@ -264,10 +264,10 @@ def test_two_ranks_find_what_one_does(halves: Path, tmp_path: Path, monkeypatch)
     ("changes", "message"),
     [
         ({"inputs": Inputs((Reading((4,)),))}, "layer 4 is asked"),
-        ({"view": SegmentationCrop(36, 36)}, "view.size"),
+        ({"transform": SegmentationCrop(36, 36)}, "transform.size"),
         ({"test": Inference(short=36, window=36, stride=18)}, "test.window"),
         ({"test": Inference(short=32)}, "set inputs.fit"),
-        ({"view": SegmentationWhole()}, "cannot share a batch"),
+        ({"transform": SegmentationWhole()}, "cannot share a batch"),
         ({"split": "test"}, "no split 'test'"),
     ],
 )
@@ -305,8 +305,8 @@ def test_batches_without_any_label_are_survived(halves: Path, tmp_path: Path):
 
 
 def made(name: str, dataset: str, changes: dict) -> Protocol:
-    settings = named.find(name).on(dataset)
-    settings = {**settings, "init_args": named.merge(settings["init_args"], changes)}
+    settings = registry.find(name).on(dataset)
+    settings = {**settings, "init_args": registry.merge(settings["init_args"], changes)}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Protocol, "protocol")
     return parser.instantiate_classes(parser.parse_object({"protocol": settings})).protocol
@@ -314,13 +314,13 @@ def made(name: str, dataset: str, changes: dict) -> Protocol:
 
 SMALL = {"recipe": {"iterations": 2, "batch": 2, "every": 0}}
 WINDOWS = {"test": {"short": 32, "window": 32, "stride": 21}}
-CROP = {"view": {"init_args": {"size": 32, "short": 32}}}
+CROP = {"transform": {"init_args": {"size": 32, "short": 32}}}
 QUICK: dict[str, dict] = {
     **{name: {**SMALL, **WINDOWS, **CROP} for name in NAMES[:4]},
     "locat-mlp": {**SMALL, **CROP, "test": {"short": 32}},
     "patch100": {
         "recipe": {"epochs": 2, "batch": 2},
-        "view": {"init_args": {"size": 32}},
+        "transform": {"init_args": {"size": 32}},
         "test": {"short": 32},
         "images": 2,
         "split": "train",
@@ -388,8 +388,8 @@ def test_protocols_say_what_was_published(name: str):
 def test_what_differs_by_dataset():
     voc = made("dinov2-linear", "VOC2012", {})
     assert isinstance(voc, DenseHeads)
-    assert vars(voc.view)["size"] == vars(voc.view)["short"] == voc.test.window == 640
-    assert vars(voc.view)["ratio"] == (1.0, 3.0)
+    assert vars(voc.transform)["size"] == vars(voc.transform)["short"] == voc.test.window == 640
+    assert vars(voc.transform)["ratio"] == (1.0, 3.0)
     small = made("patch100", "VOC2012", {})
     assert isinstance(small, DenseHeads)
     assert (small.split, small.test.pixels, small.test.square) == ("trainaug", 100, True)
@@ -420,5 +420,5 @@ def test_a_random_part_moves_image_and_mask_together():
 
 
 def test_it_is_evaluated_without_gradients_in_bf16_too(halves: Path):
-    measured = evaluate(OneHot(), protocol(precision="bf16"), folder(halves), WORK)
-    assert measured.outcome.scores["miou"] == 100.0
+    outcome = evaluate(OneHot(), protocol(precision="bf16"), folder(halves), WORK)
+    assert outcome.scores["miou"] == 100.0

@@ -16,13 +16,13 @@ import torch.multiprocessing as mp
 from vitlab.data import Data, Folder, ImageNet, SegmentationCrop, SingleCrop
 from vitlab.encoders import Encoder, Pixels, Tokens, ViT
 from vitlab.encoders.tokens import State
-from vitlab.evaluation import Work
-from vitlab.evaluation.dense_heads import DenseHeads
+from vitlab.evaluation import EvaluationContext
 from vitlab.evaluation.evaluate import check
-from vitlab.evaluation.hummingbird import Hummingbird, Quirks
-from vitlab.evaluation.image_heads import ImageHeads
-from vitlab.evaluation.image_neighbors import ImageNeighbors
-from vitlab.evaluation.trained import key_of_heads
+from vitlab.evaluation.protocols.dense_heads import DenseHeads
+from vitlab.evaluation.protocols.hummingbird import Hummingbird, Quirks
+from vitlab.evaluation.protocols.image_heads import ImageHeads
+from vitlab.evaluation.protocols.image_knn import ImageKNN
+from vitlab.evaluation.protocols.trained_heads import key_of_heads
 from vitlab.probes import Loading, fitting
 from vitlab.probes.evidence import Counting
 from vitlab.probes.inference import Inference
@@ -30,7 +30,7 @@ from vitlab.probes.inputs import Inputs
 from vitlab.probes.recipe import Poly, Recipe
 
 ROOT = Path(__file__).parents[2]
-WORK = Work(Loading(torch.device("cpu")), quiet=True)
+WORK = EvaluationContext(Loading(torch.device("cpu")), quiet=True)
 VOID = 2
 Make = Callable[..., Folder]
 
@@ -81,7 +81,7 @@ def recipe(**changes) -> Recipe:
 
 def dense(**changes) -> DenseHeads:
     settings = {
-        "view": SegmentationCrop(32, 32, (1.0, 1.0), share=1.0, distort=False),
+        "transform": SegmentationCrop(32, 32, (1.0, 1.0), share=1.0, distort=False),
         "recipe": recipe(),
         "test": Inference(short=32, window=32, stride=16),
         **changes,
@@ -90,7 +90,7 @@ def dense(**changes) -> DenseHeads:
 
 
 def image(**changes) -> ImageHeads:
-    return ImageHeads(**{"recipe": recipe(), "view": SingleCrop(32), "size": 32, **changes})
+    return ImageHeads(**{"recipe": recipe(), "transform": SingleCrop(32), "size": 32, **changes})
 
 
 def vit() -> ViT:
@@ -197,7 +197,7 @@ def test_images_that_are_scored_are_not_learned_from(make: Make, drawn: Path):
     with pytest.raises(ValueError, match="3 images are in both train: val and val: val"):
         dense(split="val").check(Pixels(8), data)
     same = ImageNet(str(drawn / "imagenet"), train="val", max_unreadable=0)
-    for protocol in (image(), ImageNeighbors(3, (3,), size=32)):
+    for protocol in (image(), ImageKNN(3, (3,), size=32)):
         with pytest.raises(ValueError, match="are in both train: val and val: val"):
             protocol.check(Pixels(8), same)
 
@@ -248,7 +248,7 @@ def test_an_encoder_without_cls_is_refused_where_cls_is_read(make: Make, imagene
     dense().check(Headless(), data)
     with pytest.raises(ValueError, match=r"Headless has no \[CLS\], which inputs.cls asks for"):
         dense(inputs=Inputs(cls=(True,))).check(Headless(), data)
-    for protocol in (image(), ImageNeighbors(3, (3,), size=32)):
+    for protocol in (image(), ImageKNN(3, (3,), size=32)):
         with pytest.raises(ValueError, match=r"Headless has no \[CLS\], which"):
             protocol.check(Headless(), imagenet)
 

@@ -13,15 +13,15 @@ from torch import nn
 from vitlab.data import VOC2012, ImageNet, SingleCrop, normalize
 from vitlab.encoders import Encoder, Tokens, ViT
 from vitlab.encoders.tokens import State, assemble
-from vitlab.evaluation import Protocol, Work, named
-from vitlab.evaluation.image_heads import ImageHeads, ImageInputs
+from vitlab.evaluation import EvaluationContext, Protocol, registry
+from vitlab.evaluation.protocols.image_heads import ImageHeads, ImageInputs
 from vitlab.probes import Loading
 from vitlab.probes.heads import Layers
 from vitlab.probes.reading import Reading
 from vitlab.probes.recipe import HalfCosine, Recipe
 
 ROOT = Path(__file__).parents[2]
-WORK = Work(Loading(torch.device("cpu")), quiet=True)
+WORK = EvaluationContext(Loading(torch.device("cpu")), quiet=True)
 
 
 class Brightness(Encoder):
@@ -58,7 +58,7 @@ def recipe(**changes) -> Recipe:
 
 
 def protocol(**changes) -> ImageHeads:
-    settings = {"recipe": recipe(), "view": SingleCrop(32), "size": 32, **changes}
+    settings = {"recipe": recipe(), "transform": SingleCrop(32), "size": 32, **changes}
     return ImageHeads(**settings)
 
 
@@ -111,8 +111,8 @@ def test_a_class_that_features_tell_is_always_found(imagenet: ImageNet):
             bright = Brightness()(normalize(stack)).cls[:, 0].long()
         found = replace(imagenet.samples(split), labels=bright.numpy())
         imagenet._samples[split] = found
-    view = SingleCrop(32, (0.99, 1.0))
-    test = protocol(view=view, recipe=recipe(rates=(1.0,), iterations=60, batch=16))
+    transform = SingleCrop(32, (0.99, 1.0))
+    test = protocol(transform=transform, recipe=recipe(rates=(1.0,), iterations=60, batch=16))
     outcome = test.run(Brightness(), imagenet, WORK)
     assert outcome.scores["top1"] == 100.0
 
@@ -181,7 +181,7 @@ def test_two_ranks_find_what_one_does(drawn: Path, tmp_path: Path, monkeypatch):
     [
         ({"inputs": ImageInputs((Reading((7,)),))}, "layer 7 is asked"),
         ({"size": 36}, r"36x36 \(size\)"),
-        ({"view": SingleCrop(30)}, "view.size"),
+        ({"transform": SingleCrop(30)}, "transform.size"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(imagenet, encoder, changes: dict, message: str):
@@ -201,8 +201,8 @@ def test_data_without_labels_or_with_nameless_classes_are_refused(imagenet, enco
 
 
 def made(name: str, changes: dict) -> ImageHeads:
-    settings = named.find(name).on("ImageNet")
-    settings = {**settings, "init_args": named.merge(settings["init_args"], changes)}
+    settings = registry.find(name).on("ImageNet")
+    settings = {**settings, "init_args": registry.merge(settings["init_args"], changes)}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Protocol, "protocol")
     return parser.instantiate_classes(parser.parse_object({"protocol": settings})).protocol
@@ -213,7 +213,7 @@ def made(name: str, changes: dict) -> ImageHeads:
     [("linear-dino", {"epochs": 2}), ("linear-grid", {"iterations": 3})],
 )
 def test_every_protocol_runs_small_as_it_is_written(imagenet, encoder, name: str, length: dict):
-    small = {"view": {"init_args": {"size": 32}}, "size": 32, "recipe": {"batch": 8, **length}}
+    small = {"transform": {"init_args": {"size": 32}}, "size": 32, "recipe": {"batch": 8, **length}}
     test = made(name, small)
     test.check(encoder, imagenet)
     outcome = test.run(encoder, imagenet, WORK)
@@ -229,7 +229,7 @@ def test_linear_dino_is_what_was_published():
     assert (r.select, r.every, vars(r.schedule)) == ("val", 1, {"by": "epoch"})
     assert test.layers == Layers(norm=False, std=0.01)
     assert test.inputs == ImageInputs((Reading((-4, -3, -2, -1), True),), (False,))
-    assert (test.view.size, test.view.scale, test.view.flip, test.size) == (
+    assert (test.transform.size, test.transform.scale, test.transform.flip, test.size) == (
         224,
         (0.08, 1),
         0.5,

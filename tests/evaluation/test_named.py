@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitlab.evaluation import named
-from vitlab.evaluation.named import Settings, differences, find, merge, names
+from vitlab.evaluation import registry
+from vitlab.evaluation.registry import ProtocolSettings, differences, find, merge, names
 
 TREES = st.recursive(
     st.integers() | st.text(max_size=3),
@@ -29,12 +29,12 @@ def test_a_protocol_is_read_from_a_file_of_ones_own(tmp_path):
 def test_an_unknown_name_shows_the_nearest(tmp_path, monkeypatch):
     for name in ("dinov2-linear", "knn"):
         write(tmp_path, "", f"{name}.yaml")
-    monkeypatch.setattr(named, "FOLDERS", (tmp_path,))
+    monkeypatch.setattr(registry, "FOLDERS", (tmp_path,))
     with pytest.raises(ValueError, match="did you mean dinov2-linear"):
         find("dino2-linear")
     with pytest.raises(ValueError, match="The protocols are dinov2-linear, knn"):
         find("x")
-    monkeypatch.setattr(named, "FOLDERS", ())
+    monkeypatch.setattr(registry, "FOLDERS", ())
     with pytest.raises(ValueError, match="no folder configs/protocols"):
         find("knn")
 
@@ -59,10 +59,13 @@ def test_every_protocol_of_the_project_is_readable():
 
 
 def test_the_hash_stands_for_name_version_and_settings():
-    same = Settings("a", 1, {"x": 1, "y": [2]}).hash
-    assert same == Settings("a", 1, {"y": [2], "x": 1}).hash
-    others = [Settings("b", 1, {"x": 1, "y": [2]}), Settings("a", 2, {"x": 1, "y": [2]})]
-    others += [Settings("a", 1, {"x": 1, "y": [3]})]
+    same = ProtocolSettings("a", 1, {"x": 1, "y": [2]}).hash
+    assert same == ProtocolSettings("a", 1, {"y": [2], "x": 1}).hash
+    others = [
+        ProtocolSettings("b", 1, {"x": 1, "y": [2]}),
+        ProtocolSettings("a", 2, {"x": 1, "y": [2]}),
+    ]
+    others += [ProtocolSettings("a", 1, {"x": 1, "y": [3]})]
     assert same not in {each.hash for each in others}
     assert len(same) == 12
 

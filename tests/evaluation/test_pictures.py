@@ -6,7 +6,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from vitlab.data import VOC2012
 from vitlab.data.voc import palette
-from vitlab.evaluation.pictures import write_events
+from vitlab.evaluation.tensorboard import write_events
 from vitlab.visualization import masks
 from vitlab.visualization.grid import HEIGHT, encode_png
 from vitlab.visualization.masks import compare_masks

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import vitlab.evaluation.result as module
 from vitlab.evaluation.counts import pack, unpack
 from vitlab.evaluation.fields import plain
-from vitlab.evaluation.named import Settings
+from vitlab.evaluation.registry import ProtocolSettings
 from vitlab.evaluation.result import EVIDENCE, RESULT, Result, read_counts, refuse_overwriting
 from vitlab.probes.evidence import Correct, Overlaps
 
@@ -51,7 +51,7 @@ def test_any_settings_scores_and_names_survive(results, values, scores, text):
         protocol=replace(
             result.protocol,
             settings=values,
-            hash=Settings(result.protocol.name, result.protocol.version, values).hash,
+            hash=ProtocolSettings(result.protocol.name, result.protocol.version, values).hash,
             changed={text: (text, values)},
         ),
         weights=replace(result.weights, path=text),
@@ -74,7 +74,7 @@ def test_a_result_is_not_overwritten_unless_told(results):
     result.write(results.folder, evidence, results.names)
     with pytest.raises(ValueError, match="already holds a result"):
         result.write(results.folder, evidence, results.names)
-    with pytest.raises(ValueError, match="--overwrite true"):
+    with pytest.raises(ValueError, match="--overwrite"):
         refuse_overwriting(results.folder)
     better = results.overlaps(0.1)
     again = results.result(better).write(results.folder, better, results.names, overwrite=True)
@@ -242,7 +242,7 @@ def test_classes_without_pixels_and_classes_of_one_name_agree_with_their_counts(
 
 def test_the_hash_is_the_same_of_what_json_changes(results):
     values = {"sizes": (1, 2), "limit": float("inf"), 10: {2: True, 1: 1e-5}, "none": None}
-    used = Settings("a", 1, values)
+    used = ProtocolSettings("a", 1, values)
     result = results.result(results.overlaps())
     protocol = replace(result.protocol, name="a", settings=values, hash=used.hash)
     replace(result, protocol=protocol).write(results.folder, results.overlaps(), results.names)

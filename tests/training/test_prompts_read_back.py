@@ -9,11 +9,11 @@ import torch
 import vitlab
 from vitlab.cli import main
 from vitlab.encoders import Pool, Prompted, Prompts, ViT, export, read_weights, save
+from vitlab.evaluation.arguments import parse
 from vitlab.evaluation.evaluate import evaluate
 from vitlab.evaluation.fingerprint import fingerprint, unknown
-from vitlab.evaluation.protocol import Work
+from vitlab.evaluation.protocol import EvaluationContext
 from vitlab.evaluation.result import Result
-from vitlab.evaluation.words import parse
 from vitlab.objectives import Pretrained
 from vitlab.probes import Loading
 from vitlab.training import Pretraining
@@ -96,14 +96,14 @@ def test_a_run_without_prompts_is_read_as_its_backbone(trained):
 )
 def test_an_evaluation_of_a_run_is_one_of_its_encoder(trained, drawn, tmp_path, protocol, data):
     words = ["--weights", str(trained / "run/last.ckpt"), "--protocol", protocol]
-    words += ["--data.root", str(drawn / data), "--workers", "0", "--accelerator", "cpu"]
+    words += ["--data.root", str(drawn / data), "--num-workers", "0", "--accelerator", "cpu"]
     words += ["--protocol.size", "64"] if protocol == "vitlab-fast" else []
     main(["evaluate", *words, "--out", str(tmp_path / "result")])
     result = Result.read(tmp_path / "result")
     asked = parse(words)
-    work = Work(Loading(torch.device("cpu"), 64, 0), tmp_path / "work", None, 2**30, 0)
+    work = EvaluationContext(Loading(torch.device("cpu"), 64, 0), tmp_path / "work", None, 2**30, 0)
     expected = evaluate(in_memory(trained), asked.protocol, asked.data, work)
-    assert result.scores == expected.outcome.scores
+    assert result.scores == expected.scores
     assert result.weights.encoder["prompts"]["patches"] == {"size": 18, "length": 1, "chosen": 10}
     assert result.weights.hash == fingerprint(read_weights(trained / "run/last.ckpt").encoder)
 

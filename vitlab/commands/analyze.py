@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from jsonargparse import Namespace
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -25,8 +24,8 @@ from vitlab.analysis.results import CSV, JSON, AnalysisResults
 from vitlab.commands.analyze_words import UNTRAINED, labels, parser, refuse
 from vitlab.commands.device import choose_device
 from vitlab.data import Data, SegmentationSquare
-from vitlab.evaluation.command import read_subject
 from vitlab.evaluation.fingerprint import fingerprint
+from vitlab.evaluation.frozen_encoder import load_frozen_encoder
 from vitlab.probes import Loading
 from vitlab.training.configured import encoder_of
 
@@ -86,8 +85,8 @@ def read(given: argparse.Namespace) -> list[NamedEncoder]:
             subjects.append(untrained(weights, label))
             continue
         own = {name: values[index] for name, values in each.items()}
-        found = read_subject(Namespace(weights=Path(weights), **own))
-        used = found.used
+        found = load_frozen_encoder(Path(weights), **own)
+        used = found.info
         where = f"{used.path} ({used.branch})" if used.branch else used.path
         subjects.append(
             NamedEncoder(

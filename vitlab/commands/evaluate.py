@@ -1,5 +1,5 @@
 """`vitlab evaluate`."""
 
-from vitlab.evaluation.command import evaluate_command as run
+from vitlab.evaluation.run import evaluate_command as run
 
 __all__ = ["run"]

@@ -1,5 +1,5 @@
 """Named protocols: an encoder and a dataset to numbers that say how they were made."""
 
-from vitlab.evaluation.protocol import Outcome, Protocol, Work
+from vitlab.evaluation.protocol import EvaluationContext, Outcome, Protocol
 
-__all__ = ["Outcome", "Protocol", "Work"]
+__all__ = ["EvaluationContext", "Outcome", "Protocol"]

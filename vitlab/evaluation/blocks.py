@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vitlab.evaluation.references import Reference
-from vitlab.evaluation.result import ProtocolUsed, Result
+from vitlab.evaluation.result import ProtocolInfo, Result
 from vitlab.evaluation.rows import Arm, Estimate, Run, arms, difference, printable
 
 MARKS = "†‡§¶‖"  # of footnotes, in this order; * is that of a changed protocol
@@ -172,7 +172,7 @@ def _data(result: Result) -> str:
     return f"{counts} (fingerprint {data.fingerprint[:12]})"
 
 
-def _settings(one: ProtocolUsed, other: ProtocolUsed) -> list[str]:
+def _settings(one: ProtocolInfo, other: ProtocolInfo) -> list[str]:
     """Return what differs between two protocols, setting by setting where they have one name."""
     if one.name != other.name:
         return [f"protocol: {one.name} vs {other.name}"]

@@ -1,28 +1,14 @@
 """One encoder, one protocol, one dataset: check, run, and tell what was found."""
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from vitlab.data import Data
 from vitlab.encoders import Encoder
-from vitlab.evaluation.protocol import Outcome, Protocol, Work
-from vitlab.evaluation.void import refuse_void
+from vitlab.evaluation.ignore_index import require_labels
+from vitlab.evaluation.protocol import EvaluationContext, Outcome, Protocol
 from vitlab.probes.freezing import frozen
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was found, and how long it took.
-
-    Attributes:
-        outcome: of the protocol.
-        seconds: from the first image to the last.
-    """
-
-    outcome: Outcome
-    seconds: float
 
 
 def check(encoder: Encoder, protocol: Protocol, data: Data) -> None:
@@ -46,28 +32,28 @@ def check(encoder: Encoder, protocol: Protocol, data: Data) -> None:
             "another test set; set data.max_unreadable to 0"
         )
     if protocol.task == "segmentation":
-        refuse_void(data, data.val)
+        require_labels(data, data.val)
     protocol.check(encoder, data)
 
 
-def evaluate(encoder: Encoder, protocol: Protocol, data: Data, work: Work) -> Measured:
+def evaluate(
+    encoder: Encoder, protocol: Protocol, data: Data, context: EvaluationContext
+) -> Outcome:
     """Evaluate an encoder; the same figure on any number of ranks, batch size and workers.
 
     Args:
         encoder: is frozen meanwhile, and moved to the device of the work.
         protocol: all that decides the number.
         data: a dataset with the labels or masks that the protocol needs.
-        work: where and how fast.
+        context: where and how fast.
 
     Raises:
         ValueError: what cannot be evaluated, before any long work; see `check`.
     """
     check(encoder, protocol, data)
-    began = time.perf_counter()
-    encoder.to(work.device)
-    loading = replace(work.loading, precision=lambda: protocol.context(work.device))
-    work = replace(work, loading=loading)
+    encoder.to(context.device)
+    loading = replace(context.loading, precision=lambda: protocol.autocast(context.device))
+    context = replace(context, loading=loading)
     with frozen(encoder):
-        torch.manual_seed(work.seed)
-        outcome = protocol.run(encoder, data, work)
-    return Measured(outcome, time.perf_counter() - began)
+        torch.manual_seed(context.seed)
+        return protocol.run(encoder, data, context)

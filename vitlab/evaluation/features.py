@@ -26,7 +26,7 @@ from vitlab.evaluation.fingerprint import (
     sampled_contents,
     unknown,
 )
-from vitlab.evaluation.protocol import Precision, Work
+from vitlab.evaluation.protocol import EvaluationContext, Precision
 from vitlab.probes import Features
 from vitlab.probes.probe import Loading, share
 from vitlab.probes.reading import Reading, read
@@ -62,11 +62,11 @@ class Source:
             "precision": self.precision,
         }
 
-    def cache(self, work: Work) -> Cache:
+    def cache(self, context: EvaluationContext) -> Cache:
         """Return where tables are kept: nowhere, if two encoders could not be told apart."""
-        parts = unknown(self.encoder) if work.cache is not None else []
+        parts = unknown(self.encoder) if context.cache is not None else []
         if not parts:
-            return Cache(work.cache)
+            return Cache(context.cache)
         warnings.warn(
             f"features of {type(self.encoder).__name__} are not kept: {', '.join(parts[:3])} may "
             "change them and cannot be hashed; keep all that they depend on in tensors, plain "
@@ -97,7 +97,7 @@ class PatchTable:
 
 
 @contextmanager
-def image_table(source: Source, split: str, work: Work) -> Iterator[Features]:
+def image_table(source: Source, split: str, context: EvaluationContext) -> Iterator[Features]:
     """Give [CLS] and label of every image of a split, from DINO's center crop."""
 
     def make() -> Tables:
@@ -105,31 +105,31 @@ def image_table(source: Source, split: str, work: Work) -> Iterator[Features]:
         images = source.data.labeled(split, source.size)
 
         def rows(pixels: Tensor, labels: Tensor) -> Tables:
-            cls = source.encode(pixels, work.loading).cls.float().cpu()
+            cls = source.encode(pixels, context.loading).cls.float().cpu()
             return {"x": cls, "y": labels}
 
-        return _collect(images, rows, f"features of {split}", work)
+        return _collect(images, rows, f"features of {split}", context)
 
     key = source.key(split, f"[CLS] of center crops, share {7 / 8}")
-    with source.cache(work).table(key, make) as tables:
+    with source.cache(context).table(key, make) as tables:
         yield Features(tables["x"], tables["y"])
 
 
 @contextmanager
-def patch_table(source: Source, split: str, work: Work) -> Iterator[PatchTable]:
+def patch_table(source: Source, split: str, context: EvaluationContext) -> Iterator[PatchTable]:
     """Give the patches of every image of a split, squeezed into a square, and its mask."""
 
     def make() -> Tables:
         check_ranks(source.data, split)
 
         def rows(pixels: Tensor, masks: Tensor) -> Tables:
-            patches = source.encode(pixels, work.loading).patches.float().cpu()
+            patches = source.encode(pixels, context.loading).patches.float().cpu()
             return {"x": patches, "masks": masks}
 
-        return _collect(_Squares(source, split), rows, f"features of {split}", work)
+        return _collect(_Squares(source, split), rows, f"features of {split}", context)
 
     edge = source.size // source.encoder.patch
-    with source.cache(work).table(source.key(split, "patches of squares"), make) as tables:
+    with source.cache(context).table(source.key(split, "patches of squares"), make) as tables:
         yield PatchTable(tables["x"], tables["masks"], (edge, edge))
 
 
@@ -179,12 +179,12 @@ def at_own_sizes(
 
 
 def _collect(
-    images: Dataset, rows: Callable[[Tensor, Tensor], Tables], what: str, work: Work
+    images: Dataset, rows: Callable[[Tensor, Tensor], Tables], what: str, context: EvaluationContext
 ) -> Tables:
-    loader = share(images, work.loading)
-    found = [rows(*batch) for batch in work.track(loader, what, total=len(loader))]
+    loader = share(images, context.loading)
+    found = [rows(*batch) for batch in context.track(loader, what, total=len(loader))]
     # gathered by image, so that the order is that of the set on any number of ranks
-    device = work.device if distributed.world() > 1 else torch.device("cpu")
+    device = context.device if distributed.world() > 1 else torch.device("cpu")
     return {
         name: distributed.gather(torch.cat([part[name] for part in found]).to(device)).cpu()
         for name in found[0]

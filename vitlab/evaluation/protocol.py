@@ -24,7 +24,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
-class Work:
+class EvaluationContext:
     """Where an evaluation runs: nothing here changes a number by more than rounding.
 
     Attributes:
@@ -101,13 +101,13 @@ class Protocol(ABC):
         """
 
     @abstractmethod
-    def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
+    def run(self, encoder: Encoder, data: Data, context: EvaluationContext) -> Outcome:
         """Evaluate an encoder in evaluation mode, without gradients.
 
         The outcome is that of a single process on all ranks.
         """
 
-    def context(self, device: torch.device) -> AbstractContextManager:
+    def autocast(self, device: torch.device) -> AbstractContextManager:
         """The precision as a context of forward passes."""
         if self.precision == "fp32":
             return nullcontext()

@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn
 from vitlab.atomic_io import write_bytes, write_json
 from vitlab.evaluation.counts import Counts, pack, unpack
 from vitlab.evaluation.fields import decode, plain
-from vitlab.evaluation.named import protocol_hash
+from vitlab.evaluation.registry import protocol_hash
 from vitlab.probes.evidence import Evidence, Overlaps
 
 RESULT = "result.json"
@@ -22,7 +22,7 @@ ROUNDING = 1e-6  # percent between a score and the same from the counts, summed 
 
 
 @dataclass(frozen=True)
-class ProtocolUsed:
+class ProtocolInfo:
     """The protocol of a number.
 
     Attributes:
@@ -46,7 +46,7 @@ class ProtocolUsed:
 
 
 @dataclass(frozen=True)
-class WeightsUsed:
+class WeightsInfo:
     """The encoder of a number.
 
     Attributes:
@@ -68,7 +68,7 @@ class WeightsUsed:
 
 
 @dataclass(frozen=True)
-class DataUsed:
+class DataInfo:
     """The images of a number.
 
     Attributes:
@@ -111,9 +111,9 @@ class Result:
         evidence: SHA-256 of the file of counts beside it; `write` fills it in.
     """
 
-    protocol: ProtocolUsed
-    weights: WeightsUsed
-    data: DataUsed
+    protocol: ProtocolInfo
+    weights: WeightsInfo
+    data: DataInfo
     headline: str
     scores: dict[str, float | None]
     interval: tuple[float, float]
@@ -164,7 +164,7 @@ class Result:
             content = json.loads(file.read_text("utf-8"), parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             raise ValueError(
-                f"{file} is damaged or no JSON: {error}; evaluate again with --overwrite true"
+                f"{file} is damaged or no JSON: {error}; evaluate again with --overwrite"
             ) from error
         if not isinstance(content, dict) or MARK not in content:
             raise ValueError(f"{file} is not a result of `vitlab evaluate`, which says {MARK!r}")
@@ -180,7 +180,7 @@ class Result:
             return result
         except ValueError as error:
             raise ValueError(
-                f"{file} is damaged or was edited: {error}; evaluate again with --overwrite true"
+                f"{file} is damaged or was edited: {error}; evaluate again with --overwrite"
             ) from error
 
     def write(
@@ -221,7 +221,7 @@ def refuse_overwriting(folder: Path, overwrite: bool = False) -> None:
     if (folder / RESULT).exists() and not overwrite:
         raise ValueError(
             f"{folder} already holds a result, which is not overwritten unless told; choose "
-            "another folder with --out DIR, or --overwrite true"
+            "another folder with --out DIR, or --overwrite"
         )
 
 
@@ -242,7 +242,7 @@ def read_counts(path: Path, result: Result) -> Counts | None:
     if hashlib.sha256(content).hexdigest() != result.evidence:
         raise ValueError(
             f"{file} is not the one that the result beside it was made of: it is damaged or was "
-            "replaced; copy both files again, or evaluate again with --overwrite true"
+            "replaced; copy both files again, or evaluate again with --overwrite"
         )
     try:
         counts = unpack(content)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser
 from lightning.fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,8 +18,8 @@ from vitlab.atomic_io import environment, write_json
 from vitlab.data import Data
 from vitlab.data.check import recognize
 from vitlab.encoders import Encoder
-from vitlab.evaluation.command import read_subject
 from vitlab.evaluation.fingerprint import fingerprint
+from vitlab.evaluation.frozen_encoder import load_frozen_encoder
 from vitlab.probes import Loading
 from vitlab.safety import check, read, restrict
 from vitlab.training.checkpoint_series import CheckpointSeries, SavedCheckpoint
@@ -232,16 +232,8 @@ def _encoder(each: Job, checkpoint: SavedCheckpoint) -> tuple[Encoder, str]:
         )
         encoder = model.objective.encoder
         return encoder, fingerprint(encoder)
-    subject = read_subject(
-        Namespace(
-            weights=checkpoint.path,
-            family=asked.family,
-            which=asked.which,
-            pixels="auto",
-            backbone="",
-        )
-    )
-    return subject.encoder, subject.used.hash
+    frozen = load_frozen_encoder(checkpoint.path, asked.family, asked.which)
+    return frozen.encoder, frozen.info.hash
 
 
 def _known(folder: Path) -> dict[int, dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vitlab.data import Folder
-from vitlab.evaluation.protocol import Work
+from vitlab.evaluation.protocol import EvaluationContext
 from vitlab.probes import Loading
 
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
@@ -52,8 +52,8 @@ def make(tmp_path: Path):
     return made
 
 
-def work(batch: int = 2, **options) -> Work:
-    return Work(Loading(torch.device("cpu"), batch), quiet=True, **options)
+def work(batch: int = 2, **options) -> EvaluationContext:
+    return EvaluationContext(Loading(torch.device("cpu"), batch), quiet=True, **options)
 
 
 @pytest.fixture

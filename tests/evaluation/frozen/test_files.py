@@ -6,15 +6,10 @@ from pathlib import Path
 import pytest
 from jsonargparse import ArgumentParser
 
-from vitlab.evaluation import (  # noqa: F401, the parser finds classes once imported
-    dense_logistic,
-    dense_neighbors,
-    fast_dense,
-    hummingbird,
-    image_neighbors,
-)
-from vitlab.evaluation.named import find
+import vitlab.evaluation.protocols  # noqa: F401, the parser finds classes once imported
 from vitlab.evaluation.protocol import Protocol
+from vitlab.evaluation.protocols.hummingbird import Quirks
+from vitlab.evaluation.registry import find
 from vitlab.probes import Dense
 from vitlab.probes.reading import Reading
 from vitlab.training.probing import Probing
@@ -60,9 +55,9 @@ def test_hummingbird_is_the_published_one(name):
 
 
 def test_quirks_are_left_out_or_all_there():
-    assert build("hummingbird").quirks == hummingbird.Quirks()
+    assert build("hummingbird").quirks == Quirks()
     quirks = build("hummingbird-compat").quirks
-    assert quirks == hummingbird.Quirks((0.5, 2.0), False, "background", 0.255, True)
+    assert quirks == Quirks((0.5, 2.0), False, "background", 0.255, True)
     assert build("hummingbird-compat", "ADE20K").quirks.void == "class"
 
 

@@ -12,7 +12,7 @@ from vitlab.evaluation.fingerprint import (
     fingerprint_of_heads,
     unknown,
 )
-from vitlab.evaluation.shifted import Shifted
+from vitlab.evaluation.frozen_encoder import Renormalized
 from vitlab.probes.reading import Reading
 
 
@@ -76,7 +76,7 @@ def test_all_that_can_be_hashed_of_an_encoder_decides_its_fingerprint(one, other
 def test_a_fingerprint_stays_the_same_after_a_forward_pass_and_in_a_copy():
     tcpa = Prompts(cls=Pool(4, 2, chosen=2), patches=Pool(5, 1, chosen=3))
     prompted = Prompted(ViT("nano", 16, 32), tcpa)
-    vits = ViT("nano", 16, 32), Shifted(ViT("nano", 16, 32, locality=Locality("fixed")))
+    vits = ViT("nano", 16, 32), Renormalized(ViT("nano", 16, 32, locality=Locality("fixed")))
     for encoder in (*vits, prompted.eval(), buffered(1.0)):
         before = fingerprint(encoder)
         encoder(torch.rand(1, 3, 32, 32))

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 
 from vitlab.data import normalize
 from vitlab.encoders import Pixels, ViT
-from vitlab.evaluation.confusions import Confusions, best_columns
-from vitlab.evaluation.hummingbird import Hummingbird, Quirks
-from vitlab.evaluation.hummingbird_views import HummingbirdCrop, HummingbirdSquare
+from vitlab.evaluation.protocols.confusion import PerImageConfusion, best_columns
+from vitlab.evaluation.protocols.hummingbird import Hummingbird, Quirks
+from vitlab.evaluation.protocols.hummingbird_transforms import HummingbirdCrop, HummingbirdResize
 from vitlab.probes.evidence import Counting
 from vitlab.probes.hummingbird import choose, read_out
 from vitlab.probes.neighbors import Neighbors
@@ -39,7 +39,7 @@ def by_hand(encoder, data, protocol, memory_patches):
                 keys.append(F.normalize(patches[patch], dim=0))
                 labels.append(counts[patch] / counts[patch].sum())
     maps = []
-    test = data.segmented("val", HummingbirdSquare(64, quirks.smooth))
+    test = data.segmented("val", HummingbirdResize(64, quirks.smooth))
     for image, mask in (test[index] for index in range(len(test))):
         soft = []
         for query in F.normalize(encoder(normalize(image[None]) * blue).patches[0], dim=1):
@@ -116,7 +116,7 @@ def test_reading_out_weighs_shares_by_similarity():
 
 
 def test_renamed_classes_fit_the_truth_best():
-    confusions = Confusions(3, 2, torch.device("cpu"))
+    confusions = PerImageConfusion(3, 2, torch.device("cpu"))
     truth = torch.tensor([[0, 0, 1, 1, 255]], dtype=torch.uint8)
     confusions.update(torch.tensor([[1, 1, 0, 2, 2]]), truth)
     plain, renamed = confusions.matched(False), confusions.matched(True)
@@ -128,7 +128,7 @@ def test_renamed_classes_fit_the_truth_best():
 
 @pytest.mark.parametrize("smooth", [True, False])
 def test_crops_show_image_and_mask_alike_and_are_those_of_their_seed(colors, smooth):
-    image, mask = colors.segmented("train", HummingbirdSquare(64))[0]
+    image, mask = colors.segmented("train", HummingbirdResize(64))[0]
     pixels, labels = image.permute(1, 2, 0).numpy(), mask.numpy()
     crop = HummingbirdCrop(64, (0.5, 1.0), jitter=0.0, smooth=smooth)
     part, truth = crop(pixels, labels, 3)

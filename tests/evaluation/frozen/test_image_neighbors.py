@@ -6,7 +6,7 @@ import torch
 
 from vitlab.data import ImageNet
 from vitlab.encoders import Encoder, Pixels, State, ViT
-from vitlab.evaluation.image_neighbors import ImageNeighbors
+from vitlab.evaluation.protocols.image_knn import ImageKNN
 from vitlab.probes import image_features
 
 
@@ -37,7 +37,7 @@ def by_hand(train, test, k):
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_votes_are_those_by_hand(imagenet, encoder, job, tmp_path, cached):
-    protocol = ImageNeighbors(3, (1, 5), size=64)
+    protocol = ImageKNN(3, (1, 5), size=64)
     protocol.check(encoder, imagenet)
     plan = job(cache=tmp_path / "cache" if cached else None)
     for _ in range(2):  # the second reads what the first kept
@@ -59,12 +59,12 @@ def test_training_images_find_themselves(imagenet, job):
     # by another name, since images that are scored must not be learned from
     again = np.array([b"./" + name for name in train.images.tolist()])
     imagenet._samples["val"] = replace(train, images=again)
-    assert ImageNeighbors(1, (1,), size=64).run(Pixels(16), imagenet, job()).scores["top1"] == 100
+    assert ImageKNN(1, (1,), size=64).run(Pixels(16), imagenet, job()).scores["top1"] == 100
 
 
 def test_memory_and_batch_do_not_change_the_score(imagenet, encoder, job):
     scores = [
-        ImageNeighbors(3, (3,), size=64).run(encoder, imagenet, job(batch, memory=memory)).scores
+        ImageKNN(3, (3,), size=64).run(encoder, imagenet, job(batch, memory=memory)).scores
         for batch, memory in ((1, 2**30), (7, 5000))
     ]
     assert scores[0] == scores[1]
@@ -86,16 +86,16 @@ class NoCls(Encoder):
 def test_what_cannot_be_evaluated_is_refused(imagenet, encoder, colors):
     images = len(imagenet.samples("train"))
     with pytest.raises(ValueError, match=rf"use protocol.k {images} or less"):
-        ImageNeighbors(images + 1).check(encoder, imagenet)
+        ImageKNN(images + 1).check(encoder, imagenet)
     with pytest.raises(ValueError, match="has no image labels"):
-        ImageNeighbors(1, (1,), size=64).check(encoder, colors)
+        ImageKNN(1, (1,), size=64).check(encoder, colors)
     with pytest.raises(ValueError, match=r"NoCls has no \[CLS\]"):
-        ImageNeighbors(1, (1,), size=64).check(NoCls(), imagenet)
+        ImageKNN(1, (1,), size=64).check(NoCls(), imagenet)
     with pytest.raises(ValueError, match="must be 1 or more"):
-        ImageNeighbors(0)
+        ImageKNN(0)
 
 
 def test_a_k_beyond_the_images_is_left_out_with_a_warning(imagenet, encoder, job):
     with pytest.warns(UserWarning, match="no score for k 100000"):
-        found = ImageNeighbors(1, (1, 100_000), size=64).run(encoder, imagenet, job())
+        found = ImageKNN(1, (1, 100_000), size=64).run(encoder, imagenet, job())
     assert set(found.scores) == {"top1", "top1/k 1"}

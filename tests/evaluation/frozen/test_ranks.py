@@ -9,13 +9,13 @@ import torch.multiprocessing as mp
 
 from vitlab.data import VOC2012, Data, ImageNet
 from vitlab.encoders import Encoder, ViT
-from vitlab.evaluation.dense_logistic import DenseLogistic
-from vitlab.evaluation.dense_neighbors import DenseNeighbors
 from vitlab.evaluation.evaluate import evaluate
-from vitlab.evaluation.fast_dense import FastDense
-from vitlab.evaluation.hummingbird import Hummingbird, Quirks
-from vitlab.evaluation.image_neighbors import ImageNeighbors
-from vitlab.evaluation.protocol import Protocol, Work
+from vitlab.evaluation.protocol import EvaluationContext, Protocol
+from vitlab.evaluation.protocols.dense_knn import DenseKNN
+from vitlab.evaluation.protocols.dense_logistic import DenseLogistic
+from vitlab.evaluation.protocols.fast_dense import FastDense
+from vitlab.evaluation.protocols.hummingbird import Hummingbird, Quirks
+from vitlab.evaluation.protocols.image_knn import ImageKNN
 from vitlab.probes import Loading
 
 ROOT = Path(__file__).parents[3]
@@ -26,8 +26,8 @@ def plans(drawn: str) -> list[tuple[Protocol, Data]]:
     voc = VOC2012(f"{drawn}/VOCdevkit", max_unreadable=0)
     quirks = Quirks(void="background", matched=True)
     return [
-        (ImageNeighbors(3, (3,), size=64), imagenet),
-        (DenseNeighbors((1, 3), size=64), voc),
+        (ImageKNN(3, (3,), size=64), imagenet),
+        (DenseKNN((1, 3), size=64), voc),
         (DenseLogistic(-2, 0, 2, 50, size=64), voc),
         (FastDense(64), voc),
         (Hummingbird(64, 50, 2, 5), voc),
@@ -48,12 +48,12 @@ def work(rank: int, drawn: str, folder: str, world: int, batch: int) -> None:
     found = []
     for protocol, data in plans(drawn):
         for _ in range(2):
-            plan = Work(
+            plan = EvaluationContext(
                 Loading(torch.device("cpu"), batch),
                 cache=Path(folder) / f"cache{world}",
                 quiet=True,
             )
-            outcome = evaluate(encoder(), protocol, data, plan).outcome
+            outcome = evaluate(encoder(), protocol, data, plan)
             found.append((outcome.scores, outcome.evidence.tensors(), outcome.predictions))
     torch.save(found, f"{folder}/{world}.{rank}.pt")
     dist.destroy_process_group()

@@ -8,9 +8,9 @@ from sklearn.preprocessing import StandardScaler
 
 from vitlab.data import SegmentationSquare
 from vitlab.encoders import Pixels, ViT
-from vitlab.evaluation.dense_logistic import DenseLogistic
-from vitlab.evaluation.dense_neighbors import DenseNeighbors
 from vitlab.evaluation.features import Source, patch_table
+from vitlab.evaluation.protocols.dense_knn import DenseKNN
+from vitlab.evaluation.protocols.dense_logistic import DenseLogistic
 from vitlab.probes.bank import Bank, Standard, patchify, unpatchify
 from vitlab.probes.reading import Reading
 
@@ -22,7 +22,7 @@ def encoder():
 
 
 @pytest.mark.parametrize(
-    "protocol", [DenseNeighbors((1, 3), size=64), DenseLogistic(-2, 4, 3, 50, size=64)]
+    "protocol", [DenseKNN((1, 3), size=64), DenseLogistic(-2, 4, 3, 50, size=64)]
 )
 def test_colors_that_are_classes_are_all_found(colors, job, protocol):
     protocol.check(Pixels(16), colors)
@@ -51,7 +51,7 @@ def tables(encoder, data, work):
 @pytest.mark.parametrize("transfer", ["pixels", "patches"])
 def test_neighbors_vote_as_in_scikit_learn(make, job, encoder, metric, theirs, transfer):
     data = make(void=20)  # patches of the second row have a few void pixels
-    protocol = DenseNeighbors((3,), (metric,), transfer, size=64)
+    protocol = DenseKNN((3,), (metric,), transfer, size=64)
     found = protocol.run(encoder, data, job())
     assert found.tried == {}
     (x, train), (queries, test) = tables(encoder, data, job())
@@ -85,7 +85,7 @@ def test_logistic_regression_is_that_of_scikit_learn(make, job, encoder):
     assert found.scores["miou"] == pytest.approx(100 * expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("protocol", [DenseNeighbors, DenseLogistic])
+@pytest.mark.parametrize("protocol", [DenseKNN, DenseLogistic])
 def test_batches_and_memory_do_not_change_the_score(make, job, encoder, protocol):
     data = make(void=20)
     scores = []
@@ -125,21 +125,21 @@ def test_a_bank_of_void_is_refused():
 def test_what_cannot_be_evaluated_is_refused(make, job, encoder):
     data = make(train=1)
     with pytest.raises(ValueError, match="give 2 or more, or one setting only"):
-        DenseNeighbors(size=64).check(encoder, data)
+        DenseKNN(size=64).check(encoder, data)
     with pytest.raises(ValueError, match="30 neighbors are asked of 16 training features"):
-        DenseNeighbors((30,), ("l2",), size=64).run(encoder, data, job())
+        DenseKNN((30,), ("l2",), size=64).run(encoder, data, job())
     with pytest.raises(ValueError, match="not a multiple of patch 16"):
-        DenseNeighbors(size=60).check(encoder, data)
+        DenseKNN(size=60).check(encoder, data)
     with pytest.raises(ValueError, match="use 0 to 3"):
-        DenseNeighbors(size=64, reading=Reading((7,))).check(encoder, data)
+        DenseKNN(size=64, reading=Reading((7,))).check(encoder, data)
     with pytest.raises(ValueError, match="does not hold the votes of one patch"):
-        DenseNeighbors((1,), ("l2",), size=64).run(encoder, data, job(memory=5000))
+        DenseKNN((1,), ("l2",), size=64).run(encoder, data, job(memory=5000))
 
 
 @pytest.mark.parametrize("options", [{"ks": ()}, {"ks": (3, 1)}, {"ks": (0,)}, {"held_out": 1.0}])
 def test_impossible_settings_are_refused(options):
     with pytest.raises(ValueError, match=r"no rising counts|no share of images"):
-        DenseNeighbors(**options)
+        DenseKNN(**options)
 
 
 def test_an_impossible_range_of_c_is_refused():

@@ -6,7 +6,7 @@ from vitlab import distributed
 from vitlab.data import Data
 from vitlab.encoders import Encoder
 from vitlab.evaluation.features import Source, image_table
-from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
+from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
 from vitlab.probes import Features
 from vitlab.probes.evidence import Correct
 from vitlab.probes.knn import votes
@@ -14,7 +14,7 @@ from vitlab.probes.neighbors import Search
 from vitlab.probes.reading import Reading, check_cls, check_layers
 
 
-class ImageNeighbors(Protocol):
+class ImageKNN(Protocol):
     """The k training images of most similar [CLS] vote, with weight exp(cosine / temperature).
 
     The k of the headline is fixed. The others are scored too, and never chosen from.
@@ -74,16 +74,18 @@ class ImageNeighbors(Protocol):
             "nearest images are found by; use a dense protocol, such as capi-knn",
         )
 
-    def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
+    def run(self, encoder: Encoder, data: Data, context: EvaluationContext) -> Outcome:
         """Score the test images."""
         source = Source(encoder, data, self.reading, self.size, self.precision)
         with (
-            image_table(source, data.train, work) as train,
-            image_table(source, data.val, work) as test,
+            image_table(source, data.train, context) as train,
+            image_table(source, data.val, context) as test,
         ):
-            return self._run(train, test, data.num_classes, work)
+            return self._run(train, test, data.num_classes, context)
 
-    def _run(self, train: Features, test: Features, classes: int, work: Work) -> Outcome:
+    def _run(
+        self, train: Features, test: Features, classes: int, context: EvaluationContext
+    ) -> Outcome:
         ks = [k for k in self.ks if k <= len(train.x)]
         if len(ks) < len(self.ks):
             warnings.warn(
@@ -92,12 +94,12 @@ class ImageNeighbors(Protocol):
                 stacklevel=2,
             )
         mine = slice(distributed.rank(), None, distributed.world())
-        search = Search(test.x[mine].to(work.device), ks[-1], "cosine", work.memory)
-        blocks = train.x.split(max(1, work.memory // (8 * train.x.shape[1])))
-        for block in work.track(blocks, "neighbors", total=len(blocks)):
+        search = Search(test.x[mine].to(context.device), ks[-1], "cosine", context.memory)
+        blocks = train.x.split(max(1, context.memory // (8 * train.x.shape[1])))
+        for block in context.track(blocks, "neighbors", total=len(blocks)):
             search.add(block)
         neighbors = search.neighbors()
-        labels, truth = train.y.to(work.device), test.y[mine].to(work.device)
+        labels, truth = train.y.to(context.device), test.y[mine].to(context.device)
         correct = {
             k: Correct(
                 distributed.gather(

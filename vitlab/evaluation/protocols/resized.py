@@ -13,9 +13,9 @@ from torch import Tensor
 from vitlab import distributed
 from vitlab.data import Data, SegmentationSquare
 from vitlab.encoders import Encoder
-from vitlab.evaluation.confusions import Confusions
 from vitlab.evaluation.features import PatchTable, Source, at_own_sizes, patch_table
-from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
+from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
+from vitlab.evaluation.protocols.confusion import PerImageConfusion
 from vitlab.probes.bank import Bank, Standard, unpatchify
 from vitlab.probes.evidence import Overlaps
 from vitlab.probes.reading import Reading, check_layers
@@ -39,7 +39,7 @@ class Query:
     images: list[int]
 
 
-class Squeezed(Protocol):
+class ResizedProtocol(Protocol):
     """Whole images squeezed into squares; what is chosen is chosen on held out training images.
 
     1. Features are standardized by the training images that are not held out.
@@ -76,7 +76,12 @@ class Squeezed(Protocol):
 
     @abstractmethod
     def label(
-        self, bank: Bank, query: Query, settings: Sequence[int], classes: int, work: Work
+        self,
+        bank: Bank,
+        query: Query,
+        settings: Sequence[int],
+        classes: int,
+        context: EvaluationContext,
     ) -> Predicted:
         """Learn from a bank, and label patches by each of some settings."""
 
@@ -97,25 +102,27 @@ class Squeezed(Protocol):
                 "choose by; give 2 or more, or one setting only"
             )
 
-    def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
+    def run(self, encoder: Encoder, data: Data, context: EvaluationContext) -> Outcome:
         """Choose on the held out images, learn from all, score the test images."""
         source = Source(encoder, data, self.reading, self.size, self.precision)
         with ExitStack() as opened:
-            train = opened.enter_context(patch_table(source, data.train, work))
-            test = opened.enter_context(patch_table(source, data.val, work))
-            return self._run(train, test, data, work)
+            train = opened.enter_context(patch_table(source, data.train, context))
+            test = opened.enter_context(patch_table(source, data.val, context))
+            return self._run(train, test, data, context)
 
-    def _run(self, train: PatchTable, test: PatchTable, data: Data, work: Work) -> Outcome:
-        order = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(work.seed))
+    def _run(
+        self, train: PatchTable, test: PatchTable, data: Data, context: EvaluationContext
+    ) -> Outcome:
+        order = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(context.seed))
         held, rest = order.split([(count := self._held(len(order))), len(order) - count])
         held, rest = held.sort().values, rest.sort().values
-        standard = Standard.of(train.x, rest, work.memory)
+        standard = Standard.of(train.x, rest, context.memory)
         bank_of = partial(Bank, train.x, train.masks, standard=standard, classes=data.num_classes)
         tried: dict[str, float] = {}
         chosen = 0
         if len(held):
             found = self._score(
-                bank_of(images=rest), train, held, range(len(self.settings)), data, work
+                bank_of(images=rest), train, held, range(len(self.settings)), data, context
             )
             tried = {
                 name: overlaps.value
@@ -124,7 +131,7 @@ class Squeezed(Protocol):
             chosen = max(range(len(found)), key=lambda index: tried[self.settings[index]])
         everything = torch.arange(len(test.x))
         bank = bank_of(images=torch.arange(len(train.x)))
-        ((overlaps, shown),) = self._score(bank, test, everything, [chosen], data, work)
+        ((overlaps, shown),) = self._score(bank, test, everything, [chosen], data, context)
         accuracy = 100 * float(overlaps.both.sum() / overlaps.truth.sum())
         return Outcome(
             headline="miou",
@@ -146,13 +153,13 @@ class Squeezed(Protocol):
         images: Int[Tensor, " n"],
         settings: Sequence[int],
         data: Data,
-        work: Work,
+        context: EvaluationContext,
     ) -> list[tuple[Overlaps, list[Tensor]]]:
         """Return the counts of each setting, and the first predictions."""
         mine = images.tolist()[distributed.rank() :: distributed.world()]
-        x = bank.standard(table.x[mine].flatten(0, 1)).to(work.device)
-        predicted = self.label(bank, Query(x, mine), settings, data.num_classes, work)
-        return [self._count(labels, table, mine, data.num_classes, work) for labels in predicted]
+        x = bank.standard(table.x[mine].flatten(0, 1)).to(context.device)
+        predicted = self.label(bank, Query(x, mine), settings, data.num_classes, context)
+        return [self._count(labels, table, mine, data.num_classes, context) for labels in predicted]
 
     def _count(
         self,
@@ -160,10 +167,10 @@ class Squeezed(Protocol):
         table: PatchTable,
         images: list[int],
         classes: int,
-        work: Work,
+        context: EvaluationContext,
     ) -> tuple[Overlaps, list[Tensor]]:
         # void may be predicted, which is a miss
-        counting = Confusions(classes + 1, classes, work.device)
+        counting = PerImageConfusion(classes + 1, classes, context.device)
         maps = [
             unpatchify(each, table.grid, self.size)
             for each in labels.split(table.grid[0] * table.grid[1])
@@ -176,7 +183,7 @@ class Squeezed(Protocol):
         shown = torch.zeros(min(least, len(maps)), self.size, self.size, dtype=torch.uint8)
         for place, predicted in zip(shown, maps, strict=False):
             place[:] = found.classes[predicted.long()]
-        gathered = distributed.gather(shown.to(work.device)).cpu()
+        gathered = distributed.gather(shown.to(context.device)).cpu()
         return found.overlaps, list(gathered[:PICTURES])
 
 

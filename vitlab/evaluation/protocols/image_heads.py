@@ -12,8 +12,13 @@ from vitlab import distributed
 from vitlab.data import Data, SingleCrop, normalize
 from vitlab.data.datasets import Example, Training
 from vitlab.encoders import Encoder
-from vitlab.evaluation.protocol import Outcome, Precision, Work
-from vitlab.evaluation.trained import Tested, TrainedHeads, head_of_headline, outcome_of
+from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision
+from vitlab.evaluation.protocols.trained_heads import (
+    Tested,
+    TrainedHeads,
+    head_of_headline,
+    outcome_of,
+)
 from vitlab.probes.evidence import Correct
 from vitlab.probes.finite import Watch, refuse_infinite
 from vitlab.probes.fitting import Batch
@@ -56,15 +61,15 @@ class ImageInputs:
         }
 
     def read(
-        self, encoder: Encoder, images: Tensor, work: Work
+        self, encoder: Encoder, images: Tensor, context: EvaluationContext
     ) -> dict[str, Float[Tensor, "b 1 _"]]:
         """Return all variants of images in 8 bits, by name, as a single patch, in fp32.
 
         Raises:
             ValueError: features that are not finite.
         """
-        with torch.no_grad(), work.loading.precision():
-            found = read(encoder, normalize(images.to(work.device)), self.readings)
+        with torch.no_grad(), context.loading.precision():
+            found = read(encoder, normalize(images.to(context.device)), self.readings)
         features = {}
         for reading, tokens in zip(self.readings, found, strict=True):
             last = tokens.patches[..., -encoder.width :].float().mean(1)
@@ -88,7 +93,7 @@ class ImageHeads(TrainedHeads):
         recipe: how heads are trained, and which one makes the headline.
         inputs: which features are read.
         layers: what a head is made of.
-        view: what a training image becomes.
+        transform: what a training image becomes.
         size: edge of test images, in pixels: the middle of images whose short side is 256 for 224.
         precision: of the encoder; heads compute in fp32.
     """
@@ -101,12 +106,12 @@ class ImageHeads(TrainedHeads):
         recipe: Recipe,
         inputs: ImageInputs = ImageInputs(),
         layers: Layers = Layers(norm=False),  # noqa: B008, frozen
-        view: SingleCrop = SingleCrop(),  # noqa: B008, holds no state between calls
+        transform: SingleCrop = SingleCrop(),  # noqa: B008, holds no state between calls
         size: int = 224,
         precision: Precision = "fp32",
     ):
         self.recipe, self.inputs, self.layers = recipe, inputs, layers
-        self.view, self.size, self.precision = view, size, precision
+        self.transform, self.size, self.precision = transform, size, precision
 
     def check(self, encoder: Encoder, data: Data) -> None:
         """Refuse sizes, layers and data that do not fit.
@@ -115,7 +120,7 @@ class ImageHeads(TrainedHeads):
             ValueError: what was given, what is allowed, what to do.
         """
         check_layers(encoder, self.inputs.readings)
-        encoder.check(self.view.size, "view.size")
+        encoder.check(self.transform.size, "transform.size")
         encoder.check(self.size, "size")
         check_cls(encoder, self.size, "heads read; use a dense protocol, such as dinov2-linear")
         for name in (data.train, data.val):
@@ -128,11 +133,11 @@ class ImageHeads(TrainedHeads):
                 )
         split(len(data.samples(data.train)), self.recipe.select == "held out")
 
-    def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
+    def run(self, encoder: Encoder, data: Data, context: EvaluationContext) -> Outcome:
         """Train all heads, choose one as the recipe says, and test all of them."""
         reported = self.tested(data, data.val)
-        fitting = self.fit(encoder, data, data.train, reported, work)
-        found = self.examine(encoder, fitting.heads, reported, work)
+        fitting = self.fit(encoder, data, data.train, reported, context)
+        found = self.examine(encoder, fitting.heads, reported, context)
         return outcome_of("top1", head_of_headline(found, fitting), found, fitting)
 
     def widths(self, encoder: Encoder) -> dict[str, int]:
@@ -143,28 +148,30 @@ class ImageHeads(TrainedHeads):
         """The middle of the images of a split, and their classes."""
         return data.labeled(split, self.size)
 
-    def batches(self, encoder: Encoder, data: Data, places: Places, work: Work) -> Iterator[Batch]:
+    def batches(
+        self, encoder: Encoder, data: Data, places: Places, context: EvaluationContext
+    ) -> Iterator[Batch]:
         """Yield features of augmented images, and their classes."""
-        train = Training(data.samples(data.train), self.view, work.seed, patience=0)
-        loader = training_loader(train, places, work.loading.workers, stack)
-        for images, labels in work.track(loader, "training heads", total=len(places)):
-            read = [self.inputs.read(encoder, some, work) for some in chunks(images, places)]
+        train = Training(data.samples(data.train), self.transform, context.seed, patience=0)
+        loader = training_loader(train, places, context.loading.workers, stack)
+        for images, labels in context.track(loader, "training heads", total=len(places)):
+            read = [self.inputs.read(encoder, some, context) for some in chunks(images, places)]
             features = {
                 name: whole(torch.cat([each[name] for each in read]), places) for name in read[0]
             }
-            yield Batch(features, image_loss(whole(labels.to(work.device), places)))
+            yield Batch(features, image_loss(whole(labels.to(context.device), places)))
 
     def examine(
-        self, encoder: Encoder, heads: Heads, images: Dataset, work: Work
+        self, encoder: Encoder, heads: Heads, images: Dataset, context: EvaluationContext
     ) -> dict[str, Tested[Correct]]:
         """Test all heads on the same passes of the encoder."""
         # a rank may have nothing to test
-        rows = [torch.zeros(0, len(heads.names), dtype=torch.uint8, device=work.device)]
-        watches = {name: Watch(work.device) for name in heads.names}
-        loader = share(images, work.loading)
-        for pixels, labels in work.track(loader, "testing heads", total=len(loader)):
-            features = self.inputs.read(encoder, pixels, work)
-            truth = labels.to(work.device)
+        rows = [torch.zeros(0, len(heads.names), dtype=torch.uint8, device=context.device)]
+        watches = {name: Watch(context.device) for name in heads.names}
+        loader = share(images, context.loading)
+        for pixels, labels in context.track(loader, "testing heads", total=len(loader)):
+            features = self.inputs.read(encoder, pixels, context)
+            truth = labels.to(context.device)
             logits = [watches[name].see(heads.logits(name, features)) for name in heads.names]
             right = torch.stack([each[:, 0].argmax(1) == truth for each in logits], dim=1)
             rows.append(right.to(torch.uint8))

@@ -3,10 +3,9 @@
 import contextlib
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jsonargparse import Namespace
@@ -18,39 +17,24 @@ from rich.table import Table
 from vitlab import distributed
 from vitlab.atomic_io import environment, write_bytes
 from vitlab.data import Data, SegmentationWhole
-from vitlab.encoders import Encoder, Imported, read_weights
-from vitlab.evaluation.evaluate import Measured, check, evaluate
-from vitlab.evaluation.fingerprint import fingerprint, fingerprint_of_data
-from vitlab.evaluation.pictures import write_events
-from vitlab.evaluation.protocol import Outcome, Work
+from vitlab.evaluation.arguments import EvaluationArguments, parse, show_names
+from vitlab.evaluation.evaluate import check, evaluate
+from vitlab.evaluation.fingerprint import fingerprint_of_data
+from vitlab.evaluation.frozen_encoder import FrozenEncoder, load_frozen_encoder
+from vitlab.evaluation.protocol import EvaluationContext, Outcome
 from vitlab.evaluation.result import (
-    DataUsed,
-    ProtocolUsed,
+    DataInfo,
+    ProtocolInfo,
     Result,
-    WeightsUsed,
     refuse_overwriting,
 )
-from vitlab.evaluation.shifted import Shifted
-from vitlab.evaluation.words import Asked, parse, show_names
+from vitlab.evaluation.tensorboard import write_events
 from vitlab.probes import Loading
 from vitlab.probes.evidence import Overlaps, interval
 from vitlab.visualization.grid import encode_png
 from vitlab.visualization.masks import compare_masks
 
 UNFINISHED = ".unfinished"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The encoder that is evaluated.
-
-    Attributes:
-        encoder: takes images normalized by ImageNet's statistics.
-        used: what a result says of it.
-    """
-
-    encoder: Encoder
-    used: WeightsUsed
 
 
 def evaluate_command(words: Sequence[str]) -> None:
@@ -70,7 +54,8 @@ def evaluate_command(words: Sequence[str]) -> None:
     folder = Path(given.out) if given.out else default_folder(asked)
     refuse_overwriting(folder, given.overwrite)
     _refuse_unwritable(folder)
-    subject = read_subject(given)
+    names = ("weights", "family", "which", "pixels", "backbone")
+    subject = load_frozen_encoder(**{name: given[name] for name in names})
     check(subject.encoder, asked.protocol, data)
     if given.dry_run:
         show_plan(asked, subject, folder)
@@ -79,16 +64,17 @@ def evaluate_command(words: Sequence[str]) -> None:
     first = distributed.rank() == 0
     if first:
         show_plan(asked, subject, folder)
-    work = Work(
-        loading=Loading(device, given.batch, given.workers),
+    context = EvaluationContext(
+        loading=Loading(device, given.batch_size, given.num_workers),
         folder=folder / UNFINISHED,
         cache=Path(given.cache) if given.cache else None,
         memory=int(given.memory * 2**30),
         seed=given.seed,
     )
-    measured = evaluate(subject.encoder, asked.protocol, data, work)
+    began = time.perf_counter()
+    outcome = evaluate(subject.encoder, asked.protocol, data, context)
     if first:
-        conclude(asked, subject, measured, folder)
+        conclude(asked, subject, outcome, time.perf_counter() - began, folder)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -108,7 +94,7 @@ def _refuse_unwritable(folder: Path) -> None:
                 place.rmdir()
 
 
-def default_folder(asked: Asked) -> Path:
+def default_folder(asked: EvaluationArguments) -> Path:
     """Return where a result goes unless told: evaluations/WEIGHTS/PROTOCOL-DATASET."""
     weights: Path = asked.given.weights
     # of runs/dino/seed0/best.ckpt: runs-dino-seed0-best
@@ -116,40 +102,6 @@ def default_folder(asked: Asked) -> Path:
     name = f"{asked.settings.name}-{type(asked.data).__name__.lower()}"
     seed = f"-seed{asked.given.seed}" if asked.given.seed else ""
     return Path("evaluations") / "-".join(parts[-4:]) / f"{name}{seed}"
-
-
-def read_subject(given: Namespace) -> Subject:
-    """Read the weights, and settle which pixels they take.
-
-    Raises:
-        ValueError: they cannot be read, or it is not known which pixels they take.
-    """
-    imported = read_weights(given.weights, given.family, given.which, backbone=given.backbone)
-    pixels = _pixels(given.pixels, imported)
-    encoder = imported.encoder
-    used = WeightsUsed(
-        path=str(given.weights),
-        hash=fingerprint(encoder),
-        encoder={**_values(encoder.config), "pixels": pixels},
-        family=imported.family,
-        branch=imported.branch,
-    )
-    return Subject(Shifted(encoder) if pixels == "half" else encoder, used)
-
-
-def _values(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: asdict(each) if is_dataclass(each) else each for key, each in config.items()}  # type: ignore[arg-type]
-
-
-def _pixels(asked: str, imported: Imported) -> str:
-    if asked != "auto":
-        return asked
-    if imported.origin == "timm":
-        raise ValueError(
-            "weights of timm are trained with pixels of either kind; say --pixels imagenet or "
-            "--pixels half (mean and deviation 0.5, as AugReg), see the model's pretrained_cfg"
-        )
-    return "half" if imported.origin == "locatvit" else "imagenet"
 
 
 def launch(given: Namespace) -> torch.device:
@@ -172,13 +124,11 @@ def launch(given: Namespace) -> torch.device:
     return fabric.device
 
 
-def show_plan(asked: Asked, subject: Subject, folder: Path) -> None:
+def show_plan(asked: EvaluationArguments, subject: FrozenEncoder, folder: Path) -> None:
     """Print what is going to be done."""
-    data, settings, used = asked.data, asked.settings, subject.used
+    data, settings, info = asked.data, asked.settings, subject.info
     table = Table(title="evaluation", show_header=False, title_justify="left")
-    table.add_row(
-        "weights", f"{subject.used.path} ({subject.used.family}, {subject.used.hash[:12]})"
-    )
+    table.add_row("weights", f"{info.path} ({info.family}, {info.hash[:12]})")
     table.add_row("protocol", f"{settings.name} version {settings.version}, hash {settings.hash}")
     for name, (published, used) in settings.changed.items():
         table.add_row("  changed", f"{name}: {published} -> {used}")
@@ -188,23 +138,29 @@ def show_plan(asked: Asked, subject: Subject, folder: Path) -> None:
     Console().print(table)
 
 
-def conclude(asked: Asked, subject: Subject, measured: Measured, folder: Path) -> None:
+def conclude(
+    asked: EvaluationArguments,
+    subject: FrozenEncoder,
+    outcome: Outcome,
+    seconds: float,
+    folder: Path,
+) -> None:
     """Write the result with its pictures and curves, and print it."""
-    outcome, data = measured.outcome, asked.data
+    data = asked.data
     evidence, samples = outcome.evidence, data.samples(data.val)
     classes = {}
     if isinstance(evidence, Overlaps):
         classes = dict(zip(data.classes, evidence.iou().tolist(), strict=True))
     settings = asked.settings
     result = Result(
-        protocol=ProtocolUsed(
+        protocol=ProtocolInfo(
             settings.name,
             settings.version,
             settings.values,
             settings.hash,
             {key: (old, new) for key, (old, new) in settings.changed.items()},
         ),
-        weights=subject.used,
+        weights=subject.info,
         data=_data_used(data, outcome),
         headline=outcome.headline,
         scores=dict(outcome.scores),
@@ -214,7 +170,7 @@ def conclude(asked: Asked, subject: Subject, measured: Measured, folder: Path) -
         chosen=outcome.chosen,
         chosen_on=outcome.chosen_on,
         seed=asked.given.seed,
-        seconds=measured.seconds,
+        seconds=seconds,
         environment=environment(),
     )
     picture = None
@@ -248,10 +204,10 @@ def show(result: Result, folder: Path) -> None:
     console.print(f"result  {folder} ({result.seconds:.0f} s)")
 
 
-def _data_used(data: Data, outcome: Outcome) -> DataUsed:
+def _data_used(data: Data, outcome: Outcome) -> DataInfo:
     train = outcome.train or data.train
     counts = {split: len(data.samples(split)) for split in (train, data.val)}
-    return DataUsed(
+    return DataInfo(
         dataset=type(data).__name__,
         train=train,
         val=data.val,

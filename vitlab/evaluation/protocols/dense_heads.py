@@ -14,9 +14,14 @@ from vitlab.data.views.area import SegmentationPart  # noqa: F401, a view that p
 from vitlab.data.views.segmentation import IGNORE
 from vitlab.encoders import Encoder
 from vitlab.evaluation.features import squeeze
-from vitlab.evaluation.protocol import Outcome, Precision, Work
-from vitlab.evaluation.trained import Tested, TrainedHeads, head_of_headline, outcome_of
-from vitlab.evaluation.void import refuse_unscored, refuse_void
+from vitlab.evaluation.ignore_index import require_labels, require_scored_pixels
+from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision
+from vitlab.evaluation.protocols.trained_heads import (
+    Tested,
+    TrainedHeads,
+    head_of_headline,
+    outcome_of,
+)
 from vitlab.probes.evidence import Counting, Overlaps
 from vitlab.probes.finite import Watch
 from vitlab.probes.fitting import Batch, Fitting
@@ -44,7 +49,7 @@ class DenseHeads(TrainedHeads):
     trained and tested on the same passes of the encoder.
 
     Args:
-        view: what a training image and its mask become; all of one size.
+        transform: what a training image and its mask become; all of one size.
         recipe: how heads are trained, and which one makes the headline.
         test: how images are predicted.
         layers: what a head is made of.
@@ -59,7 +64,7 @@ class DenseHeads(TrainedHeads):
 
     def __init__(
         self,
-        view: SegmentationViews,
+        transform: SegmentationViews,
         recipe: Recipe,
         test: Inference = Inference(),  # noqa: B008, frozen
         layers: Layers = Layers(),  # noqa: B008, frozen
@@ -70,7 +75,7 @@ class DenseHeads(TrainedHeads):
     ):
         if images < 0:
             raise ValueError(f"images {images} is negative; use 0 for all, or a count")
-        self.view, self.recipe, self.test = view, recipe, test
+        self.transform, self.recipe, self.test = transform, recipe, test
         self.layers, self.inputs = layers, inputs
         self.split, self.images, self.precision = split, images, precision
 
@@ -80,13 +85,13 @@ class DenseHeads(TrainedHeads):
         Raises:
             ValueError: what was given, what is allowed, what to do.
         """
-        size = getattr(self.view, "size", 0)
+        size = getattr(self.transform, "size", 0)
         if not size:
             raise ValueError(
-                f"{type(self.view).__name__} leaves images at sizes of their own, which cannot "
+                f"{type(self.transform).__name__} leaves images at their own sizes, which cannot "
                 "share a batch; train on SegmentationCrop, SegmentationPart or SegmentationSquare"
             )
-        self.inputs.check(encoder, size, "view.size")
+        self.inputs.check(encoder, size, "transform.size")
         self.inputs.check(encoder, self.test.edge(), "test.window")
         highest = max((value for value in data.mask_values.values() if value != 255), default=-1)
         train = self._train(data, 0)  # refuses data without masks
@@ -96,18 +101,18 @@ class DenseHeads(TrainedHeads):
                 f"{data.num_classes} classes; name all of them"
             )
         train.check()
-        data.segmented(data.val, self.view).check()
+        data.segmented(data.val, self.transform).check()
         for name in (self.split or data.train, data.val):
-            refuse_void(data, name)
+            require_labels(data, name)
         split(len(train), self.recipe.select == "held out")
 
-    def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
+    def run(self, encoder: Encoder, data: Data, context: EvaluationContext) -> Outcome:
         """Train all heads, choose one as the recipe says, and test all of them."""
         reported = self.tested(data, data.val)
         if self.images:
             reported = Subset(reported, range(min(self.images, len(data.samples(data.val)))))
-        fitting = self.fit(encoder, data, self.split or data.train, reported, work)
-        return replace(self._outcome(encoder, fitting, reported, data, work), train=self.split)
+        fitting = self.fit(encoder, data, self.split or data.train, reported, context)
+        return replace(self._outcome(encoder, fitting, reported, data, context), train=self.split)
 
     def widths(self, encoder: Encoder) -> dict[str, int]:
         """Width of each variant of the features, by its name."""
@@ -118,38 +123,40 @@ class DenseHeads(TrainedHeads):
         return self.test.scales(data, split)
 
     def _train(self, data: Data, seed: int) -> Segmented:
-        train = data.segmented(self.split or data.train, self.view)
+        train = data.segmented(self.split or data.train, self.transform)
         data.refuse_leak(self.split or data.train)
         train.seed = seed  # the result's seed, not the dataset's, decides the augmentation
         return train
 
-    def batches(self, encoder: Encoder, data: Data, places: Places, work: Work) -> Iterator[Batch]:
+    def batches(
+        self, encoder: Encoder, data: Data, places: Places, context: EvaluationContext
+    ) -> Iterator[Batch]:
         """Yield features of augmented images, and what they are to become."""
-        train = self._train(data, work.seed)
+        train = self._train(data, context.seed)
         labeled = False
-        loader = training_loader(train, places, work.loading.workers, stack)
-        for images, masks in work.track(loader, "training heads", total=len(places)):
+        loader = training_loader(train, places, context.loading.workers, stack)
+        for images, masks in context.track(loader, "training heads", total=len(places)):
             maps = [
-                self.inputs.read(encoder, some, work.loading) for some in chunks(images, places)
+                self.inputs.read(encoder, some, context.loading) for some in chunks(images, places)
             ]
             features = {
                 name: whole(torch.cat([each.features[name] for each in maps]), places)
                 for name in maps[0].features
             }
-            truth = whole(shrink(masks.to(work.device), self.test.pixels), places)
+            truth = whole(shrink(masks.to(context.device), self.test.pixels), places)
             labeled = labeled or bool((truth != IGNORE).any())  # once true, nobody waits for it
             yield Batch(features, pixel_loss(truth, maps[0].grid), labeled)
 
     def examine(
-        self, encoder: Encoder, heads: Heads, images: Dataset, work: Work
+        self, encoder: Encoder, heads: Heads, images: Dataset, context: EvaluationContext
     ) -> dict[str, Tested[Overlaps]]:
         """Test all heads on the same passes of the encoder."""
         classes = next(iter(heads.modules.values())).classify.out_features
-        counting = {name: Counting(classes, work.device) for name in heads.names}
-        watches = {name: Watch(work.device) for name in heads.names}
-        loader = share(images, loading_of_one(work.loading), first)
-        for scales, mask in work.track(loader, "testing heads", total=len(loader)):
-            looks = self.test.look(encoder, self.inputs, scales, work.loading)
+        counting = {name: Counting(classes, context.device) for name in heads.names}
+        watches = {name: Watch(context.device) for name in heads.names}
+        loader = share(images, loading_of_one(context.loading), first)
+        for scales, mask in context.track(loader, "testing heads", total=len(loader)):
+            looks = self.test.look(encoder, self.inputs, scales, context.loading)
             truth = self.test.truth(mask)
             for name in heads.names:
                 predicted = self.test.predict(
@@ -161,21 +168,26 @@ class DenseHeads(TrainedHeads):
         }
 
     def _outcome(
-        self, encoder: Encoder, fitting: Fitting, images: Dataset, data: Data, work: Work
+        self,
+        encoder: Encoder,
+        fitting: Fitting,
+        images: Dataset,
+        data: Data,
+        context: EvaluationContext,
     ) -> Outcome:
-        found = self.examine(encoder, fitting.heads, images, work)
-        refuse_unscored(next(iter(found.values())).evidence, data)
+        found = self.examine(encoder, fitting.heads, images, context)
+        require_scored_pixels(next(iter(found.values())).evidence, data)
         head = head_of_headline(found, fitting)
-        shown = self._predictions(encoder, fitting.heads, head, images, work)
+        shown = self._predictions(encoder, fitting.heads, head, images, context)
         return replace(outcome_of("miou", head, found, fitting), predictions=shown)
 
     def _predictions(
-        self, encoder: Encoder, heads: Heads, head: str, images: Dataset, work: Work
+        self, encoder: Encoder, heads: Heads, head: str, images: Dataset, context: EvaluationContext
     ) -> list[Tensor]:
         shown = []
         for index in range(min(PICTURES, len(images))):  # type: ignore[arg-type]
             scales, mask = images[index]
-            looks = self.test.look(encoder, self.inputs, scales, work.loading)
+            looks = self.test.look(encoder, self.inputs, scales, context.loading)
             predicted = self.test.predict(looks, partial(heads.logits, head), mask.shape)
             # a prediction of `pixels` is compared at that size, and shown at the mask's
             shown.append(squeeze(predicted.to("cpu", torch.uint8), *mask.shape))

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from vitlab.evaluation.protocol import Precision, Work
-from vitlab.evaluation.squeezed import Predicted, Query, Squeezed
+from vitlab.evaluation.protocol import EvaluationContext, Precision
+from vitlab.evaluation.protocols.resized import Predicted, Query, ResizedProtocol
 from vitlab.probes.bank import Bank
 from vitlab.probes.linear import Logistic
 from vitlab.probes.reading import Reading
 
 
-class DenseLogistic(Squeezed):
+class DenseLogistic(ResizedProtocol):
     """Multinomial logistic regression of patches by their most frequent label, for several C.
 
     C weighs the sum of cross-entropies against |W|^2 / 2, as in scikit-learn and cuML. A patch's
@@ -57,15 +57,20 @@ class DenseLogistic(Squeezed):
         return [f"C {float(strength):.3g}" for strength in self.strengths]
 
     def label(
-        self, bank: Bank, query: Query, settings: Sequence[int], classes: int, work: Work
+        self,
+        bank: Bank,
+        query: Query,
+        settings: Sequence[int],
+        classes: int,
+        context: EvaluationContext,
     ) -> Predicted:
         """Fit each C, one after the other."""
-        blocks = _Blocks(bank, work)
+        blocks = _Blocks(bank, context)
         found = []
-        for index in work.track(settings, "logistic regression", total=len(settings)):
+        for index in context.track(settings, "logistic regression", total=len(settings)):
             decay = 1 / (float(self.strengths[index]) * len(bank))
             fitted = Logistic.fit(blocks, classes, decay, self.iterations, self.history)
-            rows = max(1, work.memory // (8 * classes))
+            rows = max(1, context.memory // (8 * classes))
             labels = [fitted(x).argmax(1).to(torch.uint8).cpu() for x in query.x.split(rows)]
             found.append(torch.cat(labels)[:, None])
         return found
@@ -74,13 +79,15 @@ class DenseLogistic(Squeezed):
 class _Blocks:
     """The rows of a bank: kept where they fit into memory, else standardized again in each pass."""
 
-    def __init__(self, bank: Bank, work: Work):
-        self.bank, self.work = bank, work
+    def __init__(self, bank: Bank, context: EvaluationContext):
+        self.bank, self.context = bank, context
         self.kept: list[tuple[Tensor, Tensor]] = []
-        if 4 * len(bank) * bank.x.shape[2] <= work.memory:
-            self.kept = list(bank.blocks(work.memory // 4, work.device))
+        if 4 * len(bank) * bank.x.shape[2] <= context.memory:
+            self.kept = list(bank.blocks(context.memory // 4, context.device))
 
     def __call__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return (
-            iter(self.kept) if self.kept else self.bank.blocks(self.work.memory, self.work.device)
+            iter(self.kept)
+            if self.kept
+            else self.bank.blocks(self.context.memory, self.context.device)
         )

@@ -6,15 +6,15 @@ from typing import Literal
 
 import torch
 
-from vitlab.evaluation.protocol import Precision, Work
-from vitlab.evaluation.squeezed import Predicted, Query, Squeezed, by_rows
+from vitlab.evaluation.protocol import EvaluationContext, Precision
+from vitlab.evaluation.protocols.resized import Predicted, Query, ResizedProtocol, by_rows
 from vitlab.probes.bank import Bank
 from vitlab.probes.knn import majority
 from vitlab.probes.neighbors import Metric, Neighbors, Search
 from vitlab.probes.reading import Reading
 
 
-class DenseNeighbors(Squeezed):
+class DenseKNN(ResizedProtocol):
     """Each pixel of a patch gets the label most frequent there among the nearest training patches.
 
     As in the released code, labels travel pixel by pixel: of k neighbors, the pixels at the same
@@ -54,36 +54,46 @@ class DenseNeighbors(Squeezed):
         return [f"k {k}, {metric}" for k, metric in self._grid]
 
     def label(
-        self, bank: Bank, query: Query, settings: Sequence[int], classes: int, work: Work
+        self,
+        bank: Bank,
+        query: Query,
+        settings: Sequence[int],
+        classes: int,
+        context: EvaluationContext,
     ) -> Predicted:
         """Find the neighbors by each metric once, and let them vote for each k."""
         asked = [self._grid[index] for index in settings]
         metrics = list(dict.fromkeys(metric for _, metric in asked))
         most = {metric: max(k for k, each in asked if each == metric) for metric in metrics}
-        half = work.memory // 2
+        half = context.memory // 2
         searches = {metric: Search(query.x, most[metric], metric, half) for metric in metrics}
-        blocks = bank.blocks(half, work.device)
-        for x, _ in work.track(blocks, "neighbors", total=bank.count(half)):
+        blocks = bank.blocks(half, context.device)
+        for x, _ in context.track(blocks, "neighbors", total=bank.count(half)):
             for search in searches.values():
                 search.add(x)
         found: dict[tuple[int, str], torch.Tensor] = {}
         for metric, search in searches.items():
             ks = tuple(sorted(k for k, each in asked if each == metric))
-            votes = self._vote(bank, search.neighbors(), ks, classes, work)
+            votes = self._vote(bank, search.neighbors(), ks, classes, context)
             found |= {(k, metric): labels for k, labels in zip(ks, votes, strict=True)}
         return [found[each] for each in asked]
 
     def _vote(
-        self, bank: Bank, neighbors: Neighbors, ks: tuple[int, ...], classes: int, work: Work
+        self,
+        bank: Bank,
+        neighbors: Neighbors,
+        ks: tuple[int, ...],
+        classes: int,
+        context: EvaluationContext,
     ) -> Predicted:
         labels = bank.pixels if self.transfer == "pixels" else bank.labels[:, None]
         most, places = ks[-1], labels.shape[1]
 
         def vote(rows: slice) -> Predicted:
             index = neighbors.index[rows, :most].to(labels.device)
-            near = labels[index].to(work.device)
+            near = labels[index].to(context.device)
             return [each.to(torch.uint8).cpu() for each in majority(near, classes + 1, ks)]
 
         # counts of each class, 2 bytes; neighbors' labels as bytes and as indices; the labels found
         one = places * (2 * (classes + 1) + 12 * most + 9 * len(ks)) + 8 * most
-        return by_rows(len(neighbors.index), one, work.memory, vote)
+        return by_rows(len(neighbors.index), one, context.memory, vote)

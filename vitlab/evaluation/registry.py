@@ -21,7 +21,7 @@ NO_PROTOCOLS = {"references"}  # files in the same folder that are none
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedProtocol:
     """A protocol as its file states it.
 
     Attributes:
@@ -43,7 +43,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ProtocolSettings:
     """All that decides the numbers of an evaluation, besides weights, data and seed.
 
     Attributes:
@@ -70,7 +70,7 @@ def protocol_hash(name: str, version: int, values: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def find(name: str) -> Published:
+def find(name: str) -> PublishedProtocol:
     """Read a protocol by its name, or by the path of a YAML file.
 
     Raises:
@@ -126,7 +126,7 @@ def differences(published: object, used: object, name: str = "") -> dict[str, li
     return {} if published == used else {name: [published, used]}
 
 
-def _parse(path: Path) -> Published:
+def _parse(path: Path) -> PublishedProtocol:
     try:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -139,4 +139,4 @@ def _parse(path: Path) -> Published:
     check(content, path)
     if content["name"] != path.stem:
         raise ValueError(f"{path} calls itself {content['name']!r}; name and file must agree")
-    return Published(**content)
+    return PublishedProtocol(**content)

@@ -6,7 +6,7 @@ from vitlab.data.views.segmentation import IGNORE
 from vitlab.probes.evidence import Overlaps
 
 
-def refuse_void(data: Data, split: str) -> None:
+def require_labels(data: Data, split: str) -> None:
     """Look at masks spread over a split until one has a label; refuse if none of them has.
 
     Raises:
@@ -22,7 +22,7 @@ def refuse_void(data: Data, split: str) -> None:
         )
 
 
-def refuse_unscored(overlaps: Overlaps, data: Data) -> None:
+def require_scored_pixels(overlaps: Overlaps, data: Data) -> None:
     """Refuse a score of test images without any label.
 
     Raises:

@@ -59,7 +59,7 @@ class HummingbirdCrop(SegmentationViews):
         return _square(box.of(image), part, self.size, self.smooth)
 
 
-class HummingbirdSquare(SegmentationViews):
+class HummingbirdResize(SegmentationViews):
     """The whole image and its mask, both squeezed into a square.
 
     Args:

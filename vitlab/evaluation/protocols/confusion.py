@@ -27,7 +27,7 @@ class Matched:
     classes: UInt8[Tensor, " e"]
 
 
-class Confusions:
+class PerImageConfusion:
     """Counts the pixels of one image after another, on this rank's share of a set.
 
     Args:

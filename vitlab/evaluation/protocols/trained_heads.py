@@ -17,7 +17,7 @@ from vitlab.evaluation.fingerprint import (
     fingerprint_of_heads,
     sampled_contents,
 )
-from vitlab.evaluation.protocol import Outcome, Protocol, Work
+from vitlab.evaluation.protocol import EvaluationContext, Outcome, Protocol
 from vitlab.probes.evidence import Evidence
 from vitlab.probes.fitting import Batch, Fitting
 from vitlab.probes.heads import Heads, Layers, Planned
@@ -63,7 +63,9 @@ class TrainedHeads(Protocol):
         """Return the width of each choice of features, by its name."""
 
     @abstractmethod
-    def batches(self, encoder: Encoder, data: Data, places: Places, work: Work) -> Iterator[Batch]:
+    def batches(
+        self, encoder: Encoder, data: Data, places: Places, context: EvaluationContext
+    ) -> Iterator[Batch]:
         """Yield the features of each step from its place on."""
 
     @abstractmethod
@@ -72,12 +74,17 @@ class TrainedHeads(Protocol):
 
     @abstractmethod
     def examine(
-        self, encoder: Encoder, heads: Heads, images: Dataset, work: Work
+        self, encoder: Encoder, heads: Heads, images: Dataset, context: EvaluationContext
     ) -> Mapping[str, Tested[Any]]:
         """Test all heads on the same passes of the encoder."""
 
     def fit(
-        self, encoder: Encoder, data: Data, train: str, reported: Dataset, work: Work
+        self,
+        encoder: Encoder,
+        data: Data,
+        train: str,
+        reported: Dataset,
+        context: EvaluationContext,
     ) -> Fitting:
         """Train all heads, from where an interrupted run has left them.
 
@@ -86,7 +93,7 @@ class TrainedHeads(Protocol):
             data: the dataset.
             train: split that is learned from.
             reported: images that decide where the recipe selects on them.
-            work: where, and what is kept.
+            context: where, and what is kept.
 
         Returns:
             The heads; where the recipe selects, each at its best.
@@ -98,11 +105,11 @@ class TrainedHeads(Protocol):
             for source, width in self.widths(encoder).items()
             for rate in recipe.rates
         ]
-        heads = Heads(planned, data.num_classes, self.layers, recipe, work.seed, work.device)
-        key = key_of_heads(encoder, self, data, train, work.seed)
-        fitting = Fitting(heads, len(kept), work.folder, key)
+        heads = Heads(planned, data.num_classes, self.layers, recipe, context.seed, context.device)
+        key = key_of_heads(encoder, self, data, train, context.seed)
+        fitting = Fitting(heads, len(kept), context.folder, key)
         places = Places(
-            kept, recipe, work.seed, self.chunk, distributed.rank(), distributed.world()
+            kept, recipe, context.seed, self.chunk, distributed.rank(), distributed.world()
         )
         places.start = fitting.step
         decides: Dataset | None = None
@@ -113,10 +120,12 @@ class TrainedHeads(Protocol):
 
         def scores() -> dict[str, float]:
             assert decides is not None
-            found = self.examine(encoder, heads, decides, work)
+            found = self.examine(encoder, heads, decides, context)
             return {name: tested.value for name, tested in found.items()}
 
-        fitting.run(self.batches(encoder, data, places, work), None if decides is None else scores)
+        fitting.run(
+            self.batches(encoder, data, places, context), None if decides is None else scores
+        )
         fitting.keep_best()
         return fitting
 

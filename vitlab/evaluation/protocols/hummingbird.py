@@ -15,11 +15,11 @@ from vitlab.data.datasets import Segmented
 from vitlab.data.views import ImageAndMask
 from vitlab.data.views.pixels import STD
 from vitlab.encoders import Encoder, Tokens
-from vitlab.evaluation.confusions import Confusions
 from vitlab.evaluation.features import at_own_sizes, check_ranks
-from vitlab.evaluation.hummingbird_views import HummingbirdCrop, HummingbirdSquare
-from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
-from vitlab.evaluation.void import refuse_unscored, refuse_void
+from vitlab.evaluation.ignore_index import require_labels, require_scored_pixels
+from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
+from vitlab.evaluation.protocols.confusion import PerImageConfusion
+from vitlab.evaluation.protocols.hummingbird_transforms import HummingbirdCrop, HummingbirdResize
 from vitlab.probes.dense import ALL_VOID, class_counts, enlarge
 from vitlab.probes.hummingbird import choose, read_out
 from vitlab.probes.neighbors import Neighbors, Search
@@ -119,9 +119,9 @@ class Hummingbird(Protocol):
         encoder.check(edge, "protocol.size")
         check_layers(encoder, [self.reading])
         for split in (data.train, data.val):
-            data.segmented(split, HummingbirdSquare(edge)).check()
+            data.segmented(split, HummingbirdResize(edge)).check()
             if split == data.val or self.quirks.void == "left out":
-                refuse_void(data, split)
+                require_labels(data, split)
         images = len(data.samples(data.train))
         each = self.patches(encoder, images)
         if not each:
@@ -135,31 +135,31 @@ class Hummingbird(Protocol):
                 f"{each * images * self.passes} patches; use fewer, or more images"
             )
 
-    def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
+    def run(self, encoder: Encoder, data: Data, context: EvaluationContext) -> Outcome:
         """Let the memory pass by the test images' patches, then read out and score."""
         edge = self.edge(encoder)
         check_ranks(data, data.val)
-        test = data.segmented(data.val, HummingbirdSquare(edge, self.quirks.smooth))
-        loader = share(test, work.loading)
+        test = data.segmented(data.val, HummingbirdResize(edge, self.quirks.smooth))
+        loader = share(test, context.loading)
         features, masks = [], []
-        for images, truths in work.track(loader, "test features", total=len(loader)):
-            features.append(self._encode(encoder, images, work).patches.float().flatten(0, 1))
+        for images, truths in context.track(loader, "test features", total=len(loader)):
+            features.append(self._encode(encoder, images, context).patches.float().flatten(0, 1))
             masks.append(truths)
-        search = Search(torch.cat(features), self.neighbors, "cosine", work.memory)
+        search = Search(torch.cat(features), self.neighbors, "cosine", context.memory)
         del features
-        counts = torch.cat(list(self._remember(encoder, data, search, work)))
+        counts = torch.cat(list(self._remember(encoder, data, search, context)))
         if not len(counts):
             raise ValueError(ALL_VOID)
-        confusions = Confusions(counts.shape[1], data.num_classes, work.device)
+        confusions = PerImageConfusion(counts.shape[1], data.num_classes, context.device)
         maps = self._predict(search.neighbors(), counts, edge // encoder.patch, edge)
         least = -(-PICTURES // distributed.world())  # of each rank
-        shown = torch.zeros(0, edge, edge, dtype=torch.uint8, device=work.device)
+        shown = torch.zeros(0, edge, edge, dtype=torch.uint8, device=context.device)
         for mask, predicted in zip(torch.cat(masks), maps, strict=True):
             confusions.update(predicted, mask)
             if len(shown) < least:
                 shown = torch.cat([shown, predicted[None].to(torch.uint8)])
         found = confusions.matched(self.quirks.matched)
-        refuse_unscored(found.overlaps, data)
+        require_scored_pixels(found.overlaps, data)
         pictures = distributed.gather(shown)[:PICTURES].cpu()
         return Outcome(
             headline="miou",
@@ -172,38 +172,40 @@ class Hummingbird(Protocol):
             predictions=at_own_sizes(list(found.classes[pictures.long()]), data),
         )
 
-    def _encode(self, encoder: Encoder, images: UInt8[Tensor, "b 3 h w"], work: Work) -> Tokens:
-        x = normalize(images.to(work.device))
+    def _encode(
+        self, encoder: Encoder, images: UInt8[Tensor, "b 3 h w"], context: EvaluationContext
+    ) -> Tokens:
+        x = normalize(images.to(context.device))
         if self.quirks.blue != STD[2]:
             x[:, 2] *= STD[2] / self.quirks.blue
-        with work.loading.precision():
+        with context.loading.precision():
             return read(encoder, x, [self.reading])[0]
 
     def _remember(
-        self, encoder: Encoder, data: Data, search: Search, work: Work
+        self, encoder: Encoder, data: Data, search: Search, context: EvaluationContext
     ) -> Iterator[Int16[Tensor, "_ c"]]:
         """Show the memory's features to the search, and yield its labels."""
-        edge, loading = self.edge(encoder), work.loading
-        view = HummingbirdCrop(edge, self.quirks.scale, smooth=self.quirks.smooth)
-        train = data.segmented(data.train, view)
-        train.seed = work.seed  # the result's seed, not the dataset's, decides the crops
+        edge, loading = self.edge(encoder), context.loading
+        transform = HummingbirdCrop(edge, self.quirks.scale, smooth=self.quirks.smooth)
+        train = data.segmented(data.train, transform)
+        train.seed = context.seed  # the result's seed, not the dataset's, decides the crops
         most = self.patches(encoder, len(train))
         steps = -(-len(train) // (loading.batch * distributed.world()))
         nothing = torch.zeros(0, 3, edge, edge, dtype=torch.uint8), torch.zeros(0, edge, edge)
         for number in range(self.passes):
             loader = iter(share(_Pass(train, number), loading))
             name = f"memory, pass {number + 1} of {self.passes}"
-            for step in work.track(range(steps), name, total=steps):
+            for step in context.track(range(steps), name, total=steps):
                 # ranks may run out one step earlier than others, and then give nothing
                 images, masks = next(loader, nothing)
                 first = step * loading.batch * distributed.world() + distributed.rank()
                 seeds = [
-                    (work.seed, number, first + row * distributed.world())
+                    (context.seed, number, first + row * distributed.world())
                     for row in range(len(images))
                 ]
                 labels = [self._labels(mask, edge // encoder.patch, data) for mask in masks]
                 chosen = [choose(*each, most) for each in zip(labels, seeds, strict=True)]
-                rows = self._rows(encoder, images, labels, chosen, most, data, work)
+                rows = self._rows(encoder, images, labels, chosen, most, data, context)
                 search.add(rows[0])
                 yield rows[1].to("cpu", torch.int16)
 
@@ -215,20 +217,20 @@ class Hummingbird(Protocol):
         chosen: list[Int[Tensor, " _"]],
         most: int,
         data: Data,
-        work: Work,
+        context: EvaluationContext,
     ) -> tuple[Float[Tensor, "m d"], Int[Tensor, "m c"]]:
         """Return features and labels of the chosen patches of all ranks, in the set's order."""
         classes = data.num_classes + (self.quirks.void == "class")
         x = torch.zeros(len(images), most, encoder.width * len(self.reading.layers))
         y = torch.full((len(images), most, classes), -1, dtype=torch.int32)  # -1: no patch
         if len(images):
-            patches = self._encode(encoder, images, work).patches.float().cpu()
+            patches = self._encode(encoder, images, context).patches.float().cpu()
             for row, index in enumerate(chosen):
                 x[row, : len(index)] = patches[row, index]
                 y[row, : len(index)] = labels[row][index].int()
         # gathered by image, so that the order is that of the set on any number of ranks
-        x = distributed.gather(x.to(work.device)).flatten(0, 1)
-        y = distributed.gather(y.to(work.device)).flatten(0, 1)
+        x = distributed.gather(x.to(context.device)).flatten(0, 1)
+        y = distributed.gather(y.to(context.device)).flatten(0, 1)
         return x[y[:, 0] >= 0], y[y[:, 0] >= 0]
 
     def _labels(self, mask: Tensor, cells: int, data: Data) -> Int[Tensor, "p c"]:

@@ -15,8 +15,8 @@ from rich.table import Table
 
 import vitlab.evaluation.protocols  # noqa: F401, the parser finds classes once imported
 from vitlab.data import Data
-from vitlab.evaluation.named import Settings, differences, find, names
 from vitlab.evaluation.protocol import Protocol
+from vitlab.evaluation.registry import ProtocolSettings, differences, find, names
 from vitlab.safety import restrict
 
 DESCRIPTION = """\
@@ -34,11 +34,18 @@ was made. Every setting of the protocol can be changed, which the result then sa
 # of a dataset, what only training uses, or what an evaluation decides
 NOT_OURS = {"batch_size", "device_batch", "views", "workers", "max_unreadable", "seed"}
 
-LEAST = {"batch": 1, "workers": 0, "seed": 0, "devices": 1, "num_nodes": 1, "memory": 0.001}
+LEAST = {
+    "batch_size": 1,
+    "num_workers": 0,
+    "seed": 0,
+    "devices": 1,
+    "num_nodes": 1,
+    "memory": 0.001,
+}
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluationArguments:
     """What the command line asks for.
 
     Attributes:
@@ -50,11 +57,11 @@ class Asked:
 
     given: Namespace
     protocol: Protocol
-    settings: Settings
+    settings: ProtocolSettings
     data: Data
 
 
-def parse(words: Sequence[str]) -> Asked:
+def parse(words: Sequence[str]) -> EvaluationArguments:
     """Read the command line; every file it names is found, no image is read.
 
     Raises:
@@ -84,12 +91,14 @@ def parse(words: Sequence[str]) -> Asked:
     changed = differences(_plain(parser, as_published), values)
     for option, least in LEAST.items():
         if given[option] < least:
-            raise ValueError(f"--{option} {given[option]} is too small; use {least} or more")
+            raise ValueError(
+                f"--{option.replace('_', '-')} {given[option]} is too small; use {least} or more"
+            )
     built = parser.instantiate_classes(given)
     built.data.max_unreadable, built.data.seed = 0, given.seed
-    built.data.workers = given.workers
-    settings = Settings(published.name, published.version, values, changed)
-    return Asked(given, built.protocol, settings, built.data)
+    built.data.workers = given.num_workers
+    settings = ProtocolSettings(published.name, published.version, values, changed)
+    return EvaluationArguments(given, built.protocol, settings, built.data)
 
 
 def _help(name: str | None) -> NoReturn:
@@ -144,17 +153,20 @@ def _parser() -> ArgumentParser:
         ("out", str, "", "Folder for the result; by default evaluations/WEIGHTS/PROTOCOL-DATASET."),
         ("overwrite", bool, False, "Replace a result that is there."),
         ("seed", int, 0, "Of heads, order and augmentation."),
-        ("batch", int, 64, "Images of one forward pass, on each device."),
-        ("workers", int, 4, "Processes that load images, for each device."),
+        ("batch-size", int, 64, "Images of one forward pass, on each device."),
+        ("num-workers", int, 4, "Processes that load images, for each device."),
         ("accelerator", str, "auto", "cpu, cuda or auto."),
         ("devices", int, 1, "Processes, one for each device."),
-        ("num_nodes", int, 1, "Machines."),
+        ("num-nodes", int, 1, "Machines."),
         ("memory", float, 2.0, "GiB that blocked computations may take, on each device."),
         ("cache", str, "", "Folder for features of protocols without augmentation; none if empty."),
-        ("dry_run", bool, False, "Check everything, print the plan and stop."),
+        ("dry-run", bool, False, "Check everything, print the plan and stop."),
     ]
     for name, kind, default, text in options:
-        parser.add_argument(f"--{name}", type=kind, default=default, help=text)
+        if kind is bool:
+            parser.add_argument(f"--{name}", action="store_true", help=text)
+        else:
+            parser.add_argument(f"--{name}", type=kind, default=default, help=text)
     return parser
 
 

@@ -3,7 +3,7 @@
 from vitlab.data import Data, SegmentationSquare
 from vitlab.encoders import Encoder
 from vitlab.evaluation.features import check_ranks
-from vitlab.evaluation.protocol import Outcome, Precision, Protocol, Work
+from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
 from vitlab.probes import Dense
 from vitlab.probes.dense import enlarge, patch_logits
 
@@ -35,7 +35,7 @@ class FastDense(Protocol):
             raise ValueError(f"images {images} is negative; use 0 for all, or a count")
         if steps < 1 or decay < 0:
             raise ValueError(f"steps {steps} must be 1 or more, and decay {decay} not negative")
-        self.view, self.size, self.images = SegmentationSquare(size), size, images
+        self.transform, self.size, self.images = SegmentationSquare(size), size, images
         self.decay, self.steps, self.precision = decay, steps, precision
 
     def check(self, encoder: Encoder, data: Data) -> None:
@@ -46,17 +46,17 @@ class FastDense(Protocol):
         """
         encoder.check(self.size, "protocol.size")
         for split in (data.train, data.val):
-            data.segmented(split, self.view).check()
+            data.segmented(split, self.transform).check()
 
-    def run(self, encoder: Encoder, data: Data, work: Work) -> Outcome:
+    def run(self, encoder: Encoder, data: Data, context: EvaluationContext) -> Outcome:
         """Fit on the training images, score the test images."""
         check_ranks(data, data.val)
         dense = Dense(data.num_classes, self.decay, self.steps)
-        found = dense.run(encoder, data, self.view, self.images, work.loading)
+        found = dense.run(encoder, data, self.transform, self.images, context.loading)
         shown = []
         for index in range(min(PICTURES, len(found.images))):
             image, mask = found.images[index]
-            logits = patch_logits(found.classify, work.loading.encode(encoder, image[None]))[0]
+            logits = patch_logits(found.classify, context.loading.encode(encoder, image[None]))[0]
             shown.append(enlarge(logits, mask.shape).argmax(0).byte().cpu())
         return Outcome(
             headline="miou",

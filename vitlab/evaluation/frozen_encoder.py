@@ -1,0 +1,108 @@
+"""Loading of encoders for evaluation, whatever pixel normalization they were trained with."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitlab.data import MEAN, STD
+from vitlab.encoders import Encoder, Imported, State, Tokens, read_weights
+from vitlab.evaluation.fingerprint import fingerprint
+from vitlab.evaluation.result import WeightsInfo
+
+
+@dataclass(frozen=True)
+class FrozenEncoder:
+    """The encoder that is evaluated.
+
+    Attributes:
+        encoder: takes images normalized by ImageNet's statistics.
+        info: its description in a result.
+    """
+
+    encoder: Encoder
+    info: WeightsInfo
+
+
+def load_frozen_encoder(
+    weights: Path, family: str = "auto", which: str = "", pixels: str = "auto", backbone: str = ""
+) -> FrozenEncoder:
+    """Load weights for evaluation.
+
+    Args:
+        weights: checkpoint, exported folder or foreign file.
+        family: format of the weights; auto recognizes it.
+        which: model of a file with several.
+        pixels: normalization that the weights were trained with: auto, imagenet or half.
+        backbone: path of the backbone of prompts.
+
+    Raises:
+        ValueError: unreadable weights, or unknown normalization.
+    """
+    imported = read_weights(weights, family, which, backbone=backbone)
+    pixels = _pixels(pixels, imported)
+    encoder = imported.encoder
+    info = WeightsInfo(
+        path=str(weights),
+        hash=fingerprint(encoder),
+        encoder={**_values(encoder.config), "pixels": pixels},
+        family=imported.family,
+        branch=imported.branch,
+    )
+    return FrozenEncoder(Renormalized(encoder) if pixels == "half" else encoder, info)
+
+
+def _values(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: asdict(each) if is_dataclass(each) else each for key, each in config.items()}  # type: ignore[arg-type]
+
+
+def _pixels(asked: str, imported: Imported) -> str:
+    if asked != "auto":
+        return asked
+    if imported.origin == "timm":
+        raise ValueError(
+            "weights of timm are trained with pixels of either kind; say --pixels imagenet or "
+            "--pixels half (mean and deviation 0.5, as AugReg), see the model's pretrained_cfg"
+        )
+    return "half" if imported.origin == "locatvit" else "imagenet"
+
+
+class Renormalized(Encoder):
+    """Takes images normalized by ImageNet's statistics, and gives its encoder (rgb - 0.5) / 0.5.
+
+    So are LocAtViT and timm's AugReg weights trained.
+
+    Args:
+        encoder: what it wraps.
+    """
+
+    def __init__(self, encoder: Encoder):
+        super().__init__()
+        self.inner = encoder
+        self.width, self.patch = encoder.width, encoder.patch
+        mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
+        self.register_buffer("factor", std / 0.5, persistent=False)
+        self.register_buffer("offset", (mean - 0.5) / 0.5, persistent=False)
+        self.factor: Tensor
+        self.offset: Tensor
+
+    @property
+    def blocks(self) -> nn.Module:
+        """The blocks of the encoder."""
+        return self.inner.get_submodule("blocks")
+
+    def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[State]:
+        """Walk through the encoder."""
+        return self.inner.walk(images * self.factor + self.offset)
+
+    def read(self, state: State) -> Tokens:
+        """Return a state as the encoder reads it."""
+        return self.inner.read(state)
+
+    def forward(self, images: Float[Tensor, "b 3 height width"]) -> Tokens:
+        """Return the encoder's features."""
+        return self.inner(images * self.factor + self.offset)
