@@ -68,3 +68,24 @@ def test_words_that_do_not_parse_end_with_code_2(text):
 def test_values_are_checked_by_the_dataclass():
     with refused("--num-nodes"):
         read("a --weights x --num-nodes 0")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """List runs.
+
+    Args:
+        root: folder of runs.
+        state: only runs in these states.
+    """
+
+    root: Path = field(default=Path("runs"), metadata=POSITIONAL)
+    state: list[Literal["lost", "failed"]] = field(default_factory=list)
+
+
+def test_a_repeated_option_adds_values_and_a_positional_may_have_a_default():
+    found = parse(Listing, "--state lost --state failed".split(), "vitlab try")
+    assert found == Listing(Path("runs"), ["lost", "failed"])
+    assert parse(Listing, ["x"], "vitlab try") == Listing(Path("x"), [])
+    with pytest.raises(SystemExit):
+        parse(Listing, ["--state", "gone"], "vitlab try")

@@ -1,12 +1,13 @@
 """Command lines from dataclasses: a field is an option, its line in `Args:` the option's help."""
 
+import argparse
 import dataclasses
 from collections.abc import Sequence
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from vitlab.safety import check_words
 
@@ -15,11 +16,16 @@ POSITIONAL = {"positional": True}  # metadata of a field that is given without a
 SUBCLASS = {"subclass": True}  # metadata of a field whose value is built from a class_path
 
 
+class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Types and defaults beside each option; description and examples with their own lines."""
+
+
 def parse(kind: type[Arguments], words: Sequence[str], prog: str, examples: str = "") -> Arguments:
     """Read a command line into a dataclass.
 
     A field `num_nodes: int = 1` is the option `--num-nodes N`, a boolean field that is false by
-    default is a flag, a field without default is required, a list or tuple takes several values.
+    default is a flag, a field without default is required, a list or tuple takes several values,
+    at once or by repeating the option.
 
     Args:
         kind: the dataclass; its docstring is the help, `__post_init__` checks values.
@@ -34,7 +40,11 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, examples: str 
     check_words(words)
     parser = build_parser(kind, prog, examples)
     found = parser.instantiate_classes(parser.parse_args(list(words)))
-    return kind(**{each.name: found.get(each.name) for each in dataclasses.fields(kind)})  # type: ignore[arg-type]
+    values = {each.name: found.get(each.name) for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if each.metadata.get("positional") and values[each.name] is None:
+            del values[each.name]  # the field has a default: jsonargparse allows none here
+    return kind(**values)
 
 
 def build_parser(kind: type, prog: str, examples: str = "") -> ArgumentParser:
@@ -46,6 +56,7 @@ def build_parser(kind: type, prog: str, examples: str = "") -> ArgumentParser:
         prog=prog,
         description="\n\n".join(filter(None, [documentation.short_description, long])),
         epilog=examples,
+        formatter_class=_Help,
     )
     hints = get_type_hints(kind)
     for each in dataclasses.fields(kind):
@@ -64,8 +75,12 @@ def _add(parser: ArgumentParser, field: dataclasses.Field, hint: Any, text: str)
     more: dict[str, Any] = {"type": hint, "help": text}
     if get_origin(hint) in (list, tuple) and get_args(hint)[-1:] != ():
         more |= {"type": get_args(hint)[0], "nargs": "+" if required else "*"}
+        if required or not default:  # given again, an option adds to its values
+            more["action"] = "extend"
+            if get_origin(more["type"]) is Literal:  # which this action does not check
+                more |= {"type": str, "choices": get_args(get_args(hint)[0])}
     if field.metadata.get("positional"):
-        parser.add_argument(field.name, **more, **({} if required else {"default": default}))
+        parser.add_argument(field.name, **more, **({} if required else {"nargs": "?"}))
         return
     option = f"--{field.name.replace('_', '-')}"
     if hint is bool and default is False:
