@@ -23,7 +23,7 @@ from torchvision import transforms
 from vitlab.data.image import decode_image, read_image
 from vitlab.data.synthetic.drawing.canvas import develop
 from vitlab.data.synthetic.drawing.scenes import portrait
-from vitlab.data.synthetic.pictures import save_jpeg
+from vitlab.data.synthetic.images import save_jpeg
 from vitlab.data.views import MEAN, STD, MultiCrop, normalize, resize
 from vitlab.data.views.crop import RandomCrop, uniforms
 

@@ -1,4 +1,4 @@
-"""The synthetic data are the same bytes for a seed, complete, and in the original layouts."""
+"""Synthetic data: the same bytes for a seed, complete, in the original layouts."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from refusals import refused
 from scipy.io import loadmat
 
 from vitlab.data.synthetic import (
@@ -16,23 +17,22 @@ from vitlab.data.synthetic import (
     MARKER,
     VOC_IDS,
     Amounts,
-    ade20k,
     collection,
     imagenet,
     synthesize,
 )
 from vitlab.data.synthetic.drawing.canvas import Canvas
-from vitlab.data.synthetic.drawing.objects import KINDS, Kind
-from vitlab.data.synthetic.drawing.pose import Pose
-from vitlab.data.synthetic.drawing.silhouettes import box
+from vitlab.data.synthetic.drawing.objects import KINDS, Pose
+from vitlab.data.synthetic.drawing.silhouettes import SILHOUETTES, box
+from vitlab.data.synthetic.drawing.textures import TEXTURES
 from vitlab.data.synthetic.drawing.tones import mix
 
 FEW = Amounts(
     imagenet_train=2,
-    imagenet_val=2,
-    voc_train=6,
-    voc_val=3,
-    ade_train=6,
+    imagenet_val=1,
+    voc_train=4,
+    voc_val=2,
+    ade_train=4,
     ade_val=2,
     cityscapes_train=4,
     cityscapes_val=2,
@@ -72,11 +72,11 @@ def test_another_seed_changes_every_picture_and_more_pictures_change_none(
     root: Path, tmp_path: Path
 ) -> None:
     synthesize(tmp_path / "other", seed=4, amounts=FEW, processes=1)
-    more = Amounts(**{**FEW.__dict__, "imagenet_val": 3, "voc_train": 7})
+    more = Amounts(**{**FEW.__dict__, "imagenet_val": 2, "voc_train": 5})
     synthesize(tmp_path / "more", seed=3, amounts=more, processes=1)
     mine, other, larger = digests(root), digests(tmp_path / "other"), digests(tmp_path / "more")
     pictures = [name for name in mine if name.endswith((".JPEG", ".jpg", "leftImg8bit.png"))]
-    assert len(pictures) == 40 + 9 + 8 + 6
+    assert len(pictures) == 30 + 6 + 6 + 6
     assert all(mine[name] != other[name] for name in pictures)
     assert all(mine[name] == larger[name] for name in pictures)
 
@@ -119,7 +119,7 @@ def test_imagenet_files_have_their_original_names(root: Path) -> None:
         names = sorted(path.name for path in (folder / "train" / wnid).iterdir())
         assert names == [f"{wnid}_1.JPEG", f"{wnid}_2.JPEG"]
     names = sorted(path.name for path in (folder / "val").iterdir())
-    assert names == [f"ILSVRC2012_val_{n:08d}.JPEG" for n in range(1, 21)]
+    assert names == [f"ILSVRC2012_val_{n:08d}.JPEG" for n in range(1, 11)]
     sizes = [size(path) for path in folder.rglob("*.JPEG")]
     assert all(128 <= edge <= 176 for edges in sizes for edge in edges)
     assert {width > height for width, height in sizes} == {True, False}
@@ -159,7 +159,7 @@ def test_voc_masks_are_palette_images_with_a_void_rim(root: Path) -> None:
 def test_ade_masks_are_gray_with_stuff_objects_and_unlabeled_pixels(root: Path) -> None:
     folder = root / "ADEChallengeData2016"
     seen: set[int] = set()
-    for split, short, count in (("training", "train", 6), ("validation", "val", 2)):
+    for split, short, count in (("training", "train", 4), ("validation", "val", 2)):
         stems = [f"ADE_{short}_{n:08d}" for n in range(1, count + 1)]
         for kind, end in (("images", "jpg"), ("annotations", "png")):
             names = sorted(path.name for path in (folder / kind / split).iterdir())
@@ -220,17 +220,16 @@ def test_nothing_is_drawn_when_the_collection_is_there(
     synthesize(root, seed=3, amounts=FEW)
     marker = json.loads((root / MARKER).read_text())
     assert marker["seed"] == 3
-    assert marker["amounts"]["voc_val"] == 3
+    assert marker["amounts"]["voc_val"] == 2
 
 
 def test_foreign_files_and_other_collections_are_refused(root: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="not ours"):
-        synthesize(tmp_path, amounts=FEW)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     before = digests(root)
-    with pytest.raises(ValueError, match="choose another --root"):
-        synthesize(root, seed=5, amounts=FEW)
+    for folder in (tmp_path, root):
+        with refused("--root"):
+            synthesize(folder, seed=5, amounts=FEW)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert digests(root) == before
 
 
@@ -243,7 +242,7 @@ def test_an_interrupted_run_leaves_no_folder_and_the_next_completes(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ade20k, "_draw_ade", interrupt)
+        patch.setitem(collection.SETS, "ade", ("ADEChallengeData2016", interrupt))
         with pytest.raises(KeyboardInterrupt):
             synthesize(target, seed=3, amounts=FEW, processes=1)
     assert not target.exists()
@@ -255,25 +254,25 @@ def test_an_interrupted_run_leaves_no_folder_and_the_next_completes(
 
 
 def test_amounts_refuse_an_empty_split() -> None:
-    with pytest.raises(ValueError, match="voc_val is 0"):
+    with refused("amounts.voc_val"):
         Amounts(voc_val=0)
-    with pytest.raises(ValueError, match="negative"):
+    with refused("seed"):
         synthesize(Path("unused"), seed=-1)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_each_kind_fills_its_circle_and_its_texture_has_two_tones(kind: Kind) -> None:
-    rng = np.random.default_rng(0)
-    canvas = Canvas(np.zeros((100, 100, 3), np.float32))
-    pose = Pose(50, 50, 40, np.eye(2, dtype=np.float32))
-    alpha = canvas.coverage(pose.place(kind.silhouette()))
-    assert 0.2 < alpha.sum() / (np.pi * 40**2) < 0.9
-    y, x = np.nonzero(alpha)
-    assert np.hypot(x - 49.5, y - 49.5).max() < 44
-    tone = kind.texture(*pose.frame(canvas, 15), rng)
-    assert 0.25 < tone.mean() < 0.8
-    assert tone.std() > 0.3
-    assert mix(tone, np.float32([[0, 0, 0], [1, 1, 1]])).max() <= 1
+def test_each_kind_fills_its_circle_and_its_texture_has_two_tones() -> None:
+    for kind in KINDS:
+        canvas = Canvas(np.zeros((100, 100, 3), np.float32))
+        pose = Pose(50, 50, 40, np.eye(2, dtype=np.float32))
+        alpha = canvas.coverage(pose.place(SILHOUETTES[kind.name]))
+        assert 0.2 < alpha.sum() / (np.pi * 40**2) < 0.9, kind
+        y, x = np.nonzero(alpha)
+        assert np.hypot(x - 49.5, y - 49.5).max() < 44, kind
+        rng = np.random.default_rng(0)
+        tone = TEXTURES[kind.texture](*pose.coordinates(canvas, 15), rng)
+        assert 0.25 < tone.mean() < 0.8, kind
+        assert tone.std() > 0.3, kind
+        assert mix(tone, np.float32([[0, 0, 0], [1, 1, 1]])).max() <= 1, kind
 
 
 def test_a_thing_owns_the_pixels_it_covers_by_half() -> None:
@@ -285,6 +284,4 @@ def test_a_thing_owns_the_pixels_it_covers_by_half() -> None:
     expected[1:3, 1:5] = 9
     expected[5:7, 1:4] = 4
     np.testing.assert_array_equal(canvas.labels, expected)
-    assert (
-        0 < canvas.pixels[5, 4, 0] < 0.5
-    )  # the rim of the picture is smooth, that of the mask not
+    assert 0 < canvas.pixels[5, 4, 0] < 0.5  # the rim of the image is smooth, that of the mask not

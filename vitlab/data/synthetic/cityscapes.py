@@ -1,15 +1,12 @@
 """Cityscapes in miniature: streets, with a number for each person and vehicle."""
 
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.data.synthetic.drawing.canvas import Canvas, develop
 from vitlab.data.synthetic.drawing.street import Street
-from vitlab.data.synthetic.pictures import save_png
-from vitlab.data.synthetic.task import Amounts, Task, split_tasks
+from vitlab.data.synthetic.images import DrawingTask, save_png
 
 _CITIES = {"train": ("dotbury", "stripeham", "waveford"), "val": ("checkerton",)}
 _COUNTABLE = range(24, 34)  # persons, riders and vehicles: each has an instance number
@@ -38,14 +35,8 @@ _CITY_COLORS = {
 }
 
 
-def tasks(root: Path, seed: int, amounts: Amounts) -> Iterator[Task]:
-    """Every picture of the set, whose folder is `root`."""
-    return split_tasks(
-        _draw_cityscapes, root, seed, amounts.cityscapes_train, amounts.cityscapes_val
-    )
-
-
-def _draw_cityscapes(task: Task, rng: np.random.Generator) -> None:
+def draw_image(task: DrawingTask, rng: np.random.Generator) -> None:
+    """Draw and write one image and its masks."""
     canvas = Street(rng, height=128, width=256).canvas
     cities = _CITIES[task.split]
     number, place = divmod(task.index, len(cities))

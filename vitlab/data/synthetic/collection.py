@@ -1,4 +1,4 @@
-"""The whole collection: drawn side by side, and there only once it is complete."""
+"""The synthetic collection: drawn in parallel, moved into place when it is complete."""
 
 import json
 import multiprocessing
@@ -14,10 +14,19 @@ import cv2
 from rich.progress import track
 
 from vitlab.data.synthetic import ade20k, cityscapes, imagenet, voc
-from vitlab.data.synthetic.task import Amounts, Task
+from vitlab.data.synthetic.drawing.objects import KINDS
+from vitlab.data.synthetic.images import Amounts, DrawingTask
+from vitlab.errors import InputError
 
-MARKER = "synthetic.json"  # its presence says that the set is complete
-VERSION = 1  # raise it with every change that alters a picture
+MARKER = "synthetic.json"  # written last, when the collection is complete
+VERSION = 1  # raise it with every change that alters an image
+# prefix in `Amounts`, which is part of the seed: folder and drawing of each set
+SETS = {
+    "imagenet": ("imagenet", imagenet.draw_image),
+    "voc": ("VOCdevkit/VOC2012", voc.draw_image),
+    "ade": ("ADEChallengeData2016", ade20k.draw_image),
+    "cityscapes": ("cityscapes", cityscapes.draw_image),
+}
 
 _USUAL = Amounts()
 
@@ -25,17 +34,23 @@ _USUAL = Amounts()
 def synthesize(root: Path, seed: int = 0, amounts: Amounts = _USUAL, processes: int = 0) -> None:
     """Draw miniature copies of ImageNet, VOC 2012, ADE20K and Cityscapes in their own layouts.
 
-    Nothing is done if the folder already holds the same collection. The folder appears only when
-    it is complete; an interrupted run leaves a `.partial` folder beside it for the next to replace.
+    Does nothing if the folder holds the same collection already. The folder appears when it is
+    complete; an interrupted run leaves a `.partial` folder beside it, which the next one replaces.
 
     Args:
         root: folder to make; will hold imagenet, VOCdevkit, ADEChallengeData2016 and cityscapes.
-        seed: the same seed gives the same bytes on every run, whatever the number of processes.
-        amounts: how many pictures to draw for each set and split.
-        processes: how many draw side by side; 0 for one per 2,000 pictures, at most one per core.
+        seed: the same seed gives the same bytes, whatever the number of processes.
+        amounts: number of images of each set and split.
+        processes: number of parallel processes; 0 for one per 2,000 images, at most one per core.
+
+    Raises:
+        InputError: a negative number, or a folder with anything else in it.
     """
     if seed < 0 or processes < 0:
-        raise ValueError(f"seed {seed}, processes {processes}: neither may be negative; use 0")
+        field = "seed" if seed < 0 else "processes"
+        raise InputError(
+            f"seed {seed}, processes {processes}: neither may be negative; use 0", field=field
+        )
     facts = {"version": VERSION, "seed": seed, "amounts": asdict(amounts)}
     if _is_complete(root, facts):
         return
@@ -43,57 +58,58 @@ def synthesize(root: Path, seed: int = 0, amounts: Amounts = _USUAL, processes: 
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
-    imagenet.write_devkit(partial / "imagenet", seed, amounts)
-    voc.write_lists(partial / "VOCdevkit" / "VOC2012", amounts)
+    imagenet.write_devkit(partial / SETS["imagenet"][0], seed, amounts)
+    voc.write_lists(partial / SETS["voc"][0], amounts)
     _run(list(_tasks(partial, seed, amounts)), processes)
-    ade20k.write_tables(partial / "ADEChallengeData2016")
+    ade20k.write_tables(partial / SETS["ade"][0])
     (partial / MARKER).write_text(json.dumps(facts, indent=2) + "\n")
     if root.exists():
-        root.rmdir()  # it is empty, or we had refused it
+        root.rmdir()  # empty, or it was refused above
     partial.rename(root)
 
 
 def _is_complete(root: Path, facts: dict[str, object]) -> bool:
-    """Whether `root` holds the collection that `facts` describes; anything else there is kept."""
+    """Whether `root` holds the collection that `facts` describes."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     marker = root / MARKER
-    held = json.loads(marker.read_text()) if marker.is_file() else "files that are not ours"
+    held = json.loads(marker.read_text()) if marker.is_file() else "other files"
     if held == facts:
         return True
-    raise ValueError(
-        f"{root} holds {held}, and nothing is ever overwritten; "
-        f"allowed is a new or empty folder, or a collection of {facts}; "
-        "choose another --root, or delete this one first"
+    raise InputError(
+        f"{root} holds {held}, and nothing is ever overwritten; allowed is a new or empty folder, "
+        f"or a collection of {facts}; choose another --root, or delete this one first",
+        field="--root",
     )
 
 
-def _tasks(root: Path, seed: int, amounts: Amounts) -> Iterator[Task]:
-    yield from imagenet.tasks(root / "imagenet", seed, amounts)
-    yield from voc.tasks(root / "VOCdevkit" / "VOC2012", seed, amounts)
-    yield from ade20k.tasks(root / "ADEChallengeData2016", seed, amounts)
-    yield from cityscapes.tasks(root / "cityscapes", seed, amounts)
+def _tasks(root: Path, seed: int, amounts: Amounts) -> Iterator[DrawingTask]:
+    for name, (folder, draw) in SETS.items():
+        classes = len(KINDS) if name == "imagenet" else 1
+        for split in ("train", "val"):
+            for index in range(classes * getattr(amounts, f"{name}_{split}")):
+                yield DrawingTask(draw, name, root / folder, seed, split, index)
 
 
-def _run(tasks: list[Task], processes: int) -> None:
-    # to import the package takes a worker about as long as drawing some hundred pictures
+def _run(tasks: list[DrawingTask], processes: int) -> None:
+    # a worker imports the package in about the time of drawing some hundred images
     workers = processes or max(1, min(len(tasks) // 2000, _cores()))
     with ExitStack() as stack:
-        results: Iterable[None] = map(Task.run, tasks)
+        results: Iterable[None] = map(DrawingTask.run, tasks)
         if workers > 1:
             # fork would copy the threads of torch in an unknown state
             context = multiprocessing.get_context("spawn")
             pool = ProcessPoolExecutor(
                 workers, context, initializer=cv2.setNumThreads, initargs=(1,)
             )
-            stack.callback(pool.shutdown, cancel_futures=True)  # do not draw on after Ctrl-C
-            results = pool.map(Task.run, tasks, chunksize=8)
+            stack.callback(pool.shutdown, cancel_futures=True)  # stop drawing after Ctrl-C
+            results = pool.map(DrawingTask.run, tasks, chunksize=8)
         for _ in track(results, "drawing the synthetic data", len(tasks), transient=True):
             pass
 
 
 def _cores() -> int:
-    """Cores this process may use; macOS tells only how many there are."""
+    """Cores available to this process; macOS has no affinity."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,7 +1,6 @@
-"""ImageNet in miniature: one class an image, and a devkit that numbers the classes its own way."""
+"""ImageNet in miniature: one class an image, and a devkit that orders the classes differently."""
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +9,11 @@ from scipy.io import savemat
 from vitlab.data.synthetic.drawing.canvas import develop
 from vitlab.data.synthetic.drawing.objects import KINDS
 from vitlab.data.synthetic.drawing.scenes import portrait
-from vitlab.data.synthetic.pictures import random_size, save_jpeg
-from vitlab.data.synthetic.task import Amounts, Task, split_tasks
+from vitlab.data.synthetic.images import Amounts, DrawingTask, random_size, save_jpeg
 
 # In the devkit of ImageNet the ids are not in the order of the wnids, which loaders must undo.
 WNIDS = tuple(f"n9000{n:04d}" for n in range(1, len(KINDS) + 1))
 ILSVRC_IDS = (7, 3, 10, 1, 5, 9, 2, 8, 6, 4)
-
-
-def tasks(root: Path, seed: int, amounts: Amounts) -> Iterator[Task]:
-    """Every picture of the set, whose folder is `root`."""
-    train, val = amounts.imagenet_train * len(KINDS), amounts.imagenet_val * len(KINDS)
-    return split_tasks(_draw_imagenet, root, seed, train, val)
 
 
 def _validation_kind(seed: int, index: int) -> int:
@@ -30,7 +22,8 @@ def _validation_kind(seed: int, index: int) -> int:
     return int(order[index % len(KINDS)])
 
 
-def _draw_imagenet(task: Task, rng: np.random.Generator) -> None:
+def draw_image(task: DrawingTask, rng: np.random.Generator) -> None:
+    """Draw and write one image."""
     if task.split == "train":
         number, kind = divmod(task.index, len(KINDS))
         path = task.root / "train" / WNIDS[kind] / f"{WNIDS[kind]}_{number + 1}.JPEG"
@@ -49,17 +42,8 @@ def write_devkit(root: Path, seed: int, amounts: Amounts) -> None:
     lines = "".join(f"{ILSVRC_IDS[kind]}\n" for kind in kinds)
     (folder / "ILSVRC2012_validation_ground_truth.txt").write_text(lines)
     rows: list[tuple[object, ...]] = [
-        (
-            ILSVRC_IDS[k],
-            WNIDS[k],
-            kind.name,
-            f"with {kind.surface}",
-            0,
-            [],
-            0,
-            amounts.imagenet_train,
-        )
-        for k, kind in enumerate(KINDS)
+        (number, wnid, kind.name, f"with {kind.texture}", 0, [], 0, amounts.imagenet_train)
+        for number, wnid, kind in zip(ILSVRC_IDS, WNIDS, KINDS, strict=True)
     ]
     # the original lists inner nodes of WordNet too, which loaders must leave out
     children = sorted(ILSVRC_IDS)

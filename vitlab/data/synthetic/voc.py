@@ -1,6 +1,5 @@
 """VOC 2012 in miniature: still lifes, with a void rim around each object of a mask."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -9,19 +8,20 @@ from numpy.typing import NDArray
 
 from vitlab.data.synthetic.drawing.canvas import Canvas, develop
 from vitlab.data.synthetic.drawing.scenes import backdrop, still_life
-from vitlab.data.synthetic.pictures import random_size, save_jpeg, save_png
-from vitlab.data.synthetic.task import Amounts, Task, split_tasks
+from vitlab.data.synthetic.images import (
+    Amounts,
+    DrawingTask,
+    random_size,
+    save_jpeg,
+    save_png,
+)
 from vitlab.data.voc import palette
 
 VOC_IDS = (1, 2, 4, 5, 7, 9, 11, 14, 16, 20)  # of KINDS, in their order
 
 
-def tasks(root: Path, seed: int, amounts: Amounts) -> Iterator[Task]:
-    """Every picture of the set, whose folder is `root`."""
-    return split_tasks(_draw_voc, root, seed, amounts.voc_train, amounts.voc_val)
-
-
-def _draw_voc(task: Task, rng: np.random.Generator) -> None:
+def draw_image(task: DrawingTask, rng: np.random.Generator) -> None:
+    """Draw and write one image and its mask."""
     canvas = backdrop(rng, *random_size(rng, 128, 192))
     still_life(canvas, rng, VOC_IDS)
     name = _number(task.split, task.index)

@@ -1,4 +1,4 @@
-"""A picture while it is drawn, and the light and camera that turn it into pixels."""
+"""Canvas with labels for each pixel; light and camera that turn it into an image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ def array(values: object) -> Floats:
 
 @dataclass
 class Canvas:
-    """A picture while it is drawn, with what each pixel shows.
+    """A picture in progress, with the class and the number of the thing that each pixel shows.
 
     Attributes:
         pixels: (height, width, 3), RGB in [0, 1].
@@ -49,6 +49,11 @@ class Canvas:
     def width(self) -> int:
         """Columns, in pixels."""
         return self.pixels.shape[1]
+
+    @property
+    def short(self) -> int:
+        """The shorter side, in pixels."""
+        return min(self.pixels.shape[:2])
 
     def blend(self, alpha: Floats, color: Floats) -> None:
         """Lay `color`, (3,) or (height, width, 3), over the picture; the labels stay.

@@ -1,41 +1,29 @@
-"""The ten classes of objects that the sets share, and how one of them is drawn."""
+"""The ten classes of objects that all sets share: pose, texture, shadow."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from vitlab.data.synthetic.drawing.canvas import Canvas, Contours, Floats, array
-from vitlab.data.synthetic.drawing.pose import Pose
 from vitlab.data.synthetic.drawing.silhouettes import SILHOUETTES
-from vitlab.data.synthetic.drawing.textures import TEXTURES, Texture
+from vitlab.data.synthetic.drawing.textures import TEXTURES
 from vitlab.data.synthetic.drawing.tones import edge, mix, noise, two_tones
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A class of objects: what its members share. Color, size and pose are free.
+    """A class of objects: what its members share. Color, size and pose vary.
 
     Attributes:
-        name: of the silhouette, one word.
-        surface: name of the texture.
+        name: key of its silhouette.
+        texture: key of its texture.
         period: of the texture, as a share of the picture's short side.
     """
 
     name: str
-    surface: str
+    texture: str
     period: float
-
-    @property
-    def silhouette(self) -> Callable[[], Contours]:
-        """Makes the contours, inside the unit circle."""
-        return SILHOUETTES[self.name]
-
-    @property
-    def texture(self) -> Texture:
-        """Coordinates in periods -> which of the two tones of the object."""
-        return TEXTURES[self.surface]
 
 
 KINDS = (
@@ -52,16 +40,54 @@ KINDS = (
 )
 
 
+@dataclass(frozen=True)
+class Pose:
+    """Position of a silhouette: point -> center + radius * matrix @ point.
+
+    Attributes:
+        x: center, in pixels.
+        y: center, in pixels.
+        radius: of the circle around the untilted silhouette, in pixels.
+        matrix: (2, 2), rotation times mild affine; columns have a length near 1.
+    """
+
+    x: float
+    y: float
+    radius: float
+    matrix: Floats
+
+    def place(self, contours: Contours) -> Contours:
+        """From the unit circle to pixels."""
+        center = array([self.x, self.y])
+        return [(c @ self.matrix.T * self.radius + center).astype(np.float32) for c in contours]
+
+    def coordinates(self, canvas: Canvas, period: float) -> tuple[Floats, Floats]:
+        """Coordinates that turn with the object, in texture periods from its center."""
+        x, y = canvas.axes()
+        offset = np.stack([x - self.x, y - self.y], -1)
+        u, v = np.moveaxis(offset @ np.linalg.inv(self.matrix).T / period, -1, 0)
+        return u.astype(np.float32), v.astype(np.float32)
+
+
+def random_pose(rng: np.random.Generator, x: float, y: float, radius: float) -> Pose:
+    """Turned by up to a sixth of a circle, perhaps mirrored, slightly stretched and sheared."""
+    angle, shear = rng.uniform(-np.pi / 3, np.pi / 3), rng.uniform(-0.15, 0.15)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    mirror = rng.choice([-1.0, 1.0])
+    stretch = np.array([[mirror * rng.uniform(0.85, 1.15), shear], [0, rng.uniform(0.85, 1.15)]])
+    return Pose(x, y, radius, (rotation @ stretch).astype(np.float32))
+
+
 def draw_object(
     canvas: Canvas, rng: np.random.Generator, kind: Kind, pose: Pose, label: int
 ) -> None:
-    """Put one textured object with its shadow; `label` goes into the labels."""
-    alpha = canvas.coverage(pose.place(kind.silhouette()))
-    short = min(canvas.height, canvas.width)
-    u, v = pose.frame(canvas, period=short * kind.period * rng.uniform(0.85, 1.15))
-    shift = rng.uniform(-0.5, 0.5, 2) if kind.surface != "rings" else (0, 0)
-    tone = kind.texture(u + np.float32(shift[0]), v + np.float32(shift[1]), rng)
-    # colors that change over the object, so that they tell one object no more than one class
+    """Draw one textured object with its shadow; `label` goes into the labels."""
+    alpha = canvas.coverage(pose.place(SILHOUETTES[kind.name]))
+    short = canvas.short
+    u, v = pose.coordinates(canvas, period=short * kind.period * rng.uniform(0.85, 1.15))
+    shift = rng.uniform(-0.5, 0.5, 2) if kind.texture != "rings" else (0, 0)
+    tone = TEXTURES[kind.texture](u + np.float32(shift[0]), v + np.float32(shift[1]), rng)
+    # colors that change over the object, so that they identify neither object nor class
     first, second = two_tones(rng), two_tones(rng)
     blend = edge(noise(rng, canvas.height, canvas.width, (short / 3, short / 3)))[..., None]
     color = mix(tone, first) * (1 - blend) + mix(tone, second) * blend
@@ -71,7 +97,7 @@ def draw_object(
 
 
 def _cast_shadow(canvas: Canvas, rng: np.random.Generator, alpha: Floats) -> None:
-    reach = 0.03 * min(canvas.height, canvas.width)
+    reach = 0.03 * canvas.short
     move = array([[1, 0, rng.uniform(-2, 2) * reach], [0, 1, rng.uniform(-2, 2) * reach]])
     moved = cv2.warpAffine(alpha, move, (canvas.width, canvas.height))
     soft = cv2.GaussianBlur(moved, (0, 0), reach)

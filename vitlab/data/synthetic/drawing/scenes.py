@@ -1,4 +1,4 @@
-"""Scenes of objects: a portrait of one, a still life of several, a room or a field around them."""
+"""Scenes: a portrait of one object, a still life of several, a room or a field with some."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,17 @@ import cv2
 import numpy as np
 
 from vitlab.data.synthetic.drawing.canvas import Canvas, array
-from vitlab.data.synthetic.drawing.objects import KINDS, Kind, draw_object
-from vitlab.data.synthetic.drawing.pose import random_pose
+from vitlab.data.synthetic.drawing.objects import KINDS, Kind, draw_object, random_pose
 from vitlab.data.synthetic.drawing.silhouettes import blob
 from vitlab.data.synthetic.drawing.stuff import stuff_color
+from vitlab.data.synthetic.drawing.textures import TEXTURES
 from vitlab.data.synthetic.drawing.tones import mix, noise, two_tones
 
 
 def portrait(rng: np.random.Generator, height: int, width: int, kind: int) -> Canvas:
     """One main object of class `kind`, and now and then a tiny one of another class."""
     canvas = backdrop(rng, height, width)
-    short = min(height, width)
+    short = canvas.short
     if rng.random() < 0.25:
         other = KINDS[(kind + rng.integers(1, len(KINDS))) % len(KINDS)]
         _place(canvas, rng, other, short * rng.uniform(0.06, 0.09), 0)
@@ -26,11 +26,8 @@ def portrait(rng: np.random.Generator, height: int, width: int, kind: int) -> Ca
 
 def still_life(canvas: Canvas, rng: np.random.Generator, labels: Sequence[int]) -> None:
     """Two to four objects that may hide parts of each other; `labels` are those of KINDS."""
-    short = min(canvas.height, canvas.width)
-    kinds = rng.choice(len(KINDS), rng.integers(2, 5))
-    for kind in kinds:
-        radius = short * rng.uniform(0.24, 0.44)
-        _place(canvas, rng, KINDS[kind], radius, labels[kind])
+    for kind in rng.choice(len(KINDS), rng.integers(2, 5)):
+        _place(canvas, rng, KINDS[kind], canvas.short * rng.uniform(0.24, 0.44), labels[kind])
 
 
 def _place(canvas: Canvas, rng: np.random.Generator, kind: Kind, radius: float, label: int) -> None:
@@ -85,7 +82,7 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> Canvas:
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     ramp = 0.5 + 0.35 * (x * np.float32(np.cos(axis)) + y * np.float32(np.sin(axis)))
     canvas = Canvas(mix(ramp, two_tones(rng, (0.05, 0.3))))
-    short = min(height, width)
+    short = canvas.short
     # several hues in each picture: the color of a crop must not give away the rest
     for grain in (short / 2, short / 3, short / 4, short / 6):
         color = rng.uniform(-0.12, 0.12, 3).astype(np.float32)
@@ -106,12 +103,12 @@ def backdrop(rng: np.random.Generator, height: int, width: int) -> Canvas:
 
 def _draw_fragment(canvas: Canvas, rng: np.random.Generator) -> None:
     """A shapeless patch of some object's texture, finer or coarser than on the object."""
-    short = min(canvas.height, canvas.width)
+    short = canvas.short
     x, y = rng.uniform(0, canvas.width), rng.uniform(0, canvas.height)
     pose = random_pose(rng, x, y, short * rng.uniform(0.1, 0.25))
     period = short * (rng.uniform(0.035, 0.055) if rng.random() < 0.5 else rng.uniform(0.2, 0.3))
-    texture = KINDS[rng.integers(len(KINDS))].texture
-    color = mix(texture(*pose.frame(canvas, period), rng), two_tones(rng, (0.1, 0.4)))
+    texture = TEXTURES[KINDS[rng.integers(len(KINDS))].texture]
+    color = mix(texture(*pose.coordinates(canvas, period), rng), two_tones(rng, (0.1, 0.4)))
     canvas.blend(canvas.coverage([blob(rng, x, y, pose.radius)]), color)
 
 

@@ -1,4 +1,4 @@
-"""A street with houses, trees, signs and traffic; everything is as large as its distance asks."""
+"""A street with houses, trees, signs and traffic, in perspective."""
 
 from collections.abc import Callable, Sequence
 
@@ -134,28 +134,27 @@ class Street:
             half = max(0.7, 0.012 * size)
             self._put([box(x - half, y - size * 0.75, x + half, y)], 17)
             head = y - size * 0.75
-            choice = rng.integers(4)
-            if choice == 0:
-                self._put([circle(size * 0.07) + array([x, head])], 20)
-            elif choice == 1:
-                sign = box(x - size * 0.1, head - size * 0.05, x + size * 0.1, head + size * 0.05)
-                self._put([sign], 20)
-            elif choice == 2:
-                case = box(x - size * 0.04, head - size * 0.1, x + size * 0.04, head + size * 0.1)
-                self._put([case], 19, array([0.15, 0.15, 0.1]))
-                lamp = self.canvas.coverage([circle(size * 0.03) + array([x, head])])
-                self.canvas.blend(lamp, array([1, 0.5, 0.2]))
-            else:
-                self._put([box(x + 2, y - size * 0.16, x + 2 + size * 0.1, y)], 4)
+            match rng.integers(4):
+                case 0:
+                    self._put([circle(size * 0.07) + array([x, head])], 20)
+                case 1:
+                    wide, tall = size * 0.1, size * 0.05
+                    self._put([box(x - wide, head - tall, x + wide, head + tall)], 20)
+                case 2:
+                    wide, tall = size * 0.04, size * 0.1
+                    frame = box(x - wide, head - tall, x + wide, head + tall)
+                    self._put([frame], 19, array([0.15, 0.15, 0.1]))
+                    lamp = self.canvas.coverage([circle(size * 0.03) + array([x, head])])
+                    self.canvas.blend(lamp, array([1, 0.5, 0.2]))
+                case _:
+                    self._put([box(x + 2, y - size * 0.16, x + 2 + size * 0.1, y)], 4)
 
     def _draw_traffic(self) -> None:
         """Vehicles on the road and people beside it, the nearest last."""
         rng = self.rng
         movers: list[tuple[float, Callable[..., None], float]] = []
         for _ in range(rng.integers(1, 5)):
-            draw: Callable[..., None] = (
-                self._draw_car if rng.random() < 0.8 else self._draw_long_car
-            )
+            draw = self._draw_car if rng.random() < 0.8 else self._draw_long_car
             movers.append((rng.uniform(0.15, 0.65), draw, rng.choice([-0.5, 0.5, -0.75, 0.75])))
         for _ in range(rng.integers(1, 5)):
             lane = rng.choice([-1, 1]) * rng.uniform(1.05, 1.5)
@@ -166,50 +165,56 @@ class Street:
             x, y = self._at(lane, depth)
             draw(float(x), float(y), depth * self.canvas.height)
 
-    def _assemble(self, label: int, parts: Sequence[tuple[Floats, Floats]]) -> None:
-        """Put one thing made of (contour, color) parts; each lies over those before it."""
-        covers = [self.canvas.coverage([contour]) for contour, _ in parts]
+    def _put_parts(
+        self, label: int, parts: Sequence[tuple[Floats, Floats]], unit: float, x: float, y: float
+    ) -> None:
+        """Put one thing of (contour, color) parts, each over those before it.
+
+        Args:
+            label: class of the thing.
+            parts: contours in units of the thing, from its foot.
+            unit: in pixels.
+            x: of the foot, in pixels.
+            y: of the foot, in pixels.
+        """
+        foot = array([x, y])
+        covers = [self.canvas.coverage([contour * unit + foot]) for contour, _ in parts]
         self.canvas.put(np.max(covers, 0), parts[0][1], label)
         for alpha, (_, color) in zip(covers[1:], parts[1:], strict=True):
             self.canvas.blend(alpha, color)
 
     def _draw_car(self, x: float, y: float, size: float) -> None:
         """Tires, cabin, body, window and lamps, seen from behind."""
-        unit, paint = size * 0.26, two_tones(self.rng)[0]
-        shape = [(box(s - 0.2, -0.4, s + 0.2, 0), _DARK) for s in (-0.75, 0.75)]
+        paint = two_tones(self.rng)[0]
+        parts = [(box(s - 0.2, -0.4, s + 0.2, 0), _DARK) for s in (-0.75, 0.75)]
         cabin = array([[-0.9, -0.9], [-0.65, -1.6], [0.65, -1.6], [0.9, -0.9]])
-        shape += [(cabin, paint), (box(-1, -1, 1, -0.2), paint)]
-        shape += [(cabin * 0.75 + array([0, -0.31]), _DARK + np.float32(0.2))]
-        shape += [(box(s - 0.13, -0.8, s + 0.13, -0.6), _LAMP) for s in (-0.8, 0.8)]
-        place = array([x, y])
-        self._assemble(26, [(contour * unit + place, color) for contour, color in shape])
+        parts += [(cabin, paint), (box(-1, -1, 1, -0.2), paint)]
+        parts += [(cabin * 0.75 + array([0, -0.31]), _DARK + np.float32(0.2))]
+        parts += [(box(s - 0.13, -0.8, s + 0.13, -0.6), _LAMP) for s in (-0.8, 0.8)]
+        self._put_parts(26, parts, size * 0.26, x, y)
 
     def _draw_long_car(self, x: float, y: float, size: float) -> None:
         """A bus (28) with a band of windows, or a truck (27) with none."""
-        unit, paint = size * 0.3, two_tones(self.rng)[0]
-        shape = [(box(s - 0.2, -0.3, s + 0.2, 0), _DARK) for s in (-0.7, 0.7)]
-        shape += [(box(-1, -2.3, 1, -0.2), paint)]
-        label = 27
+        paint, label = two_tones(self.rng)[0], 27
+        parts = [(box(s - 0.2, -0.3, s + 0.2, 0), _DARK) for s in (-0.7, 0.7)]
+        parts += [(box(-1, -2.3, 1, -0.2), paint)]
         if self.rng.random() < 0.5:
             label = 28
-            shape += [(box(s - 0.25, -2.0, s + 0.25, -1.2), _DARK) for s in (-0.6, 0, 0.6)]
-        shape += [(box(s - 0.13, -0.6, s + 0.13, -0.4), _LAMP) for s in (-0.8, 0.8)]
-        place = array([x, y])
-        self._assemble(label, [(contour * unit + place, color) for contour, color in shape])
+            parts += [(box(s - 0.25, -2.0, s + 0.25, -1.2), _DARK) for s in (-0.6, 0, 0.6)]
+        parts += [(box(s - 0.13, -0.6, s + 0.13, -0.4), _LAMP) for s in (-0.8, 0.8)]
+        self._put_parts(label, parts, size * 0.3, x, y)
 
     def _draw_person(self, x: float, y: float, size: float, label: int = 24) -> None:
-        unit, clothes = size * 0.38, two_tones(self.rng)
+        clothes = two_tones(self.rng)
         skin = array([0.85, 0.65, 0.5]) * np.float32(self.rng.uniform(0.35, 1.1))
         stride = self.rng.uniform(0.05, 0.18)
-        legs = [
-            array([[-0.1, -0.5], [0.1, -0.5], [s + 0.06, 0], [s - 0.06, 0]])
+        parts = [
+            (array([[-0.1, -0.5], [0.1, -0.5], [s + 0.06, 0], [s - 0.06, 0]]), clothes[0])
             for s in (-stride, stride)
         ]
         torso = array([[-0.16, -0.88], [0.16, -0.88], [0.11, -0.45], [-0.11, -0.45]])
-        shape = [(leg, clothes[0]) for leg in legs] + [(torso, clothes[1])]
-        shape += [(circle(0.09) + array([0, -0.98]), skin)]
-        place = array([x, y])
-        self._assemble(label, [(contour * unit + place, color) for contour, color in shape])
+        parts += [(torso, clothes[1]), (circle(0.09) + array([0, -0.98]), skin)]
+        self._put_parts(label, parts, size * 0.38, x, y)
 
     def _draw_rider(self, x: float, y: float, size: float) -> None:
         """A bicycle (33) from the side and its rider (25)."""

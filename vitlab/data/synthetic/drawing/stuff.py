@@ -1,4 +1,4 @@
-"""Regions without a shape of their own: wall, floor, sky, grass and water."""
+"""Textures of regions without a shape of their own: wall, floor, sky, grass and water."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from vitlab.data.synthetic.drawing.tones import edge, fold, mix, noise, two_tone
 
 def stuff_color(canvas: Canvas, rng: np.random.Generator, name: str, horizon: float) -> Floats:
     """Texture of a region, (height, width, 3), in random colors."""
-    height, width, short = canvas.height, canvas.width, min(canvas.height, canvas.width)
+    height, width, short = canvas.height, canvas.width, canvas.short
     x, y = canvas.axes()
     if name == "wall":  # upright ribs, each split by a fine dark joint
         tone = edge(fold(x / (short * 0.05)) - 0.1, 4) * np.float32(0.8)

@@ -1,4 +1,4 @@
-"""Textures of objects: coordinates in periods -> which of two tones, in [0, 1]."""
+"""Textures of objects: coordinates in periods -> mixing weight of two tones, in [0, 1]."""
 
 from collections.abc import Callable
 
@@ -10,31 +10,15 @@ from vitlab.data.synthetic.drawing.tones import edge, fold
 Texture = Callable[[Floats, Floats, np.random.Generator], Floats]
 
 
-def _stripes(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    return edge(np.sin(2 * np.pi * u))
-
-
-def _checks(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    return edge(np.sin(np.pi * 1.3 * u) * np.sin(np.pi * 1.3 * v), 4.0)
-
-
 def _dots(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
     row = np.round(v)
     return edge(0.31 - np.hypot(fold(u + 0.5 * (row % 2)), v - row), 7.0)
-
-
-def _waves(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    return edge(np.sin(2 * np.pi * (v + 0.32 * np.sin(2 * np.pi * u / 2.2))))
 
 
 def _bricks(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
     row = np.floor(v * 1.3)
     upright = fold(u * 0.65 + 0.5 * (row % 2)) / 0.65
     return edge(np.minimum(upright, fold(v * 1.3) / 1.3) - 0.11, 7.0)
-
-
-def _grid(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    return edge(np.minimum(fold(u), fold(v)) - 0.13, 7.0)
 
 
 def _speckle(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
@@ -57,23 +41,15 @@ def _scales(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
     return edge(tone - 0.42, 2.6)
 
 
-def _zigzag(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    return edge(np.sin(2 * np.pi * (v + 1.3 * fold(u / 1.9))))
-
-
-def _rings(u: Floats, v: Floats, rng: np.random.Generator) -> Floats:
-    return edge(np.sin(2 * np.pi * np.hypot(u, v)))
-
-
 TEXTURES: dict[str, Texture] = {
-    "stripes": _stripes,
-    "checks": _checks,
+    "stripes": lambda u, v, rng: edge(np.sin(2 * np.pi * u)),
+    "checks": lambda u, v, rng: edge(np.sin(np.pi * 1.3 * u) * np.sin(np.pi * 1.3 * v), 4.0),
     "dots": _dots,
-    "waves": _waves,
+    "waves": lambda u, v, rng: edge(np.sin(2 * np.pi * (v + 0.32 * np.sin(2 * np.pi * u / 2.2)))),
     "bricks": _bricks,
-    "zigzag": _zigzag,
-    "grid": _grid,
-    "rings": _rings,
+    "zigzag": lambda u, v, rng: edge(np.sin(2 * np.pi * (v + 1.3 * fold(u / 1.9)))),
+    "grid": lambda u, v, rng: edge(np.minimum(fold(u), fold(v)) - 0.13, 7.0),
+    "rings": lambda u, v, rng: edge(np.sin(2 * np.pi * np.hypot(u, v))),
     "scales": _scales,
     "speckle": _speckle,
 }

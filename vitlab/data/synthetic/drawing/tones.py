@@ -1,4 +1,4 @@
-"""Tones between two colors: how a pattern becomes a tone, and a tone the color of each pixel."""
+"""Tones in [0, 1]: soft edges, noise, pairs of colors and the mixture of a pair."""
 
 import cv2
 import numpy as np
