@@ -17,10 +17,10 @@ from benchmarks import dino as bench_dino
 from benchmarks import encoder as bench_encoder
 from benchmarks import probes as bench_probes
 from benchmarks.attention import Case
-from vitlab.profiling.timing import fastest, page, surroundings
 from vitlab.atomic_io import write_bytes
 from vitlab.encoders.entmax import entmax15
 from vitlab.objectives.dino import cross_entropy
+from vitlab.profiling.timing import fastest, page, surroundings
 
 REPEATS = 7
 

@@ -6,10 +6,10 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from vitlab.profiling.cost import OPTIONS
-from vitlab.profiling.timing import fastest, on_devices
 from vitlab.analysis.measures.engine import Engine
 from vitlab.encoders import ViT
+from vitlab.profiling.cost import OPTIONS
+from vitlab.profiling.timing import fastest, on_devices
 
 AIM = 3.0  # times a plain forward pass, of softmax attention at 224 px
 ARMS = ("plain", "entmax15", "locality")

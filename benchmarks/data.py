@@ -20,12 +20,11 @@ from rich.table import Table
 from torch import Tensor
 from torchvision import transforms
 
-from vitlab.data.image import decode_image, read_image
+from vitlab.data.decode import decode_image, read_image
 from vitlab.data.synthetic.drawing.canvas import develop
 from vitlab.data.synthetic.drawing.scenes import portrait
 from vitlab.data.synthetic.images import save_jpeg
-from vitlab.data.views import MEAN, STD, MultiCrop, normalize, resize
-from vitlab.data.views.crop import RandomCrop, uniforms
+from vitlab.data.transforms import MEAN, STD, MultiCrop, RandomCrop, normalize, resize, uniforms
 
 PHOTOGRAPHS = Path("shared/data/mini_layouts/imagenet_fullres_flat")  # beside the repository
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}

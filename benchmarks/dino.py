@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from rich.table import Table
 from torch import Tensor
 
-from vitlab.profiling.timing import fastest
 from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
 from vitlab.objectives import DINO, Projection
 from vitlab.objectives.dino import Branch
+from vitlab.profiling.timing import fastest
 from vitlab.schedules import Progress
 
 PROGRESS = Progress(step=2000, steps=10_000, epochs=100, batch=64)  # the prototypes move by now

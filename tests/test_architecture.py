@@ -49,7 +49,7 @@ def name(file):
 
 
 def part(module):
-    """Return the part of vitlab a module belongs to: vitlab.data.image is of data."""
+    """Return the part of vitlab a module belongs to: vitlab.data.decode is of data."""
     package, own = [*module.split("."), "", ""][:2]
     return own if package == "vitlab" else ""
 

@@ -24,7 +24,7 @@ def test_every_experiment_is_real_without_the_overlay(config):
     """What the config says is the paper's size; the small setting is only an overlay."""
     settings = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())
     assert settings["trainer"]["max_epochs"] == 200
-    assert settings["data"]["init_args"]["batch_size"] == 512
+    assert settings["data"]["init_args"]["global_batch_size"] == 512
     assert settings["model"]["objective"]["init_args"]["encoder"]["init_args"]["size"] == "S"
 
 

@@ -84,7 +84,7 @@ class Listing:
 
 
 def test_a_repeated_option_adds_values_and_a_positional_may_have_a_default():
-    found = parse(Listing, "--state lost --state failed".split(), "vitlab try")
+    found = parse(Listing, ["--state", "lost", "--state", "failed"], "vitlab try")
     assert found == Listing(Path("runs"), ["lost", "failed"])
     assert parse(Listing, ["x"], "vitlab try") == Listing(Path("x"), [])
     with pytest.raises(SystemExit):

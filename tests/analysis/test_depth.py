@@ -36,7 +36,7 @@ def encoder() -> ViT:
 
 @pytest.fixture
 def voc(drawn: Path) -> VOC2012:
-    return VOC2012(str(drawn / "VOCdevkit"), workers=0)
+    return VOC2012(str(drawn / "VOCdevkit"), num_workers=0)
 
 
 def test_each_block_has_the_dense_probe_of_an_encoder_that_ends_there(encoder: ViT, voc: VOC2012):
@@ -65,7 +65,7 @@ def test_several_passes_give_the_rows_of_one(encoder: ViT, voc: VOC2012):
 
 
 def test_as_many_blocks_share_a_pass_as_fit_into_memory(encoder: ViT, voc: VOC2012):
-    train = voc.segmented("train", VIEW)
+    train = voc.segmentation_dataset("train", VIEW)
     table, targets = 4 * 6 * 16 * encoder.width, 4 * 6 * 16 * 21
     assert groups(encoder, train, 21) == [range(4)]
     assert groups(encoder, train, 21, 4 * table + targets) == [range(3), range(3, 4)]
@@ -79,6 +79,6 @@ def test_an_encoder_without_blocks_has_one_row(voc: VOC2012):
 
 
 def test_data_without_masks_are_refused(encoder: ViT, drawn: Path):
-    data = ImageNet(str(drawn / "imagenet"), workers=0)
+    data = ImageNet(str(drawn / "imagenet"), num_workers=0)
     with pytest.raises(ValueError, match="has no masks"):
         block_miou("one", encoder, data, VIEW, 0, LOADING)

@@ -39,9 +39,9 @@ def tune(backbone: Path, drawn: Path, tmp_path_factory):
             [
                 *("fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run", str(folder)),
                 *("--config", str(CONFIGS / "demo_prompts.yaml"), "--synthetic.root", ""),
-                *("--data.root", str(drawn / "imagenet"), "--data.workers", "0"),
+                *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"),
                 *(f"{start}.path", str(backbone), f"{start}.family", "auto", f"{start}.which", ""),
-                *("--data.batch_size", "20", "--scoring.workers", "0"),
+                *("--data.global_batch_size", "20", "--scoring.workers", "0"),
                 *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
                 *("--trainer.max_epochs", "1", "--model.optimizer.warmup", "0", *options),
             ]

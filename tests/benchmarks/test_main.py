@@ -9,7 +9,7 @@ from PIL import Image
 from benchmarks import __main__ as bench
 from benchmarks import attention as bench_attention
 from benchmarks import data as bench_data
-from vitlab.data.views import MultiCrop
+from vitlab.data.transforms import MultiCrop
 
 
 @pytest.fixture

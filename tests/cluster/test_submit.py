@@ -60,7 +60,7 @@ def test_a_dry_run_shows_the_script_and_writes_nothing(capsys):
 
 
 def test_cores_follow_from_the_processes_that_load_images(capsys):
-    main([*WORDS, "--dry-run", *FIT, "--data.workers", "5"])
+    main([*WORDS, "--dry-run", *FIT, "--data.num_workers", "5"])
     assert "#SBATCH --cpus-per-task=6" in capsys.readouterr().out
     main([*WORDS, "--cpus-per-task", "3", "--dry-run", *FIT])
     assert "#SBATCH --cpus-per-task=3" in capsys.readouterr().out

@@ -25,7 +25,7 @@ def test_names_come_from_the_datasets_own_list(ade):
 def test_real_masks_are_reduced_once(real):
     data = ADE20K(str(real("mini_layouts")))
     assert data.classes[:3] == ("wall", "building", "sky")
-    dataset = data.segmented("val", SegmentationSquare(32))
+    dataset = data.segmentation_dataset("val", SegmentationSquare(32))
     found = {value for i in range(len(dataset)) for value in dataset[i][1].unique().tolist()}
     assert 0 in found  # wall is in almost every image; 255 would be all if reduced twice
     assert found <= {*range(150), 255}

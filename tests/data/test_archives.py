@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from vitlab.data import DataError
-from vitlab.data.archives import Archives
-from vitlab.data.files import Listing
+from vitlab.data.storage import ArchiveTree, Listing
 
 MEMBERS = {f"folder/{i}.bin": bytes([65 + i]) * (300 * i) for i in range(5)}
 BLOCK = 512
@@ -18,7 +17,7 @@ BLOCK = 512
 
 def read(path, at="") -> dict[str, bytes]:
     """All that an archive holds."""
-    files = Archives([(path, at)])
+    files = ArchiveTree([(path, at)])
     return {os.fsdecode(name): files.read(os.fsdecode(name)) for name in files.index.names}
 
 
@@ -51,7 +50,7 @@ def test_folders_and_empty_files_of_a_tar_are_told_apart(tmp_path):
         archive.addfile(folder)
         archive.addfile(tarfile.TarInfo("folder/empty"))
         archive.addfile(tarfile.TarInfo("./folder//other"))
-    files = Archives([(tmp_path / "x.tar", "")])
+    files = ArchiveTree([(tmp_path / "x.tar", "")])
     assert files.listing("folder") == Listing([], ["empty", "other"])
     assert files.read("folder/empty") == files.read("folder/other") == b""
 
@@ -97,7 +96,7 @@ def test_links_in_a_tar_are_refused_since_a_file_would_be_lost(tmp_path, member)
         archive.addfile(tarfile.TarInfo("a.bin"))
         archive.addfile(member)
     with pytest.raises(DataError, match=r"x\.tar holds x\.bin as a link .*; extract the archive"):
-        Archives([(tmp_path / "x.tar", "")])
+        ArchiveTree([(tmp_path / "x.tar", "")])
 
 
 def test_a_sparse_file_in_a_tar_is_refused_since_its_bytes_lie_elsewhere(tmp_path):
@@ -109,7 +108,7 @@ def test_a_sparse_file_in_a_tar_is_refused_since_its_bytes_lie_elsewhere(tmp_pat
     with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(header, io.BytesIO(content))
     with pytest.raises(DataError, match=r"x\.tar holds x\.bin as a link or in another form"):
-        Archives([(tmp_path / "x.tar", "")])
+        ArchiveTree([(tmp_path / "x.tar", "")])
 
 
 @pytest.mark.parametrize("name", ["../x.jpg", "a/../../x.jpg", "/etc/x.jpg", "a/.."])
@@ -122,7 +121,7 @@ def test_names_that_lead_out_are_refused(tmp_path, pack, kind, name):
     else:
         path = pack.tar(tmp_path / "x.tar", {"n.tar": bytes_of({name: b""})})
     with pytest.raises(DataError, match=r"x\.\w+ holds a member named .*leads out of it; do not"):
-        Archives([(path, "")])
+        ArchiveTree([(path, "")])
 
 
 def test_a_tar_cut_anywhere_is_refused(tmp_path, pack):
@@ -133,7 +132,7 @@ def test_a_tar_cut_anywhere_is_refused(tmp_path, pack):
     for cut in sorted(cuts):
         path.write_bytes(whole[:cut])
         with pytest.raises(DataError, match=r"x\.tar is no whole tar archive .*download it again"):
-            Archives([(path, "")])
+            ArchiveTree([(path, "")])
     path.write_bytes(whole[: used + BLOCK])  # some tools write one block as the mark
     assert read(path) == MEMBERS
 
@@ -142,7 +141,7 @@ def test_a_tar_cut_in_a_member_names_it(tmp_path, pack):
     path = pack.tar(tmp_path / "x.tar", MEMBERS)
     path.write_bytes(path.read_bytes()[: 11 * BLOCK])
     with pytest.raises(DataError, match=r"x\.tar .*\(ends within folder/4\.bin\)"):
-        Archives([(path, "")])
+        ArchiveTree([(path, "")])
 
 
 @pytest.mark.parametrize("cut", [2, BLOCK, 3 * BLOCK, 5 * BLOCK, 5 * BLOCK + 100])
@@ -150,7 +149,7 @@ def test_a_cut_tar_in_a_tar_names_both(tmp_path, pack, cut):
     inner = bytes_of({"1.bin": b"x" * 800, "2.bin": b"y" * 800})[:cut]
     path = pack.tar(tmp_path / "x.tar", {"n01.tar": bytes_of(MEMBERS), "n02.tar": inner})
     with pytest.raises(DataError, match=r"x\.tar is no whole tar archive in n02\.tar .*download"):
-        Archives([(path, "")])
+        ArchiveTree([(path, "")])
 
 
 @pytest.mark.parametrize("inner", [b"", bytes(10240), b"no tar at all" * 100])
@@ -159,7 +158,7 @@ def test_a_tar_in_a_tar_without_files_is_refused_since_its_class_would_be_lost(
 ):
     path = pack.tar(tmp_path / "x.tar", {"n01.tar": bytes_of(MEMBERS), "n02.tar": inner})
     with pytest.raises(DataError, match=r"x\.tar is no whole tar archive in n02\.tar"):
-        Archives([(path, "")])
+        ArchiveTree([(path, "")])
 
 
 @pytest.mark.parametrize("content", [bytes(BLOCK), b"garbage" * 73 + b"!"])
@@ -169,14 +168,14 @@ def test_a_damaged_header_or_a_hole_is_not_taken_for_the_end(tmp_path, pack, con
     whole[2 * BLOCK : 3 * BLOCK] = content  # the header of 2
     path.write_bytes(bytes(whole))
     with pytest.raises(DataError, match=r"x\.tar .*damaged at byte 1024.*download it again"):
-        Archives([(path, "")])
+        ArchiveTree([(path, "")])
 
 
 def test_a_tar_of_which_only_the_beginning_has_arrived_is_refused(tmp_path, pack):
     path = pack.tar(tmp_path / "x.tar", MEMBERS)
     os.truncate(path, 1 << 30)  # its place was taken beforehand, and is a hole
     with pytest.raises(DataError, match=r"x\.tar .*damaged at byte 6656.*download it again"):
-        Archives([(path, "")])
+        ArchiveTree([(path, "")])
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
@@ -210,7 +209,7 @@ def test_no_damage_ends_in_another_error_or_in_wrong_contents(tmp_path, pack, ki
 def test_an_archive_without_files_is_refused(tmp_path, pack, kind):
     path = getattr(pack, kind)(tmp_path / f"x.{kind}", {})
     with pytest.raises(DataError, match=rf"x\.{kind} holds no files; download it again"):
-        Archives([(path, "")])
+        ArchiveTree([(path, "")])
 
 
 @pytest.mark.parametrize("ending", ["tar", "zip"])
@@ -219,7 +218,7 @@ def test_what_is_no_archive_is_refused(tmp_path, ending, content):
     path = tmp_path / f"x.{ending}"
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"x\.{ending} is no whole {ending} archive .*download"):
-        Archives([(path, "")])
+        ArchiveTree([(path, "")])
 
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -229,7 +228,7 @@ def test_a_cut_zip_is_refused(tmp_path, pack, packing):
     for cut in range(0, len(whole), 53):
         path.write_bytes(whole[:cut])
         with pytest.raises(DataError, match=r"x\.zip is no whole zip archive .*download it again"):
-            Archives([(path, "")])
+            ArchiveTree([(path, "")])
 
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -239,7 +238,7 @@ def test_a_damaged_member_of_a_zip_is_named_and_the_others_are_read(tmp_path, pa
     at = whole.index(b"folder/3.bin") + len("folder/3.bin")
     whole[at + 2] ^= 0xFF
     path.write_bytes(bytes(whole))
-    files = Archives([(path, "")])
+    files = ArchiveTree([(path, "")])
     with pytest.raises(OSError, match="the archive is damaged here") as caught:
         files.read("folder/3.bin")
     assert caught.value.filename == f"{path}:folder/3.bin"
@@ -250,7 +249,7 @@ def test_a_damaged_member_of_a_zip_is_named_and_the_others_are_read(tmp_path, pa
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_an_archive_cut_after_it_was_indexed_is_an_error_of_reading(tmp_path, pack, kind):
     path = getattr(pack, kind)(tmp_path / f"x.{kind}", MEMBERS)
-    files = Archives([(path, "")])
+    files = ArchiveTree([(path, "")])
     os.truncate(path, 600)
     with pytest.raises(OSError, match="the archive ends before this member") as caught:
         files.read("folder/4.bin")
@@ -264,14 +263,14 @@ def test_an_encrypted_zip_is_refused(tmp_path, pack):
     content[content.index(b"PK\1\2") + 8] |= 1
     path.write_bytes(bytes(content))
     with pytest.raises(DataError, match=r"x\.zip holds a\.bin encrypted.*; extract the archive"):
-        Archives([(path, "")])
+        ArchiveTree([(path, "")])
 
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_zip_packed_in_an_unusual_way_is_refused(tmp_path, pack, packing):
     path = pack.zip(tmp_path / "x.zip", MEMBERS, packing)
     with pytest.raises(DataError, match=r"packed in an unusual way; extract the archive"):
-        Archives([(path, "")])
+        ArchiveTree([(path, "")])
 
 
 def test_a_link_in_a_zip_is_refused(tmp_path):
@@ -280,4 +279,4 @@ def test_a_link_in_a_zip_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr(member, "a.bin")
     with pytest.raises(DataError, match=r"x\.zip holds x\.bin .*as a link"):
-        Archives([(tmp_path / "x.zip", "")])
+        ArchiveTree([(tmp_path / "x.zip", "")])

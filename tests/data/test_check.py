@@ -294,7 +294,7 @@ def test_one_mask_of_the_wrong_ids_is_told_among_others(cityscapes, stripe):
     stripe(cityscapes / place, [0, 7, 18, 255])
     assert f"{place} is called labelIds but holds train ids" in errors(cityscapes)
     with pytest.raises(DataError, match=r"aachen_000001.* is called labelIds but holds train ids"):
-        Cityscapes(str(cityscapes)).segmented("train", SegmentationSquare(16)).check()
+        Cityscapes(str(cityscapes)).segmentation_dataset("train", SegmentationSquare(16)).check()
 
 
 def test_masks_whose_city_has_no_images_are_told(cityscapes):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from vitlab.data import CIFAR10, CIFAR100, DataError, ImageNet, ShiftedCrop
+from vitlab.data import CIFAR10, CIFAR100, DataError, ImageNet, ResizeRandomCrop
 from vitlab.data.check import check
-from vitlab.data.unpickling import Array, unpickled
+from vitlab.data.datasets.unpickling import Array, unpickled
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 COUNT = 6
@@ -121,11 +121,13 @@ def test_images_and_labels_are_those_of_the_files(cifar10, pixels, where):
     root = cifar10 if where == "folder" else cifar10.parent
     if where == "archive":
         packed(cifar10, "cifar-10-python.tar.gz")
-    data = CIFAR10(str(root), batch_size=4, views=ShiftedCrop(32, 32, flip=0), workers=0)
+    data = CIFAR10(
+        str(root), global_batch_size=4, transform=ResizeRandomCrop(32, 32, flip=0), num_workers=0
+    )
     assert data.classes == tuple(NAMES)
     assert (len(data.samples("train")), len(data.samples("val"))) == (30, 6)
     assert data.samples("train").labels[:8].tolist() == [0, 1, 2, 3, 4, 5, 1, 2]
-    probed = data.labeled("train", 32, crop=1.0)
+    probed = data.classification_dataset("train", 32, crop=1.0)
     for row in (0, 7, 29):
         image, label = probed[row]
         assert image.flatten().tolist() == pixels[row].tolist()
@@ -238,23 +240,23 @@ def test_a_cut_archive_and_a_missing_root_are_refused(cifar10, tmp_path):
 def test_the_shifted_crop_is_a_square_of_the_resized_image():
     image = np.zeros((40, 80, 3), np.uint8)
     image[:, :40, 0] = 255
-    view = ShiftedCrop(16, 20, flip=0.5)
+    view = ResizeRandomCrop(16, 20, flip=0.5)
     crops = [view(image, seed)[0] for seed in range(40)]
     assert {tuple(crop.shape) for crop in crops} == {(1, 3, 16, 16)}
-    assert view.crops == [(1, 16)]
+    assert view.crop_sizes == [(1, 16)]
     assert view(image, 3)[0].equal(view(image, 3)[0])
     red = torch.stack([crop[0, 0].float().mean(0) for crop in crops])
     assert (red[:, 0] > red[:, -1]).any()
     assert (red[:, 0] < red[:, -1]).any()  # flipped
-    whole = ShiftedCrop(20, 20, flip=0)(image[:, :40], 0)[0]
+    whole = ResizeRandomCrop(20, 20, flip=0)(image[:, :40], 0)[0]
     assert whole[0, 0].min() == 255
-    with pytest.raises(ValueError, match="short 200 is less than size 224"):
-        ShiftedCrop(224, 200)
+    with pytest.raises(ValueError, match="resize_size 200 is less than size 224"):
+        ResizeRandomCrop(224, 200)
 
 
 def test_a_shifted_crop_reaches_every_place():
     image = np.tile(np.arange(20, dtype=np.uint8)[:, None, None], (1, 20, 3))
-    view = ShiftedCrop(16, 20, flip=0)
+    view = ResizeRandomCrop(16, 20, flip=0)
     assert {int(view(image, seed)[0][0, 0, 0, 0]) for seed in range(100)} == {0, 1, 2, 3, 4}
 
 

@@ -39,7 +39,7 @@ def test_it_has_19_classes_and_a_place_for_every_label_id(cityscapes):
 
 
 def test_the_table_is_complete_for_all_256_values(cityscapes):
-    table = Cityscapes(str(cityscapes)).segmented("val", SegmentationSquare(16)).table
+    table = Cityscapes(str(cityscapes)).segmentation_dataset("val", SegmentationSquare(16)).table
     expected = np.full(256, -1)
     expected[VOID] = 255
     expected[TRAINED] = range(19)
@@ -48,7 +48,7 @@ def test_the_table_is_complete_for_all_256_values(cityscapes):
 
 def test_train_ids_are_read_as_they_are_where_there_are_no_label_ids(cityscapes, stripe):
     expected = [
-        Cityscapes(str(cityscapes)).segmented(split, SegmentationSquare(16))[0][1]
+        Cityscapes(str(cityscapes)).segmentation_dataset(split, SegmentationSquare(16))[0][1]
         for split in ("train", "val")
     ]
     as_train_ids(cityscapes, stripe)
@@ -57,25 +57,27 @@ def test_train_ids_are_read_as_they_are_where_there_are_no_label_ids(cityscapes,
     data = Cityscapes(str(cityscapes))
     assert data.samples("val").mask(0).endswith("_gtFine_labelTrainIds.png")
     for split, mask in zip(("train", "val"), expected, strict=True):
-        assert np.array_equal(data.segmented(split, SegmentationSquare(16))[0][1], mask)
+        assert np.array_equal(data.segmentation_dataset(split, SegmentationSquare(16))[0][1], mask)
     expected_table = np.full(256, -1)
     expected_table[[*range(19), 255]] = [*range(19), 255]
-    assert np.array_equal(data.segmented("val", SegmentationSquare(16)).table, expected_table)
+    assert np.array_equal(
+        data.segmentation_dataset("val", SegmentationSquare(16)).table, expected_table
+    )
 
 
 def test_label_ids_count_where_there_are_both(cityscapes, stripe):
-    expected = Cityscapes(str(cityscapes)).segmented("val", SegmentationSquare(16))[0][1]
+    expected = Cityscapes(str(cityscapes)).segmentation_dataset("val", SegmentationSquare(16))[0][1]
     as_train_ids(cityscapes, stripe)
     data = Cityscapes(str(cityscapes))
     assert data.samples("val").mask(0).endswith("_gtFine_labelIds.png")
-    assert np.array_equal(data.segmented("val", SegmentationSquare(16))[0][1], expected)
+    assert np.array_equal(data.segmentation_dataset("val", SegmentationSquare(16))[0][1], expected)
 
 
 def test_label_ids_named_as_train_ids_are_refused(cityscapes, stripe):
     for path in masks(cityscapes):
         path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
     with pytest.raises(DataError, match=r"TrainIds.png holds \[29, 33\]; allowed are 0-18, 255"):
-        Cityscapes(str(cityscapes)).segmented("val", SegmentationSquare(16))[0]
+        Cityscapes(str(cityscapes)).segmentation_dataset("val", SegmentationSquare(16))[0]
 
 
 def test_masks_of_one_kind_in_train_and_another_in_val_are_incomplete(cityscapes, stripe):
@@ -98,7 +100,7 @@ def test_the_test_split_is_refused_since_its_masks_are_dummies(cityscapes):
 
 
 def test_real_label_ids_become_train_ids(real):
-    dataset = Cityscapes(str(real("mini_layouts/cityscapes_256x128"))).segmented(
+    dataset = Cityscapes(str(real("mini_layouts/cityscapes_256x128"))).segmentation_dataset(
         "val", SegmentationSquare(32)
     )
     found = set(dataset[0][1].unique().tolist())

@@ -19,7 +19,7 @@ WORLDS = [1, 2, 4]
 
 
 def data_of(root, **changes) -> ImageNet:
-    arguments = {"batch_size": 4, "views": VIEWS, "workers": 0} | changes
+    arguments = {"global_batch_size": 4, "transform": VIEWS, "num_workers": 0} | changes
     return ImageNet(str(root), **arguments)
 
 
@@ -29,7 +29,7 @@ def attached(data, world, rank, step=0):
         spec=Trainer,
         world_size=world,
         global_rank=rank,
-        accumulate_grad_batches=data.divide(world).accumulate,
+        accumulate_grad_batches=data.batch_layout(world).accumulate_grad_batches,
         lightning_module=Mock(automatic_optimization=True),
         limit_train_batches=1.0,
         global_step=step,
@@ -74,7 +74,7 @@ def steps_of(root, world, step=0, epochs=range(2), **changes) -> list[list]:
         epochs_of(attached(data_of(root, **changes), world, rank, step), epochs)
         for rank in range(world)
     ]
-    accumulate = data_of(root, **changes).divide(world).accumulate
+    accumulate = data_of(root, **changes).batch_layout(world).accumulate_grad_batches
     assert len({len(rank) for rank in ranks}) == 1
     return [
         samples_in(chain(*(rank[first : first + accumulate] for rank in ranks)))
@@ -88,15 +88,15 @@ def test_workers_change_no_bit_even_of_what_stands_in(imagenet, workers):
     (imagenet / "train/n02102040/n02102040_1.JPEG").write_bytes(b"")
     alone = epochs_of(data_of(imagenet))
     assert any(batch.unreadable for batch in alone)
-    assert_equal(epochs_of(data_of(imagenet, workers=workers)), alone)
+    assert_equal(epochs_of(data_of(imagenet, num_workers=workers)), alone)
 
 
-@pytest.mark.parametrize("device_batch", [0, 1, 2])
+@pytest.mark.parametrize("micro_batch_size", [0, 1, 2])
 @pytest.mark.parametrize("world", WORLDS)
-def test_a_step_sees_the_same_crops_on_any_number_of_ranks(imagenet, world, device_batch):
+def test_a_step_sees_the_same_crops_on_any_number_of_ranks(imagenet, world, micro_batch_size):
     alone = steps_of(imagenet, 1)
     assert len(alone) == 6
-    assert steps_of(imagenet, world, device_batch=device_batch) == alone
+    assert steps_of(imagenet, world, micro_batch_size=micro_batch_size) == alone
     assert len(set(map(str, alone))) == 6
 
 
@@ -108,15 +108,17 @@ def test_ranks_see_nothing_twice(imagenet):
 
 
 @pytest.mark.parametrize("after", WORLDS)
-@pytest.mark.parametrize("device_batch", [0, 1])
+@pytest.mark.parametrize("micro_batch_size", [0, 1])
 def test_a_run_goes_on_in_the_middle_of_an_epoch_on_another_number_of_ranks(
-    imagenet, after, device_batch
+    imagenet, after, micro_batch_size
 ):
     views = MultiCrop(8, 8, 0)
-    whole = steps_of(imagenet, 2, views=views)  # three steps in each of two epochs
+    whole = steps_of(imagenet, 2, transform=views)  # three steps in each of two epochs
     for step in (1, 3, 5):
         rest = steps_of(
-            *(imagenet, after, step, range(step // 3, 2)), views=views, device_batch=device_batch
+            *(imagenet, after, step, range(step // 3, 2)),
+            transform=views,
+            micro_batch_size=micro_batch_size,
         )
         assert rest == whole[step:], step
 
@@ -125,7 +127,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch_on_another_number_of_ranks(
 def test_a_run_stopped_with_workers_goes_on_without_a_difference(imagenet, workers):
     whole = epochs_of(attached(data_of(imagenet), 1, 0))
     for step in (1, 4):
-        data = attached(data_of(imagenet, workers=workers), 1, 0, step)
+        data = attached(data_of(imagenet, num_workers=workers), 1, 0, step)
         assert_equal(epochs_of(data, range(step // 3, 2)), whole[step:])
 
 
@@ -159,7 +161,7 @@ def test_ranks_share_an_evaluation_without_one_image_twice(monkeypatch, count, w
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("world", [2, 4])
 def test_shares_of_a_real_set_have_its_masks_once(ade, monkeypatch, world, workers):
-    dataset = ADE20K(str(ade)).segmented("val", SegmentationSquare(16))
+    dataset = ADE20K(str(ade)).segmentation_dataset("val", SegmentationSquare(16))
     whole = [dataset[i][1].numpy().tobytes() for i in range(len(dataset))]
     loading = Loading(torch.device("cpu"), batch=1, workers=workers)
     monkeypatch.setattr(distributed, "world", lambda: world)

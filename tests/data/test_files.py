@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitlab.data.archives import Archives
-from vitlab.data.files import Directory, Files, Listing, Together
+from vitlab.data.storage import ArchiveTree, FileTree, FolderTree, Listing, OverlayTree
 
 # "-" and "." sort before "/", "0" and "é" after it
 TRAPS = ["a", "a-b", "a.b", "a0", "a b", "aé", "é", "日本", ".hidden", "b", "B", "~"]
@@ -49,7 +48,7 @@ def expected_listing(members: dict[str, bytes], place: str) -> Listing | None:
     return Listing(sorted(folders), sorted(names)) if inside else None
 
 
-def assert_holds(files: Files, members: dict[str, bytes]) -> None:
+def assert_holds(files: FileTree, members: dict[str, bytes]) -> None:
     folders = {""} | {str(f) for path in members for f in PurePosixPath(path).parents} - {"."}
     for folder in [*folders, *(f"{folder}x" for folder in folders), *members]:
         assert files.listing(folder) == expected_listing(members, folder)
@@ -76,7 +75,7 @@ def assert_holds(files: Files, members: dict[str, bytes]) -> None:
 def test_a_tar_holds_what_was_packed(pack, members, format):
     with tempfile.TemporaryDirectory() as folder:
         path = pack.tar(Path(folder) / "x.tar", members, format)
-        assert_holds(Archives([(path, "")]), members)
+        assert_holds(ArchiveTree([(path, "")]), members)
 
 
 @settings(deadline=None, max_examples=60)
@@ -84,14 +83,14 @@ def test_a_tar_holds_what_was_packed(pack, members, format):
 def test_a_zip_holds_what_was_packed(pack, members, packing):
     with tempfile.TemporaryDirectory() as folder:
         path = pack.zip(Path(folder) / "x.zip", members, packing)
-        assert_holds(Archives([(path, "")]), members)
+        assert_holds(ArchiveTree([(path, "")]), members)
 
 
 @settings(deadline=None, max_examples=60)
 @given(TREES)
 def test_a_folder_holds_what_was_written(members):
     with tempfile.TemporaryDirectory() as folder:
-        assert_holds(Directory(write(Path(folder), members)), members)
+        assert_holds(FolderTree(write(Path(folder), members)), members)
 
 
 @settings(deadline=None, max_examples=40)
@@ -104,26 +103,26 @@ def test_parts_in_folders_and_archives_make_one_tree(pack, members, random):
         for path, content in members.items():
             parts[random.randrange(3)][path] = content
         (home / "open").mkdir()
-        trees: list[Files] = [Directory(write(home / "open", parts[0]))]
+        trees: list[FileTree] = [FolderTree(write(home / "open", parts[0]))]
         if parts[1]:
-            trees.append(Archives([(pack.tar(home / "x.tar", parts[1]), "")]))
+            trees.append(ArchiveTree([(pack.tar(home / "x.tar", parts[1]), "")]))
         if parts[2]:
-            trees.append(Archives([(pack.zip(home / "x.zip", parts[2]), "")]))
-        assert_holds(Together(*trees), members)
+            trees.append(ArchiveTree([(pack.zip(home / "x.zip", parts[2]), "")]))
+        assert_holds(OverlayTree(*trees), members)
 
 
 def test_members_go_to_the_folder_that_is_named(tmp_path, pack):
     first = pack.tar(tmp_path / "one.tar", {"a/1": b"1", "2": b"2"})
     second = pack.zip(tmp_path / "two.zip", {"3": b"3"})
-    files = Archives([(first, "train"), (second, "val/x")])
+    files = ArchiveTree([(first, "train"), (second, "val/x")])
     assert_holds(files, {"train/a/1": b"1", "train/2": b"2", "val/x/3": b"3"})
 
 
 def test_of_a_file_in_two_trees_that_of_the_first_counts(tmp_path, pack):
     one = pack.tar(tmp_path / "one.tar", {"a": b"1", "b": b"1"})
     two = pack.tar(tmp_path / "two.tar", {"b": b"2", "c": b"2"})
-    assert_holds(Archives([(one, ""), (two, "")]), {"a": b"1", "b": b"1", "c": b"2"})
-    both = Together(Archives([(two, "")]), Archives([(one, "")]))
+    assert_holds(ArchiveTree([(one, ""), (two, "")]), {"a": b"1", "b": b"1", "c": b"2"})
+    both = OverlayTree(ArchiveTree([(two, "")]), ArchiveTree([(one, "")]))
     assert_holds(both, {"a": b"1", "b": b"2", "c": b"2"})
     assert both.where("b") == f"{two}:b"
     assert both.where("a") == f"{one}:a"
@@ -131,8 +130,8 @@ def test_of_a_file_in_two_trees_that_of_the_first_counts(tmp_path, pack):
 
 def test_names_that_are_no_utf8_survive(tmp_path, pack):
     name = os.fsdecode(b"caf\xe9.jpg")
-    packed = Archives([(pack.tar(tmp_path / "x.tar", {name: b"1"}), "")])
-    unpacked = Directory(write(tmp_path / "open", {name: b"1"}))
+    packed = ArchiveTree([(pack.tar(tmp_path / "x.tar", {name: b"1"}), "")])
+    unpacked = FolderTree(write(tmp_path / "open", {name: b"1"}))
     assert packed.listing() == unpacked.listing() == Listing([], [name])
     assert packed.read(name) == unpacked.read(name) == b"1"
 
@@ -140,7 +139,7 @@ def test_names_that_are_no_utf8_survive(tmp_path, pack):
 def test_an_empty_folder_is_listed_and_a_missing_one_is_none(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
-    files = Directory(tmp_path)
+    files = FolderTree(tmp_path)
     assert files.listing("empty") == Listing()
     assert files.listing("nothing") is None
     assert files.listing("file") is None

@@ -18,7 +18,7 @@ def test_the_ignored_class_of_masks_gets_no_index(dense_folder):
     assert data.num_classes == 2
     assert data.ignore == 255
     assert data.mask_values == {0: 0, 1: 255, 2: 1, 255: 255}
-    assert len(data.segmented("train", SegmentationSquare(16))) == 2
+    assert len(data.segmentation_dataset("train", SegmentationSquare(16))) == 2
 
 
 def test_masks_without_an_ignored_class_keep_their_values(dense_folder):
@@ -27,7 +27,9 @@ def test_masks_without_an_ignored_class_keep_their_values(dense_folder):
 
 
 def test_images_of_masks_serve_for_training_without_labels(dense_folder):
-    data = Folder(str(dense_folder), batch_size=2, views=MultiCrop(16, 8, 1), workers=0)
+    data = Folder(
+        str(dense_folder), global_batch_size=2, transform=MultiCrop(16, 8, 1), num_workers=0
+    )
     (batch,) = data.train_dataloader()
     assert batch.labels is None
 
@@ -68,5 +70,5 @@ def test_a_real_set_of_driving_scenes_is_read(real):
     data = Folder(str(real("camvid_half")))
     assert [len(data.samples(split)) for split in ("train", "val")] == [367, 101]
     assert data.num_classes == 11
-    found = set(data.segmented("val", SegmentationSquare(32))[0][1].unique().tolist())
+    found = set(data.segmentation_dataset("val", SegmentationSquare(32))[0][1].unique().tolist())
     assert found <= {*range(11), 255}

@@ -7,8 +7,8 @@ from PIL import Image
 
 from vitlab.data import AugmentedCrop, DataError, Folder, ImageNet, SingleCrop
 from vitlab.data.check import check
+from vitlab.data.decode import UnreadableImage
 from vitlab.data.foreground import decode_foreground, mask_name
-from vitlab.data.image import UnreadableImage
 from vitlab.data.synthetic import WNIDS
 
 COLORS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
@@ -42,8 +42,10 @@ def folder(tmp_path):
 
 
 def batches(root, **views):
-    data = Folder(str(root), batch_size=8, workers=0, views=AugmentedCrop(32, **views))
-    data.show_masks()
+    data = Folder(
+        str(root), global_batch_size=8, num_workers=0, transform=AugmentedCrop(32, **views)
+    )
+    data.use_foreground_masks()
     return data, next(iter(data.train_dataloader()))
 
 
@@ -58,14 +60,14 @@ def object_of(views):
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "random"])
 def test_a_mask_is_moved_as_its_image_by_every_augmentation(augment, interpolation):
     """Of an image that is its mask in gray, with operations of color left out, to the bit."""
-    views = AugmentedCrop(32, augment=augment, interpolation=interpolation)
+    views = AugmentedCrop(32, auto_augment=augment, interpolation=interpolation)
     views._augment = views._move  # what is compared is where pixels go
     moved = 0
     for seed in range(60):
         mask = scene(seed)
         image = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
         crop = views(image, (seed, 1))[0][0, 0]
-        shown = views.shown(mask, (seed, 1))
+        shown = views.crop_foreground(mask, (seed, 1))
         assert torch.equal(shown, crop >= 128)
         moved += int(shown.any() and not shown.all())
     assert moved > 30
@@ -74,7 +76,7 @@ def test_a_mask_is_moved_as_its_image_by_every_augmentation(augment, interpolati
 @pytest.mark.parametrize("operation", ["Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"])
 def test_every_operation_that_moves_an_image_moves_its_mask(operation):
     """With the augmentation whole: the brighter part of the image is where the mask is."""
-    views = AugmentedCrop(64, area=(1.0, 1.0), augment="rand-m9-n1-p1")
+    views = AugmentedCrop(64, area=(1.0, 1.0), auto_augment="rand-m9-n1-p1")
     for made in (views._augment, views._move):
         made.ops = [each for each in made.ops if each.name.startswith(operation)]
         assert len(made.ops) == 1
@@ -83,23 +85,23 @@ def test_every_operation_that_moves_an_image_moves_its_mask(operation):
         image = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
         image[..., 1:] = 0  # what is moved in is gray: red 124, below the middle
         crop = views(image, seed)[0][0, 0]
-        shown = views.shown(mask, seed)
+        shown = views.crop_foreground(mask, seed)
         assert (shown != (crop >= 190)).float().mean() < 0.03
         assert shown.any()
 
 
 def test_operations_of_color_leave_the_mask_alone():
-    views = AugmentedCrop(32, area=(1.0, 1.0), flip=0.0, augment="rand-m9-n2-p1")
+    views = AugmentedCrop(32, area=(1.0, 1.0), flip=0.0, auto_augment="rand-m9-n2-p1")
     moves = {"Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel"}
     views._move.ops = [each for each in views._move.ops if each.name not in moves]
     assert len(views._move.ops) == 10
-    still = AugmentedCrop(32, area=(1.0, 1.0), flip=0.0, augment="")
+    still = AugmentedCrop(32, area=(1.0, 1.0), flip=0.0, auto_augment="")
     mask = scene(0, 80, 80)
-    assert torch.equal(views.shown(mask, 1), still.shown(mask, 1))
+    assert torch.equal(views.crop_foreground(mask, 1), still.crop_foreground(mask, 1))
 
 
 def test_batches_hold_masks_that_fit_their_crops(folder):
-    data, batch = batches(folder, augment="")
+    data, batch = batches(folder, auto_augment="")
     objects = object_of(batch.views[0])
     known = ~batch.masks.all(2).all(1)
     assert batch.masks.shape == (8, 32, 32)
@@ -109,11 +111,11 @@ def test_batches_hold_masks_that_fit_their_crops(folder):
     # those without a mask; a crop may lie on its object as well
     assert batch.masks[torch.tensor(missing)].all()
     assert known.sum() >= 4
-    assert data.show_masks() == 6
+    assert data.use_foreground_masks() == 6
 
 
 def test_nobody_asks_and_nobody_reads_them(folder):
-    data = Folder(str(folder), batch_size=8, workers=0, views=AugmentedCrop(32))
+    data = Folder(str(folder), global_batch_size=8, num_workers=0, transform=AugmentedCrop(32))
     assert next(iter(data.train_dataloader())).masks is None
     assert data.splits == ("train", "val")
 
@@ -128,7 +130,7 @@ def test_a_mask_of_a_reduced_image_is_reduced_too(folder):
             image = Image.fromarray((mask[..., None] * np.array(color)).astype(np.uint8))
             image.save(folder / f"train/{name}/{index}.jpg", quality=95)
             Image.fromarray(mask).save(folder / f"masks/train/{name}/{index}.png")
-    _, batch = batches(folder, augment="", area=(0.5, 1.0))
+    _, batch = batches(folder, auto_augment="", area=(0.5, 1.0))
     assert batch.views[0].shape[-1] == 32
     assert (batch.masks != object_of(batch.views[0])).float().mean() < 0.02
 
@@ -167,11 +169,11 @@ def test_bad_masks_are_named(folder):
     with pytest.raises(DataError, match=r"red/0.png is 10 x 10 .*of another size or shape"):
         batches(folder)
     with pytest.raises(ValueError, match="SingleCrop cannot crop masks"):
-        Folder(str(folder), views=SingleCrop(32)).show_masks()
+        Folder(str(folder), transform=SingleCrop(32)).use_foreground_masks()
     for file in (folder / "masks").rglob("*.png"):
         file.unlink()
     with pytest.raises(DataError, match=r"none of the 8 training images has a mask.*derived"):
-        Folder(str(folder), views=AugmentedCrop(32)).show_masks()
+        Folder(str(folder), transform=AugmentedCrop(32)).use_foreground_masks()
 
 
 def test_check_sees_masks_that_do_not_fit(folder):
@@ -200,4 +202,4 @@ def test_imagenet_has_them_in_the_same_place(drawn, tmp_path):
     place.parent.mkdir(parents=True)
     with Image.open(image) as opened:
         Image.new("L", opened.size, 1).save(place)
-    assert ImageNet(str(root), views=AugmentedCrop(32)).show_masks() == 1
+    assert ImageNet(str(root), transform=AugmentedCrop(32)).use_foreground_masks() == 1

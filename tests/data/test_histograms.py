@@ -81,7 +81,7 @@ def histogram(masks) -> np.ndarray:
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_classes_have_as_many_pixels_as_in_the_files(data, written, split):
-    dataset = data.segmented(split, SegmentationSquare(16))
+    dataset = data.segmentation_dataset(split, SegmentationSquare(16))
     counted = histogram(dataset[i][1] for i in range(len(dataset)))
     assert len(dataset) == len(written[split]) > 0
     assert np.array_equal(counted, histogram(written[split].values()))
@@ -110,7 +110,7 @@ def test_the_score_of_a_simple_prediction_is_that_of_its_pixels(data, written):
     score = Dense(data.num_classes).evaluate(
         Pixels(8),
         Halves(data.num_classes, left, right),
-        data.segmented("val", SegmentationSquare(32)),
+        data.segmentation_dataset("val", SegmentationSquare(32)),
         CPU,
     )
     both, either = np.zeros(data.num_classes), np.zeros(data.num_classes)
@@ -138,7 +138,7 @@ def test_real_masks_have_the_histogram_of_their_files(real):
         (Cityscapes, "cityscapes_256x128", "gtFine/val/*/*_labelIds.png", trained),
     ]:
         data = kind(str(root / place))
-        dataset = data.segmented("val", SegmentationSquare(16))
+        dataset = data.segmentation_dataset("val", SegmentationSquare(16))
         wanted = {data.samples("val").mask(i).rpartition("/")[2] for i in range(len(dataset))}
         files = [path for path in (root / place).glob(pattern) if path.name in wanted]
         raw = histogram(Image.open(path) for path in files)

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from scipy.io import savemat
 
 from vitlab.data import DataError, UnreadableImage, read_image, read_mask
-from vitlab.data.image import decode_image, decode_mask
+from vitlab.data.decode import decode_image, decode_mask
 
 
 def encoded(size=(200, 150), mode="RGB", **options):
@@ -136,7 +136,7 @@ def test_the_orientation_flag_of_other_formats_turns_the_picture_too():
 
 
 @pytest.mark.parametrize(
-    ("least", "expected"),
+    ("min_size", "expected"),
     [
         ((0, 0), (601, 800)),  # 301 x 400, 151 x 200 and 76 x 100 are the fractions
         ((1, 1), (76, 100)),
@@ -147,11 +147,11 @@ def test_the_orientation_flag_of_other_formats_turns_the_picture_too():
         ((5000, 5000), (601, 800)),
     ],
 )
-def test_a_large_jpeg_is_reduced_to_the_smallest_fraction_that_suffices(least, expected):
+def test_a_large_jpeg_is_reduced_to_the_smallest_fraction_that_suffices(min_size, expected):
     data = encoded((800, 601))
-    image = decode_image(data, "a.jpg", least)
+    image = decode_image(data, "a.jpg", min_size)
     assert image.shape[:2] == expected
-    if least > (0, 0):
+    if min_size > (0, 0):
         small = Image.open(io.BytesIO(data)).resize(expected[::-1], Image.Resampling.BOX)
         assert abs(image.astype(float) - np.array(small)).mean() < 3
 

@@ -97,7 +97,7 @@ def test_real_images_of_ten_classes_are_found(real, name, counts):
     data = ImageNet(str(real(name)))
     assert data.num_classes == 10
     assert tuple(len(data.samples(split)) for split in ("train", "val")) == counts
-    image, label = data.labeled("val", 64, limit=10)[3]
+    image, label = data.classification_dataset("val", 64, limit=10)[3]
     assert image.shape == (3, 64, 64)
     assert label == 3
 

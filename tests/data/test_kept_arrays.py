@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitlab.data import listings
+from vitlab.data.storage import listings
 
 ARRAYS = {"names": np.array([b"a", b"bc"]), "numbers": np.arange(3)}
 

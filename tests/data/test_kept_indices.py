@@ -5,8 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from vitlab.data import ADE20K, ImageNet, listings, members
-from vitlab.data.archives import Archives
+from vitlab.data import ADE20K, ImageNet
+from vitlab.data.storage import ArchiveTree, listings, members
 
 MEMBERS = {f"folder/{i}.bin": bytes([65 + i]) * (300 * i) for i in range(5)}
 
@@ -30,7 +30,7 @@ def indexed(eager, monkeypatch) -> list[str]:
 def test_an_archive_is_read_through_once(tmp_path, pack, indexed, kind):
     path = getattr(pack, kind)(tmp_path / f"x.{kind}", MEMBERS)
     for _ in range(3):
-        files = Archives([(path, "at")])
+        files = ArchiveTree([(path, "at")])
         assert {name: files.read(f"at/{name}") for name in MEMBERS} == MEMBERS
     assert indexed == [path.name]
     assert (tmp_path / f".vitlab/x.{kind}.npz").is_file()
@@ -39,10 +39,10 @@ def test_an_archive_is_read_through_once(tmp_path, pack, indexed, kind):
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_an_archive_that_has_changed_is_read_through_again(tmp_path, pack, indexed, kind):
     path = getattr(pack, kind)(tmp_path / f"x.{kind}", MEMBERS)
-    Archives([(path, "")])
+    ArchiveTree([(path, "")])
     for other in ({"1.bin": b"a"}, {"1.bin": b"b"}, {"2.bin": b"c"}):
         getattr(pack, kind)(path, other)
-        files = Archives([(path, "")])
+        files = ArchiveTree([(path, "")])
         assert {name: files.read(name) for name in other} == other
     assert len(indexed) == 4
 
@@ -52,21 +52,21 @@ def test_an_archive_of_the_same_size_and_another_time_is_read_through_again(
     tmp_path, pack, indexed, kind
 ):
     path = getattr(pack, kind)(tmp_path / f"x.{kind}", MEMBERS)
-    Archives([(path, "")])
+    ArchiveTree([(path, "")])
     os.utime(path, ns=(0, 0))
-    Archives([(path, "")])
+    ArchiveTree([(path, "")])
     assert len(indexed) == 2
 
 
 def test_a_damaged_index_is_made_again_and_someone_says_so(tmp_path, pack, indexed):
     path = pack.tar(tmp_path / "x.tar", MEMBERS)
-    Archives([(path, "")])
+    ArchiveTree([(path, "")])
     kept = tmp_path / ".vitlab/x.tar.npz"
     kept.write_bytes(kept.read_bytes()[:-100])
     with pytest.warns(UserWarning, match=r"x\.tar\.npz cannot be used and is made again"):
-        files = Archives([(path, "")])
+        files = ArchiveTree([(path, "")])
     assert {name: files.read(name) for name in MEMBERS} == MEMBERS
-    Archives([(path, "")])
+    ArchiveTree([(path, "")])
     assert len(indexed) == 2
 
 
@@ -76,8 +76,8 @@ def test_an_archive_on_a_read_only_disk_has_its_index_in_the_users_cache(
     path = pack.tar(tmp_path / "x.tar", MEMBERS)
     (tmp_path / ".vitlab").touch()
     with pytest.warns(UserWarning, match=rf"cannot be written .* kept in {cache}"):
-        Archives([(path, "")])
-    Archives([(path, "")])
+        ArchiveTree([(path, "")])
+    ArchiveTree([(path, "")])
     assert indexed == ["x.tar"]
 
 

@@ -15,7 +15,7 @@ from vitlab.data import (
     SegmentationSquare,
     UnreadableImage,
 )
-from vitlab.data.files import Directory, Listing
+from vitlab.data.storage import FolderTree, Listing
 
 VIEWS = MultiCrop(16, 8, 2)
 
@@ -26,7 +26,7 @@ def test_a_link_that_is_no_folder_counts_as_a_file(tmp_path):
     (tmp_path / "up").symlink_to("..")
     (tmp_path / "file").touch()
     (tmp_path / "linked").symlink_to("file")
-    files = Directory(tmp_path)
+    files = FolderTree(tmp_path)
     assert files.listing() == Listing(["up"], ["file", "itself", "linked", "nowhere"])
     assert files.listing("itself") is files.listing("nowhere") is files.listing("linked") is None
     assert files.listing("itself/deeper") is None
@@ -49,7 +49,7 @@ def linked(imagenet):
 
 @pytest.mark.parametrize("kind", [ImageNet, Folder])
 def test_links_in_a_class_folder_are_listed_and_replaced(linked, kind):
-    data = kind(str(linked), batch_size=14, views=VIEWS, workers=0)
+    data = kind(str(linked), global_batch_size=14, transform=VIEWS, num_workers=0)
     assert len(data.samples("train")) == 12 + 2
     (batch,) = data.train_dataloader()
     assert sorted(path.rpartition("/")[2].split(" ")[0] for path in {*batch.unreadable}) == [
@@ -61,7 +61,9 @@ def test_links_in_a_class_folder_are_listed_and_replaced(linked, kind):
 
 @pytest.mark.parametrize(("name", "reason"), [("itself", "symbolic links"), ("nowhere", "No such")])
 def test_the_reason_is_that_of_the_system(linked, name, reason):
-    data = ImageNet(str(linked), views=VIEWS, workers=0, max_unreadable=0, batch_size=1)
+    data = ImageNet(
+        str(linked), transform=VIEWS, num_workers=0, max_unreadable=0, global_batch_size=1
+    )
     samples = data.samples("train")
     index = next(i for i in range(len(samples)) if name in samples.image(i))
     dataset = data.train_dataloader().dataset
@@ -76,7 +78,7 @@ def test_a_mask_that_leads_nowhere_is_replaced_with_its_image(ade):
     mask = ade / "ADEChallengeData2016/annotations/validation/ADE_val_00000001.png"
     mask.unlink()
     mask.symlink_to(mask.name)
-    dataset = ADE20K(str(ade)).segmented("val", SegmentationSquare(16))
+    dataset = ADE20K(str(ade)).segmentation_dataset("val", SegmentationSquare(16))
     with pytest.warns(UserWarning, match=r"cannot read .*ADE_val_00000001\.png .*symbolic links"):
         dataset[0]
     dataset.check()  # such a pair is for the loader to replace

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vitlab.data import listings
-from vitlab.data.files import Directory, Files, Listing
+from vitlab.data.storage import FileTree, FolderTree, Listing, listings
 
 PLACES = ["a", "a-b", "b"]
 
@@ -37,7 +36,7 @@ def scanned(monkeypatch) -> list[str]:
     return found
 
 
-def all_of(files: Files, place: str = "") -> dict[str, Listing]:
+def all_of(files: FileTree, place: str = "") -> dict[str, Listing]:
     """Every listing of a tree."""
     listing = files.listing(place)
     assert listing is not None
@@ -50,7 +49,7 @@ def all_of(files: Files, place: str = "") -> dict[str, Listing]:
 def kept(root: Path, times: int = 2) -> dict[str, Listing]:
     """List and keep; twice, since the first time adds a folder to the root."""
     for _ in range(times):
-        files = Directory(root)
+        files = FolderTree(root)
         found = all_of(files)
         files.remember()
     return found
@@ -65,7 +64,7 @@ def test_unchanged_folders_are_not_looked_up_again(root, scanned):
     found = kept(root)
     assert sorted({*scanned}) == ["a", "a-b", "b", "set"]
     scanned.clear()
-    assert all_of(Directory(root)) == found
+    assert all_of(FolderTree(root)) == found
     assert scanned == []
 
 
@@ -73,7 +72,7 @@ def test_unchanged_folders_are_not_looked_up_again(root, scanned):
 def test_only_the_root_is_looked_up_after_the_first_time_which_added_to_it(root, scanned):
     found = kept(root, times=1)
     scanned.clear()
-    assert all_of(Directory(root)) == found
+    assert all_of(FolderTree(root)) == found
     assert scanned == ["set"]
 
 
@@ -106,10 +105,10 @@ def test_a_change_is_seen_and_costs_that_folder_only(root, scanned, change):
     before = kept(root)
     change(root / "a-b")
     scanned.clear()
-    found = all_of(Directory(root))
+    found = all_of(FolderTree(root))
     assert set(scanned) <= {"a-b", "deeper"}
     assert {place for place in before if found[place] != before[place]} == {"a-b"}
-    assert found == all_of(Directory(root, listings.Listings(root / "nothing kept")))
+    assert found == all_of(FolderTree(root, listings.Listings(root / "nothing kept")))
 
 
 @pytest.mark.usefixtures("eager")
@@ -117,7 +116,7 @@ def test_a_renamed_and_a_removed_folder_are_seen(root):
     kept(root)
     (root / "a").rename(root / "c")
     shutil.rmtree(root / "b")
-    files = Directory(root)
+    files = FolderTree(root)
     assert files.listing() == Listing(["a-b", "c"], [])
     assert files.listing("a") is files.listing("b") is None
     assert files.listing("c") == Listing([], ["a0.jpg", "a1.jpg", "a2.jpg"])
@@ -128,8 +127,8 @@ def test_a_file_in_place_of_a_folder_is_seen(root):
     kept(root)
     shutil.rmtree(root / "b")
     (root / "b").touch()
-    assert Directory(root).listing() == Listing(["a", "a-b"], ["b"])
-    assert Directory(root).listing("b") is None
+    assert FolderTree(root).listing() == Listing(["a", "a-b"], ["b"])
+    assert FolderTree(root).listing("b") is None
 
 
 @pytest.mark.usefixtures("eager")
@@ -139,13 +138,13 @@ def test_a_moved_data_set_keeps_its_listings(root, scanned):
     moved.parent.mkdir()
     root.rename(moved)
     scanned.clear()
-    assert all_of(Directory(moved)) == found
+    assert all_of(FolderTree(moved)) == found
     assert set(scanned) <= {"set"}
 
 
 def test_a_folder_that_has_just_changed_is_not_trusted(root, scanned, monkeypatch):
     monkeypatch.setattr(listings, "LARGE", 1)
-    files = Directory(root)
+    files = FolderTree(root)
     for _ in range(3):
         files.listing("a")
     assert scanned == ["a"] * 3
@@ -184,7 +183,7 @@ def test_a_root_that_cannot_be_written_has_its_listings_in_the_users_cache(root,
     with pytest.warns(UserWarning, match=rf"set cannot be written .* is kept in {cache}"):
         found = kept(root, times=1)
     scanned.clear()
-    assert all_of(Directory(root)) == found
+    assert all_of(FolderTree(root)) == found
     assert scanned == []
     assert len(list(cache.rglob("listing.npz"))) == 1
 
@@ -195,7 +194,7 @@ def test_without_any_place_to_write_it_goes_on_and_says_so(root, cache):
     cache.touch()
     with pytest.warns(UserWarning, match=r"(?s)neither .*set .* nor .*set XDG_CACHE_HOME"):
         found = kept(root, times=1)
-    assert all_of(Directory(root)) == found
+    assert all_of(FolderTree(root)) == found
 
 
 @pytest.mark.usefixtures("eager")
@@ -213,7 +212,7 @@ def test_the_later_of_two_listings_counts(root, scanned, cache):
     beside(root).write_bytes(old)
     os.utime(beside(root), (0, 0))
     scanned.clear()
-    assert all_of(Directory(root)) == found
+    assert all_of(FolderTree(root)) == found
     assert set(scanned) <= {"set"}
 
 
@@ -223,23 +222,23 @@ def test_a_damaged_listing_is_made_again_and_someone_says_so(root, scanned):
     whole = beside(root).read_bytes()
     beside(root).write_bytes(whole[:-100])
     with pytest.warns(UserWarning, match=r"listing\.npz cannot be used and is made again"):
-        assert all_of(Directory(root)) == found
+        assert all_of(FolderTree(root)) == found
     with pytest.warns(UserWarning, match="is made again"):
         kept(root, times=1)
     scanned.clear()
-    assert all_of(Directory(root)) == found
+    assert all_of(FolderTree(root)) == found
     assert scanned == []
 
 
 def test_a_user_without_a_home_can_still_list(root, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    assert set(all_of(Directory(root))) == {"", *PLACES}
+    assert set(all_of(FolderTree(root))) == {"", *PLACES}
 
 
 @pytest.mark.usefixtures("eager")
 def test_loading_workers_are_not_sent_the_listings(root):
-    files = Directory(root)
+    files = FolderTree(root)
     all_of(files)
     small = len(pickle.dumps(files))
     for i in range(200):

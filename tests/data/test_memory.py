@@ -45,7 +45,7 @@ def root(request, tmp_path, draw, pack) -> Path:
 
 @pytest.mark.slow  # decodes twenty thousand images
 def test_the_private_memory_of_a_worker_does_not_grow_with_the_samples_it_reads(root):
-    data = ImageNet(str(root), batch_size=20, views=CenterCrop(8), workers=1)
+    data = ImageNet(str(root), global_batch_size=20, transform=CenterCrop(8), num_workers=1)
     samples = data.samples("train")
     chosen = np.arange(SAMPLES) % len(samples)  # as if there were so many files
     data._samples["train"] = replace(

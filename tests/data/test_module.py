@@ -14,12 +14,12 @@ from lightning.pytorch.cli import LightningCLI
 from vitlab.data import (
     VOC2012,
     Batch,
+    BatchLayout,
     CenterCrop,
-    Data,
     DataError,
-    Division,
     ImageNet,
     MultiCrop,
+    VisionDataModule,
     normalize,
 )
 
@@ -27,7 +27,7 @@ VIEWS = MultiCrop(16, 8, 2)
 
 
 def data_of(root, **changes) -> ImageNet:
-    arguments = {"batch_size": 4, "views": VIEWS, "workers": 0} | changes
+    arguments = {"global_batch_size": 4, "transform": VIEWS, "num_workers": 0} | changes
     return ImageNet(str(root), **arguments)
 
 
@@ -73,13 +73,13 @@ def test_batches_have_one_stack_for_each_resolution_and_the_labels(imagenet):
 
 
 def test_batches_without_labels_have_none(voc):
-    data = VOC2012(str(voc), batch_size=3, views=VIEWS, workers=0)
+    data = VOC2012(str(voc), global_batch_size=3, transform=VIEWS, num_workers=0)
     assert epoch_of(data)[0].labels is None
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_changes_no_bit(imagenet, workers):
-    alone, loader = data_of(imagenet), data_of(imagenet, workers=workers).train_dataloader()
+    alone, loader = data_of(imagenet), data_of(imagenet, num_workers=workers).train_dataloader()
     for epoch in (0, 1):  # the workers persist from one to the next
         loader.batch_sampler.set_epoch(epoch)
         assert_equal(loader, epoch_of(alone, epoch))
@@ -90,7 +90,7 @@ def test_the_number_of_workers_changes_no_bit(imagenet, workers):
 def test_ranks_and_micro_batches_see_the_same_crops_in_each_step(imagenet):
     alone = epoch_of(data_of(imagenet))
     both = [epoch_of(attached(data_of(imagenet), 2, rank)) for rank in (0, 1)]
-    twice = epoch_of(data_of(imagenet, device_batch=2))
+    twice = epoch_of(data_of(imagenet, micro_batch_size=2))
     assert len(twice) == 2 * len(alone)
     for step, batch in enumerate(alone):
         assert crops_in([batch]) == crops_in([both[0][step], both[1][step]])
@@ -110,23 +110,25 @@ def test_augmentation_depends_on_seed_epoch_and_sample(imagenet):
 def test_iterating_draws_nothing_from_the_global_random_numbers(imagenet, workers):
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    epoch_of(data_of(imagenet, workers=workers))
+    epoch_of(data_of(imagenet, num_workers=workers))
     gc.collect()
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_an_epoch_has_as_many_steps_as_full_batches(imagenet):
-    data = data_of(imagenet, batch_size=5)
+    data = data_of(imagenet, global_batch_size=5)
     assert data.steps_per_epoch == 2
     assert len(epoch_of(data)) == 2
 
 
 def test_a_batch_is_divided_by_its_own_limits(imagenet):
-    assert data_of(imagenet, batch_size=12, device_batch=3).divide(2) == Division(3, 2)
+    assert data_of(imagenet, global_batch_size=12, micro_batch_size=3).batch_layout(
+        2
+    ) == BatchLayout(3, 2)
 
 
 def test_a_trainer_that_accumulates_otherwise_is_refused(imagenet):
-    data = attached(data_of(imagenet, device_batch=2), 1, 0, accumulate=1)
+    data = attached(data_of(imagenet, micro_batch_size=2), 1, 0, accumulate=1)
     with pytest.raises(DataError, match=r"need 2 micro-batches .* accumulates 1; use --trainer"):
         data.train_dataloader()
     attached(data, 1, 0, accumulate=2).train_dataloader()
@@ -136,7 +138,7 @@ def test_a_trainer_that_accumulates_otherwise_is_refused(imagenet):
 
 
 def test_an_unreadable_image_is_replaced_by_the_next_and_reported_once(imagenet):
-    data = data_of(imagenet, batch_size=12)
+    data = data_of(imagenet, global_batch_size=12)
     broken = imagenet / "train/n02102040/n02102040_3.JPEG"
     whole = epoch_of(data)[0]
     broken.write_bytes(broken.read_bytes()[:200])
@@ -163,7 +165,7 @@ def test_the_stand_in_is_augmented_unlike_the_image_itself(imagenet):
 
 def test_the_last_image_is_replaced_by_the_first(imagenet):
     (imagenet / "train/n03000684/n03000684_3.JPEG").write_bytes(b"")
-    batch = epoch_of(data_of(imagenet, batch_size=12))[0]
+    batch = epoch_of(data_of(imagenet, global_batch_size=12))[0]
     assert torch.bincount(batch.labels).tolist() == [5, 4, 3]
 
 
@@ -200,7 +202,9 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def fit(root, folder, resume=None, workers=0, accumulate=2, **changes) -> list[tuple[int, bytes]]:
+def fit(
+    root, folder, resume=None, num_workers=0, accumulate=2, **changes
+) -> list[tuple[int, bytes]]:
     """Two epochs of three steps of `accumulate` micro-batches; a checkpoint after each step."""
     model = Recorder()
     trainer = Trainer(
@@ -222,7 +226,7 @@ def fit(root, folder, resume=None, workers=0, accumulate=2, **changes) -> list[t
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
         warnings.filterwarnings("ignore", "The dirpath has changed from")
         warnings.filterwarnings("ignore", "The 'train_dataloader' does not have many workers")
-        data = data_of(root, device_batch=4 // accumulate, workers=workers)
+        data = data_of(root, micro_batch_size=4 // accumulate, num_workers=num_workers)
         trainer.fit(model, data, ckpt_path=resume, weights_only=False if resume else None)
     steps = changes.get("limit_train_batches", 3 * accumulate) // accumulate
     assert trainer.global_step == 2 * steps
@@ -234,7 +238,7 @@ def test_each_epoch_of_a_trainer_has_its_own_order_and_crops(imagenet, tmp_path)
     assert [epoch for epoch, _ in seen] == [0] * 6 + [1] * 6
     assert len({crops for _, crops in seen}) == 12
     for epoch in (0, 1):
-        expected = epoch_of(data_of(imagenet, device_batch=2), epoch)
+        expected = epoch_of(data_of(imagenet, micro_batch_size=2), epoch)
         assert [crops for e, crops in seen if e == epoch] == [
             normalize(batch.views[0]).numpy().tobytes() for batch in expected
         ]
@@ -274,9 +278,9 @@ def test_a_shortened_epoch_is_resumed_too(imagenet, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"batch_size": 0}, "batch_size 0 is not a count; use 1"),
-        ({"device_batch": -1}, "device_batch -1 is negative; use 0"),
-        ({"workers": -1}, "workers -1 is negative"),
+        ({"global_batch_size": 0}, "batch_size 0 is not a count; use 1"),
+        ({"micro_batch_size": -1}, "micro_batch_size -1 is negative; use 0"),
+        ({"num_workers": -1}, "workers -1 is negative"),
         ({"max_unreadable": -1}, "max_unreadable -1 is negative"),
         ({"seed": -1}, "seed -1 is negative"),
     ],
@@ -305,12 +309,12 @@ def test_the_data_travel_to_spawned_processes(imagenet):
 def built(monkeypatch):
     """Builds the data as the command line makes them."""
 
-    def build(*given: str) -> Data:
+    def build(*given: str) -> VisionDataModule:
         common = ["--trainer.logger=false", "--trainer.accelerator=cpu"]
         monkeypatch.setattr("sys.argv", ["vitlab", *common, *given])
         return LightningCLI(
             Recorder,
-            Data,
+            VisionDataModule,
             subclass_mode_data=True,
             seed_everything_default=False,
             save_config_callback=None,
@@ -323,14 +327,14 @@ def built(monkeypatch):
 # Lightning calls a method that jsonargparse has renamed
 @pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
 def test_the_command_line_builds_data_and_views(imagenet, built):
-    given = ["--data=ImageNet", f"--data.root={imagenet}", "--data.workers=0"]
-    assert built(*given).views.crops == [(2, 224), (8, 96)]
-    views = built(*given, "--data.views=MultiCrop", "--data.views.scale=[0.14,1]").views
+    given = ["--data=ImageNet", f"--data.root={imagenet}", "--data.num_workers=0"]
+    assert built(*given).transform.crop_sizes == [(2, 224), (8, 96)]
+    views = built(*given, "--data.transform=MultiCrop", "--data.transform.scale=[0.14,1]").transform
     assert views.scale == (0.14, 1)
-    assert built(*given, "--data.views.locals=0").views.crops == [(2, 224)]
-    views = built(*given, "--data.views=CenterCrop", "--data.views.size=32").views
+    assert built(*given, "--data.transform.num_local_crops=0").transform.crop_sizes == [(2, 224)]
+    views = built(*given, "--data.transform=CenterCrop", "--data.transform.size=32").transform
     assert isinstance(views, CenterCrop)
-    assert views.crops == [(1, 32)]
+    assert views.crop_sizes == [(1, 32)]
 
 
 def test_the_help_of_each_dataset_explains_the_common_arguments(built, capsys):
@@ -342,5 +346,5 @@ def test_the_help_of_each_dataset_explains_the_common_arguments(built, capsys):
 
 
 def test_the_default_views_are_those_of_dino(imagenet):
-    assert ImageNet(str(imagenet)).views.crops == [(2, 224), (8, 96)]
+    assert ImageNet(str(imagenet)).transform.crop_sizes == [(2, 224), (8, 96)]
     assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"

@@ -15,18 +15,18 @@ from vitlab.data import (
     ADE20K,
     VOC2012,
     Cityscapes,
-    Data,
     DataError,
     ImageNet,
     MultiCrop,
     SegmentationSquare,
+    VisionDataModule,
 )
 
 VIEWS = MultiCrop(16, 8, 2)
 TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 VOC, ADE = "VOCtrainval_11-May-2012.tar", "ADEChallengeData2016.zip"
 SCENES, FINE = "leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip"
-KINDS: dict[str, type[Data]] = {
+KINDS: dict[str, type[VisionDataModule]] = {
     "imagenet": ImageNet,
     "voc": VOC2012,
     "ade": ADE20K,
@@ -79,12 +79,12 @@ def both(kind: str, request, packed) -> tuple[Path, Path]:
     return source, packed(kind, source)
 
 
-def data_of(kind: str, root: Path, **changes) -> Data:
-    arguments = {"batch_size": 1, "views": VIEWS, "workers": 0} | changes
+def data_of(kind: str, root: Path, **changes) -> VisionDataModule:
+    arguments = {"global_batch_size": 1, "transform": VIEWS, "num_workers": 0} | changes
     return KINDS[kind](str(root), **arguments)
 
 
-def assert_same_samples(one: Data, other: Data) -> None:
+def assert_same_samples(one: VisionDataModule, other: VisionDataModule) -> None:
     assert one.classes == other.classes
     assert one.mask_values == other.mask_values
     for split in one.splits:
@@ -102,7 +102,7 @@ def assert_same_samples(one: Data, other: Data) -> None:
                 assert a.files.read(a.mask(i)) == b.files.read(b.mask(i))
 
 
-def batches_of(data: Data, epoch: int = 0, start: str | None = None) -> list:
+def batches_of(data: VisionDataModule, epoch: int = 0, start: str | None = None) -> list:
     loader = data.train_dataloader()
     loader.batch_sampler.set_epoch(epoch)
     if start:
@@ -137,7 +137,7 @@ def test_archives_hold_the_samples_of_the_folder(request, packed, cache, kind):
 def test_archives_give_the_batches_of_the_folder(request, packed, kind, workers):
     source, target = both(kind, request, packed)
     extracted = data_of(kind, source)
-    data = data_of(kind, target, workers=workers)
+    data = data_of(kind, target, num_workers=workers)
     data.samples("val")  # has the archive opened before the workers start
     data.samples("train").files.read(data.samples("train").image(0))
     for epoch in (0, 1):
@@ -148,7 +148,7 @@ def test_archives_give_the_batches_of_the_folder(request, packed, kind, workers)
 @pytest.mark.parametrize("kind", ["imagenet", "ade"])
 def test_archives_travel_to_spawned_workers(request, packed, kind):
     source, target = both(kind, request, packed)
-    data = data_of(kind, target, workers=2)
+    data = data_of(kind, target, num_workers=2)
     data.samples("train").files.read(data.samples("train").image(0))
     assert_same_batches(batches_of(data_of(kind, source)), batches_of(data, start="spawn"))
 
@@ -157,7 +157,8 @@ def test_archives_travel_to_spawned_workers(request, packed, kind):
 def test_archives_give_the_masks_of_the_folder(request, packed, kind):
     source, target = both(kind, request, packed)
     whole, archived = (
-        data_of(kind, root).segmented("val", SegmentationSquare(16)) for root in (source, target)
+        data_of(kind, root).segmentation_dataset("val", SegmentationSquare(16))
+        for root in (source, target)
     )
     archived.check()
     for i in range(len(whole)):
@@ -251,7 +252,7 @@ def test_a_damaged_member_is_replaced_by_the_next_image_and_named(ade, packed):
     name = "images/training/ADE_train_00000001.jpg"
     content[content.index(name.encode()) + 200] ^= 0xFF
     (target / ADE).write_bytes(bytes(content))
-    (batch,) = batches_of(data_of("ade", target, batch_size=2))
+    (batch,) = batches_of(data_of("ade", target, global_batch_size=2))
     assert len(batch.unreadable) == 1
     assert f"{ADE}:ADEChallengeData2016/{name}" in batch.unreadable[0]
     assert "wrong checksum" in batch.unreadable[0]
@@ -260,7 +261,7 @@ def test_a_damaged_member_is_replaced_by_the_next_image_and_named(ade, packed):
 def test_an_archive_cut_during_training_gives_unreadable_images_not_wrong_ones(imagenet, pack):
     pack_train(pack, imagenet, imagenet)
     shutil.rmtree(imagenet / "train")
-    data = data_of("imagenet", imagenet, batch_size=12)
+    data = data_of("imagenet", imagenet, global_batch_size=12)
     assert len(data.samples("train")) == 12
     content = (imagenet / TRAIN).read_bytes()
     os.truncate(imagenet / TRAIN, content.index(b"n03000684_2.JPEG"))

@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitlab.data import DataError, Division, GlobalBatches
-from vitlab.data.sampler import divide
+from vitlab.data import BatchLayout, DataError, GlobalBatchSampler
+from vitlab.data.sampler import split_global_batch
 
 
 def global_batches(samples, batch_size, world, accumulate, seed, epoch):
     """Indices of each optimizer step, gathered from all ranks."""
     ranks = []
     for rank in range(world):
-        batches = GlobalBatches(samples, batch_size, world, rank, accumulate, seed)
+        batches = GlobalBatchSampler(samples, batch_size, world, rank, accumulate, seed)
         batches.set_epoch(epoch)
         micro_batches = list(batches)
         assert len(micro_batches) == len(batches)
@@ -52,7 +52,10 @@ def test_epochs_and_seeds_have_different_orders():
 
 
 def test_resuming_leaves_out_what_was_done_in_that_epoch_only():
-    whole, resumed = GlobalBatches(20, 4, accumulate=2), GlobalBatches(20, 4, accumulate=2)
+    whole, resumed = (
+        GlobalBatchSampler(20, 4, accumulate=2),
+        GlobalBatchSampler(20, 4, accumulate=2),
+    )
     whole.set_epoch(3)
     resumed.resume(epoch=3, done=4)
     assert list(resumed) == list(whole)[4:]
@@ -64,33 +67,33 @@ def test_resuming_leaves_out_what_was_done_in_that_epoch_only():
 
 def test_a_set_smaller_than_a_batch_is_refused():
     with pytest.raises(DataError, match=r"3 training samples .* batch of 4; use .* at most 3"):
-        GlobalBatches(3, 4)
+        GlobalBatchSampler(3, 4)
 
 
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(DataError, match=r"batch_size 4 .* 3 ranks x 1 .* multiple of 3"):
-        GlobalBatches(30, 4, world=3)
+        GlobalBatchSampler(30, 4, world=3)
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "world", "device_batch", "expected"),
+    ("batch_size", "world", "micro_batch_size", "expected"),
     [
-        (512, 1, 0, Division(512, 1)),
-        (512, 4, 0, Division(128, 1)),
-        (512, 1, 100, Division(64, 8)),
-        (512, 4, 128, Division(128, 1)),
-        (96, 2, 17, Division(16, 3)),
-        (7, 1, 3, Division(1, 7)),
+        (512, 1, 0, BatchLayout(512, 1)),
+        (512, 4, 0, BatchLayout(128, 1)),
+        (512, 1, 100, BatchLayout(64, 8)),
+        (512, 4, 128, BatchLayout(128, 1)),
+        (96, 2, 17, BatchLayout(16, 3)),
+        (7, 1, 3, BatchLayout(1, 7)),
     ],
 )
 def test_a_batch_is_divided_with_the_fewest_micro_batches(
-    batch_size, world, device_batch, expected
+    batch_size, world, micro_batch_size, expected
 ):
-    assert divide(batch_size, world, device_batch) == expected
+    assert split_global_batch(batch_size, world, micro_batch_size) == expected
 
 
 def test_an_indivisible_batch_lists_sizes_that_would_work():
     with pytest.raises(DataError, match=r"batch_size 512 .* 3 devices; .* 510 or 513"):
-        divide(512, 3)
+        split_global_batch(512, 3)
     with pytest.raises(DataError, match=r"batch_size 2 .* 4 devices; .* such as 4"):
-        divide(2, 4)
+        split_global_batch(2, 4)

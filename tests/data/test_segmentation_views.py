@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from vitlab.data.views.segmentation import (
+from vitlab.data.transforms.segmentation import (
     FILL,
-    IGNORE,
+    IGNORE_INDEX,
     SegmentationCrop,
     SegmentationWhole,
     distorted,
-    nearest,
+    resize_nearest,
 )
 
-PLAIN = {"share": 1.0, "flip": 0.0, "distort": False}
+PLAIN = {"cat_max_ratio": 1.0, "flip": 0.0, "photometric": False}
 SEEDS = range(30)
 
 
@@ -42,9 +42,9 @@ def decode(image):
 def inner(mask, margin):
     """Pixels whose neighbors, up to the margin, are in the view and of one class, not 255."""
     kernel = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
-    framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=IGNORE)
+    framed = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=IGNORE_INDEX)
     same = cv2.erode(framed, kernel) == cv2.dilate(framed, kernel)
-    return (same & (framed != IGNORE))[1:-1, 1:-1]
+    return (same & (framed != IGNORE_INDEX))[1:-1, 1:-1]
 
 
 def coordinates(rows, columns):
@@ -58,7 +58,7 @@ def coordinates(rows, columns):
 @pytest.mark.parametrize("aspect", [4.0, math.inf])
 def test_the_class_painted_in_the_image_is_the_one_in_the_mask(size, aspect):
     image, mask = grid(*size)
-    views = SegmentationCrop(64, 60, share=0.75, distort=False, aspect=aspect)
+    views = SegmentationCrop(64, 60, cat_max_ratio=0.75, photometric=False, max_aspect_ratio=aspect)
     compared = 0
     for seed in SEEDS:
         view = views(image, mask, seed)
@@ -86,14 +86,16 @@ def test_resampled_borders_of_image_and_mask_agree_to_the_pixel(old, new):
 
 def test_nearest_takes_the_pixel_that_the_center_lies_in():
     mask = np.array([[0, 1, 2, 3, 4]], dtype=np.uint8)
-    assert nearest(mask, 1, 3).tolist() == [[0, 2, 4]]  # OpenCV's INTER_NEAREST gives 0, 1, 3
-    assert nearest(mask, 2, 10)[1].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-    assert (nearest(mask, 1, 5) == mask).all()
+    assert resize_nearest(mask, 1, 3).tolist() == [
+        [0, 2, 4]
+    ]  # OpenCV's INTER_NEAREST gives 0, 1, 3
+    assert resize_nearest(mask, 2, 10)[1].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert (resize_nearest(mask, 1, 5) == mask).all()
 
 
 def test_at_scale_one_each_pixel_keeps_its_values():
     image, mask = coordinates(70, 110)
-    views = SegmentationCrop(40, 70, (1.0, 1.0), share=0.75, distort=False)
+    views = SegmentationCrop(40, 70, (1.0, 1.0), cat_max_ratio=0.75, photometric=False)
     corners, flips = set(), 0
     for seed in range(200):
         view = views(image, mask, seed)
@@ -122,11 +124,11 @@ def test_every_corner_is_drawn_ends_included():
 @pytest.mark.parametrize("size", [(30, 50), (50, 30), (20, 200)])
 def test_a_flipped_view_is_the_mirror_image_of_the_other(size):
     image, mask = grid(*size)
-    straight = SegmentationCrop(40, 40, share=0.75, flip=0.0, distort=False)
-    mirrored = SegmentationCrop(40, 40, share=0.75, flip=1.0, distort=False)
+    straight = SegmentationCrop(40, 40, cat_max_ratio=0.75, flip=0.0, photometric=False)
+    mirrored = SegmentationCrop(40, 40, cat_max_ratio=0.75, flip=1.0, photometric=False)
     for seed in SEEDS:
         a, b = straight(image, mask, seed), mirrored(image, mask, seed)
-        shown = (a.mask != IGNORE).any(0).sum()  # padding stays on the right
+        shown = (a.mask != IGNORE_INDEX).any(0).sum()  # padding stays on the right
         assert torch.equal(a.image[..., :shown], b.image[..., :shown].flip(-1))
         assert torch.equal(a.mask[:, :shown], b.mask[:, :shown].flip(-1))
         assert torch.equal(a.mask[:, shown:], b.mask[:, shown:])
@@ -134,11 +136,11 @@ def test_a_flipped_view_is_the_mirror_image_of_the_other(size):
 
 def test_what_is_missing_is_the_mean_color_without_a_label():
     image, mask = grid(20, 30)
-    view = SegmentationCrop(48, 20, (1.0, 1.0), share=1.0, flip=1.0)(image, mask, 3)
+    view = SegmentationCrop(48, 20, (1.0, 1.0), cat_max_ratio=1.0, flip=1.0)(image, mask, 3)
     assert FILL == (124, 116, 104)
     outside = torch.ones(48, 48, dtype=torch.bool)
     outside[:20, :30] = False
-    assert (view.mask[outside] == IGNORE).all()
+    assert (view.mask[outside] == IGNORE_INDEX).all()
     assert (view.image[:, outside] == torch.tensor(FILL)[:, None]).all()
     assert (view.mask[:20, :30].numpy() == mask[:, ::-1]).all()
 
@@ -146,7 +148,7 @@ def test_what_is_missing_is_the_mean_color_without_a_label():
 def test_the_short_side_is_drawn_evenly_from_its_range():
     image, mask = grid(40, 50)
     views = SegmentationCrop(300, 100, **PLAIN)
-    shown = [views(image, mask, seed).mask != IGNORE for seed in range(300)]
+    shown = [views(image, mask, seed).mask != IGNORE_INDEX for seed in range(300)]
     rows = np.array([each.any(1).sum() for each in shown])
     columns = np.array([each.any(0).sum() for each in shown])
     assert 50 <= rows.min() <= 53
@@ -171,8 +173,8 @@ def test_wide_images_keep_their_shape(size, aspect, expected):
     view = SegmentationWhole(51, aspect)(image, mask)
     assert view.image.shape == (3, *expected)
     assert (view.mask.numpy() == mask).all()
-    view = SegmentationCrop(510, 51, (1.0, 1.0), aspect=aspect, **PLAIN)(image, mask)
-    shown = view.mask != IGNORE
+    view = SegmentationCrop(510, 51, (1.0, 1.0), max_aspect_ratio=aspect, **PLAIN)(image, mask)
+    shown = view.mask != IGNORE_INDEX
     assert (shown.any(1).sum(), shown.any(0).sum()) == expected
 
 
@@ -181,7 +183,7 @@ def test_a_strip_that_would_fill_the_memory_is_refused():
     for views in (SegmentationCrop(), SegmentationWhole()):
         with pytest.raises(ValueError, match=r"1 x 2000 pixels would become .* limit the aspect"):
             views(image, mask)
-    assert SegmentationCrop(aspect=4)(image, mask).mask.shape == (512, 512)
+    assert SegmentationCrop(max_aspect_ratio=4)(image, mask).mask.shape == (512, 512)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 3), (20, 200), (15, 16)])
@@ -191,21 +193,21 @@ def test_images_of_any_shape_become_squares(size):
         view = SegmentationCrop(16, 16)(image, mask, seed)
         assert view.image.shape == (3, 16, 16)
         assert view.mask.shape == (16, 16)
-        assert (view.mask != IGNORE).any()
+        assert (view.mask != IGNORE_INDEX).any()
         assert SegmentationWhole(16)(image, mask).mask.shape == size
 
 
 def test_the_smallest_ratio_leaves_a_pixel():
     image, mask = grid(20, 30)
     view = SegmentationCrop(4, 1, (0.1, 0.1), **PLAIN)(image, mask, 0)
-    assert (view.mask != IGNORE).sum() == 2  # 1 x 1.5, rounded up
+    assert (view.mask != IGNORE_INDEX).sum() == 2  # 1 x 1.5, rounded up
 
 
 def accepted(share):
     """How often a crop of 20 columns has 6 to 14 of class 1, which fills 180 to 199."""
     mask = np.zeros((20, 200), np.uint8)
     mask[:, 180:] = 1
-    views = SegmentationCrop(20, 20, (1.0, 1.0), share=share, flip=0.0, distort=False)
+    views = SegmentationCrop(20, 20, (1.0, 1.0), cat_max_ratio=share, flip=0.0, photometric=False)
     ones = [(views(paint(mask), mask, seed).mask[0] == 1).sum().item() for seed in range(400)]
     return sum(6 <= count <= 14 for count in ones)
 
@@ -217,21 +219,21 @@ def test_crops_with_too_much_of_a_class_are_drawn_again_ten_times(share, tries):
 
 
 def test_unlabeled_pixels_do_not_count_as_a_class():
-    row = np.full(200, IGNORE, np.uint8)
+    row = np.full(200, IGNORE_INDEX, np.uint8)
     row[0::10], row[1::10] = 3, 4  # any ten columns: one of each, eight without a label
     mask = np.tile(row, (10, 1))
     image = coordinates(10, 200)[0]
-    strict = SegmentationCrop(10, 10, (1.0, 1.0), share=0.6, flip=0.0, distort=False)
+    strict = SegmentationCrop(10, 10, (1.0, 1.0), cat_max_ratio=0.6, flip=0.0, photometric=False)
     first = SegmentationCrop(10, 10, (1.0, 1.0), **PLAIN)
     for seed in SEEDS:
         assert torch.equal(strict(image, mask, seed).image, first(image, mask, seed).image)
     # with half of them as the limit every crop is refused, and the eleventh taken
-    refused = SegmentationCrop(10, 10, (1.0, 1.0), share=0.5, flip=0.0, distort=False)
+    refused = SegmentationCrop(10, 10, (1.0, 1.0), cat_max_ratio=0.5, flip=0.0, photometric=False)
     same = [torch.equal(refused(image, mask, s).image, first(image, mask, s).image) for s in SEEDS]
     assert sum(same) < 5
 
 
-@pytest.mark.parametrize("value", [0, 5, IGNORE])
+@pytest.mark.parametrize("value", [0, 5, IGNORE_INDEX])
 def test_a_mask_of_one_value_is_cropped_all_the_same(value):
     image, mask = grid(40, 60)[0], np.full((40, 60), value, np.uint8)
     view = SegmentationCrop(32, 40, (1.0, 2.0))(image, mask, 0)
@@ -240,7 +242,7 @@ def test_a_mask_of_one_value_is_cropped_all_the_same(value):
 
 def test_colors_are_distorted_and_masks_are_not():
     image, mask = grid(50, 80)
-    plain = SegmentationCrop(40, 50, distort=False)
+    plain = SegmentationCrop(40, 50, photometric=False)
     changed = 0
     for seed in range(100):
         a, b = plain(image, mask, seed), SegmentationCrop(40, 50)(image, mask, seed)
@@ -325,7 +327,7 @@ def test_the_whole_image_gets_its_short_side_and_the_mask_stays():
     view = SegmentationWhole(30)(image, mask, 5)
     assert view.image.shape == (3, 30, 45)
     assert (view.mask.numpy() == mask).all()
-    shown = nearest(mask, 30, 45)
+    shown = resize_nearest(mask, 30, 45)
     clear = inner(shown, 1)
     assert (decode(view.image) == shown)[clear].all()
     assert clear.mean() > 0.1
@@ -392,17 +394,17 @@ def test_views_make_a_batch():
     ("wrong", "message"),
     [
         ({"size": 0}, "size 0 .* use a positive number"),
-        ({"short": -1}, "short -1 .* use a positive number"),
-        ({"ratio": (2.0, 0.5)}, r"ratio \(2.0, 0.5\) .* use two positive numbers"),
-        ({"ratio": (0.0, 1.0)}, r"ratio \(0.0, 1.0\)"),
-        ({"ratio": (1.0, math.inf)}, r"ratio \(1.0, inf\)"),
-        ({"ratio": (1.0, math.nan)}, r"ratio \(1.0, nan\)"),
-        ({"share": 0.0}, r"share 0.0 .* use a number in \(0, 1\]"),
-        ({"share": 75.0}, "share 75.0"),
+        ({"short_side": -1}, "short_side -1 .* use a positive number"),
+        ({"ratio_range": (2.0, 0.5)}, r"ratio_range \(2.0, 0.5\) .* use two positive numbers"),
+        ({"ratio_range": (0.0, 1.0)}, r"ratio_range \(0.0, 1.0\)"),
+        ({"ratio_range": (1.0, math.inf)}, r"ratio_range \(1.0, inf\)"),
+        ({"ratio_range": (1.0, math.nan)}, r"ratio_range \(1.0, nan\)"),
+        ({"cat_max_ratio": 0.0}, r"cat_max_ratio 0.0 .* use a number in \(0, 1\]"),
+        ({"cat_max_ratio": 75.0}, "cat_max_ratio 75.0"),
         ({"flip": 1.5}, "flip 1.5 is not a probability; use a number from 0 to 1"),
         ({"flip": -0.5}, "flip -0.5"),
-        ({"aspect": 0.5}, "aspect 0.5 .* use a number from 1 on"),
-        ({"aspect": math.nan}, "aspect nan"),
+        ({"max_aspect_ratio": 0.5}, "max_aspect_ratio 0.5 .* use a number from 1 on"),
+        ({"max_aspect_ratio": math.nan}, "max_aspect_ratio nan"),
     ],
 )
 def test_wrong_arguments_are_refused_with_a_remedy(wrong, message):
@@ -411,10 +413,10 @@ def test_wrong_arguments_are_refused_with_a_remedy(wrong, message):
 
 
 def test_wrong_arguments_of_the_whole_view_are_refused_with_a_remedy():
-    with pytest.raises(ValueError, match=r"short -2 .* or 0 to leave the image at its size"):
+    with pytest.raises(ValueError, match=r"short_side -2 .* or 0 to leave the image at its size"):
         SegmentationWhole(-2)
-    with pytest.raises(ValueError, match=r"aspect 0 .* use a number from 1 on"):
-        SegmentationWhole(aspect=0)
+    with pytest.raises(ValueError, match=r"max_aspect_ratio 0 .* use a number from 1 on"):
+        SegmentationWhole(max_aspect_ratio=0)
 
 
 @pytest.mark.parametrize("views", VIEWS)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitlab.data.views.sliding import slide, windows
+from vitlab.data.transforms.sliding_window import slide, windows
 
 lengths = st.integers(1, 40)
 

@@ -277,9 +277,9 @@ def test_each_kind_fills_its_circle_and_its_texture_has_two_tones() -> None:
 
 def test_a_thing_owns_the_pixels_it_covers_by_half() -> None:
     canvas = Canvas(np.zeros((8, 8, 3), np.float32))
-    most, least = box(1, 1, 4.8, 3), box(1, 5, 4.1, 7)
+    most, min_size = box(1, 1, 4.8, 3), box(1, 5, 4.1, 7)
     canvas.put(canvas.coverage([most]), np.ones(3, np.float32), 9)
-    canvas.put(canvas.coverage([least]), np.ones(3, np.float32), 4)
+    canvas.put(canvas.coverage([min_size]), np.ones(3, np.float32), 4)
     expected = np.zeros((8, 8), int)
     expected[1:3, 1:5] = 9
     expected[5:7, 1:4] = 4

@@ -74,7 +74,7 @@ def assert_official(data: VOC2012) -> None:
     """The six images, each with its own mask: VOC's for its own, else SBD's."""
     samples = data.samples("trainaug")
     assert sorted(names_of(samples)) == OFFICIAL
-    dataset = data.segmented("trainaug", SegmentationSquare(16))
+    dataset = data.segmentation_dataset("trainaug", SegmentationSquare(16))
     for i, name in enumerate(names_of(samples)):
         mask = dataset[i][1].numpy()
         if name.startswith("2007"):
@@ -104,7 +104,13 @@ def test_photographs_come_from_sbd_only_where_voc_lacks_them(voc, sbd):
 
 
 def test_it_serves_for_training(voc, sbd):
-    data = VOC2012(str(voc), train="trainaug", batch_size=6, views=MultiCrop(16, 8, 1), workers=0)
+    data = VOC2012(
+        str(voc),
+        train_split="trainaug",
+        global_batch_size=6,
+        transform=MultiCrop(16, 8, 1),
+        num_workers=0,
+    )
     (batch,) = data.train_dataloader()
     assert batch.unreadable == ()
     assert batch.views[0].shape[1] == 6
@@ -185,7 +191,7 @@ def test_a_damaged_matrix_is_replaced_by_the_next_sample(voc, sbd):
     data = VOC2012(str(voc))
     place = names_of(data.samples("trainaug")).index("2008_000101")
     with pytest.warns(UserWarning, match=r"cannot read .*2008_000101\.mat"):
-        _, mask = data.segmented("trainaug", SegmentationSquare(16))[place]
+        _, mask = data.segmentation_dataset("trainaug", SegmentationSquare(16))[place]
     assert np.array_equal(mask.numpy(), matrix("2008_000102"))
 
 
@@ -198,5 +204,6 @@ def test_voc_in_its_archive_goes_with_sbd_beside_it(voc, sbd, pack):
     assert samples.images.tolist() == expected.images.tolist()
     assert samples.masks.tolist() == expected.masks.tolist()
     assert all(
-        data.segmented("trainaug", SegmentationSquare(16))[i][1].shape == (30, 40) for i in range(6)
+        data.segmentation_dataset("trainaug", SegmentationSquare(16))[i][1].shape == (30, 40)
+        for i in range(6)
     )

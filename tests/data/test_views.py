@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vitlab.data import MEAN, STD, CenterCrop, MultiCrop, read_image
-from vitlab.data.views import SingleCrop, normalize, resize, stack_of
-from vitlab.data.views.colors import Jitter
-from vitlab.data.views.crop import RandomCrop, uniforms
+from vitlab.data.transforms import SingleCrop, normalize, resize, stack_of
+from vitlab.data.transforms.color import Jitter
+from vitlab.data.transforms.random_crop import RandomCrop, uniforms
 
-ALL = (MultiCrop(32, 16, 3), SingleCrop(32, jitter=0.4), CenterCrop(32))
+ALL = (MultiCrop(32, 16, 3), SingleCrop(32, color_jitter=0.4), CenterCrop(32))
 
 MEANS = torch.tensor(MEAN).view(3, 1, 1)
 STDS = torch.tensor(STD).view(3, 1, 1)
@@ -44,9 +44,9 @@ def test_each_view_has_the_probabilities_of_the_released_code():
 )
 def test_images_of_any_size_have_all_views(size, seed):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    for views in (MultiCrop(24, 12, 2), SingleCrop(24, jitter=0.4), CenterCrop(24)):
+    for views in (MultiCrop(24, 12, 2), SingleCrop(24, color_jitter=0.4), CenterCrop(24)):
         shapes = [tuple(stack.shape) for stack in views(image, seed)]
-        assert shapes == [(count, 3, edge, edge) for count, edge in views.crops]
+        assert shapes == [(count, 3, edge, edge) for count, edge in views.crop_sizes]
 
 
 def test_an_even_image_stays_even():
@@ -65,22 +65,22 @@ def test_a_gray_image_stays_gray():
 
 
 def test_a_reduced_image_suffices_for_the_smallest_crop():
-    assert CenterCrop().least == (0, 0)  # published evaluations see every pixel
+    assert CenterCrop().min_size == (0, 0)  # published evaluations see every pixel
     # a crop of 5 % of the area, 3/4 as wide as high, of 496 x 496 pixels is 111 high and 96 wide
-    assert MultiCrop().least == (496, 496)
-    assert MultiCrop(locals=0).least == (409, 409)
-    assert SingleCrop().least == (915, 915)
+    assert MultiCrop().min_size == (496, 496)
+    assert MultiCrop(num_local_crops=0).min_size == (409, 409)
+    assert SingleCrop().min_size == (915, 915)
     for views in (MultiCrop(), SingleCrop()):
         crops = [views.first, views.local] if isinstance(views, MultiCrop) else [views.crop]
         numbers = uniforms(0)
-        for height, width in (views.least, (views.least[0], 3 * views.least[0])):
+        for height, width in (views.min_size, (views.min_size[0], 3 * views.min_size[0])):
             for crop in crops * 300:
                 box = crop.draw(height, width, numbers).box
                 assert min(box.height, box.width) >= crop.size - 1  # sides are rounded
 
 
 def test_the_same_seed_gives_the_same_crops_and_another_gives_others(image):
-    for views in (MultiCrop(32, 16, 3), SingleCrop(32, jitter=0.4)):
+    for views in (MultiCrop(32, 16, 3), SingleCrop(32, color_jitter=0.4)):
         copied = pickle.loads(pickle.dumps(views))(image, [0, 1, 2])
         one, other, again = (views(image, [0, 1, seed]) for seed in (2, 3, 2))
         for a, b, c, d in zip(one, again, other, copied, strict=True):
@@ -99,7 +99,7 @@ def test_crops_have_the_sizes_that_are_promised(image):
     for views in (*ALL, MultiCrop(16, 16, 0), CenterCrop(32, share=1.0)):
         stacks = views(image, 0)
         shapes = [tuple(stack.shape) for stack in stacks]
-        assert shapes == [(count, 3, size, size) for count, size in views.crops]
+        assert shapes == [(count, 3, size, size) for count, size in views.crop_sizes]
         assert all(stack.dtype == torch.uint8 for stack in stacks)
         # as they lie in memory, channels come last
         assert all(stack[0].permute(1, 2, 0).stride(2) == 1 for stack in stacks)
@@ -159,13 +159,17 @@ def test_the_whole_view_equals_pil_resizing(image):
     [
         (MultiCrop, {"size": 0}, "size 0 .* use a positive number"),
         (MultiCrop, {"local_size": -96}, "local_size -96 .* use a positive number"),
-        (MultiCrop, {"locals": -1}, "locals -1 is negative; use 0"),
+        (MultiCrop, {"num_local_crops": -1}, "num_local_crops -1 is negative; use 0"),
         (MultiCrop, {"scale": (1.0, 0.4)}, r"scale \(1.0, 0.4\) .* two numbers in \(0, 1\]"),
         (MultiCrop, {"scale": (0.4, 1.2)}, r"scale \(0.4, 1.2\)"),
         (MultiCrop, {"local_scale": (0.0, 0.4)}, r"local_scale \(0.0, 0.4\)"),
         (SingleCrop, {"size": 0}, "size 0"),
         (SingleCrop, {"scale": (0.0, 1.0)}, r"scale \(0.0, 1.0\)"),
-        (SingleCrop, {"jitter": 1.5}, "jitter 1.5 is not between 0 and 1; 0 leaves it out"),
+        (
+            SingleCrop,
+            {"color_jitter": 1.5},
+            "color_jitter 1.5 is not between 0 and 1; 0 leaves it out",
+        ),
         (SingleCrop, {"flip": -0.5}, "flip -0.5 is not between 0 and 1"),
         (CenterCrop, {"share": 0.0}, r"share 0.0 .* use a number in \(0, 1\]"),
         (CenterCrop, {"share": 1.1}, "share 1.1"),

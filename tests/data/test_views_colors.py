@@ -11,9 +11,9 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import functional as peer
 
 from vitlab.data import read_image
-from vitlab.data.views import colors
-from vitlab.data.views.colors import Jitter
-from vitlab.data.views.crop import uniforms
+from vitlab.data.transforms import color
+from vitlab.data.transforms.color import Jitter
+from vitlab.data.transforms.random_crop import uniforms
 
 IMAGES = arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3)))
 FACTORS = st.floats(0.6, 1.4)
@@ -26,9 +26,9 @@ def difference(ours, theirs):
 @pytest.mark.parametrize(
     ("change", "theirs"),
     [
-        (colors.brightness, peer.adjust_brightness),
-        (colors.saturation, peer.adjust_saturation),
-        (colors.contrast, peer.adjust_contrast),
+        (color.brightness, peer.adjust_brightness),
+        (color.saturation, peer.adjust_saturation),
+        (color.contrast, peer.adjust_contrast),
     ],
     ids=["brightness", "saturation", "contrast"],
 )
@@ -45,29 +45,29 @@ def test_factors_act_as_on_pil_images(change, theirs, image, factor):
 @given(image=IMAGES)
 def test_gray_and_solarized_are_as_of_pil_images(image):
     picture = Image.fromarray(image)
-    assert difference(colors.gray(image), peer.to_grayscale(picture, 3)).max() <= 1
-    assert difference(colors.solarize(image), ImageOps.solarize(picture, 128)).max() == 0
+    assert difference(color.gray(image), peer.to_grayscale(picture, 3)).max() <= 1
+    assert difference(color.solarize(image), ImageOps.solarize(picture, 128)).max() == 0
 
 
 def test_solarization_inverts_from_128_on():
     values = np.tile(np.array([[0, 127, 128, 255]], dtype=np.uint8)[..., None], 3)
-    assert colors.solarize(values)[0, :, 0].tolist() == [0, 127, 127, 0]
+    assert color.solarize(values)[0, :, 0].tolist() == [0, 127, 127, 0]
 
 
 @settings(deadline=None)
 @given(image=IMAGES)
 def test_factor_one_changes_at_most_by_rounding(image):
     for name in ("brightness", "contrast", "saturation"):
-        assert (colors.CHANGES[name](image, 1.0) == image).all()
+        assert (color.CHANGES[name](image, 1.0) == image).all()
     assert (
-        difference(colors.hue(image, 0.0), image).max() <= 9
+        difference(color.hue(image, 0.0), image).max() <= 9
     )  # the way to HSV and back, of all colors
 
 
 @settings(deadline=None)
 @given(image=IMAGES, shift=st.floats(-0.1, 0.1))
 def test_hue_turns_as_on_pil_images(image, shift):
-    ours, theirs = colors.hue(image, shift), peer.adjust_hue(Image.fromarray(image), shift)
+    ours, theirs = color.hue(image, shift), peer.adjust_hue(Image.fromarray(image), shift)
     assert difference(ours, theirs).max() <= 14  # 8 bits of hue are rounded on different paths
     # what HSV keeps: the largest channel of every pixel
     assert difference(ours.max(-1), np.array(theirs).max(-1)).max() <= 1
@@ -75,7 +75,7 @@ def test_hue_turns_as_on_pil_images(image, shift):
 
 @pytest.mark.parametrize(("shift", "expected"), [(1 / 3, 1), (-1 / 3, 2), (0.0, 0)])
 def test_a_third_of_the_circle_leads_from_red_to_green_or_blue(shift, expected):
-    turned = colors.hue(np.full((4, 4, 3), (255, 0, 0), np.uint8), shift)
+    turned = color.hue(np.full((4, 4, 3), (255, 0, 0), np.uint8), shift)
     assert turned[0, 0].argmax() == expected
     assert np.sort(turned[0, 0])[1] <= 6
 
@@ -83,7 +83,7 @@ def test_a_third_of_the_circle_leads_from_red_to_green_or_blue(shift, expected):
 @pytest.mark.parametrize("sigma", [0.1, 0.3, 0.7, 1.0, 1.4, 1.42, 1.7, 2.0])
 def test_blur_is_that_of_pil(photograph, sigma):
     theirs = np.array(Image.fromarray(photograph).filter(ImageFilter.GaussianBlur(sigma)))
-    found = difference(colors.blur(photograph, sigma), theirs).mean()
+    found = difference(color.blur(photograph, sigma), theirs).mean()
     effect = difference(photograph, theirs).mean()
     assert found < max(1.0, 0.1 * effect)  # PIL rounds after each of its six passes
 
@@ -97,7 +97,7 @@ def photograph(tmp_path, draw):
 
 @given(sigma=st.floats(0.1, 2.0))
 def test_the_kernel_of_the_blur_has_the_variance_that_is_asked_for(sigma):
-    kernel = colors.blur_kernel(sigma)
+    kernel = color.blur_kernel(sigma)
     reach = len(kernel) // 2
     assert kernel.sum() == pytest.approx(1)
     assert (kernel == kernel[::-1]).all()
@@ -108,7 +108,7 @@ def test_the_kernel_of_the_blur_has_the_variance_that_is_asked_for(sigma):
 @given(sigma=st.floats(0.1, 2.0), value=st.integers(0, 255))
 def test_blur_keeps_an_even_image_to_the_bit(sigma, value):
     image = np.full((9, 11, 3), value, np.uint8)
-    assert (colors.blur(image, sigma) == image).all()
+    assert (color.blur(image, sigma) == image).all()
 
 
 def test_jitter_draws_every_factor_from_its_range_in_any_order():

@@ -13,8 +13,15 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as peer
 
 from vitlab.data import MultiCrop, read_image
-from vitlab.data.views import SingleCrop
-from vitlab.data.views.crop import Box, Drawn, RandomCrop, make_all, random_box, uniforms
+from vitlab.data.transforms import SingleCrop
+from vitlab.data.transforms.random_crop import (
+    Box,
+    Drawn,
+    RandomCrop,
+    make_all,
+    random_box,
+    uniforms,
+)
 
 TRIALS = 3000
 
@@ -159,7 +166,7 @@ def test_numbers_are_a_function_of_the_seed_and_do_not_end():
 def test_the_supervised_crop_changes_only_what_it_is_asked_to(image):
     crop = SingleCrop(16).crop
     assert crop == RandomCrop(16, (0.08, 1.0), flip=0.5)
-    drawn = draws(SingleCrop(16, jitter=0.4).crop, (60, 50), 500)
+    drawn = draws(SingleCrop(16, color_jitter=0.4).crop, (60, 50), 500)
     assert all({*dict(d.changes)} == {"brightness", "contrast", "saturation"} for d in drawn)
     factors = np.array([[*dict(d.changes).values()] for d in drawn])
     assert 0.6 <= factors.min() < 0.61

@@ -8,20 +8,20 @@ import torch
 from PIL import Image
 from timm.data import auto_augment as timm
 
-from vitlab.data import AugmentedCrop, GlobalBatches
+from vitlab.data import AugmentedCrop, GlobalBatchSampler
 from vitlab.data.errors import DataError
-from vitlab.data.sampler import divide
-from vitlab.data.views.augmented import posterize
-from vitlab.data.views.crop import RandomCrop, make_all, uniforms
-from vitlab.data.views.pixels import stack_of
+from vitlab.data.sampler import split_global_batch
+from vitlab.data.transforms.augmented import posterize
+from vitlab.data.transforms.functional import stack_of
+from vitlab.data.transforms.random_crop import RandomCrop, make_all, uniforms
 from vitlab.rng import seeded
 
 ALL = [
     {},
-    {"augment": "3a", "jitter": 0.3},
-    {"augment": "", "interpolation": "random", "jitter": 0.4},
-    {"augment": "rand-m10-n2-p1", "interpolation": "bilinear"},
-    {"augment": "rand-m9-mstd0.5-inc1", "interpolation": "random"},
+    {"auto_augment": "3a", "color_jitter": 0.3},
+    {"auto_augment": "", "interpolation": "random", "color_jitter": 0.4},
+    {"auto_augment": "rand-m10-n2-p1", "interpolation": "bilinear"},
+    {"auto_augment": "rand-m9-mstd0.5-inc1", "interpolation": "random"},
 ]
 
 NEARLY = "rand-m8-mstd0.5-inc1"  # of magnitude 8: at 10, timm itself fails (see `posterize`)
@@ -67,14 +67,14 @@ def test_without_augmentation_it_is_the_plain_crop(picture):
     plain = RandomCrop(32, (0.08, 1.0), flip=0.5)
     for seed in range(10):
         box = plain.draw(90, 120, uniforms(seed))
-        ours = AugmentedCrop(32, augment="")(picture, seed)[0]
+        ours = AugmentedCrop(32, auto_augment="")(picture, seed)[0]
         theirs = stack_of(make_all([plain], picture, uniforms(seed)))
         assert torch.equal(ours, theirs), (seed, box)
 
 
 def test_randaugment_does_to_a_crop_what_timm_does(picture):
     """The published recipes name timm's string: what it means must be timm's, to the bit."""
-    view = AugmentedCrop(90, augment=NEARLY)
+    view = AugmentedCrop(90, auto_augment=NEARLY)
     settings = {
         "translate_const": 40,
         "img_mean": (124, 116, 104),
@@ -94,8 +94,8 @@ def test_randaugment_does_to_a_crop_what_timm_does(picture):
 
 
 def test_three_augment_is_gray_solarized_or_blurred(picture):
-    view = AugmentedCrop(64, augment="3a")
-    plain = AugmentedCrop(64, augment="")
+    view = AugmentedCrop(64, auto_augment="3a")
+    plain = AugmentedCrop(64, auto_augment="")
     seen = set()
     for seed in range(30):
         crop, before = view(picture, seed)[0][0].float(), plain(picture, seed)[0][0].float()
@@ -113,7 +113,7 @@ def test_no_bits_are_a_black_image_and_not_an_error(picture):
     image = Image.fromarray(picture)
     assert not np.array(posterize(image, 0)).any()
     assert np.array_equal(np.array(posterize(image, 3)), picture & 0b11100000)
-    view = AugmentedCrop(16, augment="rand-m10-inc1-p1-n2")
+    view = AugmentedCrop(16, auto_augment="rand-m10-inc1-p1-n2")
     for seed in range(60):
         view(picture, seed)
 
@@ -121,10 +121,10 @@ def test_no_bits_are_a_black_image_and_not_an_error(picture):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"jitter": 0.4}, "timm ignores the jitter"),
-        ({"augment": "rand"}, "augment 'rand' is unknown"),
-        ({"augment": "augmix-m5"}, "is unknown"),
-        ({"augment": "rand-x9"}, "is unknown"),
+        ({"color_jitter": 0.4}, "timm ignores the jitter"),
+        ({"auto_augment": "rand"}, "auto_augment 'rand' is unknown"),
+        ({"auto_augment": "augmix-m5"}, "is unknown"),
+        ({"auto_augment": "rand-x9"}, "is unknown"),
         ({"size": 0}, "size 0"),
         ({"area": (0.5, 0.1)}, "area shares"),
         ({"flip": 2.0}, "flip 2.0"),
@@ -136,7 +136,7 @@ def test_settings_that_make_no_sense_are_refused(options, message):
 
 
 def test_repeated_samples_lie_together_whatever_the_world():
-    whole = list(GlobalBatches(40, 12, repeats=3, seed=1))
+    whole = list(GlobalBatchSampler(40, 12, repeats=3, seed=1))
     assert len(whole) == 40 // 12  # as many steps as without
     for step in whole:
         indices = [index for _, index, _ in step]
@@ -144,17 +144,17 @@ def test_repeated_samples_lie_together_whatever_the_world():
         assert indices[::3] == indices[1::3] == indices[2::3]
     for world, accumulate in [(2, 1), (3, 2), (1, 4)]:
         ranks = [
-            list(GlobalBatches(40, 12, world, rank, accumulate, 1, 3)) for rank in range(world)
+            list(GlobalBatchSampler(40, 12, world, rank, accumulate, 1, 3)) for rank in range(world)
         ]
         for number, step in enumerate(whole):
             parts = slice(number * accumulate, (number + 1) * accumulate)
             found = [place for rank in ranks for part in rank[parts] for place in part]
             assert sorted(found) == sorted(step)
-    assert divide(12, 3).per_device == 4
+    assert split_global_batch(12, 3).micro_batch_size == 4
 
 
 def test_an_epoch_of_repeats_has_other_samples_the_next_time():
-    batches = GlobalBatches(40, 12, repeats=3)
+    batches = GlobalBatchSampler(40, 12, repeats=3)
     first = {index for step in batches for _, index, _ in step}
     batches.set_epoch(1)
     assert first != {index for step in batches for _, index, _ in step}
@@ -162,21 +162,29 @@ def test_an_epoch_of_repeats_has_other_samples_the_next_time():
 
 
 def test_one_repeat_is_the_usual_order():
-    assert list(GlobalBatches(40, 12, seed=1)) == list(GlobalBatches(40, 12, seed=1, repeats=1))
+    assert list(GlobalBatchSampler(40, 12, seed=1)) == list(
+        GlobalBatchSampler(40, 12, seed=1, repeats=1)
+    )
 
 
 def test_copies_of_a_sample_are_augmented_differently(drawn):
     from vitlab.data import ImageNet
 
     data = ImageNet(
-        str(drawn / "imagenet"), 6, workers=0, repeats=3, views=AugmentedCrop(32, augment="")
+        str(drawn / "imagenet"),
+        6,
+        num_workers=0,
+        repeats=3,
+        transform=AugmentedCrop(32, auto_augment=""),
     )
     batch = next(iter(data.train_dataloader()))
     crops = batch.views[0][0]
     assert batch.labels.tolist()[:3] == [batch.labels[0]] * 3
     assert not torch.equal(crops[0], crops[1])
     assert not torch.equal(crops[1], crops[2])
-    plain = ImageNet(str(drawn / "imagenet"), 6, workers=0, views=AugmentedCrop(32, augment=""))
+    plain = ImageNet(
+        str(drawn / "imagenet"), 6, num_workers=0, transform=AugmentedCrop(32, auto_augment="")
+    )
     first = next(iter(plain.train_dataloader()))
     assert torch.equal(first.views[0][0][0], crops[0])  # copy 0 is what it would be alone
 

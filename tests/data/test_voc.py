@@ -36,6 +36,8 @@ def test_a_missing_image_is_named(voc):
 
 
 def test_real_masks_hold_classes_and_void(real):
-    dataset = VOC2012(str(real("voc_half"))).segmented("val", SegmentationSquare(32), limit=12)
+    dataset = VOC2012(str(real("voc_half"))).segmentation_dataset(
+        "val", SegmentationSquare(32), limit=12
+    )
     found = {value for i in range(len(dataset)) for value in dataset[i][1].unique().tolist()}
     assert {0, 255} < found <= {*range(21), 255}

@@ -44,7 +44,10 @@ def contents(root):
 def trainaug(root):
     """Images, and decoded pairs, of trainaug."""
     data = VOC2012(str(root))
-    samples, pairs = data.samples("trainaug"), data.segmented("trainaug", SegmentationSquare(32))
+    samples, pairs = (
+        data.samples("trainaug"),
+        data.segmentation_dataset("trainaug", SegmentationSquare(32)),
+    )
     names = [samples.image(index) for index in range(len(samples))]
     return names, [[part.tolist() for part in pairs[index]] for index in range(len(pairs))]
 
@@ -106,7 +109,7 @@ def test_colors_become_their_indices(voc, folder, mode, capsys):
     plain.write_bytes(before)
     colored = contents(folder / "SegmentationClass")
     with pytest.raises(DataError, match="holds one class index per pixel"):
-        VOC2012(str(voc)).segmented("train", SegmentationSquare(32))[0]
+        VOC2012(str(voc)).segmentation_dataset("train", SegmentationSquare(32))[0]
     main(["data", "voc-masks", "--root", str(voc)])
     assert "3 masks converted" in capsys.readouterr().out
     assert contents(folder / "SegmentationClassRGB") == colored

@@ -89,7 +89,7 @@ def test_a_dry_run_checks_and_leaves_nothing(evaluate, tmp_path, capsys):
         ("dinov2-linear", "imagenet", [], "needs masks"),
         ("knn", "", [], "name its class with --data"),
         ("knn", "imagenet", ["--weights", "nothing.pth"], "nothing.pth"),
-        ("knn", "imagenet", ["--data.train", "trian"], "no split 'trian'"),
+        ("knn", "imagenet", ["--data.train_split", "trian"], "no split 'trian'"),
         ("vitlab-fast", "VOCdevkit", ["--protocol.size", "100"], "multiple of patch 16"),
         (
             "dinov2-linear",
@@ -111,8 +111,8 @@ def test_bad_input_is_refused_with_one_message(
 
 def test_an_option_that_would_be_ignored_is_refused(evaluate, capsys):
     with pytest.raises(SystemExit):
-        evaluate("knn", "--data.batch_size", "3")
-    assert "batch_size" in capsys.readouterr().err
+        evaluate("knn", "--data.global_batch_size", "3")
+    assert "global_batch_size" in capsys.readouterr().err
 
 
 def test_all_protocols_are_listed(capsys):

@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from vitlab.data import VOC2012, Folder, ImageNet, SegmentationCrop, SegmentationWhole
-from vitlab.data.views.area import SegmentationPart
+from vitlab.data.transforms import SegmentationRandomResizedCrop
 from vitlab.encoders import Encoder, Tokens, ViT
 from vitlab.encoders.tokens import State, assemble
 from vitlab.evaluation import EvaluationContext, Protocol, registry
@@ -74,7 +74,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def folder(root: Path) -> Folder:
-    return Folder(str(root), workers=0, max_unreadable=0)
+    return Folder(str(root), num_workers=0, max_unreadable=0)
 
 
 def recipe(**changes) -> Recipe:
@@ -182,7 +182,7 @@ def test_the_seed_of_the_work_decides_and_no_other(halves: Path, tmp_path: Path)
     for place, seed in enumerate((0, 0, 1)):
         torch.manual_seed(place)
         work = replace(WORK, seed=seed, folder=tmp_path / str(place))
-        test.run(encoder, Folder(str(halves), workers=0, max_unreadable=0, seed=place), work)
+        test.run(encoder, Folder(str(halves), num_workers=0, max_unreadable=0, seed=place), work)
         ends.append(weights(tmp_path / str(place)))
     assert same(ends[0], ends[1])
     assert not same(ends[0], ends[2])
@@ -335,7 +335,7 @@ def test_every_protocol_runs_small_as_it_is_written(drawn: Path, name: str):
     changes = dict(QUICK[name])
     if name == "ibot-linear":
         changes["inputs"] = {"readings": [{"layers": [0, 1, 2, 3], "norm": True}]}
-    data = VOC2012(str(drawn / "VOCdevkit"), workers=0, max_unreadable=0)
+    data = VOC2012(str(drawn / "VOCdevkit"), num_workers=0, max_unreadable=0)
     test = made(name, "VOC2012", changes)
     test.check(encoder, data)
     assert 0 <= test.run(encoder, data, WORK).scores["miou"] <= 100
@@ -406,17 +406,23 @@ def test_every_file_is_short_and_says_where_it_is_from(name: str):
 
 def test_a_random_part_moves_image_and_mask_together():
     classes = np.random.default_rng(0).integers(0, 4, (6, 9)).repeat(8, 0).repeat(8, 1)
-    image, mask = SegmentationPart(48, (0.3, 1.0))(PALETTE[classes], classes.astype(np.uint8), 3)
+    image, mask = SegmentationRandomResizedCrop(48, (0.3, 1.0))(
+        PALETTE[classes], classes.astype(np.uint8), 3
+    )
     assert image.shape == (3, 48, 48)
     colors = torch.from_numpy(PALETTE)[mask.long()].permute(2, 0, 1)
     near = (image.float() - colors.float()).abs().amax(0) < 40
     assert near.float().mean() > 0.6  # the rest is where two colors meet
-    again = SegmentationPart(48, (0.3, 1.0))(PALETTE[classes], classes.astype(np.uint8), 3)
+    again = SegmentationRandomResizedCrop(48, (0.3, 1.0))(
+        PALETTE[classes], classes.astype(np.uint8), 3
+    )
     assert torch.equal(image, again.image)
-    narrow = SegmentationPart(8, (1.0, 1.0))(PALETTE[classes[:2]], classes[:2].astype(np.uint8))
+    narrow = SegmentationRandomResizedCrop(8, (1.0, 1.0))(
+        PALETTE[classes[:2]], classes[:2].astype(np.uint8)
+    )
     assert narrow.mask.shape == (8, 8)  # no part of that area has an allowed shape
     with pytest.raises(ValueError, match="range of shapes"):
-        SegmentationPart(ratio=(2.0, 1.0))
+        SegmentationRandomResizedCrop(ratio=(2.0, 1.0))
 
 
 def test_it_is_evaluated_without_gradients_in_bf16_too(halves: Path):

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from vitlab.data import Data, Folder, ImageNet, SegmentationCrop, SingleCrop
+from vitlab.data import Folder, ImageNet, SegmentationCrop, SingleCrop, VisionDataModule
 from vitlab.encoders import Encoder, Pixels, Tokens, ViT
 from vitlab.encoders.tokens import State
 from vitlab.evaluation import EvaluationContext
@@ -62,7 +62,7 @@ def draw(root: Path, void: tuple[str, ...] = (), train: int = 4, val: int = 3) -
             cv2.imwrite(str(root / f"masks/{split}/{split}{index}.png"), mask)
     names = {"classes": ["dark", "bright", "void"], "ignore_index": VOID}
     (root / "classes.json").write_text(json.dumps(names))
-    return Folder(str(root), workers=0, max_unreadable=0)
+    return Folder(str(root), num_workers=0, max_unreadable=0)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def make(tmp_path: Path) -> Make:
 
 @pytest.fixture
 def imagenet(drawn: Path) -> ImageNet:
-    return ImageNet(str(drawn / "imagenet"), workers=0, max_unreadable=0)
+    return ImageNet(str(drawn / "imagenet"), num_workers=0, max_unreadable=0)
 
 
 def recipe(**changes) -> Recipe:
@@ -110,11 +110,13 @@ def rewritten(file: Path) -> None:
 
 
 def test_all_that_decides_heads_is_in_the_key_of_their_state(make: Make):
-    def key(data: Data, seed: int = 0, encoder: Encoder | None = None, **changes) -> str:
+    def key(
+        data: VisionDataModule, seed: int = 0, encoder: Encoder | None = None, **changes
+    ) -> str:
         return key_of_heads(encoder or vit(), dense(**changes), data, "train", seed)
 
     def fresh() -> Folder:
-        return Folder(str(root), workers=0, max_unreadable=0)
+        return Folder(str(root), num_workers=0, max_unreadable=0)
 
     root = make().root
     first = key(fresh())
@@ -196,7 +198,7 @@ def test_images_that_are_scored_are_not_learned_from(make: Make, drawn: Path):
     data = make()
     with pytest.raises(ValueError, match="3 images are in both train: val and val: val"):
         dense(split="val").check(Pixels(8), data)
-    same = ImageNet(str(drawn / "imagenet"), train="val", max_unreadable=0)
+    same = ImageNet(str(drawn / "imagenet"), train_split="val", max_unreadable=0)
     for protocol in (image(), ImageKNN(3, (3,), size=32)):
         with pytest.raises(ValueError, match="are in both train: val and val: val"):
             protocol.check(Pixels(8), same)
@@ -226,8 +228,10 @@ def on_ranks(rank: int, store: str, images: str) -> None:
 
 def of_ranks(store: str, images: str) -> list[float]:
     held = recipe(select="held out")
-    found = dense(recipe=held).run(vit(), Folder(f"{store}/one", workers=0, max_unreadable=0), WORK)
-    data = ImageNet(images, workers=0, max_unreadable=0)
+    found = dense(recipe=held).run(
+        vit(), Folder(f"{store}/one", num_workers=0, max_unreadable=0), WORK
+    )
+    data = ImageNet(images, num_workers=0, max_unreadable=0)
     few = data.samples("train").subset(5)
     data._samples = {"train": few, "val": data.samples("val").subset(1)}
     return [found.scores["miou"], image(recipe=held).run(vit(), data, WORK).scores["top1"]]

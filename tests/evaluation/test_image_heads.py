@@ -43,7 +43,7 @@ class Brightness(Encoder):
 
 @pytest.fixture
 def imagenet(drawn: Path) -> ImageNet:
-    return ImageNet(str(drawn / "imagenet"), workers=0, max_unreadable=0)
+    return ImageNet(str(drawn / "imagenet"), num_workers=0, max_unreadable=0)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_the_accuracy_is_that_of_the_evidence(imagenet: ImageNet, encoder: ViT):
 def test_a_class_that_features_tell_is_always_found(imagenet: ImageNet):
     """Labels are what the encoder says of the test view, so a line finds all of them."""
     for split in ("train", "val"):
-        images = imagenet.labeled(split, 32)
+        images = imagenet.classification_dataset(split, 32)
         with torch.no_grad():
             stack = torch.stack([images[index][0] for index in range(len(images))])
             bright = Brightness()(normalize(stack)).cls[:, 0].long()
@@ -152,7 +152,7 @@ def on_ranks(rank: int, root: str, store: str) -> None:
 def of_ranks(root: str, kept: Path) -> dict:
     torch.manual_seed(0)
     encoder = ViT("nano", 8, 32).eval()
-    data = ImageNet(root, workers=0, max_unreadable=0)
+    data = ImageNet(root, num_workers=0, max_unreadable=0)
     outcome = protocol(
         inputs=FOUR, recipe=recipe(batch=9, iterations=9, select="val", every=3)
     ).run(encoder, data, replace(WORK, folder=kept))

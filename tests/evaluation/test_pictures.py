@@ -5,7 +5,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vitlab.data import VOC2012
-from vitlab.data.voc import palette
+from vitlab.data.datasets.voc import palette
 from vitlab.evaluation.tensorboard import write_events
 from vitlab.visualization import masks
 from vitlab.visualization.grid import HEIGHT, encode_png

@@ -69,7 +69,14 @@ def plan(drawn, tmp_path, monkeypatch):
             [
                 *("plan", "--steps", str(steps), "--json", str(file), *map(str, demo)),
                 *("--synthetic.root", "", "--data.root", str(drawn / "imagenet")),
-                *("--data.workers", "0", "--data.batch_size", "20", "--probing.workers", "0"),
+                *(
+                    "--data.num_workers",
+                    "0",
+                    "--data.global_batch_size",
+                    "20",
+                    "--probing.workers",
+                    "0",
+                ),
                 *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
                 *("--trainer.precision", "32-true", "--trainer.max_epochs", "3"),
                 *("--model.optimizer.warmup", "1", *options),
@@ -86,7 +93,7 @@ def dense(drawn):
 
 
 def test_parts_sum_to_the_step_and_none_is_negative(plan, drawn, capsys):
-    found = plan(DINO, *SMALL, *dense(drawn), "--data.device_batch", "10", steps=3)
+    found = plan(DINO, *SMALL, *dense(drawn), "--data.micro_batch_size", "10", steps=3)
     trial = found["trial"]
     steps = trial["step"]["seconds"]
     parts = trial["parts"]
@@ -109,7 +116,7 @@ def test_parts_sum_to_the_step_and_none_is_negative(plan, drawn, capsys):
 @pytest.mark.slow
 def test_disk_is_what_the_run_takes(plan, fit):
     """Checkpoint by checkpoint, and curve by curve."""
-    options = (*OFF, *SMALL, "--trainer.log_every_n_steps", "1", "--data.batch_size", "10")
+    options = (*OFF, *SMALL, "--trainer.log_every_n_steps", "1", "--data.global_batch_size", "10")
     facts, trial = (plan(DINO, *options)[name] for name in ("facts", "trial"))
     folder = fit(*options, "--trainer.max_epochs", "3", config="dino_entmax")
     # the run's also holds its measurements
@@ -126,7 +133,7 @@ def test_disk_is_what_the_run_takes(plan, fit):
 
 @pytest.mark.parametrize("config", ["supervised_deit3_s"])
 def test_supervised_configs_can_be_tried(plan, config):
-    small = ("--data.batch_size", "10", "--data.repeats", "2", "--scoring.workers", "0")
+    small = ("--data.global_batch_size", "10", "--data.repeats", "2", "--scoring.workers", "0")
     found = plan(f"{config}.yaml+demo_supervised.yaml", *OFF, *small)
     assert found["trial"]["score"] > 0
     assert found["facts"]["scores"] == 1
@@ -134,7 +141,9 @@ def test_supervised_configs_can_be_tried(plan, config):
 
 
 def test_another_arm_can_be_tried(plan):
-    found = plan("dino_locat.yaml+demo.yaml", *OFF, *SMALL, "--data.batch_size", "4", steps=1)
+    found = plan(
+        "dino_locat.yaml+demo.yaml", *OFF, *SMALL, "--data.global_batch_size", "4", steps=1
+    )
     assert found["trial"]["parts"]["forward"]["seconds"][0] > 0
 
 
@@ -159,7 +168,7 @@ def test_calibration_can_be_tried_with_what_it_does_before_its_first_step(plan, 
         [
             *("fit", "--config", str(CONFIGS / "supervised_deit_s.yaml"), "--run", str(folder)),
             *("--config", str(CONFIGS / "demo_supervised.yaml"), "--synthetic.root", ""),
-            *("--data.root", str(drawn / "imagenet"), "--data.workers", "0", *OFF),
+            *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0", *OFF),
             *("--trainer.max_epochs", "1", "--model.optimizer.warmup", "0"),
             *("--scoring.workers", "0", "--trainer.enable_progress_bar", "false"),
             *("--trainer.precision", "32-true"),
@@ -180,7 +189,7 @@ def test_calibration_can_be_tried_with_what_it_does_before_its_first_step(plan, 
 
 def test_a_run_shorter_than_the_trial_is_measured_as_it_is(plan):
     found = plan(
-        DINO, *OFF, *SMALL, "--data.batch_size", "40", "--trainer.max_epochs", "1", steps=5
+        DINO, *OFF, *SMALL, "--data.global_batch_size", "40", "--trainer.max_epochs", "1", steps=5
     )
     assert len(found["trial"]["step"]["seconds"]) == 1
     assert found["facts"]["steps_per_epoch"] == 1
@@ -192,7 +201,7 @@ def test_a_run_shorter_than_the_trial_is_measured_as_it_is(plan):
         (("--trainer.max_steps", "5"), "schedules count in epochs"),
         (("--trainer.gradient_clip_val", "1"), "model.optimizer.clip"),
         (("--data.root", "nowhere"), "there is no folder nowhere"),
-        (("--data.batch_size", "4000"), "do not fill one batch"),
+        (("--data.global_batch_size", "4000"), "do not fill one batch"),
         (("--steps", "0"), "give at least 1 step"),
         (("--world", "3"), "does not divide among 3 devices"),
         (("--json", "."), "is a folder"),
@@ -278,16 +287,16 @@ WAITS = {**TRIAL.parts, "data": Timed((0.5, 0.5, 0.5))}
     ("trial", "facts", "expected"),
     [
         ({}, {}, "devices: 2 would take about 2 min"),
-        ({"peak": 16 * GIB}, {"per_image": 0}, "--data.device_batch 16"),
+        ({"peak": 16 * GIB}, {"per_image": 0}, "--data.micro_batch_size 16"),
         ({"peak": 16 * GIB}, {"memory": GIB}, "not even one image fits"),
         ({}, {"free": GIB // 4}, "disk: the run needs up to 512.1 MiB and 256.0 MiB are free"),
-        ({"loading": 20.0}, {}, "could use 34; set --data.workers 8"),
+        ({"loading": 20.0}, {}, "could use 34; set --data.num_workers 8"),
         ({"loading": 20.0}, {"workers": 8}, "store the images smaller"),
         ({"parts": WAITS}, {"workers": 0}, "between the steps"),
-        ({}, {"workers": 16}, "1 x 16 processes share 8 cores; --data.workers 8"),
+        ({}, {"workers": 16}, "1 x 16 processes share 8 cores; --data.num_workers 8"),
         ({}, {"slow_attention": "no compiler"}, "attention: no compiler"),
         ({}, {"precision": "32-true"}, "bf16-mixed"),
-        ({}, {"per_device": 8, "accumulate": 4}, "--data.device_batch 32"),
+        ({}, {"per_device": 8, "accumulate": 4}, "--data.micro_batch_size 32"),
         ({"probe": 100.0}, {}, "measuring takes 67% of the run"),
     ],
 )

@@ -28,8 +28,15 @@ def command(config: str, folder: Path, drawn: Path, *options: str) -> None:
     main(
         [
             *("fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run", str(folder)),
-            *("--data.root", str(drawn / "imagenet"), "--data.workers", "0"),
-            *("--data.batch_size", "20", "--data.views.size", "64", "--probing.size", "64"),
+            *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"),
+            *(
+                "--data.global_batch_size",
+                "20",
+                "--data.transform.size",
+                "64",
+                "--probing.size",
+                "64",
+            ),
             *("--probing.dense_size", "64", "--probing.workers", "0", "--scoring.workers", "0"),
             *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
             *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
@@ -119,7 +126,7 @@ def test_the_demo_shrinks_every_config(stage: str, converged: Path, drawn: Path,
 
 @pytest.mark.parametrize("stage", ["tokens", "dimensions"])
 def test_half_precision_and_micro_batches_work(calibrate: Train, stage: str, caplog):
-    options = ("--trainer.precision", "bf16-mixed", "--data.device_batch", "10")
+    options = ("--trainer.precision", "bf16-mixed", "--data.micro_batch_size", "10")
     if stage == "dimensions":
         options = (*options, *UNLEARNED, "--model.objective.start.uncalibrated", "true")
     folder = calibrate(stage, *options)
@@ -160,7 +167,7 @@ def test_masks_reach_a_run_and_those_that_show_no_background_add_nothing(
     for place in (drawn / "imagenet").iterdir():
         (root / place.name).symlink_to(place)
     masks = ("--model.objective.tokens.foreground", "masks", "--data.root", str(root))
-    run = lambda name: calibrate("tokens", *masks, "--data.views.augment", "", name=name)  # noqa: E731
+    run = lambda name: calibrate("tokens", *masks, "--data.transform.auto_augment", "", name=name)  # noqa: E731
     assert "none of the 40 training images has a mask" in refused(capsys, lambda: run("none"))
     image = next(path for path in sorted((root / "train").rglob("*")) if path.is_file())
     mask = root / mask_name(str(image.relative_to(root)))
@@ -170,7 +177,7 @@ def test_masks_reach_a_run_and_those_that_show_no_background_add_nothing(
     Image.new("L", size, 255).save(mask)
     nothing = run("nothing")
     assert "1 training images have one; the others add nothing" in capsys.readouterr().out
-    blank = weights(calibrate("blank", "--data.views.augment", "", name="blank"))
+    blank = weights(calibrate("blank", "--data.transform.auto_augment", "", name="blank"))
     for name, tensor in blank.items():
         assert torch.allclose(tensor, weights(nothing)[name], atol=2e-4), name
     Image.new("L", size, 0).save(mask)

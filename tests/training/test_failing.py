@@ -133,7 +133,7 @@ def test_a_damaged_image_is_named_by_its_file(fit: Fit, tmp_path, capsys, monkey
         return batch
 
     monkeypatch.setattr(ImageNet, "on_after_batch_transfer", after)
-    said = stopped(fit, capsys, "--data.device_batch", "10")
+    said = stopped(fit, capsys, "--data.micro_batch_size", "10")
     failure = read(tmp_path / "run/failure")
     assert "at step 1 (epoch 0)" in said
     assert "the image views.1: 1 of" in said
@@ -285,8 +285,15 @@ def test_all_ranks_stop_with_what_one_has_met(drawn: Path, tmp_path: Path, capsy
         *(sys.executable, str(script), "fit", "--run", str(tmp_path / "run")),
         *("--config", str(root / "configs/dino.yaml"), "--config", str(root / "configs/demo.yaml")),
         *QUICK,  # behind the configs, which have probes of their own
-        *("--synthetic.root", "", "--data.root", str(drawn / "imagenet"), "--data.workers", "0"),
-        *("--data.batch_size", "20", "--trainer.precision", "32-true"),
+        *(
+            "--synthetic.root",
+            "",
+            "--data.root",
+            str(drawn / "imagenet"),
+            "--data.num_workers",
+            "0",
+        ),
+        *("--data.global_batch_size", "20", "--trainer.precision", "32-true"),
         *("--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"),
         *("--trainer.devices", "2", "--trainer.strategy", "ddp"),
     ]

@@ -53,7 +53,7 @@ OTHER = {
     "seed_everything": "5",
     "trainer.max_epochs": "3",
     "model.optimizer.rate": "0.001",
-    "data.batch_size": "8",
+    "data.global_batch_size": "8",
 }
 
 
@@ -69,7 +69,7 @@ def test_a_run_does_not_go_on_with_other_settings(fit: Fit, capsys):
         assert f"began with other settings: {key.replace('data.', 'data.init_args.')} " in said
         assert "--run DIR" in said
         assert (folder / "config.yaml").read_bytes() == before
-    fit(*UNPROBED, "--ckpt_path", "auto", "--data.device_batch", "5")
+    fit(*UNPROBED, "--ckpt_path", "auto", "--data.micro_batch_size", "5")
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
@@ -89,7 +89,7 @@ def test_however_its_own_checkpoint_is_named_other_settings_are_refused(fit: Fit
         fit(*UNPROBED, "--ckpt_path", spelled)
     assert "config.yaml is damaged: it holds no settings" in capsys.readouterr().err
     (folder / "config.yaml").write_bytes(settings)
-    fit(*UNPROBED, "--ckpt_path", spelled, "--data.device_batch", "5")
+    fit(*UNPROBED, "--ckpt_path", spelled, "--data.micro_batch_size", "5")
 
 
 def test_curves_of_an_attempt_that_saved_nothing_are_hidden(fit: Fit, monkeypatch):
@@ -119,7 +119,7 @@ def test_micro_batches_take_the_steps_of_the_whole_batch(fit: Fit):
     parts = weights(
         fit(
             *UNPROBED,
-            *("--model.objective.encoder.normalizer", "softmax", "--data.device_batch", "5"),
+            *("--model.objective.encoder.normalizer", "softmax", "--data.micro_batch_size", "5"),
             name="parts",
         )
     )
@@ -130,9 +130,9 @@ def test_micro_batches_take_the_steps_of_the_whole_batch(fit: Fit):
 def test_the_saved_config_repeats_the_run(fit: Fit, tmp_path: Path):
     first = fit(*UNPROBED, name="first")
     saved = yaml.safe_load((first / "config.yaml").read_text())
-    assert saved["data"]["init_args"]["batch_size"] == 20
+    assert saved["data"]["init_args"]["global_batch_size"] == 20
     command = Command(["--config", str(first / "config.yaml"), "--run", str(tmp_path / "again")])
-    assert command.datamodule.batch_size == 20
+    assert command.datamodule.global_batch_size == 20
     again = command.model.state_dict()
     built = Pretraining.load_from_checkpoint(first / "last.ckpt", weights_only=True)
     assert again.keys() == built.state_dict().keys()
@@ -198,7 +198,14 @@ def test_several_segmentation_sets_are_probed_at_once(fit: Fit, drawn: Path):
 
 def test_unlabeled_data_can_be_trained_on(fit: Fit, drawn: Path, capsys):
     folder = fit(
-        *("--data", "VOC2012", "--data.root", str(drawn / "VOCdevkit"), "--data.batch_size", "6"),
+        *(
+            "--data",
+            "VOC2012",
+            "--data.root",
+            str(drawn / "VOCdevkit"),
+            "--data.global_batch_size",
+            "6",
+        ),
         *("--probing.pictures", "0"),
     )
     trained = read(folder / "results.json")[2]
@@ -259,16 +266,16 @@ def test_too_many_unreadable_images_stop_the_run(fit: Fit, drawn: Path, tmp_path
 
 BAD = [
     (("--data.root", "/nowhere"), "no folder /nowhere"),
-    (("--data.views.size", "60"), "use data.views.size 56 or 64"),
-    (("--data.views.local_size", "30"), "use data.views.local_size 24 or 32"),
+    (("--data.transform.size", "60"), "use data.transform.size 56 or 64"),
+    (("--data.transform.local_size", "30"), "use data.transform.local_size 24 or 32"),
     (("--probing.size", "50"), "use probing.size 48 or 56"),
     (("--probing.dense_size", "50"), "use probing.dense_size 48 or 56"),
-    (("--data.batch_size", "200"), "40 training images do not fill one batch of 200"),
-    (("--data.batch_size", "7", "--trainer.devices", "2"), "multiple of 2"),
-    (("--data.views.locals", "1000000"), "use fewer or smaller crops"),
+    (("--data.global_batch_size", "200"), "40 training images do not fill one batch of 200"),
+    (("--data.global_batch_size", "7", "--trainer.devices", "2"), "multiple of 2"),
+    (("--data.transform.num_local_crops", "1000000"), "use fewer or smaller crops"),
     (("--trainer.max_epochs", "-1"), "set trainer.max_epochs"),
     (("--trainer.gradient_clip_val", "1.0"), "model.optimizer.clip"),
-    (("--trainer.accumulate_grad_batches", "2"), "use --data.device_batch"),
+    (("--trainer.accumulate_grad_batches", "2"), "use --data.micro_batch_size"),
     (("--trainer.default_root_dir", "/tmp"), "use --run"),
     (("--trainer.precision", "bf16-true"), "use bf16-mixed"),
     (("--probing.every", "-1"), "probing.every is too small"),

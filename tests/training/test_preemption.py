@@ -103,7 +103,11 @@ ENDS = [
     (DataError("no images"), "no images", 1),
     (FloatingPointError("the loss is nan"), "the loss is nan", 1),
     (torch.OutOfMemoryError("out"), "device_batch lower", 1),
-    (RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed."), "--data.workers", 1),
+    (
+        RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed."),
+        "--data.num_workers",
+        1,
+    ),
     (RuntimeError("DataLoader timed out after 600 seconds"), "no images came for 10 minutes", 1),
     (OSError(28, "No space left on device"), "No space left", 1),
     (ValueError("the checkpoint is of another model"), "another model", 2),

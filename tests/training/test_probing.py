@@ -32,8 +32,8 @@ def finished(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         [
             "fit",
             *(word for path in configs for word in ("--config", str(path))),
-            *("--run", str(folder), "--synthetic.root", "", "--data.workers", "0"),
-            *("--data.root", str(drawn / "imagenet"), "--data.batch_size", "20"),
+            *("--run", str(folder), "--synthetic.root", "", "--data.num_workers", "0"),
+            *("--data.root", str(drawn / "imagenet"), "--data.global_batch_size", "20"),
             *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit"), "--probing.every", "1"),
             *(
                 "--probing.workers",

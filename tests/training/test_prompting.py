@@ -39,7 +39,14 @@ def train(drawn, tmp_path, backbone):
                 *("--config", str(CONFIGS / "demo_prompts.yaml"), "--run", str(folder)),
                 *("--synthetic.root", "", "--data.root", str(drawn / "imagenet")),
                 *(f"{start}.path", str(path), f"{start}.family", "auto", f"{start}.which", ""),
-                *("--data.workers", "0", "--data.batch_size", "20", "--scoring.workers", "0"),
+                *(
+                    "--data.num_workers",
+                    "0",
+                    "--data.global_batch_size",
+                    "20",
+                    "--scoring.workers",
+                    "0",
+                ),
                 *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
                 *("--trainer.max_epochs", "2", "--model.optimizer.warmup", "1"),
                 *options,
@@ -164,15 +171,15 @@ def test_a_recipe_resolves_to_the_values_of_the_table(overlay, backbone, tmp_pat
     )
     optimizer, objective = command.model.settings, command.model.objective
     size, rate, decay = TABLE[overlay.stem]
-    prompts, views = objective.encoder.prompts, command.datamodule.views
+    prompts, views = objective.encoder.prompts, command.datamodule.transform
     for pool in (prompts.cls, prompts.patches):
         assert (pool.size, pool.length, pool.chosen) == (size, 1, 10)
     assert (prompts.dropout, prompts.mask_mode, prompts.shared) == (0.1, "post_softmax", 0)
-    assert optimizer.peak(command.datamodule.batch_size) == pytest.approx(rate)
+    assert optimizer.peak(command.datamodule.global_batch_size) == pytest.approx(rate)
     assert (optimizer.decay, optimizer.final_decay) == (decay, decay)
     assert (optimizer.kind, optimizer.betas, optimizer.clip) == ("adamw", (0.9, 0.999), 0.0)
     assert (optimizer.warmup, optimizer.final_rate, optimizer.course.start) == (20, 0.0, 0.0)
-    assert (command.trainer.max_epochs, command.datamodule.batch_size) == (100, 128)
+    assert (command.trainer.max_epochs, command.datamodule.global_batch_size) == (100, 128)
     assert (objective.matching.weight, objective.matching.random) == (0.01, 0.1)
     assert (objective.task.mixing.mixup, objective.task.mixing.probability) == (0.8, 0.5)
     assert (objective.task.mixing.cutmix, objective.task.smoothing) == (0.0, 0.1)

@@ -30,10 +30,10 @@ def test_two_ranks_take_the_steps_of_one_and_agree_on_its_scores(drawn: Path, tm
             *(sys.executable, "-m", "vitlab", "fit"),
             *("--config", str(ROOT / "configs/dino_registers.yaml")),
             *("--config", str(ROOT / "configs/demo.yaml"), "--synthetic.root", ""),
-            *("--data.root", str(drawn / "imagenet"), "--data.workers", "0"),
+            *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"),
             *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit")),
             *("--probing.workers", "0", "--trainer.enable_progress_bar", "false"),
-            *("--trainer.precision", "32-true", "--data.batch_size", "20"),
+            *("--trainer.precision", "32-true", "--data.global_batch_size", "20"),
             *("--trainer.max_epochs", "2", "--model.optimizer.warmup", "1"),
             *("--run", str(folder), *options),
         ]
@@ -64,20 +64,27 @@ def gradients(folder: Path) -> dict[int, torch.Tensor]:
 @pytest.mark.parametrize("clip", ["each", "all"])
 def test_a_global_batch_has_the_same_gradients_however_it_is_divided(fit, drawn, tmp_path, clip):
     """One step: on one rank, on one in four micro-batches, and on two in two; clipped hard."""
-    options = ("--data.batch_size", "40", "--trainer.max_epochs", "1", "--probing.dense", "{}")
+    options = (
+        "--data.global_batch_size",
+        "40",
+        "--trainer.max_epochs",
+        "1",
+        "--probing.dense",
+        "{}",
+    )
     options += ("--probing.every", "0", "--probing.baselines", "false")
     options += ("--model.optimizer.clip", "0.01", "--model.optimizer.rules.clip", clip)
     options += ("--model.objective.freeze_last_layer", "0", "--model.optimizer.warmup", "0")
     whole = fit(*options, name="whole")
-    parts = fit(*options, "--data.device_batch", "10", name="parts")
+    parts = fit(*options, "--data.micro_batch_size", "10", name="parts")
     ranks = tmp_path / "ranks"
     words = [
         *(sys.executable, "-m", "vitlab", "fit", "--config", str(ROOT / "configs/dino.yaml")),
         *("--config", str(ROOT / "configs/demo.yaml"), "--synthetic.root", ""),
-        *("--data.root", str(drawn / "imagenet"), "--data.workers", "0", "--run", str(ranks)),
+        *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0", "--run", str(ranks)),
         *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
         *("--model.objective.projection.prototypes", "64", *options),
-        *("--data.device_batch", "10", "--trainer.devices", "2", "--trainer.strategy", "ddp"),
+        *("--data.micro_batch_size", "10", "--trainer.devices", "2", "--trainer.strategy", "ddp"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)

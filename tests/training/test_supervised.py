@@ -34,11 +34,11 @@ def train(drawn: Path, tmp_path: Path) -> Train:
                 *("fit", "--config", str(CONFIGS / f"{config}.yaml")),
                 *("--config", str(CONFIGS / "demo_supervised.yaml")),
                 *("--run", str(folder), "--synthetic.root", ""),
-                *("--data.root", str(drawn / "imagenet"), "--data.workers", "0"),
+                *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"),
                 *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit")),
                 *("--probing.workers", "0", "--scoring.workers", "0"),
                 *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
-                *("--data.batch_size", "20", "--data.repeats", "2"),
+                *("--data.global_batch_size", "20", "--data.repeats", "2"),
                 *("--trainer.max_epochs", "2", "--model.optimizer.warmup", "1"),
                 *options,
             ]
@@ -82,7 +82,7 @@ def test_micro_batches_take_the_steps_of_the_whole_batch(train: Train):
     options = ["--model.objective.mixing", '{"mixup": 0, "cutmix": 0}', *UNPROBED]
     options += ["--model.objective.erasing", '{"probability": 0}']
     whole = weights(train(*options, name="whole"))
-    parts = weights(train(*options, "--data.device_batch", "10", name="parts"))
+    parts = weights(train(*options, "--data.micro_batch_size", "10", name="parts"))
     for name, tensor in whole.items():
         assert torch.allclose(tensor, parts[name], atol=2e-4), name
 
@@ -136,7 +136,7 @@ def test_the_scores_are_those_of_the_checkpoint(train: Train, drawn: Path):
         folder / "last.ckpt", weights_only=True
     ).objective.eval()
     data = ImageNet(str(drawn / "imagenet"))
-    from vitlab.data.image import read_image
+    from vitlab.data.decode import read_image
 
     samples, view = data.samples("val"), CenterCrop(64, 0.9)
     paths = [Path(drawn / "imagenet") / samples.image(index) for index in range(len(samples))]
@@ -232,8 +232,8 @@ def test_a_recipe_resolves_to_the_values_of_the_table(config, drawn, tmp_path):
     found = {
         "epochs": command.trainer.max_epochs,
         "kind": optimizer.kind,
-        "peak": pytest.approx(optimizer.peak(data.batch_size)),
-        "batch": data.batch_size,
+        "peak": pytest.approx(optimizer.peak(data.global_batch_size)),
+        "batch": data.global_batch_size,
         "shape": optimizer.course.shape,
         "warmup": optimizer.warmup,
         "start": optimizer.course.start,
@@ -244,15 +244,15 @@ def test_a_recipe_resolves_to_the_values_of_the_table(config, drawn, tmp_path):
         "drop": (drops[0], drops[-1]),
         "loss": objective.kind,
         "smoothing": objective.smoothing,
-        "augment": data.views.augment,
-        "jitter": data.views.jitter.brightness,
+        "augment": data.transform.auto_augment,
+        "jitter": data.transform.color_jitter.brightness,
         "erasing": objective.erasing.probability,
         "repeats": data.repeats,
         "mixup": objective.mixing.mixup,
         "cutmix": objective.mixing.cutmix,
         "average": objective.kept,
         "scale": objective.encoder.config["layer_scale"],
-        "size": data.views.size,
+        "size": data.transform.size,
         "crop": scoring.crop,
     }
     assert found == TABLE[config]
@@ -260,7 +260,7 @@ def test_a_recipe_resolves_to_the_values_of_the_table(config, drawn, tmp_path):
     assert optimizer.betas == (0.9, 0.999)
     assert not optimizer.rules.tokens
     assert (objective.mixing.probability, objective.mixing.switch) == (1.0, 0.5)
-    assert data.views.area[0] == (0.05 if "big_vision" in config else 0.08)
+    assert data.transform.area[0] == (0.05 if "big_vision" in config else 0.08)
     assert optimizer.rules.clip == "all" or not optimizer.clip
     assert optimizer.rules.independent == ("big_vision" in config)
     assert objective.encoder.config["size"] == "S"
@@ -284,11 +284,11 @@ def test_arms_differ_in_one_option_of_the_encoder_only():
 
 
 BAD = [
-    (("--data.batch_size", "15"), "15 images cannot be mixed"),
+    (("--data.global_batch_size", "15"), "15 images cannot be mixed"),
     (("--model.objective.loss", "binary_cross_entropy"), "all classes would be present"),
-    (("--data.views.jitter", "0.4"), "timm ignores the jitter"),
+    (("--data.transform.color_jitter", "0.4"), "timm ignores the jitter"),
     (("--data.repeats", "0"), "repeats 0 is not a count"),
-    (("--data.views", "MultiCrop", "--data.views.size", "64"), "needs one crop"),
+    (("--data.transform", "MultiCrop", "--data.transform.size", "64"), "needs one crop"),
     (("--model.objective.num_classes", "7"), "num_classes"),
     (("--scoring.every", "-1"), "scoring.every is too small"),
     (("--scoring.crop", "2"), "no part of the image"),
@@ -310,7 +310,12 @@ def test_bad_input_is_named_before_training(train: Train, tmp_path, capsys, opti
 def test_data_without_labels_are_refused(train: Train, drawn: Path, capsys):
     with pytest.raises(SystemExit) as refused:
         train(
-            "--data", "VOC2012", "--data.root", str(drawn / "VOCdevkit"), "--data.batch_size", "6"
+            "--data",
+            "VOC2012",
+            "--data.root",
+            str(drawn / "VOCdevkit"),
+            "--data.global_batch_size",
+            "6",
         )
     assert refused.value.code == 2
     assert "VOC2012 has no image labels" in capsys.readouterr().err

@@ -47,8 +47,8 @@ def fit(odd: Path, tmp_path: Path) -> Fit:
         folder = tmp_path / name
         words = [
             *("fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run", str(folder)),
-            *("--data.root", str(odd), "--data.workers", "0", "--data.batch_size", "14"),
-            *("--data.views.size", "64", "--scoring.workers", "0", "--scoring.every", "1"),
+            *("--data.root", str(odd), "--data.num_workers", "0", "--data.global_batch_size", "14"),
+            *("--data.transform.size", "64", "--scoring.workers", "0", "--scoring.every", "1"),
             *("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}"),
             *("--probing.size", "64", "--probing.dense_size", "64", "--probing.workers", "0"),
             *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
@@ -110,7 +110,14 @@ def test_prompts_on_two_ranks_are_those_of_one(fit: Fit, tmp_path: Path):
     backbone = "--model.objective.encoder.backbone"
     options = (
         *(f"{backbone}.path", str(tmp_path / "backbone")),
-        *(f"{backbone}.family", "auto", f"{backbone}.which", "", "--data.views.short", "64"),
+        *(
+            f"{backbone}.family",
+            "auto",
+            f"{backbone}.which",
+            "",
+            "--data.transform.resize_size",
+            "64",
+        ),
         # entries that are drawn, or dropped, are so for a micro-batch
         *("--model.objective.encoder.prompts.dropout", "0"),
         *("--model.objective.matching.random", "0"),

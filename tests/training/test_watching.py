@@ -21,7 +21,7 @@ from vitlab.training.watching import Watching, _chance, _task_loss
 Fit = Callable[..., Path]
 QUICK = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
 QUICK += ("--model.objective.encoder.patch", "16")
-LONG = ("--trainer.max_epochs", "4", "--data.batch_size", "4")  # 40 steps
+LONG = ("--trainer.max_epochs", "4", "--data.global_batch_size", "4")  # 40 steps
 ILL = Diagnosis("ill", "something is wrong")
 
 
@@ -120,7 +120,7 @@ def test_the_loss_of_the_newest_steps_is_that_of_steps_behind_the_warm_up(fit: F
         means.append(signs.mean)
 
     monkeypatch.setattr(Watching, "draw", draw)
-    fit(*QUICK, "--data.batch_size", "4", "--health.every", "1")
+    fit(*QUICK, "--data.global_batch_size", "4", "--health.every", "1")
     assert means[:13] == [None] * 13
     expected = [sum(losses[end - 4 : end]) / 4 for end in range(14, 21)]
     assert means[13:] == pytest.approx(expected, rel=1e-6)
@@ -201,7 +201,7 @@ def test_a_run_may_end_when_it_goes_wrong(fit: Fit, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_run_in_good_health_is_let_be(fit: Fit):
     """200 steps, of which 40 warm up."""
-    options = ("--trainer.max_epochs", "20", "--data.batch_size", "4")
+    options = ("--trainer.max_epochs", "20", "--data.global_batch_size", "4")
     options += ("--model.optimizer.warmup", "4", "--seed_everything", "1")
     folder = fit(*QUICK, *options, "--health.every", "5")
     assert not (folder / FILE).exists()

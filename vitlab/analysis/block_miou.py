@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitlab.analysis.results import Measure, Row
-from vitlab.data import Data, SegmentationViews, normalize
+from vitlab.data import SegmentationTransform, VisionDataModule, normalize
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes import Dense, Loading
 from vitlab.probes.dense import Encode
@@ -33,8 +33,8 @@ MEMORY = 4 * 2**30  # bytes that tables of features may take
 def block_miou(
     model: str,
     encoder: Encoder,
-    data: Data,
-    view: SegmentationViews,
+    data: VisionDataModule,
+    view: SegmentationTransform,
     images: int,
     loading: Loading,
     memory: int = MEMORY,
@@ -58,7 +58,10 @@ def block_miou(
     Raises:
         ValueError: there are no masks or no labels, or features are not finite.
     """
-    train, test = data.segmented(data.train, view, images), data.segmented(data.val, view)
+    train, test = (
+        data.segmentation_dataset(data.train_split, view, images),
+        data.segmentation_dataset(data.val_split, view),
+    )
     rows = []
     with frozen(encoder):
         for blocks in groups(encoder, train, data.num_classes, memory):
@@ -96,9 +99,14 @@ def groups(encoder: Encoder, train: Dataset, classes: int, memory: int = MEMORY)
     return [range(start, min(start + fit, depth)) for start in range(0, depth, fit)]
 
 
-def batches(encoder: Encoder, data: Data, view: SegmentationViews, images: int, batch: int) -> int:
+def batches(
+    encoder: Encoder, data: VisionDataModule, view: SegmentationTransform, images: int, batch: int
+) -> int:
     """Return how many batches `block_miou` takes, by default."""
-    train, test = data.segmented(data.train, view, images), data.segmented(data.val, view)
+    train, test = (
+        data.segmentation_dataset(data.train_split, view, images),
+        data.segmentation_dataset(data.val_split, view),
+    )
     passes = len(groups(encoder, train, data.num_classes))
     return passes * (-(-len(train) // batch) + -(-len(test) // batch))
 

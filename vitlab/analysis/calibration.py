@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from vitlab.data import CIFAR10, CIFAR100, Data, Folder, ImageNet, normalize
+from vitlab.data import CIFAR10, CIFAR100, Folder, ImageNet, VisionDataModule, normalize
 from vitlab.data.batch import Batch
 from vitlab.encoders.tokens import Grid
 from vitlab.objectives.calibration_terms import off_share
@@ -136,7 +136,7 @@ def rule_picture(rules: Rules, classes: Sequence[str], out: Path) -> None:
     plt.close(figure)
 
 
-def report(arms: dict[str, Path], data: Data, size: int, out: Path) -> str:
+def report(arms: dict[str, Path], data: VisionDataModule, size: int, out: Path) -> str:
     """Write OUT.md, OUT.png and OUT_rules.png, and return the table.
 
     Args:
@@ -151,24 +151,26 @@ def report(arms: dict[str, Path], data: Data, size: int, out: Path) -> str:
     out.parent.mkdir(parents=True, exist_ok=True)
 
     def read(split: str, indices: Sequence[int]) -> Iterator[Batch]:
-        images = Subset(data.labeled(split, size), indices)
+        images = Subset(data.classification_dataset(split, size), indices)
         for pixels, labels in DataLoader(images, BATCH, generator=torch.Generator()):
             yield Batch([normalize(pixels)[None]], labels)
 
-    count = len(data.samples(data.train))
-    rules = find_rules(models[0], lambda ids: read(data.train, ids), count, "hidden", THRESHOLD)
-    every = range(len(data.samples(data.val)))
+    count = len(data.samples(data.train_split))
+    rules = find_rules(
+        models[0], lambda ids: read(data.train_split, ids), count, "hidden", THRESHOLD
+    )
+    every = range(len(data.samples(data.val_split)))
     lines = [f"| model | {' | '.join(COLUMNS)} |", "|---" * (1 + len(COLUMNS)) + "|"]
     for name, model in zip(arms, models, strict=True):
-        row = scores(model, models[0], rules, read(data.val, every))
+        row = scores(model, models[0], rules, read(data.val_split, every))
         cells = [f"{v:,}" if isinstance(v, int) else f"{v:.4g}" for v in row.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     table = "\n".join(lines) + "\n"
     out.with_name(f"{out.name}.md").write_text(table)
     chosen = list(every)[:: max(1, len(every) // PICTURES)][:PICTURES]
-    images = data.labeled(data.val, size)
+    images = data.classification_dataset(data.val_split, size)
     pixels = torch.stack([images[index][0] for index in chosen])
-    (batch,) = read(data.val, chosen)
+    (batch,) = read(data.val_split, chosen)
     picture(dict(zip(arms, models, strict=True)), batch, pixels, out.with_name(f"{out.name}.png"))
     rule_picture(rules, data.classes, out.with_name(f"{out.name}_rules.png"))
     return table

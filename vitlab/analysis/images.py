@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitlab.analysis.measures.context import VOID
-from vitlab.data import CenterCrop, Data, SegmentationViews, read_image
-from vitlab.data.datasets import first_readable, warn_of
-from vitlab.data.image import UnreadableImage, decode_image
-from vitlab.data.layout import IMAGE_ENDINGS, few
-from vitlab.data.views.segmentation import ImageAndMask, nearest
+from vitlab.data import CenterCrop, SegmentationTransform, VisionDataModule, read_image
+from vitlab.data.dataset import first_readable, warn_unreadable
+from vitlab.data.decode import UnreadableImage, decode_image
+from vitlab.data.storage import IMAGE_ENDINGS, few
+from vitlab.data.transforms import ImageAndMask, resize_nearest
 
 BACKGROUND = "background"
 Pair = tuple[UInt8[Tensor, "3 size size"], UInt8[Tensor, "size size"]]
@@ -43,7 +43,7 @@ class Images:
         return len(self.pairs)  # type: ignore[arg-type]
 
 
-class Middle(SegmentationViews):
+class Middle(SegmentationTransform):
     """The square in the middle, of the image as `CenterCrop` has it and of its mask alike.
 
     Args:
@@ -58,7 +58,7 @@ class Middle(SegmentationViews):
         size, short = self.crop.size, min(mask.shape)
         rows, columns = (self.crop.short * side // short for side in mask.shape)
         top, left = round((rows - size) / 2), round((columns - size) / 2)
-        square = nearest(mask, rows, columns)[top : top + size, left : left + size]
+        square = resize_nearest(mask, rows, columns)[top : top + size, left : left + size]
         return ImageAndMask(self.crop(image)[0][0], torch.from_numpy(np.ascontiguousarray(square)))
 
 
@@ -73,8 +73,10 @@ class Masked(Dataset[Pair]):
         objects: indices of the classes that are objects.
     """
 
-    def __init__(self, data: Data, split: str, size: int, limit: int, objects: Sequence[int]):
-        self.pairs = data.segmented(split, Middle(size), limit)
+    def __init__(
+        self, data: VisionDataModule, split: str, size: int, limit: int, objects: Sequence[int]
+    ):
+        self.pairs = data.segmentation_dataset(split, Middle(size), limit)
         self.pairs.check()
         table = torch.zeros(256, dtype=torch.uint8)
         table[list(objects)] = 1
@@ -107,7 +109,7 @@ class Unmasked(Dataset[Pair]):
 
     def __getitem__(self, index: int) -> Pair:
         _, image, unreadable = first_readable(self._read, index, len(self), self.patience)
-        warn_of(unreadable)
+        warn_unreadable(unreadable)
         seen = self.view(image)[0][0]
         return seen, torch.full(seen.shape[1:], VOID, dtype=torch.uint8)
 
@@ -149,12 +151,14 @@ def find_images(
     kind = dataset_class(root, dataset)
     if kind is None:
         return _photographs(root, size, limit)
-    data = kind(str(root), train=split, val=split)
+    data = kind(str(root), train_split=split, val_split=split)
     samples = data.samples(split)
     about = {"dataset": kind.__name__, "root": str(root), "split": split, "size": size}
     reason = f"{kind.__name__} has no masks"
     if samples.masks is not None:
-        data = kind(str(root), train="", val=split)  # nothing is learned: no split to keep apart
+        data = kind(
+            str(root), train_split="", val_split=split
+        )  # nothing is learned: no split to keep apart
         chosen, reason = _objects(data.classes, objects)
         if chosen:
             pairs = Masked(data, split, size, limit, chosen)
@@ -169,7 +173,7 @@ def find_images(
     return Images(found, {**about, "images": len(found), "masks": False}, False, reason)
 
 
-def dataset_class(root: Path, dataset: str) -> type[Data] | None:
+def dataset_class(root: Path, dataset: str) -> type[VisionDataModule] | None:
     """Return the class of a dataset; None for images of no dataset.
 
     Args:
@@ -179,7 +183,7 @@ def dataset_class(root: Path, dataset: str) -> type[Data] | None:
     Raises:
         ValueError: the class is unknown, or could be several.
     """
-    kinds = {kind.__name__: kind for kind in Data.__subclasses__()}
+    kinds = {kind.__name__: kind for kind in VisionDataModule.__subclasses__()}
     if dataset:
         if dataset not in kinds:
             raise ValueError(

@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vitlab.analysis.report import Picture
-from vitlab.data.views.segmentation import IGNORE
+from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder
 from vitlab.probes import Loading
 from vitlab.visualization.figure import (
@@ -63,7 +63,7 @@ def example_pictures(
 def middle(mask: UInt8[Tensor, "h w"] | None, height: int, width: int) -> Place:
     """Return the pixel of the object that is nearest to its mean; else the middle of the image."""
     if mask is not None:
-        inside = ((mask != 0) & (mask != IGNORE)).nonzero()
+        inside = ((mask != 0) & (mask != IGNORE_INDEX)).nonzero()
         if len(inside):
             distance = (inside - inside.double().mean(0)).square().sum(1)
             y, x = inside[int(distance.argmin())].tolist()

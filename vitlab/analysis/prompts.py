@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitlab.data import CIFAR10, CIFAR100, Data, Folder, ImageNet, normalize
+from vitlab.data import CIFAR10, CIFAR100, Folder, ImageNet, VisionDataModule, normalize
 from vitlab.encoders import Prompted, read_weights, record
 from vitlab.encoders.interop.files import read
 from vitlab.objectives.classification import Classifier
@@ -82,10 +82,10 @@ class Run:
 
 
 @torch.no_grad()
-def score(model: Classifier, data: Data, size: int, crop: float) -> Run:
+def score(model: Classifier, data: VisionDataModule, size: int, crop: float) -> Run:
     """Return the scores on all val images, in fp32."""
     right = loss = count = 0.0
-    images = data.labeled(data.val, size, crop=crop)
+    images = data.classification_dataset(data.val_split, size, crop=crop)
     for pixels, labels in DataLoader(images, BATCH, generator=torch.Generator()):
         logits = model(normalize(pixels))
         right += (logits.argmax(-1) == labels).sum().item()
@@ -195,13 +195,15 @@ def colored(choice: Choice, grid: tuple[int, int], size: int) -> GridColumn:
     return GridColumn("", list(F.interpolate(maps, size=(size, size), mode="nearest")), legend)
 
 
-def picture(models: dict[str, Classifier], data: Data, size: int, crop: float, out: Path) -> bool:
+def picture(
+    models: dict[str, Classifier], data: VisionDataModule, size: int, crop: float, out: Path
+) -> bool:
     """Write images beside what their patches choose in the first, middle and last block.
 
     Returns:
         Whether there was any choice to show.
     """
-    images = data.labeled(data.val, size, crop=crop)
+    images = data.classification_dataset(data.val_split, size, crop=crop)
     spread_out = range(0, len(images), max(1, len(images) // PICTURES))[:PICTURES]
     pixels = torch.stack([images[index][0] for index in spread_out])
     columns = [GridColumn("image", list(pixels / 255), smooth=True)]
@@ -217,7 +219,9 @@ def picture(models: dict[str, Classifier], data: Data, size: int, crop: float, o
     return len(columns) > 1
 
 
-def report(arms: dict[str, list[Path]], data: Data, size: int, crop: float, out: Path) -> str:
+def report(
+    arms: dict[str, list[Path]], data: VisionDataModule, size: int, crop: float, out: Path
+) -> str:
     """Write OUT.md and, if any arm has prompts, OUT.png of the first run of each; return the table.
 
     Args:

@@ -23,7 +23,7 @@ from vitlab.analysis.report import Picture, write_report
 from vitlab.analysis.results import CSV, JSON, AnalysisResults
 from vitlab.commands.analyze_words import UNTRAINED, labels, parser, refuse
 from vitlab.commands.device import choose_device
-from vitlab.data import Data, SegmentationSquare
+from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.evaluation.frozen_encoder import load_frozen_encoder
 from vitlab.probes import Loading
@@ -105,7 +105,7 @@ def untrained(weights: str, label: str) -> NamedEncoder:
     return NamedEncoder(encoder, describe_encoder(encoder, label, weights, fingerprint(encoder)))
 
 
-def to_segment(root: Path | None, dataset: str, size: int) -> Data | None:
+def to_segment(root: Path | None, dataset: str, size: int) -> VisionDataModule | None:
     """Return the segmentation set that each block is probed on, if one is asked for.
 
     Raises:
@@ -120,15 +120,15 @@ def to_segment(root: Path | None, dataset: str, size: int) -> Data | None:
             "--probe-dataset: VOC2012, ADE20K, Cityscapes or Folder"
         )
     data = kind(str(root))
-    for split in (data.train, data.val):
-        data.segmented(split, SegmentationSquare(size))
+    for split in (data.train_split, data.val_split):
+        data.segmentation_dataset(split, SegmentationSquare(size))
     return data
 
 
 def with_miou(
     findings: AnalysisResults,
     subjects: Sequence[NamedEncoder],
-    data: Data,
+    data: VisionDataModule,
     given: argparse.Namespace,
     pace: Pace,
 ) -> AnalysisResults:

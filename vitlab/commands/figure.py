@@ -11,7 +11,7 @@ from rich.progress import track
 from vitlab.commands.analyze import read
 from vitlab.commands.device import choose_device
 from vitlab.commands.figure_words import blocks_of, parser, places_in, refuse
-from vitlab.data import Data, SegmentationSquare
+from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.data.check import recognize
 from vitlab.encoders import Encoder
 from vitlab.encoders.vit import Block
@@ -114,16 +114,18 @@ class _Heads:
 
 
 def _fitted(
-    given: argparse.Namespace, models: dict[str, Encoder], data: Data, loading: Loading
+    given: argparse.Namespace, models: dict[str, Encoder], data: VisionDataModule, loading: Loading
 ) -> _Heads:
     """Fit a linear map to each model's patches."""
     maps = []
     for encoder in track(models.values(), "fitting to masks", total=len(models)):
         edge = max(1, (given.size or 448) // encoder.patch) * encoder.patch
-        images = data.segmented(data.train, SegmentationSquare(edge), given.masks_images)
+        images = data.segmentation_dataset(
+            data.train_split, SegmentationSquare(edge), given.masks_images
+        )
         with torch.no_grad():
             maps.append(Dense(data.num_classes).fit(encoder, images, loading))
-    learned = f"{len(images)} images of {type(data).__name__} {data.train}"
+    learned = f"{len(images)} images of {type(data).__name__} {data.train_split}"
     return _Heads(maps, data.classes, learned)
 
 

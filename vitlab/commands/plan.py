@@ -19,7 +19,7 @@ examples:
   vitlab plan --config configs/dino.yaml --config configs/hardware/gpu_1.yaml \\
       --data.root /data/imagenet --steps 20 --world 16 --json plan.json
   vitlab plan --config configs/dino.yaml --config configs/hardware/gpu_1.yaml \\
-      --data.root /data/imagenet --data.workers 16      # would more loading processes help?
+      --data.root /data/imagenet --data.num_workers 16      # would more loading processes help?
 """
 
 
@@ -55,7 +55,7 @@ def run(words: Sequence[str]) -> None:
             command.trainer, command.model, command.datamodule, settings.probing, settings.scoring
         )
     if given.world:
-        command.datamodule.divide(given.world)
+        command.datamodule.batch_layout(given.world)
     plan.show()
     with quiet(), Progress(console=Console(stderr=True), transient=True) as progress:
         stages = 3 + len(settings.probing.dense)  # loaders, image probes, scores

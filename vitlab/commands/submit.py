@@ -69,7 +69,7 @@ def run(words: Sequence[str]) -> None:
     )
     described.check_division()
     if given.cpus_per_task is None:
-        workers = described.config.data.init_args.workers
+        workers = described.config.data.init_args.num_workers
         resources = replace(resources, cpus_per_task=workers + 1)
     begin = described.config.ckpt_path
     job = Job(

@@ -1,33 +1,34 @@
 """Files on disk to batches. Import datasets and views from here."""
 
-from vitlab.data.ade20k import ADE20K
 from vitlab.data.batch import Batch
-from vitlab.data.cifar import CIFAR10, CIFAR100
-from vitlab.data.cityscapes import Cityscapes
+from vitlab.data.datamodule import BatchLayout, VisionDataModule
+from vitlab.data.datasets.ade20k import ADE20K
+from vitlab.data.datasets.cifar import CIFAR10, CIFAR100
+from vitlab.data.datasets.cityscapes import Cityscapes
+from vitlab.data.datasets.folder import Folder
+from vitlab.data.datasets.imagenet import ImageNet
+from vitlab.data.datasets.voc import VOC2012
+from vitlab.data.decode import UnreadableImage, read_image, read_mask
 from vitlab.data.errors import DataError
-from vitlab.data.folder import Folder
-from vitlab.data.image import UnreadableImage, read_image, read_mask
-from vitlab.data.imagenet import ImageNet
-from vitlab.data.module import Data, Division
-from vitlab.data.sampler import GlobalBatches
+from vitlab.data.sampler import GlobalBatchSampler
 from vitlab.data.samples import Samples
-from vitlab.data.views import (
+from vitlab.data.transforms import (
     MEAN,
     STD,
     AugmentedCrop,
     CenterCrop,
     MultiCrop,
+    ResizeRandomCrop,
     SegmentationCrop,
+    SegmentationRandomResizedCrop,
     SegmentationSquare,
-    SegmentationViews,
+    SegmentationTransform,
     SegmentationWhole,
-    ShiftedCrop,
     SingleCrop,
-    Views,
+    Transform,
     normalize,
     slide,
 )
-from vitlab.data.voc import VOC2012
 
 __all__ = [
     "ADE20K",
@@ -38,24 +39,25 @@ __all__ = [
     "VOC2012",
     "AugmentedCrop",
     "Batch",
+    "BatchLayout",
     "CenterCrop",
     "Cityscapes",
-    "Data",
     "DataError",
-    "Division",
     "Folder",
-    "GlobalBatches",
+    "GlobalBatchSampler",
     "ImageNet",
     "MultiCrop",
+    "ResizeRandomCrop",
     "Samples",
     "SegmentationCrop",
+    "SegmentationRandomResizedCrop",
     "SegmentationSquare",
-    "SegmentationViews",
+    "SegmentationTransform",
     "SegmentationWhole",
-    "ShiftedCrop",
     "SingleCrop",
+    "Transform",
     "UnreadableImage",
-    "Views",
+    "VisionDataModule",
     "normalize",
     "read_image",
     "read_mask",

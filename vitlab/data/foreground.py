@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 from PIL import Image
 
+from vitlab.data.decode import UnreadableImage
 from vitlab.data.errors import DataError
-from vitlab.data.image import UnreadableImage
-from vitlab.data.layout import absent
 from vitlab.data.samples import Samples, paths
+from vitlab.data.storage import absent
 
 FOLDER = "masks"
 MODES = ("1", "L", "P", "RGB", "I", "I;16", "I;16B")

@@ -5,8 +5,8 @@ import os
 import numpy as np
 
 from vitlab.data.errors import DataError
-from vitlab.data.layout import few
 from vitlab.data.samples import Samples
+from vitlab.data.storage import few
 
 
 def refuse_common(train: Samples, val: Samples, names: tuple[str, str]) -> None:

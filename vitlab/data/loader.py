@@ -7,9 +7,9 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from vitlab.data.errors import DataError
-from vitlab.data.sampler import Division, GlobalBatches
+from vitlab.data.sampler import BatchLayout, GlobalBatchSampler
 
-STALLED = 600.0  # seconds without a batch after which its loading counts as hung
+WORKER_TIMEOUT = 600.0  # seconds without a batch after which its loading counts as hung
 
 
 class Batches(DataLoader[Any]):
@@ -27,21 +27,22 @@ class Batches(DataLoader[Any]):
         """Nothing to load."""
 
 
-def agree(trainer: Trainer, division: Division, batch_size: int, device_batch: int) -> None:
+def agree(trainer: Trainer, division: BatchLayout, batch_size: int, micro_batch_size: int) -> None:
     """Refuse a trainer that would step at other times than the batches say."""
     model = trainer.lightning_module
     if model is None or not model.automatic_optimization:
         return  # such a model decides by itself when to step
-    if trainer.accumulate_grad_batches != division.accumulate:
+    if trainer.accumulate_grad_batches != division.accumulate_grad_batches:
         raise DataError(
-            f"batch_size {batch_size} and device_batch {device_batch} on "
-            f"{trainer.world_size} devices need {division.accumulate} micro-batches per step, "
-            f"but the trainer accumulates {trainer.accumulate_grad_batches}; use "
-            f"--trainer.accumulate_grad_batches {division.accumulate}"
+            f"global_batch_size {batch_size} and micro_batch_size {micro_batch_size} on "
+            f"{trainer.world_size} devices need {division.accumulate_grad_batches} micro-batches "
+            "per "
+            f"step, but the trainer accumulates {trainer.accumulate_grad_batches}; use "
+            f"--trainer.accumulate_grad_batches {division.accumulate_grad_batches}"
         )
 
 
-def resume(batches: GlobalBatches, trainer: Trainer) -> None:
+def resume(batches: GlobalBatchSampler, trainer: Trainer) -> None:
     """Set the batches to where a resumed trainer stands.
 
     Lightning makes the first iterator before it tells the sampler its epoch, so the place must
@@ -71,8 +72,8 @@ def _epoch_is_open(trainer: Trainer, epoch: int) -> bool:
 def _recount(trainer: Trainer, done: int) -> None:
     """Have Lightning count the micro-batches of this division, not of the one that was stopped.
 
-    Otherwise a run that goes on with more ranks or a larger `device_batch` would end its epoch at
-    the wrong step.
+    Otherwise a run that goes on with more ranks or a larger `micro_batch_size` would end its epoch
+    at the wrong step.
     """
     counted: Any = trainer.fit_loop.epoch_loop.batch_progress.current
     if counted.ready:

@@ -11,25 +11,25 @@ from vitlab.data.errors import DataError
 
 
 @dataclass(frozen=True)
-class Division:
-    """How a global batch is spread: batch_size = per_device * world * accumulate.
+class BatchLayout:
+    """global_batch_size = micro_batch_size * world size * accumulate_grad_batches.
 
     Attributes:
-        per_device: images in one micro-batch on one device.
-        accumulate: micro-batches in one optimizer step.
+        micro_batch_size: images in one micro-batch on one device.
+        accumulate_grad_batches: micro-batches in one optimizer step.
     """
 
-    per_device: int
-    accumulate: int
+    micro_batch_size: int
+    accumulate_grad_batches: int
 
 
-def divide(batch_size: int, world: int, device_batch: int = 0) -> Division:
+def split_global_batch(batch_size: int, world: int, micro_batch_size: int = 0) -> BatchLayout:
     """Spread a global batch over `world` devices with as few micro-batches as fit.
 
     Args:
         batch_size: images in one optimizer step, over all devices.
         world: number of devices.
-        device_batch: largest number of images on one device at a time; 0 means no limit.
+        micro_batch_size: largest number of images on one device at a time; 0 means no limit.
 
     Raises:
         DataError: if the batch does not divide among the devices.
@@ -38,18 +38,18 @@ def divide(batch_size: int, world: int, device_batch: int = 0) -> Division:
     if remainder:
         allowed = [world * count for count in (per_rank, per_rank + 1) if count]
         raise DataError(
-            f"batch_size {batch_size} does not divide among {world} devices; use a multiple of "
-            f"{world}, such as {' or '.join(map(str, allowed))}"
+            f"global_batch_size {batch_size} does not divide among {world} devices; use a multiple "
+            f"of {world}, such as {' or '.join(map(str, allowed))}"
         )
     accumulate = next(
         count
         for count in range(1, per_rank + 1)
-        if per_rank % count == 0 and per_rank // count <= (device_batch or per_rank)
+        if per_rank % count == 0 and per_rank // count <= (micro_batch_size or per_rank)
     )
-    return Division(per_rank // accumulate, accumulate)
+    return BatchLayout(per_rank // accumulate, accumulate)
 
 
-class GlobalBatches(Sampler[list[tuple[int, ...]]]):
+class GlobalBatchSampler(Sampler[list[tuple[int, ...]]]):
     """Micro-batches of one rank, as lists of (epoch, index), or (epoch, index, copy) if repeated.
 
     Global batch k of an epoch is permutation[k * batch_size : (k + 1) * batch_size]; the
@@ -81,11 +81,11 @@ class GlobalBatches(Sampler[list[tuple[int, ...]]]):
         if samples < batch_size:
             raise DataError(
                 f"{samples} training samples do not fill one batch of {batch_size}; use a "
-                f"batch_size of at most {samples}, or more data"
+                f"global_batch_size of at most {samples}, or more data"
             )
         if batch_size % (world * accumulate):
             raise DataError(
-                f"batch_size {batch_size} does not divide into {world} ranks x {accumulate} "
+                f"global_batch_size {batch_size} does not divide into {world} ranks x {accumulate} "
                 f"micro-batches; use a multiple of {world * accumulate}"
             )
         self.samples, self.batch_size = samples, batch_size
@@ -95,7 +95,7 @@ class GlobalBatches(Sampler[list[tuple[int, ...]]]):
         self.start = (0, 0)
 
     @property
-    def sampler(self) -> "GlobalBatches":
+    def sampler(self) -> "GlobalBatchSampler":
         """Itself: Lightning calls `set_epoch` on the sampler of a batch sampler."""
         return self
 
@@ -120,7 +120,7 @@ class GlobalBatches(Sampler[list[tuple[int, ...]]]):
             else:
                 yield [(epoch, *divmod(place, self.repeats)) for place in micro_batch]
 
-    def share(self, epoch: int) -> Int[np.ndarray, "micro_batches per_device"]:
+    def share(self, epoch: int) -> Int[np.ndarray, "micro_batches micro_batch_size"]:
         """What this rank sees in an epoch: index * repeats + copy."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.samples)
         if self.repeats > 1:

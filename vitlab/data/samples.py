@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from vitlab.data.errors import DataError
-from vitlab.data.files import Files
+from vitlab.data.storage import FileTree
 
 SAMPLE = 64  # samples looked at where looking at all would take too long
 
@@ -25,7 +25,7 @@ class Samples:
         masks: path of each mask, as bytes, or None.
     """
 
-    files: Files
+    files: FileTree
     images: Shaped[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"] | None = None
     masks: Shaped[np.ndarray, " n"] | None = None

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitlab.data.errors import DataError
-from vitlab.data.files import Files
-from vitlab.data.layout import Layout, text
+from vitlab.data.storage import FileTree, Layout, text
 
 LAYOUT = Layout(
     marks=("cls/*.mat", "train.txt", "val.txt"),
@@ -30,7 +29,7 @@ class SBD:
         names: of all its images, in its lists for training and validation.
     """
 
-    files: Files
+    files: FileTree
     names: frozenset[str]
 
     @classmethod

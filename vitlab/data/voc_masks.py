@@ -10,9 +10,9 @@ from PIL import Image
 from rich.progress import track
 
 from vitlab.atomic_io import write_bytes
+from vitlab.data.datasets.voc import EXTRA, LISTS, VOC2012, palette
+from vitlab.data.decode import UnreadableImage, decode_mask
 from vitlab.data.errors import DataError
-from vitlab.data.image import UnreadableImage, decode_mask
-from vitlab.data.voc import EXTRA, LISTS, VOC2012, palette
 
 MASKS = "SegmentationClass"
 COLORED = "SegmentationClassRGB"  # the colored masks, once their indices have taken their place

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import vitlab.evaluation.protocols  # noqa: F401, the parser finds classes once imported
-from vitlab.data import Data
+from vitlab.data import VisionDataModule
 from vitlab.evaluation.protocol import Protocol
 from vitlab.evaluation.registry import ProtocolSettings, differences, find, names
 from vitlab.safety import restrict
@@ -32,7 +32,14 @@ was made. Every setting of the protocol can be changed, which the result then sa
   vitlab evaluate --protocol dinov2-linear --help       # the settings of one protocol as well
 """
 # of a dataset, what only training uses, or what an evaluation decides
-NOT_OURS = {"batch_size", "device_batch", "views", "workers", "max_unreadable", "seed"}
+NOT_OURS = {
+    "global_batch_size",
+    "micro_batch_size",
+    "transform",
+    "num_workers",
+    "max_unreadable",
+    "seed",
+}
 
 LEAST = {
     "batch_size": 1,
@@ -58,7 +65,7 @@ class EvaluationArguments:
     given: Namespace
     protocol: Protocol
     settings: ProtocolSettings
-    data: Data
+    data: VisionDataModule
 
 
 def parse(words: Sequence[str]) -> EvaluationArguments:
@@ -96,7 +103,7 @@ def parse(words: Sequence[str]) -> EvaluationArguments:
             )
     built = parser.instantiate_classes(given)
     built.data.max_unreadable, built.data.seed = 0, given.seed
-    built.data.workers = given.num_workers
+    built.data.num_workers = given.num_workers
     settings = ProtocolSettings(published.name, published.version, values, changed)
     return EvaluationArguments(given, built.protocol, settings, built.data)
 
@@ -148,7 +155,7 @@ def _parser() -> ArgumentParser:
         "0.5 and 0.5. auto knows it of every family but timm, which has both.",
     )
     parser.add_subclass_arguments(Protocol, "protocol", required=True)
-    parser.add_subclass_arguments(Data, "data", required=True, skip=NOT_OURS)
+    parser.add_subclass_arguments(VisionDataModule, "data", required=True, skip=NOT_OURS)
     options: list[tuple[str, type, Any, str]] = [
         ("out", str, "", "Folder for the result; by default evaluations/WEIGHTS/PROTOCOL-DATASET."),
         ("overwrite", bool, False, "Replace a result that is there."),
@@ -194,7 +201,7 @@ def _recognize(root: Path) -> str:
     """Return the class of the dataset in a folder."""
     found = [
         kind.__name__
-        for kind in Data.__subclasses__()
+        for kind in VisionDataModule.__subclasses__()
         if kind.layout.marks and kind.layout.find(root)
     ]
     if len(found) != 1:

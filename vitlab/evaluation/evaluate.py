@@ -4,20 +4,20 @@ from dataclasses import replace
 
 import torch
 
-from vitlab.data import Data
+from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.evaluation.ignore_index import require_labels
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Protocol
 from vitlab.probes.freezing import frozen
 
 
-def check(encoder: Encoder, protocol: Protocol, data: Data) -> None:
+def check(encoder: Encoder, protocol: Protocol, data: VisionDataModule) -> None:
     """Refuse, before any long work, what cannot be evaluated.
 
     Raises:
         ValueError: what was given, what is allowed, what to do.
     """
-    for split in (data.train, data.val):
+    for split in (data.train_split, data.val_split):
         samples = data.samples(split)
         missing = samples.labels if protocol.task == "classification" else samples.masks
         if missing is None:
@@ -32,12 +32,12 @@ def check(encoder: Encoder, protocol: Protocol, data: Data) -> None:
             "another test set; set data.max_unreadable to 0"
         )
     if protocol.task == "segmentation":
-        require_labels(data, data.val)
+        require_labels(data, data.val_split)
     protocol.check(encoder, data)
 
 
 def evaluate(
-    encoder: Encoder, protocol: Protocol, data: Data, context: EvaluationContext
+    encoder: Encoder, protocol: Protocol, data: VisionDataModule, context: EvaluationContext
 ) -> Outcome:
     """Evaluate an encoder; the same figure on any number of ranks, batch size and workers.
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitlab import distributed
-from vitlab.data import Data, SegmentationSquare, normalize
-from vitlab.data.datasets import Segmented
-from vitlab.data.views.segmentation import nearest
+from vitlab.data import SegmentationSquare, VisionDataModule, normalize
+from vitlab.data.dataset import SegmentationDataset
+from vitlab.data.transforms import resize_nearest
 from vitlab.encoders import Encoder, Tokens
 from vitlab.evaluation.cache import Cache, Tables
 from vitlab.evaluation.fingerprint import (
@@ -45,7 +45,7 @@ class Source:
     """
 
     encoder: Encoder
-    data: Data
+    data: VisionDataModule
     reading: Reading
     size: int
     precision: Precision = "fp32"
@@ -102,7 +102,7 @@ def image_table(source: Source, split: str, context: EvaluationContext) -> Itera
 
     def make() -> Tables:
         check_ranks(source.data, split)
-        images = source.data.labeled(split, source.size)
+        images = source.data.classification_dataset(split, source.size)
 
         def rows(pixels: Tensor, labels: Tensor) -> Tables:
             cls = source.encode(pixels, context.loading).cls.float().cpu()
@@ -137,7 +137,9 @@ class _Squares(Dataset[tuple[Tensor, Tensor]]):
     """Images squeezed into squares, bicubic, beside masks squeezed alike, nearest."""
 
     def __init__(self, source: Source, split: str):
-        self.images: Segmented = source.data.segmented(split, SegmentationSquare(source.size))
+        self.images: SegmentationDataset = source.data.segmentation_dataset(
+            split, SegmentationSquare(source.size)
+        )
         self.size = source.size
 
     def __len__(self) -> int:
@@ -152,11 +154,11 @@ def squeeze(
     mask: UInt8[Tensor, "height width"], rows: int, columns: int = 0
 ) -> UInt8[Tensor, "rows _"]:
     """Return a mask at another size, by the nearest pixel; a square if one side is given."""
-    squeezed = nearest(mask.cpu().numpy(), rows, columns or rows)
+    squeezed = resize_nearest(mask.cpu().numpy(), rows, columns or rows)
     return torch.from_numpy(np.ascontiguousarray(squeezed))
 
 
-def check_ranks(data: Data, split: str) -> None:
+def check_ranks(data: VisionDataModule, split: str) -> None:
     """Refuse more processes than images: one would have nothing to do.
 
     Raises:
@@ -171,10 +173,10 @@ def check_ranks(data: Data, split: str) -> None:
 
 
 def at_own_sizes(
-    predictions: list[UInt8[Tensor, "rows columns"]], data: Data
+    predictions: list[UInt8[Tensor, "rows columns"]], data: VisionDataModule
 ) -> list[UInt8[Tensor, "_ _"]]:
     """Return predictions of the first test images at the sizes of their masks, for pictures."""
-    images = data.segmented(data.val, SegmentationSquare(16))
+    images = data.segmentation_dataset(data.val_split, SegmentationSquare(16))
     return [squeeze(each, *images[index][1].shape) for index, each in enumerate(predictions)]
 
 

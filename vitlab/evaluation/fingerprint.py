@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vitlab.data import Data
+from vitlab.data import VisionDataModule
 from vitlab.data.samples import Samples, spread
 from vitlab.encoders import Encoder
 
@@ -123,7 +123,7 @@ def _place(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
 
 
-def fingerprint_of_data(data: Data, split: str) -> str:
+def fingerprint_of_data(data: VisionDataModule, split: str) -> str:
     """Return sha256 over what a split is: class, classes, mask values, and its files in order.
 
     Files are known by their names and labels, not by their contents.
@@ -153,7 +153,7 @@ def fingerprint_of_heads(encoder: Encoder, samples: Samples, settings: object) -
     return digest({"encoder": known, "images": images, "settings": repr(settings)})
 
 
-def sampled_contents(data: Data, split: str) -> str:
+def sampled_contents(data: VisionDataModule, split: str) -> str:
     """Return sha256 over the root of a split and the bytes of up to 64 files spread over it.
 
     It tells apart sets that name their files alike; a single exchanged file may go unnoticed.

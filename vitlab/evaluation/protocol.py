@@ -14,7 +14,7 @@ from rich.progress import track
 from torch import Tensor
 
 from vitlab import distributed
-from vitlab.data import Data
+from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.probes import Loading
 from vitlab.probes.evidence import Evidence
@@ -93,7 +93,7 @@ class Protocol(ABC):
     precision: Precision = "fp32"
 
     @abstractmethod
-    def check(self, encoder: Encoder, data: Data) -> None:
+    def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse, before any long work, what cannot be evaluated.
 
         Raises:
@@ -101,7 +101,7 @@ class Protocol(ABC):
         """
 
     @abstractmethod
-    def run(self, encoder: Encoder, data: Data, context: EvaluationContext) -> Outcome:
+    def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Evaluate an encoder in evaluation mode, without gradients.
 
         The outcome is that of a single process on all ranks.

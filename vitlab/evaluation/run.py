@@ -16,7 +16,7 @@ from rich.table import Table
 
 from vitlab import distributed
 from vitlab.atomic_io import environment, write_bytes
-from vitlab.data import Data, SegmentationWhole
+from vitlab.data import SegmentationWhole, VisionDataModule
 from vitlab.evaluation.arguments import EvaluationArguments, parse, show_names
 from vitlab.evaluation.evaluate import check, evaluate
 from vitlab.evaluation.fingerprint import fingerprint_of_data
@@ -132,7 +132,7 @@ def show_plan(asked: EvaluationArguments, subject: FrozenEncoder, folder: Path) 
     table.add_row("protocol", f"{settings.name} version {settings.version}, hash {settings.hash}")
     for name, (published, used) in settings.changed.items():
         table.add_row("  changed", f"{name}: {published} -> {used}")
-    for split in (data.train, data.val):
+    for split in (data.train_split, data.val_split):
         table.add_row("data", f"{type(data).__name__} {split}: {len(data.samples(split))} images")
     table.add_row("result", str(folder))
     Console().print(table)
@@ -147,7 +147,7 @@ def conclude(
 ) -> None:
     """Write the result with its pictures and curves, and print it."""
     data = asked.data
-    evidence, samples = outcome.evidence, data.samples(data.val)
+    evidence, samples = outcome.evidence, data.samples(data.val_split)
     classes = {}
     if isinstance(evidence, Overlaps):
         classes = dict(zip(data.classes, evidence.iou().tolist(), strict=True))
@@ -176,7 +176,7 @@ def conclude(
     picture = None
     folder.mkdir(parents=True, exist_ok=True)
     if outcome.predictions:
-        seen = data.segmented(data.val, SegmentationWhole(0))
+        seen = data.segmentation_dataset(data.val_split, SegmentationWhole(0))
         pairs = [seen[index] for index in range(len(outcome.predictions))]
         images, truths = [pair.image for pair in pairs], [pair.mask for pair in pairs]
         picture = compare_masks(images, truths, outcome.predictions, data.classes).render()
@@ -204,14 +204,14 @@ def show(result: Result, folder: Path) -> None:
     console.print(f"result  {folder} ({result.seconds:.0f} s)")
 
 
-def _data_used(data: Data, outcome: Outcome) -> DataInfo:
-    train = outcome.train or data.train
-    counts = {split: len(data.samples(split)) for split in (train, data.val)}
+def _data_used(data: VisionDataModule, outcome: Outcome) -> DataInfo:
+    train = outcome.train or data.train_split
+    counts = {split: len(data.samples(split)) for split in (train, data.val_split)}
     return DataInfo(
         dataset=type(data).__name__,
         train=train,
-        val=data.val,
-        counts={**counts, data.val: len(outcome.evidence)},
-        fingerprint="-".join(fingerprint_of_data(data, split) for split in (train, data.val)),
+        val=data.val_split,
+        counts={**counts, data.val_split: len(outcome.evidence)},
+        fingerprint="-".join(fingerprint_of_data(data, split) for split in (train, data.val_split)),
         root=str(data.root),
     )

@@ -139,7 +139,7 @@ class Classification(Objective):
             given = " + ".join(f"{count} x {size} px" for count, size in crops)
             raise ValueError(
                 f"the views have the crops {given} and Classification needs one crop of an "
-                "image; use data.views AugmentedCrop"
+                "image; use data.transform AugmentedCrop"
             )
         super().check(crops)
 

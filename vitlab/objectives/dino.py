@@ -129,12 +129,12 @@ class DINO(Objective):
     def check(self, crops: Iterable[tuple[int, int]]) -> None:
         """Refuse image sizes the patches do not tile, and views without a pair of large crops."""
         (count, size), *small = crops
-        self.encoder.check(size, "data.views.size")
+        self.encoder.check(size, "data.transform.size")
         for _, local_size in small:
-            self.encoder.check(local_size, "data.views.local_size")
+            self.encoder.check(local_size, "data.transform.local_size")
         if count != 2:
             raise ValueError(
-                f"the views have {count} large crops and DINO needs 2; use data.views MultiCrop"
+                f"the views have {count} large crops and DINO needs 2; use data.transform MultiCrop"
             )
 
 

@@ -64,7 +64,8 @@ class Mixing:
         if self.active and images % 2:
             raise ValueError(
                 f"a micro-batch of {images} images cannot be mixed: image i is mixed with image "
-                "b - 1 - i, and one would be left. Choose data.batch_size and data.device_batch "
+                "b - 1 - i, and one would be left. Choose data.global_batch_size and "
+                "data.micro_batch_size "
                 "so that a device gets an even number, or set model.objective.mixing.mixup and "
                 "cutmix to 0"
             )

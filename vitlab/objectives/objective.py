@@ -100,4 +100,4 @@ class Objective(nn.Module, ABC):
             ValueError: what was given, what is allowed, what to do.
         """
         for _, size in crops:
-            self.encoder.check(size, "data.views.size")
+            self.encoder.check(size, "data.transform.size")

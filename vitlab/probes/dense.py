@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitlab import distributed
-from vitlab.data import Data, SegmentationViews
-from vitlab.data.datasets import Segmented
+from vitlab.data import SegmentationTransform, VisionDataModule
+from vitlab.data.dataset import SegmentationDataset
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes.evidence import Counting, Overlaps
 from vitlab.probes.finite import refuse_infinite
@@ -79,7 +79,7 @@ class Fitted:
     """
 
     classify: LinearMap
-    images: Segmented
+    images: SegmentationDataset
     score: Segmentation
 
 
@@ -102,8 +102,8 @@ class Dense:
     def run(
         self,
         encoder: Encoder,
-        data: Data,
-        view: SegmentationViews,
+        data: VisionDataModule,
+        view: SegmentationTransform,
         limit: int,
         loading: Loading,
         see: See | None = None,
@@ -121,8 +121,10 @@ class Dense:
             loading: device, batch and workers.
             see: is shown what passes of the split it is scored on.
         """
-        test = data.segmented(data.val, view)
-        classify = self.fit(encoder, data.segmented(data.train, view, limit), loading)
+        test = data.segmentation_dataset(data.val_split, view)
+        classify = self.fit(
+            encoder, data.segmentation_dataset(data.train_split, view, limit), loading
+        )
         return Fitted(classify, test, self.evaluate(encoder, classify, test, loading, see))
 
     def fit(self, encoder: Encoder, images: Dataset, loading: Loading) -> LinearMap:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from vitlab import distributed
-from vitlab.data.views.segmentation import IGNORE
+from vitlab.data.transforms import IGNORE_INDEX
 
 RESAMPLES = 1000
 
@@ -125,7 +125,7 @@ class Counting:
             predicted[None],
             truth[None].to(predicted.device).long(),
             self.classes,
-            ignore_index=IGNORE,
+            ignore_index=IGNORE_INDEX,
             validate_args=False,
         )
         self._rows.append(torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]))

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from vitlab.data.views.segmentation import IGNORE
+from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.probes.recipe import Recipe
 from vitlab.schedules import Progress
 
@@ -245,7 +245,7 @@ def pixel_loss(
         masks: class of each pixel, 255 for none.
         grid: rows and columns of patches.
     """
-    known = masks != IGNORE
+    known = masks != IGNORE_INDEX
     share = (known / known.sum().clamp_min(1))[:, None]  # of each pixel in the mean
     truth = masks.masked_fill(~known, 0).long()[:, None]
 

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitlab.data import Data, SegmentationSquare, SegmentationWhole, slide
-from vitlab.data.datasets import Segmented
-from vitlab.data.views import SegmentationViews, windows
+from vitlab.data import SegmentationSquare, SegmentationWhole, VisionDataModule, slide
+from vitlab.data.dataset import SegmentationDataset
+from vitlab.data.transforms import SegmentationTransform, windows
 from vitlab.encoders import Encoder
 from vitlab.probes.inputs import Inputs, Maps
 from vitlab.probes.probe import Loading
@@ -82,11 +82,13 @@ class Inference:
             return self.window
         return self.short if not self.window and self.square and len(self.ratios) == 1 else 0
 
-    def scales(self, data: Data, split: str) -> "Scales":
+    def scales(self, data: VisionDataModule, split: str) -> "Scales":
         """The images of a split at each ratio, and their masks."""
-        return Scales([data.segmented(split, self._view(ratio)) for ratio in self.ratios])
+        return Scales(
+            [data.segmentation_dataset(split, self._view(ratio)) for ratio in self.ratios]
+        )
 
-    def _view(self, ratio: float) -> SegmentationViews:
+    def _view(self, ratio: float) -> SegmentationTransform:
         short = int(self.short * ratio)
         return SegmentationSquare(short) if self.square else SegmentationWhole(short, self.aspect)
 
@@ -183,7 +185,7 @@ class Scales(Dataset[tuple[list[Tensor], Tensor]]):
         sets: the same samples by other views.
     """
 
-    def __init__(self, sets: Sequence[Segmented]):
+    def __init__(self, sets: Sequence[SegmentationDataset]):
         self.sets = list(sets)
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vitlab import distributed
-from vitlab.data.datasets import one_thread
+from vitlab.data.dataset import init_worker
 from vitlab.probes.probe import Loading
 from vitlab.probes.recipe import Places
 
@@ -26,7 +26,7 @@ def training_loader(
         batch_sampler=places,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=one_thread,
+        worker_init_fn=init_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
     )

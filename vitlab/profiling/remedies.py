@@ -28,7 +28,7 @@ def _memory(found: Forecast) -> str:
         return ""
     if not found.largest:
         return "memory: not even one image fits; use a device with more memory"
-    return f"memory: set --data.device_batch {found.largest}, which accumulates micro-batches"
+    return f"memory: set --data.micro_batch_size {found.largest}, which accumulates micro-batches"
 
 
 def _disk(facts: Facts, found: Forecast) -> str:
@@ -46,7 +46,7 @@ def _processes(facts: Facts) -> str:
         return ""
     return (
         f"loading: {facts.here} x {facts.workers} processes share {facts.cores} cores; "
-        f"--data.workers {fewer} needs less memory and is hardly slower"
+        f"--data.num_workers {fewer} needs less memory and is hardly slower"
     )
 
 
@@ -58,13 +58,13 @@ def _data(trial: Trial, facts: Facts) -> str:
         needed = math.ceil(1.1 * wanted / trial.loading)
         return (
             "data: images are loaded between the steps, not while the device computes; set "
-            f"--data.workers {min(needed, cores)}"
+            f"--data.num_workers {min(needed, cores)}"
         )
     needed = math.ceil(1.1 * facts.workers * wanted / trial.loading)
     if facts.workers < cores:
         return (
             f"data: the loaders give {trial.loading:.0f} images/s by themselves and the device "
-            f"could use {wanted:.0f}; set --data.workers "
+            f"could use {wanted:.0f}; set --data.num_workers "
             f"{max(facts.workers + 1, min(needed, cores))}"
         )
     return (
@@ -85,7 +85,7 @@ def _micro_batches(facts: Facts, found: Forecast) -> str:
         return ""
     return (
         f"micro-batches: {found.largest} images fit at a time instead of {facts.per_device}; set "
-        f"--data.device_batch {found.largest}"
+        f"--data.micro_batch_size {found.largest}"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from lightning import Trainer
 from torch.utils.data import DataLoader
 
-from vitlab.data import Data
+from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.probes import Loading
 from vitlab.probes.dense import stack_images
@@ -20,13 +20,13 @@ PATIENCE = 30.0  # seconds after which loaders have been measured for long enoug
 Tick = Callable[[str], object]  # told what has been done
 
 
-def loaders(data: Data, tick: Tick) -> float:
+def loaders(data: VisionDataModule, tick: Tick) -> float:
     """Return the images per second of the training loaders when nothing else runs."""
     data.setup("fit")
     batches = data.train_dataloader()
     # other crops, in another order, than the steps will see
     batches.batch_sampler.set_epoch(1)  # type: ignore[union-attr]
-    rate = pace(batches, data.workers, lambda batch: batch.views[0].shape[1], rounds=4)
+    rate = pace(batches, data.num_workers, lambda batch: batch.views[0].shape[1], rounds=4)
     tick("loaders")
     return rate
 
@@ -73,22 +73,24 @@ def measuring(command: Command, trainer: Trainer, tick: Tick) -> tuple[float, fl
     loading = Loading(device, probing.batch, probing.workers, precision)
     probe = score = 0.0
     with frozen(objective):
-        if data.samples(data.train).labels is not None:
-            images = [data.labeled(data.train, probing.size, probing.images)]
-            images.append(data.labeled(data.val, probing.size))
+        if data.samples(data.train_split).labels is not None:
+            images = [data.classification_dataset(data.train_split, probing.size, probing.images)]
+            images.append(data.classification_dataset(data.val_split, probing.size))
             loader = share(images[0], loading)
             probe += sum(map(len, images)) / _encoding(objective.encoder, loader, loading)
             tick("image probes")
         for name, source in probing.dense.items():
-            masked = [source.segmented(source.train, probing.view, probing.dense_images)]
-            masked.append(source.segmented(source.val, probing.view))
+            masked = [
+                source.segmentation_dataset(source.train_split, probing.view, probing.dense_images)
+            ]
+            masked.append(source.segmentation_dataset(source.val_split, probing.view))
             dense = share(masked[0], loading, stack_images)
             probe += sum(map(len, masked)) / _encoding(objective.encoder, dense, loading)
             tick(f"dense probe of {name}")
         classifiers = objective.classifiers()
         if classifiers:
-            size = scoring.size or data.views.crops[0][1]
-            shown = data.labeled(data.val, size, crop=scoring.crop)
+            size = scoring.size or data.transform.crop_sizes[0][1]
+            shown = data.classification_dataset(data.val_split, size, crop=scoring.crop)
             loading = Loading(device, scoring.batch, scoring.workers, precision)
             loader = share(shown, loading)
             once = len(shown) / _encoding(objective.encoder, loader, loading)

@@ -141,7 +141,7 @@ def rehearse(command: Command, plan: RunPlan, steps: int, tick: Tick) -> tuple[T
     whole, data = command.trainer, command.datamodule
     facts = facts_of(command, plan)
     device = whole.strategy.root_device
-    data.batch_size //= whole.world_size
+    data.global_batch_size //= whole.world_size
     parts, weighing = Parts(device), Weighing()
     stepping = Stepping(parts, steps + WARM_UP, tick)
     with TemporaryDirectory() as folder, warnings.catch_warnings():  # for a NaN's traces
@@ -187,7 +187,9 @@ def take(trainer: Trainer, command: Command, facts: Facts) -> None:
     except torch.OutOfMemoryError as error:
         each = facts.per_device
         fewer = max((n for n in range(1, each) if each % n == 0), default=0)
-        remedy = f"try --data.device_batch {fewer}" if fewer else "use a device with more memory"
+        remedy = (
+            f"try --data.micro_batch_size {fewer}" if fewer else "use a device with more memory"
+        )
         raise ValueError(f"{each} images do not fit into memory: {error}; {remedy}") from error
     except FloatingPointError as error:
         # here, the step is not kept
@@ -204,7 +206,7 @@ def settings(command: Command, plan: RunPlan) -> dict[str, Any]:
         "devices": [device.index or 0] if device.type == "cuda" else 1,
         "num_nodes": 1,
         "strategy": "auto",
-        "accumulate_grad_batches": plan.division.accumulate,
+        "accumulate_grad_batches": plan.division.accumulate_grad_batches,
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
@@ -238,12 +240,12 @@ def facts_of(command: Command, plan: RunPlan) -> Facts:
         device=name,
         world=trainer.world_size,
         here=trainer.num_devices,
-        batch=data.batch_size,
-        per_device=plan.division.per_device,
-        accumulate=plan.division.accumulate,
+        batch=data.global_batch_size,
+        per_device=plan.division.micro_batch_size,
+        accumulate=plan.division.accumulate_grad_batches,
         steps_per_epoch=data.steps_per_epoch,
         epochs=epochs,
-        workers=data.workers,
+        workers=data.num_workers,
         cores=len(os.sched_getaffinity(0)),
         precision=str(trainer.precision),
         half=half,

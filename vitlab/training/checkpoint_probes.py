@@ -15,7 +15,7 @@ from rich.table import Table
 
 from vitlab.analysis.degradation import DENSE, alarms, course, peak
 from vitlab.atomic_io import environment, write_json
-from vitlab.data import Data
+from vitlab.data import VisionDataModule
 from vitlab.data.check import recognize
 from vitlab.encoders import Encoder
 from vitlab.evaluation.fingerprint import fingerprint
@@ -68,7 +68,7 @@ class Job:
     trail: CheckpointSeries
     folder: Path
     probing: Probing
-    data: Data | None
+    data: VisionDataModule | None
     settings: dict[str, Any]
     changes: Changes
 
@@ -102,7 +102,7 @@ def job(trail: CheckpointSeries, folder: Path, changes: Changes) -> Job:
     restrict()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Probing, "probing")
-    parser.add_subclass_arguments(Data, "data", required=False)
+    parser.add_subclass_arguments(VisionDataModule, "data", required=False)
     wanted = {"probing": probes, **({"data": data} if data else {})}
     try:
         built = parser.instantiate_classes(parser.parse_object(deepcopy(wanted)))
@@ -182,7 +182,9 @@ def show_plan(jobs: Sequence[Job], console: Console) -> None:
         table.add_row("epochs", epochs)
         for path, why in trail.left_out.items():
             table.add_row("  left out", f"{path.name}: {why}")
-        labeled = each.data is not None and each.data.samples(each.data.train).labels is not None
+        labeled = (
+            each.data is not None and each.data.samples(each.data.train_split).labels is not None
+        )
         image = f"k-NN and linear at {probing.size} px; " if labeled else ""
         sets = ", ".join(probing.dense) or "no set"
         table.add_row("probes", f"{image}mIoU at {probing.dense_size} px on {sets}")

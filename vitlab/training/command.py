@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from vitlab.atomic_io import environment, write_bytes, write_json
-from vitlab.data import Data
+from vitlab.data import VisionDataModule
 from vitlab.encoders import ViT
 from vitlab.objectives import Pretrained  # all of them: YAML finds classes once imported
 from vitlab.safety import check_words
@@ -42,7 +42,7 @@ class Arguments(LightningCLI):
     def __init__(self, args: Sequence[str]):
         super().__init__(
             Pretraining,
-            Data,
+            VisionDataModule,
             save_config_callback=None,  # the run folder keeps config.yaml, see `record`
             subclass_mode_data=True,
             auto_configure_optimizers=False,
@@ -176,7 +176,7 @@ class Arguments(LightningCLI):
         write_json(self.folder / "environment.json", environment())
 
 
-def _classes(data: Data) -> int:
+def _classes(data: VisionDataModule) -> int:
     return data.num_classes
 
 

@@ -17,7 +17,8 @@ class Course:
             LocAtViT).
         start: learning rate of the first step, whatever the batch.
         cooldown: last epochs of the run at the final rate.
-        batch: images that the rate is stated for: the peak is rate x data.batch_size / batch. 0
+        batch: images that the rate is stated for: the peak is rate x data.global_batch_size /
+            batch. 0
             takes the rate as it is, whatever the batch.
     """
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vitlab.data.module import divide
+from vitlab.data.datamodule import split_global_batch
 from vitlab.training import run
 from vitlab.training.command import Arguments
 
@@ -29,7 +29,9 @@ class Described(Arguments):
             ValueError: what does.
         """
         data, trainer = self.config.data.init_args, self.config.trainer
-        divide(data.batch_size, int(trainer.devices) * trainer.num_nodes, data.device_batch)
+        split_global_batch(
+            data.global_batch_size, int(trainer.devices) * trainer.num_nodes, data.micro_batch_size
+        )
 
     def place(self, seeds: bool) -> Path:
         """Return the run's folder; of several seeds, the one that holds theirs."""

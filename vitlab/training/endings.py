@@ -9,7 +9,7 @@ import torch
 
 from vitlab import distributed, signals
 from vitlab.data import DataError
-from vitlab.data.loader import STALLED
+from vitlab.data.loader import WORKER_TIMEOUT
 from vitlab.training import run
 from vitlab.training.preemption import Stopped, requeue
 
@@ -50,11 +50,12 @@ def ending(error: BaseException, folder: Path, begun: bool) -> Ending | None:
         # of an error in a loading process, only what it says, not where
         return Ending(str(error).rpartition("DataError: ")[2], FAILED)
     if isinstance(error, torch.OutOfMemoryError):
-        remedy = "set --data.device_batch lower, which accumulates micro-batches"
+        remedy = "set --data.micro_batch_size lower, which accumulates micro-batches"
         return Ending(f"{error}\n{remedy}", FAILED)
     if isinstance(error, RuntimeError) and "DataLoader timed out" in str(error):
         return Ending(
-            f"no images came for {STALLED / 60:.0f} minutes: a process that loads them hangs, most "
+            f"no images came for {WORKER_TIMEOUT / 60:.0f} minutes: a process that loads them "
+            "hangs, most "
             f"often as the file system does not answer; see to it, then {goes_on}",
             FAILED,
         )
@@ -63,7 +64,7 @@ def ending(error: BaseException, folder: Path, begun: bool) -> Ending | None:
             return Ending(f"stopped by {signals.name_of(asked_by)}; {goes_on}", STOPPED)
         return Ending(
             f"a process that loads images is gone ({_line(error)}), most often because memory ran "
-            f"out; use fewer of them (--data.workers), then {goes_on}",
+            f"out; use fewer of them (--data.num_workers), then {goes_on}",
             FAILED,
         )
     if isinstance(error, OSError):

@@ -8,9 +8,9 @@ from lightning import Trainer
 from torch import Tensor
 
 from vitlab import distributed
-from vitlab.data import Data
+from vitlab.data import VisionDataModule
 from vitlab.data.batch import Batch
-from vitlab.data.sampler import GlobalBatches
+from vitlab.data.sampler import GlobalBatchSampler
 from vitlab.health.failure import Failure, place, write
 from vitlab.health.tracing import Trace, trace
 from vitlab.objectives import Objective
@@ -194,8 +194,8 @@ def _files(trainer: Trainer, index: int) -> list[str]:
     """Return the files of a micro-batch of this epoch, where its loader can say so."""
     batches = getattr(trainer.train_dataloader, "batch_sampler", None)
     data = getattr(trainer, "datamodule", None)
-    if not (isinstance(batches, GlobalBatches) and isinstance(data, Data)):
+    if not (isinstance(batches, GlobalBatchSampler) and isinstance(data, VisionDataModule)):
         return []
-    samples = data.samples(data.train)
+    samples = data.samples(data.train_split)
     places = batches.share(trainer.current_epoch)[index]
     return [samples.image(int(place) // batches.repeats) for place in places]

@@ -51,7 +51,7 @@ class Command(Arguments):
         config = {**given.trainer, **kwargs}
         for key, unset, instead in (
             ("default_root_dir", None, "--run"),
-            ("accumulate_grad_batches", 1, "--data.device_batch"),
+            ("accumulate_grad_batches", 1, "--data.micro_batch_size"),
         ):
             if config[key] != unset:
                 raise ValueError(f"trainer.{key} would be ignored; use {instead}")

@@ -30,7 +30,7 @@ class Metering(Callback):
             return
         if self.began:
             seconds = self.ended - self.began
-            images = trainer.datamodule.batch_size
+            images = trainer.datamodule.global_batch_size
             rates = {"speed/images_per_second": images / seconds, "speed/data_wait": self.waited}
             pl_module.log_dict(rates)
         self.began, self.waited = self.ended, 0.0

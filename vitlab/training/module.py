@@ -52,7 +52,7 @@ class Pretraining(LightningModule):
         """How far the run has come."""
         per_epoch = ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         epochs = self.trainer.max_epochs or 1
-        batch = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        batch = self.trainer.datamodule.global_batch_size  # type: ignore[attr-defined]
         return Progress(self.global_step, per_epoch * epochs, epochs, batch)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

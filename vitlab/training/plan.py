@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vitlab.activation_memory import saved_bytes
-from vitlab.data import Data, Division
+from vitlab.data import BatchLayout, VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.objectives import Objective
 from vitlab.schedules import Progress
@@ -36,7 +36,7 @@ class RunPlan:
     """
 
     rows: dict[str, str]
-    division: Division
+    division: BatchLayout
     needed: "Memory"
 
     def show(self) -> None:
@@ -65,7 +65,7 @@ class Memory:
 
 
 def plan_run(
-    trainer: Trainer, model: Pretraining, data: Data, probing: Probing, scoring: Scoring
+    trainer: Trainer, model: Pretraining, data: VisionDataModule, probing: Probing, scoring: Scoring
 ) -> RunPlan:
     """Check that a run can work, divide the global batch, and return its plan.
 
@@ -87,18 +87,18 @@ def plan_run(
             "trainer.gradient_clip_val clips all gradients together and would be ignored; set "
             "model.optimizer.clip, and model.optimizer.rules.clip: each tensor as DINO does, or all"
         )
-    crops = data.views.crops
+    crops = data.transform.crop_sizes
     model.objective.check(crops)
-    division = data.divide(trainer.world_size)
-    model.objective.check_batch(division.per_device)
-    trainer.accumulate_grad_batches = division.accumulate
-    data.samples(data.train)
+    division = data.batch_layout(trainer.world_size)
+    model.objective.check_batch(division.micro_batch_size)
+    trainer.accumulate_grad_batches = division.accumulate_grad_batches
+    data.samples(data.train_split)
     if data.steps_per_epoch < 1:
         raise ValueError(
-            f"{len(data.samples(data.train))} training images do not fill one batch of "
-            f"{data.batch_size}; use a smaller --data.batch_size"
+            f"{len(data.samples(data.train_split))} training images do not fill one batch of "
+            f"{data.global_batch_size}; use a smaller --data.global_batch_size"
         )
-    masks = data.show_masks() if model.objective.masked else 0
+    masks = data.use_foreground_masks() if model.objective.masked else 0
     probing.check(model.objective.encoder, data)
     scoring.check(model.objective, data, probing)
     needed = memory(trainer, model, crops)
@@ -106,7 +106,9 @@ def plan_run(
     rows = describe(trainer, model, data, probing, division, needed)
     if model.objective.classifiers():
         when = f"every {scoring.every} epochs" if scoring.every else "at the end"
-        rows["scores"] = f"{when}, on {len(data.samples(data.val)):,} images of {data.val}"
+        rows["scores"] = (
+            f"{when}, on {len(data.samples(data.val_split)):,} images of {data.val_split}"
+        )
     if masks:
         rows["masks"] = f"{masks:,} training images have one; the others add nothing"
     return RunPlan(rows, division, needed)
@@ -115,31 +117,33 @@ def plan_run(
 def describe(
     trainer: Trainer,
     model: Pretraining,
-    data: Data,
+    data: VisionDataModule,
     probing: Probing,
-    division: Division,
+    division: BatchLayout,
     needed: Memory,
 ) -> dict[str, str]:
     """Return the rows of the plan."""
     objective, encoder, settings = model.objective, model.objective.encoder, model.settings
     epochs = trainer.max_epochs or 1
-    start = Progress(0, data.steps_per_epoch * epochs, epochs, data.batch_size)
-    peak = settings.peak(data.batch_size)
+    start = Progress(0, data.steps_per_epoch * epochs, epochs, data.global_batch_size)
+    peak = settings.peak(data.global_batch_size)
     size = sum(p.numel() for p in encoder.parameters())
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     schedules = [f"{name} {value:.6g}" for name, value in objective.schedules(start).items()]
     sets = [
-        f"{name} ({len(source.samples(source.train))} + {len(source.samples(source.val))} images)"
+        f"{name} ({len(source.samples(source.train_split))} + "
+        f"{len(source.samples(source.val_split))} images)"
         for name, source in probing.dense.items()
     ]
     return {
         "encoder": f"{type(encoder).__name__} {size:,} parameters, patch {encoder.patch}; "
         f"{type(objective).__name__} trains {trained:,}",
-        "data": f"{type(data).__name__} {data.folder}: {len(data.samples(data.train)):,} "
+        "data": f"{type(data).__name__} {data.folder}: {len(data.samples(data.train_split)):,} "
         f"training images of {data.num_classes} classes",
-        "views": ", ".join(f"{count} x {edge} px" for count, edge in data.views.crops),
-        "batch": f"{data.batch_size} = {division.per_device} images x {trainer.world_size} "
-        f"devices x {division.accumulate} micro-batches",
+        "views": ", ".join(f"{count} x {edge} px" for count, edge in data.transform.crop_sizes),
+        "batch": f"{data.global_batch_size} = {division.micro_batch_size} images x "
+        f"{trainer.world_size} "
+        f"devices x {division.accumulate_grad_batches} micro-batches",
         "length": f"{epochs} epochs x {data.steps_per_epoch:,} steps = {start.steps:,}",
         "learning rate": f"peak {peak:.3g} after {settings.warmup} epochs, "
         + (
@@ -149,12 +153,12 @@ def describe(
         ),
         "at the start": ", ".join(schedules),
         "precision": str(trainer.precision),
-        "memory": f"about {needed.total(division.per_device) / GIB:.1f} GiB per device, of "
+        "memory": f"about {needed.total(division.micro_batch_size) / GIB:.1f} GiB per device, of "
         f"{available(trainer) / GIB:.1f} GiB",
         "probes": f"every {probing.every} epochs: "
         + (
             "no k-NN or linear probe, as the data have no labels"
-            if data.samples(data.train).labels is None
+            if data.samples(data.train_split).labels is None
             else f"k-NN and linear at {probing.size} px"
         )
         + f"; mIoU at {probing.dense_size} px on "
@@ -212,23 +216,26 @@ def available(trainer: Trainer) -> int:
     return psutil.virtual_memory().available // trainer.num_devices
 
 
-def check_memory(needed: Memory, division: Division, trainer: Trainer, data: Data) -> None:
+def check_memory(
+    needed: Memory, division: BatchLayout, trainer: Trainer, data: VisionDataModule
+) -> None:
     """Refuse a micro-batch that cannot fit.
 
     Raises:
         ValueError: what was given, what is allowed, what to do.
     """
-    limit, images = available(trainer), division.per_device
+    limit, images = available(trainer), division.micro_batch_size
     if needed.total(images) <= limit:
         return
     fits = (limit - needed.weights) // needed.per_image
     remedy = (
-        f"set --data.device_batch {fits}, which accumulates micro-batches"
+        f"set --data.micro_batch_size {fits}, which accumulates micro-batches"
         if fits > 0
-        else "use fewer or smaller crops (data.views) or a smaller encoder"
+        else "use fewer or smaller crops (data.transform) or a smaller encoder"
     )
     raise ValueError(
-        f"{images} images with {sum(count for count, _ in data.views.crops)} crops each need "
+        f"{images} images with {sum(count for count, _ in data.transform.crop_sizes)} crops each "
+        "need "
         f"about {needed.total(images) / GIB:.1f} GiB and a device has {limit / GIB:.1f} GiB; "
         f"{remedy}"
     )

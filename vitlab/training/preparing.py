@@ -7,7 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Subset
 
-from vitlab.data import Data, DataError, normalize
+from vitlab.data import DataError, VisionDataModule, normalize
 from vitlab.data.batch import Batch
 from vitlab.objectives import Objective
 
@@ -17,7 +17,7 @@ BATCH = 64  # images of one forward pass
 class Preparing(Callback):
     """Calls `Objective.prepare` once, before the first step of a run that is new.
 
-    The images are those of `data.train` as probes see them: their middle, at the size of the
+    The images are those of `data.train_split` as probes see them: their middle, at the size of the
     training crops, in fp32. Nothing is drawn from the run's random streams.
     """
 
@@ -25,15 +25,15 @@ class Preparing(Callback):
         """Let the objective look; what it finds is part of its state, so once is enough."""
         if trainer.global_step:
             return
-        data: Data = trainer.datamodule  # type: ignore[attr-defined]
+        data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
         objective: Objective = pl_module.objective  # type: ignore[assignment]
 
         def read(indices: Sequence[int]) -> Iterator[Batch]:
-            images = data.labeled(data.train, data.views.crops[0][1])
+            images = data.classification_dataset(data.train_split, data.transform.crop_sizes[0][1])
             loader = DataLoader(
                 Subset(images, indices),
                 BATCH,
-                num_workers=data.workers,
+                num_workers=data.num_workers,
                 generator=torch.Generator(),
             )
             for pixels, labels in loader:
@@ -43,7 +43,7 @@ class Preparing(Callback):
         training = objective.training
         objective.eval()
         try:
-            found = objective.prepare(read, len(data.samples(data.train)))
+            found = objective.prepare(read, len(data.samples(data.train_split)))
         except ValueError as error:
             raise DataError(str(error)) from error  # of a model and its data, not of the code
         finally:

@@ -20,7 +20,7 @@ from vitlab.analysis.online_statistics import (
     background_class,
 )
 from vitlab.atomic_io import write_bytes, write_json
-from vitlab.data import Data, SegmentationSquare
+from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder, Pixels
 from vitlab.probes import KNN, Dense, Linear, Loading, image_features
 from vitlab.probes.dense import Fitted
@@ -88,7 +88,7 @@ class Probing(Callback):
     def __init__(
         self,
         every: int = 10,
-        dense: dict[str, Data] = {},  # noqa: B006
+        dense: dict[str, VisionDataModule] = {},  # noqa: B006
         images: int = 0,
         dense_images: int = 0,
         size: int = 224,
@@ -111,7 +111,7 @@ class Probing(Callback):
         self.pictures, self.baselines = pictures, baselines
         self.measurements: list[Measurement] = []
 
-    def check(self, encoder: Encoder, data: Data | None) -> None:
+    def check(self, encoder: Encoder, data: VisionDataModule | None) -> None:
         """Read the file lists of every set and refuse what cannot be probed.
 
         Raises:
@@ -119,12 +119,12 @@ class Probing(Callback):
         """
         encoder.check(self.size, "probing.size")
         encoder.check(self.dense_size, "probing.dense_size")
-        if data is not None and data.samples(data.train).labels is not None:
-            data.labeled(data.val, self.size)
+        if data is not None and data.samples(data.train_split).labels is not None:
+            data.classification_dataset(data.val_split, self.size)
         for name, source in self.dense.items():
-            for split in (source.train, source.val):
+            for split in (source.train_split, source.val_split):
                 try:
-                    source.segmented(split, self.view).check()
+                    source.segmentation_dataset(split, self.view).check()
                 except ValueError as error:
                     raise ValueError(f"probing.dense.{name}: {error}") from error
 
@@ -171,7 +171,7 @@ class Probing(Callback):
         def draw(set_name: str, fitted: Fitted) -> None:
             self.draw(trainer, encoder, set_name, fitted, loading, f"epoch_{epoch:04d}")
 
-        data: Data = trainer.datamodule  # type: ignore[attr-defined]
+        data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
         found = self.probe(encoder.to(pl_module.device), data, loading, draw)
         row = Measurement(name, epoch, trainer.global_step, found.scores, found.features)
         warning = warn_of([*map(asdict, self.measurements), asdict(row)]) if epoch else ""
@@ -192,7 +192,7 @@ class Probing(Callback):
     def probe(
         self,
         encoder: Encoder,
-        data: Data | None,
+        data: VisionDataModule | None,
         loading: Loading,
         draw: Callable[[str, Fitted], None] | None = None,
     ) -> Found:
@@ -213,7 +213,7 @@ class Probing(Callback):
             for name, source in self.dense.items():
                 watched = LastStateRecorder(encoder)
                 statistics = OnlineFeatureStatistics(
-                    watched, background_class(source.classes), len(source.samples(source.val))
+                    watched, background_class(source.classes), len(source.samples(source.val_split))
                 )
                 fitted = Dense(source.num_classes).run(
                     watched, source, self.view, self.dense_images, loading, statistics.update
@@ -228,12 +228,18 @@ class Probing(Callback):
             scores["miou/mean"] = sum(dense) / len(dense)
         return Found(scores, features)
 
-    def classify(self, encoder: Encoder, data: Data | None, loading: Loading) -> dict[str, float]:
+    def classify(
+        self, encoder: Encoder, data: VisionDataModule | None, loading: Loading
+    ) -> dict[str, float]:
         """Return k-NN and linear accuracy on the labeled images, nothing if they have no labels."""
-        if data is None or data.samples(data.train).labels is None:
+        if data is None or data.samples(data.train_split).labels is None:
             return {}
-        train = image_features(encoder, data.labeled(data.train, self.size, self.images), loading)
-        test = image_features(encoder, data.labeled(data.val, self.size), loading)
+        train = image_features(
+            encoder, data.classification_dataset(data.train_split, self.size, self.images), loading
+        )
+        test = image_features(
+            encoder, data.classification_dataset(data.val_split, self.size), loading
+        )
         probes = {"knn": KNN(), "linear": Linear()}
         return {
             f"{name}/{score}": value

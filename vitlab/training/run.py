@@ -29,7 +29,7 @@ LEARNED = (
     *("seed_everything", "model", "data", "trainer.max_epochs", "trainer.precision"),
     *("trainer.limit_train_batches", "trainer.overfit_batches"),
 )
-FREE = tuple(f"data.init_args.{name}" for name in ("root", "workers", "device_batch"))
+FREE = tuple(f"data.init_args.{name}" for name in ("root", "num_workers", "micro_batch_size"))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from vitlab.data import Data, DataError, normalize
+from vitlab.data import DataError, VisionDataModule, normalize
 from vitlab.objectives import Objective
 from vitlab.probes.freezing import frozen
 from vitlab.probes.probe import Loading, share
@@ -26,7 +26,7 @@ BINS = 15  # of confidence, for the calibration error
 
 
 class Scoring(Callback):
-    """Scores what an objective offers as classifiers on the labeled images of `data.val`.
+    """Scores what an objective offers as classifiers on the labeled images of `data.val_split`.
 
     For each of them, val (the model) and average (the moving average of its weights): NAME/top1 and
     NAME/top5 in percent; NAME/loss, the cross-entropy in nats; NAME/ece, the expected calibration
@@ -64,7 +64,7 @@ class Scoring(Callback):
         self.settings = (every, size, crop, batch, workers)
         self.probing = Probing()  # the one of the run takes its place
 
-    def check(self, objective: Objective, data: Data, probing: Probing) -> None:
+    def check(self, objective: Objective, data: VisionDataModule, probing: Probing) -> None:
         """Read the list of labeled images and refuse what cannot be scored.
 
         Args:
@@ -83,9 +83,9 @@ class Scoring(Callback):
                     "would be ignored; leave it out"
                 )
             return
-        check_labels(data, data.train, objective.num_classes)
-        check_labels(data, data.val, objective.num_classes)
-        objective.encoder.check(self.size or data.views.crops[0][1], "scoring.size")
+        check_labels(data, data.train_split, objective.num_classes)
+        check_labels(data, data.val_split, objective.num_classes)
+        objective.encoder.check(self.size or data.transform.crop_sizes[0][1], "scoring.size")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score when due; keep the checkpoint with the best top-1 so far."""
@@ -116,13 +116,13 @@ class Scoring(Callback):
 
     def measure(self, trainer: Trainer, objective: Objective) -> dict[str, float]:
         """Return the scores of all classifiers."""
-        data: Data = trainer.datamodule  # type: ignore[attr-defined]
+        data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
         device = trainer.strategy.root_device
         loading = Loading(
             device, self.batch, self.workers, trainer.precision_plugin.forward_context
         )
-        size = self.size or data.views.crops[0][1]
-        images = share(data.labeled(data.val, size, crop=self.crop), loading)
+        size = self.size or data.transform.crop_sizes[0][1]
+        images = share(data.classification_dataset(data.val_split, size, crop=self.crop), loading)
         with frozen(objective):
             return {
                 f"{name}/{score}": value
@@ -163,7 +163,7 @@ def scored(
     return {name: value if name == "loss" else 100 * value for name, value in found.items()}
 
 
-def check_labels(data: Data, split: str, classes: int) -> None:
+def check_labels(data: VisionDataModule, split: str, classes: int) -> None:
     """Refuse a split without labels, or with ones that are no index of a class.
 
     Raises:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from vitlab.data.voc import palette
+from vitlab.data.datasets.voc import palette
 
 Color = tuple[float, float, float]  # red, green, blue in [0, 1]
 

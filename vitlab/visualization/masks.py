@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from vitlab.data.views.segmentation import IGNORE
-from vitlab.data.voc import palette
+from vitlab.data.datasets.voc import palette
+from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes import Loading
 from vitlab.probes.dense import enlarge, patch_logits
@@ -28,9 +28,9 @@ Mask = Int[Tensor, "_ _"] | UInt8[Tensor, "_ _"]
 
 def class_keys(masks: Sequence[Mask], classes: Sequence[str]) -> list[Key]:
     """Return color and name of the classes in masks, the most frequent where they are many."""
-    count = torch.zeros(IGNORE + 1, dtype=torch.int64)
+    count = torch.zeros(IGNORE_INDEX + 1, dtype=torch.int64)
     for mask in masks:
-        count += mask.cpu().flatten().long().bincount(minlength=IGNORE + 1)
+        count += mask.cpu().flatten().long().bincount(minlength=IGNORE_INDEX + 1)
     present = [index for index in range(len(classes)) if count[index] > 0]
     kept = sorted(sorted(present, key=lambda index: -int(count[index]))[:NAMED])
     keys: list[Key] = [(tuple(palette()[index] / 255.0), classes[index]) for index in kept]
@@ -56,7 +56,7 @@ def compare_masks(
     errors = []
     for image, truth, prediction in zip(images, truths, predictions, strict=True):
         assert image.shape[1:] == truth.shape == prediction.shape, "a mask has its image's size"
-        state = (prediction != truth).long().masked_fill(truth == IGNORE, 2)
+        state = (prediction != truth).long().masked_fill(truth == IGNORE_INDEX, 2)
         errors.append(indexed(state, [RIGHT, WRONG, VOID]))
     columns = [
         GridColumn("image", [image / 255 for image in images], smooth=True),

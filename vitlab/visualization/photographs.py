@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitlab.data import DataError, read_image
-from vitlab.data.views.pixels import resize
+from vitlab.data.transforms import resize
 from vitlab.encoders.tokens import Grid
 from vitlab.visualization.grid import Point
 

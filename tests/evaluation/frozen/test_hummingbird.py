@@ -27,7 +27,7 @@ def by_hand(encoder, data, protocol, memory_patches):
     blue = torch.tensor([1.0, 1.0, 0.225 / quirks.blue]).view(3, 1, 1)
     for number in range(protocol.passes):
         view = HummingbirdCrop(64, quirks.scale, smooth=quirks.smooth)
-        images = data.segmented("train", view)
+        images = data.segmentation_dataset("train", view)
         for index in range(len(images)):
             image, mask = images[number, index]
             patches = encoder(normalize(image[None]) * blue).patches[0]
@@ -39,7 +39,7 @@ def by_hand(encoder, data, protocol, memory_patches):
                 keys.append(F.normalize(patches[patch], dim=0))
                 labels.append(counts[patch] / counts[patch].sum())
     maps = []
-    test = data.segmented("val", HummingbirdResize(64, quirks.smooth))
+    test = data.segmentation_dataset("val", HummingbirdResize(64, quirks.smooth))
     for image, mask in (test[index] for index in range(len(test))):
         soft = []
         for query in F.normalize(encoder(normalize(image[None]) * blue).patches[0], dim=1):
@@ -128,7 +128,7 @@ def test_renamed_classes_fit_the_truth_best():
 
 @pytest.mark.parametrize("smooth", [True, False])
 def test_crops_show_image_and_mask_alike_and_are_those_of_their_seed(colors, smooth):
-    image, mask = colors.segmented("train", HummingbirdResize(64))[0]
+    image, mask = colors.segmentation_dataset("train", HummingbirdResize(64))[0]
     pixels, labels = image.permute(1, 2, 0).numpy(), mask.numpy()
     crop = HummingbirdCrop(64, (0.5, 1.0), jitter=0.0, smooth=smooth)
     part, truth = crop(pixels, labels, 3)

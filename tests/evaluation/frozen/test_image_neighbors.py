@@ -43,7 +43,7 @@ def test_votes_are_those_by_hand(imagenet, encoder, job, tmp_path, cached):
     for _ in range(2):  # the second reads what the first kept
         found = protocol.run(encoder, imagenet, plan)
         train, test = (
-            image_features(encoder, imagenet.labeled(split, 64), plan.loading)
+            image_features(encoder, imagenet.classification_dataset(split, 64), plan.loading)
             for split in ("train", "val")
         )
         for k in (1, 3, 5):

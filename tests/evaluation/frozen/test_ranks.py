@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from vitlab.data import VOC2012, Data, ImageNet
+from vitlab.data import VOC2012, ImageNet, VisionDataModule
 from vitlab.encoders import Encoder, ViT
 from vitlab.evaluation.evaluate import evaluate
 from vitlab.evaluation.protocol import EvaluationContext, Protocol
@@ -21,7 +21,7 @@ from vitlab.probes import Loading
 ROOT = Path(__file__).parents[3]
 
 
-def plans(drawn: str) -> list[tuple[Protocol, Data]]:
+def plans(drawn: str) -> list[tuple[Protocol, VisionDataModule]]:
     imagenet = ImageNet(f"{drawn}/imagenet", max_unreadable=0)
     voc = VOC2012(f"{drawn}/VOCdevkit", max_unreadable=0)
     quirks = Quirks(void="background", matched=True)

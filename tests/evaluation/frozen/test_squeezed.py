@@ -31,7 +31,7 @@ def test_colors_that_are_classes_are_all_found(colors, job, protocol):
     assert found.evidence.value == 100.0
     assert found.chosen_on == "held out"
     assert found.chosen in found.tried
-    image, mask = colors.segmented("val", SegmentationSquare(64))[0]
+    image, mask = colors.segmentation_dataset("val", SegmentationSquare(64))[0]
     assert image.shape == (3, 64, 64)
     assert torch.equal(found.predictions[0], mask)
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 
-from vitlab.data.ade20k import ADE20K, FOLDERS
 from vitlab.data.check.dataset_check import DatasetCheck
 from vitlab.data.check.report import Finding, error, warning
 from vitlab.data.check.split_summary import SplitSummary
 from vitlab.data.check.unpaired_masks import unpaired_masks
+from vitlab.data.datasets.ade20k import ADE20K, FOLDERS
 from vitlab.data.errors import DataError
-from vitlab.data.files import Directory
-from vitlab.data.layout import few
+from vitlab.data.storage import FolderTree, few
 
 
 class ADE20KCheck(DatasetCheck[ADE20K]):
@@ -17,10 +16,10 @@ class ADE20KCheck(DatasetCheck[ADE20K]):
 
     def variant(self) -> str:
         """Folder or archive."""
-        packed = not Directory(self.data.folder).has("ADEChallengeData2016")
-        inside = self.data.folder.name == "ADEChallengeData2016" or Directory(self.data.folder).has(
-            "annotations"
-        )
+        packed = not FolderTree(self.data.folder).has("ADEChallengeData2016")
+        inside = self.data.folder.name == "ADEChallengeData2016" or FolderTree(
+            self.data.folder
+        ).has("annotations")
         return "in its archive" if packed and not inside else "150 classes, extracted"
 
     def faults(self) -> Iterator[Finding]:

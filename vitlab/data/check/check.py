@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from vitlab.data.ade20k import ADE20K
 from vitlab.data.check.ade20k import ADE20KCheck
 from vitlab.data.check.cifar import CIFARCheck
 from vitlab.data.check.cityscapes import CityscapesCheck
@@ -19,15 +18,16 @@ from vitlab.data.check.report import CheckReport, Finding, error, note, warning
 from vitlab.data.check.split_summary import SplitSummary, findings
 from vitlab.data.check.unknown_layout import FOLDERS, reason, tiny_imagenet
 from vitlab.data.check.voc import VOC2012Check
-from vitlab.data.cifar import CIFAR10, CIFAR100
-from vitlab.data.cityscapes import Cityscapes
+from vitlab.data.datamodule import VisionDataModule
+from vitlab.data.datasets.ade20k import ADE20K
+from vitlab.data.datasets.cifar import CIFAR10, CIFAR100
+from vitlab.data.datasets.cityscapes import Cityscapes
+from vitlab.data.datasets.folder import Folder
+from vitlab.data.datasets.imagenet import ImageNet
+from vitlab.data.datasets.voc import VOC2012
 from vitlab.data.errors import DataError, MissingFolderError
-from vitlab.data.files import Directory
-from vitlab.data.folder import Folder
-from vitlab.data.imagenet import ImageNet
-from vitlab.data.module import Data
 from vitlab.data.samples import Samples
-from vitlab.data.voc import VOC2012
+from vitlab.data.storage import FolderTree
 
 KINDS: dict[Any, type[DatasetCheck]] = {
     ImageNet: ImageNetCheck,
@@ -72,7 +72,9 @@ def check(root: Path, deep: bool = False) -> CheckReport:
             report.splits[split] = _words(data, samples)
         except DataError as problem:
             optional = known.lacking(split) if isinstance(problem, MissingFolderError) else ""
-            if optional or (isinstance(data, Folder) and split not in (data.train, data.val)):
+            if optional or (
+                isinstance(data, Folder) and split not in (data.train_split, data.val_split)
+            ):
                 report.findings.append(note(optional or str(problem)))
             else:
                 _add(report, str(problem))
@@ -90,7 +92,7 @@ def check(root: Path, deep: bool = False) -> CheckReport:
     return report
 
 
-def recognize(root: Path) -> Data:
+def recognize(root: Path) -> VisionDataModule:
     """The dataset in a folder.
 
     Raises:
@@ -110,23 +112,23 @@ def recognize(root: Path) -> Data:
             f"{root} holds several datasets: {places}; keep each in a folder of its own, and give "
             "the folder of one"
         )
-    if ImageNet in found and (tiny := tiny_imagenet(Directory(root))):
+    if ImageNet in found and (tiny := tiny_imagenet(FolderTree(root))):
         raise DataError(tiny)
     for kind in found:
-        return kind(str(root), workers=0)
+        return kind(str(root), num_workers=0)
     _refuse_other_level(root)
     why = reason(root)
     if why:
         raise DataError(why)
-    return Folder(str(root), workers=0)
+    return Folder(str(root), num_workers=0)
 
 
 def _refuse_other_level(root: Path) -> None:
     """Name the folder to give where a dataset lies elsewhere below the one given, or around it."""
-    top = Directory(root)
+    top = FolderTree(root)
     below = [top.below(name) for name in top.folders()[:FOLDERS]]
     below += [each.below(name) for each in below for name in each.folders()[:FOLDERS]]
-    around = Directory(root.absolute().parent)
+    around = FolderTree(root.absolute().parent)
     inside = {mark.split("/")[0] for kind in KINDS for mark in kind.layout.marks}
     places = [*below, around] if root.absolute().name in inside else below
     for files in places:
@@ -145,7 +147,7 @@ def _add(report: CheckReport, text: str) -> None:
         report.findings.append(error(text))
 
 
-def _words(data: Data, samples: Samples) -> str:
+def _words(data: VisionDataModule, samples: Samples) -> str:
     words = f"{len(samples):,} images"
     if samples.masks is not None:
         return f"{words} with masks of {data.num_classes} classes"
@@ -157,7 +159,7 @@ def _words(data: Data, samples: Samples) -> str:
     return f"{words} of {data.num_classes:,} classes, {each} of each"
 
 
-def _count(data: Data, split: str, count: int) -> Iterator[Finding]:
+def _count(data: VisionDataModule, split: str, count: int) -> Iterator[Finding]:
     known = data.counts.get(split, count)
     if count < known:
         yield warning(

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from vitlab.data.check.dataset_check import DatasetCheck
 from vitlab.data.check.report import Finding, error, note, warning
-from vitlab.data.cifar import CIFAR10, CIFAR100, Unpacked
+from vitlab.data.datasets.cifar import CIFAR10, CIFAR100, Unpacked
 from vitlab.data.errors import DataError
-from vitlab.data.layout import few
+from vitlab.data.storage import few
 
 # MD5 of the original files, as torchvision has them
 ORIGINAL = {

@@ -6,9 +6,8 @@ from vitlab.data.check.dataset_check import DatasetCheck
 from vitlab.data.check.report import Finding, error, note, warning
 from vitlab.data.check.split_summary import SplitSummary
 from vitlab.data.check.unpaired_masks import unpaired_masks
-from vitlab.data.cityscapes import LABEL_IDS, LABEL_MASK, TRAIN_MASK, Cityscapes
-from vitlab.data.files import Directory
-from vitlab.data.layout import few
+from vitlab.data.datasets.cityscapes import LABEL_IDS, LABEL_MASK, TRAIN_MASK, Cityscapes
+from vitlab.data.storage import FolderTree, few
 
 SIZE = (2048, 1024)  # width, height
 MANY = 24  # masks of which one shows a labelId above 18, if they are labelIds
@@ -20,7 +19,7 @@ class CityscapesCheck(DatasetCheck[Cityscapes]):
     def variant(self) -> str:
         """Which ids the masks hold, and whether they are in archives."""
         ids = "labelIds" if self.data.mask_ending == LABEL_MASK else "labelTrainIds"
-        disk = Directory(self.data.folder)
+        disk = FolderTree(self.data.folder)
         packed = [name for name in ("leftImg8bit", "gtFine") if disk.listing(name) is None]
         if packed and self.data.folder.joinpath("gtFine_trainvaltest.zip").is_file():
             return f"{ids}, {' and '.join(packed)} in archives"

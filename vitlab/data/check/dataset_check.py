@@ -6,9 +6,9 @@ from typing import Generic, TypeVar
 
 from vitlab.data.check.report import Finding
 from vitlab.data.check.split_summary import SplitSummary
-from vitlab.data.module import Data
+from vitlab.data.datamodule import VisionDataModule
 
-D = TypeVar("D", bound=Data)
+D = TypeVar("D", bound=VisionDataModule)
 
 
 class DatasetCheck(ABC, Generic[D]):

@@ -7,7 +7,7 @@ from vitlab.data.check.foreground import foreground_faults
 from vitlab.data.check.report import Finding, note
 from vitlab.data.check.split_summary import SplitSummary
 from vitlab.data.check.unpaired_masks import unpaired_masks
-from vitlab.data.folder import Folder
+from vitlab.data.datasets.folder import Folder
 
 
 class FolderCheck(DatasetCheck[Folder]):
@@ -19,8 +19,10 @@ class FolderCheck(DatasetCheck[Folder]):
 
     def faults(self) -> Iterator[Finding]:
         """A split to score on under another name than is looked for."""
-        if self.data.val not in self.data.splits and "test" in self.data.splits:
-            yield note(f"there is no {self.data.val}; score on test with --data.val test")
+        if self.data.val_split not in self.data.splits and "test" in self.data.splits:
+            yield note(
+                f"there is no {self.data.val_split}; score on test with --data.val_split test"
+            )
 
     def lacking(self, split: str) -> str:
         """One split alone can be of use."""

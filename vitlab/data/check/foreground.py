@@ -5,11 +5,11 @@ from contextlib import suppress
 
 from vitlab.data.check.report import Finding, error, note
 from vitlab.data.check.split_summary import SplitSummary
+from vitlab.data.decode import UnreadableImage, decode_image
 from vitlab.data.errors import DataError
 from vitlab.data.foreground import FOLDER, decode_foreground, foreground_masks, mask_name
-from vitlab.data.image import UnreadableImage, decode_image
-from vitlab.data.layout import few
 from vitlab.data.samples import spread
+from vitlab.data.storage import few
 
 
 def foreground_faults(summary: SplitSummary) -> Iterator[Finding]:

@@ -10,10 +10,9 @@ from vitlab.data.check.dataset_check import DatasetCheck
 from vitlab.data.check.foreground import foreground_faults
 from vitlab.data.check.report import Finding, error, warning
 from vitlab.data.check.split_summary import SplitSummary
+from vitlab.data.datasets.imagenet import WORDNET_ID, ImageNet
 from vitlab.data.errors import DataError
-from vitlab.data.files import Directory
-from vitlab.data.imagenet import WORDNET_ID, ImageNet
-from vitlab.data.layout import few, image_names, subfolders
+from vitlab.data.storage import FolderTree, few, image_names, subfolders
 
 LEAST, MOST = 732, 1300  # training images of a class
 CLASSES = 1000
@@ -25,7 +24,7 @@ class ImageNetCheck(DatasetCheck[ImageNet]):
 
     def variant(self) -> str:
         """How train and val are laid out."""
-        disk = Directory(self.data.folder)
+        disk = FolderTree(self.data.folder)
         if disk.listing("train") is None:
             words = "training images in their archive"
         elif not disk.folders("train"):

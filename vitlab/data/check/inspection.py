@@ -13,10 +13,10 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
+from vitlab.data.decode import ORIENTATION, UnreadableImage, decode_image, decode_mask
 from vitlab.data.errors import DataError
-from vitlab.data.files import Files
-from vitlab.data.image import ORIENTATION, UnreadableImage, decode_image, decode_mask
 from vitlab.data.samples import Samples, spread
+from vitlab.data.storage import FileTree
 
 BLOCK = 256  # files that are under way at a time
 INDICES = ("1", "L", "P")  # modes of an image whose values are class indices
@@ -84,7 +84,7 @@ def _look(samples: Samples, decoded: set[int], index: int) -> SampleInspection:
     return SampleInspection(index, image, _see(files, name, _decoded_mask if whole else _header))
 
 
-def _see(files: Files, name: str, look) -> FileInspection:
+def _see(files: FileTree, name: str, look) -> FileInspection:
     where = files.where(name)
     try:
         return look(files, name, where)
@@ -97,21 +97,21 @@ def _see(files: Files, name: str, look) -> FileInspection:
         return FileInspection(unreadable=f"{where} ({reason})")
 
 
-def _header(files: Files, name: str, where: str) -> FileInspection:
+def _header(files: FileTree, name: str, where: str) -> FileInspection:
     with files.open(name) as file, Image.open(file) as image:
         turned = image.getexif().get(ORIENTATION, 1) >= 5
         refused = "" if image.mode in INDICES else f"{where} is an image of mode {image.mode}"
         return FileInspection(image.size[::-1] if turned else image.size, refused=refused)
 
 
-def _decoded_image(files: Files, name: str, where: str) -> FileInspection:
+def _decoded_image(files: FileTree, name: str, where: str) -> FileInspection:
     data = files.read(name)
     height, width = decode_image(data, where).shape[:2]
     digest = hashlib.blake2b(data, digest_size=16).digest()
     return FileInspection((width, height), digest=digest, oddity=_oddity(data, name))
 
 
-def _decoded_mask(files: Files, name: str, where: str) -> FileInspection:
+def _decoded_mask(files: FileTree, name: str, where: str) -> FileInspection:
     mask = decode_mask(files.read(name), where)
     values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
     return FileInspection(mask.shape[::-1], values=frozenset(values.tolist()))

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from vitlab.data.check.inspection import SampleInspection
 from vitlab.data.check.report import Finding, error, note
-from vitlab.data.layout import few, ranges
-from vitlab.data.module import Data
+from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.samples import Samples
+from vitlab.data.storage import few, ranges
 
 
 @dataclass
@@ -29,7 +29,7 @@ class SplitSummary:
         doubted: masks that cannot be what they are called, and why.
     """
 
-    data: Data
+    data: VisionDataModule
     split: str
     samples: Samples
     unreadable: list[str] = field(default_factory=list)
@@ -60,9 +60,9 @@ class SplitSummary:
                 f"{mask.size[0]} x {mask.size[1]}"
             )
         self.masks += bool(mask.values)
-        doubt = self.data.doubt(set(mask.values)) if mask.values else ""
-        if doubt:
-            self.doubted.append(f"{self.samples.mask(look.index)} {doubt}")
+        implausible = self.data.implausible(set(mask.values)) if mask.values else ""
+        if implausible:
+            self.doubted.append(f"{self.samples.mask(look.index)} {implausible}")
         for value in mask.values:
             self.holders.setdefault(value, []).append(self.samples.mask(look.index))
 

@@ -6,15 +6,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from vitlab.data.errors import DataError
-from vitlab.data.files import Directory
-from vitlab.data.layout import IMAGE_ENDINGS
+from vitlab.data.storage import IMAGE_ENDINGS, FolderTree
 
 FOLDERS = 50  # looked into, of each folder
 
 
 def reason(root: Path) -> str | None:
     """Why a folder of no known layout cannot be used; None if it fits `Folder`."""
-    disk = Directory(root)
+    disk = FolderTree(root)
     for candidate in _within(disk, depth=2):
         for text in _named(candidate):
             return text
@@ -35,7 +34,7 @@ def reason(root: Path) -> str | None:
     )
 
 
-def _within(files: Directory, depth: int) -> Iterator[Directory]:
+def _within(files: FolderTree, depth: int) -> Iterator[FolderTree]:
     """A folder, and the ones in it."""
     files.folders()
     yield files
@@ -45,7 +44,7 @@ def _within(files: Directory, depth: int) -> Iterator[Directory]:
                 yield from _within(files.below(name), depth - 1)
 
 
-def tiny_imagenet(files: Directory) -> str:
+def tiny_imagenet(files: FolderTree) -> str:
     """How to sort Tiny-ImageNet as it is distributed into class folders; "" for anything else."""
     packed = [name for name in files.folders("train") if files.has(f"train/{name}/images")]
     listed = files.has("val/val_annotations.txt") and files.has("val/images")
@@ -67,7 +66,7 @@ def tiny_imagenet(files: Directory) -> str:
     )
 
 
-def _named(files: Directory) -> Iterator[str]:
+def _named(files: FolderTree) -> Iterator[str]:
     """Reasons that tell what a folder is."""
     folders, names = files.folders(), files.names()
     where = files.where()
@@ -108,7 +107,7 @@ def _named(files: Directory) -> Iterator[str]:
     yield from _cifar(files, names)
 
 
-def _cifar(files: Directory, names: list[str]) -> Iterator[str]:
+def _cifar(files: FolderTree, names: list[str]) -> Iterator[str]:
     """CIFAR in another version, or in part."""
     where = files.where()
     for name, kind in (("data_batch_1", "cifar-10-python"), ("train", "cifar-100-python")):
@@ -125,12 +124,12 @@ def _cifar(files: Directory, names: list[str]) -> Iterator[str]:
         )
 
 
-def _full_ade(files: Directory) -> bool:
+def _full_ade(files: FolderTree) -> bool:
     """Scenes sorted into folders by letter or by topic, with *_seg.png beside the images."""
     return files.listing("images/ADE") is not None or files.listing("images/training/a") is not None
 
 
-def _renumbered(files: Directory) -> Iterator[str]:
+def _renumbered(files: FolderTree) -> Iterator[str]:
     """ImageNet whose class folders are named by the devkit's numbers."""
     for folder in files.folders("train"):
         if not folder.isdigit():
@@ -144,7 +143,7 @@ def _renumbered(files: Directory) -> Iterator[str]:
             return
 
 
-def _has_class_folders(files: Directory, split: str) -> bool:
+def _has_class_folders(files: FolderTree, split: str) -> bool:
     return any(
         name.lower().endswith(IMAGE_ENDINGS)
         for folder in files.folders(split)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from vitlab.data.check.report import Finding, error
 from vitlab.data.check.split_summary import SplitSummary
-from vitlab.data.layout import few
+from vitlab.data.storage import few
 
 
 def unpaired_masks(

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 
 from vitlab.data.check.dataset_check import DatasetCheck
 from vitlab.data.check.report import Finding, error, warning
+from vitlab.data.datasets.voc import EXTRA, VOC2012
 from vitlab.data.errors import DataError
-from vitlab.data.files import Directory
-from vitlab.data.layout import few
-from vitlab.data.voc import EXTRA, VOC2012
+from vitlab.data.storage import FolderTree, few
 
 SBD_IMAGES = 11_355
 
@@ -20,7 +19,7 @@ class VOC2012Check(DatasetCheck[VOC2012]):
         """Where its files and its extra masks come from."""
         packed = self.data.folder / "VOCtrainval_11-May-2012.tar"
         words = "extracted"
-        if packed.is_file() and not Directory(self.data.folder).has("VOCdevkit"):
+        if packed.is_file() and not FolderTree(self.data.folder).has("VOCdevkit"):
             words = "in its archive"
         if self.data.files.listing(EXTRA) is not None:
             return f"{words}, with {EXTRA}"

@@ -1,6 +1,5 @@
 """Cityscapes in miniature: streets, with a number for each person and vehicle."""
 
-
 import numpy as np
 from numpy.typing import NDArray
 

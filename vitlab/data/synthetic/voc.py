@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vitlab.data.datasets.voc import palette
 from vitlab.data.synthetic.drawing.canvas import Canvas, develop
 from vitlab.data.synthetic.drawing.scenes import backdrop, still_life
 from vitlab.data.synthetic.images import (
@@ -15,7 +16,6 @@ from vitlab.data.synthetic.images import (
     save_jpeg,
     save_png,
 )
-from vitlab.data.voc import palette
 
 VOC_IDS = (1, 2, 4, 5, 7, 9, 11, 14, 16, 20)  # of KINDS, in their order
 

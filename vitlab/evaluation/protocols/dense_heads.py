@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from vitlab.data import Data, SegmentationViews
-from vitlab.data.datasets import Segmented
-from vitlab.data.views.area import SegmentationPart  # noqa: F401, a view that protocols name
-from vitlab.data.views.segmentation import IGNORE
+from vitlab.data import SegmentationTransform, VisionDataModule
+from vitlab.data.dataset import SegmentationDataset
+from vitlab.data.transforms import (
+    IGNORE_INDEX,
+    SegmentationRandomResizedCrop,  # noqa: F401, a view that protocols name
+)
 from vitlab.encoders import Encoder
 from vitlab.evaluation.features import squeeze
 from vitlab.evaluation.ignore_index import require_labels, require_scored_pixels
@@ -64,7 +66,7 @@ class DenseHeads(TrainedHeads):
 
     def __init__(
         self,
-        transform: SegmentationViews,
+        transform: SegmentationTransform,
         recipe: Recipe,
         test: Inference = Inference(),  # noqa: B008, frozen
         layers: Layers = Layers(),  # noqa: B008, frozen
@@ -79,7 +81,7 @@ class DenseHeads(TrainedHeads):
         self.layers, self.inputs = layers, inputs
         self.split, self.images, self.precision = split, images, precision
 
-    def check(self, encoder: Encoder, data: Data) -> None:
+    def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse sizes, layers and data that do not fit.
 
         Raises:
@@ -89,7 +91,8 @@ class DenseHeads(TrainedHeads):
         if not size:
             raise ValueError(
                 f"{type(self.transform).__name__} leaves images at their own sizes, which cannot "
-                "share a batch; train on SegmentationCrop, SegmentationPart or SegmentationSquare"
+                "share a batch; train on SegmentationCrop, SegmentationRandomResizedCrop or "
+                "SegmentationSquare"
             )
         self.inputs.check(encoder, size, "transform.size")
         self.inputs.check(encoder, self.test.edge(), "test.window")
@@ -101,35 +104,35 @@ class DenseHeads(TrainedHeads):
                 f"{data.num_classes} classes; name all of them"
             )
         train.check()
-        data.segmented(data.val, self.transform).check()
-        for name in (self.split or data.train, data.val):
+        data.segmentation_dataset(data.val_split, self.transform).check()
+        for name in (self.split or data.train_split, data.val_split):
             require_labels(data, name)
         split(len(train), self.recipe.select == "held out")
 
-    def run(self, encoder: Encoder, data: Data, context: EvaluationContext) -> Outcome:
+    def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Train all heads, choose one as the recipe says, and test all of them."""
-        reported = self.tested(data, data.val)
+        reported = self.tested(data, data.val_split)
         if self.images:
-            reported = Subset(reported, range(min(self.images, len(data.samples(data.val)))))
-        fitting = self.fit(encoder, data, self.split or data.train, reported, context)
+            reported = Subset(reported, range(min(self.images, len(data.samples(data.val_split)))))
+        fitting = self.fit(encoder, data, self.split or data.train_split, reported, context)
         return replace(self._outcome(encoder, fitting, reported, data, context), train=self.split)
 
     def widths(self, encoder: Encoder) -> dict[str, int]:
         """Width of each variant of the features, by its name."""
         return self.inputs.widths(encoder)
 
-    def tested(self, data: Data, split: str) -> Dataset:
+    def tested(self, data: VisionDataModule, split: str) -> Dataset:
         """The images of a split at all scales, and their masks."""
         return self.test.scales(data, split)
 
-    def _train(self, data: Data, seed: int) -> Segmented:
-        train = data.segmented(self.split or data.train, self.transform)
-        data.refuse_leak(self.split or data.train)
+    def _train(self, data: VisionDataModule, seed: int) -> SegmentationDataset:
+        train = data.segmentation_dataset(self.split or data.train_split, self.transform)
+        data.refuse_leak(self.split or data.train_split)
         train.seed = seed  # the result's seed, not the dataset's, decides the augmentation
         return train
 
     def batches(
-        self, encoder: Encoder, data: Data, places: Places, context: EvaluationContext
+        self, encoder: Encoder, data: VisionDataModule, places: Places, context: EvaluationContext
     ) -> Iterator[Batch]:
         """Yield features of augmented images, and what they are to become."""
         train = self._train(data, context.seed)
@@ -144,7 +147,9 @@ class DenseHeads(TrainedHeads):
                 for name in maps[0].features
             }
             truth = whole(shrink(masks.to(context.device), self.test.pixels), places)
-            labeled = labeled or bool((truth != IGNORE).any())  # once true, nobody waits for it
+            labeled = labeled or bool(
+                (truth != IGNORE_INDEX).any()
+            )  # once true, nobody waits for it
             yield Batch(features, pixel_loss(truth, maps[0].grid), labeled)
 
     def examine(
@@ -172,7 +177,7 @@ class DenseHeads(TrainedHeads):
         encoder: Encoder,
         fitting: Fitting,
         images: Dataset,
-        data: Data,
+        data: VisionDataModule,
         context: EvaluationContext,
     ) -> Outcome:
         found = self.examine(encoder, fitting.heads, images, context)

@@ -1,6 +1,6 @@
 """vitlab's cheap paired protocol, as the callback runs it while an encoder trains."""
 
-from vitlab.data import Data, SegmentationSquare
+from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.evaluation.features import check_ranks
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
@@ -38,19 +38,19 @@ class FastDense(Protocol):
         self.transform, self.size, self.images = SegmentationSquare(size), size, images
         self.decay, self.steps, self.precision = decay, steps, precision
 
-    def check(self, encoder: Encoder, data: Data) -> None:
+    def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse sizes and data that do not fit.
 
         Raises:
             ValueError: what was given, what is allowed, what to do.
         """
         encoder.check(self.size, "protocol.size")
-        for split in (data.train, data.val):
-            data.segmented(split, self.transform).check()
+        for split in (data.train_split, data.val_split):
+            data.segmentation_dataset(split, self.transform).check()
 
-    def run(self, encoder: Encoder, data: Data, context: EvaluationContext) -> Outcome:
+    def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Fit on the training images, score the test images."""
-        check_ranks(data, data.val)
+        check_ranks(data, data.val_split)
         dense = Dense(data.num_classes, self.decay, self.steps)
         found = dense.run(encoder, data, self.transform, self.images, context.loading)
         shown = []

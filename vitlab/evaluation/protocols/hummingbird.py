@@ -10,10 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitlab import distributed
-from vitlab.data import Data, normalize
-from vitlab.data.datasets import Segmented
-from vitlab.data.views import ImageAndMask
-from vitlab.data.views.pixels import STD
+from vitlab.data import VisionDataModule, normalize
+from vitlab.data.dataset import SegmentationDataset
+from vitlab.data.transforms import STD, ImageAndMask
 from vitlab.encoders import Encoder, Tokens
 from vitlab.evaluation.features import at_own_sizes, check_ranks
 from vitlab.evaluation.ignore_index import require_labels, require_scored_pixels
@@ -104,7 +103,7 @@ class Hummingbird(Protocol):
         cells = (self.edge(encoder) // encoder.patch) ** 2
         return min(self.memory // (images * self.passes), cells) if self.memory else cells
 
-    def check(self, encoder: Encoder, data: Data) -> None:
+    def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse sizes, layers and data that do not fit.
 
         Raises:
@@ -118,11 +117,11 @@ class Hummingbird(Protocol):
             )
         encoder.check(edge, "protocol.size")
         check_layers(encoder, [self.reading])
-        for split in (data.train, data.val):
-            data.segmented(split, HummingbirdResize(edge)).check()
-            if split == data.val or self.quirks.void == "left out":
+        for split in (data.train_split, data.val_split):
+            data.segmentation_dataset(split, HummingbirdResize(edge)).check()
+            if split == data.val_split or self.quirks.void == "left out":
                 require_labels(data, split)
-        images = len(data.samples(data.train))
+        images = len(data.samples(data.train_split))
         each = self.patches(encoder, images)
         if not each:
             raise ValueError(
@@ -135,11 +134,13 @@ class Hummingbird(Protocol):
                 f"{each * images * self.passes} patches; use fewer, or more images"
             )
 
-    def run(self, encoder: Encoder, data: Data, context: EvaluationContext) -> Outcome:
+    def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Let the memory pass by the test images' patches, then read out and score."""
         edge = self.edge(encoder)
-        check_ranks(data, data.val)
-        test = data.segmented(data.val, HummingbirdResize(edge, self.quirks.smooth))
+        check_ranks(data, data.val_split)
+        test = data.segmentation_dataset(
+            data.val_split, HummingbirdResize(edge, self.quirks.smooth)
+        )
         loader = share(test, context.loading)
         features, masks = [], []
         for images, truths in context.track(loader, "test features", total=len(loader)):
@@ -182,12 +183,12 @@ class Hummingbird(Protocol):
             return read(encoder, x, [self.reading])[0]
 
     def _remember(
-        self, encoder: Encoder, data: Data, search: Search, context: EvaluationContext
+        self, encoder: Encoder, data: VisionDataModule, search: Search, context: EvaluationContext
     ) -> Iterator[Int16[Tensor, "_ c"]]:
         """Show the memory's features to the search, and yield its labels."""
         edge, loading = self.edge(encoder), context.loading
         transform = HummingbirdCrop(edge, self.quirks.scale, smooth=self.quirks.smooth)
-        train = data.segmented(data.train, transform)
+        train = data.segmentation_dataset(data.train_split, transform)
         train.seed = context.seed  # the result's seed, not the dataset's, decides the crops
         most = self.patches(encoder, len(train))
         steps = -(-len(train) // (loading.batch * distributed.world()))
@@ -216,7 +217,7 @@ class Hummingbird(Protocol):
         labels: list[Int[Tensor, "p c"]],
         chosen: list[Int[Tensor, " _"]],
         most: int,
-        data: Data,
+        data: VisionDataModule,
         context: EvaluationContext,
     ) -> tuple[Float[Tensor, "m d"], Int[Tensor, "m c"]]:
         """Return features and labels of the chosen patches of all ranks, in the set's order."""
@@ -233,7 +234,7 @@ class Hummingbird(Protocol):
         y = distributed.gather(y.to(context.device)).flatten(0, 1)
         return x[y[:, 0] >= 0], y[y[:, 0] >= 0]
 
-    def _labels(self, mask: Tensor, cells: int, data: Data) -> Int[Tensor, "p c"]:
+    def _labels(self, mask: Tensor, cells: int, data: VisionDataModule) -> Int[Tensor, "p c"]:
         """Return the pixels of each class in each patch, with void as the quirks have it."""
         counts = class_counts(mask, (cells, cells), data.num_classes)
         if self.quirks.void == "class":
@@ -257,7 +258,7 @@ class Hummingbird(Protocol):
 class _Pass(Dataset[ImageAndMask]):
     """The images of one pass, each with its own random crop."""
 
-    def __init__(self, images: Segmented, number: int):
+    def __init__(self, images: SegmentationDataset, number: int):
         self.images, self.number = images, number
 
     def __len__(self) -> int:

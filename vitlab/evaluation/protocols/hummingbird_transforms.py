@@ -4,15 +4,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vitlab.data.views import ImageAndMask, Pixels, Seed, SegmentationViews, resize
-from vitlab.data.views.colors import CHANGES
-from vitlab.data.views.crop import random_box, uniforms
-from vitlab.data.views.segmentation import Mask, nearest
+from vitlab.data.transforms import (
+    CHANGES,
+    ImageAndMask,
+    Mask,
+    Pixels,
+    Seed,
+    SegmentationTransform,
+    random_box,
+    resize,
+    resize_nearest,
+    uniforms,
+)
 
 STEPS = ("brightness", "contrast", "saturation", "hue")
 
 
-class HummingbirdCrop(SegmentationViews):
+class HummingbirdCrop(SegmentationTransform):
     """A random part, 3/4 to 4/3 as wide as high, resized to a square; colors are changed before.
 
     Brightness, contrast, saturation and hue change in this order, each with some probability.
@@ -59,7 +67,7 @@ class HummingbirdCrop(SegmentationViews):
         return _square(box.of(image), part, self.size, self.smooth)
 
 
-class HummingbirdResize(SegmentationViews):
+class HummingbirdResize(SegmentationTransform):
     """The whole image and its mask, both squeezed into a square.
 
     Args:
@@ -76,7 +84,7 @@ class HummingbirdResize(SegmentationViews):
 
 
 def _square(image: Pixels, mask: Mask, size: int, smooth: bool) -> ImageAndMask:
-    labels = np.ascontiguousarray(nearest(mask, size, size))
+    labels = np.ascontiguousarray(resize_nearest(mask, size, size))
     if smooth:
         pixels = torch.from_numpy(np.ascontiguousarray(resize(image, size, size))).permute(2, 0, 1)
     else:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitlab import distributed
-from vitlab.data import Data, SingleCrop, normalize
-from vitlab.data.datasets import Example, Training
+from vitlab.data import SingleCrop, VisionDataModule, normalize
+from vitlab.data.dataset import Example, TrainingDataset
 from vitlab.encoders import Encoder
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision
 from vitlab.evaluation.protocols.trained_heads import (
@@ -113,7 +113,7 @@ class ImageHeads(TrainedHeads):
         self.recipe, self.inputs, self.layers = recipe, inputs, layers
         self.transform, self.size, self.precision = transform, size, precision
 
-    def check(self, encoder: Encoder, data: Data) -> None:
+    def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse sizes, layers and data that do not fit.
 
         Raises:
@@ -123,20 +123,20 @@ class ImageHeads(TrainedHeads):
         encoder.check(self.transform.size, "transform.size")
         encoder.check(self.size, "size")
         check_cls(encoder, self.size, "heads read; use a dense protocol, such as dinov2-linear")
-        for name in (data.train, data.val):
-            data.labeled(name, self.size)  # refuses data without labels
+        for name in (data.train_split, data.val_split):
+            data.classification_dataset(name, self.size)  # refuses data without labels
             labels = data.samples(name).labels
             if labels is not None and labels.max() >= data.num_classes:
                 raise ValueError(
                     f"split {name!r} of {type(data).__name__} holds class {labels.max()}, but it "
                     f"names {data.num_classes} classes; name all of them"
                 )
-        split(len(data.samples(data.train)), self.recipe.select == "held out")
+        split(len(data.samples(data.train_split)), self.recipe.select == "held out")
 
-    def run(self, encoder: Encoder, data: Data, context: EvaluationContext) -> Outcome:
+    def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Train all heads, choose one as the recipe says, and test all of them."""
-        reported = self.tested(data, data.val)
-        fitting = self.fit(encoder, data, data.train, reported, context)
+        reported = self.tested(data, data.val_split)
+        fitting = self.fit(encoder, data, data.train_split, reported, context)
         found = self.examine(encoder, fitting.heads, reported, context)
         return outcome_of("top1", head_of_headline(found, fitting), found, fitting)
 
@@ -144,15 +144,17 @@ class ImageHeads(TrainedHeads):
         """Width of each variant of the features, by its name."""
         return self.inputs.widths(encoder)
 
-    def tested(self, data: Data, split: str) -> Dataset:
+    def tested(self, data: VisionDataModule, split: str) -> Dataset:
         """The middle of the images of a split, and their classes."""
-        return data.labeled(split, self.size)
+        return data.classification_dataset(split, self.size)
 
     def batches(
-        self, encoder: Encoder, data: Data, places: Places, context: EvaluationContext
+        self, encoder: Encoder, data: VisionDataModule, places: Places, context: EvaluationContext
     ) -> Iterator[Batch]:
         """Yield features of augmented images, and their classes."""
-        train = Training(data.samples(data.train), self.transform, context.seed, patience=0)
+        train = TrainingDataset(
+            data.samples(data.train_split), self.transform, context.seed, patience=0
+        )
         loader = training_loader(train, places, context.loading.workers, stack)
         for images, labels in context.track(loader, "training heads", total=len(places)):
             read = [self.inputs.read(encoder, some, context) for some in chunks(images, places)]

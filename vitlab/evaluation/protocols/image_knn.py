@@ -3,7 +3,7 @@
 import warnings
 
 from vitlab import distributed
-from vitlab.data import Data
+from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.evaluation.features import Source, image_table
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
@@ -47,7 +47,7 @@ class ImageKNN(Protocol):
         self.k, self.ks, self.temperature = k, tuple(sorted({k, *ks})), temperature
         self.size, self.reading, self.precision = size, reading, precision
 
-    def check(self, encoder: Encoder, data: Data) -> None:
+    def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse sizes, layers and data that do not fit, and encoders without [CLS].
 
         Raises:
@@ -55,8 +55,8 @@ class ImageKNN(Protocol):
         """
         encoder.check(self.size, "protocol.size")
         check_layers(encoder, [self.reading])
-        images = len(data.labeled(data.train, self.size))
-        tested = data.labeled(data.val, self.size)
+        images = len(data.classification_dataset(data.train_split, self.size))
+        tested = data.classification_dataset(data.val_split, self.size)
         if self.k > images:
             raise ValueError(
                 f"k {self.k} exceeds the {images} training images; use protocol.k {images} or "
@@ -65,7 +65,7 @@ class ImageKNN(Protocol):
         highest = int(tested.labels.max())
         if highest >= data.num_classes:
             raise ValueError(
-                f"split {data.val!r} has class {highest}, but {type(data).__name__} names "
+                f"split {data.val_split!r} has class {highest}, but {type(data).__name__} names "
                 f"{data.num_classes} classes; give splits of the same classes"
             )
         check_cls(
@@ -74,12 +74,12 @@ class ImageKNN(Protocol):
             "nearest images are found by; use a dense protocol, such as capi-knn",
         )
 
-    def run(self, encoder: Encoder, data: Data, context: EvaluationContext) -> Outcome:
+    def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Score the test images."""
         source = Source(encoder, data, self.reading, self.size, self.precision)
         with (
-            image_table(source, data.train, context) as train,
-            image_table(source, data.val, context) as test,
+            image_table(source, data.train_split, context) as train,
+            image_table(source, data.val_split, context) as test,
         ):
             return self._run(train, test, data.num_classes, context)
 

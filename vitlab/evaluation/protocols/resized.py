@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from vitlab import distributed
-from vitlab.data import Data, SegmentationSquare
+from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.evaluation.features import PatchTable, Source, at_own_sizes, patch_table
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
@@ -85,7 +85,7 @@ class ResizedProtocol(Protocol):
     ) -> Predicted:
         """Learn from a bank, and label patches by each of some settings."""
 
-    def check(self, encoder: Encoder, data: Data) -> None:
+    def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse sizes, layers and data that do not fit.
 
         Raises:
@@ -93,25 +93,29 @@ class ResizedProtocol(Protocol):
         """
         encoder.check(self.size, "protocol.size")
         check_layers(encoder, [self.reading])
-        for split in (data.train, data.val):
-            data.segmented(split, SegmentationSquare(self.size)).check()
-        images = len(data.samples(data.train))
+        for split in (data.train_split, data.val_split):
+            data.segmentation_dataset(split, SegmentationSquare(self.size)).check()
+        images = len(data.samples(data.train_split))
         if images < 2 and len(self.settings) > 1:
             raise ValueError(
                 f"{images} training image cannot be divided into ones to learn from and ones to "
                 "choose by; give 2 or more, or one setting only"
             )
 
-    def run(self, encoder: Encoder, data: Data, context: EvaluationContext) -> Outcome:
+    def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Choose on the held out images, learn from all, score the test images."""
         source = Source(encoder, data, self.reading, self.size, self.precision)
         with ExitStack() as opened:
-            train = opened.enter_context(patch_table(source, data.train, context))
-            test = opened.enter_context(patch_table(source, data.val, context))
+            train = opened.enter_context(patch_table(source, data.train_split, context))
+            test = opened.enter_context(patch_table(source, data.val_split, context))
             return self._run(train, test, data, context)
 
     def _run(
-        self, train: PatchTable, test: PatchTable, data: Data, context: EvaluationContext
+        self,
+        train: PatchTable,
+        test: PatchTable,
+        data: VisionDataModule,
+        context: EvaluationContext,
     ) -> Outcome:
         order = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(context.seed))
         held, rest = order.split([(count := self._held(len(order))), len(order) - count])
@@ -152,7 +156,7 @@ class ResizedProtocol(Protocol):
         table: PatchTable,
         images: Int[Tensor, " n"],
         settings: Sequence[int],
-        data: Data,
+        data: VisionDataModule,
         context: EvaluationContext,
     ) -> list[tuple[Overlaps, list[Tensor]]]:
         """Return the counts of each setting, and the first predictions."""

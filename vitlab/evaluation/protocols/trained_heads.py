@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from torch.utils.data import Dataset, Subset
 
 from vitlab import distributed
-from vitlab.data import Data
+from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.evaluation.fingerprint import (
     digest,
@@ -64,12 +64,12 @@ class TrainedHeads(Protocol):
 
     @abstractmethod
     def batches(
-        self, encoder: Encoder, data: Data, places: Places, context: EvaluationContext
+        self, encoder: Encoder, data: VisionDataModule, places: Places, context: EvaluationContext
     ) -> Iterator[Batch]:
         """Yield the features of each step from its place on."""
 
     @abstractmethod
-    def tested(self, data: Data, split: str) -> Dataset:
+    def tested(self, data: VisionDataModule, split: str) -> Dataset:
         """Return the images of a split as heads are tested on them."""
 
     @abstractmethod
@@ -81,7 +81,7 @@ class TrainedHeads(Protocol):
     def fit(
         self,
         encoder: Encoder,
-        data: Data,
+        data: VisionDataModule,
         train: str,
         reported: Dataset,
         context: EvaluationContext,
@@ -130,7 +130,9 @@ class TrainedHeads(Protocol):
         return fitting
 
 
-def key_of_heads(encoder: Encoder, protocol: Protocol, data: Data, train: str, seed: int) -> str:
+def key_of_heads(
+    encoder: Encoder, protocol: Protocol, data: VisionDataModule, train: str, seed: int
+) -> str:
     """Return sha256 over all that trained heads and their choice come from.
 
     Args:
@@ -142,8 +144,8 @@ def key_of_heads(encoder: Encoder, protocol: Protocol, data: Data, train: str, s
     """
     rest = {
         "settings": repr(keys_of(protocol)),
-        "data": [fingerprint_of_data(data, split) for split in (train, data.val)],
-        "files": [sampled_contents(data, split) for split in (train, data.val)],
+        "data": [fingerprint_of_data(data, split) for split in (train, data.val_split)],
+        "files": [sampled_contents(data, split) for split in (train, data.val_split)],
         "seed": seed,
     }
     return fingerprint_of_heads(encoder, data.samples(train), digest(rest))

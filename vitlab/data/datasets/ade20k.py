@@ -2,14 +2,14 @@
 
 from functools import cached_property
 
-from vitlab.data.layout import Distributed, Layout, image_names, require_all, text
-from vitlab.data.module import Data
+from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.samples import Samples, paths
+from vitlab.data.storage import Distributed, Layout, image_names, require_all, text
 
 FOLDERS = {"train": "training", "val": "validation"}
 
 
-class ADE20K(Data):
+class ADE20K(VisionDataModule):
     """20,210 training and 2,000 validation images with masks of 150 classes.
 
     Mask files hold 1 to 150 for classes and 0 for everything else; here 0 to 149 and 255.

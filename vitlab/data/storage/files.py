@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from io import BufferedReader, BytesIO
 from pathlib import Path
 
-from vitlab.data.listings import Listings
+from vitlab.data.storage.listings import Listings
 
 Opened = BufferedReader | BytesIO
 
@@ -27,7 +27,7 @@ class Listing:
         return Listing(sorted({*self.folders, *other.folders}), sorted({*self.names, *other.names}))
 
 
-class Files(ABC):
+class FileTree(ABC):
     """A tree of files. Names are relative to its top, with "/" between folders."""
 
     @abstractmethod
@@ -52,7 +52,7 @@ class Files(ABC):
         """The place of a file or folder, for people."""
 
     @abstractmethod
-    def below(self, place: str) -> "Files":
+    def below(self, place: str) -> "FileTree":
         """The part of the tree below a folder."""
 
     @abstractmethod
@@ -77,7 +77,7 @@ class Files(ABC):
         return (self.listing(place) or Listing()).names
 
 
-class Directory(Files):
+class FolderTree(FileTree):
     """A folder on disk.
 
     Args:
@@ -110,19 +110,19 @@ class Directory(Files):
         """Whether there is a file or folder of that name; without listing its folder."""
         return os.path.lexists(self.root / path)
 
-    def below(self, place: str) -> "Directory":
+    def below(self, place: str) -> "FolderTree":
         """A folder in this folder."""
-        return Directory(self.root / place, self.listings) if place else self
+        return FolderTree(self.root / place, self.listings) if place else self
 
     def remember(self) -> None:
         """Keep long listings beside the data, or in the user's cache where that is read-only."""
         self.listings.save()
 
 
-class Together(Files):
+class OverlayTree(FileTree):
     """Several trees laid over each other; where two have a file, that of the first counts."""
 
-    def __init__(self, *parts: Files):
+    def __init__(self, *parts: FileTree):
         self.parts = parts
 
     def listing(self, place: str = "") -> Listing | None:
@@ -149,9 +149,9 @@ class Together(Files):
         holders = [part for part in self.parts if not name or part.has(name)]
         return (holders or self.parts)[0].where(name)
 
-    def below(self, place: str) -> "Together":
+    def below(self, place: str) -> "OverlayTree":
         """The folders of all of them."""
-        return Together(*(part.below(place) for part in self.parts)) if place else self
+        return OverlayTree(*(part.below(place) for part in self.parts)) if place else self
 
     def remember(self) -> None:
         """Let each keep its own."""

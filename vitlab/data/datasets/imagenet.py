@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
+from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.errors import DataError, MissingFolderError
-from vitlab.data.files import Directory, Files
-from vitlab.data.layout import (
+from vitlab.data.samples import Samples, paths
+from vitlab.data.storage import (
     Distributed,
+    FileTree,
+    FolderTree,
     Layout,
     around,
     few,
@@ -22,15 +25,13 @@ from vitlab.data.layout import (
     subfolders,
     text,
 )
-from vitlab.data.module import Data
-from vitlab.data.samples import Samples, paths
 
 WORDNET_ID = re.compile(r"n\d{8}")
 DEVKIT = "ILSVRC2012_devkit_t12"
 SOLUTION = "LOC_val_solution.csv"  # what Kaggle gives in place of the devkit
 
 
-class ImageNet(Data):
+class ImageNet(VisionDataModule):
     """1,281,167 training and 50,000 validation images of 1,000 classes.
 
     A class's index is the place of its WordNet id in sorted order, not the devkit's number.
@@ -137,7 +138,7 @@ class ImageNet(Data):
         for folder in around(self.folder):
             if (folder / DEVKIT / "data").is_dir():
                 try:
-                    return _devkit_truth(Directory(folder / DEVKIT / "data"))
+                    return _devkit_truth(FolderTree(folder / DEVKIT / "data"))
                 except Exception as error:  # the parser trips over damage in many ways
                     raise DataError(
                         f"cannot read the devkit in {folder / DEVKIT} ({error}); extract "
@@ -146,7 +147,7 @@ class ImageNet(Data):
             if (folder / f"{DEVKIT}.tar.gz").is_file():
                 return _packed_truth(folder / f"{DEVKIT}.tar.gz")
             if (folder / SOLUTION).is_file():
-                return _kaggle_truth(Directory(folder))
+                return _kaggle_truth(FolderTree(folder))
         raise MissingFolderError(
             f"{self.files.where('val')} has no class folders, and neither {DEVKIT} nor {SOLUTION} "
             "lies beside or above it; put ILSVRC2012_devkit_t12.tar.gz beside train and val, or "
@@ -154,7 +155,7 @@ class ImageNet(Data):
         )
 
 
-def _devkit_truth(folder: Files) -> dict[str, str]:
+def _devkit_truth(folder: FileTree) -> dict[str, str]:
     """Line n of the ground truth is the devkit's number of the class of image n."""
     meta = loadmat(io.BytesIO(folder.read("meta.mat")), squeeze_me=True)
     synsets = np.atleast_1d(meta["synsets"])
@@ -170,7 +171,7 @@ def _devkit_truth(folder: Files) -> dict[str, str]:
     }
 
 
-def _kaggle_truth(folder: Files) -> dict[str, str]:
+def _kaggle_truth(folder: FileTree) -> dict[str, str]:
     """Rows such as ILSVRC2012_val_00048981,n03995372 85 1 499 272."""
     truth = {}
     for number, row in enumerate(text(folder, SOLUTION).splitlines()[1:], start=2):
@@ -192,6 +193,6 @@ def _packed_truth(archive: Path) -> dict[str, str]:
         try:
             with tarfile.open(archive) as packed:
                 packed.extractall(folder, filter="data")
-            return _devkit_truth(Directory(Path(folder) / DEVKIT / "data"))
+            return _devkit_truth(FolderTree(Path(folder) / DEVKIT / "data"))
         except Exception as error:  # as above, and those of the archive itself
             raise DataError(f"cannot read {archive}: {error}; download it again") from error

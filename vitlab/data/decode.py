@@ -54,7 +54,7 @@ def read_mask(path: str | Path) -> UInt8[np.ndarray, "height width"]:
 
 
 def decode_image(
-    data: bytes, path: str, least: tuple[int, int] = (0, 0)
+    data: bytes, path: str, min_size: tuple[int, int] = (0, 0)
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Any image file as upright 8-bit RGB, whatever its name, mode or orientation flag says.
 
@@ -66,7 +66,8 @@ def decode_image(
     Args:
         data: content of the file.
         path: its name, for messages.
-        least: (height, width) in pixels that suffices: a JPEG that is larger is decoded at a half,
+        min_size: (height, width) in pixels that suffices: a JPEG that is larger is decoded at a
+            half,
             a quarter or an eighth of its size, whichever is the smallest that is at least this
             large both ways. (0, 0) is the full size.
 
@@ -76,7 +77,7 @@ def decode_image(
     if not data:
         raise UnreadableImage(path, "the file is empty")
     if data.startswith(JPEG_START):
-        return _jpeg(data, path, least)
+        return _jpeg(data, path, min_size)
     if data.startswith(PNG_START) and data.endswith(PNG_END) and _pixels(data) <= MOST_PIXELS:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if image is not None:
@@ -122,7 +123,7 @@ def _pixels(data: bytes) -> int:
     return width * height
 
 
-def _jpeg(data: bytes, path: str, least: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+def _jpeg(data: bytes, path: str, min_size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
     """Decode with TurboJPEG, which warns of damage."""
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
@@ -131,8 +132,8 @@ def _jpeg(data: bytes, path: str, least: tuple[int, int]) -> UInt8[np.ndarray, "
     if height * width > MOST_PIXELS:
         return _other(data, path)  # refuses it before it takes all memory
     orientation = _orientation(data)
-    wanted = least[::-1] if orientation > 4 else least
-    size = _reduced(height, width, *wanted) if any(least) else (0, 0)
+    wanted = min_size[::-1] if orientation > 4 else min_size
+    size = _reduced(height, width, *wanted) if any(min_size) else (0, 0)
     try:
         image = simplejpeg.decode_jpeg(data, min_height=size[0], min_width=size[1], min_factor=2)
     except ValueError as error:

@@ -4,9 +4,11 @@ import json
 from functools import cached_property
 from typing import Any
 
+from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.errors import DataError
 from vitlab.data.foreground import FOLDER
-from vitlab.data.layout import (
+from vitlab.data.samples import Samples, paths
+from vitlab.data.storage import (
     Layout,
     few,
     image_names,
@@ -14,13 +16,11 @@ from vitlab.data.layout import (
     require_all,
     subfolders,
 )
-from vitlab.data.module import Data
-from vitlab.data.samples import Samples, paths
 
 CLASSES = "classes.json"
 
 
-class Folder(Data):
+class Folder(VisionDataModule):
     """Images of one's own.
 
     With labels: `<split>/<class>/*`, maybe with masks of their objects, see `foreground.py`. With
@@ -46,7 +46,7 @@ class Folder(Data):
     def classes(self) -> tuple[str, ...]:
         """Sorted names of the training folders, or those of `classes.json`."""
         if not self.dense:
-            return tuple(subfolders(self.files, self.train))
+            return tuple(subfolders(self.files, self.train_split))
         names = self._facts["classes"]
         return tuple(name for value, name in enumerate(names) if value != self._ignored)
 

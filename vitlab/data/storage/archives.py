@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from vitlab.data.files import Files, Listing
-from vitlab.data.members import DEFLATED, PLAIN, Index, indexed
+from vitlab.data.storage.files import FileTree, Listing
+from vitlab.data.storage.members import DEFLATED, PLAIN, Index, indexed
 
 LOCAL_HEADER = 30  # bytes of a zip member's own header, before its name
 OPEN = 64  # archives that a process holds open: systems allow some hundreds
 
 
-class Archives(Files):
+class ArchiveTree(FileTree):
     """The members of tar and zip files as one tree.
 
     Args:
@@ -76,9 +76,9 @@ class Archives(Files):
         inside = os.fsdecode(path).removeprefix(folder).strip("/")
         return f"{archive}:{inside}" if inside else str(archive)
 
-    def below(self, place: str) -> "Archives":
+    def below(self, place: str) -> "ArchiveTree":
         """A folder of the tree."""
-        return Archives(self.sources, f"{self.top}/{place}".strip("/"), self.index)
+        return ArchiveTree(self.sources, f"{self.top}/{place}".strip("/"), self.index)
 
     def remember(self) -> None:
         """Nothing: the index was kept when it was made."""

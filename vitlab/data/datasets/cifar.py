@@ -15,12 +15,11 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import UInt8
 
+from vitlab.data.datamodule import VisionDataModule
+from vitlab.data.datasets.unpickling import Array, unpickled
 from vitlab.data.errors import DataError
-from vitlab.data.files import Files, Listing
-from vitlab.data.layout import Found, Layout
-from vitlab.data.module import Data
 from vitlab.data.samples import Samples, paths
-from vitlab.data.unpickling import Array, unpickled
+from vitlab.data.storage import FileTree, Found, Layout, Listing
 
 EDGE = 32  # pixels
 ROW = 3 * EDGE * EDGE  # bytes of an image: all red, then all green, then all blue
@@ -42,7 +41,7 @@ class OneArchive(Layout):
         return Found(Unpacked(packed), root) if found is None and packed.is_file() else found
 
 
-class CIFAR10(Data):
+class CIFAR10(VisionDataModule):
     """50,000 training and 10,000 test images of 10 classes, 32 x 32 pixels; the test set is `val`.
 
     The root holds `cifar-10-batches-py` or `cifar-10-python.tar.gz`, or is the folder itself.
@@ -122,7 +121,7 @@ class CIFAR100(CIFAR10):
 _AGAIN = "download the Python version again"
 
 
-class Pictures(Files):
+class Pictures(FileTree):
     """Images in memory, as files of a format without compression.
 
     Args:
@@ -163,7 +162,7 @@ class Pictures(Files):
         """Nothing: they are in memory."""
 
 
-class Unpacked(Files):
+class Unpacked(FileTree):
     """The few files of a tar.gz, read once into memory.
 
     Args:

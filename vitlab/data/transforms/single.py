@@ -1,19 +1,28 @@
 """One view of an image."""
 
-from vitlab.data.views.colors import Jitter
-from vitlab.data.views.crop import RandomCrop, make_all, uniforms
-from vitlab.data.views.pixels import resize, stack_of
-from vitlab.data.views.views import Pixels, Seed, Stack, Views, check_scale, check_share, check_size
+from vitlab.data.transforms.color import Jitter
+from vitlab.data.transforms.functional import resize, stack_of
+from vitlab.data.transforms.random_crop import RandomCrop, make_all, uniforms
+from vitlab.data.transforms.transform import (
+    Pixels,
+    Seed,
+    Stack,
+    Transform,
+    check_scale,
+    check_share,
+    check_size,
+)
 
 
-class SingleCrop(Views):
+class SingleCrop(Transform):
     """One random crop, as supervised classifiers are trained: 3/4 to 4/3 as wide as high.
 
     Args:
         size: its edge, in pixels.
         scale: smallest and largest share of the image's area that it covers.
-        jitter: strength of random changes of brightness, contrast and saturation, in random
-            order: their factors lie between 1 - jitter and 1 + jitter. 0 keeps the colors.
+        color_jitter: strength of random changes of brightness, contrast and saturation, in random
+            order: their factors lie between 1 - color_jitter and 1 + color_jitter. 0 keeps the
+            colors.
         flip: probability that left and right are swapped.
     """
 
@@ -21,33 +30,33 @@ class SingleCrop(Views):
         self,
         size: int = 224,
         scale: tuple[float, float] = (0.08, 1.0),
-        jitter: float = 0.0,
+        color_jitter: float = 0.0,
         flip: float = 0.5,
     ):
         check_size("size", size)
         check_scale("scale", scale)
-        check_share("jitter", jitter)
+        check_share("color_jitter", color_jitter)
         check_share("flip", flip)
-        self.size, self.scale, self.jitter, self.flip = size, tuple(scale), jitter, flip
-        strength = Jitter(brightness=jitter, contrast=jitter, saturation=jitter)
+        self.size, self.scale, self.color_jitter, self.flip = size, tuple(scale), color_jitter, flip
+        strength = Jitter(color_jitter, color_jitter, color_jitter)
         self.crop = RandomCrop(size, (scale[0], scale[1]), flip=flip, jitter=strength)
 
     @property
-    def crops(self) -> list[tuple[int, int]]:
+    def crop_sizes(self) -> list[tuple[int, int]]:
         """One crop."""
         return [(1, self.size)]
 
     @property
-    def least(self) -> tuple[int, int]:
+    def min_size(self) -> tuple[int, int]:
         """Of this size, the smallest crop need not be enlarged."""
-        return self.crop.least, self.crop.least
+        return self.crop.min_size, self.crop.min_size
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """A random crop of an RGB image."""
         return [stack_of(make_all([self.crop], image, uniforms(seed)))]
 
 
-class CenterCrop(Views):
+class CenterCrop(Transform):
     """The square in the middle, as classifiers are evaluated: for 224, the short side becomes 256.
 
     Args:
@@ -62,7 +71,7 @@ class CenterCrop(Views):
         self.size, self.short = size, round(size / share)
 
     @property
-    def crops(self) -> list[tuple[int, int]]:
+    def crop_sizes(self) -> list[tuple[int, int]]:
         """One crop."""
         return [(1, self.size)]
 

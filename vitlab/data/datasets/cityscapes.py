@@ -2,10 +2,10 @@
 
 from functools import cached_property
 
+from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.errors import DataError
-from vitlab.data.layout import Distributed, Layout, image_names, require_all, subfolders
-from vitlab.data.module import Data
 from vitlab.data.samples import Samples, paths
+from vitlab.data.storage import Distributed, Layout, image_names, require_all, subfolders
 
 # class of each labelId that is evaluated; the order gives the train id
 LABEL_IDS = {
@@ -33,7 +33,7 @@ IMAGE = "_leftImg8bit.png"
 LABEL_MASK, TRAIN_MASK = "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
 
 
-class Cityscapes(Data):
+class Cityscapes(VisionDataModule):
     """2,975 training and 500 validation street scenes with masks of 19 classes.
 
     Mask files hold labelIds (0 to 33, and 255 for the license plate's -1); here train ids. Where
@@ -72,7 +72,7 @@ class Cityscapes(Data):
                     return TRAIN_MASK
         return LABEL_MASK
 
-    def doubt(self, values: set[int]) -> str:
+    def implausible(self, values: set[int]) -> str:
         """255 is a license plate in labelIds, so a car (26) or the like comes with it."""
         if self.mask_ending == LABEL_MASK and 255 in values and max(values - {255}, default=0) < 19:
             return (

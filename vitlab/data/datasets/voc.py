@@ -6,18 +6,17 @@ from pathlib import PurePosixPath
 import numpy as np
 from jaxtyping import UInt8
 
+from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.errors import DataError, MissingFolderError
-from vitlab.data.files import Together
-from vitlab.data.layout import Distributed, Layout, around, few, require_all, text
-from vitlab.data.module import Data
 from vitlab.data.samples import Samples, paths
 from vitlab.data.sbd import SBD
+from vitlab.data.storage import Distributed, Layout, OverlayTree, around, few, require_all, text
 
 EXTRA = "SegmentationClassAug"
 LISTS = ("trainaug", "train_aug")
 
 
-class VOC2012(Data):
+class VOC2012(VisionDataModule):
     """1,464 training and 1,449 validation images with masks of 21 classes.
 
     `trainaug` adds those of SBD to the training images: 10,582 in all, none of them in `val`.
@@ -135,7 +134,7 @@ class VOC2012(Data):
             f"JPEGImages/{name}.jpg" if name in here or self.sbd is None else self.sbd.image(name)
             for name in names
         ]
-        files = Together(self.files, self.sbd.files) if self.sbd else self.files
+        files = OverlayTree(self.files, self.sbd.files) if self.sbd else self.files
         require_all(images, files, "images")
         require_all(masks, files, "masks")
         return Samples(files, paths(images), masks=paths(masks))

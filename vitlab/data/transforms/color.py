@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float64
 
-from vitlab.data.views.views import Pixels
+from vitlab.data.transforms.transform import Pixels
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else the import asks a server for a newer version
 from albumentations.augmentations.pixel import functional

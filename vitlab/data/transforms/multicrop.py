@@ -4,13 +4,13 @@ Everything random here is a function of the image and a seed, so a run can be re
 whatever the number of workers.
 """
 
-from vitlab.data.views.colors import Jitter
-from vitlab.data.views.crop import RandomCrop, make_all, uniforms
-from vitlab.data.views.pixels import stack_of
-from vitlab.data.views.views import Pixels, Seed, Stack, Views, check_scale, check_size
+from vitlab.data.transforms.color import Jitter
+from vitlab.data.transforms.functional import stack_of
+from vitlab.data.transforms.random_crop import RandomCrop, make_all, uniforms
+from vitlab.data.transforms.transform import Pixels, Seed, Stack, Transform, check_scale, check_size
 
 
-class MultiCrop(Views):
+class MultiCrop(Transform):
     """Two large and several small random crops, as DINO trains on them (arXiv:2104.14294).
 
     Probabilities and operations are those of the released code. Every crop: flip 0.5, color jitter
@@ -20,7 +20,7 @@ class MultiCrop(Views):
     Args:
         size: edge of the two large crops, in pixels.
         local_size: edge of the small crops, in pixels.
-        locals: number of small crops; 0 leaves the two large ones (the authors then advise
+        num_local_crops: number of small crops; 0 leaves the two large ones (the authors then advise
             scale 0.14 to 1).
         scale: smallest and largest share of the image's area that a large crop covers.
         local_scale: the same for a small crop.
@@ -30,7 +30,7 @@ class MultiCrop(Views):
         self,
         size: int = 224,
         local_size: int = 96,
-        locals: int = 8,
+        num_local_crops: int = 8,
         scale: tuple[float, float] = (0.4, 1.0),
         local_scale: tuple[float, float] = (0.05, 0.4),
     ):
@@ -38,29 +38,34 @@ class MultiCrop(Views):
         check_size("local_size", local_size)
         check_scale("scale", scale)
         check_scale("local_scale", local_scale)
-        if locals < 0:
-            raise ValueError(f"locals {locals} is negative; use 0 for no small crops, or a count")
-        self.size, self.local_size, self.locals = size, local_size, locals
+        if num_local_crops < 0:
+            raise ValueError(
+                f"num_local_crops {num_local_crops} is negative; use 0 for no small crops, or a "
+                "count"
+            )
+        self.size, self.local_size, self.num_local_crops = size, local_size, num_local_crops
         self.scale, self.local_scale = (scale[0], scale[1]), (local_scale[0], local_scale[1])
         self.first = _crop(size, self.scale, blur=1.0)
         self.second = _crop(size, self.scale, blur=0.1, solarize=0.2)
         self.local = _crop(local_size, self.local_scale, blur=0.5)
 
     @property
-    def crops(self) -> list[tuple[int, int]]:
+    def crop_sizes(self) -> list[tuple[int, int]]:
         """Two large crops, then the small ones if there are any."""
-        return [(2, self.size)] + [(self.locals, self.local_size)] * (self.locals > 0)
+        return [(2, self.size)] + [(self.num_local_crops, self.local_size)] * (
+            self.num_local_crops > 0
+        )
 
     @property
-    def least(self) -> tuple[int, int]:
+    def min_size(self) -> tuple[int, int]:
         """Of this size, the smallest crops need not be enlarged."""
-        side = max(self.first.least, self.local.least if self.locals else 0)
+        side = max(self.first.min_size, self.local.min_size if self.num_local_crops else 0)
         return side, side
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """Random crops of an RGB image."""
         numbers = uniforms(seed)
-        stacks = [[self.first, self.second], [self.local] * self.locals]
+        stacks = [[self.first, self.second], [self.local] * self.num_local_crops]
         return [stack_of(make_all(crops, image, numbers)) for crops in stacks if crops]
 
 

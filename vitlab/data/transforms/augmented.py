@@ -12,15 +12,15 @@ from PIL import Image
 from timm.data import auto_augment as timm
 from torch import Tensor
 
-from vitlab.data.views.colors import CHANGES, Jitter
-from vitlab.data.views.crop import Box, RandomCrop, random_box, uniforms
-from vitlab.data.views.pixels import MEAN, resize, stack_of
-from vitlab.data.views.views import (
+from vitlab.data.transforms.color import CHANGES, Jitter
+from vitlab.data.transforms.functional import MEAN, resize, stack_of
+from vitlab.data.transforms.random_crop import Box, RandomCrop, random_box, uniforms
+from vitlab.data.transforms.transform import (
     Pixels,
     Seed,
     Shown,
     Stack,
-    Views,
+    Transform,
     check_scale,
     check_share,
     check_size,
@@ -53,7 +53,7 @@ class Drawn:
     numbers: Iterator[float]
 
 
-class AugmentedCrop(Views):
+class AugmentedCrop(Transform):
     """A random crop with RandAugment or 3-Augment; the defaults are DeiT's (arXiv:2012.12877).
 
     In this order: the crop, 3/4 to 4/3 as wide as high; the flip; the augmentation, by timm; the
@@ -64,11 +64,11 @@ class AugmentedCrop(Views):
         area: smallest and largest share of the image's that it covers. Not named scale: options of
             the same name stay when a config chooses other views, and MultiCrop's differ.
         flip: probability that left and right are swapped.
-        augment: "rand-m9-mstd0.5-inc1" and the like for RandAugment (arXiv:1909.13719) as timm
+        auto_augment: "rand-m9-mstd0.5-inc1" and the like for RandAugment (arXiv:1909.13719) as timm
             spells it: m magnitude of 10, n operations for each image (2), p probability of each
             (0.5), mstd deviation of the magnitude, inc1 for operations that grow with it; "3a" for
             3-Augment, one of gray, solarization and blur (arXiv:2204.07118); "" for none.
-        jitter: strength of random changes of brightness, contrast and saturation, in random
+        color_jitter: strength of random changes of brightness, contrast and saturation, in random
             order; 0 keeps the colors. timm drops it silently beside RandAugment: here the two
             together are refused.
         interpolation: of the crop and of RandAugment's geometric operations; random chooses
@@ -80,50 +80,53 @@ class AugmentedCrop(Views):
         size: int = 224,
         area: tuple[float, float] = (0.08, 1.0),
         flip: float = 0.5,
-        augment: str = "rand-m9-mstd0.5-inc1",
-        jitter: float = 0.0,
+        auto_augment: str = "rand-m9-mstd0.5-inc1",
+        color_jitter: float = 0.0,
         interpolation: Interpolation = "bicubic",
     ):
         check_size("size", size)
         check_scale("area", area)
         check_share("flip", flip)
-        check_share("jitter", jitter)
-        if augment not in ("", "3a") and not RANDAUGMENT.fullmatch(augment):
+        check_share("color_jitter", color_jitter)
+        if auto_augment not in ("", "3a") and not RANDAUGMENT.fullmatch(auto_augment):
             raise ValueError(
-                f"augment {augment!r} is unknown; use RandAugment as timm spells it, such as "
+                f"auto_augment {auto_augment!r} is unknown; use RandAugment as timm spells it, "
+                "such "
+                "as "
                 'rand-m9-mstd0.5-inc1, "3a" for 3-Augment, or "" for none'
             )
-        if augment.startswith("rand") and jitter:
+        if auto_augment.startswith("rand") and color_jitter:
             raise ValueError(
-                f"jitter {jitter} beside augment {augment}: timm ignores the jitter then, and "
-                "RandAugment changes the colors itself; set jitter to 0, or augment to 3a"
+                f"color_jitter {color_jitter} beside auto_augment {auto_augment}: timm ignores the "
+                "jitter then, and RandAugment changes the colors itself; set color_jitter to 0, or "
+                "auto_augment to 3a"
             )
         self.size, self.area, self.flip = size, (area[0], area[1]), flip
-        self.augment, self.interpolation = augment, interpolation
-        self.jitter = Jitter(brightness=jitter, contrast=jitter, saturation=jitter)
-        self._augment = _augmentation(augment, size, interpolation)
-        self._move = _movement(augment, size, interpolation)
+        self.auto_augment, self.interpolation = auto_augment, interpolation
+        self.color_jitter = Jitter(color_jitter, color_jitter, color_jitter)
+        self._augment = _augmentation(auto_augment, size, interpolation)
+        self._move = _movement(auto_augment, size, interpolation)
 
     @property
-    def crops(self) -> list[tuple[int, int]]:
+    def crop_sizes(self) -> list[tuple[int, int]]:
         """One crop."""
         return [(1, self.size)]
 
     @property
-    def least(self) -> tuple[int, int]:
+    def min_size(self) -> tuple[int, int]:
         """Of this size, the smallest crop need not be enlarged."""
-        side = RandomCrop(self.size, self.area).least
+        side = RandomCrop(self.size, self.area).min_size
         return side, side
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """A random crop of an RGB image."""
         drawn = self._draw(image.shape[0], image.shape[1], seed)
         crop = self._place(image, drawn, self._augment)
-        for name, factor in self.jitter.draw(drawn.numbers):
+        for name, factor in self.color_jitter.draw(drawn.numbers):
             crop = CHANGES[name](np.ascontiguousarray(crop), factor)
         return [stack_of(np.ascontiguousarray(crop)[None])]
 
-    def shown(self, mask: Shown, seed: Seed = 0) -> Bool[Tensor, "size size"]:
+    def crop_foreground(self, mask: Shown, seed: Seed = 0) -> Bool[Tensor, "size size"]:
         """The same crop of a mask; what the augmentation moves in from outside is no object."""
         drawn = self._draw(mask.shape[0], mask.shape[1], seed)
         colors = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
@@ -138,14 +141,14 @@ class AugmentedCrop(Views):
         return Drawn(box, mode, flip, augmented, numbers)
 
     def _place(
-        self, image: Pixels, drawn: Drawn, augment: Augment | None
+        self, image: Pixels, drawn: Drawn, auto_augment: Augment | None
     ) -> UInt8[np.ndarray, "size size 3"]:
         crop = resize(drawn.box.of(image), self.size, self.size, drawn.mode)
         if drawn.flip:
             crop = np.ascontiguousarray(crop[:, ::-1])
-        if augment is not None:
+        if auto_augment is not None:
             with seeded(drawn.seed):
-                crop = np.array(augment(Image.fromarray(np.ascontiguousarray(crop))))
+                crop = np.array(auto_augment(Image.fromarray(np.ascontiguousarray(crop))))
         return crop
 
     def _mode(self, numbers: Iterator[float]) -> Literal["bicubic", "bilinear"]:

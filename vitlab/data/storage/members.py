@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from vitlab.data.errors import DataError
-from vitlab.data.listings import LARGE, keep, recall
+from vitlab.data.storage.listings import LARGE, keep, recall
 
 ENCRYPTED, LINK = 1, 0xA  # flag of a zip member; kind of a file in its attributes
 PADDING = 1 << 22  # bytes of zeros that may end a tar; the usual are 10,240 at most

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.data.views.views import check_size
+from vitlab.data.transforms.transform import check_size
 
 
 def windows(height: int, width: int, size: int, stride: int) -> list[tuple[int, int]]:

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from vitlab.data.views import colors
-from vitlab.data.views.pixels import resize
-from vitlab.data.views.views import Pixels, Seed
+from vitlab.data.transforms import color
+from vitlab.data.transforms.functional import resize
+from vitlab.data.transforms.transform import Pixels, Seed
 
 RATIO = (3 / 4, 4 / 3)  # of width to height
 LOG_RATIO = (math.log(RATIO[0]), math.log(RATIO[1]))
@@ -79,7 +79,7 @@ class RandomCrop:
     size: int
     scale: tuple[float, float]
     flip: float = 0.0
-    jitter: colors.Jitter = field(default_factory=colors.Jitter)
+    jitter: color.Jitter = field(default_factory=color.Jitter)
     jittered: float = 1.0
     gray: float = 0.0
     blur: float = 0.0
@@ -87,7 +87,7 @@ class RandomCrop:
     solarize: float = 0.0
 
     @property
-    def least(self) -> int:
+    def min_size(self) -> int:
         """Height and width of an image whose smallest crop still has `size` pixels each way."""
         return math.ceil(self.size / math.sqrt(self.scale[0] * RATIO[0]))
 
@@ -106,13 +106,13 @@ class RandomCrop:
         """Write the crop to `out`."""
         crop = resize(drawn.box.of(image), self.size, self.size)
         for name, factor in drawn.changes:
-            crop = colors.CHANGES[name](crop, factor)
+            crop = color.CHANGES[name](crop, factor)
         if drawn.gray:
-            crop = colors.gray(crop)
+            crop = color.gray(crop)
         if drawn.sigma is not None:
-            crop = colors.blur(crop, drawn.sigma)
+            crop = color.blur(crop, drawn.sigma)
         if drawn.solarize:
-            crop = colors.solarize(crop)
+            crop = color.solarize(crop)
         if drawn.flip:
             cv2.flip(crop, 1, dst=out)  # nothing above minds left and right, and here it is a copy
         else:

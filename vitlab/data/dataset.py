@@ -15,21 +15,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitlab.data.batch import Batch
+from vitlab.data.decode import UnreadableImage, decode_image, decode_mask
 from vitlab.data.errors import DataError
-from vitlab.data.files import Files
 from vitlab.data.foreground import check_agreement, decode_foreground
-from vitlab.data.image import UnreadableImage, decode_image, decode_mask
-from vitlab.data.layout import ranges
 from vitlab.data.samples import Samples, spread
-from vitlab.data.views import (
+from vitlab.data.storage import FileTree, ranges
+from vitlab.data.transforms import (
     CenterCrop,
     ImageAndMask,
     Pixels,
-    SegmentationViews,
+    SegmentationTransform,
     Shown,
     Stack,
-    Views,
-    nearest,
+    Transform,
+    resize_nearest,
 )
 from vitlab.signals import leave_to_parent
 
@@ -54,14 +53,14 @@ class Example:
     mask: Bool[Tensor, "size size"] | None = None
 
 
-class Training(Dataset[Example]):
+class TrainingDataset(Dataset[Example]):
     """Augmented images. Sample i in epoch e is a function of (seed, e, i) only.
 
     Where samples are repeated, copy c of it is one of (seed, e, i, c).
 
     Args:
         samples: the files.
-        views: what one image becomes.
+        transform: what one image becomes.
         seed: of the augmentation.
         patience: unreadable files in a row after which it gives up.
         masks: path of the mask of each image's object, empty where it has none; or None.
@@ -70,12 +69,12 @@ class Training(Dataset[Example]):
     def __init__(
         self,
         samples: Samples,
-        views: Views,
+        transform: Transform,
         seed: int,
         patience: int,
         masks: Shaped[np.ndarray, " n"] | None = None,
     ):
-        self.samples, self.views, self.seed, self.patience = samples, views, seed, patience
+        self.samples, self.transform, self.seed, self.patience = samples, transform, seed, patience
         self.masks = masks
 
     def __len__(self) -> int:
@@ -90,23 +89,23 @@ class Training(Dataset[Example]):
         labels = self.samples.labels
         # the seed of the sample that was asked for: its stand-in may be in the batch too
         seed = (self.seed, *place)
-        views = self.views(image, seed)
+        views = self.transform(image, seed)
         shown = None
         if self.masks is not None:
             everywhere = torch.ones(views[0].shape[-2:], dtype=torch.bool)
-            shown = everywhere if mask is None else self.views.shown(mask, seed)
+            shown = everywhere if mask is None else self.transform.crop_foreground(mask, seed)
         return Example(views, None if labels is None else int(labels[found]), unreadable, shown)
 
     def _read(self, index: int) -> tuple[Pixels, Shown | None]:
         files = self.samples.files
-        image = _image(files, self.samples.image(index), self.views.least)
+        image = _image(files, self.samples.image(index), self.transform.min_size)
         name = "" if self.masks is None else os.fsdecode(self.masks[index])
         if not name:
             return image, None
         where = files.where(name)
         mask = decode_foreground(_bytes(files, name), where)
         check_agreement(mask, image.shape[:2], where)
-        return image, nearest(mask, *image.shape[:2])
+        return image, resize_nearest(mask, *image.shape[:2])
 
 
 def first_readable(
@@ -130,7 +129,7 @@ def first_readable(
     raise DataError(too_many(unreadable, patience))
 
 
-def warn_of(unreadable: tuple[str, ...]) -> None:
+def warn_unreadable(unreadable: tuple[str, ...]) -> None:
     """Report files that a probe could not read."""
     if unreadable:
         warnings.warn(
@@ -138,7 +137,7 @@ def warn_of(unreadable: tuple[str, ...]) -> None:
         )
 
 
-class Labeled(Dataset[tuple[Tensor, int]]):
+class ClassificationDataset(Dataset[tuple[Tensor, int]]):
     """Image (3, size, size) by `CenterCrop`, and its class index.
 
     An unreadable image is reported, and the next readable one takes its place with its own label.
@@ -160,14 +159,14 @@ class Labeled(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 size size"], int]:
         found, image, unreadable = first_readable(self._read, index, len(self), self.patience)
-        warn_of(unreadable)
+        warn_unreadable(unreadable)
         return self.view(image)[0][0], int(self.labels[found])
 
     def _read(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
         return _image(self.samples.files, self.samples.image(index))
 
 
-class Segmented(Dataset[ImageAndMask]):
+class SegmentationDataset(Dataset[ImageAndMask]):
     """Image and mask by a view of both; 255 in a mask is ignored.
 
     Sample i in epoch e is a function of (seed, e, i) only; an index alone means epoch 0.
@@ -184,14 +183,14 @@ class Segmented(Dataset[ImageAndMask]):
     def __init__(
         self,
         samples: Samples,
-        view: SegmentationViews,
+        view: SegmentationTransform,
         table: Int16[np.ndarray, "256"],
         patience: int = 0,
         seed: int = 0,
-        doubt: Callable[[set[int]], str] | None = None,
+        implausible: Callable[[set[int]], str] | None = None,
     ):
         self.samples, self.view, self.table = samples, view, table
-        self.patience, self.seed, self.doubt = patience, seed, doubt
+        self.patience, self.seed, self.implausible = patience, seed, implausible
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -199,7 +198,7 @@ class Segmented(Dataset[ImageAndMask]):
     def __getitem__(self, place: int | tuple[int, int]) -> ImageAndMask:
         epoch, index = place if isinstance(place, tuple) else (0, place)
         _, (image, mask), unreadable = first_readable(self._read, index, len(self), self.patience)
-        warn_of(unreadable)
+        warn_unreadable(unreadable)
         return self.view(image, mask, (self.seed, epoch, index))
 
     def check(self) -> None:
@@ -213,7 +212,7 @@ class Segmented(Dataset[ImageAndMask]):
                 _, mask = self._pair(index)
                 where = self._where(index)
                 self._classes(mask, where)
-                reason = self.doubt(set(np.unique(mask).tolist())) if self.doubt else ""
+                reason = self.implausible(set(np.unique(mask).tolist())) if self.implausible else ""
                 if reason:
                     raise DataError(f"mask {where} {reason}")
 
@@ -272,7 +271,7 @@ def collate(examples: list[Example]) -> Batch:
     )
 
 
-def one_thread(worker: int) -> None:
+def init_worker(worker: int) -> None:
     """Set up a worker: parallelism comes from the number of workers, not from each of them."""
     cv2.setNumThreads(0)
     leave_to_parent(worker)
@@ -287,7 +286,7 @@ def too_many(unreadable: list[str], allowed: int) -> str:
     )
 
 
-def _bytes(files: Files, name: str) -> bytes:
+def _bytes(files: FileTree, name: str) -> bytes:
     try:
         return files.read(name)
     except OSError as error:
@@ -295,6 +294,6 @@ def _bytes(files: Files, name: str) -> bytes:
 
 
 def _image(
-    files: Files, name: str, least: tuple[int, int] = (0, 0)
+    files: FileTree, name: str, min_size: tuple[int, int] = (0, 0)
 ) -> UInt8[np.ndarray, "height width 3"]:
-    return decode_image(_bytes(files, name), files.where(name), least)
+    return decode_image(_bytes(files, name), files.where(name), min_size)

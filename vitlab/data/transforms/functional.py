@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vitlab.data.views.views import Pixels
+from vitlab.data.transforms.transform import Pixels
 
 # of ImageNet's RGB values in [0, 1]; the constants that all published weights expect
 MEAN = (0.485, 0.456, 0.406)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from vitlab.data.archives import Archives
 from vitlab.data.errors import DataError, MissingFolderError
-from vitlab.data.files import Directory, Files, Together
+from vitlab.data.storage.archives import ArchiveTree
+from vitlab.data.storage.files import FileTree, FolderTree, OverlayTree
 
 IMAGE_ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 
@@ -41,7 +41,7 @@ class Found:
         folder: where they, or the archives they are in, lie.
     """
 
-    files: Files
+    files: FileTree
     folder: Path
 
 
@@ -73,13 +73,17 @@ class Layout:
             ) from error
         for folder in folders:
             packed = self.packed(folder)
-            files = Together(Directory(folder), Archives(packed)) if packed else Directory(folder)
+            files = (
+                OverlayTree(FolderTree(folder), ArchiveTree(packed))
+                if packed
+                else FolderTree(folder)
+            )
             for place in self.nested if packed else ("",):
                 if self.fits(files.below(place)):
                     return Found(files.below(place), folder)
         return None
 
-    def fits(self, files: Files) -> bool:
+    def fits(self, files: FileTree) -> bool:
         """Whether all marks are there."""
         return all(_matches(files, mark) for mark in self.marks)
 
@@ -106,7 +110,7 @@ class ClassFolders:
     labels: Int64[np.ndarray, " n"]
 
 
-def subfolders(files: Files, place: str = "") -> list[str]:
+def subfolders(files: FileTree, place: str = "") -> list[str]:
     """Names of the visible folders in a folder, sorted."""
     listing = files.listing(place)
     if listing is None:
@@ -114,7 +118,7 @@ def subfolders(files: Files, place: str = "") -> list[str]:
     return listing.folders
 
 
-def image_names(files: Files, place: str) -> list[str]:
+def image_names(files: FileTree, place: str) -> list[str]:
     """Names of the images in a folder, sorted; told by their ending, since looking is slow."""
     listing = files.listing(place)
     if listing is None:
@@ -122,7 +126,7 @@ def image_names(files: Files, place: str) -> list[str]:
     return [name for name in listing.names if name.lower().endswith(IMAGE_ENDINGS)]
 
 
-def list_class_folders(files: Files, split: str, classes: tuple[str, ...]) -> ClassFolders:
+def list_class_folders(files: FileTree, split: str, classes: tuple[str, ...]) -> ClassFolders:
     """All images of a split that is sorted into class folders.
 
     Raises:
@@ -155,7 +159,7 @@ def list_class_folders(files: Files, split: str, classes: tuple[str, ...]) -> Cl
     return ClassFolders(images, np.repeat(np.arange(len(classes)), counts))
 
 
-def require_all(names: Iterable[str], files: Files, kind: str) -> None:
+def require_all(names: Iterable[str], files: FileTree, kind: str) -> None:
     """Complain about files that should be there and are not.
 
     Args:
@@ -171,7 +175,7 @@ def require_all(names: Iterable[str], files: Files, kind: str) -> None:
         )
 
 
-def absent(names: Iterable[str], files: Files) -> list[str]:
+def absent(names: Iterable[str], files: FileTree) -> list[str]:
     """Those of the files that are not there."""
     listings: dict[str, set[str]] = {}
     missing = []
@@ -190,7 +194,7 @@ def around(folder: Path) -> list[Path]:
     return [folder, *folder.absolute().parents[:3]]
 
 
-def text(files: Files, name: str) -> str:
+def text(files: FileTree, name: str) -> str:
     """A small text file.
 
     Raises:
@@ -228,7 +232,7 @@ def ranges(values: Iterable[int]) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
-def _matches(files: Files, mark: str) -> bool:
+def _matches(files: FileTree, mark: str) -> bool:
     parent, _, pattern = mark.rpartition("/")
     listing = files.listing(parent)
     if listing is None:
@@ -236,5 +240,5 @@ def _matches(files: Files, mark: str) -> bool:
     return any(fnmatch(name, pattern) for name in (*listing.folders, *listing.names))
 
 
-def _no_folder(files: Files, place: str) -> str:
+def _no_folder(files: FileTree, place: str) -> str:
     return f"there is no folder {files.where(place)}; check the root, or the name of the split"

@@ -4,21 +4,21 @@ import math
 
 import numpy as np
 
-from vitlab.data.views.pixels import resize
-from vitlab.data.views.segmentation import (
+from vitlab.data.transforms.functional import resize
+from vitlab.data.transforms.segmentation import (
     ImageAndMask,
     Mask,
-    SegmentationViews,
+    SegmentationTransform,
     _check_agreement,
     _labeled,
-    nearest,
+    resize_nearest,
 )
-from vitlab.data.views.views import Pixels, Seed, check_scale, check_share, check_size
+from vitlab.data.transforms.transform import Pixels, Seed, check_scale, check_share, check_size
 
 TRIES = 10
 
 
-class SegmentationPart(SegmentationViews):
+class SegmentationRandomResizedCrop(SegmentationTransform):
     """A random part, brought to a square: torchvision's RandomResizedCrop of image and mask.
 
     Departure: images are bicubic and antialiased, as everywhere in vitlab.
@@ -54,7 +54,7 @@ class SegmentationPart(SegmentationViews):
         part = self._part(mask.shape, numbers)
         step = -1 if numbers.random() < self.flip else 1
         pixels = resize(image[part], self.size, self.size)
-        labels = nearest(mask[part], self.size, self.size)
+        labels = resize_nearest(mask[part], self.size, self.size)
         return _labeled(pixels[:, ::step], labels[:, ::step], self.size)
 
     def _part(self, shape: tuple[int, ...], numbers: np.random.Generator) -> tuple[slice, slice]:

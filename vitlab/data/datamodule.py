@@ -12,19 +12,25 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from vitlab.data.batch import Batch
-from vitlab.data.datasets import Labeled, Segmented, Training, collate, one_thread, too_many
+from vitlab.data.dataset import (
+    ClassificationDataset,
+    SegmentationDataset,
+    TrainingDataset,
+    collate,
+    init_worker,
+    too_many,
+)
 from vitlab.data.errors import DataError
-from vitlab.data.files import Files
 from vitlab.data.foreground import foreground_masks
-from vitlab.data.layout import Found, Layout, subclasses
 from vitlab.data.leak import refuse_common
-from vitlab.data.loader import STALLED, Batches, agree, resume
-from vitlab.data.sampler import Division, GlobalBatches, divide
+from vitlab.data.loader import WORKER_TIMEOUT, Batches, agree, resume
+from vitlab.data.sampler import BatchLayout, GlobalBatchSampler, split_global_batch
 from vitlab.data.samples import Samples
-from vitlab.data.views import MultiCrop, SegmentationViews, Views, normalize
+from vitlab.data.storage import FileTree, Found, Layout, subclasses
+from vitlab.data.transforms import MultiCrop, SegmentationTransform, Transform, normalize
 
 
-class Data(LightningDataModule, ABC):
+class VisionDataModule(LightningDataModule, ABC):
     """A dataset on disk, and the batches made of it.
 
     A subclass states facts (`layout`, `splits`, `classes`, `mask_values`) and lists its files in
@@ -33,13 +39,13 @@ class Data(LightningDataModule, ABC):
 
     Args:
         root: folder of the dataset, or one of the usual folders above it.
-        batch_size: images in one optimizer step, over all devices and micro-batches.
-        device_batch: largest number of images that one device can hold at a time; larger batches
-            are accumulated. 0 means no limit.
-        views: what one image becomes for training.
-        workers: processes that load images, for each device; 0 loads in the main process.
-        train: name of the split to train on.
-        val: name of the split to evaluate on.
+        global_batch_size: images in one optimizer step, over all devices and micro-batches.
+        micro_batch_size: largest number of images that one device can hold at a time; larger
+            batches are accumulated. 0 means no limit.
+        transform: what one image becomes for training.
+        num_workers: processes that load images, for each device; 0 loads in the main process.
+        train_split: name of the split to train on.
+        val_split: name of the split to evaluate on.
         max_unreadable: damaged files that each process may replace by their neighbors in training
             before the run stops, and in a row in a probe; 0 tolerates none.
         seed: of the order of samples and their augmentation; not negative.
@@ -54,31 +60,32 @@ class Data(LightningDataModule, ABC):
     def __init__(
         self,
         root: str,
-        batch_size: int = 512,
-        device_batch: int = 0,
-        views: Views = MultiCrop(),  # noqa: B008, holds no state between calls
-        workers: int = 8,
-        train: str = "train",
-        val: str = "val",
+        global_batch_size: int = 512,
+        micro_batch_size: int = 0,
+        transform: Transform = MultiCrop(),  # noqa: B008, holds no state between calls
+        num_workers: int = 8,
+        train_split: str = "train",
+        val_split: str = "val",
         max_unreadable: int = 100,
         seed: int = 0,
         repeats: int = 1,
     ):
         super().__init__()
-        for name, value in [("batch_size", batch_size), ("repeats", repeats)]:
+        for name, value in [("global_batch_size", global_batch_size), ("repeats", repeats)]:
             if value < 1:
                 raise DataError(f"{name} {value} is not a count; use 1 or more")
         for name, value in [
-            ("device_batch", device_batch),
-            ("workers", workers),
+            ("micro_batch_size", micro_batch_size),
+            ("num_workers", num_workers),
             ("max_unreadable", max_unreadable),
             ("seed", seed),
         ]:
             if value < 0:
                 raise DataError(f"{name} {value} is negative; use 0 or more")
-        self.root, self.batch_size, self.device_batch = Path(root), batch_size, device_batch
-        self.views, self.workers = views, workers
-        self.train, self.val = train, val
+        self.root = Path(root)
+        self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
+        self.transform, self.num_workers = transform, num_workers
+        self.train_split, self.val_split = train_split, val_split
         self.max_unreadable, self.seed, self.repeats = max_unreadable, seed, repeats
         self._samples: dict[str, Samples] = {}
         self._unreadable: list[str] = []
@@ -99,7 +106,7 @@ class Data(LightningDataModule, ABC):
         """Class index, or 255, of each value that a mask file may hold."""
         return {}
 
-    def doubt(self, values: set[int]) -> str:
+    def implausible(self, values: set[int]) -> str:
         """Why a mask with these values, all of them allowed, cannot be what it is called; or ""."""
         return ""
 
@@ -109,7 +116,7 @@ class Data(LightningDataModule, ABC):
         return len(self.classes)
 
     @property
-    def files(self) -> Files:
+    def files(self) -> FileTree:
         """The dataset's own files, below the root or in its archives."""
         return self._found.files
 
@@ -151,47 +158,53 @@ class Data(LightningDataModule, ABC):
 
     def prepare_data(self) -> None:
         """Check the training split before any device is busy."""
-        self.samples(self.train)
+        self.samples(self.train_split)
 
     def setup(self, stage: str) -> None:
         """Check the training split in every process."""
         if stage == "fit":
-            self.samples(self.train)
+            self.samples(self.train_split)
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass; samples that do not fill a batch are left out."""
-        return len(self.samples(self.train)) // self.batch_size
+        return len(self.samples(self.train_split)) // self.global_batch_size
 
-    def divide(self, world: int) -> Division:
+    def batch_layout(self, world: int) -> BatchLayout:
         """Spread a batch over `world` devices with as few micro-batches as fit.
 
         Raises:
             DataError: if the batch does not divide among the devices.
         """
-        return divide(self.batch_size, world, self.device_batch)
+        return split_global_batch(self.global_batch_size, world, self.micro_batch_size)
 
     def train_dataloader(self) -> Batches:
         """Batches of this rank. Iterating draws nothing from torch's global random numbers."""
-        samples = self.samples(self.train)
+        samples = self.samples(self.train_split)
         trainer = self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
-        division = self.divide(world)
-        batches = GlobalBatches(
-            len(samples), self.batch_size, world, rank, division.accumulate, self.seed, self.repeats
+        division = self.batch_layout(world)
+        batches = GlobalBatchSampler(
+            len(samples),
+            self.global_batch_size,
+            world,
+            rank,
+            division.accumulate_grad_batches,
+            self.seed,
+            self.repeats,
         )
         if trainer:
-            agree(trainer, division, self.batch_size, self.device_batch)
+            agree(trainer, division, self.global_batch_size, self.micro_batch_size)
             resume(batches, trainer)
         cuda = torch.cuda.is_available()
         return Batches(
-            Training(samples, self.views, self.seed, self.max_unreadable, self._masks),
+            TrainingDataset(samples, self.transform, self.seed, self.max_unreadable, self._masks),
             batch_sampler=batches,
             collate_fn=collate,
-            num_workers=self.workers,
-            timeout=STALLED if self.workers else 0,
-            persistent_workers=self.workers > 0,
-            worker_init_fn=one_thread,
+            num_workers=self.num_workers,
+            timeout=WORKER_TIMEOUT if self.num_workers else 0,
+            persistent_workers=self.num_workers > 0,
+            worker_init_fn=init_worker,
             pin_memory=cuda,
             generator=torch.Generator().manual_seed(self.seed),
         )
@@ -221,17 +234,19 @@ class Data(LightningDataModule, ABC):
             return batch
         return replace(batch, views=[normalize(stack) for stack in batch.views])
 
-    def show_masks(self) -> int:
+    def use_foreground_masks(self) -> int:
         """Hand out the masks of training images with them, see `foreground.py`; return how many.
 
         Raises:
             ValueError: there are none, or the views cannot follow them.
         """
-        self._masks = foreground_masks(self.samples(self.train))
-        self.views.shown(np.ones((64, 64), dtype=bool))
+        self._masks = foreground_masks(self.samples(self.train_split))
+        self.transform.crop_foreground(np.ones((64, 64), dtype=bool))
         return int((self._masks != b"").sum())
 
-    def labeled(self, split: str, size: int, limit: int = 0, crop: float = 0.875) -> Labeled:
+    def classification_dataset(
+        self, split: str, size: int, limit: int = 0, crop: float = 0.875
+    ) -> ClassificationDataset:
         """Images and class indices for probes.
 
         Args:
@@ -241,16 +256,18 @@ class Data(LightningDataModule, ABC):
             crop: share of an image's short side that is seen.
 
         Raises:
-            DataError: there are no labels, or a leak as in `segmented`.
+            DataError: there are no labels, or a leak as in `segmentation_dataset`.
         """
         samples = self.samples(split)
         if samples.labels is None:
             raise DataError(f"{type(self).__name__} has no image labels; use ImageNet or Folder")
-        if split == self.train and self.val in self.splits:
+        if split == self.train_split and self.val_split in self.splits:
             self.refuse_leak(split)
-        return Labeled(samples.subset(limit), size, self.max_unreadable, crop)
+        return ClassificationDataset(samples.subset(limit), size, self.max_unreadable, crop)
 
-    def segmented(self, split: str, view: SegmentationViews, limit: int = 0) -> Segmented:
+    def segmentation_dataset(
+        self, split: str, view: SegmentationTransform, limit: int = 0
+    ) -> SegmentationDataset:
         """Images and masks for dense probes.
 
         Args:
@@ -267,20 +284,20 @@ class Data(LightningDataModule, ABC):
             raise DataError(
                 f"{type(self).__name__} has no masks; use VOC2012, ADE20K, Cityscapes or Folder"
             )
-        if split == self.train:
+        if split == self.train_split:
             self.refuse_leak(split)
         table = np.full(256, -1, dtype=np.int16)
         for value, index in self.mask_values.items():
             table[value] = index
-        return Segmented(
-            samples.subset(limit), view, table, self.max_unreadable, self.seed, self.doubt
+        return SegmentationDataset(
+            samples.subset(limit), view, table, self.max_unreadable, self.seed, self.implausible
         )
 
     def refuse_leak(self, split: str) -> None:
         """Refuse to learn from images of a split that are scored; see `refuse_common`."""
-        names = split, self.val
+        names = split, self.val_split
         if names not in self._disjoint:  # a second for a million images
-            refuse_common(self.samples(split), self.samples(self.val), names)
+            refuse_common(self.samples(split), self.samples(self.val_split), names)
             self._disjoint.add(names)
 
     def _wrong_layout(self) -> str:
@@ -291,7 +308,7 @@ class Data(LightningDataModule, ABC):
         )
         others = [
             kind.__name__
-            for kind in subclasses(Data)
+            for kind in subclasses(VisionDataModule)
             if kind.layout.marks and kind is not type(self) and kind.layout.find(self.root)
         ]
         if others:

@@ -14,16 +14,16 @@ Seed = int | Sequence[int]
 Stack = UInt8[Tensor, "_ 3 _ _"]
 
 
-class Views(ABC):
+class Transform(ABC):
     """Turns one image into stacks of crops, one stack for each resolution, the largest first."""
 
     @property
     @abstractmethod
-    def crops(self) -> list[tuple[int, int]]:
+    def crop_sizes(self) -> list[tuple[int, int]]:
         """Count and edge length in pixels of the crops of each stack."""
 
     @property
-    def least(self) -> tuple[int, int]:
+    def min_size(self) -> tuple[int, int]:
         """Height and width in pixels to which a larger image may be reduced when it is decoded.
 
         (0, 0) means that it may not. Otherwise no crop of the reduced image is enlarged to its
@@ -40,14 +40,14 @@ class Views(ABC):
             seed: non-negative; the same image and seed give the same crops to the bit.
         """
 
-    def shown(self, mask: Shown, seed: Seed = 0) -> Bool[Tensor, "size size"]:
+    def crop_foreground(self, mask: Shown, seed: Seed = 0) -> Bool[Tensor, "size size"]:
         """Where the first crop of an image of this mask, with this seed, shows the object.
 
         Raises:
             ValueError: these views have no way to follow a mask.
         """
         raise ValueError(
-            f"{type(self).__name__} cannot crop masks with their images; use data.views "
+            f"{type(self).__name__} cannot crop masks with their images; use data.transform "
             "AugmentedCrop, or leave masks out"
         )
 

@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
-from vitlab.data.views.pixels import MEAN, resize
-from vitlab.data.views.views import Pixels, Seed, check_size
+from vitlab.data.transforms.functional import MEAN, resize
+from vitlab.data.transforms.transform import Pixels, Seed, check_size
 
 Mask = UInt8[np.ndarray, "_ _"]  # no names: the image beside it may have another size
 Table = UInt8[np.ndarray, "256"]
 
-IGNORE = 255  # the mask's value for pixels that have no label
+IGNORE_INDEX = 255  # the mask's value for pixels that have no label
 FILL = tuple(round(255 * mean) for mean in MEAN)  # padding, within 0.01 of 0 after `normalize`
 TRIES = 10
 # 0.8 GB of RGB: a strip of one pixel's height would otherwise take all memory without a word
@@ -40,7 +40,7 @@ class ImageAndMask(NamedTuple):
     mask: UInt8[Tensor, "_ _"]
 
 
-class SegmentationViews(ABC):
+class SegmentationTransform(ABC):
     """Turns an image and its mask into one view of both."""
 
     @abstractmethod
@@ -57,15 +57,15 @@ class SegmentationViews(ABC):
         """
 
 
-class SegmentationCrop(SegmentationViews):
+class SegmentationCrop(SegmentationTransform):
     """A random square, as linear heads of DINOv2 (arXiv:2304.07193) and others train on it.
 
     The recipe is mmsegmentation's: scale, crop, flip, distort colors, pad at the bottom and on the
     right. The defaults are DINOv2's for ADE20K; VOC there is size 640, short 640, ratio (1, 3).
 
-    1. The short side becomes `short` times a random ratio.
+    1. The short side becomes `short_side` times a random ratio.
     2. A square is cropped where the image is larger. It is drawn anew, up to ten times, while some
-       class has `share` of its labeled pixels or more; the eleventh is taken as it is.
+       class has `cat_max_ratio` of its labeled pixels or more; the eleventh is taken as it is.
     3. It is flipped from left to right with probability `flip`.
     4. Colors are distorted; see `distorted`.
     5. What is missing is filled: the image with ImageNet's mean color, the mask with 255.
@@ -77,14 +77,16 @@ class SegmentationCrop(SegmentationViews):
 
     Args:
         size: edge of the square, in pixels.
-        short: short side of the image at ratio 1, in pixels.
-        ratio: smallest and largest factor of `short`.
-        share: share of the labeled pixels that a class has to stay below, in (0, 1]; with 1 the
-            first crop is taken.
+        short_side: short side of the image at ratio 1, in pixels.
+        ratio_range: smallest and largest factor of `short_side`.
+        cat_max_ratio: share of the labeled pixels that a class has to stay below, in (0, 1];
+            with 1 the first crop is taken.
         flip: probability, 0 to 1.
-        distort: whether to distort colors.
-        aspect: longest shape of an image, as long side over short side: the long side ends at
-            `aspect` times `short` times the ratio, and the short side below its goal. At least 1;
+        photometric: whether to distort colors.
+        max_aspect_ratio: longest shape of an image, as long side over short side: the long side
+            ends at
+            `max_aspect_ratio` times `short_side` times the ratio, and the short side below its
+            goal. At least 1;
             mmsegmentation's own configs have 4, DINOv2's and DINOv3's no limit.
 
     Raises:
@@ -94,43 +96,54 @@ class SegmentationCrop(SegmentationViews):
     def __init__(
         self,
         size: int = 512,
-        short: int = 512,
-        ratio: tuple[float, float] = (0.5, 2.0),
-        share: float = 0.75,
+        short_side: int = 512,
+        ratio_range: tuple[float, float] = (0.5, 2.0),
+        cat_max_ratio: float = 0.75,
         flip: float = 0.5,
-        distort: bool = True,
-        aspect: float = math.inf,
+        photometric: bool = True,
+        max_aspect_ratio: float = math.inf,
     ):
         check_size("size", size)
-        check_size("short", short)
-        if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1] < math.inf:
+        check_size("short_side", short_side)
+        if len(ratio_range) != 2 or not 0 < ratio_range[0] <= ratio_range[1] < math.inf:
             raise ValueError(
-                f"ratio {tuple(ratio)} is not a range of factors; use two positive numbers, the "
+                f"ratio_range {tuple(ratio_range)} is not a range of factors; use two positive "
+                "numbers, the "
                 "smaller first"
             )
-        if not 0 < share <= 1:
+        if not 0 < cat_max_ratio <= 1:
             raise ValueError(
-                f"share {share} is not a share of pixels; use a number in (0, 1], and 1 to take "
+                f"cat_max_ratio {cat_max_ratio} is not a share of pixels; use a number in (0, 1], "
+                "and 1 to take "
                 "any crop"
             )
         if not 0 <= flip <= 1:
             raise ValueError(f"flip {flip} is not a probability; use a number from 0 to 1")
-        _check_aspect(aspect)
-        self.size, self.short, self.ratio = size, short, (ratio[0], ratio[1])
-        self.share, self.flip, self.distort, self.aspect = share, flip, distort, aspect
+        _check_aspect(max_aspect_ratio)
+        self.size, self.short_side, self.ratio_range = (
+            size,
+            short_side,
+            (ratio_range[0], ratio_range[1]),
+        )
+        self.cat_max_ratio, self.flip, self.photometric, self.max_aspect_ratio = (
+            cat_max_ratio,
+            flip,
+            photometric,
+            max_aspect_ratio,
+        )
 
     def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
         """A random square of image and mask, `size` by `size`."""
         _check_agreement(image, mask)
         numbers = np.random.default_rng(seed)
-        ratio = numbers.uniform(*self.ratio)
-        rows, columns = _fit(mask.shape, self.short * ratio, self.aspect)
-        mask = nearest(mask, rows, columns)
+        ratio = numbers.uniform(*self.ratio_range)
+        rows, columns = _fit(mask.shape, self.short_side * ratio, self.max_aspect_ratio)
+        mask = resize_nearest(mask, rows, columns)
         top, left = self._corner(mask, numbers)
         step = -1 if numbers.random() < self.flip else 1
         square = np.s_[top : top + self.size, left : left + self.size]
         pixels, labels = resize(image, rows, columns)[square], mask[square]
-        if self.distort:  # drawn last: the geometry of a seed does not depend on colors
+        if self.photometric:  # drawn last: the geometry of a seed does not depend on colors
             pixels = distorted(pixels, numbers)
         return _labeled(pixels[:, ::step], labels[:, ::step], self.size)
 
@@ -142,44 +155,45 @@ class SegmentationCrop(SegmentationViews):
         for _ in range(TRIES):
             top, left = numbers.integers(room, endpoint=True).tolist()
             square = mask[top : top + self.size, left : left + self.size]
-            if self.share == 1 or _mixed(square, self.share):
+            if self.cat_max_ratio == 1 or _mixed(square, self.cat_max_ratio):
                 return top, left
         top, left = numbers.integers(room, endpoint=True).tolist()
         return top, left
 
 
-class SegmentationWhole(SegmentationViews):
+class SegmentationWhole(SegmentationTransform):
     """The whole image at another size and its mask at its own, as sliding windows are scored.
 
     Predictions are enlarged to the mask, so the score is one of the pixels as they were labeled.
-    See `vitlab.data.views.sliding`.
+    See `vitlab.data.transforms.sliding_window`.
 
     Args:
-        short: short side of the image, in pixels; 0 leaves its size.
-        aspect: see `SegmentationCrop`; with 4, mmsegmentation's own configs are met.
+        short_side: short side of the image, in pixels; 0 leaves its size.
+        max_aspect_ratio: see `SegmentationCrop`; with 4, mmsegmentation's own configs are met.
 
     Raises:
         ValueError: if an argument is out of its range.
     """
 
-    def __init__(self, short: int = 512, aspect: float = math.inf):
-        if short < 0:
+    def __init__(self, short_side: int = 512, max_aspect_ratio: float = math.inf):
+        if short_side < 0:
             raise ValueError(
-                f"short {short} is not a length; use a positive number of pixels, or 0 to leave "
+                f"short_side {short_side} is not a length; use a positive number of pixels, or 0 "
+                "to leave "
                 "the image at its size"
             )
-        _check_aspect(aspect)
-        self.short, self.aspect = short, aspect
+        _check_aspect(max_aspect_ratio)
+        self.short_side, self.max_aspect_ratio = short_side, max_aspect_ratio
 
     def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
         """The image with its new short side, and the mask as it is; nothing is random."""
         _check_agreement(image, mask)
-        if self.short:
-            image = resize(image, *_fit(mask.shape, self.short, self.aspect))
+        if self.short_side:
+            image = resize(image, *_fit(mask.shape, self.short_side, self.max_aspect_ratio))
         return _labeled(image, mask)
 
 
-class SegmentationSquare(SegmentationViews):
+class SegmentationSquare(SegmentationTransform):
     """The whole image squeezed into a square, and its mask at its own size: every label is seen.
 
     Args:
@@ -199,7 +213,7 @@ class SegmentationSquare(SegmentationViews):
         return _labeled(resize(image, self.size, self.size), mask)
 
 
-def nearest(
+def resize_nearest(
     mask: Shaped[np.ndarray, "_ _"], rows: int, columns: int
 ) -> Shaped[np.ndarray, "rows columns"]:
     """A mask at another size: each new pixel takes the old one that its center lies in.
@@ -242,15 +256,15 @@ def _line(factor: float, shift: float = 0.0) -> Table:
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
-def _mixed(mask: Mask, share: float) -> bool:
+def _mixed(mask: Mask, cat_max_ratio: float) -> bool:
     """Whether each class has less than its share of labeled pixels; never true of one class."""
-    counts = np.bincount(mask.ravel(), minlength=IGNORE)[:IGNORE]
-    return bool(counts.max() < share * counts.sum())
+    counts = np.bincount(mask.ravel(), minlength=IGNORE_INDEX)[:IGNORE_INDEX]
+    return bool(counts.max() < cat_max_ratio * counts.sum())
 
 
-def _fit(shape: tuple[int, ...], short: float, aspect: float) -> tuple[int, int]:
-    """Height and width with the given short side, or a long side of `aspect` times that."""
-    factor = min(max(int(short), 1) / min(shape), aspect * short / max(shape))
+def _fit(shape: tuple[int, ...], short_side: float, max_aspect_ratio: float) -> tuple[int, int]:
+    """Height and width of the given short side, or a long side of `max_aspect_ratio` times it."""
+    factor = min(max(int(short_side), 1) / min(shape), max_aspect_ratio * short_side / max(shape))
     rows, columns = (max(int(side * factor + 0.5), 1) for side in shape)
     if rows * columns > MOST_PIXELS:
         raise ValueError(
@@ -266,7 +280,7 @@ def _labeled(image: Pixels, mask: Mask, size: int = 0) -> ImageAndMask:
     pixels = np.empty((max(size, height), max(size, width), 3), np.uint8)
     pixels[:] = FILL
     pixels[:height, :width] = image
-    labels = np.full((max(size, mask.shape[0]), max(size, mask.shape[1])), IGNORE, np.uint8)
+    labels = np.full((max(size, mask.shape[0]), max(size, mask.shape[1])), IGNORE_INDEX, np.uint8)
     labels[: mask.shape[0], : mask.shape[1]] = mask
     return ImageAndMask(torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(labels))
 
@@ -279,9 +293,10 @@ def _check_agreement(image: Pixels, mask: Mask) -> None:
         )
 
 
-def _check_aspect(aspect: float) -> None:
-    if not aspect >= 1:
+def _check_aspect(max_aspect_ratio: float) -> None:
+    if not max_aspect_ratio >= 1:
         raise ValueError(
-            f"aspect {aspect} is no long side over a short one; use a number from 1 on, or inf "
+            f"max_aspect_ratio {max_aspect_ratio} is no long side over a short one; use a number "
+            "from 1 on, or inf "
             "for no limit"
         )
