@@ -19,12 +19,12 @@ from torch import Tensor
 
 from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
-from vitlab.objectives import DINO, Projection
+from vitlab.objectives import DINO, DINOHeadConfig
 from vitlab.objectives.dino import Branch
 from vitlab.profiling.timing import fastest
-from vitlab.schedules import Progress
+from vitlab.optim.schedules import Progress
 
-PROGRESS = Progress(step=2000, steps=10_000, epochs=100, batch=64)  # the prototypes move by now
+PROGRESS = Progress(step=2000, steps=10_000, epochs=100, batch_size=64)  # the prototypes move by now
 CLIP, DECAY, RATE = 3.0, 0.04, 1.25e-4
 CLOSE = 1e-5  # largest relative difference of the losses in fp32
 AIMS = {"fp32": 1.5, "bf16": 2.4}  # times the peer in fp32
@@ -219,7 +219,7 @@ def tables(repeats: int, size: str = "S", prototypes: int = 65536) -> Iterator[T
     views = [torch.randn(n, 4, 3, px, px, generator=drawn) for n, px in ((2, 224), (8, 96))]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        dino = DINO(ViT(size), Projection(prototypes))  # type: ignore[arg-type]
+        dino = DINO(ViT(size), DINOHeadConfig(prototypes))  # type: ignore[arg-type]
     compared = sides(dino, Batch(views))
     times = fastest(list(compared.values()), repeats)
     check(compared)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.attention import Case
-from vitlab.probes.linear import Logistic
+from vitlab.probes.logistic import LogisticRegression
 from vitlab.probes.neighbors import Metric, neighbors
 
 ROWS, QUERIES, WIDTH, K, CLASSES = 20_000, 4000, 384, 30, 21
@@ -51,7 +51,7 @@ def of_logistic(strength: float, rows: int = ROWS) -> Case:
     decay = 1 / (strength * rows)
 
     def ours() -> float:
-        fitted = Logistic.fit(lambda: iter([(x, y)]), CLASSES, decay, 1000, 10, TOLERANCE)
+        fitted = LogisticRegression.fit(lambda: iter([(x, y)]), CLASSES, decay, 1000, 10, TOLERANCE)
         return loss(x, y, fitted.weight, fitted.bias, decay)
 
     def theirs() -> float:

@@ -64,7 +64,7 @@ def command(folder: Path, data: Path, setting: Setting) -> list[str]:
         ),
         *("--probing.dense.voc2012.root", str(data / "VOCdevkit"), "--probing.workers", "0"),
         *("--probing.every", str(max(setting.epochs // 4, 1)), "--probing.pictures", "0"),
-        *("--trainer.max_epochs", str(setting.epochs), "--model.optimizer.warmup", "1"),
+        *("--trainer.max_epochs", str(setting.epochs), "--model.optimizer.warmup_epochs", "1"),
         *("--trainer.devices", "2", "--trainer.strategy", "ddp"),
         *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
         *("--checkpoints.minutes", "0.005", "--checkpoints.every", "10"),

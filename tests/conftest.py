@@ -49,8 +49,8 @@ def fit(drawn: Path, tmp_path: Path) -> Callable[..., Path]:
                 *("--probing.workers", "0", "--trainer.enable_progress_bar", "false"),
                 *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
                 *("--trainer.precision", "32-true", "--data.global_batch_size", "20"),
-                *("--trainer.max_epochs", "2", "--model.optimizer.warmup", "1"),
-                *("--model.objective.projection.prototypes", "64"),
+                *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
+                *("--model.objective.head.out_dim", "64"),
                 *options,
             ]
         )

@@ -12,7 +12,7 @@ MODULES = {".".join(f.relative_to(PACKAGE.parent).with_suffix("").parts): f for 
 # what each part may import of vitlab besides itself
 ARROWS = {
     "errors": set(),
-    "schedules": set(),
+    "optim": set(),
     "distributed": set(),
     "atomic_io": {"errors"},
     "memory": set(),
@@ -21,17 +21,17 @@ ARROWS = {
     "cluster": {"atomic_io"},
     "signals": set(),
     "data": {"rng", "signals", "atomic_io", "errors"},
-    "encoders": {"schedules", "distributed"},
-    "objectives": {"schedules", "distributed", "rng", "encoders", "data"},
-    "probes": {"schedules", "distributed", "encoders", "data"},
-    "analysis": {"schedules", "distributed", "atomic_io", "memory"}
+    "encoders": {"optim", "distributed"},
+    "objectives": {"optim", "distributed", "rng", "encoders", "data"},
+    "probes": {"optim", "distributed", "encoders", "data"},
+    "analysis": {"optim", "distributed", "atomic_io", "memory"}
     | {"encoders", "objectives", "probes", "data", "pictures"},
     "pictures": {"atomic_io", "encoders", "probes", "data"},
-    "evaluation": {"schedules", "distributed", "atomic_io", "safety"}
+    "evaluation": {"optim", "distributed", "atomic_io", "safety"}
     | {"encoders", "probes", "data", "pictures"},
     "timm": {"encoders"},
-    "health": {"schedules", "atomic_io", "objectives", "data"},
-    "training": {"schedules", "distributed", "atomic_io", "memory", "safety", "signals", "cluster"}
+    "health": {"optim", "atomic_io", "objectives", "data"},
+    "training": {"optim", "distributed", "atomic_io", "memory", "safety", "signals", "cluster"}
     | {"encoders", "objectives", "probes", "data", "evaluation", "pictures", "analysis"}
     | {"health"},
 }
@@ -40,8 +40,8 @@ AT_THE_RIM = {"data/module.py", "data/loader.py", "commands/functions.py", "comm
 AT_THE_RIM |= {"commands/analyze.py", "commands/replay.py"}
 AT_THE_RIM |= {"evaluation/command.py", "evaluation/words.py", "safety.py"}
 CITED = ["encoders/vit", "encoders/entmax", "encoders/locality", "encoders/roles"]
-CITED += ["objectives/dino", "objectives/heads"]
-CITED += ["encoders/prompts", "encoders/prompted", "objectives/prompting"]
+CITED += ["objectives/dino", "objectives/dino_head"]
+CITED += ["encoders/prompts", "encoders/prompted", "objectives/prompt_tuning"]
 
 
 def name(file):

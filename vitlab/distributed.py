@@ -7,28 +7,28 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def world() -> int:
+def world_size() -> int:
     """Return how many processes take part in the run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
     """Return which of them this one is, from 0."""
-    return dist.get_rank() if world() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
-def mean(x: Tensor) -> Tensor:
+def all_reduce_mean(x: Tensor) -> Tensor:
     """Return the mean of x over ranks, the same on each."""
-    if world() == 1:
+    if world_size() == 1:
         return x
     x = x.clone()
     dist.all_reduce(x)
-    return x / world()
+    return x / world_size()
 
 
-def highest(values: Sequence[int]) -> list[int]:
+def all_reduce_max(values: Sequence[int]) -> list[int]:
     """Return the highest of each value over ranks, the same on each."""
-    if world() == 1:
+    if world_size() == 1:
         return list(values)
     # NCCL speaks of tensors on the rank's own device only
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -37,14 +37,14 @@ def highest(values: Sequence[int]) -> list[int]:
     return x.tolist()
 
 
-def gather(x: Tensor) -> Tensor:
+def all_gather_rows(x: Tensor) -> Tensor:
     """Undo a round-robin split: row i of the result is row i // world of rank i % world.
 
     Ranks may hold one row more or less than each other, as a set of images dealt out in turn does.
     """
-    if world() == 1:
+    if world_size() == 1:
         return x
-    counts = [torch.zeros((), dtype=torch.long, device=x.device) for _ in range(world())]
+    counts = [torch.zeros((), dtype=torch.long, device=x.device) for _ in range(world_size())]
     dist.all_gather(counts, torch.tensor(len(x), device=x.device))
     longest = max(int(count) for count in counts)
     padded = torch.cat([x, x.new_zeros(longest - len(x), *x.shape[1:])])

@@ -9,7 +9,7 @@ import torch
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded_rng(seed: int) -> Iterator[None]:
     """Let what is drawn inside depend on the seed alone, and leave the global streams as they were.
 
     Python's and numpy's: timm's augmentations draw from both.
@@ -27,6 +27,6 @@ def seeded(seed: int) -> Iterator[None]:
         np.random.set_state(numpy)  # noqa: NPY002
 
 
-def drawn_seed() -> int:
-    """Return a seed for `seeded` from torch's CPU stream, which a run seeds for every step."""
+def draw_seed() -> int:
+    """Return a seed for `seeded_rng` from torch's CPU stream, which a run seeds for every step."""
     return int(torch.randint(2**32, (), device="cpu"))

@@ -6,11 +6,11 @@ import torch
 from vitlab.analysis.block_miou import BLOCK_MIOU, batches, block_miou, groups
 from vitlab.data import VOC2012, ImageNet, SegmentationSquare
 from vitlab.encoders import Encoder, Pixels, ViT
-from vitlab.probes import Dense, Loading
-from vitlab.probes.freezing import frozen
+from vitlab.probes import DenseProbe, InferenceConfig
+from vitlab.probes.eval_mode import eval_mode
 
 VIEW = SegmentationSquare(64)
-LOADING = Loading(torch.device("cpu"), batch=3)
+LOADING = InferenceConfig(torch.device("cpu"), batch_size=3)
 
 
 class Cut(Encoder):
@@ -44,8 +44,8 @@ def test_each_block_has_the_dense_probe_of_an_encoder_that_ends_there(encoder: V
     assert [row.block for row in rows] == [0, 1, 2, 3]
     ends = [Cut(encoder, block) for block in range(3)] + [encoder]
     for row, end in zip(rows, ends, strict=True):
-        with frozen(end):
-            expected = Dense(voc.num_classes).run(end, voc, VIEW, 0, LOADING).score.miou
+        with eval_mode(end):
+            expected = DenseProbe(voc.num_classes).run(end, voc, VIEW, 0, LOADING).score.miou
         assert row.mean == expected
         assert (row.model, row.measure, row.images) == ("one", BLOCK_MIOU.name, 4)
         assert row.low is not None
@@ -75,7 +75,7 @@ def test_as_many_blocks_share_a_pass_as_fit_into_memory(encoder: ViT, voc: VOC20
 def test_an_encoder_without_blocks_has_one_row(voc: VOC2012):
     (row,) = block_miou("pixels", Pixels(16), voc, VIEW, 0, LOADING)
     with torch.no_grad():
-        assert row.mean == Dense(21).run(Pixels(16), voc, VIEW, 0, LOADING).score.miou
+        assert row.mean == DenseProbe(21).run(Pixels(16), voc, VIEW, 0, LOADING).score.miou
 
 
 def test_data_without_masks_are_refused(encoder: ViT, drawn: Path):

@@ -43,7 +43,7 @@ def tune(backbone: Path, drawn: Path, tmp_path_factory):
                 *(f"{start}.path", str(backbone), f"{start}.family", "auto", f"{start}.which", ""),
                 *("--data.global_batch_size", "20", "--scoring.workers", "0"),
                 *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
-                *("--trainer.max_epochs", "1", "--model.optimizer.warmup", "0", *options),
+                *("--trainer.max_epochs", "1", "--model.optimizer.warmup_epochs", "0", *options),
             ]
         )
         return folder / "last.ckpt"

@@ -4,13 +4,13 @@ import torch
 from benchmarks import dino as bench_dino
 from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
-from vitlab.objectives import DINO, Projection
+from vitlab.objectives import DINO, DINOHeadConfig
 
 
 @pytest.fixture
 def compared():
     torch.manual_seed(0)
-    dino = DINO(ViT("nano", 8, 32), Projection(24, 40, 16))
+    dino = DINO(ViT("nano", 8, 32), DINOHeadConfig(24, 40, 16))
     return bench_dino.sides(
         dino, Batch([torch.randn(2, 3, 3, 32, 32), torch.randn(4, 3, 3, 16, 16)])
     )
@@ -54,15 +54,15 @@ def test_all_stages_are_measured(compared):
 
 def test_our_steps_are_those_of_a_run():
     """The optimizer and the clip are written out there, as the bench may not see training."""
-    from vitlab.training import Optimizer
+    from vitlab.training import OptimizerConfig
 
-    dino = DINO(ViT("nano", 8, 32), Projection(24, 40, 16))
-    settings = Optimizer()
+    dino = DINO(ViT("nano", 8, 32), DINOHeadConfig(24, 40, 16))
+    settings = OptimizerConfig()
     built = settings.build(dino)
     ours = bench_dino.Ours(dino, Batch([]))
     assert ours.optimizer.param_groups[0]["fused"] is built.param_groups[0]["fused"] is True
     assert [len(group["params"]) for group in ours.optimizer.param_groups] == [
         len(group["params"]) for group in built.param_groups
     ]
-    assert settings.clip == bench_dino.CLIP
-    assert settings.decay == bench_dino.DECAY
+    assert settings.clip_grad_norm == bench_dino.CLIP
+    assert settings.weight_decay == bench_dino.DECAY

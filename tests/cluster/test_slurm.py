@@ -36,7 +36,7 @@ def submitted(slurm: Cluster, drawn: Path, monkeypatch, capsys) -> Callable[...,
         words += ["--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"]
         words += ["--probing.dense.voc2012.root", str(drawn / "VOCdevkit")]
         words += ["--probing.workers", "0", "--probing.every", "0", "--probing.baselines", "false"]
-        words += ["--trainer.max_epochs", str(epochs), "--model.optimizer.warmup", "1"]
+        words += ["--trainer.max_epochs", str(epochs), "--model.optimizer.warmup_epochs", "1"]
         words += ["--trainer.precision", "32-true", "--data.global_batch_size", "20"]
         main(["submit", *words])
         found = re.search(r"submitted job (\d+)", capsys.readouterr().out)

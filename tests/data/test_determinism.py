@@ -10,9 +10,9 @@ from lightning.pytorch import Trainer
 
 from vitlab import distributed
 from vitlab.data import ADE20K, Batch, ImageNet, MultiCrop, SegmentationSquare
-from vitlab.probes import Loading
+from vitlab.probes import InferenceConfig
 from vitlab.probes.dense import stack_images
-from vitlab.probes.probe import share
+from vitlab.probes.features import sharded_loader
 
 VIEWS = MultiCrop(16, 8, 2)
 WORLDS = [1, 2, 4]
@@ -147,11 +147,11 @@ class Numbers(torch.utils.data.Dataset):
 @pytest.mark.parametrize("count", [1, 7, 8, 9])
 @pytest.mark.parametrize("world", WORLDS)
 def test_ranks_share_an_evaluation_without_one_image_twice(monkeypatch, count, world):
-    monkeypatch.setattr(distributed, "world", lambda: world)
+    monkeypatch.setattr(distributed, "world_size", lambda: world)
     seen = []
     for rank in range(world):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        mine = share(Numbers(count), Loading(torch.device("cpu"), batch=2))
+        mine = sharded_loader(Numbers(count), InferenceConfig(torch.device("cpu"), batch_size=2))
         seen.append([int(index) for _, labels in mine for index in labels])
     assert sorted(chain(*seen)) == list(range(count))
     assert [seen[i % world][i // world] for i in range(count)] == list(range(count))
@@ -163,10 +163,12 @@ def test_ranks_share_an_evaluation_without_one_image_twice(monkeypatch, count, w
 def test_shares_of_a_real_set_have_its_masks_once(ade, monkeypatch, world, workers):
     dataset = ADE20K(str(ade)).segmentation_dataset("val", SegmentationSquare(16))
     whole = [dataset[i][1].numpy().tobytes() for i in range(len(dataset))]
-    loading = Loading(torch.device("cpu"), batch=1, workers=workers)
-    monkeypatch.setattr(distributed, "world", lambda: world)
+    loading = InferenceConfig(torch.device("cpu"), batch_size=1, num_workers=workers)
+    monkeypatch.setattr(distributed, "world_size", lambda: world)
     parts = []
     for rank in range(world):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        parts += [mask for _, masks in share(dataset, loading, stack_images) for mask in masks]
+        parts += [
+            mask for _, masks in sharded_loader(dataset, loading, stack_images) for mask in masks
+        ]
     assert sorted(mask.numpy().tobytes() for mask in parts) == sorted(whole)

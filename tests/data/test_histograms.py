@@ -7,10 +7,10 @@ from PIL import Image
 
 from vitlab.data import ADE20K, VOC2012, Cityscapes, Folder, SegmentationSquare
 from vitlab.encoders import Pixels
-from vitlab.probes import Dense, Loading
-from vitlab.probes.linear import LinearMap
+from vitlab.probes import DenseProbe, InferenceConfig
+from vitlab.probes.logistic import LinearClassifier
 
-CPU = Loading(torch.device("cpu"), batch=2)
+CPU = InferenceConfig(torch.device("cpu"), batch_size=2)
 TRAINED = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
 
 
@@ -91,7 +91,7 @@ def test_classes_have_as_many_pixels_as_in_the_files(data, written, split):
         assert len(np.flatnonzero(counted[: data.num_classes])) >= 2
 
 
-class Halves(LinearMap):
+class Halves(LinearClassifier):
     """Logits of patches that say one class for the left half and another for the right."""
 
     def __init__(self, classes: int, left: int, right: int):
@@ -107,7 +107,7 @@ class Halves(LinearMap):
 def test_the_score_of_a_simple_prediction_is_that_of_its_pixels(data, written):
     """Left half one class, right half another: worked out with sets of pixels, class by class."""
     left, right = 0, min(2, data.num_classes - 1)
-    score = Dense(data.num_classes).evaluate(
+    score = DenseProbe(data.num_classes).evaluate(
         Pixels(8),
         Halves(data.num_classes, left, right),
         data.segmentation_dataset("val", SegmentationSquare(32)),

@@ -14,7 +14,7 @@ from vitlab.data.sampler import split_global_batch
 from vitlab.data.transforms.augmented import posterize
 from vitlab.data.transforms.functional import stack_of
 from vitlab.data.transforms.random_crop import RandomCrop, make_all, uniforms
-from vitlab.rng import seeded
+from vitlab.rng import seeded_rng
 
 ALL = [
     {},
@@ -53,10 +53,10 @@ def test_the_global_streams_do_not_notice(picture):
         return numpy[1].tobytes(), numpy[2:], torch.get_rng_state().tolist()
 
     before, python = streams(), random.getstate()
-    with seeded(3):
+    with seeded_rng(3):
         first = random.random(), random.gauss()
     assert random.getstate() == python  # the rest without Python's: the shape checker draws from it
-    with seeded(3):
+    with seeded_rng(3):
         assert (random.random(), random.gauss()) == first
     for options in ALL:
         AugmentedCrop(32, **options)(picture, 5)

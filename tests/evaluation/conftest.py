@@ -10,7 +10,7 @@ from vitlab.cli import main
 from vitlab.encoders import ViT, save
 from vitlab.evaluation.registry import protocol_hash
 from vitlab.evaluation.result import DataInfo, ProtocolInfo, Result, WeightsInfo
-from vitlab.probes.evidence import Correct, Evidence, Overlaps, interval
+from vitlab.probes.metrics import AccuracyCounts, IoUCounts, PerImageCounts, bootstrap_interval
 
 STEPS = {"class_path": "DenseLinear", "init_args": {"steps": 40000, "crop": [512, 512]}}
 HASH = protocol_hash("dinov2-linear", 1, STEPS)
@@ -24,28 +24,28 @@ class Results:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def overlaps(self, better: float = 0.0, noise: int = 0) -> Overlaps:
+    def overlaps(self, better: float = 0.0, noise: int = 0) -> IoUCounts:
         """Counts in which images differ much and encoders little, as they do."""
         drawn = torch.Generator().manual_seed(0)
         truth = torch.randint(50, 2000, (60, 5), generator=drawn)
         easy = 0.3 + 0.4 * torch.rand(60, 1, generator=drawn)
         own = torch.rand(60, 5, generator=torch.Generator().manual_seed(noise))
         both = (truth * (easy + better + 0.05 * own)).long()
-        return Overlaps(both, truth, truth)
+        return IoUCounts(both, truth, truth)
 
-    def result(self, evidence: Evidence) -> Result:
+    def result(self, evidence: PerImageCounts) -> Result:
         """A result with this evidence."""
         classes = {}
-        if isinstance(evidence, Overlaps):
+        if isinstance(evidence, IoUCounts):
             classes = {f"class {i}": float(iou) for i, iou in enumerate(evidence.iou())}
-        score = "top-1" if isinstance(evidence, Correct) else "mIoU"
+        score = "top-1" if isinstance(evidence, AccuracyCounts) else "mIoU"
         return Result(
             protocol=ProtocolInfo("dinov2-linear", 1, STEPS, HASH, {}),
             weights=WeightsInfo("dino_s16.pth", "f" * 64, {"size": "S"}, "dino", "teacher"),
             data=DataInfo("VOC2012", "train", "val", {"train": 9, "val": 60}, "abc", "/data"),
             headline=score,
             scores={score: evidence.value, "accuracy": 50.0},
-            interval=interval(evidence, resamples=50),
+            interval=bootstrap_interval(evidence, resamples=50),
             classes=classes,
             tried={"lr 0.1": evidence.value, "lr 10": float("nan")},
             chosen="lr 0.1",
@@ -56,7 +56,11 @@ class Results:
         )
 
     def write(
-        self, name: str, weights: str, evidence: Evidence | None = None, changes: dict | None = None
+        self,
+        name: str,
+        weights: str,
+        evidence: PerImageCounts | None = None,
+        changes: dict | None = None,
     ) -> Path:
         """Write a result; changes are of the protocol, the data or the result itself."""
         evidence = evidence or self.overlaps()

@@ -11,11 +11,11 @@ from vitlab.encoders import Locality, ViT, read_weights, save
 from vitlab.evaluation.frozen_encoder import Renormalized
 from vitlab.evaluation.registry import names
 from vitlab.evaluation.result import Result
-from vitlab.probes.reading import Reading, read
+from vitlab.probes.layer_selection import LayerSelection, extract_layers
 
 # what makes a protocol of trained heads small; the settings are the protocol's own
 SMALL = [
-    *("--protocol.recipe.iterations", "3", "--protocol.recipe.batch", "3"),
+    *("--protocol.recipe.iterations", "3", "--protocol.recipe.batch_size", "3"),
     *("--protocol.transform.size", "64", "--protocol.transform.short", "64"),
     *("--protocol.test.window", "64", "--protocol.test.stride", "32"),
     *("--protocol.test.short", "64"),
@@ -48,11 +48,16 @@ def test_pictures_and_curves_lie_beside_a_segmentation(evaluate, tmp_path):
 def test_changed_settings_change_the_hash_and_are_named(evaluate):
     first = evaluate("dinov2-linear", *SMALL, data="VOCdevkit")
     second = evaluate(
-        "dinov2-linear", *SMALL, "--protocol.recipe.decay", "0.5", data="VOCdevkit", out="other"
+        "dinov2-linear",
+        *SMALL,
+        "--protocol.recipe.weight_decay",
+        "0.5",
+        data="VOCdevkit",
+        out="other",
     )
     assert first.protocol.changed["recipe.iterations"] == (40000, 3)
-    assert "recipe.decay" not in first.protocol.changed
-    assert second.protocol.changed["recipe.decay"] == (1e-4, 0.5)
+    assert "recipe.weight_decay" not in first.protocol.changed
+    assert second.protocol.changed["recipe.weight_decay"] == (1e-4, 0.5)
     assert first.protocol.hash != second.protocol.hash
 
 
@@ -140,7 +145,7 @@ def test_other_pixel_statistics_are_undone_exactly():
     expected = encoder((rgb - 0.5) / 0.5)
     found = shifted((rgb - mean) / std)
     torch.testing.assert_close(found.cls, expected.cls, atol=1e-6, rtol=0)
-    (last,) = read(shifted, (rgb - mean) / std, [Reading((3,))])
+    (last,) = extract_layers(shifted, (rgb - mean) / std, [LayerSelection((3,))])
     assert torch.equal(last.cls, found.cls)
 
 

@@ -25,7 +25,7 @@ def test_patch100_ends_with_pictures(drawn, tmp_path, monkeypatch):
                 "cpu",
             ),
             *("--protocol.split", "train", "--protocol.images", "3", "--out", "result"),
-            *("--protocol.recipe.epochs", "1", "--protocol.recipe.batch", "3"),
+            *("--protocol.recipe.epochs", "1", "--protocol.recipe.batch_size", "3"),
             *("--protocol.transform.size", "64", "--protocol.test.short", "64"),
         ]
     )

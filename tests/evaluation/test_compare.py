@@ -15,7 +15,7 @@ from vitlab.evaluation.references import Reference
 from vitlab.evaluation.registry import protocol_hash
 from vitlab.evaluation.rows import any_seed, difference, printable, seed_of
 from vitlab.evaluation.tables import comma_separated, latex, markdown
-from vitlab.probes.evidence import Correct, resampled
+from vitlab.probes.metrics import AccuracyCounts, bootstrap_scores
 
 FEWER = {"class_path": "DenseLinear", "init_args": {"steps": 1000, "crop": [512, 512]}}
 MODIFIED = {
@@ -66,10 +66,10 @@ def test_the_interval_of_a_paired_difference_is_narrower(seeds):
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=12))
 def test_paired_draws_are_those_of_the_difference_itself(pairs):
     """The difference of accuracies is the accuracy difference of each image, resampled."""
-    one, other = (Correct(torch.tensor(each)) for each in zip(*pairs, strict=True))
+    one, other = (AccuracyCounts(torch.tensor(each)) for each in zip(*pairs, strict=True))
     change = one.correct.double() - other.correct.double()
-    direct = resampled(len(pairs), lambda times: 100 * (times @ change) / times.sum(1))
-    both = resampled(len(pairs), one.score) - resampled(len(pairs), other.score)
+    direct = bootstrap_scores(len(pairs), lambda times: 100 * (times @ change) / times.sum(1))
+    both = bootstrap_scores(len(pairs), one.score) - bootstrap_scores(len(pairs), other.score)
     assert torch.allclose(direct, both, atol=1e-9)
 
 
@@ -77,8 +77,8 @@ def test_two_images_give_the_interval_by_hand(results):
     """One of 60 is right in one, none in the other: the difference is the share drawn of it."""
     one = torch.arange(60) < 1
     runs = find([
-        results.write("a", "a.pth", Correct(torch.zeros(60, dtype=torch.bool))),
-        results.write("b", "b.pth", Correct(one)),
+        results.write("a", "a.pth", AccuracyCounts(torch.zeros(60, dtype=torch.bool))),
+        results.write("b", "b.pth", AccuracyCounts(one)),
     ])  # fmt: skip
     found = difference(runs[1:], runs[:1])
     assert found.value == pytest.approx(100 / 60)

@@ -20,17 +20,18 @@ from vitlab.encoders.tokens import State, assemble
 from vitlab.evaluation import EvaluationContext, Protocol, registry
 from vitlab.evaluation.evaluate import evaluate
 from vitlab.evaluation.protocols.dense_heads import DenseHeads
-from vitlab.probes import Loading, fitting
-from vitlab.probes.inference import Inference
-from vitlab.probes.inputs import Inputs
-from vitlab.probes.reading import Reading
-from vitlab.probes.recipe import Poly, Recipe
+from vitlab.optim.lr_schedule import WarmupPoly
+from vitlab.probes import InferenceConfig, head_training
+from vitlab.probes.feature_maps import FeatureSpec
+from vitlab.probes.layer_selection import LayerSelection
+from vitlab.probes.recipe import TrainingRecipe
+from vitlab.probes.segmentation_inference import SegmentationInference
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/protocols"
 NAMES = ["dinov2-linear", "dinov2-linear-ms", "dinov3-linear", "ibot-linear", "locat-mlp"]
 PALETTE = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
-WORK = EvaluationContext(Loading(torch.device("cpu")), quiet=True)
+WORK = EvaluationContext(InferenceConfig(torch.device("cpu")), quiet=True)
 
 
 class OneHot(Encoder):
@@ -77,15 +78,18 @@ def folder(root: Path) -> Folder:
     return Folder(str(root), num_workers=0, max_unreadable=0)
 
 
-def recipe(**changes) -> Recipe:
-    return replace(Recipe(Poly(warmup=2), rates=(0.05,), batch=4, iterations=30), **changes)
+def recipe(**changes) -> TrainingRecipe:
+    return replace(
+        TrainingRecipe(WarmupPoly(warmup_steps=2), lrs=(0.05,), batch_size=4, iterations=30),
+        **changes,
+    )
 
 
 def protocol(**changes) -> DenseHeads:
     settings = {
         "transform": SegmentationCrop(32, 32, (1.0, 1.0), share=1.0, distort=False),
         "recipe": recipe(),
-        "test": Inference(short=32, window=32, stride=16),
+        "test": SegmentationInference(short=32, window=32, stride=16),
         **changes,
     }
     return DenseHeads(**settings)
@@ -94,13 +98,13 @@ def protocol(**changes) -> DenseHeads:
 @pytest.mark.parametrize(
     "test",
     [
-        Inference(short=32, window=32, stride=16),
-        Inference(short=32, window=32, stride=24, average="probabilities"),
-        Inference(short=64, window=32, stride=16, ratios=(1.0, 2.0), flip=True),
+        SegmentationInference(short=32, window=32, stride=16),
+        SegmentationInference(short=32, window=32, stride=24, average="probabilities"),
+        SegmentationInference(short=64, window=32, stride=16, ratios=(1.0, 2.0), flip=True),
     ],
     ids=["logits", "probabilities", "scales"],
 )
-def test_colors_that_are_classes_are_found_to_the_pixel(halves: Path, test: Inference):
+def test_colors_that_are_classes_are_found_to_the_pixel(halves: Path, test: SegmentationInference):
     outcome = protocol(test=test).run(OneHot(), folder(halves), WORK)
     assert outcome.headline == "miou"
     assert outcome.scores["miou"] == outcome.evidence.value == 100.0
@@ -110,8 +114,8 @@ def test_colors_that_are_classes_are_found_to_the_pixel(halves: Path, test: Infe
 
 
 MANY = {
-    "recipe": recipe(rates=(0.001, 0.05), iterations=12),
-    "inputs": Inputs(cls=(False, True)),
+    "recipe": recipe(lrs=(0.001, 0.05), iterations=12),
+    "inputs": FeatureSpec(cls=(False, True)),
 }
 
 
@@ -123,7 +127,9 @@ def test_many_heads_are_what_each_is_alone(halves: Path):
     assert many.chosen_on == ""
     for cls in (False, True):
         for rate in (0.001, 0.05):
-            alone = protocol(recipe=recipe(rates=(rate,), iterations=12), inputs=Inputs(cls=(cls,)))
+            alone = protocol(
+                recipe=recipe(lrs=(rate,), iterations=12), inputs=FeatureSpec(cls=(cls,))
+            )
             ((name, score),) = alone.run(encoder, data, WORK).tried.items()
             assert many.tried[name] == score
 
@@ -155,7 +161,7 @@ def test_workers_and_batch_change_nothing(halves: Path, tmp_path: Path):
     encoder = ViT("nano", 8, 32).eval()
     test = protocol(recipe=recipe(iterations=6), transform=SegmentationCrop(32, 32))
     test.run(encoder, folder(halves), replace(WORK, folder=tmp_path / "first"))
-    other = replace(WORK, loading=Loading(torch.device("cpu"), batch=3, workers=2))
+    other = replace(WORK, loading=InferenceConfig(torch.device("cpu"), batch_size=3, num_workers=2))
     test.run(encoder, folder(halves), replace(other, folder=tmp_path / "other"))
     assert same(weights(tmp_path / "first"), weights(tmp_path / "other"))
 
@@ -189,15 +195,16 @@ def test_the_seed_of_the_work_decides_and_no_other(halves: Path, tmp_path: Path)
 
 
 def test_a_killed_evaluation_goes_on_to_the_bit(halves: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(fitting, "SECONDS", 0.0)
+    monkeypatch.setattr(head_training, "SECONDS", 0.0)
     torch.manual_seed(0)
     encoder = ViT("nano", 8, 32).eval()
     test = protocol(
-        recipe=recipe(iterations=8, select="val", every=4), transform=SegmentationCrop(32, 32)
+        recipe=recipe(iterations=8, select="val", eval_interval=4),
+        transform=SegmentationCrop(32, 32),
     )
     whole = test.run(encoder, folder(halves), replace(WORK, folder=tmp_path / "whole"))
     calls = []
-    read = Inputs.read  # not a hook of the encoder, with which nothing is resumed
+    read = FeatureSpec.read  # not a hook of the encoder, with which nothing is resumed
 
     def kill(*given):
         calls.append(1)
@@ -205,12 +212,13 @@ def test_a_killed_evaluation_goes_on_to_the_bit(halves: Path, tmp_path: Path, mo
             raise KeyboardInterrupt
         return read(*given)
 
-    monkeypatch.setattr(Inputs, "read", kill)
+    monkeypatch.setattr(FeatureSpec, "read", kill)
     with pytest.raises(KeyboardInterrupt):
         test.run(encoder, folder(halves), replace(WORK, folder=tmp_path / "killed"))
     # made anew, as by another process
     test = protocol(
-        recipe=recipe(iterations=8, select="val", every=4), transform=SegmentationCrop(32, 32)
+        recipe=recipe(iterations=8, select="val", eval_interval=4),
+        transform=SegmentationCrop(32, 32),
     )
     resumed = test.run(encoder, folder(halves), replace(WORK, folder=tmp_path / "killed"))
     assert resumed.tried == whole.tried
@@ -241,7 +249,9 @@ def on_ranks(rank: int, root: str, store: str, world: int) -> None:
 def of_ranks(root: Path, kept: Path) -> dict:
     torch.manual_seed(0)
     encoder = ViT("nano", 8, 32).eval()
-    chosen = recipe(rates=(0.001, 0.05), iterations=6, batch=12, select="held out", every=3)
+    chosen = recipe(
+        lrs=(0.001, 0.05), iterations=6, batch_size=12, select="held out", eval_interval=3
+    )
     test = protocol(recipe=chosen, transform=SegmentationCrop(32, 32))
     outcome = test.run(encoder, folder(root), replace(WORK, folder=kept))
     return {"tried": outcome.tried, "scores": outcome.scores, **outcome.evidence.tensors()}
@@ -263,10 +273,10 @@ def test_two_ranks_find_what_one_does(halves: Path, tmp_path: Path, monkeypatch)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"inputs": Inputs((Reading((4,)),))}, "layer 4 is asked"),
+        ({"inputs": FeatureSpec((LayerSelection((4,)),))}, "layer 4 is asked"),
         ({"transform": SegmentationCrop(36, 36)}, "transform.size"),
-        ({"test": Inference(short=36, window=36, stride=18)}, "test.window"),
-        ({"test": Inference(short=32)}, "set inputs.fit"),
+        ({"test": SegmentationInference(short=36, window=36, stride=18)}, "test.window"),
+        ({"test": SegmentationInference(short=32)}, "set inputs.fit"),
         ({"transform": SegmentationWhole()}, "cannot share a batch"),
         ({"split": "test"}, "no split 'test'"),
     ],
@@ -300,7 +310,7 @@ def test_batches_without_any_label_are_survived(halves: Path, tmp_path: Path):
                 blank = kind == "masks" and split == "train" and index < 3
                 cv2.imwrite(str(root / place), np.full_like(picture, 4) if blank else picture)
     (root / "classes.json").write_text((halves / "classes.json").read_text())
-    outcome = protocol(recipe=recipe(iterations=4, batch=1)).run(OneHot(), folder(root), WORK)
+    outcome = protocol(recipe=recipe(iterations=4, batch_size=1)).run(OneHot(), folder(root), WORK)
     assert np.isfinite(outcome.scores["miou"])
 
 
@@ -342,9 +352,9 @@ def test_every_protocol_runs_small_as_it_is_written(drawn: Path, name: str):
 
 
 ASKED: dict[str, Callable[[DenseHeads], list]] = {
-    "optimizer": lambda p: [p.recipe.optimizer, *p.recipe.rates, p.recipe.decay],
-    "length": lambda p: [p.recipe.iterations, p.recipe.epochs, p.recipe.batch],
-    "select": lambda p: [p.recipe.select, p.recipe.every],
+    "optimizer": lambda p: [p.recipe.optimizer, *p.recipe.lrs, p.recipe.weight_decay],
+    "length": lambda p: [p.recipe.iterations, p.recipe.epochs, p.recipe.batch_size],
+    "select": lambda p: [p.recipe.select, p.recipe.eval_interval],
     "head": lambda p: [p.layers.norm, p.layers.dropout, p.layers.hidden, p.layers.std],
     "features": lambda p: [p.inputs.readings[0].layers, p.inputs.readings[0].norm],
     "test": lambda p: [p.test.short, p.test.window, p.test.stride, p.test.average],

@@ -23,14 +23,15 @@ from vitlab.evaluation.protocols.hummingbird import Hummingbird, Quirks
 from vitlab.evaluation.protocols.image_heads import ImageHeads
 from vitlab.evaluation.protocols.image_knn import ImageKNN
 from vitlab.evaluation.protocols.trained_heads import key_of_heads
-from vitlab.probes import Loading, fitting
-from vitlab.probes.evidence import Counting
-from vitlab.probes.inference import Inference
-from vitlab.probes.inputs import Inputs
-from vitlab.probes.recipe import Poly, Recipe
+from vitlab.optim.lr_schedule import WarmupPoly
+from vitlab.probes import InferenceConfig, head_training
+from vitlab.probes.feature_maps import FeatureSpec
+from vitlab.probes.metrics import IoUAccumulator
+from vitlab.probes.recipe import TrainingRecipe
+from vitlab.probes.segmentation_inference import SegmentationInference
 
 ROOT = Path(__file__).parents[2]
-WORK = EvaluationContext(Loading(torch.device("cpu")), quiet=True)
+WORK = EvaluationContext(InferenceConfig(torch.device("cpu")), quiet=True)
 VOID = 2
 Make = Callable[..., Folder]
 
@@ -75,15 +76,15 @@ def imagenet(drawn: Path) -> ImageNet:
     return ImageNet(str(drawn / "imagenet"), num_workers=0, max_unreadable=0)
 
 
-def recipe(**changes) -> Recipe:
-    return replace(Recipe(Poly(), rates=(0.05,), batch=2, iterations=4), **changes)
+def recipe(**changes) -> TrainingRecipe:
+    return replace(TrainingRecipe(WarmupPoly(), lrs=(0.05,), batch_size=2, iterations=4), **changes)
 
 
 def dense(**changes) -> DenseHeads:
     settings = {
         "transform": SegmentationCrop(32, 32, (1.0, 1.0), share=1.0, distort=False),
         "recipe": recipe(),
-        "test": Inference(short=32, window=32, stride=16),
+        "test": SegmentationInference(short=32, window=32, stride=16),
         **changes,
     }
     return DenseHeads(**settings)
@@ -99,7 +100,9 @@ def vit() -> ViT:
 
 
 def test_pictures_have_the_masks_size_where_scores_have_another(make: Make):
-    test = dense(test=Inference(short=32, square=True, pixels=20), inputs=Inputs(fit="pad"))
+    test = dense(
+        test=SegmentationInference(short=32, square=True, pixels=20), inputs=FeatureSpec(fit="pad")
+    )
     outcome = test.run(Pixels(8), make(), WORK)
     assert [tuple(each.shape) for each in outcome.predictions] == [(32, 48)] * 3
     assert int(outcome.evidence.truth.sum()) <= 3 * 20 * 20
@@ -124,7 +127,7 @@ def test_all_that_decides_heads_is_in_the_key_of_their_state(make: Make):
     others = [
         key(fresh(), 1),
         key(fresh(), encoder=Pixels(8)),
-        key(fresh(), recipe=recipe(batch=1)),
+        key(fresh(), recipe=recipe(batch_size=1)),
     ]
     for name in ("masks/train/train1", "masks/val/val2", "images/train/train0", "images/val/val0"):
         rewritten(root / f"{name}.png")
@@ -182,16 +185,16 @@ def test_a_head_that_diverged_is_never_chosen_and_never_the_headline(
     data, test = (make(), dense) if kind == "dense" else (imagenet, image)
     wild = {"optimizer": "sgd", "iterations": 12, "momentum": 0.0}
     rates = (1e38, 0.01)
-    chosen = test(recipe=recipe(rates=rates, select="val", **wild)).run(Pixels(8), data, WORK)
+    chosen = test(recipe=recipe(lrs=rates, select="val", **wild)).run(Pixels(8), data, WORK)
     assert "rate 0.01" in chosen.chosen
     assert [math.isnan(score) for score in chosen.tried.values()] == [True, False]
     assert chosen.scores[chosen.headline] == max(
         score for score in chosen.scores.values() if not math.isnan(score)
     )
     with pytest.raises(ValueError, match=r"rate 1e\+38\) has diverged"):
-        test(recipe=recipe(rates=rates, **wild)).run(Pixels(8), data, WORK)
+        test(recipe=recipe(lrs=rates, **wild)).run(Pixels(8), data, WORK)
     with pytest.raises(ValueError, match="all have diverged"):
-        test(recipe=recipe(rates=rates[:1], select="val", **wild)).run(Pixels(8), data, WORK)
+        test(recipe=recipe(lrs=rates[:1], select="val", **wild)).run(Pixels(8), data, WORK)
 
 
 def test_images_that_are_scored_are_not_learned_from(make: Make, drawn: Path):
@@ -213,7 +216,7 @@ def test_an_outcome_says_what_was_learned_from_and_how_much_was_scored(make: Mak
 
 
 def test_a_rank_without_images_counts_nothing():
-    empty = Counting(5).overlaps()
+    empty = IoUAccumulator(5).overlaps()
     assert {value.shape for value in empty.tensors().values()} == {(0, 5)}
     assert empty.both.dtype == torch.long
 
@@ -251,7 +254,7 @@ def test_an_encoder_without_cls_is_refused_where_cls_is_read(make: Make, imagene
     data = make()
     dense().check(Headless(), data)
     with pytest.raises(ValueError, match=r"Headless has no \[CLS\], which inputs.cls asks for"):
-        dense(inputs=Inputs(cls=(True,))).check(Headless(), data)
+        dense(inputs=FeatureSpec(cls=(True,))).check(Headless(), data)
     for protocol in (image(), ImageKNN(3, (3,), size=32)):
         with pytest.raises(ValueError, match=r"Headless has no \[CLS\], which"):
             protocol.check(Headless(), imagenet)
@@ -261,7 +264,7 @@ def test_an_encoder_without_cls_is_refused_where_cls_is_read(make: Make, imagene
 def test_a_damaged_state_is_named_and_not_read(make: Make, tmp_path: Path, damage: str):
     data, work = make(), replace(WORK, folder=tmp_path / "kept")
     first = dense().run(Pixels(8), data, work)
-    file = tmp_path / "kept" / fitting.FILE
+    file = tmp_path / "kept" / head_training.FILE
     whole = file.read_bytes()
     broken = {"empty": b"", "cut": whole[: len(whole) // 2], "foreign": b"no state at all"}
     if damage == "another's":

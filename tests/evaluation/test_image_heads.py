@@ -15,13 +15,14 @@ from vitlab.encoders import Encoder, Tokens, ViT
 from vitlab.encoders.tokens import State, assemble
 from vitlab.evaluation import EvaluationContext, Protocol, registry
 from vitlab.evaluation.protocols.image_heads import ImageHeads, ImageInputs
-from vitlab.probes import Loading
-from vitlab.probes.heads import Layers
-from vitlab.probes.reading import Reading
-from vitlab.probes.recipe import HalfCosine, Recipe
+from vitlab.optim.lr_schedule import CosineAnnealing
+from vitlab.probes import InferenceConfig
+from vitlab.probes.layer_selection import LayerSelection
+from vitlab.probes.linear_heads import HeadConfig
+from vitlab.probes.recipe import TrainingRecipe
 
 ROOT = Path(__file__).parents[2]
-WORK = EvaluationContext(Loading(torch.device("cpu")), quiet=True)
+WORK = EvaluationContext(InferenceConfig(torch.device("cpu")), quiet=True)
 
 
 class Brightness(Encoder):
@@ -52,9 +53,9 @@ def encoder() -> ViT:
     return ViT("nano", 8, 32).eval()
 
 
-def recipe(**changes) -> Recipe:
-    settings = {"optimizer": "sgd", "rates": (0.1,), "batch": 8, "iterations": 6}
-    return Recipe(HalfCosine(), **{**settings, **changes})
+def recipe(**changes) -> TrainingRecipe:
+    settings = {"optimizer": "sgd", "lrs": (0.1,), "batch_size": 8, "iterations": 6}
+    return TrainingRecipe(CosineAnnealing(), **{**settings, **changes})
 
 
 def protocol(**changes) -> ImageHeads:
@@ -62,7 +63,7 @@ def protocol(**changes) -> ImageHeads:
     return ImageHeads(**settings)
 
 
-FOUR = ImageInputs((Reading(), Reading((-4, -3, -2, -1))), (False, True))
+FOUR = ImageInputs((LayerSelection(), LayerSelection((-4, -3, -2, -1))), (False, True))
 
 
 def test_all_variants_come_from_one_pass(encoder: ViT):
@@ -84,7 +85,7 @@ def test_all_variants_come_from_one_pass(encoder: ViT):
 
 
 def test_many_heads_are_what_each_is_alone(imagenet: ImageNet, encoder: ViT):
-    many = protocol(inputs=FOUR, recipe=recipe(rates=(0.01, 0.1))).run(encoder, imagenet, WORK)
+    many = protocol(inputs=FOUR, recipe=recipe(lrs=(0.01, 0.1))).run(encoder, imagenet, WORK)
     assert len(many.tried) == 8
     assert many.chosen == next(iter(many.tried))
     for reading in FOUR.readings:
@@ -112,14 +113,16 @@ def test_a_class_that_features_tell_is_always_found(imagenet: ImageNet):
         found = replace(imagenet.samples(split), labels=bright.numpy())
         imagenet._samples[split] = found
     transform = SingleCrop(32, (0.99, 1.0))
-    test = protocol(transform=transform, recipe=recipe(rates=(1.0,), iterations=60, batch=16))
+    test = protocol(transform=transform, recipe=recipe(lrs=(1.0,), iterations=60, batch_size=16))
     outcome = test.run(Brightness(), imagenet, WORK)
     assert outcome.scores["top1"] == 100.0
 
 
 @pytest.mark.parametrize("select", ["val", "held out"])
 def test_who_decides_is_said(imagenet: ImageNet, encoder: ViT, select: str):
-    test = protocol(inputs=FOUR, recipe=recipe(epochs=3, iterations=0, select=select, every=1))
+    test = protocol(
+        inputs=FOUR, recipe=recipe(epochs=3, iterations=0, select=select, eval_interval=1)
+    )
     outcome = test.run(encoder, imagenet, WORK)
     assert outcome.chosen_on == select
     assert len(outcome.tried) == 4 * 3
@@ -154,7 +157,7 @@ def of_ranks(root: str, kept: Path) -> dict:
     encoder = ViT("nano", 8, 32).eval()
     data = ImageNet(root, num_workers=0, max_unreadable=0)
     outcome = protocol(
-        inputs=FOUR, recipe=recipe(batch=9, iterations=9, select="val", every=3)
+        inputs=FOUR, recipe=recipe(batch_size=9, iterations=9, select="val", eval_interval=3)
     ).run(encoder, data, replace(WORK, folder=kept))
     return {"tried": outcome.tried, "scores": outcome.scores, **outcome.evidence.tensors()}
 
@@ -179,7 +182,7 @@ def test_two_ranks_find_what_one_does(drawn: Path, tmp_path: Path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"inputs": ImageInputs((Reading((7,)),))}, "layer 7 is asked"),
+        ({"inputs": ImageInputs((LayerSelection((7,)),))}, "layer 7 is asked"),
         ({"size": 36}, r"36x36 \(size\)"),
         ({"transform": SingleCrop(30)}, "transform.size"),
     ],
@@ -213,7 +216,11 @@ def made(name: str, changes: dict) -> ImageHeads:
     [("linear-dino", {"epochs": 2}), ("linear-grid", {"iterations": 3})],
 )
 def test_every_protocol_runs_small_as_it_is_written(imagenet, encoder, name: str, length: dict):
-    small = {"transform": {"init_args": {"size": 32}}, "size": 32, "recipe": {"batch": 8, **length}}
+    small = {
+        "transform": {"init_args": {"size": 32}},
+        "size": 32,
+        "recipe": {"batch_size": 8, **length},
+    }
     test = made(name, small)
     test.check(encoder, imagenet)
     outcome = test.run(encoder, imagenet, WORK)
@@ -224,11 +231,17 @@ def test_every_protocol_runs_small_as_it_is_written(imagenet, encoder, name: str
 def test_linear_dino_is_what_was_published():
     test = made("linear-dino", {})
     r = test.recipe
-    assert (r.optimizer, r.momentum, r.decay, r.epochs, r.batch) == ("sgd", 0.9, 0, 100, 1024)
-    assert r.peak(r.rates[0]) == pytest.approx(0.004)
-    assert (r.select, r.every, vars(r.schedule)) == ("val", 1, {"by": "epoch"})
-    assert test.layers == Layers(norm=False, std=0.01)
-    assert test.inputs == ImageInputs((Reading((-4, -3, -2, -1), True),), (False,))
+    assert (r.optimizer, r.momentum, r.weight_decay, r.epochs, r.batch_size) == (
+        "sgd",
+        0.9,
+        0,
+        100,
+        1024,
+    )
+    assert r.peak_lr(r.lrs[0]) == pytest.approx(0.004)
+    assert (r.select, r.eval_interval, vars(r.schedule)) == ("val", 1, {"by": "epoch"})
+    assert test.layers == HeadConfig(norm=False, init_std=0.01)
+    assert test.inputs == ImageInputs((LayerSelection((-4, -3, -2, -1), True),), (False,))
     assert (test.transform.size, test.transform.scale, test.transform.flip, test.size) == (
         224,
         (0.08, 1),
@@ -242,8 +255,8 @@ def test_linear_dino_is_what_was_published():
 def test_linear_grid_is_what_was_published():
     test = made("linear-grid", {})
     r = test.recipe
-    assert (r.optimizer, r.momentum, r.decay) == ("sgd", 0.9, 0)
-    assert (r.iterations, r.batch, r.peak(0.1)) == (12_500, 1024, pytest.approx(0.4))
-    assert r.rates == (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
-    assert (r.select, r.every, vars(r.schedule)) == ("val", 0, {"by": "step"})
+    assert (r.optimizer, r.momentum, r.weight_decay) == ("sgd", 0.9, 0)
+    assert (r.iterations, r.batch_size, r.peak_lr(0.1)) == (12_500, 1024, pytest.approx(0.4))
+    assert r.lrs == (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
+    assert (r.select, r.eval_interval, vars(r.schedule)) == ("val", 0, {"by": "step"})
     assert sorted(test.inputs.widths(ViT("S")).values()) == [384, 768, 1536, 1920]

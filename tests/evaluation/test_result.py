@@ -12,7 +12,7 @@ from vitlab.evaluation.counts import pack, unpack
 from vitlab.evaluation.fields import plain
 from vitlab.evaluation.registry import ProtocolSettings
 from vitlab.evaluation.result import EVIDENCE, RESULT, Result, read_counts, refuse_overwriting
-from vitlab.probes.evidence import Correct, Overlaps
+from vitlab.probes.metrics import AccuracyCounts, IoUCounts
 
 
 def test_what_is_written_is_read_to_the_bit(results):
@@ -44,7 +44,7 @@ JSON = st.recursive(
     text=st.text(),
 )
 def test_any_settings_scores_and_names_survive(results, values, scores, text):
-    evidence = Correct(torch.tensor([True, False]))
+    evidence = AccuracyCounts(torch.tensor([True, False]))
     result = results.result(evidence)
     result = replace(
         result,
@@ -64,7 +64,7 @@ def test_any_settings_scores_and_names_survive(results, values, scores, text):
 
 
 def test_names_that_are_no_unicode_survive():
-    evidence = Correct(torch.tensor([True]))
+    evidence = AccuracyCounts(torch.tensor([True]))
     assert unpack(pack(evidence, ["\udcff.jpg"])).names == ("\udcff.jpg",)
 
 
@@ -230,7 +230,7 @@ def test_a_part_of_the_split_may_be_scored(results):
 
 def test_classes_without_pixels_and_classes_of_one_name_agree_with_their_counts(results):
     own = results.overlaps()
-    own = Overlaps(*(torch.nn.functional.pad(each, (0, 1)) for each in own.tensors().values()))
+    own = IoUCounts(*(torch.nn.functional.pad(each, (0, 1)) for each in own.tensors().values()))
     result = results.result(own)
     assert result.classes["class 5"] is None
     kept = dict(result.classes)

@@ -8,10 +8,10 @@ from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
 from vitlab.health import trace
 from vitlab.health.tracing import look, same
-from vitlab.objectives import DINO, Loss, Objective, Projection
-from vitlab.schedules import Progress
+from vitlab.objectives import DINO, DINOHeadConfig, Loss, Objective
+from vitlab.optim.schedules import Progress
 
-PROGRESS = Progress(step=1, steps=10, epochs=1, batch=4)
+PROGRESS = Progress(step=1, steps=10, epochs=1, batch_size=4)
 
 
 class Root(nn.Module):
@@ -50,7 +50,7 @@ def step(objective, batch, **options):
 def small():
     torch.manual_seed(0)
     encoder = ViT("nano", patch=8, image=16)
-    return DINO(encoder, Projection(prototypes=16, hidden=16, bottleneck=8))
+    return DINO(encoder, DINOHeadConfig(out_dim=16, hidden_dim=16, bottleneck_dim=8))
 
 
 def views():

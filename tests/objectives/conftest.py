@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from vitlab.data.batch import Batch
 from vitlab.encoders import ViT, vit
-from vitlab.objectives import DINO, Projection
+from vitlab.objectives import DINO, DINOHeadConfig
 
 
 @pytest.fixture(autouse=True)
@@ -30,10 +30,10 @@ def reference():
 def build():
     """Return a function that makes DINO on a tiny ViT."""
 
-    def build(encoder=None, projection=None, **options):
+    def build(encoder=None, head=None, **options):
         torch.manual_seed(0)
         encoder = ViT("nano", 8, 32, **(encoder or {}))
-        return DINO(encoder, Projection(24, 40, 16, **(projection or {})), **options)
+        return DINO(encoder, DINOHeadConfig(24, 40, 16, **(head or {})), **options)
 
     return build
 

@@ -13,16 +13,21 @@ from vitlab.objectives import (
     Calibration,
     Classification,
     Classifier,
+    ClassifierCheckpoint,
     DimensionTerm,
-    Erasing,
-    Mixing,
-    Start,
+    Mixup,
+    RandomErasing,
     TokenTerm,
 )
-from vitlab.objectives.calibration_terms import background_loss, off_rule_loss, off_share
-from vitlab.objectives.relevance import dimension_relevance, follow, received, token_relevance
-from vitlab.objectives.rules import find_rules, surest
-from vitlab.schedules import Progress
+from vitlab.objectives.calibration.class_masks import compute_class_masks, most_confident
+from vitlab.objectives.calibration.relevance import (
+    dimension_relevance,
+    received,
+    record_stream,
+    token_relevance,
+)
+from vitlab.objectives.calibration.terms import background_loss, off_rule_loss, off_share
+from vitlab.optim.schedules import Progress
 
 START = Progress(0, 10, 1, 4)
 CLASSES = 4
@@ -64,7 +69,7 @@ def draw(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
 
 
 def reader(x, y):
-    """Return what `Objective.prepare` is given: images of these indices, 64 at a time."""
+    """Return what `Objective.setup` is given: images of these indices, 64 at a time."""
 
     def read(indices):
         indices = list(indices)
@@ -103,7 +108,11 @@ def converged(data):
     before, vit.SHAPES["nano"] = vit.SHAPES["nano"], Shape(32, 2, 2)
     torch.manual_seed(0)
     objective = Classification(
-        ViT("nano", 8, 32), CLASSES, mixing=Mixing(0, 0), erasing=Erasing(0.0), average=0.0
+        ViT("nano", 8, 32),
+        CLASSES,
+        mixup=Mixup(0, 0),
+        random_erasing=RandomErasing(0.0),
+        ema_decay=0.0,
     )
     train(objective, data, 400)
     vit.SHAPES["nano"] = before
@@ -114,7 +123,7 @@ def converged(data):
 
 
 def passed(model, x):
-    with torch.enable_grad(), follow(model) as stream:
+    with torch.enable_grad(), record_stream(model) as stream:
         model(x.clone().requires_grad_())
     return stream
 
@@ -124,10 +133,10 @@ def test_without_weights_it_is_the_plain_fine_tuning_bit_for_bit(converged, data
     plain = Classification(
         copy.deepcopy(converged.encoder),
         CLASSES,
-        smoothing=0.1,
-        mixing=Mixing(0.0, 0.0),
-        erasing=Erasing(0.0),
-        average=0.0,
+        label_smoothing=0.1,
+        mixup=Mixup(0.0, 0.0),
+        random_erasing=RandomErasing(0.0),
+        ema_decay=0.0,
     )
     plain.model.load_state_dict(converged.state_dict())
     blank = calibration(converged)
@@ -150,10 +159,10 @@ def test_terms_are_linear_in_their_weights_and_not_negative(converged, data):
         for name, terms in {
             "tokens": {"tokens": TokenTerm(weight, foreground=foreground)},
             "dimensions": {"dimensions": DimensionTerm(weight)},
-            "keep": {"tokens": TokenTerm(0.0, keep=weight, foreground=foreground)},
+            "keep": {"tokens": TokenTerm(0.0, foreground_weight=weight, foreground=foreground)},
         }.items():
             objective = calibration(converged, **terms)
-            objective.prepare(reader(x, y), len(x))
+            objective.setup(reader(x, y), len(x))
             values[name, weight] = objective.loss(batch, START).value.item()
     for name in ("tokens", "dimensions", "keep"):
         one, two = (values[name, weight] - values[name, 0.0] for weight in (1.0, 2.0))
@@ -197,7 +206,7 @@ def test_dimension_loss_has_its_zero_cases(converged, data):
     """Fact 3: a rule of ones, and relevance on kept dimensions only."""
     x, y, _ = data
     objective = calibration(converged, dimensions=DimensionTerm(10.0, threshold=0.0))
-    objective.prepare(reader(x, y), len(x))
+    objective.setup(reader(x, y), len(x))
     assert objective.rules.all()
     plain = calibration(converged).loss(Batch([x[:8][None]], y[:8]), START).value
     found = objective.loss(Batch([x[:8][None]], y[:8]), START).value
@@ -213,7 +222,7 @@ def test_rules_shrink_as_the_threshold_rises(converged, data):
     for feature, width in (("hidden", 128), ("cls", 32)):
         before = None
         for threshold in (0.0, 0.05, 0.15, 0.5, 1.0):
-            found = find_rules(converged.eval(), reader(x, y), len(x), feature, threshold)
+            found = compute_class_masks(converged.eval(), reader(x, y), len(x), feature, threshold)
             assert found.kept.shape == (CLASSES, width)
             assert found.kept.dtype == torch.bool
             assert before is None or (found.kept <= before).all()
@@ -223,7 +232,7 @@ def test_rules_shrink_as_the_threshold_rises(converged, data):
 def test_rules_are_made_of_the_ten_surest_correct_images_of_each_class(converged, data):
     """Fact 4."""
     x, y, _ = data
-    chosen = surest(converged.eval(), reader(x, y), len(x), 10)
+    chosen = most_confident(converged.eval(), reader(x, y), len(x), 10)
     with torch.no_grad():
         p = converged(x).softmax(-1)
     for index in range(CLASSES):
@@ -239,7 +248,8 @@ def test_the_same_run_makes_the_same_bytes(converged, data):
     x, y, _ = data
     state = torch.get_rng_state()
     made = [
-        find_rules(converged.eval(), reader(x, y), len(x), "hidden", 0.15).kept for _ in range(2)
+        compute_class_masks(converged.eval(), reader(x, y), len(x), "hidden", 0.15).kept
+        for _ in range(2)
     ]
     assert made[0].numpy().tobytes() == made[1].numpy().tobytes()
     assert torch.equal(torch.get_rng_state(), state)
@@ -248,11 +258,11 @@ def test_the_same_run_makes_the_same_bytes(converged, data):
 def test_one_flipped_label_changes_the_rules_of_two_classes_at_most(converged, data):
     """Fact 8: those of the class it leaves and the one it joins, and its own relevance alone."""
     x, y, _ = data
-    chosen = surest(converged.eval(), reader(x, y), len(x), 10)[0]
+    chosen = most_confident(converged.eval(), reader(x, y), len(x), 10)[0]
     flipped = y.clone()
     flipped[chosen] = (y[chosen] + 1) % CLASSES
-    before = find_rules(converged, reader(x, y), len(x), "hidden", 0.15)
-    after = find_rules(converged, reader(x, flipped), len(x), "hidden", 0.15)
+    before = compute_class_masks(converged, reader(x, y), len(x), "hidden", 0.15)
+    after = compute_class_masks(converged, reader(x, flipped), len(x), "hidden", 0.15)
     others = [k for k in range(CLASSES) if k not in (y[chosen], flipped[chosen])]
     assert torch.equal(before.kept[others], after.kept[others])
     few, one = x[:4], y[:4].clone()
@@ -271,7 +281,7 @@ def test_no_gradient_reaches_the_reference_the_foreground_or_the_rules(converged
     """Fact 8."""
     x, y, _ = data
     objective = calibration(converged, tokens=TokenTerm(10.0), dimensions=DimensionTerm(10.0))
-    objective.prepare(reader(x, y), len(x))
+    objective.setup(reader(x, y), len(x))
     images = x[:8].clone()
     objective.loss(Batch([images[None]], y[:8]), START).value.backward()
     assert all(not p.requires_grad and p.grad is None for p in objective.reference.parameters())
@@ -320,7 +330,7 @@ def test_the_evaluated_graph_is_that_of_the_plain_classifier(converged, data):
     from torch.fx.experimental.proxy_tensor import make_fx
 
     objective = calibration(converged, tokens=TokenTerm(10.0), dimensions=DimensionTerm(10.0))
-    objective.prepare(reader(*data[:2]), len(data[0]))
+    objective.setup(reader(*data[:2]), len(data[0]))
     train(objective, data, 2)
     objective.eval()
     plain = copy.deepcopy(converged).eval()
@@ -346,8 +356,10 @@ def test_the_mean_over_ranks_is_the_loss_of_all_images(monkeypatch):
     relevance, shown = torch.rand(5, 4), torch.rand(5, 4) > 0.5
     known = torch.tensor([True, False, False, True, True])
     whole = background_loss(relevance, shown, known)
-    monkeypatch.setattr(distributed, "world", lambda: 2)
-    monkeypatch.setattr(distributed, "mean", lambda count: known.sum().to(count.dtype) / 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(
+        distributed, "all_reduce_mean", lambda count: known.sum().to(count.dtype) / 2
+    )
     ranks = [
         background_loss(relevance[rows], shown[rows], known[rows])
         for rows in (slice(0, 3), slice(3, 5))
@@ -381,7 +393,7 @@ def test_the_second_stage_takes_relevance_off_the_dimensions_outside_the_rule(
     for seed in (0, 1):
         blank = train(calibration(converged), data, 60, seed)
         stage = calibration(converged, dimensions=DimensionTerm(10.0, feature))
-        stage.prepare(reader(*data[:2]), len(data[0]))
+        stage.setup(reader(*data[:2]), len(data[0]))
         train(stage, data, 60, seed)
         shares = []
         for arm in (stage, blank):
@@ -406,7 +418,7 @@ def test_the_upper_half_is_calibrated_where_asked(converged, data):
 
 def test_what_is_continued_is_in_the_state(converged, data):
     objective = calibration(converged, tokens=TokenTerm(10.0), dimensions=DimensionTerm(10.0))
-    objective.prepare(reader(*data[:2]), len(data[0]))
+    objective.setup(reader(*data[:2]), len(data[0]))
     train(objective, data, 2)
     twin = Calibration(
         CLASSES,
@@ -425,15 +437,15 @@ def test_a_class_without_a_correct_image_is_refused_or_reported(converged, data)
     read = reader(x[kept], y[kept])
     objective = calibration(converged, dimensions=DimensionTerm(10.0))
     with pytest.raises(ValueError, match=r"no training image of the classes 2 is .*unlearned true"):
-        objective.prepare(read, int(kept.sum()))
-    allowed = calibration(converged, dimensions=DimensionTerm(10.0, unlearned=True))
-    assert "which keep all: 2" in allowed.prepare(read, int(kept.sum()))
+        objective.setup(read, int(kept.sum()))
+    allowed = calibration(converged, dimensions=DimensionTerm(10.0, allow_unlearned=True))
+    assert "which keep all: 2" in allowed.setup(read, int(kept.sum()))
     assert allowed.rules[2].all()
     assert not allowed.rules[1].all()
     nothing = reader(x[:4], (converged(x[:4]).argmax(-1) + 1) % CLASSES)
-    assert "rules of 0 classes" in allowed.prepare(nothing, 4)
+    assert "rules of 0 classes" in allowed.setup(nothing, 4)
     assert allowed.rules.all()
-    assert calibration(converged).prepare(nothing, 4) == ""
+    assert calibration(converged).setup(nothing, 4) == ""
 
 
 BAD = [
@@ -446,8 +458,8 @@ BAD = [
     (lambda: DimensionTerm(threshold=0.5), "would be ignored; set dimensions.weight"),
     (lambda: Calibration(CLASSES), "set it to the last.ckpt of a run with labels"),
     (
-        lambda: Calibration(CLASSES, Start(which="model"), ViT("nano", 8, 32)),
-        "model.objective.start.path is empty",
+        lambda: Calibration(CLASSES, ClassifierCheckpoint(which="model"), ViT("nano", 8, 32)),
+        "model.objective.classifier.path is empty",
     ),
     (lambda: Calibration(CLASSES, encoder=Pixels(8)), "a Pixels cannot be calibrated"),
 ]
@@ -462,8 +474,8 @@ def test_settings_that_make_no_sense_are_refused(make, message):
 def test_a_model_that_has_not_converged_is_refused_before_the_run(converged):
     objective = Calibration(CLASSES, encoder=ViT("nano", 8, 32), tokens=TokenTerm(10.0))
     with pytest.raises(ValueError, match="converged classifier"):
-        objective.check([(1, 32)])
+        objective.check_crops([(1, 32)])
     ready = calibration(converged, tokens=TokenTerm(10.0))
-    ready.check([(1, 32)])
+    ready.check_crops([(1, 32)])
     with pytest.raises(ValueError, match="needs one crop"):
-        ready.check([(2, 32)])
+        ready.check_crops([(2, 32)])

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from vitlab.data.batch import Batch
 from vitlab.encoders import Locality, Pixels, ViT
 from vitlab.encoders.vit import DropPath
-from vitlab.objectives import Classification, Erasing, Mixing
+from vitlab.objectives import Classification, Mixup, RandomErasing
 from vitlab.objectives.classification import classification_loss
-from vitlab.schedules import Progress
+from vitlab.optim.schedules import Progress
 
 START = Progress(0, 10, 1, 4)
-OFF = {"mixing": Mixing(0.0, 0.0), "erasing": Erasing(0.0), "average": 0.0}
+OFF = {"mixup": Mixup(0.0, 0.0), "random_erasing": RandomErasing(0.0), "ema_decay": 0.0}
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def labeled():
 
 
 def test_without_mixing_and_smoothing_it_is_the_plain_cross_entropy(model, labeled):
-    objective = model(smoothing=0.0, **OFF)
+    objective = model(label_smoothing=0.0, **OFF)
     state = torch.get_rng_state()
     value = objective.loss(labeled, START).value
     assert torch.equal(torch.get_rng_state(), state)  # nothing was drawn
@@ -46,7 +46,7 @@ def test_without_mixing_and_smoothing_it_is_the_plain_cross_entropy(model, label
 
 
 def test_smoothing_spreads_its_share_over_all_classes(model, labeled):
-    objective = model(smoothing=0.1, **OFF)
+    objective = model(label_smoothing=0.1, **OFF)
     logits = objective.logits(labeled.views[0][0])
     plain, even = F.cross_entropy(logits, labeled.labels), -logits.log_softmax(-1).mean()
     value = objective.loss(labeled, START).value
@@ -55,25 +55,27 @@ def test_smoothing_spreads_its_share_over_all_classes(model, labeled):
     assert value.item() == pytest.approx(torch_says.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("mixing", [Mixing(0.8, 0.0), Mixing(0.0, 1.0), Mixing()])
+@pytest.mark.parametrize("mixing", [Mixup(0.8, 0.0), Mixup(0.0, 1.0), Mixup()])
 @pytest.mark.parametrize("share", [1.0, 0.0])
 def test_at_both_ends_of_the_share_images_are_whole(mixing, share, labeled, monkeypatch):
     monkeypatch.setattr(np.random, "beta", lambda *_: share)
     images, labels = labeled.views[0][0], labeled.labels
     mixed, targets = mixing(images, labels, 5, 0.1)
     order = slice(None) if share else torch.arange(3, -1, -1)
-    if share or not mixing.cutmix:  # a box of full size is cut where its middle is not the image's
+    if (
+        share or not mixing.cutmix_alpha
+    ):  # a box of full size is cut where its middle is not the image's
         assert torch.allclose(mixed, images[order], atol=1e-6)
-    expected = Mixing(0.0, 0.0)(images, labels, 5, 0.1)[1]
+    expected = Mixup(0.0, 0.0)(images, labels, 5, 0.1)[1]
     assert torch.allclose(targets.sum(-1), torch.ones(4))
-    if share or not mixing.cutmix:
+    if share or not mixing.cutmix_alpha:
         assert torch.allclose(targets, expected[order])
 
 
 def test_mixup_mixes_images_and_labels_with_one_share(labeled):
     images, labels = labeled.views[0][0], labeled.labels
     torch.manual_seed(3)
-    mixed, targets = Mixing(1.0, 0.0)(images, labels, 5, 0.0)
+    mixed, targets = Mixup(1.0, 0.0)(images, labels, 5, 0.0)
     share = targets[0, 0]  # image 0 is of class 0 and image 3, its partner, of class 3
     assert 0 < share < 1
     assert targets[0, 3] == pytest.approx(1 - share.item())
@@ -83,7 +85,7 @@ def test_mixup_mixes_images_and_labels_with_one_share(labeled):
 def test_cutmix_gives_labels_the_share_of_the_area(labeled):
     images, labels = labeled.views[0][0], labeled.labels
     torch.manual_seed(3)
-    mixed, targets = Mixing(0.0, 1.0)(images, labels, 5, 0.0)
+    mixed, targets = Mixup(0.0, 1.0)(images, labels, 5, 0.0)
     foreign = (mixed[0] != images[0]).all(0)
     assert torch.equal(mixed[0][:, foreign], images[3][:, foreign])
     assert targets[0, 3].item() == pytest.approx(foreign.float().mean().item())
@@ -96,8 +98,8 @@ def test_what_is_drawn_depends_on_torchs_stream_alone(labeled):
         random.seed(disturbance)
         np.random.seed(disturbance)  # noqa: NPY002
         torch.manual_seed(7)
-        erased = Erasing(1.0)(images)
-        mixed, targets = Mixing()(erased, labels, 5, 0.1)
+        erased = RandomErasing(1.0)(images)
+        mixed, targets = Mixup()(erased, labels, 5, 0.1)
         return erased, mixed, targets, random.random(), np.random.rand()  # noqa: NPY002
 
     first, second, again = draw(1), draw(2), draw(1)
@@ -112,15 +114,15 @@ def test_what_is_drawn_depends_on_torchs_stream_alone(labeled):
 def test_the_given_images_stay_as_they_are(labeled):
     images = labeled.views[0][0]
     before = images.clone()
-    erased = Erasing(1.0)(images)
-    Mixing()(images, labeled.labels, 5, 0.1)
+    erased = RandomErasing(1.0)(images)
+    Mixup()(images, labeled.labels, 5, 0.1)
     assert torch.equal(images, before)
     changed = (erased != images).any(1).float().mean((1, 2))
     assert ((changed > 0.015) & (changed < 0.4)).all()
 
 
 def test_binary_cross_entropy_counts_every_positive_target_as_present(model, labeled):
-    objective = model(loss="binary_cross_entropy", smoothing=0.0, **OFF)
+    objective = model(loss="binary_cross_entropy", label_smoothing=0.0, **OFF)
     logits = objective.logits(labeled.views[0][0])
     expected = F.binary_cross_entropy_with_logits(logits, F.one_hot(labeled.labels, 5).float())
     assert objective.loss(labeled, START).value.item() == pytest.approx(expected.item(), rel=1e-6)
@@ -131,7 +133,7 @@ def test_binary_cross_entropy_counts_every_positive_target_as_present(model, lab
 
 
 def test_micro_batches_have_the_gradient_of_the_whole_batch(model, labeled):
-    objective = model(smoothing=0.1, **OFF)
+    objective = model(label_smoothing=0.1, **OFF)
     images, labels = labeled.views[0], labeled.labels
     objective.loss(labeled, START).value.backward()
     whole = [p.grad.clone() for p in objective.parameters()]
@@ -154,18 +156,18 @@ def test_the_head_reads_cls_after_refinement():
 
 
 def test_the_average_follows_the_weights_and_is_scored_beside_them(model, labeled):
-    objective = model(average=0.9)
-    start = [p.clone() for p in objective.average.parameters()]
+    objective = model(ema_decay=0.9)
+    start = [p.clone() for p in objective.ema.parameters()]
     with torch.no_grad():
         for p in objective.model.parameters():
             p.add_(1.0)
     objective.after_step(START)
-    for before, after in zip(start, objective.average.parameters(), strict=True):
+    for before, after in zip(start, objective.ema.parameters(), strict=True):
         assert torch.allclose(after, before + 0.1, atol=1e-6)
         assert not after.requires_grad
     assert objective.encoder is objective.model.encoder
-    assert list(objective.classifiers()) == ["val", "average"]
-    assert list(model(average=0.0).classifiers()) == ["val"]
+    assert list(objective.classifiers()) == ["val", "ema"]
+    assert list(model(ema_decay=0.0).classifiers()) == ["val"]
 
 
 def test_drop_path_can_be_the_same_in_all_blocks(model):
@@ -175,8 +177,8 @@ def test_drop_path_can_be_the_same_in_all_blocks(model):
 
 BAD = [
     ({"loss": "binary_cross_entropy"}, "all classes would be present"),
-    ({"smoothing": 1.0}, r"smoothing 1.0 is not in \[0, 1\)"),
-    ({"average": 1.0}, "average 1.0"),
+    ({"label_smoothing": 1.0}, r"label_smoothing 1.0 is not in \[0, 1\)"),
+    ({"ema_decay": 1.0}, "ema_decay 1.0"),
     ({"drop_path": 1.0}, "drop_path 1.0"),
 ]
 
@@ -197,9 +199,9 @@ def test_drop_path_that_would_be_ignored_or_doubled_is_refused():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Mixing(mixup=-1.0), "mixing.mixup"),
-        (lambda: Mixing(switch=2.0), "mixing.switch"),
-        (lambda: Erasing(-0.1), "erasing.probability"),
+        (lambda: Mixup(mixup_alpha=-1.0), "mixup.mixup_alpha"),
+        (lambda: Mixup(switch_prob=2.0), "mixup.switch_prob"),
+        (lambda: RandomErasing(-0.1), "random_erasing.prob"),
         (lambda: Classification(ViT("nano", 8, 32), 1), "num_classes 1"),
     ],
 )
@@ -226,14 +228,14 @@ def test_a_micro_batch_without_pairs_is_refused_where_it_would_be_mixed(model, l
     with pytest.raises(ValueError, match="a micro-batch of 3 images cannot be mixed"):
         model().loss(odd, START)
     with pytest.raises(ValueError, match="cannot be mixed"):
-        model().check_batch(3)
-    model(**OFF).check_batch(3)
+        model().check_micro_batch(3)
+    model(**OFF).check_micro_batch(3)
     model(**OFF).loss(odd, START)
 
 
 def test_views_of_more_than_one_crop_are_refused(model):
     with pytest.raises(ValueError, match="2 x 32 px"):
-        model().check([(2, 32), (8, 16)])
+        model().check_crops([(2, 32), (8, 16)])
     with pytest.raises(ValueError, match="multiple of patch 8"):
-        model().check([(1, 30)])
-    model().check([(1, 32)])
+        model().check_crops([(1, 30)])
+    model().check_crops([(1, 32)])

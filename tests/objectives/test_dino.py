@@ -11,12 +11,12 @@ from torch import nn
 
 from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
-from vitlab.objectives import DINO, Projection
+from vitlab.objectives import DINO, DINOHeadConfig
 from vitlab.objectives.dino import cross_entropy
-from vitlab.schedules import Cosine, Progress, Ramp
+from vitlab.optim.schedules import Cosine, Progress, Ramp
 
 INFO = json.loads((Path(__file__).parents[1] / "references/dino.json").read_text())
-START = Progress(step=0, steps=6, epochs=3, batch=512)
+START = Progress(step=0, steps=6, epochs=3, batch_size=512)
 
 
 class Given(nn.Module):
@@ -53,7 +53,7 @@ def test_loss_and_center_are_dinos_over_several_epochs(build, reference):
     for epoch in range(5):
         dino.student.logits.data = reference["loss.student"][epoch].unflatten(0, (5, 4))
         dino.teacher.logits.data = reference["loss.teacher"][epoch].unflatten(0, (2, 4))
-        progress = Progress(epoch, steps=5, epochs=5, batch=512)
+        progress = Progress(epoch, steps=5, epochs=5, batch_size=512)
         value = dino.loss(Batch([]), progress).value
         torch.testing.assert_close(value, reference["loss.value"][epoch], rtol=1e-6, atol=0)
         dino.student.logits.data = dino.teacher.logits.data  # so that the average may be taken
@@ -65,7 +65,7 @@ def test_six_steps_of_training_are_dinos(reference):
     """Loss and center of every step, then the teacher; the steps are made as in DINO's loop."""
     dino = DINO(
         ViT("nano", 8, 32, positions="dino"),
-        Projection(24, 40, 16),
+        DINOHeadConfig(24, 40, 16),
         teacher_temperature=Ramp(0.04, 0.07, 2),
         momentum=0.9,
     )
@@ -84,9 +84,9 @@ def test_six_steps_of_training_are_dinos(reference):
     optimizer = torch.optim.AdamW(groups)
     batch = Batch([reference["train.large"], reference["train.small"]])
     for step in range(6):
-        progress = Progress(step, steps=6, epochs=3, batch=512)
+        progress = Progress(step, steps=6, epochs=3, batch_size=512)
         for group in optimizer.param_groups:
-            group["lr"] = Cosine(5e-3, 1e-6, warmup=1)(progress)
+            group["lr"] = Cosine(5e-3, 1e-6, warmup_epochs=1)(progress)
         optimizer.param_groups[0]["weight_decay"] = Cosine(0.04, 0.4)(progress)
         value = dino.loss(batch, progress).value
         torch.testing.assert_close(value.detach(), reference["train.loss"][step], rtol=2e-4, atol=0)
@@ -139,7 +139,7 @@ def test_the_order_of_images_does_not_matter(build, batch):
 
 def test_the_first_loss_is_near_that_of_the_uniform_answer(batch):
     torch.manual_seed(0)
-    dino = DINO(ViT("nano", 8, 32), Projection(prototypes=1024, hidden=64))
+    dino = DINO(ViT("nano", 8, 32), DINOHeadConfig(out_dim=1024, hidden_dim=64))
     assert dino.loss(batch, START).value.item() == pytest.approx(math.log(1024), abs=1)
 
 
@@ -187,9 +187,9 @@ def test_the_encoder_to_keep_is_the_teachers(build):
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_the_last_layer_moves_after_the_first_epoch_only(build, batch, epoch):
-    dino = build(projection={"norm_last_layer": False})
+    dino = build(head={"norm_last_layer": False})
     optimizer = torch.optim.AdamW(dino.student.parameters(), lr=1e-2, weight_decay=0.1)
-    progress = Progress(2 * epoch, steps=6, epochs=3, batch=512)
+    progress = Progress(2 * epoch, steps=6, epochs=3, batch_size=512)
     before = {k: v.clone() for k, v in dino.student.state_dict().items()}
     dino.loss(batch, progress).value.backward()
     dino.before_step(progress)
@@ -274,7 +274,7 @@ def test_equal_answers_have_no_divergence(build):
 
 def test_schedules_are_named_for_the_logs(build):
     dino = build(teacher_temperature=Ramp(0.04, 0.07, 3))
-    values = dino.schedules(Progress(2, steps=6, epochs=3, batch=512))
+    values = dino.schedules(Progress(2, steps=6, epochs=3, batch_size=512))
     assert values["teacher/temperature"] == pytest.approx(0.055)
     assert set(values) == {"teacher/momentum", "teacher/temperature"}
 
@@ -289,13 +289,13 @@ def test_schedules_are_named_for_the_logs(build):
 )
 def test_views_it_cannot_use_are_refused_with_a_remedy(build, crops, message):
     dino = build()
-    dino.check([(2, 32), (8, 16)])
+    dino.check_crops([(2, 32), (8, 16)])
     with pytest.raises(ValueError, match=message):
-        dino.check(crops)
+        dino.check_crops(crops)
 
 
 def test_rows_of_tokens_and_of_the_head_are_those_of_the_specification():
-    dino = DINO(ViT("nano", 16, 224), Projection(prototypes=16, hidden=8))
+    dino = DINO(ViT("nano", 16, 224), DINOHeadConfig(out_dim=16, hidden_dim=8))
     views = [torch.zeros(2, 1, 3, 224, 224), torch.zeros(8, 1, 3, 96, 96)]
     rows = {}
     for name, branch, stacks in (
@@ -311,4 +311,4 @@ def test_rows_of_tokens_and_of_the_head_are_those_of_the_specification():
             branch(stacks)
         rows[name] = (sum(seen), sum(heads))
     assert rows == {"student": (690, 10), "teacher": (394, 2)}
-    assert math.log(Projection().prototypes) == pytest.approx(11.090354888959125, abs=1e-14)
+    assert math.log(DINOHeadConfig().out_dim) == pytest.approx(11.090354888959125, abs=1e-14)

@@ -3,7 +3,7 @@ import torch
 
 from vitlab.encoders import Pixels
 from vitlab.objectives import Loss, Objective
-from vitlab.schedules import Progress
+from vitlab.optim.schedules import Progress
 
 
 class Brightness(Objective):
@@ -35,6 +35,6 @@ def test_everything_else_has_a_neutral_default():
 
 
 def test_image_sizes_are_checked_by_default():
-    Brightness().check([(1, 32)])
+    Brightness().check_crops([(1, 32)])
     with pytest.raises(ValueError, match=r"data\.views\.size 32 or 48"):
-        Brightness().check([(1, 33)])
+        Brightness().check_crops([(1, 33)])

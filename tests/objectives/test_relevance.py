@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from vitlab.encoders import Locality, Normalizer, Specialize, ViT
-from vitlab.objectives.calibration_terms import background_loss, off_rule_loss
-from vitlab.objectives.classification import Classifier
-from vitlab.objectives.relevance import (
+from vitlab.objectives.calibration.relevance import (
     dimension_relevance,
-    follow,
     foreground,
     masked_foreground,
     received,
+    record_stream,
     token_relevance,
 )
+from vitlab.objectives.calibration.terms import background_loss, off_rule_loss
+from vitlab.objectives.classification import Classifier
 
 NORMALIZERS = ["softmax", "entmax15", "sparsemax", Normalizer(1.25), Normalizer(1.5, 2.0)]
 LABELS = torch.tensor([0, 3])
@@ -34,7 +34,7 @@ def images(dtype=torch.float64):
 
 
 def passed(model, x):
-    with follow(model) as stream:
+    with record_stream(model) as stream:
         model(x)
     return stream
 
@@ -67,7 +67,7 @@ def test_r_is_the_mean_over_heads_of_slope_times_weight(normalizer):
 def test_following_a_pass_changes_no_logit_and_leaves_no_hook():
     model = classifier(torch.float32)
     plain = model(images(torch.float32))
-    with follow(model) as stream:
+    with record_stream(model) as stream:
         assert torch.allclose(model(images(torch.float32)), plain, atol=1e-5)
     assert torch.equal(model(images(torch.float32)), plain)
     assert len(stream.weights) == 2

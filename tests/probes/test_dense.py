@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from vitlab.encoders import Pixels
-from vitlab.probes import Dense, Loading
+from vitlab.probes import DenseProbe, InferenceConfig
 from vitlab.probes.dense import class_counts, enlarge
 
-CPU = Loading(torch.device("cpu"), batch=2)
+CPU = InferenceConfig(torch.device("cpu"), batch_size=2)
 
 
 class Halves(Dataset):
@@ -32,7 +32,7 @@ class Halves(Dataset):
 
 
 def test_colors_that_are_classes_are_told_apart():
-    dense = Dense(2)
+    dense = DenseProbe(2)
     fitted = dense.fit(Pixels(8), Halves(6), CPU)
     score = dense.evaluate(Pixels(8), fitted, Halves(3), CPU)
     assert score.miou > 95
@@ -40,17 +40,17 @@ def test_colors_that_are_classes_are_told_apart():
 
 
 def test_batches_do_not_change_the_score():
-    dense = Dense(3)
+    dense = DenseProbe(3)
     fitted = dense.fit(Pixels(8), Halves(5), CPU)
     scores = [
-        dense.evaluate(Pixels(8), fitted, Halves(5), Loading(CPU.device, batch)).miou
+        dense.evaluate(Pixels(8), fitted, Halves(5), InferenceConfig(CPU.device, batch)).miou
         for batch in (1, 2, 5)
     ]
     assert scores[0] == scores[1] == scores[2]
 
 
 def test_void_counts_for_nothing():
-    dense = Dense(2)
+    dense = DenseProbe(2)
     patches = dense.patches(Pixels(8), Halves(1, void=64), CPU)
     assert len(patches.x) == 0
     half_void = dense.patches(Pixels(8), Halves(1, void=32), CPU)
@@ -65,7 +65,7 @@ def test_targets_are_the_cross_entropy_of_pixels():
     generator = torch.Generator().manual_seed(0)
     mask = torch.randint(0, 3, (16, 16), generator=generator).to(torch.uint8)
     logits = torch.randn(4, 3, generator=generator)
-    target = Dense(3).share_of_classes(mask, (2, 2))
+    target = DenseProbe(3).share_of_classes(mask, (2, 2))
     repeated = F.interpolate(logits.T.reshape(1, 3, 2, 2), scale_factor=8, mode="nearest")
     by_pixel = F.cross_entropy(repeated, mask[None].long())
     assert F.cross_entropy(logits, target) == pytest.approx(float(by_pixel), abs=1e-6)
@@ -80,7 +80,7 @@ def test_pixels_of_no_class_are_counted_behind_the_classes():
 
 def test_masks_of_void_alone_are_refused():
     with pytest.raises(ValueError, match="nothing to learn from"):
-        Dense(2).fit(Pixels(8), Halves(2, void=64), CPU)
+        DenseProbe(2).fit(Pixels(8), Halves(2, void=64), CPU)
 
 
 def test_enlarging_keeps_a_constant():

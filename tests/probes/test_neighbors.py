@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from vitlab.probes import neighbors as module
-from vitlab.probes.neighbors import Search, blocks, largest, neighbors
+from vitlab.probes.neighbors import NeighborSearch, blocks, largest, neighbors
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -72,7 +72,7 @@ def test_memory_changes_nothing_and_the_first_of_equal_keys_wins(m, k, span, ext
 def test_keys_may_come_in_any_blocks():
     queries, keys = normal(9, 8), normal(333, 8, seed=1)
     whole = neighbors(queries, keys, 12, "l2")
-    search = Search(queries, 12, "l2")
+    search = NeighborSearch(queries, 12, "l2")
     for block in keys.split([1, 5, 100, 227]):
         search.add(block)
     assert torch.equal(search.neighbors().index, whole.index)

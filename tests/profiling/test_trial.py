@@ -53,7 +53,7 @@ TRIAL = Trial(
     score=0.0,
 )
 DINO = "dino_entmax.yaml+demo.yaml"
-SMALL = ("--model.objective.projection.prototypes", "64")
+SMALL = ("--model.objective.head.out_dim", "64")
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def plan(drawn, tmp_path, monkeypatch):
                 ),
                 *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
                 *("--trainer.precision", "32-true", "--trainer.max_epochs", "3"),
-                *("--model.optimizer.warmup", "1", *options),
+                *("--model.optimizer.warmup_epochs", "1", *options),
             ]
         )
         assert {path for path in tmp_path.rglob("*") if path != file} == before, "left behind"
@@ -169,7 +169,7 @@ def test_calibration_can_be_tried_with_what_it_does_before_its_first_step(plan, 
             *("fit", "--config", str(CONFIGS / "supervised_deit_s.yaml"), "--run", str(folder)),
             *("--config", str(CONFIGS / "demo_supervised.yaml"), "--synthetic.root", ""),
             *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0", *OFF),
-            *("--trainer.max_epochs", "1", "--model.optimizer.warmup", "0"),
+            *("--trainer.max_epochs", "1", "--model.optimizer.warmup_epochs", "0"),
             *("--scoring.workers", "0", "--trainer.enable_progress_bar", "false"),
             *("--trainer.precision", "32-true"),
         ]
@@ -177,12 +177,12 @@ def test_calibration_can_be_tried_with_what_it_does_before_its_first_step(plan, 
     for stage in ("tokens", "dimensions"):
         more = ()
         if stage == "dimensions":
-            more = ("--model.objective.dimensions.unlearned", "true")
-            more += ("--model.objective.start.uncalibrated", "true")
+            more = ("--model.objective.dimensions.allow_unlearned", "true")
+            more += ("--model.objective.classifier.allow_uncalibrated", "true")
         found = plan(
             f"calibrate_{stage}.yaml+demo_calibrate.yaml",
-            *("--model.objective.start.path", str(folder / "last.ckpt"), *more),
-            *("--scoring.workers", "0", "--model.optimizer.warmup", "0"),
+            *("--model.objective.classifier.path", str(folder / "last.ckpt"), *more),
+            *("--scoring.workers", "0", "--model.optimizer.warmup_epochs", "0"),
         )
         assert found["trial"]["parts"]["backward"]["seconds"][0] > 0
 
@@ -199,7 +199,7 @@ def test_a_run_shorter_than_the_trial_is_measured_as_it_is(plan):
     ("options", "message"),
     [
         (("--trainer.max_steps", "5"), "schedules count in epochs"),
-        (("--trainer.gradient_clip_val", "1"), "model.optimizer.clip"),
+        (("--trainer.gradient_clip_val", "1"), "model.optimizer.clip_grad_norm"),
         (("--data.root", "nowhere"), "there is no folder nowhere"),
         (("--data.global_batch_size", "4000"), "do not fill one batch"),
         (("--steps", "0"), "give at least 1 step"),
@@ -207,7 +207,10 @@ def test_a_run_shorter_than_the_trial_is_measured_as_it_is(plan):
         (("--json", "."), "is a folder"),
         (("--trainer.devices", "0"), "devices"),
         (("--ckpt_path", "last"), "there is no checkpoint"),
-        (("--model.optimizer.rate", "1e38", "--model.optimizer.warmup", "0"), "the run would stop"),
+        (
+            ("--model.optimizer.lr", "1e38", "--model.optimizer.warmup_epochs", "0"),
+            "the run would stop",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_reason(plan, options, message, capsys):

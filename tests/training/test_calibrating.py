@@ -19,8 +19,13 @@ from vitlab.training.metering import Metering
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 OFF = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
-PLAIN = ("--model.objective.mixing", '{"mixup": 0, "cutmix": 0}', "--model.objective.average", "0")
-PLAIN += ("--model.objective.erasing", '{"probability": 0}')
+PLAIN = (
+    "--model.objective.mixup",
+    '{"mixup_alpha": 0, "cutmix_alpha": 0}',
+    "--model.objective.ema",
+    "0",
+)
+PLAIN += ("--model.objective.random_erasing", '{"prob": 0}')
 Train = Callable[..., Path]
 
 
@@ -40,8 +45,14 @@ def command(config: str, folder: Path, drawn: Path, *options: str) -> None:
             *("--probing.dense_size", "64", "--probing.workers", "0", "--scoring.workers", "0"),
             *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
             *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
-            *("--trainer.max_epochs", "2", "--model.optimizer.rate", "4e-4"),
-            *("--model.optimizer.warmup", "0", "--model.optimizer.course.batch", "0", *OFF),
+            *("--trainer.max_epochs", "2", "--model.optimizer.lr", "4e-4"),
+            *(
+                "--model.optimizer.warmup_epochs",
+                "0",
+                "--model.optimizer.lr_schedule.base_batch_size",
+                "0",
+                *OFF,
+            ),
             *options,
         ]
     )
@@ -49,14 +60,21 @@ def command(config: str, folder: Path, drawn: Path, *options: str) -> None:
 
 @pytest.fixture(scope="module")
 def converged(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The last checkpoint of a supervised run; it has not converged, of course."""
+    """The last checkpoint of a supervised run; it has not converged, of lr_schedule."""
     folder = tmp_path_factory.mktemp("converged") / "run"
     encoder = {"size": "nano", "patch": 8, "image": 64, "drop_path": 0.1}
-    course = "--model.optimizer.course"
+    lr_schedule = "--model.optimizer.lr_schedule"
     command(
         *("supervised_deit_s", folder, drawn, *PLAIN, "--data.repeats", "1"),
         *("--model.objective.encoder", json.dumps({"class_path": "ViT", "init_args": encoder})),
-        *("--trainer.max_epochs", "8", f"{course}.cooldown", "0", f"{course}.start", "0"),
+        *(
+            "--trainer.max_epochs",
+            "8",
+            f"{lr_schedule}.cooldown_epochs",
+            "0",
+            f"{lr_schedule}.warmup_lr",
+            "0",
+        ),
     )
     return folder / "last.ckpt"
 
@@ -67,14 +85,14 @@ def calibrate(drawn: Path, tmp_path: Path, converged: Path) -> Train:
 
     def run(stage: str, *options: str, name: str = "run", start: Path | None = None) -> Path:
         folder = tmp_path / name
-        path = ("--model.objective.start.path", str(start or converged))
+        path = ("--model.objective.classifier.path", str(start or converged))
         command(f"calibrate_{stage}", folder, drawn, *path, *options)
         return folder
 
     return run
 
 
-UNLEARNED = ("--model.objective.dimensions.unlearned", "true")
+UNLEARNED = ("--model.objective.dimensions.allow_unlearned", "true")
 
 
 def test_the_stages_follow_each_other_from_the_model_before_both(
@@ -109,8 +127,8 @@ def test_the_blank_arm_begins_where_the_other_does(calibrate: Train):
 @pytest.mark.parametrize("stage", ["tokens", "dimensions", "blank"])
 def test_the_demo_shrinks_every_config(stage: str, converged: Path, drawn: Path, tmp_path, capsys):
     configs = [f"calibrate_{stage}", "demo_calibrate"]
-    start = "--model.objective.start"
-    extra = (f"{start}.uncalibrated", "true") if stage == "dimensions" else ()
+    classifier = "--model.objective.classifier"
+    extra = (f"{classifier}.allow_uncalibrated", "true") if stage == "dimensions" else ()
     main(
         [
             *(
@@ -118,7 +136,7 @@ def test_the_demo_shrinks_every_config(stage: str, converged: Path, drawn: Path,
                 *(word for name in configs for word in ("--config", f"{CONFIGS / name}.yaml")),
             ),
             *("--run", str(tmp_path / "run"), "--synthetic.root", "", "--dry_run", "true"),
-            *("--data.root", str(drawn / "imagenet"), f"{start}.path", str(converged), *extra),
+            *("--data.root", str(drawn / "imagenet"), f"{classifier}.path", str(converged), *extra),
         ]
     )
     assert "16 images x 1 devices" in capsys.readouterr().out
@@ -128,7 +146,7 @@ def test_the_demo_shrinks_every_config(stage: str, converged: Path, drawn: Path,
 def test_half_precision_and_micro_batches_work(calibrate: Train, stage: str, caplog):
     options = ("--trainer.precision", "bf16-mixed", "--data.micro_batch_size", "10")
     if stage == "dimensions":
-        options = (*options, *UNLEARNED, "--model.objective.start.uncalibrated", "true")
+        options = (*options, *UNLEARNED, "--model.objective.classifier.allow_uncalibrated", "true")
     folder = calibrate(stage, *options)
     assert all(value.isfinite().all() for value in weights(folder).values())
     assert ("rules of" in caplog.text) == (stage == "dimensions")
@@ -199,7 +217,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
 ):
     options = ()
     if stage == "dimensions":
-        options = (*UNLEARNED, "--model.objective.start.uncalibrated", "true")
+        options = (*UNLEARNED, "--model.objective.classifier.allow_uncalibrated", "true")
     calm = calibrate(stage, *options, name="calm")
     with monkeypatch.context() as patch:
         patch.setattr("vitlab.training.fit.Metering", Interrupted)
@@ -219,7 +237,7 @@ def refused(capsys, run: Callable[[], Path], code: int = 2) -> str:
 def test_the_second_stage_without_the_first_is_refused(calibrate: Train, capsys):
     message = refused(capsys, lambda: calibrate("dimensions"))
     assert "not the output of the first stage" in message
-    ignored = ("--model.objective.start.uncalibrated", "true")
+    ignored = ("--model.objective.classifier.allow_uncalibrated", "true")
     assert "would be ignored" in refused(capsys, lambda: calibrate("tokens", *ignored))
 
 
@@ -245,7 +263,7 @@ def test_files_without_a_classifier_are_refused(calibrate: Train, capsys, conver
     run = lambda: calibrate("tokens", start=tmp_path / "nothing.pth")  # noqa: E731
     assert "there is no file" in refused(capsys, run)
     content = torch.load(converged, weights_only=True)
-    content["hyper_parameters"]["objective"]["class_path"] = "vitlab.objectives.Prompting"
+    content["hyper_parameters"]["objective"]["class_path"] = "vitlab.objectives.PromptTuning"
     torch.save(content, tmp_path / "prompts.ckpt")
     run = lambda: calibrate("tokens", start=tmp_path / "prompts.ckpt")  # noqa: E731
     assert "holds prompts and a head beside a frozen backbone" in refused(capsys, run)
@@ -269,7 +287,7 @@ def test_weights_of_deit_and_timm_bring_their_head(
     plain = {name.replace("encoder.", "").removeprefix("objective.model."): value
              for name, value in state.items()}  # fmt: skip
     torch.save({wrapping: plain} if wrapping else plain, tmp_path / "deit.pth")
-    family = ("--model.objective.start.family", "deit" if wrapping else "timm")
+    family = ("--model.objective.classifier.family", "deit" if wrapping else "timm")
     folder = calibrate("tokens", *family, start=tmp_path / "deit.pth")
     for name, value in plain.items():
         if name.startswith("head"):

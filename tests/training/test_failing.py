@@ -17,8 +17,8 @@ from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
 from vitlab.health.failure import Failure, place, read, read_batch, read_weights, write
 from vitlab.objectives import DINO
-from vitlab.objectives.heads import Projection
-from vitlab.schedules import Progress
+from vitlab.objectives.dino_head import DINOHeadConfig
+from vitlab.optim.schedules import Progress
 from vitlab.training import Pretraining
 
 Fit = Callable[..., Path]
@@ -178,7 +178,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(
 
 
 def test_a_center_that_is_not_finite_is_no_good_checkpoint_either():
-    module = Pretraining(DINO(ViT("nano", image=32), Projection(8, 8, 4)))
+    module = Pretraining(DINO(ViT("nano", image=32), DINOHeadConfig(8, 8, 4)))
     module.objective.center[0, 3] = torch.inf
     with pytest.raises(FloatingPointError, match=r"objective.center is not finite after step 0"):
         module.on_save_checkpoint({})
@@ -194,8 +194,8 @@ def test_a_second_failure_gets_a_folder_of_its_own(tmp_path):
 def failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A failure that was kept, of a small model."""
     settings = {"encoder": {"class_path": "ViT", "init_args": {"size": "nano", "image": 32}}}
-    settings["projection"] = {"prototypes": 8, "hidden": 8, "bottleneck": 4}
-    objective = DINO(ViT("nano", image=32), Projection(8, 8, 4))
+    settings["head"] = {"out_dim": 8, "hidden_dim": 8, "bottleneck_dim": 4}
+    objective = DINO(ViT("nano", image=32), DINOHeadConfig(8, 8, 4))
     batch = Batch([torch.zeros(2, 1, 3, 32, 32)])
     progress = Progress(0, 1, 1, 1)
     failure = Failure(
@@ -261,7 +261,7 @@ import torch
 from vitlab import distributed
 from vitlab.cli import main
 from vitlab.objectives import DINO
-from vitlab.objectives.heads import Projection
+from vitlab.objectives.dino_head import Projection
 from vitlab.training import Pretraining
 
 before = DINO.loss

@@ -52,7 +52,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(fit: Fit, monk
 OTHER = {
     "seed_everything": "5",
     "trainer.max_epochs": "3",
-    "model.optimizer.rate": "0.001",
+    "model.optimizer.lr": "0.001",
     "data.global_batch_size": "8",
 }
 
@@ -78,7 +78,7 @@ def test_however_its_own_checkpoint_is_named_other_settings_are_refused(fit: Fit
     (folder / "results.json").unlink()
     (folder / "best.ckpt").write_bytes((folder / "last.ckpt").read_bytes())
     spelled = f"{folder}/../{folder.name}/{name}"
-    for change in (("--model.optimizer.rate", "0.001"), ("--trainer.overfit_batches", "1")):
+    for change in (("--model.optimizer.lr", "0.001"), ("--trainer.overfit_batches", "1")):
         with pytest.raises(SystemExit) as refused:
             fit(*UNPROBED, "--ckpt_path", spelled, *change)
         assert refused.value.code == 2
@@ -274,7 +274,7 @@ BAD = [
     (("--data.global_batch_size", "7", "--trainer.devices", "2"), "multiple of 2"),
     (("--data.transform.num_local_crops", "1000000"), "use fewer or smaller crops"),
     (("--trainer.max_epochs", "-1"), "set trainer.max_epochs"),
-    (("--trainer.gradient_clip_val", "1.0"), "model.optimizer.clip"),
+    (("--trainer.gradient_clip_val", "1.0"), "model.optimizer.clip_grad_norm"),
     (("--trainer.accumulate_grad_batches", "2"), "use --data.micro_batch_size"),
     (("--trainer.default_root_dir", "/tmp"), "use --run"),
     (("--trainer.precision", "bf16-true"), "use bf16-mixed"),

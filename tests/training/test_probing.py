@@ -44,8 +44,8 @@ def finished(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "false",
             ),
             *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
-            *("--trainer.max_epochs", "2", "--model.optimizer.warmup", "1"),
-            *("--model.objective.projection.prototypes", "64", "--trainer.precision", "bf16-mixed"),
+            *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
+            *("--model.objective.head.out_dim", "64", "--trainer.precision", "bf16-mixed"),
         ]
     )
     monkeypatch.undo()
@@ -223,9 +223,7 @@ def printed(rows: list[dict], width: int = 80) -> list[str]:
 def test_the_closing_tables_have_whole_heads_and_no_rows_of_dashes():
     frozen = {f"miou/{name}": 12.3 for name in ("voc2012", "ade20k", "cityscapes", "mean")}
     frozen |= {"knn/top1": 12.3, "linear/top1": 12.3}
-    scores = {
-        f"{of}/{s}": 1.0 for of in ("val", "average") for s in ("top1", "top5", "loss", "ece")
-    }
+    scores = {f"{of}/{s}": 1.0 for of in ("val", "ema") for s in ("top1", "top5", "loss", "ece")}
     rows = [
         {"encoder": "pixels", **frozen},
         {"encoder": "trained, epoch 100", **frozen, **scores},
@@ -235,7 +233,7 @@ def test_the_closing_tables_have_whole_heads_and_no_rows_of_dashes():
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
     assert "…" not in text
-    for word in ("voc2012", "cityscapes", "linear/", "top5", "loss", "ece", "(average)"):
+    for word in ("voc2012", "cityscapes", "linear/", "top5", "loss", "ece", "(ema)"):
         assert word in text
     assert not any(line.count(" - ") > 1 for line in lines)
     assert [line for line in lines if "best top-1" in line and "(" not in line] == []

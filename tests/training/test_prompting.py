@@ -9,7 +9,7 @@ import yaml
 
 from vitlab.cli import main
 from vitlab.encoders import Prompted, Prompts, ViT, read_weights, save
-from vitlab.objectives import Prompting
+from vitlab.objectives import PromptTuning
 from vitlab.training import Pretraining
 from vitlab.training.fit import Command
 from vitlab.training.metering import Metering
@@ -48,7 +48,7 @@ def train(drawn, tmp_path, backbone):
                     "0",
                 ),
                 *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
-                *("--trainer.max_epochs", "2", "--model.optimizer.warmup", "1"),
+                *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
                 *options,
             ]
         )
@@ -88,7 +88,7 @@ def test_every_recipe_trains_is_scored_and_keeps_no_backbone(train, backbone, co
     size = (folder / "last.ckpt").stat().st_size
     assert size < 3 * 4 * trained + 100_000  # with both averages of AdamW
     model = Pretraining.load_from_checkpoint(folder / "last.ckpt", weights_only=True)
-    assert isinstance(model.objective, Prompting)
+    assert isinstance(model.objective, PromptTuning)
     before = read_weights(backbone).encoder.state_dict()
     for name, tensor in before.items():
         assert torch.equal(model.objective.encoder.backbone.state_dict()[name], tensor), name
@@ -96,7 +96,7 @@ def test_every_recipe_trains_is_scored_and_keeps_no_backbone(train, backbone, co
 
 def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(train, backbone, monkeypatch):
     """With mixup, dropout of prompts, entries drawn in the first half; the backbone has moved."""
-    options = ("--model.objective.matching.random", "0.7")
+    options = ("--model.objective.matching.random_fraction", "0.7")
     calm = train(*options, name="calm")
     with monkeypatch.context() as patch:
         patch.setattr("vitlab.training.fit.Metering", Interrupted)
@@ -129,11 +129,11 @@ def test_dense_probes_run_on_a_prompted_encoder(train, drawn):
 def test_head_bias_keys_and_prompts_are_one_group_with_decay():
     path = CONFIGS / "prompts_tcpa.yaml"
     assert yaml.safe_load(path.read_text())["model"]["optimizer"]["rules"] == {"vectors": True}
-    from vitlab.training.optimizer import Optimizer, Rules
+    from vitlab.optim.optimizer import OptimizerConfig, ParamGroups
 
-    objective = Prompting(Prompted(ViT("nano", 8, 32), Prompts(shared=1)), 3)
+    objective = PromptTuning(Prompted(ViT("nano", 8, 32), Prompts(shared=1)), 3)
     for vectors, count in ((True, 0), (False, 1)):
-        optimizer = Optimizer(rules=Rules(vectors=vectors)).build(objective)
+        optimizer = OptimizerConfig(param_groups=ParamGroups(decay_1d=vectors)).build(objective)
         assert len(optimizer.param_groups[1]["params"]) == count
         assert sum(len(group["params"]) for group in optimizer.param_groups) == 6
 
@@ -175,14 +175,22 @@ def test_a_recipe_resolves_to_the_values_of_the_table(overlay, backbone, tmp_pat
     for pool in (prompts.cls, prompts.patches):
         assert (pool.size, pool.length, pool.chosen) == (size, 1, 10)
     assert (prompts.dropout, prompts.mask_mode, prompts.shared) == (0.1, "post_softmax", 0)
-    assert optimizer.peak(command.datamodule.global_batch_size) == pytest.approx(rate)
-    assert (optimizer.decay, optimizer.final_decay) == (decay, decay)
-    assert (optimizer.kind, optimizer.betas, optimizer.clip) == ("adamw", (0.9, 0.999), 0.0)
-    assert (optimizer.warmup, optimizer.final_rate, optimizer.course.start) == (20, 0.0, 0.0)
+    assert optimizer.peak_lr(command.datamodule.global_batch_size) == pytest.approx(rate)
+    assert (optimizer.weight_decay, optimizer.final_weight_decay) == (decay, decay)
+    assert (optimizer.name, optimizer.betas, optimizer.clip_grad_norm) == (
+        "adamw",
+        (0.9, 0.999),
+        0.0,
+    )
+    assert (optimizer.warmup_epochs, optimizer.min_lr, optimizer.lr_schedule.warmup_lr) == (
+        20,
+        0.0,
+        0.0,
+    )
     assert (command.trainer.max_epochs, command.datamodule.global_batch_size) == (100, 128)
-    assert (objective.matching.weight, objective.matching.random) == (0.01, 0.1)
-    assert (objective.task.mixing.mixup, objective.task.mixing.probability) == (0.8, 0.5)
-    assert (objective.task.mixing.cutmix, objective.task.smoothing) == (0.0, 0.1)
+    assert (objective.matching.weight, objective.matching.random_fraction) == (0.01, 0.1)
+    assert (objective.task.mixup.mixup_alpha, objective.task.mixup.prob) == (0.8, 0.5)
+    assert (objective.task.mixup.cutmix_alpha, objective.task.label_smoothing) == (0.0, 0.1)
     assert (views.size, views.short, views.flip) == (224, 256, 0.5)
     assert command.config_init.scoring.crop == 224 / 256
     given = yaml.safe_load(overlay.read_text())["data"]["class_path"]

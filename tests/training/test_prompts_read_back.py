@@ -15,7 +15,7 @@ from vitlab.evaluation.fingerprint import fingerprint, unknown
 from vitlab.evaluation.protocol import EvaluationContext
 from vitlab.evaluation.result import Result
 from vitlab.objectives import Pretrained
-from vitlab.probes import Loading
+from vitlab.probes import InferenceConfig
 from vitlab.training import Pretraining
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -45,7 +45,7 @@ def trained(tmp_path_factory, drawn):
                 "0",
             ),
             *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
-            *("--trainer.max_epochs", "1", "--model.optimizer.warmup", "0"),
+            *("--trainer.max_epochs", "1", "--model.optimizer.warmup_epochs", "0"),
         ]
     )
     return folder
@@ -108,7 +108,9 @@ def test_an_evaluation_of_a_run_is_one_of_its_encoder(trained, drawn, tmp_path, 
     main(["evaluate", *words, "--out", str(tmp_path / "result")])
     result = Result.read(tmp_path / "result")
     asked = parse(words)
-    work = EvaluationContext(Loading(torch.device("cpu"), 64, 0), tmp_path / "work", None, 2**30, 0)
+    work = EvaluationContext(
+        InferenceConfig(torch.device("cpu"), 64, 0), tmp_path / "work", None, 2**30, 0
+    )
     expected = evaluate(in_memory(trained), asked.protocol, asked.data, work)
     assert result.scores == expected.scores
     assert result.weights.encoder["prompts"]["patches"] == {"size": 18, "length": 1, "chosen": 10}

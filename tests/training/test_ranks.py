@@ -16,8 +16,8 @@ from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
 from vitlab.encoders.locality import Locality
 from vitlab.encoders.roles import Specialize
-from vitlab.objectives import DINO, Classification, Objective, Projection
-from vitlab.schedules import Progress
+from vitlab.objectives import DINO, Classification, DINOHeadConfig, Objective
+from vitlab.optim.schedules import Progress
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +34,7 @@ def test_two_ranks_take_the_steps_of_one_and_agree_on_its_scores(drawn: Path, tm
             *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit")),
             *("--probing.workers", "0", "--trainer.enable_progress_bar", "false"),
             *("--trainer.precision", "32-true", "--data.global_batch_size", "20"),
-            *("--trainer.max_epochs", "2", "--model.optimizer.warmup", "1"),
+            *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
             *("--run", str(folder), *options),
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -73,8 +73,8 @@ def test_a_global_batch_has_the_same_gradients_however_it_is_divided(fit, drawn,
         "{}",
     )
     options += ("--probing.every", "0", "--probing.baselines", "false")
-    options += ("--model.optimizer.clip", "0.01", "--model.optimizer.rules.clip", clip)
-    options += ("--model.objective.freeze_last_layer", "0", "--model.optimizer.warmup", "0")
+    options += ("--model.optimizer.clip_grad_norm", "0.01", "--model.optimizer.clip_mode", clip)
+    options += ("--model.objective.freeze_last_layer", "0", "--model.optimizer.warmup_epochs", "0")
     whole = fit(*options, name="whole")
     parts = fit(*options, "--data.micro_batch_size", "10", name="parts")
     ranks = tmp_path / "ranks"
@@ -83,7 +83,7 @@ def test_a_global_batch_has_the_same_gradients_however_it_is_divided(fit, drawn,
         *("--config", str(ROOT / "configs/demo.yaml"), "--synthetic.root", ""),
         *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0", "--run", str(ranks)),
         *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
-        *("--model.objective.projection.prototypes", "64", *options),
+        *("--model.objective.head.out_dim", "64", *options),
         *("--data.micro_batch_size", "10", "--trainer.devices", "2", "--trainer.strategy", "ddp"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -118,12 +118,12 @@ def test_every_trained_parameter_takes_part_in_the_loss(options, kind):
     """So that ranks need not look for unused ones (find_unused_parameters)."""
     encoder = ViT("nano", 8, 32, **options)
     images = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    objective: Objective = DINO(encoder, Projection(16, 24, 8))
+    objective: Objective = DINO(encoder, DINOHeadConfig(16, 24, 8))
     batch = Batch([images, images[..., :16, :16]])
     if kind == "labels":
         objective = Classification(encoder, 4)
         batch = Batch([images[:1]], torch.arange(4))
-    objective.loss(batch, Progress(0, steps=4, epochs=2, batch=4)).value.backward()
+    objective.loss(batch, Progress(0, steps=4, epochs=2, batch_size=4)).value.backward()
     unused = [n for n, p in objective.named_parameters() if p.requires_grad and p.grad is None]
     assert not unused
 

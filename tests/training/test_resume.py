@@ -49,7 +49,7 @@ def train(drawn: Path, tmp_path: Path) -> Train:
                 *("--probing.dense", "{}", "--probing.workers", "0"),
                 *("--probing.every", "1", "--trainer.log_every_n_steps", "1"),
                 *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
-                *("--trainer.max_epochs", "2", "--model.optimizer.warmup", "1"),
+                *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
                 *("--health.every", "3", "--ckpt_path", "auto", *options),
             ]
         )
@@ -135,11 +135,11 @@ def test_a_run_stopped_at_every_step_is_the_calm_run(train: Train, monkeypatch, 
 @pytest.mark.slow
 def test_a_calibration_stopped_at_every_step_is_the_calm_one(train: Train, monkeypatch, capsys):
     """Its rules are found once, before the first step, and belong to its state."""
-    plain = ("--model.objective.mixing", '{"mixup": 0, "cutmix": 0}')
+    plain = ("--model.objective.mixup", '{"mixup_alpha": 0, "cutmix_alpha": 0}')
     start = train("supervised_deit_s", "demo_supervised", *plain, name="start") / "last.ckpt"
-    given = "--model.objective.start"
+    given = "--model.objective.classifier"
     options = (f"{given}.path", str(start), f"{given}.uncalibrated", "true")
-    options += ("--model.objective.dimensions.unlearned", "true")
+    options += ("--model.objective.dimensions.allow_unlearned", "true")
     calibration = ("calibrate_dimensions", "demo_calibrate", *options)
     calm, stopped = stopped_at_every_step(train, monkeypatch, capsys, *calibration)
     assert_same_run(calm, stopped)

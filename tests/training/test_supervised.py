@@ -39,7 +39,7 @@ def train(drawn: Path, tmp_path: Path) -> Train:
                 *("--probing.workers", "0", "--scoring.workers", "0"),
                 *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
                 *("--data.global_batch_size", "20", "--data.repeats", "2"),
-                *("--trainer.max_epochs", "2", "--model.optimizer.warmup", "1"),
+                *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
                 *options,
             ]
         )
@@ -79,8 +79,8 @@ def test_scores_leave_training_untouched(train: Train):
 
 
 def test_micro_batches_take_the_steps_of_the_whole_batch(train: Train):
-    options = ["--model.objective.mixing", '{"mixup": 0, "cutmix": 0}', *UNPROBED]
-    options += ["--model.objective.erasing", '{"probability": 0}']
+    options = ["--model.objective.mixup", '{"mixup_alpha": 0, "cutmix_alpha": 0}', *UNPROBED]
+    options += ["--model.objective.random_erasing", '{"prob": 0}']
     whole = weights(train(*options, name="whole"))
     parts = weights(train(*options, "--data.micro_batch_size", "10", name="parts"))
     for name, tensor in whole.items():
@@ -88,7 +88,7 @@ def test_micro_batches_take_the_steps_of_the_whole_batch(train: Train):
 
 
 def test_lamb_resumes_too(train: Train, monkeypatch):
-    options = ("--model.optimizer.kind", "lamb", *UNPROBED)
+    options = ("--model.optimizer.name", "lamb", *UNPROBED)
     calm = train(*options, config="supervised_deit3_s", name="calm")
     with monkeypatch.context() as patch:
         patch.setattr("vitlab.training.fit.Metering", Interrupted)
@@ -115,14 +115,14 @@ def test_scores_and_probes_share_a_row_a_table_and_curves(train: Train, capsys):
     rows = read(folder / "measurements.json")
     assert [row["encoder"] for row in rows] == ["pixels", "untrained", "trained", "trained"]
     for row in rows[2:]:
-        assert {"knn/top1", "miou/voc2012", "val/top1", "average/top1"} <= row["scores"].keys()
+        assert {"knn/top1", "miou/voc2012", "val/top1", "ema/top1"} <= row["scores"].keys()
     printed = capsys.readouterr().out.replace("\n", "")  # lines are broken where they are long
     assert "classifier, %; its loss in nats" in printed
     assert "best_top1.ckpt" in printed
     events = EventAccumulator(str(folder))
     events.Reload()
     tags = set(events.Tags()["scalars"])
-    assert {"val/top1", "val/ece", "average/loss", "optimizer/learning_rate"} <= tags
+    assert {"val/top1", "val/ece", "ema/loss", "optimizer/learning_rate"} <= tags
     assert (folder / "best_top1.ckpt").exists()
     main(["curves", str(folder), "--out", str(folder / "curves")])
     assert "val/top1" in (folder / "curves.md").read_text()
@@ -166,8 +166,8 @@ def test_a_run_starts_from_weights_and_its_checkpoint_needs_them_no_more(
     overlay.write_text(
         yaml.safe_dump({"model": {"objective": {"init_args": {"encoder": json.loads(start[1])}}}})
     )
-    second = train(*UNPROBED, *start, "--model.optimizer.rate", "0", "--model.optimizer.final_rate",
-                   "0", "--model.optimizer.course.start", "0", name="second")  # fmt: skip
+    second = train(*UNPROBED, *start, "--model.optimizer.lr", "0", "--model.optimizer.min_lr",
+                   "0", "--model.optimizer.lr_schedule.warmup_lr", "0", name="second")  # fmt: skip
     before, after = weights(first), weights(second)
     for name, tensor in after.items():
         if ".encoder." in name and name.startswith("objective.model"):
@@ -231,38 +231,38 @@ def test_a_recipe_resolves_to_the_values_of_the_table(config, drawn, tmp_path):
     drops = [m.rate for m in objective.encoder.modules() if isinstance(m, DropPath)]
     found = {
         "epochs": command.trainer.max_epochs,
-        "kind": optimizer.kind,
-        "peak": pytest.approx(optimizer.peak(data.global_batch_size)),
+        "kind": optimizer.name,
+        "peak": pytest.approx(optimizer.peak_lr(data.global_batch_size)),
         "batch": data.global_batch_size,
-        "shape": optimizer.course.shape,
-        "warmup": optimizer.warmup,
-        "start": optimizer.course.start,
-        "final": optimizer.final_rate,
-        "cooldown": optimizer.course.cooldown,
-        "decay": optimizer.decay,
-        "clip": optimizer.clip,
+        "shape": optimizer.lr_schedule.shape,
+        "warmup": optimizer.warmup_epochs,
+        "start": optimizer.lr_schedule.warmup_lr,
+        "final": optimizer.min_lr,
+        "cooldown": optimizer.lr_schedule.cooldown_epochs,
+        "decay": optimizer.weight_decay,
+        "clip": optimizer.clip_grad_norm,
         "drop": (drops[0], drops[-1]),
         "loss": objective.kind,
-        "smoothing": objective.smoothing,
+        "smoothing": objective.label_smoothing,
         "augment": data.transform.auto_augment,
         "jitter": data.transform.color_jitter.brightness,
-        "erasing": objective.erasing.probability,
+        "erasing": objective.random_erasing.prob,
         "repeats": data.repeats,
-        "mixup": objective.mixing.mixup,
-        "cutmix": objective.mixing.cutmix,
-        "average": objective.kept,
+        "mixup": objective.mixup.mixup_alpha,
+        "cutmix": objective.mixup.cutmix_alpha,
+        "average": objective.ema_decay,
         "scale": objective.encoder.config["layer_scale"],
         "size": data.transform.size,
         "crop": scoring.crop,
     }
     assert found == TABLE[config]
-    assert optimizer.final_decay == optimizer.decay
+    assert optimizer.final_weight_decay == optimizer.weight_decay
     assert optimizer.betas == (0.9, 0.999)
-    assert not optimizer.rules.tokens
-    assert (objective.mixing.probability, objective.mixing.switch) == (1.0, 0.5)
+    assert not optimizer.param_groups.decay_tokens
+    assert (objective.mixup.prob, objective.mixup.switch_prob) == (1.0, 0.5)
     assert data.transform.area[0] == (0.05 if "big_vision" in config else 0.08)
-    assert optimizer.rules.clip == "all" or not optimizer.clip
-    assert optimizer.rules.independent == ("big_vision" in config)
+    assert optimizer.clip_mode == "global" or not optimizer.clip_grad_norm
+    assert optimizer.param_groups.independent_decay == ("big_vision" in config)
     assert objective.encoder.config["size"] == "S"
     assert objective.encoder.patch == 16
 
@@ -293,8 +293,8 @@ BAD = [
     (("--scoring.every", "-1"), "scoring.every is too small"),
     (("--scoring.crop", "2"), "no part of the image"),
     (("--scoring.size", "50"), "use scoring.size 48 or 56"),
-    (("--model.optimizer.course.start", "-1"), "course.start -1"),
-    (("--model.optimizer.kind", "adamb"), "adamb"),
+    (("--model.optimizer.lr_schedule.warmup_lr", "-1"), "lr_schedule.warmup_lr -1"),
+    (("--model.optimizer.name", "adamb"), "adamb"),
 ]
 
 

@@ -19,8 +19,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SCORES = ("val/top1", "val/loss", "val/ece")
 NANO = {"size": "nano", "patch": 8, "image": 64, "drop_path": 0.0}
 # without what is drawn for a micro-batch
-STILL = ("--model.objective.erasing", '{"probability": 0}')
-UNMIXED = ("--model.objective.mixing", '{"mixup": 0, "cutmix": 0}')
+STILL = ("--model.objective.random_erasing", '{"prob": 0}')
+UNMIXED = ("--model.objective.mixup", '{"mixup_alpha": 0, "cutmix_alpha": 0}')
 Fit = Callable[..., Path]
 
 
@@ -53,8 +53,8 @@ def fit(odd: Path, tmp_path: Path) -> Fit:
             *("--probing.size", "64", "--probing.dense_size", "64", "--probing.workers", "0"),
             *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
             *("--trainer.accelerator", "cpu", "--trainer.devices", str(ranks)),
-            *("--trainer.max_epochs", "2", "--model.optimizer.warmup", "0"),
-            *("--model.optimizer.rate", "4e-4", "--model.optimizer.course.batch", "0"),
+            *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "0"),
+            *("--model.optimizer.lr", "4e-4", "--model.optimizer.lr_schedule.base_batch_size", "0"),
             *options,
         ]
         if ranks == 1:
@@ -90,14 +90,14 @@ def test_supervised_and_calibrated_runs_on_two_ranks_are_those_of_one(fit: Fit):
         "--data.repeats",
         "2",
     )
-    plain = (*encoder, *STILL, *UNMIXED, "--model.optimizer.course.cooldown", "0")
+    plain = (*encoder, *STILL, *UNMIXED, "--model.optimizer.lr_schedule.cooldown_epochs", "0")
     base = fit("supervised_deit_s", "one", *plain)
     assert_alike(base, fit("supervised_deit_s", "two", *plain, ranks=2))
 
     both = (
-        *("--model.objective.start.path", str(base / "last.ckpt")),
+        *("--model.objective.classifier.path", str(base / "last.ckpt")),
         *("--model.objective.tokens.weight", "10"),
-        *("--model.objective.dimensions.unlearned", "true"),
+        *("--model.objective.dimensions.allow_unlearned", "true"),
     )
     calibrated = fit("calibrate_dimensions", "one calibrated", *both)
     assert_alike(calibrated, fit("calibrate_dimensions", "two calibrated", *both, ranks=2))
@@ -120,7 +120,7 @@ def test_prompts_on_two_ranks_are_those_of_one(fit: Fit, tmp_path: Path):
         ),
         # entries that are drawn, or dropped, are so for a micro-batch
         *("--model.objective.encoder.prompts.dropout", "0"),
-        *("--model.objective.matching.random", "0"),
+        *("--model.objective.matching.random_fraction", "0"),
         *UNMIXED,
     )
     one = fit("prompts_tcpa", "one", *options)

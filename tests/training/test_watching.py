@@ -13,9 +13,9 @@ from lightning import Trainer
 from vitlab.encoders import ViT
 from vitlab.health import Diagnosis
 from vitlab.health.log import FILE, forget, last
-from vitlab.objectives import DINO, Classification, Prompting
-from vitlab.objectives.mixing import Mixing
-from vitlab.objectives.prompting import Matching
+from vitlab.objectives import DINO, Classification, PromptTuning
+from vitlab.objectives.mixup import Mixup
+from vitlab.objectives.prompt_tuning import KeyMatching
 from vitlab.training.watching import Watching, _chance, _task_loss
 
 Fit = Callable[..., Path]
@@ -97,10 +97,15 @@ def test_a_run_that_does_not_look_cannot_be_ended_by_what_it_sees():
         Watching(every=0, stop=True)
 
 
-@pytest.mark.parametrize("mixing", [Mixing(), Mixing(probability=0.5), Mixing(0.0, 0.0)])
+@pytest.mark.parametrize("mixing", [Mixup(), Mixup(prob=0.5), Mixup(0.0, 0.0)])
 def test_chance_of_sigmoids_is_the_entropy_of_how_often_a_class_is_present(mixing):
     objective = Classification(
-        ViT("nano", 8, 16), 5, "binary_cross_entropy", smoothing=0.0, mixing=mixing, average=0.0
+        ViT("nano", 8, 16),
+        5,
+        "binary_cross_entropy",
+        label_smoothing=0.0,
+        mixup=mixing,
+        ema_decay=0.0,
     )
     torch.manual_seed(0)
     images = torch.zeros(4, 3, 16, 16)
@@ -127,7 +132,7 @@ def test_the_loss_of_the_newest_steps_is_that_of_steps_behind_the_warm_up(fit: F
 
 
 def test_the_keys_of_prompts_are_no_part_of_what_is_learned():
-    prompting = Mock(spec=Prompting, matching=Matching(weight=0.5))
+    prompting = Mock(spec=PromptTuning, matching=KeyMatching(weight=0.5))
     logs = {"loss": torch.tensor(3.0), "prompts/mismatch": torch.tensor(2.0)}
     assert _task_loss(prompting, logs) == 2.0
     assert _task_loss(prompting, {"loss": torch.tensor(3.0)}) == 3.0
@@ -202,6 +207,6 @@ def test_a_run_may_end_when_it_goes_wrong(fit: Fit, tmp_path, capsys):
 def test_a_run_in_good_health_is_let_be(fit: Fit):
     """200 steps, of which 40 warm up."""
     options = ("--trainer.max_epochs", "20", "--data.global_batch_size", "4")
-    options += ("--model.optimizer.warmup", "4", "--seed_everything", "1")
+    options += ("--model.optimizer.warmup_epochs", "4", "--seed_everything", "1")
     folder = fit(*QUICK, *options, "--health.every", "5")
     assert not (folder / FILE).exists()

@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from vitlab.encoders import Locality, Pixels, Pool, Prompted, Prompts, ViT, record
-from vitlab.probes import Loading
+from vitlab.probes import InferenceConfig
 from vitlab.visualization.attention import attention_keys, attention_map, sparsity
 from vitlab.visualization.colors import NOTHING
 from vitlab.visualization.features import CLS, Table, look, rows
 
-LOADING = Loading(torch.device("cpu"))
+LOADING = InferenceConfig(torch.device("cpu"))
 
 
 def images(b=2, height=32, width=48, seed=0):

@@ -1,11 +1,11 @@
 import torch
 
 from vitlab.encoders import Pool, Prompted, Prompts, ViT
-from vitlab.probes import Loading
-from vitlab.probes.linear import LinearMap
+from vitlab.probes import InferenceConfig
+from vitlab.probes.logistic import LinearClassifier
 from vitlab.visualization.masks import NAMED, class_keys, compare_masks, draw_probe_grid, predicted
 
-LOADING = Loading(torch.device("cpu"))
+LOADING = InferenceConfig(torch.device("cpu"))
 
 
 def encoder(**options):
@@ -16,7 +16,9 @@ def encoder(**options):
 def classify(model, classes=3):
     drawn = torch.Generator().manual_seed(0)
     x = torch.randn(20, model.width, generator=drawn)
-    return LinearMap(x, torch.nn.functional.one_hot(torch.arange(20) % classes, classes).float())
+    return LinearClassifier(
+        x, torch.nn.functional.one_hot(torch.arange(20) % classes, classes).float()
+    )
 
 
 def images():

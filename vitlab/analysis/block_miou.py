@@ -12,11 +12,11 @@ from torch.utils.data import Dataset
 from vitlab.analysis.results import Measure, Row
 from vitlab.data import SegmentationTransform, VisionDataModule, normalize
 from vitlab.encoders import Encoder, Tokens
-from vitlab.probes import Dense, Loading
+from vitlab.probes import DenseProbe, InferenceConfig
 from vitlab.probes.dense import Encode
-from vitlab.probes.evidence import interval
-from vitlab.probes.freezing import frozen
-from vitlab.probes.reading import Reading, depth_of, read
+from vitlab.probes.eval_mode import eval_mode
+from vitlab.probes.layer_selection import LayerSelection, depth_of, extract_layers
+from vitlab.probes.metrics import bootstrap_interval
 
 BLOCK_MIOU = Measure(
     "block_miou",
@@ -36,7 +36,7 @@ def block_miou(
     data: VisionDataModule,
     view: SegmentationTransform,
     images: int,
-    loading: Loading,
+    loading: InferenceConfig,
     memory: int = MEMORY,
     tick: Callable[[], object] = lambda: None,
 ) -> list[Row]:
@@ -63,14 +63,14 @@ def block_miou(
         data.segmentation_dataset(data.val_split, view),
     )
     rows = []
-    with frozen(encoder):
+    with eval_mode(encoder):
         for blocks in groups(encoder, train, data.num_classes, memory):
-            dense = Dense(data.num_classes)
+            dense = DenseProbe(data.num_classes)
             encode = _readings(encoder, blocks, loading)
             maps = dense.fit_all(encode, train, loading, lambda *_: tick())
             counts = dense.evaluate_all(encode, maps, test, loading, lambda *_: tick())
             for block, overlaps in zip(blocks, counts, strict=True):
-                low, high = interval(overlaps)
+                low, high = bootstrap_interval(overlaps)
                 rows.append(
                     Row(
                         *(model, BLOCK_MIOU.name, block, "", None, ""),
@@ -111,7 +111,7 @@ def batches(
     return passes * (-(-len(train) // batch) + -(-len(test) // batch))
 
 
-def _readings(encoder: Encoder, blocks: Sequence[int], loading: Loading) -> Encode:
+def _readings(encoder: Encoder, blocks: Sequence[int], loading: InferenceConfig) -> Encode:
     """Return what reads the patches after each of these blocks, by one pass."""
 
     def encode(pixels: Tensor) -> list[Tokens]:
@@ -119,6 +119,6 @@ def _readings(encoder: Encoder, blocks: Sequence[int], loading: Loading) -> Enco
         if pixels.dtype == torch.uint8:
             pixels = normalize(pixels)
         with loading.precision():
-            return read(encoder, pixels, [Reading((block,)) for block in blocks])
+            return extract_layers(encoder, pixels, [LayerSelection((block,)) for block in blocks])
 
     return encode

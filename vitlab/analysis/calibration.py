@@ -21,17 +21,20 @@ from torch.utils.data import DataLoader, Subset
 from vitlab.data import CIFAR10, CIFAR100, Folder, ImageNet, VisionDataModule, normalize
 from vitlab.data.batch import Batch
 from vitlab.encoders.tokens import Grid
-from vitlab.objectives.calibration_terms import off_share
-from vitlab.objectives.classification import Classifier
-from vitlab.objectives.converged import Start, read_classifier
-from vitlab.objectives.relevance import (
+from vitlab.objectives.calibration.class_masks import ClassMasks, compute_class_masks
+from vitlab.objectives.calibration.classifier_checkpoint import (
+    ClassifierCheckpoint,
+    load_classifier,
+)
+from vitlab.objectives.calibration.relevance import (
     dimension_relevance,
-    follow,
     foreground,
     received,
+    record_stream,
     token_relevance,
 )
-from vitlab.objectives.rules import Rules, find_rules
+from vitlab.objectives.calibration.terms import off_share
+from vitlab.objectives.classification import Classifier
 from vitlab.visualization.grid import GridColumn, ImageGrid
 
 BATCH, THRESHOLD, PICTURES = 64, 0.15, 6
@@ -61,7 +64,7 @@ class Look:
 
 def look(model: Classifier, images: Float[Tensor, "b 3 h w"], labels: Int[Tensor, " b"]) -> Look:
     """Return what a classifier in evaluation mode makes of normalized images."""
-    with torch.enable_grad(), follow(model) as stream:
+    with torch.enable_grad(), record_stream(model) as stream:
         logits = model(images.detach().requires_grad_())
     blocks = range(len(stream.states))
     found = [r.detach() for r in token_relevance(stream, labels, blocks, graph=False)]
@@ -76,7 +79,7 @@ def look(model: Classifier, images: Float[Tensor, "b 3 h w"], labels: Int[Tensor
 
 
 def scores(
-    model: Classifier, before: Classifier, rules: Rules, batches: Iterator[Batch]
+    model: Classifier, before: Classifier, rules: ClassMasks, batches: Iterator[Batch]
 ) -> dict[str, float]:
     """Return a row of the table: sums over images, shares of all relevance of all images.
 
@@ -121,7 +124,7 @@ def picture(models: dict[str, Classifier], batch: Batch, pixels: Tensor, out: Pa
     ImageGrid(columns).save(out)
 
 
-def rule_picture(rules: Rules, classes: Sequence[str], out: Path) -> None:
+def rule_picture(rules: ClassMasks, classes: Sequence[str], out: Path) -> None:
     """Write a row for each class, white where a dimension is kept."""
     rows, dimensions = rules.kept.shape
     named = rows <= NAMED
@@ -145,7 +148,9 @@ def report(arms: dict[str, Path], data: VisionDataModule, size: int, out: Path) 
         size: pixels of the image edge.
         out: the files to write, without ending.
     """
-    models = [read_classifier(Start(str(path))).model.eval() for path in arms.values()]
+    models = [
+        load_classifier(ClassifierCheckpoint(str(path))).model.eval() for path in arms.values()
+    ]
     for model in models:
         model.encoder.check(size, "--size")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +161,7 @@ def report(arms: dict[str, Path], data: VisionDataModule, size: int, out: Path) 
             yield Batch([normalize(pixels)[None]], labels)
 
     count = len(data.samples(data.train_split))
-    rules = find_rules(
+    rules = compute_class_masks(
         models[0], lambda ids: read(data.train_split, ids), count, "hidden", THRESHOLD
     )
     every = range(len(data.samples(data.val_split)))

@@ -108,9 +108,9 @@ class OnlineFeatureStatistics:
         What has no value is left out.
         """
         assert self._gram is not None, "nothing was seen"
-        means = distributed.gather(torch.cat(self._rows)).nanmean(0).tolist()
+        means = distributed.all_gather_rows(torch.cat(self._rows)).nanmean(0).tolist()
         found = dict(zip(NAMES, means, strict=True))
-        total = distributed.mean(self._gram) * distributed.world()
+        total = distributed.all_reduce_mean(self._gram) * distributed.world_size()
         found[RANK] = rank.rankme(total, self._ranked * self.images)
         return {name: value for name, value in found.items() if value == value}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from vitlab.analysis.report import Picture
 from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder
-from vitlab.probes import Loading
+from vitlab.probes import InferenceConfig
 from vitlab.visualization.figure import (
     MapSet,
     Place,
@@ -29,7 +29,7 @@ def example_pictures(
     models: Mapping[str, Encoder],
     images: Sequence[UInt8[Tensor, "3 _ _"]],
     masks: Sequence[UInt8[Tensor, "_ _"]] | None,
-    loading: Loading | None = None,
+    loading: InferenceConfig | None = None,
 ) -> list[Picture]:
     """Return PCA, [CLS] attention, similarity to the object and parts, models side by side.
 
@@ -44,7 +44,7 @@ def example_pictures(
     photographs = [Photograph(f"image {i}", image.cpu()) for i, image in enumerate(images)]
     known: Sequence[Tensor | None] = masks if masks is not None else [None] * len(photographs)
     places = [middle(mask, *photo.size) for mask, photo in zip(known, photographs, strict=True)]
-    loading = loading or Loading(torch.device("cpu"))
+    loading = loading or InferenceConfig(torch.device("cpu"))
     seen = extract_features(models, photographs, 0, loading, places=[None] * len(photographs))
     of_object = "the middle of the object" if masks is not None else "the middle of the image"
     kinds: list[tuple[str, str, MapSet, Sequence[Place]]] = [

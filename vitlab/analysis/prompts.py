@@ -3,7 +3,7 @@ r"""What prompts changed: tuned encoders beside the linear probe of the same fro
     python -m vitlab.analysis.prompts linear=LINEAR/last.ckpt tcpa=TCPA/last.ckpt \
         --data Folder --root DIR --size 224 --out report
 
-The first arm is what prompts are compared with: `Prompting` with no prompts. An arm may be given
+The first arm is what prompts are compared with: `PromptTuning` with no prompts. An arm may be given
 several times, once for each seed, and is then shown as mean ± deviation. The file of the backbone
 must lie where the run had it.
 

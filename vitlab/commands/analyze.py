@@ -26,7 +26,7 @@ from vitlab.commands.device import choose_device
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.evaluation.frozen_encoder import load_frozen_encoder
-from vitlab.probes import Loading
+from vitlab.probes import InferenceConfig
 from vitlab.training.configured import encoder_of
 
 EXAMPLES = 4  # images that are drawn
@@ -133,7 +133,7 @@ def with_miou(
     pace: Pace,
 ) -> AnalysisResults:
     """Return the findings with the mIoU of every block."""
-    loading = Loading(pace.device, pace.batch, pace.workers, pace.precision)
+    loading = InferenceConfig(pace.device, pace.batch, pace.workers, pace.precision)
     view, images = SegmentationSquare(given.size), given.probe_images
     rows = list(findings.rows)
     with Progress(console=Console(stderr=True)) as progress:
@@ -154,7 +154,7 @@ def pictures(subjects: Sequence[NamedEncoder], images: Images, pace: Pace) -> li
     shown = [images.pairs[index] for index in range(min(EXAMPLES, len(images)))]
     models = {each.model.label: each.encoder.to(pace.device) for each in subjects}
     masks = [mask for _, mask in shown] if images.masks else None
-    loading = Loading(pace.device, pace.batch, 0, pace.precision)
+    loading = InferenceConfig(pace.device, pace.batch, 0, pace.precision)
     return example_pictures(models, [image for image, _ in shown], masks, loading)
 
 

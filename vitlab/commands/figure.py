@@ -15,8 +15,8 @@ from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.data.check import recognize
 from vitlab.encoders import Encoder
 from vitlab.encoders.vit import Block
-from vitlab.probes import Dense, Loading
-from vitlab.probes.linear import LinearMap
+from vitlab.probes import DenseProbe, InferenceConfig
+from vitlab.probes.logistic import LinearClassifier
 from vitlab.visualization import figure
 from vitlab.visualization.grid import ImageGrid
 from vitlab.visualization.photographs import Photograph, read_photographs
@@ -48,7 +48,7 @@ def run(words: Sequence[str]) -> None:
         for label, encoder in models.items():
             refuse_memory(given, label, encoder, photo)
     _tell(given, photographs, models)
-    loading = Loading(choose_device(given.device), batch=16)
+    loading = InferenceConfig(choose_device(given.device), batch_size=16)
     for encoder in models.values():
         encoder.to(loading.device)
     heads = _fitted(given, models, data, loading) if data is not None else None
@@ -108,13 +108,16 @@ def _tell(
 class _Heads:
     """Linear maps of the models' patches, the classes they know, and what they learned from."""
 
-    maps: Sequence[LinearMap]
+    maps: Sequence[LinearClassifier]
     classes: Sequence[str]
     learned: str
 
 
 def _fitted(
-    given: argparse.Namespace, models: dict[str, Encoder], data: VisionDataModule, loading: Loading
+    given: argparse.Namespace,
+    models: dict[str, Encoder],
+    data: VisionDataModule,
+    loading: InferenceConfig,
 ) -> _Heads:
     """Fit a linear map to each model's patches."""
     maps = []
@@ -124,7 +127,7 @@ def _fitted(
             data.train_split, SegmentationSquare(edge), given.masks_images
         )
         with torch.no_grad():
-            maps.append(Dense(data.num_classes).fit(encoder, images, loading))
+            maps.append(DenseProbe(data.num_classes).fit(encoder, images, loading))
     learned = f"{len(images)} images of {type(data).__name__} {data.train_split}"
     return _Heads(maps, data.classes, learned)
 

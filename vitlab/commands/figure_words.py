@@ -6,7 +6,7 @@ from pathlib import Path
 from vitlab.commands.analyze_words import UNTRAINED
 from vitlab.commands.device import choose_device
 from vitlab.encoders import Encoder
-from vitlab.probes.reading import Reading, check_layers
+from vitlab.probes.layer_selection import LayerSelection, check_layers
 from vitlab.visualization import figure
 from vitlab.visualization.grid import ENDINGS
 from vitlab.visualization.photographs import MOST, Photograph
@@ -212,5 +212,5 @@ def blocks_of(given: argparse.Namespace, models: dict[str, Encoder]) -> list[int
             "or all"
         ) from error
     for encoder in models.values():
-        check_layers(encoder, [Reading(tuple(blocks))])
+        check_layers(encoder, [LayerSelection(tuple(blocks))])
     return blocks

@@ -122,9 +122,9 @@ class Cache:
 
 def _agreed(yes: bool) -> bool:
     """Whether all ranks say so."""
-    if distributed.world() == 1:
+    if distributed.world_size() == 1:
         return yes
-    answers: list[bool | None] = [None] * distributed.world()
+    answers: list[bool | None] = [None] * distributed.world_size()
     dist.all_gather_object(answers, yes)
     return all(answers)
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vitlab.probes.evidence import Correct, Evidence, Overlaps
+from vitlab.probes.metrics import AccuracyCounts, IoUCounts, PerImageCounts
 
 NAMES = "names"  # of the tensor that holds them, the bytes of a JSON list
 
@@ -26,11 +26,11 @@ class Counts:
         names: of these images, n.
     """
 
-    evidence: Evidence
+    evidence: PerImageCounts
     names: tuple[str, ...]
 
 
-def pack(evidence: Evidence, names: Sequence[str]) -> bytes:
+def pack(evidence: PerImageCounts, names: Sequence[str]) -> bytes:
     """Return counts as the content of a file."""
     assert len(names) == len(evidence), f"{len(names)} names for {len(evidence)} images"
     letters = json.dumps(list(names)).encode("ascii")  # escapes what is no Unicode
@@ -65,11 +65,11 @@ def unpack(content: bytes) -> Counts:
     return Counts(evidence, tuple(names))
 
 
-def _evidence(tensors: dict[str, Tensor]) -> Evidence:
+def _evidence(tensors: dict[str, Tensor]) -> PerImageCounts:
     if set(tensors) == {"correct"}:
         correct = tensors["correct"]
         if correct.dtype == torch.bool and correct.ndim == 1:
-            return Correct(correct)
+            return AccuracyCounts(correct)
     elif set(tensors) == {"both", "truth", "predicted"}:
         counts = list(tensors.values())
         alike = len({tuple(each.shape) for each in counts}) == 1 and counts[0].ndim == 2
@@ -77,6 +77,6 @@ def _evidence(tensors: dict[str, Tensor]) -> Evidence:
         if alike and whole:
             least = torch.minimum(tensors["truth"], tensors["predicted"])
             if bool((tensors["both"] >= 0).all() and (tensors["both"] <= least).all()):
-                return Overlaps(tensors["both"], tensors["truth"], tensors["predicted"])
+                return IoUCounts(tensors["both"], tensors["truth"], tensors["predicted"])
     shapes = {name: (str(each.dtype), tuple(each.shape)) for name, each in tensors.items()}
     raise ValueError(f"its tensors are no counts of images: {shapes}")

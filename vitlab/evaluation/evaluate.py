@@ -8,7 +8,7 @@ from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.evaluation.ignore_index import require_labels
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Protocol
-from vitlab.probes.freezing import frozen
+from vitlab.probes.eval_mode import eval_mode
 
 
 def check(encoder: Encoder, protocol: Protocol, data: VisionDataModule) -> None:
@@ -54,6 +54,6 @@ def evaluate(
     encoder.to(context.device)
     loading = replace(context.loading, precision=lambda: protocol.autocast(context.device))
     context = replace(context, loading=loading)
-    with frozen(encoder):
+    with eval_mode(encoder):
         torch.manual_seed(context.seed)
         return protocol.run(encoder, data, context)

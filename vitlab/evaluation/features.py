@@ -28,8 +28,8 @@ from vitlab.evaluation.fingerprint import (
 )
 from vitlab.evaluation.protocol import EvaluationContext, Precision
 from vitlab.probes import Features
-from vitlab.probes.probe import Loading, share
-from vitlab.probes.reading import Reading, read
+from vitlab.probes.features import InferenceConfig, sharded_loader
+from vitlab.probes.layer_selection import LayerSelection, extract_layers
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Source:
 
     encoder: Encoder
     data: VisionDataModule
-    reading: Reading
+    reading: LayerSelection
     size: int
     precision: Precision = "fp32"
 
@@ -75,10 +75,12 @@ class Source:
         )
         return Cache(None)
 
-    def encode(self, images: Tensor, loading: Loading) -> Tokens:
+    def encode(self, images: Tensor, loading: InferenceConfig) -> Tokens:
         """Return the features of 8-bit images."""
         with loading.precision():
-            return read(self.encoder, normalize(images.to(loading.device)), [self.reading])[0]
+            return extract_layers(
+                self.encoder, normalize(images.to(loading.device)), [self.reading]
+            )[0]
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,9 @@ def check_ranks(data: VisionDataModule, split: str) -> None:
         ValueError: how many there are.
     """
     images = len(data.samples(split))
-    if images < distributed.world():
+    if images < distributed.world_size():
         raise ValueError(
-            f"split {split!r} has {images} images for {distributed.world()} processes; use "
+            f"split {split!r} has {images} images for {distributed.world_size()} processes; use "
             f"{images} devices or fewer"
         )
 
@@ -183,11 +185,13 @@ def at_own_sizes(
 def _collect(
     images: Dataset, rows: Callable[[Tensor, Tensor], Tables], what: str, context: EvaluationContext
 ) -> Tables:
-    loader = share(images, context.loading)
+    loader = sharded_loader(images, context.loading)
     found = [rows(*batch) for batch in context.track(loader, what, total=len(loader))]
     # gathered by image, so that the order is that of the set on any number of ranks
-    device = context.device if distributed.world() > 1 else torch.device("cpu")
+    device = context.device if distributed.world_size() > 1 else torch.device("cpu")
     return {
-        name: distributed.gather(torch.cat([part[name] for part in found]).to(device)).cpu()
+        name: distributed.all_gather_rows(
+            torch.cat([part[name] for part in found]).to(device)
+        ).cpu()
         for name in found[0]
     }

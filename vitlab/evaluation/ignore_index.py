@@ -3,7 +3,7 @@
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.data.samples import spread
 from vitlab.data.transforms import IGNORE_INDEX
-from vitlab.probes.evidence import Overlaps
+from vitlab.probes.metrics import IoUCounts
 
 
 def require_labels(data: VisionDataModule, split: str) -> None:
@@ -22,7 +22,7 @@ def require_labels(data: VisionDataModule, split: str) -> None:
         )
 
 
-def require_scored_pixels(overlaps: Overlaps, data: VisionDataModule) -> None:
+def require_scored_pixels(overlaps: IoUCounts, data: VisionDataModule) -> None:
     """Refuse a score of test images without any label.
 
     Raises:

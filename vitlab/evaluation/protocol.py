@@ -16,8 +16,8 @@ from torch import Tensor
 from vitlab import distributed
 from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
-from vitlab.probes import Loading
-from vitlab.probes.evidence import Evidence
+from vitlab.probes import InferenceConfig
+from vitlab.probes.metrics import PerImageCounts
 
 Item = TypeVar("Item")
 Precision = Literal["fp32", "bf16"]
@@ -36,7 +36,7 @@ class EvaluationContext:
         quiet: whether progress bars are left out.
     """
 
-    loading: Loading
+    loading: InferenceConfig
     folder: Path | None = None
     cache: Path | None = None
     memory: int = 2**30
@@ -73,7 +73,7 @@ class Outcome:
 
     headline: str
     scores: dict[str, float]
-    evidence: Evidence
+    evidence: PerImageCounts
     tried: dict[str, float] = field(default_factory=dict)
     chosen: str = ""
     chosen_on: Literal["", "held out", "val"] = ""

@@ -12,7 +12,7 @@ from vitlab.atomic_io import write_bytes, write_json
 from vitlab.evaluation.counts import Counts, pack, unpack
 from vitlab.evaluation.fields import decode, plain
 from vitlab.evaluation.registry import protocol_hash
-from vitlab.probes.evidence import Evidence, Overlaps
+from vitlab.probes.metrics import IoUCounts, PerImageCounts
 
 RESULT = "result.json"
 EVIDENCE = "evidence.safetensors"
@@ -184,7 +184,7 @@ class Result:
             ) from error
 
     def write(
-        self, folder: Path, evidence: Evidence, names: Sequence[str], overwrite: bool = False
+        self, folder: Path, evidence: PerImageCounts, names: Sequence[str], overwrite: bool = False
     ) -> "Result":
         """Write the result and its counts, the result last: what can be read is whole.
 
@@ -278,7 +278,7 @@ def _disagreement(counts: Counts, result: Result) -> str:
         return f"has {len(evidence)} images, its result says {images} in {data.val!r}"
     if not abs(evidence.value - result.value) < ROUNDING:
         return f"gives {evidence.value:.6g} %, its result says {result.value:.6g} %"
-    ious = evidence.iou().tolist() if isinstance(evidence, Overlaps) else []
+    ious = evidence.iou().tolist() if isinstance(evidence, IoUCounts) else []
     if not bool(ious) <= len(result.classes) <= len(ious):
         return f"has {len(ious)} classes, its result names {len(result.classes)}"
     all_named = len(ious) == len(result.classes)  # else some share a name, which are one entry

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitlab.evaluation.counts import Counts
 from vitlab.evaluation.result import Result, read_counts
-from vitlab.probes.evidence import resampled
+from vitlab.probes.metrics import bootstrap_scores
 
 Key = tuple[str, ...]
 
@@ -57,7 +57,7 @@ class Run:
     def draws(self) -> Float[Tensor, " r"]:
         """Scores of resampled test sets, the same draws of images for all runs."""
         assert self.counts is not None
-        return resampled(len(self.counts.evidence), self.counts.evidence.score)
+        return bootstrap_scores(len(self.counts.evidence), self.counts.evidence.score)
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from vitlab.evaluation.result import (
     refuse_overwriting,
 )
 from vitlab.evaluation.tensorboard import write_events
-from vitlab.probes import Loading
-from vitlab.probes.evidence import Overlaps, interval
+from vitlab.probes import InferenceConfig
+from vitlab.probes.metrics import IoUCounts, bootstrap_interval
 from vitlab.visualization.grid import encode_png
 from vitlab.visualization.masks import compare_masks
 
@@ -65,7 +65,7 @@ def evaluate_command(words: Sequence[str]) -> None:
     if first:
         show_plan(asked, subject, folder)
     context = EvaluationContext(
-        loading=Loading(device, given.batch_size, given.num_workers),
+        loading=InferenceConfig(device, given.batch_size, given.num_workers),
         folder=folder / UNFINISHED,
         cache=Path(given.cache) if given.cache else None,
         memory=int(given.memory * 2**30),
@@ -149,7 +149,7 @@ def conclude(
     data = asked.data
     evidence, samples = outcome.evidence, data.samples(data.val_split)
     classes = {}
-    if isinstance(evidence, Overlaps):
+    if isinstance(evidence, IoUCounts):
         classes = dict(zip(data.classes, evidence.iou().tolist(), strict=True))
     settings = asked.settings
     result = Result(
@@ -164,7 +164,7 @@ def conclude(
         data=_data_used(data, outcome),
         headline=outcome.headline,
         scores=dict(outcome.scores),
-        interval=interval(evidence, asked.given.seed),
+        interval=bootstrap_interval(evidence, asked.given.seed),
         classes=classes,
         tried=dict(outcome.tried),
         chosen=outcome.chosen,

@@ -16,7 +16,7 @@ from vitlab.atomic_io import environment, write_json
 from vitlab.data.batch import Batch
 from vitlab.health.tracing import Seen
 from vitlab.objectives import Objective
-from vitlab.schedules import Progress
+from vitlab.optim.schedules import Progress
 
 NAME = "failure"
 RECORD, WEIGHTS, BATCH = "failure.json", "weights.safetensors", "batch.safetensors"

@@ -32,7 +32,7 @@ TOO_HIGH = "learning rate too high"
 SHARP = 0.5  # of the student's temperature, below which a teacher's is not to blame
 SHARP_ALREADY = (
     "The teacher is sharp, at temperature {:.3g}: see first whether the images are all alike, then "
-    "lower model.optimizer.rate"
+    "lower model.optimizer.lr"
 )
 SHARPEN = (
     "Lower model.objective.teacher_temperature, now {:.3g}; DINO uses 0.04 to 0.07 beside the "
@@ -93,8 +93,8 @@ def diverged(signs: Signs) -> Diagnosis | None:
         TOO_HIGH,
         f"training diverges, most often as the learning rate is too high: the loss is "
         f"{signs.loss:.3g}{_of_chance(signs)}, at learning rate {signs.learning_rate:.2g} and a "
-        f"gradient norm of {signs.gradient:.2g}. Lower model.optimizer.rate, or make "
-        "model.optimizer.warmup longer",
+        f"gradient norm of {signs.gradient:.2g}. Lower model.optimizer.lr, or make "
+        "model.optimizer.warmup_epochs longer",
     )
 
 
@@ -120,8 +120,8 @@ def spikes(signs: Signs) -> Diagnosis | None:
         "gradient spikes",
         f"the gradient jumps: its norm was {signs.spike:.2g} within the last steps, "
         f"{signs.spike / signs.usual:.0f} times its usual {signs.usual:.2g}; the learning rate, "
-        f"{signs.learning_rate:.2g}, is likely too high. Lower model.optimizer.rate, make "
-        "model.optimizer.warmup longer, or lower model.optimizer.clip",
+        f"{signs.learning_rate:.2g}, is likely too high. Lower model.optimizer.lr, make "
+        "model.optimizer.warmup_epochs longer, or lower model.optimizer.clip_grad_norm",
     )
 
 
@@ -183,7 +183,7 @@ def same_answer(signs: Signs) -> Diagnosis | None:
     teacher = signs.teacher
     if teacher is None or not signs.warm or signs.step < LATER or _told(signs) > SAME:
         return None
-    name, remedy = _why(signs, "collapsed", "Lower model.optimizer.rate and start anew")
+    name, remedy = _why(signs, "collapsed", "Lower model.optimizer.lr and start anew")
     return Diagnosis(
         name,
         f"training has collapsed: the teacher says the same of every image (its answer tells "
@@ -204,7 +204,7 @@ def _why(signs: Signs, name: str, remedy: str) -> tuple[str, str]:
 
 def _lower(signs: Signs) -> str:
     return (
-        f"Lower model.optimizer.rate by a factor of 10 or more (learning rate now "
+        f"Lower model.optimizer.lr by a factor of 10 or more (learning rate now "
         f"{signs.learning_rate:.2g}, at its peak {signs.peak:.2g})"
     )
 
@@ -244,7 +244,7 @@ def shrunk(signs: Signs) -> Diagnosis | None:
     return Diagnosis(
         "features lose rank",
         f"the features lose rank: [CLS] uses {teacher.rank:.1f} directions (RankMe), and "
-        f"{signs.best_rank:.1f} at its best. Lower model.optimizer.rate or "
+        f"{signs.best_rank:.1f} at its best. Lower model.optimizer.lr or "
         "model.objective.teacher_temperature; last.ckpt may already be past its best",
     )
 
@@ -265,7 +265,7 @@ def small_steps(signs: Signs) -> Diagnosis | None:
         "learning rate too low",
         f"the learning rate is too low: at its peak, {signs.peak:.2g}, all {signs.steps} steps "
         f"together would change the weights by at most {reach:.1%} of their norm. Raise "
-        f"model.optimizer.rate{usual}",
+        f"model.optimizer.lr{usual}",
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vitlab.data.batch import Batch
 from vitlab.objectives import Objective
-from vitlab.schedules import Progress
+from vitlab.optim.schedules import Progress
 
 Kind = Literal["image", "weight", "output", "loss", "gradient"]
 

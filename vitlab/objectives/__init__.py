@@ -1,31 +1,31 @@
 """Batches to losses. Plain torch."""
 
-from vitlab.objectives.calibration import Calibration
-from vitlab.objectives.calibration_terms import DimensionTerm, TokenTerm
+from vitlab.objectives.calibration.calibration import Calibration
+from vitlab.objectives.calibration.classifier_checkpoint import ClassifierCheckpoint
+from vitlab.objectives.calibration.terms import DimensionTerm, TokenTerm
 from vitlab.objectives.classification import Classification, Classifier
-from vitlab.objectives.converged import Start
 from vitlab.objectives.dino import DINO
-from vitlab.objectives.heads import Projection
-from vitlab.objectives.mixing import Erasing, Mixing
-from vitlab.objectives.objective import Loss, Objective, Read
-from vitlab.objectives.prompting import Matching, Prompting
-from vitlab.objectives.starting import Pretrained
+from vitlab.objectives.dino_head import DINOHeadConfig
+from vitlab.objectives.mixup import Mixup, RandomErasing
+from vitlab.objectives.objective import ImageReader, Loss, Objective
+from vitlab.objectives.pretrained import Pretrained
+from vitlab.objectives.prompt_tuning import KeyMatching, PromptTuning
 
 __all__ = [
     "DINO",
     "Calibration",
     "Classification",
     "Classifier",
+    "ClassifierCheckpoint",
+    "DINOHeadConfig",
     "DimensionTerm",
-    "Erasing",
+    "ImageReader",
+    "KeyMatching",
     "Loss",
-    "Matching",
-    "Mixing",
+    "Mixup",
     "Objective",
     "Pretrained",
-    "Projection",
-    "Prompting",
-    "Read",
-    "Start",
+    "PromptTuning",
+    "RandomErasing",
     "TokenTerm",
 ]

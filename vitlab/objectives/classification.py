@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
 from vitlab.encoders.vit import DropPath
-from vitlab.objectives.mixing import Erasing, Mixing
+from vitlab.objectives.mixup import Mixup, RandomErasing
 from vitlab.objectives.objective import Loss, Objective
-from vitlab.schedules import Progress
+from vitlab.optim.schedules import Progress
 
 
 class Classifier(nn.Module):
@@ -48,11 +48,11 @@ class Classification(Objective):
         num_classes: of the training data, from which `vitlab fit` takes it.
         loss: cross_entropy of the softmax with the targets, or binary_cross_entropy of a sigmoid
             for each class, where every class with a positive target counts as present (DeiT-III).
-        smoothing: share of the target spread evenly over all classes; must be 0 for
+        label_smoothing: share of the target spread evenly over all classes; must be 0 for
             binary_cross_entropy, as it would make every class present.
-        mixing: mixup and CutMix of pairs in a micro-batch.
-        erasing: random erasing, before the mixing.
-        average: share of a moving average of the weights that stays after a step, whatever the
+        mixup: mixup and CutMix of pairs in a micro-batch.
+        random_erasing: random erasing, before the mixing.
+        ema_decay: share of a moving average of the weights that stays after a step, whatever the
             batch; it is scored beside the weights themselves, which are the ones that count. 0
             keeps none. DeiT uses 0.99996.
         drop_path: probability to skip a branch for an image, the same in all blocks (DeiT-III); 0
@@ -64,21 +64,22 @@ class Classification(Objective):
         encoder: Encoder,
         num_classes: int,
         loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy",
-        smoothing: float = 0.1,
-        mixing: Mixing = Mixing(),  # noqa: B008
-        erasing: Erasing = Erasing(),  # noqa: B008
-        average: float = 0.99996,
+        label_smoothing: float = 0.1,
+        mixup: Mixup = Mixup(),  # noqa: B008
+        random_erasing: RandomErasing = RandomErasing(),  # noqa: B008
+        ema_decay: float = 0.99996,
         drop_path: float = 0.0,
     ):
         super().__init__()
-        _check(num_classes, loss, smoothing, average)
+        _check(num_classes, loss, label_smoothing, ema_decay)
         if drop_path:
             drop_evenly(encoder, drop_path)
-        self.num_classes = self.outputs = num_classes
-        self.kind, self.smoothing, self.mixing, self.erasing = loss, smoothing, mixing, erasing
+        self.num_classes = self.out_dim = num_classes
+        self.kind, self.label_smoothing = loss, label_smoothing
+        self.mixup, self.random_erasing = mixup, random_erasing
         self.model = Classifier(encoder, num_classes)
-        self.kept = average
-        self.average = copy.deepcopy(self.model).requires_grad_(False) if average else None
+        self.ema_decay = ema_decay
+        self.ema = copy.deepcopy(self.model).requires_grad_(False) if ema_decay else None
 
     @property
     def encoder(self) -> Encoder:
@@ -89,8 +90,8 @@ class Classification(Objective):
         """Return the mean loss of a micro-batch against mixed and smoothed targets."""
         images = batch.views[0][0]
         labels = self.labels_of(batch)
-        images, targets = self.mixing(
-            self.erasing(images), labels, self.num_classes, self.smoothing
+        images, targets = self.mixup(
+            self.random_erasing(images), labels, self.num_classes, self.label_smoothing
         )
         logits = self.logits(images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -103,15 +104,15 @@ class Classification(Objective):
     def classifiers(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Return what to score on labeled images: the model and, where kept, its average."""
         found: dict[str, Callable[[Tensor], Tensor]] = {"val": self.model}
-        return found if self.average is None else found | {"average": self.average}
+        return found if self.ema is None else found | {"ema": self.ema}
 
     @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
         """Move the average."""
-        if self.average is not None:
-            average: list[Tensor] = list(self.average.parameters())
+        if self.ema is not None:
+            average: list[Tensor] = list(self.ema.parameters())
             model: list[Tensor] = list(self.model.parameters())
-            torch._foreach_lerp_(average, model, 1 - self.kept)
+            torch._foreach_lerp_(average, model, 1 - self.ema_decay)
 
     def labels_of(self, batch: Batch) -> Int[Tensor, " b"]:
         """Return the labels of a batch.
@@ -132,7 +133,7 @@ class Classification(Objective):
             )
         return batch.labels
 
-    def check(self, crops: Iterable[tuple[int, int]]) -> None:
+    def check_crops(self, crops: Iterable[tuple[int, int]]) -> None:
         """Refuse image sizes the patches do not tile, and views with more than one crop."""
         crops = list(crops)
         if [count for count, _ in crops] != [1]:
@@ -141,11 +142,11 @@ class Classification(Objective):
                 f"the views have the crops {given} and Classification needs one crop of an "
                 "image; use data.transform AugmentedCrop"
             )
-        super().check(crops)
+        super().check_crops(crops)
 
-    def check_batch(self, images: int) -> None:
+    def check_micro_batch(self, images: int) -> None:
         """Refuse micro-batches that cannot be mixed."""
-        self.mixing.check(images)
+        self.mixup.check(images)
 
 
 def classification_loss(
@@ -186,18 +187,20 @@ def drop_evenly(encoder: Encoder, rate: float) -> None:
         module.rate = rate
 
 
-def _check(num_classes: int, loss: str, smoothing: float, average: float) -> None:
+def _check(num_classes: int, loss: str, label_smoothing: float, ema_decay: float) -> None:
     if num_classes < 2:
         raise ValueError(
             f"num_classes {num_classes} leaves nothing to learn; use data of at least 2 classes"
         )
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"smoothing {smoothing} is not in [0, 1); DeiT uses 0.1, 0 turns it off")
-    if loss == "binary_cross_entropy" and smoothing:
+    if not 0 <= label_smoothing < 1:
         raise ValueError(
-            f"smoothing {smoothing} gives every class a positive target, and binary_cross_entropy "
-            "counts every positive target as 1: all classes would be present in all images; set "
-            "model.objective.smoothing 0"
+            f"label_smoothing {label_smoothing} is not in [0, 1); DeiT uses 0.1, 0 turns it off"
         )
-    if not 0 <= average < 1:
-        raise ValueError(f"average {average} is not in [0, 1); DeiT uses 0.99996, 0 keeps none")
+    if loss == "binary_cross_entropy" and label_smoothing:
+        raise ValueError(
+            f"label_smoothing {label_smoothing} gives every class a positive target, and binary_cross_entropy "
+            "counts every positive target as 1: all classes would be present in all images; set "
+            "model.objective.label_smoothing 0"
+        )
+    if not 0 <= ema_decay < 1:
+        raise ValueError(f"ema_decay {ema_decay} is not in [0, 1); DeiT uses 0.99996, 0 keeps none")

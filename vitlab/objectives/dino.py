@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from vitlab import distributed
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
-from vitlab.objectives.heads import DINOHead, Projection
+from vitlab.objectives.dino_head import DINOHead, DINOHeadConfig
 from vitlab.objectives.objective import Loss, Objective
-from vitlab.schedules import Progress, Ramp, cosine
+from vitlab.optim.schedules import Progress, Ramp, cosine
 
 EMA_BATCH = 512  # images; the batch DINO's momentum was chosen for
 
@@ -32,7 +32,7 @@ class DINO(Objective):
 
     Args:
         encoder: student; the teacher starts as its copy, without drop path.
-        projection: shape of both heads.
+        head: shape of both heads.
         student_temperature: divides the student's logits.
         teacher_temperature: divides the teacher's centered logits, by epoch.
         momentum: share of the teacher that stays after a step at batch 512, at the start of the
@@ -45,7 +45,7 @@ class DINO(Objective):
     def __init__(
         self,
         encoder: Encoder,
-        projection: Projection = Projection(),  # noqa: B008
+        head: DINOHeadConfig = DINOHeadConfig(),  # noqa: B008
         student_temperature: float = 0.1,
         teacher_temperature: Ramp = Ramp(0.04, 0.04),  # noqa: B008
         momentum: float = 0.996,
@@ -55,15 +55,15 @@ class DINO(Objective):
         super().__init__()
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum {momentum} is not in [0, 1]; DINO uses 0.996 at batch 512")
-        self.student = Branch(encoder, projection)
+        self.student = Branch(encoder, head)
         # at once: Lightning leaves the modes of modules as it finds them
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
         self.momentum, self.center_momentum = momentum, center_momentum
         self.freeze_last_layer = freeze_last_layer
-        self.outputs = projection.prototypes
-        self.register_buffer("center", torch.zeros(1, projection.prototypes))
+        self.out_dim = head.out_dim
+        self.register_buffer("center", torch.zeros(1, head.out_dim))
         self.center: Tensor
         self.center_error = torch.zeros(())  # share of the mean logits that it did not hold
         self.seen: list[Tensor] = []  # mean teacher logits of each micro-batch of this step
@@ -106,7 +106,7 @@ class DINO(Objective):
     @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
         """Move the center and the teacher."""
-        seen = distributed.mean(torch.stack(self.seen).mean(0))
+        seen = distributed.all_reduce_mean(torch.stack(self.seen).mean(0))
         self.center_error = (seen - self.center).norm() / seen.norm()
         self.center.lerp_(seen, 1 - self.center_momentum)
         self.seen.clear()
@@ -117,7 +117,7 @@ class DINO(Objective):
     def teacher_momentum(self, progress: Progress) -> float:
         """Share of the teacher that stays after this step."""
         at_reference = cosine(self.momentum, 1.0, progress.step, progress.steps)
-        return at_reference ** (progress.batch / EMA_BATCH)
+        return at_reference ** (progress.batch_size / EMA_BATCH)
 
     def schedules(self, progress: Progress) -> dict[str, float]:
         """Return the teacher's momentum and temperature."""
@@ -126,7 +126,7 @@ class DINO(Objective):
             "teacher/temperature": self.teacher_temperature(progress),
         }
 
-    def check(self, crops: Iterable[tuple[int, int]]) -> None:
+    def check_crops(self, crops: Iterable[tuple[int, int]]) -> None:
         """Refuse image sizes the patches do not tile, and views without a pair of large crops."""
         (count, size), *small = crops
         self.encoder.check(size, "data.transform.size")
@@ -141,10 +141,10 @@ class DINO(Objective):
 class Branch(nn.Module):
     """An encoder with its head."""
 
-    def __init__(self, encoder: Encoder, projection: Projection):
+    def __init__(self, encoder: Encoder, head: DINOHeadConfig):
         super().__init__()
         self.encoder = encoder
-        self.head = DINOHead(encoder.width, projection)
+        self.head = DINOHead(encoder.width, head)
 
     def forward(self, views: list[Float[Tensor, "_ b 3 _ _"]]) -> Float[Tensor, "v b k"]:
         """Return logits of all views; one pass for each resolution, the head once for all."""

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
-from vitlab.schedules import Progress
+from vitlab.optim.schedules import Progress
 
 # gives training images of these indices with their labels, normalized and on the device, in batches
-Read = Callable[[Sequence[int]], Iterable[Batch]]
+ImageReader = Callable[[Sequence[int]], Iterable[Batch]]
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class Objective(nn.Module, ABC):
     One step is: `loss` for each micro-batch, `before_step`, the optimizer, `after_step`.
 
     Attributes:
-        outputs: numbers the loss keeps for each crop, for the estimate of memory.
+        out_dim: numbers the loss keeps for each crop, for the estimate of memory.
         num_classes: classes it learns from labels; 0 where it needs none.
-        files: arguments that name files, which the run's checkpoints need no more.
-        masked: whether it asks for masks of what training images show.
+        file_arguments: arguments that name files, which the run's checkpoints need no more.
+        needs_masks: whether it asks for masks of what training images show.
     """
 
-    outputs: int = 0
+    out_dim: int = 0
     num_classes: int = 0
-    files: tuple[str, ...] = ()
-    masked: bool = False
+    file_arguments: tuple[str, ...] = ()
+    needs_masks: bool = False
 
     @property
     @abstractmethod
@@ -54,7 +54,7 @@ class Objective(nn.Module, ABC):
     def loss(self, batch: Batch, progress: Progress) -> Loss:
         """Return the loss of one micro-batch."""
 
-    def prepare(self, read: Read, count: int) -> str:
+    def setup(self, read: ImageReader, count: int) -> str:
         """Look at the training images once, before the first step of a run that is new: at none.
 
         Args:
@@ -83,14 +83,14 @@ class Objective(nn.Module, ABC):
         """Return what makes logits of normalized images, by the name of its curves: none."""
         return {}
 
-    def check_batch(self, images: int) -> None:
+    def check_micro_batch(self, images: int) -> None:
         """Refuse micro-batches of so many images, before any work starts.
 
         Raises:
             ValueError: what was given, what is allowed, what to do.
         """
 
-    def check(self, crops: Iterable[tuple[int, int]]) -> None:
+    def check_crops(self, crops: Iterable[tuple[int, int]]) -> None:
         """Refuse views this objective cannot use, before any work starts.
 
         Args:

@@ -1,17 +1,17 @@
 """Frozen features to scores. Plain torch."""
 
-from vitlab.probes.dense import Dense, Segmentation
+from vitlab.probes.dense import DenseProbe, SegmentationScore
+from vitlab.probes.features import Features, InferenceConfig, Probe, image_features
 from vitlab.probes.knn import KNN
-from vitlab.probes.linear import Linear
-from vitlab.probes.probe import Features, Loading, Probe, image_features
+from vitlab.probes.logistic import LogisticProbe
 
 __all__ = [
     "KNN",
-    "Dense",
+    "DenseProbe",
     "Features",
-    "Linear",
-    "Loading",
+    "InferenceConfig",
+    "LogisticProbe",
     "Probe",
-    "Segmentation",
+    "SegmentationScore",
     "image_features",
 ]

@@ -16,10 +16,10 @@ from vitlab import distributed
 from vitlab.data import SegmentationTransform, VisionDataModule
 from vitlab.data.dataset import SegmentationDataset
 from vitlab.encoders import Encoder, Tokens
-from vitlab.probes.evidence import Counting, Overlaps
-from vitlab.probes.finite import refuse_infinite
-from vitlab.probes.linear import LinearMap
-from vitlab.probes.probe import Loading, share
+from vitlab.probes.features import InferenceConfig, sharded_loader
+from vitlab.probes.finiteness import check_finite
+from vitlab.probes.logistic import LinearClassifier
+from vitlab.probes.metrics import IoUAccumulator, IoUCounts
 
 See = Callable[[Tokens, list[Tensor]], None]  # features of test images, and their masks
 # several readings of a batch of images, by one pass; and one who is shown them, and the masks
@@ -33,7 +33,7 @@ ALL_VOID = (
 
 
 @dataclass(frozen=True)
-class Patches:
+class PatchFeatures:
     """A table of frozen patch features.
 
     Attributes:
@@ -46,7 +46,7 @@ class Patches:
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class SegmentationScore:
     """Intersection over union, in percent.
 
     Attributes:
@@ -55,7 +55,7 @@ class Segmentation:
         iou: of each class; NaN where it does not occur.
     """
 
-    overlaps: Overlaps
+    overlaps: IoUCounts
 
     @property
     def miou(self) -> float:
@@ -69,7 +69,7 @@ class Segmentation:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedDenseProbe:
     """A map that was fitted and scored.
 
     Attributes:
@@ -78,12 +78,12 @@ class Fitted:
         score: of it.
     """
 
-    classify: LinearMap
+    classify: LinearClassifier
     images: SegmentationDataset
-    score: Segmentation
+    score: SegmentationScore
 
 
-class Dense:
+class DenseProbe:
     """vitlab's cheap paired protocol: the linear map that the patches of frozen maps allow.
 
     Trained on patches, whose target is the class distribution of their pixels: the cross-entropy of
@@ -105,9 +105,9 @@ class Dense:
         data: VisionDataModule,
         view: SegmentationTransform,
         limit: int,
-        loading: Loading,
+        loading: InferenceConfig,
         see: See | None = None,
-    ) -> Fitted:
+    ) -> FittedDenseProbe:
         """Fit the map on a dataset's training split and score it on the other.
 
         The callback that measures while an encoder trains and the command that evaluates afterwards
@@ -125,25 +125,27 @@ class Dense:
         classify = self.fit(
             encoder, data.segmentation_dataset(data.train_split, view, limit), loading
         )
-        return Fitted(classify, test, self.evaluate(encoder, classify, test, loading, see))
+        return FittedDenseProbe(
+            classify, test, self.evaluate(encoder, classify, test, loading, see)
+        )
 
-    def fit(self, encoder: Encoder, images: Dataset, loading: Loading) -> LinearMap:
+    def fit(self, encoder: Encoder, images: Dataset, loading: InferenceConfig) -> LinearClassifier:
         """Fit the map on pairs of an image and a mask."""
         (classify,) = self.fit_all(_output(encoder, loading), images, loading)
         return classify
 
     def fit_all(
-        self, encode: Encode, images: Dataset, loading: Loading, see: SeeAll | None = None
-    ) -> list[LinearMap]:
+        self, encode: Encode, images: Dataset, loading: InferenceConfig, see: SeeAll | None = None
+    ) -> list[LinearClassifier]:
         """Fit a map to each reading of the images, which pass once."""
         maps = []
         for patches in self.tables(encode, images, loading, see):
             if not len(patches.x):
                 raise ValueError(ALL_VOID)
-            maps.append(LinearMap(patches.x, patches.y, self.decay, self.steps))
+            maps.append(LinearClassifier(patches.x, patches.y, self.decay, self.steps))
         return maps
 
-    def patches(self, encoder: Encoder, images: Dataset, loading: Loading) -> Patches:
+    def patches(self, encoder: Encoder, images: Dataset, loading: InferenceConfig) -> PatchFeatures:
         """Return all patches that have a labeled pixel, the whole table on each rank.
 
         Raises:
@@ -153,14 +155,14 @@ class Dense:
         return table
 
     def tables(
-        self, encode: Encode, images: Dataset, loading: Loading, see: SeeAll | None = None
-    ) -> Iterator[Patches]:
+        self, encode: Encode, images: Dataset, loading: InferenceConfig, see: SeeAll | None = None
+    ) -> Iterator[PatchFeatures]:
         """Yield the table of each reading, see `patches`; each makes room for the next."""
         rows: list[list[Tensor]] = []
         shares: list[Tensor] = []
-        for pixels, masks in share(images, loading, stack_images):
+        for pixels, masks in sharded_loader(images, loading, stack_images):
             found = encode(pixels)
-            refuse_infinite(*(tokens.patches for tokens in found))
+            check_finite(*(tokens.patches for tokens in found))
             rows = rows or [[] for _ in found]
             for own, tokens in zip(rows, found, strict=True):
                 own.append(tokens.patches.float())
@@ -168,12 +170,12 @@ class Dense:
             if see is not None:
                 see(found, masks)
         # gathered by image, not by patch, so that the order is that of the set on any world size
-        y = distributed.gather(torch.cat(shares).to(rows[0][0].device)).flatten(0, 1)
+        y = distributed.all_gather_rows(torch.cat(shares).to(rows[0][0].device)).flatten(0, 1)
         labeled = y.sum(1) > 0
         y = F.normalize(y[labeled], p=1, dim=1)
         while rows:
-            x = distributed.gather(torch.cat(rows.pop(0))).flatten(0, 1)
-            yield Patches(x[labeled], y)
+            x = distributed.all_gather_rows(torch.cat(rows.pop(0))).flatten(0, 1)
+            yield PatchFeatures(x[labeled], y)
 
     def share_of_classes(
         self, mask: UInt8[Tensor, "height width"], grid: tuple[int, int]
@@ -185,11 +187,11 @@ class Dense:
     def evaluate(
         self,
         encoder: Encoder,
-        classify: LinearMap,
+        classify: LinearClassifier,
         images: Dataset,
-        loading: Loading,
+        loading: InferenceConfig,
         see: See | None = None,
-    ) -> Segmentation:
+    ) -> SegmentationScore:
         """Score the map on pairs of an image and a mask; the same on any number of ranks."""
 
         def shown(found: Sequence[Tokens], masks: list[Tensor]) -> None:
@@ -198,21 +200,21 @@ class Dense:
 
         encode = _output(encoder, loading)
         (overlaps,) = self.evaluate_all(encode, [classify], images, loading, shown)
-        return Segmentation(overlaps)
+        return SegmentationScore(overlaps)
 
     def evaluate_all(
         self,
         encode: Encode,
-        maps: Sequence[LinearMap],
+        maps: Sequence[LinearClassifier],
         images: Dataset,
-        loading: Loading,
+        loading: InferenceConfig,
         see: SeeAll | None = None,
-    ) -> list[Overlaps]:
+    ) -> list[IoUCounts]:
         """Return the counts of a map for each reading of the images, which pass once."""
-        counting = [Counting(self.classes, loading.device) for _ in maps]
-        for pixels, masks in share(images, loading, stack_images):
+        counting = [IoUAccumulator(self.classes, loading.device) for _ in maps]
+        for pixels, masks in sharded_loader(images, loading, stack_images):
             found = encode(pixels)
-            refuse_infinite(*(tokens.patches for tokens in found))
+            check_finite(*(tokens.patches for tokens in found))
             if see is not None:
                 see(found, masks)
             for count, classify, tokens in zip(counting, maps, found, strict=True):
@@ -221,7 +223,7 @@ class Dense:
         return [count.overlaps() for count in counting]
 
 
-def _output(encoder: Encoder, loading: Loading) -> Encode:
+def _output(encoder: Encoder, loading: InferenceConfig) -> Encode:
     return lambda pixels: [loading.encode(encoder, pixels)]
 
 
@@ -241,7 +243,7 @@ def class_counts(
     return torch.bincount(index.flatten(), minlength=p * (classes + 1)).view(p, classes + 1)
 
 
-def patch_logits(classify: LinearMap, tokens: Tokens) -> Float[Tensor, "b c rows columns"]:
+def patch_logits(classify: LinearClassifier, tokens: Tokens) -> Float[Tensor, "b c rows columns"]:
     """Return the class logits of each patch, where it is in the image."""
     return classify(tokens.patches.float()).transpose(1, 2).unflatten(2, tokens.grid)
 

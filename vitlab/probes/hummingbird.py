@@ -15,7 +15,9 @@ from torch import Tensor
 from vitlab.probes.neighbors import Neighbors
 
 
-def choose(counts: Int[Tensor, "p c"], seed: tuple[int, ...], most: int) -> Int[Tensor, " k"]:
+def sample_patches(
+    counts: Int[Tensor, "p c"], seed: tuple[int, ...], most: int
+) -> Int[Tensor, " k"]:
     """Choose patches of an image, those of rare classes rather than others; fewest scores first.
 
     The score of a patch is, over the classes in it, the sum of how many patches of the image have
@@ -33,7 +35,7 @@ def choose(counts: Int[Tensor, "p c"], seed: tuple[int, ...], most: int) -> Int[
     return order[present.any(1)[order]][:most]
 
 
-def read_out(
+def soft_labels(
     neighbors: Neighbors, counts: Int16[Tensor, "m c"], temperature: float
 ) -> Float[Tensor, "n c"]:
     """Return soft labels: the neighbors' shares of classes, by softmax(cosine / temperature).

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
-from vitlab.probes.neighbors import Neighbors, Search
-from vitlab.probes.probe import Features, Probe
+from vitlab.probes.features import Features, Probe
+from vitlab.probes.neighbors import Neighbors, NeighborSearch
 
 
 class KNN(Probe):
@@ -24,7 +24,7 @@ class KNN(Probe):
     def score(self, train: Features, test: Features) -> dict[str, float]:
         """Return top-1 accuracy in percent."""
         k = min(self.k, len(train.x))
-        search = Search(test.x, k)
+        search = NeighborSearch(test.x, k)
         search.add(train.x)
         classes = int(max(train.y.max(), test.y.max())) + 1
         found = votes(search.neighbors(), train.y, classes, k, self.temperature).argmax(1)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vitlab.probes.finite import refuse_infinite
+from vitlab.probes.finiteness import check_finite
 
 Metric = Literal["cosine", "l2"]
 
@@ -33,7 +33,7 @@ class Neighbors:
     similarity: Float[Tensor, "n k"]
 
 
-class Search:
+class NeighborSearch:
     """Finds the k nearest of keys that come block by block, of which none is kept.
 
     Of equally near keys, those added first are found; their order is that too. Blocks change
@@ -59,7 +59,7 @@ class Search:
         if k < 1:
             raise ValueError(f"k {k} is no count of neighbors; use 1 or more")
         self.queries, self.k, self.metric, self.memory = queries, k, metric, memory
-        refuse_infinite(queries)
+        check_finite(queries)
         self._found = 0  # keys so far
         self._scores = queries.new_full((len(queries), 0), -torch.inf, dtype=torch.float32)
         self._index = torch.zeros(len(queries), 0, dtype=torch.long, device=queries.device)
@@ -89,7 +89,7 @@ class Search:
         return Neighbors(self._index, scores)
 
     def _add(self, keys: Float[Tensor, "m d"], rows: int) -> None:
-        refuse_infinite(keys)
+        check_finite(keys)
         keys = self._prepared(keys, keys.square().sum(1, keepdim=True) / -2)
         # reused, since fresh memory takes as long as the product
         scores_of_all = keys.new_empty(min(rows, len(self.queries)), len(keys))
@@ -124,7 +124,7 @@ def neighbors(
     memory: int = 2**28,
 ) -> Neighbors:
     """Return the k nearest keys of each query; see `Search`."""
-    search = Search(queries, k, metric, memory)
+    search = NeighborSearch(queries, k, metric, memory)
     search.add(keys)
     return search.neighbors()
 

@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader
 
 from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
-from vitlab.probes import Loading
+from vitlab.probes import InferenceConfig
 from vitlab.probes.dense import stack_images
-from vitlab.probes.freezing import frozen
-from vitlab.probes.probe import share
+from vitlab.probes.eval_mode import eval_mode
+from vitlab.probes.features import sharded_loader
 from vitlab.training.fit import Command
 
 PATIENCE = 30.0  # seconds after which loaders have been measured for long enough
@@ -70,13 +70,13 @@ def measuring(command: Command, trainer: Trainer, tick: Tick) -> tuple[float, fl
     device, precision = trainer.strategy.root_device, trainer.precision_plugin.forward_context
     objective.to(device)
     world = command.trainer.world_size  # who share the images
-    loading = Loading(device, probing.batch, probing.workers, precision)
+    loading = InferenceConfig(device, probing.batch, probing.workers, precision)
     probe = score = 0.0
-    with frozen(objective):
+    with eval_mode(objective):
         if data.samples(data.train_split).labels is not None:
             images = [data.classification_dataset(data.train_split, probing.size, probing.images)]
             images.append(data.classification_dataset(data.val_split, probing.size))
-            loader = share(images[0], loading)
+            loader = sharded_loader(images[0], loading)
             probe += sum(map(len, images)) / _encoding(objective.encoder, loader, loading)
             tick("image probes")
         for name, source in probing.dense.items():
@@ -84,22 +84,22 @@ def measuring(command: Command, trainer: Trainer, tick: Tick) -> tuple[float, fl
                 source.segmentation_dataset(source.train_split, probing.view, probing.dense_images)
             ]
             masked.append(source.segmentation_dataset(source.val_split, probing.view))
-            dense = share(masked[0], loading, stack_images)
+            dense = sharded_loader(masked[0], loading, stack_images)
             probe += sum(map(len, masked)) / _encoding(objective.encoder, dense, loading)
             tick(f"dense probe of {name}")
         classifiers = objective.classifiers()
         if classifiers:
             size = scoring.size or data.transform.crop_sizes[0][1]
             shown = data.classification_dataset(data.val_split, size, crop=scoring.crop)
-            loading = Loading(device, scoring.batch, scoring.workers, precision)
-            loader = share(shown, loading)
+            loading = InferenceConfig(device, scoring.batch, scoring.workers, precision)
+            loader = sharded_loader(shown, loading)
             once = len(shown) / _encoding(objective.encoder, loader, loading)
             score = len(classifiers) * once
             tick("scores")
     return probe / world, score / world
 
 
-def _encoding(encoder: Encoder, loader: DataLoader, loading: Loading) -> float:
+def _encoding(encoder: Encoder, loader: DataLoader, loading: InferenceConfig) -> float:
     """Return the images per second that are read and encoded."""
 
     def encode(batch: Any) -> int:
@@ -107,4 +107,4 @@ def _encoding(encoder: Encoder, loader: DataLoader, loading: Loading) -> float:
         tokens.cls.sum().item()  # waits for a GPU
         return len(batch[0])
 
-    return pace(loader, loading.workers, encode)
+    return pace(loader, loading.num_workers, encode)

@@ -1,8 +1,8 @@
 """The only Lightning besides the data modules."""
 
+from vitlab.optim.optimizer import OptimizerConfig
 from vitlab.training.module import Pretraining
-from vitlab.training.optimizer import Optimizer
 from vitlab.training.probing import Probing
 from vitlab.training.scoring import Scoring
 
-__all__ = ["Optimizer", "Pretraining", "Probing", "Scoring"]
+__all__ = ["OptimizerConfig", "Pretraining", "Probing", "Scoring"]

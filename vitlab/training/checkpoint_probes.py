@@ -20,7 +20,7 @@ from vitlab.data.check import recognize
 from vitlab.encoders import Encoder
 from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.evaluation.frozen_encoder import load_frozen_encoder
-from vitlab.probes import Loading
+from vitlab.probes import InferenceConfig
 from vitlab.safety import check, read, restrict
 from vitlab.training.checkpoint_series import CheckpointSeries, SavedCheckpoint
 from vitlab.training.closing import conclusion, tables
@@ -205,7 +205,7 @@ def measure(each: Job, device: str, console: Console) -> list[Measurement]:
     """
     fabric = Fabric(accelerator=device, devices=1, precision=each.settings["precision"])
     probing = each.probing
-    loading = Loading(fabric.device, probing.batch, probing.workers, fabric.autocast)
+    loading = InferenceConfig(fabric.device, probing.batch, probing.workers, fabric.autocast)
     write_json(each.folder / SETTINGS, {"settings": each.settings, "environment": environment()})
     known = _known(each.folder)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -154,9 +154,9 @@ class Arguments(LightningCLI):
         arguments = settings["model"]["objective"].setdefault("init_args", {})
         if objective.num_classes:
             arguments["num_classes"] = objective.num_classes
-        for name in objective.files:
+        for name in objective.file_arguments:
             arguments.pop(name, None)
-        if objective.files or isinstance(objective.encoder, Pretrained):
+        if objective.file_arguments or isinstance(objective.encoder, Pretrained):
             # nobody needs its file again: the checkpoint holds the weights
             arguments["encoder"] = {
                 "class_path": "vitlab.encoders.ViT",

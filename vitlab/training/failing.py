@@ -14,19 +14,19 @@ from vitlab.data.sampler import GlobalBatchSampler
 from vitlab.health.failure import Failure, place, write
 from vitlab.health.tracing import Trace, trace
 from vitlab.objectives import Objective
-from vitlab.schedules import Progress
+from vitlab.optim.schedules import Progress
 from vitlab.training.endings import advice
 
 LEAST_SCALE = 1e-3  # of fp16: 26 halvings from where it starts are no search for a scale any more
 
-RATE = "Try a lower model.optimizer.rate or a longer model.optimizer.warmup"
+RATE = "Try a lower model.optimizer.lr or a longer model.optimizer.warmup_epochs"
 REMEDIES = {
     "image": "The data made it, not the model: see to {files} and to what changes images on the "
     "way",
     "weight": f"It was there before this step. {RATE}, if no code of yours put it there",
     "output": RATE + "{precision}",
     "loss": RATE + "{precision}",
-    "gradient": RATE + ", a lower model.optimizer.clip{precision}",
+    "gradient": RATE + ", a lower model.optimizer.clip_grad_norm{precision}",
 }
 
 
@@ -91,7 +91,7 @@ class Guard:
         if not torch.isfinite(norm):
             scaler = getattr(trainer.precision_plugin, "scaler", None)
             scale = float(scaler.get_scale()) if scaler is not None else 1.0
-            (of_loss,) = distributed.highest([int(self.of_loss)])
+            (of_loss,) = distributed.all_reduce_max([int(self.of_loss)])
             # in fp16, the scaler leaves such a step out, and tries a lower scale
             if of_loss or scaler is None or scale < LEAST_SCALE:
                 self.fail(trainer, objective, progress, scale)
@@ -108,10 +108,10 @@ class Guard:
         assert self.batch is not None
         context = trainer.precision_plugin.forward_context
         found = trace(objective, self.batch, progress, self.seed, context, scale)
-        own, world = distributed.rank(), distributed.world()
+        own, world = distributed.rank(), distributed.world_size()
         # a rank that saw it, if need be one that sees nothing now
         order = own if found.first else world + (own if self.blamed is not None else world + own)
-        (least,) = distributed.highest([-order])
+        (least,) = distributed.all_reduce_max([-order])
         text = kept = ""
         if order == -least:
             folder = Path(trainer.default_root_dir)
@@ -151,7 +151,7 @@ class Guard:
         """Return what happened, the evidence and the remedy, without the last full stop."""
         what = f"the loss is {found.loss}" if self.of_loss else "gradients are not finite"
         where = f"at step {progress.step} (epoch {trainer.current_epoch}"
-        where += f", rank {distributed.rank()})" if distributed.world() > 1 else ")"
+        where += f", rank {distributed.rank()})" if distributed.world_size() > 1 else ")"
         first, before = found.first, found.largest_before
         precision = str(trainer.precision)
         low = "" if precision.startswith(("32", "64")) else ", or trainer.precision 32-true"

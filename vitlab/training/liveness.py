@@ -94,7 +94,7 @@ class Heartbeat(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin, where there is more than one rank."""
-        if distributed.world() > 1:
+        if distributed.world_size() > 1:
             threading.Thread(target=self.beat, daemon=True, name="heartbeat").start()
             threading.Thread(target=self.listen, daemon=True, name="listening").start()
 
@@ -111,7 +111,7 @@ class Heartbeat(Callback):
     def beat(self) -> None:
         """Exchange signs of life until the run is over, or a rank is missing."""
         try:
-            self._beat(distributed.rank(), distributed.world())
+            self._beat(distributed.rank(), distributed.world_size())
         except RuntimeError as error:  # of the connection
             if not self.over.wait(TICK):  # the first rank may have come to its end a moment ago
                 end(f"the first rank is gone ({_line(error)}), so this one ends; {self.remedy()}")

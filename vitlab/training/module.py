@@ -10,10 +10,10 @@ from torch.nn.utils import get_total_norm
 
 from vitlab.data.batch import Batch
 from vitlab.objectives import Objective
+from vitlab.optim.optimizer import OptimizerConfig
+from vitlab.optim.schedules import Progress
 from vitlab.safety import restrict
-from vitlab.schedules import Progress
 from vitlab.training.failing import Guard
-from vitlab.training.optimizer import Optimizer
 
 
 class Pretraining(LightningModule):
@@ -28,7 +28,7 @@ class Pretraining(LightningModule):
     def __init__(
         self,
         objective: Objective,
-        optimizer: Optimizer = Optimizer(),  # noqa: B008
+        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008
         seed: int = 0,
     ):
         super().__init__()
@@ -61,7 +61,7 @@ class Pretraining(LightningModule):
         Thus a resumed run draws what the uninterrupted one would have drawn, and nothing that
         happens between steps, such as a probe, can change training.
         """
-        self.settings.schedule(self.trainer.optimizers[0], self.progress)
+        self.settings.apply_schedules(self.trainer.optimizers[0], self.progress)
         entropy = [self.seed, self.global_step, batch_idx, self.global_rank]
         drawn = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         self.guard.begin(batch, batch_idx, drawn)
@@ -89,14 +89,14 @@ class Pretraining(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip gradients, then let the objective change them."""
-        norm = self.settings.limit(self.objective.parameters())
+        norm = self.settings.clip(self.objective.parameters())
         progress = self.progress
         self.guard.check(self.trainer, self.objective, norm, progress)
         self.objective.before_step(progress)
         logs: dict[str, Tensor | float] = {
             "optimizer/gradient_norm": norm,
-            "optimizer/learning_rate": self.settings.learning_rate(progress),
-            "optimizer/weight_decay": self.settings.weight_decay(progress),
+            "optimizer/learning_rate": self.settings.lr_at(progress),
+            "optimizer/weight_decay": self.settings.weight_decay_at(progress),
             **self.objective.schedules(progress),
         }
         self.log_dict(logs)
@@ -121,7 +121,7 @@ class Pretraining(LightningModule):
                 raise FloatingPointError(
                     f"the weight {name} is not finite after step {self.global_step}, though the "
                     "gradients were; the checkpoints on disk are from before. Try a lower "
-                    "model.optimizer.rate or a longer model.optimizer.warmup"
+                    "model.optimizer.lr or a longer model.optimizer.warmup_epochs"
                 )
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:

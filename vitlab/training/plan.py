@@ -14,7 +14,7 @@ from vitlab.activation_memory import saved_bytes
 from vitlab.data import BatchLayout, VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.objectives import Objective
-from vitlab.schedules import Progress
+from vitlab.optim.schedules import Progress
 from vitlab.training.module import Pretraining
 from vitlab.training.probing import Probing
 from vitlab.training.scoring import Scoring
@@ -85,12 +85,12 @@ def plan_run(
     if trainer.gradient_clip_val is not None:
         raise ValueError(
             "trainer.gradient_clip_val clips all gradients together and would be ignored; set "
-            "model.optimizer.clip, and model.optimizer.rules.clip: each tensor as DINO does, or all"
+            "model.optimizer.clip_grad_norm, and model.optimizer.clip_mode: per_parameter as DINO, or global"
         )
     crops = data.transform.crop_sizes
-    model.objective.check(crops)
+    model.objective.check_crops(crops)
     division = data.batch_layout(trainer.world_size)
-    model.objective.check_batch(division.micro_batch_size)
+    model.objective.check_micro_batch(division.micro_batch_size)
     trainer.accumulate_grad_batches = division.accumulate_grad_batches
     data.samples(data.train_split)
     if data.steps_per_epoch < 1:
@@ -98,7 +98,7 @@ def plan_run(
             f"{len(data.samples(data.train_split))} training images do not fill one batch of "
             f"{data.global_batch_size}; use a smaller --data.global_batch_size"
         )
-    masks = data.use_foreground_masks() if model.objective.masked else 0
+    masks = data.use_foreground_masks() if model.objective.needs_masks else 0
     probing.check(model.objective.encoder, data)
     scoring.check(model.objective, data, probing)
     needed = memory(trainer, model, crops)
@@ -126,7 +126,7 @@ def describe(
     objective, encoder, settings = model.objective, model.objective.encoder, model.settings
     epochs = trainer.max_epochs or 1
     start = Progress(0, data.steps_per_epoch * epochs, epochs, data.global_batch_size)
-    peak = settings.peak(data.global_batch_size)
+    peak = settings.peak_lr(data.global_batch_size)
     size = sum(p.numel() for p in encoder.parameters())
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     schedules = [f"{name} {value:.6g}" for name, value in objective.schedules(start).items()]
@@ -145,11 +145,11 @@ def describe(
         f"{trainer.world_size} "
         f"devices x {division.accumulate_grad_batches} micro-batches",
         "length": f"{epochs} epochs x {data.steps_per_epoch:,} steps = {start.steps:,}",
-        "learning rate": f"peak {peak:.3g} after {settings.warmup} epochs, "
+        "learning rate": f"peak {peak:.3g} after {settings.warmup_epochs} epochs, "
         + (
-            f"then {_LINES[settings.course.shape]} to {settings.final_rate:.3g}"
-            if settings.warmup < epochs
-            else f"which this run of {epochs} does not reach; lower model.optimizer.warmup"
+            f"then {_LINES[settings.lr_schedule.shape]} to {settings.min_lr:.3g}"
+            if settings.warmup_epochs < epochs
+            else f"which this run of {epochs} does not reach; lower model.optimizer.warmup_epochs"
         ),
         "at the start": ", ".join(schedules),
         "precision": str(trainer.precision),
@@ -178,7 +178,7 @@ def memory(trainer: Trainer, model: Pretraining, crops: Crops) -> Memory:
     encoder = trained_encoder(objective)
     activations = sum(count * kept_for_backward(encoder, edge, mixed) for count, edge in crops)
     images = sum(count * 3 * edge**2 * 4 for count, edge in crops)
-    outputs = sum(count for count, _ in crops) * objective.outputs * 4 * 4
+    outputs = sum(count for count, _ in crops) * objective.out_dim * 4 * 4
     weights = sum(p.numel() * 4 * (4 if p.requires_grad else 1) for p in objective.parameters())
     return Memory(weights, activations + images + outputs)
 

@@ -45,7 +45,7 @@ class Stopping(Callback):
             Stopped: a rank has been asked to stop, while there was nothing to save yet.
         """
         self.first = step = trainer.global_step
-        low, high, found = distributed.highest([-step, step, signals.noted()])
+        low, high, found = distributed.all_reduce_max([-step, step, signals.noted()])
         if -low != high:
             raise OSError(
                 f"the ranks continue from different steps, {-low} to {high}: not all of them can "
@@ -71,7 +71,7 @@ class Stopping(Callback):
         Raises:
             Stopped: a rank has been asked to stop; the checkpoint is written.
         """
-        found, due = distributed.highest([signals.noted(), int(self.checkpoints.due)])
+        found, due = distributed.all_reduce_max([signals.noted(), int(self.checkpoints.due)])
         step = trainer.global_step
         # by steps, or by the measurements of an epoch's end, which leave a checkpoint
         further = step > self.first or self.checkpoints.step == step

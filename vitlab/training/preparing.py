@@ -15,7 +15,7 @@ BATCH = 64  # images of one forward pass
 
 
 class Preparing(Callback):
-    """Calls `Objective.prepare` once, before the first step of a run that is new.
+    """Calls `Objective.setup` once, before the first step of a run that is new.
 
     The images are those of `data.train_split` as probes see them: their middle, at the size of the
     training crops, in fp32. Nothing is drawn from the run's random streams.
@@ -43,7 +43,7 @@ class Preparing(Callback):
         training = objective.training
         objective.eval()
         try:
-            found = objective.prepare(read, len(data.samples(data.train_split)))
+            found = objective.setup(read, len(data.samples(data.train_split)))
         except ValueError as error:
             raise DataError(str(error)) from error  # of a model and its data, not of the code
         finally:

@@ -22,10 +22,10 @@ from vitlab.analysis.online_statistics import (
 from vitlab.atomic_io import write_bytes, write_json
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder, Pixels
-from vitlab.probes import KNN, Dense, Linear, Loading, image_features
-from vitlab.probes.dense import Fitted
-from vitlab.probes.freezing import frozen
-from vitlab.probes.reading import depth_of
+from vitlab.probes import KNN, DenseProbe, InferenceConfig, LogisticProbe, image_features
+from vitlab.probes.dense import FittedDenseProbe
+from vitlab.probes.eval_mode import eval_mode
+from vitlab.probes.layer_selection import depth_of
 from vitlab.training.checkpoints import keep
 from vitlab.visualization.grid import encode_png
 from vitlab.visualization.masks import draw_probe_grid
@@ -165,10 +165,10 @@ class Probing(Callback):
         """Run all probes on an encoder; log, keep and return its scores."""
         began = time.perf_counter()
         precision = trainer.precision_plugin.forward_context
-        loading = Loading(pl_module.device, self.batch, self.workers, precision)
+        loading = InferenceConfig(pl_module.device, self.batch, self.workers, precision)
         epoch = trainer.current_epoch + (name == "trained")
 
-        def draw(set_name: str, fitted: Fitted) -> None:
+        def draw(set_name: str, fitted: FittedDenseProbe) -> None:
             self.draw(trainer, encoder, set_name, fitted, loading, f"epoch_{epoch:04d}")
 
         data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -193,8 +193,8 @@ class Probing(Callback):
         self,
         encoder: Encoder,
         data: VisionDataModule | None,
-        loading: Loading,
-        draw: Callable[[str, Fitted], None] | None = None,
+        loading: InferenceConfig,
+        draw: Callable[[str, FittedDenseProbe], None] | None = None,
     ) -> Found:
         """Run all probes on an encoder.
 
@@ -208,14 +208,14 @@ class Probing(Callback):
             draw: is given the fitted dense probe of each set.
         """
         features: dict[str, float] = {}
-        with frozen(encoder):
+        with eval_mode(encoder):
             scores = self.classify(encoder, data, loading)
             for name, source in self.dense.items():
                 watched = LastStateRecorder(encoder)
                 statistics = OnlineFeatureStatistics(
                     watched, background_class(source.classes), len(source.samples(source.val_split))
                 )
-                fitted = Dense(source.num_classes).run(
+                fitted = DenseProbe(source.num_classes).run(
                     watched, source, self.view, self.dense_images, loading, statistics.update
                 )
                 scores[f"miou/{name}"] = fitted.score.miou
@@ -229,7 +229,7 @@ class Probing(Callback):
         return Found(scores, features)
 
     def classify(
-        self, encoder: Encoder, data: VisionDataModule | None, loading: Loading
+        self, encoder: Encoder, data: VisionDataModule | None, loading: InferenceConfig
     ) -> dict[str, float]:
         """Return k-NN and linear accuracy on the labeled images, nothing if they have no labels."""
         if data is None or data.samples(data.train_split).labels is None:
@@ -240,7 +240,7 @@ class Probing(Callback):
         test = image_features(
             encoder, data.classification_dataset(data.val_split, self.size), loading
         )
-        probes = {"knn": KNN(), "linear": Linear()}
+        probes = {"knn": KNN(), "linear": LogisticProbe()}
         return {
             f"{name}/{score}": value
             for name, probe in probes.items()
@@ -252,8 +252,8 @@ class Probing(Callback):
         trainer: Trainer,
         encoder: Encoder,
         name: str,
-        fitted: Fitted,
-        loading: Loading,
+        fitted: FittedDenseProbe,
+        loading: InferenceConfig,
         when: str,
     ) -> None:
         """Draw pictures of one segmentation set, if any are wanted."""

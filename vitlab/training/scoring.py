@@ -15,8 +15,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from vitlab.data import DataError, VisionDataModule, normalize
 from vitlab.objectives import Objective
-from vitlab.probes.freezing import frozen
-from vitlab.probes.probe import Loading, share
+from vitlab.probes.eval_mode import eval_mode
+from vitlab.probes.features import InferenceConfig, sharded_loader
 from vitlab.training.checkpoints import keep
 from vitlab.training.probing import Measurement, Probing
 
@@ -28,7 +28,7 @@ BINS = 15  # of confidence, for the calibration error
 class Scoring(Callback):
     """Scores what an objective offers as classifiers on the labeled images of `data.val_split`.
 
-    For each of them, val (the model) and average (the moving average of its weights): NAME/top1 and
+    For each of them, val (the model) and ema (the moving average of its weights): NAME/top1 and
     NAME/top5 in percent; NAME/loss, the cross-entropy in nats; NAME/ece, the expected calibration
     error in percent: 15 bins of the confidence, absolute differences. Logits become probabilities
     by a softmax, whatever loss was trained. The checkpoint with the best val/top1 is kept.
@@ -118,12 +118,14 @@ class Scoring(Callback):
         """Return the scores of all classifiers."""
         data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
         device = trainer.strategy.root_device
-        loading = Loading(
+        loading = InferenceConfig(
             device, self.batch, self.workers, trainer.precision_plugin.forward_context
         )
         size = self.size or data.transform.crop_sizes[0][1]
-        images = share(data.classification_dataset(data.val_split, size, crop=self.crop), loading)
-        with frozen(objective):
+        images = sharded_loader(
+            data.classification_dataset(data.val_split, size, crop=self.crop), loading
+        )
+        with eval_mode(objective):
             return {
                 f"{name}/{score}": value
                 for name, classify in objective.classifiers().items()
@@ -132,7 +134,7 @@ class Scoring(Callback):
 
 
 def scored(
-    classify: Callable[[Tensor], Tensor], images: DataLoader, loading: Loading, classes: int
+    classify: Callable[[Tensor], Tensor], images: DataLoader, loading: InferenceConfig, classes: int
 ) -> dict[str, float]:
     """Return the scores of one classifier; over ranks, those of all their images together.
 

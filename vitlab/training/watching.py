@@ -19,8 +19,8 @@ from vitlab.encoders.tokens import Tokens
 from vitlab.health import Diagnosis, Signs, diagnose, log
 from vitlab.health.rules import FEW
 from vitlab.health.signs import RECENT, Teacher, relative_change, speed_of, watched
-from vitlab.objectives import DINO, Classification, Objective, Prompting
-from vitlab.schedules import Progress
+from vitlab.objectives import DINO, Classification, Objective, PromptTuning
+from vitlab.optim.schedules import Progress
 from vitlab.training.endings import advice
 from vitlab.training.module import Pretraining
 
@@ -149,8 +149,8 @@ class Watching(Callback):
             gradient=statistics.median(norms),
             spike=max(norms),
             usual=statistics.median(self.usual) if len(self.usual) >= LOOKS else 0.0,
-            learning_rate=settings.learning_rate(progress),
-            peak=settings.peak(progress.batch),
+            learning_rate=settings.lr_at(progress),
+            peak=settings.peak_lr(progress.batch_size),
             update=update,
             largest=self.largest,
             mean=statistics.fmean(_numbers(self.losses)) if full else None,
@@ -165,7 +165,7 @@ class Watching(Callback):
         copies = dict(objective.teacher.named_parameters())
         features = torch.cat(self.features).float()
         return Teacher(
-            outputs=objective.outputs,
+            outputs=objective.out_dim,
             entropy=float(logs["teacher/entropy"]),
             divergence=float(logs["teacher/divergence"]),
             prototypes=float(logs["teacher/prototypes"]),
@@ -263,12 +263,12 @@ def _numbers(found: Collection[Tensor]) -> list[float]:
 
 def _warm(module: Pretraining) -> bool:
     """Return whether the warm-up of the learning rate is over."""
-    return module.last.step >= module.last.steps_in(module.settings.warmup)
+    return module.last.step >= module.last.steps_in(module.settings.warmup_epochs)
 
 
 def _task_loss(objective: Objective, logs: dict[str, Tensor]) -> Tensor:
     """Return the newest loss without what the keys of prompts add."""
-    if isinstance(objective, Prompting) and "prompts/mismatch" in logs:
+    if isinstance(objective, PromptTuning) and "prompts/mismatch" in logs:
         return logs["loss"] - objective.matching.weight * logs["prompts/mismatch"]
     return logs["loss"]
 
@@ -277,9 +277,9 @@ def _chance(objective: Objective) -> float | None:
     """Return the least loss of saying the same of every image, where all are as likely."""
     if isinstance(objective, Classification) and objective.kind == "binary_cross_entropy":
         share = 1 / objective.num_classes
-        mixed = objective.mixing.probability if objective.mixing.active else 0.0
+        mixed = objective.mixup.prob if objective.mixup.active else 0.0
         present = share + mixed * share * (1 - share)  # the other image of a pair has it alone
         return -present * math.log(present) - (1 - present) * math.log(1 - present)
-    if isinstance(objective, Classification | Prompting | DINO):
-        return math.log(objective.outputs or objective.num_classes)
+    if isinstance(objective, Classification | PromptTuning | DINO):
+        return math.log(objective.out_dim or objective.num_classes)
     return None

@@ -15,9 +15,9 @@ from vitlab.data import normalize
 from vitlab.encoders import Encoder, Tokens
 from vitlab.encoders.taps import listen
 from vitlab.encoders.tokens import Grid
-from vitlab.probes import Loading
-from vitlab.probes.finite import refuse_infinite
-from vitlab.probes.reading import Reading, check_layers, depth_of
+from vitlab.probes import InferenceConfig
+from vitlab.probes.finiteness import check_finite
+from vitlab.probes.layer_selection import LayerSelection, check_layers, depth_of
 
 CLS = -1  # in place of a patch: the token [CLS]
 
@@ -40,7 +40,7 @@ class Seen:
 def look(
     encoder: Encoder,
     images: UInt8[Tensor, "b 3 height width"],
-    loading: Loading,
+    loading: InferenceConfig,
     blocks: Sequence[int] = (-1,),
     queries: Sequence[int] | None = None,
 ) -> list[Seen]:
@@ -58,7 +58,7 @@ def look(
     Raises:
         ValueError: a block that the encoder does not have, or features that are not finite.
     """
-    check_layers(encoder, [Reading(tuple(blocks))])
+    check_layers(encoder, [LayerSelection(tuple(blocks))])
     depth = max(depth_of(encoder), 1)
     wanted = [block % depth for block in blocks]
     patches = (images.shape[2] // encoder.patch) * (images.shape[3] // encoder.patch)
@@ -76,7 +76,7 @@ def look(
             block = index - (depth_of(encoder) > 0)
             if block in wanted:
                 seen[block] = encoder.read(state)
-                refuse_infinite(seen[block].patches)
+                check_finite(seen[block].patches)
     return [Seen(seen[block], attention.get(block)) for block in wanted]
 
 

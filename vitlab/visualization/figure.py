@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vitlab.encoders import Encoder
-from vitlab.probes import Loading
-from vitlab.probes.linear import LinearMap
-from vitlab.probes.reading import depth_of
+from vitlab.probes import InferenceConfig
+from vitlab.probes.layer_selection import depth_of
+from vitlab.probes.logistic import LinearClassifier
 from vitlab.visualization.attention import attention_keys, attention_map, sparsity
 from vitlab.visualization.colors import SIMILARITY, categorical_colors, indexed, shaded
 from vitlab.visualization.features import CLS, Seen, Table, look
@@ -75,7 +75,7 @@ def extract_features(
     models: Mapping[str, Encoder],
     photographs: Sequence[Photograph],
     size: int,
-    loading: Loading,
+    loading: InferenceConfig,
     blocks: Sequence[int] = (-1,),
     places: Sequence[Place | None] | None = None,
     track: Callable[[Sequence], Iterable] = iter,
@@ -191,7 +191,10 @@ def part_maps(seen: Sequence[ModelFeatures], count: int) -> MapSet:
 
 
 def mask_maps(
-    seen: Sequence[ModelFeatures], heads: Sequence[LinearMap], classes: Sequence[str], learned: str
+    seen: Sequence[ModelFeatures],
+    heads: Sequence[LinearClassifier],
+    classes: Sequence[str],
+    learned: str,
 ) -> MapSet:
     """Return the classes that a linear map of each view's patches predicts.
 

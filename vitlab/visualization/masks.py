@@ -10,9 +10,9 @@ from torch import Tensor
 from vitlab.data.datasets.voc import palette
 from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder, Tokens
-from vitlab.probes import Loading
+from vitlab.probes import InferenceConfig
 from vitlab.probes.dense import enlarge, patch_logits
-from vitlab.probes.linear import LinearMap
+from vitlab.probes.logistic import LinearClassifier
 from vitlab.visualization.attention import attention_keys, attention_map
 from vitlab.visualization.colors import indexed, rgb
 from vitlab.visualization.features import CLS, Table, look
@@ -69,7 +69,7 @@ def compare_masks(
 
 
 def predicted(
-    classify: LinearMap, tokens: Tokens, size: tuple[int, int]
+    classify: LinearClassifier, tokens: Tokens, size: tuple[int, int]
 ) -> list[Int[Tensor, "_ _"]]:
     """Return the class of each pixel of images, at that size."""
     return [enlarge(one, size).argmax(0).cpu() for one in patch_logits(classify, tokens)]
@@ -77,10 +77,10 @@ def predicted(
 
 def draw_probe_grid(
     encoder: Encoder,
-    loading: Loading,
+    loading: InferenceConfig,
     images: UInt8[Tensor, "b 3 height width"],
     masks: Sequence[Mask],
-    classify: LinearMap,
+    classify: LinearClassifier,
     classes: Sequence[str] = (),
 ) -> ImageGrid:
     """Return a row for each image: image, PCA, [CLS] attention, predicted, true mask.

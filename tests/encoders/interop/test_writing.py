@@ -149,7 +149,7 @@ def test_a_damaged_folder_is_refused(build, tmp_path):
 def test_a_run_is_exported_as_it_was_trained(fit, tmp_path, same, config):
     from vitlab.training.module import Pretraining
 
-    run = fit("--trainer.max_epochs", "1", "--model.optimizer.warmup", "0", config=config)
+    run = fit("--trainer.max_epochs", "1", "--model.optimizer.warmup_epochs", "0", config=config)
     checkpoint = run / "last.ckpt"
     objective = Pretraining.load_from_checkpoint(checkpoint, map_location="cpu").objective.eval()
     for which, expected in (("teacher", objective.encoder), ("student", objective.student.encoder)):

@@ -10,7 +10,7 @@ import torch
 
 from vitlab.data import Folder
 from vitlab.evaluation.protocol import EvaluationContext
-from vitlab.probes import Loading
+from vitlab.probes import InferenceConfig
 
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 SIZE, CELL = 64, 16
@@ -53,7 +53,7 @@ def make(tmp_path: Path):
 
 
 def work(batch: int = 2, **options) -> EvaluationContext:
-    return EvaluationContext(Loading(torch.device("cpu"), batch), quiet=True, **options)
+    return EvaluationContext(InferenceConfig(torch.device("cpu"), batch), quiet=True, **options)
 
 
 @pytest.fixture

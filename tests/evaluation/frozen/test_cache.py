@@ -14,7 +14,7 @@ import vitlab.evaluation.cache as module
 from vitlab.encoders import Pixels
 from vitlab.evaluation.cache import SUFFIX, Cache
 from vitlab.evaluation.features import Source, patch_table
-from vitlab.probes.reading import Reading
+from vitlab.probes.layer_selection import LayerSelection
 
 TABLE = {"x": torch.arange(1000.0), "y": torch.zeros(0, 3, dtype=torch.uint8)}
 
@@ -216,7 +216,7 @@ def test_features_are_read_for_the_same_weights_and_files_alone(make, job, tmp_p
     data, plan = make(), job(batch=8, cache=tmp_path / "cache")
 
     def table(encoder, data, size=64):
-        with patch_table(Source(encoder, data, Reading(), size), "val", plan) as found:
+        with patch_table(Source(encoder, data, LayerSelection(), size), "val", plan) as found:
             return found.x.clone()
 
     first = table(Pixels(16), data)

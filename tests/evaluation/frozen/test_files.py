@@ -10,8 +10,8 @@ import vitlab.evaluation.protocols  # noqa: F401, the parser finds classes once 
 from vitlab.evaluation.protocol import Protocol
 from vitlab.evaluation.protocols.hummingbird import Quirks
 from vitlab.evaluation.registry import find
-from vitlab.probes import Dense
-from vitlab.probes.reading import Reading
+from vitlab.probes import DenseProbe
+from vitlab.probes.layer_selection import LayerSelection
 from vitlab.training.probing import Probing
 
 FOLDER = Path(__file__).parents[3] / "configs/protocols"
@@ -27,14 +27,14 @@ def build(name: str, data: str = "VOC2012"):
 def test_knn_is_dinos():
     knn = build("knn", "ImageNet")
     assert (knn.k, knn.ks, knn.temperature, knn.size) == (20, (10, 20, 100, 200), 0.07, 224)
-    assert knn.reading == Reading((-1,), True)
+    assert knn.reading == LayerSelection((-1,), True)
 
 
 def test_capis_neighbors_are_the_released_ones():
     capi = build("capi-knn", "ADE20K")
     assert (capi.ks, capi.metrics, capi.transfer) == ((1, 3, 10, 30), ("cosine", "l2"), "pixels")
     assert capi.settings[:3] == ["k 1, cosine", "k 1, l2", "k 3, cosine"]
-    assert (capi.size, capi.held_out, capi.reading) == (224, 0.1, Reading())
+    assert (capi.size, capi.held_out, capi.reading) == (224, 0.1, LayerSelection())
 
 
 def test_capis_strengths_are_eight_steps_from_a_millionth():
@@ -62,7 +62,7 @@ def test_quirks_are_left_out_or_all_there():
 
 
 def test_the_fast_protocol_is_what_the_callback_does_by_default():
-    fast, callback, dense = build("vitlab-fast"), Probing(), Dense(2)
+    fast, callback, dense = build("vitlab-fast"), Probing(), DenseProbe(2)
     assert (fast.size, fast.images) == (callback.dense_size, callback.dense_images)
     assert (fast.decay, fast.steps) == (dense.decay, dense.steps)
 

@@ -13,7 +13,7 @@ from vitlab.evaluation.fingerprint import (
     unknown,
 )
 from vitlab.evaluation.frozen_encoder import Renormalized
-from vitlab.probes.reading import Reading
+from vitlab.probes.layer_selection import LayerSelection
 
 
 def test_weights_and_arguments_decide_the_fingerprint():
@@ -63,7 +63,7 @@ def buffered(value: float) -> Wrapped:
         (Wrapped(act=torch.relu), Wrapped(act=torch.tanh)),
         (Wrapped(norm=nn.LayerNorm), Wrapped(norm=nn.Identity)),
         (Wrapped(by={1: 2}), Wrapped(by={"1": 2})),
-        (Wrapped(at=Reading()), Wrapped(at=Reading((-2,)))),
+        (Wrapped(at=LayerSelection()), Wrapped(at=LayerSelection((-2,)))),
         (Wrapped(config={"t": torch.zeros(5000)}), Wrapped(config={"t": torch.eye(5000)[2500]})),
     ],
 )
@@ -135,7 +135,7 @@ def test_features_of_what_cannot_be_told_apart_are_not_kept(make, job, tmp_path)
     data, kept = make(), job(batch=8, cache=tmp_path / "cache")
     found = []
     for scale in (1.0, 2.0):
-        source = Source(Shaded(shade=lambda x, s=scale: s * x), data, Reading(), 64)
+        source = Source(Shaded(shade=lambda x, s=scale: s * x), data, LayerSelection(), 64)
         with (
             pytest.warns(UserWarning, match="features of Shaded are not kept: shade may change"),
             patch_table(source, "val", kept) as table,

@@ -8,8 +8,8 @@ from vitlab.encoders import Pixels, ViT
 from vitlab.evaluation.protocols.confusion import PerImageConfusion, best_columns
 from vitlab.evaluation.protocols.hummingbird import Hummingbird, Quirks
 from vitlab.evaluation.protocols.hummingbird_transforms import HummingbirdCrop, HummingbirdResize
-from vitlab.probes.evidence import Counting
-from vitlab.probes.hummingbird import choose, read_out
+from vitlab.probes.hummingbird import sample_patches, soft_labels
+from vitlab.probes.metrics import IoUAccumulator
 from vitlab.probes.neighbors import Neighbors
 
 COMPAT = Quirks((0.5, 2.0), smooth=False, void="background", blue=0.255, matched=True)
@@ -35,7 +35,7 @@ def by_hand(encoder, data, protocol, memory_patches):
             counts = torch.stack([(cells == c).sum(1) for c in range(3)], 1)
             if quirks.void == "background":
                 counts[:, 0] += (cells == 255).sum(1)
-            for patch in choose(counts, (0, number, index), memory_patches).tolist():
+            for patch in sample_patches(counts, (0, number, index), memory_patches).tolist():
                 keys.append(F.normalize(patches[patch], dim=0))
                 labels.append(counts[patch] / counts[patch].sum())
     maps = []
@@ -60,7 +60,7 @@ def test_scores_are_those_of_a_loop_over_patches(make, job, encoder, quirks, mem
     protocol.check(encoder, data)
     found = protocol.run(encoder, data, job(batch=4))
     maps = by_hand(encoder, data, protocol, memory // 12 if memory else 16)
-    counting, names = Counting(3), torch.arange(3)
+    counting, names = IoUAccumulator(3), torch.arange(3)
     if quirks.matched:
         confusion = torch.zeros(3, 3, dtype=torch.long)
         for predicted, mask in maps:
@@ -99,12 +99,12 @@ def test_rare_classes_are_chosen_first():
     counts[:, 0] = 9
     counts[90:98] = torch.tensor([0, 9, 0])
     counts[98:] = 0  # no class at all
-    chosen = choose(counts, (0, 0), 20)
+    chosen = sample_patches(counts, (0, 0), 20)
     assert len(set(chosen.tolist()) & set(range(90, 98))) >= 7
-    assert len(choose(counts, (0, 0), 100)) == 98
-    assert not {98, 99} & set(choose(counts, (0, 0), 100).tolist())
-    assert torch.equal(chosen, choose(counts, (0, 0), 20))
-    assert not torch.equal(chosen, choose(counts, (0, 1), 20))
+    assert len(sample_patches(counts, (0, 0), 100)) == 98
+    assert not {98, 99} & set(sample_patches(counts, (0, 0), 100).tolist())
+    assert torch.equal(chosen, sample_patches(counts, (0, 0), 20))
+    assert not torch.equal(chosen, sample_patches(counts, (0, 1), 20))
 
 
 def test_reading_out_weighs_shares_by_similarity():
@@ -112,7 +112,7 @@ def test_reading_out_weighs_shares_by_similarity():
     counts = torch.tensor([[4, 0], [1, 3]], dtype=torch.int16)
     weight = np.exp(1) / (1 + np.exp(1))  # a difference of one temperature
     expected = weight * np.array([0.25, 0.75]) + (1 - weight) * np.array([1, 0])
-    assert read_out(neighbors, counts, 0.02)[0].tolist() == pytest.approx(expected)
+    assert soft_labels(neighbors, counts, 0.02)[0].tolist() == pytest.approx(expected)
 
 
 def test_renamed_classes_fit_the_truth_best():

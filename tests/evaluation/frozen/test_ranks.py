@@ -16,7 +16,7 @@ from vitlab.evaluation.protocols.dense_logistic import DenseLogistic
 from vitlab.evaluation.protocols.fast_dense import FastDense
 from vitlab.evaluation.protocols.hummingbird import Hummingbird, Quirks
 from vitlab.evaluation.protocols.image_knn import ImageKNN
-from vitlab.probes import Loading
+from vitlab.probes import InferenceConfig
 
 ROOT = Path(__file__).parents[3]
 
@@ -49,7 +49,7 @@ def work(rank: int, drawn: str, folder: str, world: int, batch: int) -> None:
     for protocol, data in plans(drawn):
         for _ in range(2):
             plan = EvaluationContext(
-                Loading(torch.device("cpu"), batch),
+                InferenceConfig(torch.device("cpu"), batch),
                 cache=Path(folder) / f"cache{world}",
                 quiet=True,
             )

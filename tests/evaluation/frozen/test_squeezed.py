@@ -1,18 +1,18 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression as SklearnLogistic
 from sklearn.metrics import jaccard_score
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler as SklearnScaler
 
 from vitlab.data import SegmentationSquare
 from vitlab.encoders import Pixels, ViT
 from vitlab.evaluation.features import Source, patch_table
 from vitlab.evaluation.protocols.dense_knn import DenseKNN
 from vitlab.evaluation.protocols.dense_logistic import DenseLogistic
-from vitlab.probes.bank import Bank, Standard, patchify, unpatchify
-from vitlab.probes.reading import Reading
+from vitlab.probes.layer_selection import LayerSelection
+from vitlab.probes.patch_dataset import PatchDataset, StandardScaler, patchify, unpatchify
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_colors_that_are_classes_are_all_found(colors, job, protocol):
 
 def tables(encoder, data, work):
     """Read features and masks as plain arrays: rows of patches, rows of their pixels."""
-    source = Source(encoder, data, Reading(), 64)
+    source = Source(encoder, data, LayerSelection(), 64)
     found = []
     for split in ("train", "val"):
         with patch_table(source, split, work) as table:
@@ -55,7 +55,7 @@ def test_neighbors_vote_as_in_scikit_learn(make, job, encoder, metric, theirs, t
     found = protocol.run(encoder, data, job())
     assert found.tried == {}
     (x, train), (queries, test) = tables(encoder, data, job())
-    scale = StandardScaler().fit(x)
+    scale = SklearnScaler().fit(x)
     most = np.array([np.bincount(row, minlength=256).argmax() for row in train])
     bank = scale.transform(x)[most < 3]
     targets = np.where(train == 255, 3, train)[most < 3]
@@ -76,9 +76,9 @@ def test_logistic_regression_is_that_of_scikit_learn(make, job, encoder):
     data = make(void=4)
     found = DenseLogistic(0, 0, 1, size=64).run(encoder, data, job())
     (x, train), (queries, test) = tables(encoder, data, job())
-    scale = StandardScaler().fit(x)
+    scale = SklearnScaler().fit(x)
     most = np.array([np.bincount(row, minlength=256).argmax() for row in train])
-    peer = LogisticRegression(C=1.0, tol=1e-8, max_iter=1000).fit(scale.transform(x), most)
+    peer = SklearnLogistic(C=1.0, tol=1e-8, max_iter=1000).fit(scale.transform(x), most)
     predicted = np.repeat(peer.predict(scale.transform(queries))[:, None], 256, 1)
     known = test < 3
     expected = jaccard_score(test[known], predicted[known], labels=range(3), average="macro")
@@ -98,8 +98,8 @@ def test_batches_and_memory_do_not_change_the_score(make, job, encoder, protocol
 def test_standardizing_is_scikit_learns():
     x = torch.randn(4, 9, 5, generator=torch.Generator().manual_seed(0)) * 3 + 100
     x[..., 2] = 0.1  # constant
-    standard = Standard.of(x, torch.tensor([0, 3]), memory=10)
-    scale = StandardScaler().fit(x[[0, 3]].flatten(0, 1).double().numpy())
+    standard = StandardScaler.fit(x, torch.tensor([0, 3]), memory=10)
+    scale = SklearnScaler().fit(x[[0, 3]].flatten(0, 1).double().numpy())
     assert np.allclose(standard.mean, scale.mean_, rtol=1e-6)
     assert np.allclose(standard.std, scale.scale_, rtol=1e-5)
 
@@ -117,9 +117,9 @@ def test_patches_of_masks_go_back_where_they_were():
 
 def test_a_bank_of_void_is_refused():
     masks = torch.full((2, 8, 8), 255, dtype=torch.uint8)
-    standard = Standard(torch.zeros(3), torch.ones(3))
+    standard = StandardScaler(torch.zeros(3), torch.ones(3))
     with pytest.raises(ValueError, match="nothing to learn from"):
-        Bank(torch.zeros(2, 4, 3), masks, torch.arange(2), standard, 2)
+        PatchDataset(torch.zeros(2, 4, 3), masks, torch.arange(2), standard, 2)
 
 
 def test_what_cannot_be_evaluated_is_refused(make, job, encoder):
@@ -131,7 +131,7 @@ def test_what_cannot_be_evaluated_is_refused(make, job, encoder):
     with pytest.raises(ValueError, match="not a multiple of patch 16"):
         DenseKNN(size=60).check(encoder, data)
     with pytest.raises(ValueError, match="use 0 to 3"):
-        DenseKNN(size=64, reading=Reading((7,))).check(encoder, data)
+        DenseKNN(size=64, reading=LayerSelection((7,))).check(encoder, data)
     with pytest.raises(ValueError, match="does not hold the votes of one patch"):
         DenseKNN((1,), ("l2",), size=64).run(encoder, data, job(memory=5000))
 

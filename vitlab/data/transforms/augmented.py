@@ -25,7 +25,7 @@ from vitlab.data.transforms.transform import (
     check_share,
     check_size,
 )
-from vitlab.rng import seeded
+from vitlab.rng import seeded_rng
 
 RANDAUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?)+")
 PIL_MODES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -147,7 +147,7 @@ class AugmentedCrop(Transform):
         if drawn.flip:
             crop = np.ascontiguousarray(crop[:, ::-1])
         if auto_augment is not None:
-            with seeded(drawn.seed):
+            with seeded_rng(drawn.seed):
                 crop = np.array(auto_augment(Image.fromarray(np.ascontiguousarray(crop))))
         return crop
 

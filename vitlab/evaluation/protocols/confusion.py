@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from vitlab import distributed
-from vitlab.probes.evidence import Overlaps
+from vitlab.probes.metrics import IoUCounts
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Matched:
         classes: the class, or 255, that each prediction stands for.
     """
 
-    overlaps: Overlaps
+    overlaps: IoUCounts
     classes: UInt8[Tensor, " e"]
 
 
@@ -60,14 +60,14 @@ class PerImageConfusion:
         rows = torch.zeros(len(self._rows), self.classes, self.predicted, dtype=torch.int32)
         for place, row in zip(rows, self._rows, strict=True):
             place[:] = row
-        confusions = distributed.gather(rows.to(self.device)).long().cpu()
+        confusions = distributed.all_gather_rows(rows.to(self.device)).long().cpu()
         column = torch.arange(self.classes)
         if rename:
             column = best_columns(confusions.sum(0))
         classes = torch.full((self.predicted,), 255, dtype=torch.uint8)
         classes[column] = torch.arange(self.classes, dtype=torch.uint8)
         both = confusions[:, torch.arange(self.classes), column]
-        overlaps = Overlaps(both, confusions.sum(2), confusions.sum(1)[:, column])
+        overlaps = IoUCounts(both, confusions.sum(2), confusions.sum(1)[:, column])
         return Matched(overlaps, classes)
 
 

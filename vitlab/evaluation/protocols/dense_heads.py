@@ -24,22 +24,22 @@ from vitlab.evaluation.protocols.trained_heads import (
     head_of_headline,
     outcome_of,
 )
-from vitlab.probes.evidence import Counting, Overlaps
-from vitlab.probes.finite import Watch
-from vitlab.probes.fitting import Batch, Fitting
-from vitlab.probes.heads import Heads, Layers, pixel_loss
-from vitlab.probes.inference import Inference, shrink
-from vitlab.probes.inputs import Inputs
-from vitlab.probes.probe import share
-from vitlab.probes.recipe import Places, Recipe
-from vitlab.probes.training import (
-    chunks,
-    first,
-    loading_of_one,
-    split,
+from vitlab.probes.feature_maps import FeatureSpec
+from vitlab.probes.features import sharded_loader
+from vitlab.probes.finiteness import FinitenessMonitor
+from vitlab.probes.head_batches import (
+    first_item,
+    gather_batch,
+    holdout_split,
+    single_image_config,
+    split_chunks,
     training_loader,
-    whole,
 )
+from vitlab.probes.head_training import HeadBatch, HeadTraining
+from vitlab.probes.linear_heads import HeadConfig, HeadGrid, pixel_loss
+from vitlab.probes.metrics import IoUAccumulator, IoUCounts
+from vitlab.probes.recipe import StepSampler, TrainingRecipe
+from vitlab.probes.segmentation_inference import SegmentationInference, resize_mask
 
 PICTURES = 4  # test images whose predictions are kept
 
@@ -67,10 +67,10 @@ class DenseHeads(TrainedHeads):
     def __init__(
         self,
         transform: SegmentationTransform,
-        recipe: Recipe,
-        test: Inference = Inference(),  # noqa: B008, frozen
-        layers: Layers = Layers(),  # noqa: B008, frozen
-        inputs: Inputs = Inputs(),  # noqa: B008, frozen
+        recipe: TrainingRecipe,
+        test: SegmentationInference = SegmentationInference(),  # noqa: B008, frozen
+        layers: HeadConfig = HeadConfig(),  # noqa: B008, frozen
+        inputs: FeatureSpec = FeatureSpec(),  # noqa: B008, frozen
         split: str = "",
         images: int = 0,
         precision: Precision = "fp32",
@@ -107,7 +107,7 @@ class DenseHeads(TrainedHeads):
         data.segmentation_dataset(data.val_split, self.transform).check()
         for name in (self.split or data.train_split, data.val_split):
             require_labels(data, name)
-        split(len(train), self.recipe.select == "held out")
+        holdout_split(len(train), self.recipe.select == "held out")
 
     def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Train all heads, choose one as the recipe says, and test all of them."""
@@ -132,34 +132,39 @@ class DenseHeads(TrainedHeads):
         return train
 
     def batches(
-        self, encoder: Encoder, data: VisionDataModule, places: Places, context: EvaluationContext
-    ) -> Iterator[Batch]:
+        self,
+        encoder: Encoder,
+        data: VisionDataModule,
+        places: StepSampler,
+        context: EvaluationContext,
+    ) -> Iterator[HeadBatch]:
         """Yield features of augmented images, and what they are to become."""
         train = self._train(data, context.seed)
         labeled = False
-        loader = training_loader(train, places, context.loading.workers, stack)
+        loader = training_loader(train, places, context.loading.num_workers, stack)
         for images, masks in context.track(loader, "training heads", total=len(places)):
             maps = [
-                self.inputs.read(encoder, some, context.loading) for some in chunks(images, places)
+                self.inputs.read(encoder, some, context.loading)
+                for some in split_chunks(images, places)
             ]
             features = {
-                name: whole(torch.cat([each.features[name] for each in maps]), places)
+                name: gather_batch(torch.cat([each.features[name] for each in maps]), places)
                 for name in maps[0].features
             }
-            truth = whole(shrink(masks.to(context.device), self.test.pixels), places)
+            truth = gather_batch(resize_mask(masks.to(context.device), self.test.pixels), places)
             labeled = labeled or bool(
                 (truth != IGNORE_INDEX).any()
             )  # once true, nobody waits for it
-            yield Batch(features, pixel_loss(truth, maps[0].grid), labeled)
+            yield HeadBatch(features, pixel_loss(truth, maps[0].grid), labeled)
 
     def examine(
-        self, encoder: Encoder, heads: Heads, images: Dataset, context: EvaluationContext
-    ) -> dict[str, Tested[Overlaps]]:
+        self, encoder: Encoder, heads: HeadGrid, images: Dataset, context: EvaluationContext
+    ) -> dict[str, Tested[IoUCounts]]:
         """Test all heads on the same passes of the encoder."""
         classes = next(iter(heads.modules.values())).classify.out_features
-        counting = {name: Counting(classes, context.device) for name in heads.names}
-        watches = {name: Watch(context.device) for name in heads.names}
-        loader = share(images, loading_of_one(context.loading), first)
+        counting = {name: IoUAccumulator(classes, context.device) for name in heads.names}
+        watches = {name: FinitenessMonitor(context.device) for name in heads.names}
+        loader = sharded_loader(images, single_image_config(context.loading), first_item)
         for scales, mask in context.track(loader, "testing heads", total=len(loader)):
             looks = self.test.look(encoder, self.inputs, scales, context.loading)
             truth = self.test.truth(mask)
@@ -175,7 +180,7 @@ class DenseHeads(TrainedHeads):
     def _outcome(
         self,
         encoder: Encoder,
-        fitting: Fitting,
+        fitting: HeadTraining,
         images: Dataset,
         data: VisionDataModule,
         context: EvaluationContext,
@@ -187,7 +192,12 @@ class DenseHeads(TrainedHeads):
         return replace(outcome_of("miou", head, found, fitting), predictions=shown)
 
     def _predictions(
-        self, encoder: Encoder, heads: Heads, head: str, images: Dataset, context: EvaluationContext
+        self,
+        encoder: Encoder,
+        heads: HeadGrid,
+        head: str,
+        images: Dataset,
+        context: EvaluationContext,
     ) -> list[Tensor]:
         shown = []
         for index in range(min(PICTURES, len(images))):  # type: ignore[arg-type]
@@ -199,7 +209,9 @@ class DenseHeads(TrainedHeads):
         return shown
 
 
-def _watched(heads: Heads, name: str, watch: Watch, features: dict[str, Tensor]) -> Tensor:
+def _watched(
+    heads: HeadGrid, name: str, watch: FinitenessMonitor, features: dict[str, Tensor]
+) -> Tensor:
     return watch.see(heads.logits(name, features))
 
 

@@ -8,10 +8,10 @@ import torch
 
 from vitlab.evaluation.protocol import EvaluationContext, Precision
 from vitlab.evaluation.protocols.resized import Predicted, Query, ResizedProtocol, by_rows
-from vitlab.probes.bank import Bank
 from vitlab.probes.knn import majority
-from vitlab.probes.neighbors import Metric, Neighbors, Search
-from vitlab.probes.reading import Reading
+from vitlab.probes.layer_selection import LayerSelection
+from vitlab.probes.neighbors import Metric, Neighbors, NeighborSearch
+from vitlab.probes.patch_dataset import PatchDataset
 
 
 class DenseKNN(ResizedProtocol):
@@ -38,7 +38,7 @@ class DenseKNN(ResizedProtocol):
         metrics: tuple[Metric, ...] = ("cosine", "l2"),
         transfer: Literal["pixels", "patches"] = "pixels",
         size: int = 224,
-        reading: Reading = Reading(),  # noqa: B008, frozen
+        reading: LayerSelection = LayerSelection(),  # noqa: B008, frozen
         held_out: float = 0.1,
         precision: Precision = "fp32",
     ):
@@ -55,7 +55,7 @@ class DenseKNN(ResizedProtocol):
 
     def label(
         self,
-        bank: Bank,
+        bank: PatchDataset,
         query: Query,
         settings: Sequence[int],
         classes: int,
@@ -66,7 +66,9 @@ class DenseKNN(ResizedProtocol):
         metrics = list(dict.fromkeys(metric for _, metric in asked))
         most = {metric: max(k for k, each in asked if each == metric) for metric in metrics}
         half = context.memory // 2
-        searches = {metric: Search(query.x, most[metric], metric, half) for metric in metrics}
+        searches = {
+            metric: NeighborSearch(query.x, most[metric], metric, half) for metric in metrics
+        }
         blocks = bank.blocks(half, context.device)
         for x, _ in context.track(blocks, "neighbors", total=bank.count(half)):
             for search in searches.values():
@@ -80,7 +82,7 @@ class DenseKNN(ResizedProtocol):
 
     def _vote(
         self,
-        bank: Bank,
+        bank: PatchDataset,
         neighbors: Neighbors,
         ks: tuple[int, ...],
         classes: int,

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from vitlab.evaluation.protocol import EvaluationContext, Precision
 from vitlab.evaluation.protocols.resized import Predicted, Query, ResizedProtocol
-from vitlab.probes.bank import Bank
-from vitlab.probes.linear import Logistic
-from vitlab.probes.reading import Reading
+from vitlab.probes.layer_selection import LayerSelection
+from vitlab.probes.logistic import LogisticRegression
+from vitlab.probes.patch_dataset import PatchDataset
 
 
 class DenseLogistic(ResizedProtocol):
@@ -38,7 +38,7 @@ class DenseLogistic(ResizedProtocol):
         iterations: int = 1000,
         history: int = 5,
         size: int = 224,
-        reading: Reading = Reading(),  # noqa: B008, frozen
+        reading: LayerSelection = LayerSelection(),  # noqa: B008, frozen
         held_out: float = 0.1,
         precision: Precision = "fp32",
     ):
@@ -58,7 +58,7 @@ class DenseLogistic(ResizedProtocol):
 
     def label(
         self,
-        bank: Bank,
+        bank: PatchDataset,
         query: Query,
         settings: Sequence[int],
         classes: int,
@@ -69,7 +69,7 @@ class DenseLogistic(ResizedProtocol):
         found = []
         for index in context.track(settings, "logistic regression", total=len(settings)):
             decay = 1 / (float(self.strengths[index]) * len(bank))
-            fitted = Logistic.fit(blocks, classes, decay, self.iterations, self.history)
+            fitted = LogisticRegression.fit(blocks, classes, decay, self.iterations, self.history)
             rows = max(1, context.memory // (8 * classes))
             labels = [fitted(x).argmax(1).to(torch.uint8).cpu() for x in query.x.split(rows)]
             found.append(torch.cat(labels)[:, None])
@@ -79,7 +79,7 @@ class DenseLogistic(ResizedProtocol):
 class _Blocks:
     """The rows of a bank: kept where they fit into memory, else standardized again in each pass."""
 
-    def __init__(self, bank: Bank, context: EvaluationContext):
+    def __init__(self, bank: PatchDataset, context: EvaluationContext):
         self.bank, self.context = bank, context
         self.kept: list[tuple[Tensor, Tensor]] = []
         if 4 * len(bank) * bank.x.shape[2] <= context.memory:

@@ -4,14 +4,14 @@ from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.evaluation.features import check_ranks
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
-from vitlab.probes import Dense
+from vitlab.probes import DenseProbe
 from vitlab.probes.dense import enlarge, patch_logits
 
 PICTURES = 4  # test images whose predictions are kept
 
 
 class FastDense(Protocol):
-    """The linear map of patches by `Dense`: no learning rate, no choice, no random number.
+    """The linear map of patches by `DenseProbe`: no learning rate, no choice, no random number.
 
     Args:
         size: pixels of the edge of the square that all of an image is resized to.
@@ -51,7 +51,7 @@ class FastDense(Protocol):
     def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Fit on the training images, score the test images."""
         check_ranks(data, data.val_split)
-        dense = Dense(data.num_classes, self.decay, self.steps)
+        dense = DenseProbe(data.num_classes, self.decay, self.steps)
         found = dense.run(encoder, data, self.transform, self.images, context.loading)
         shown = []
         for index in range(min(PICTURES, len(found.images))):

@@ -20,10 +20,10 @@ from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Pr
 from vitlab.evaluation.protocols.confusion import PerImageConfusion
 from vitlab.evaluation.protocols.hummingbird_transforms import HummingbirdCrop, HummingbirdResize
 from vitlab.probes.dense import ALL_VOID, class_counts, enlarge
-from vitlab.probes.hummingbird import choose, read_out
-from vitlab.probes.neighbors import Neighbors, Search
-from vitlab.probes.probe import share
-from vitlab.probes.reading import Reading, check_layers, read
+from vitlab.probes.features import sharded_loader
+from vitlab.probes.hummingbird import sample_patches, soft_labels
+from vitlab.probes.layer_selection import LayerSelection, check_layers, extract_layers
+from vitlab.probes.neighbors import Neighbors, NeighborSearch
 
 PICTURES = 4  # test images whose predictions are kept
 
@@ -81,7 +81,7 @@ class Hummingbird(Protocol):
         passes: int = 2,
         neighbors: int = 30,
         temperature: float = 0.02,
-        reading: Reading = Reading(),  # noqa: B008, frozen
+        reading: LayerSelection = LayerSelection(),  # noqa: B008, frozen
         quirks: Quirks = Quirks(),
         precision: Precision = "fp32",
     ):
@@ -141,19 +141,19 @@ class Hummingbird(Protocol):
         test = data.segmentation_dataset(
             data.val_split, HummingbirdResize(edge, self.quirks.smooth)
         )
-        loader = share(test, context.loading)
+        loader = sharded_loader(test, context.loading)
         features, masks = [], []
         for images, truths in context.track(loader, "test features", total=len(loader)):
             features.append(self._encode(encoder, images, context).patches.float().flatten(0, 1))
             masks.append(truths)
-        search = Search(torch.cat(features), self.neighbors, "cosine", context.memory)
+        search = NeighborSearch(torch.cat(features), self.neighbors, "cosine", context.memory)
         del features
         counts = torch.cat(list(self._remember(encoder, data, search, context)))
         if not len(counts):
             raise ValueError(ALL_VOID)
         confusions = PerImageConfusion(counts.shape[1], data.num_classes, context.device)
         maps = self._predict(search.neighbors(), counts, edge // encoder.patch, edge)
-        least = -(-PICTURES // distributed.world())  # of each rank
+        least = -(-PICTURES // distributed.world_size())  # of each rank
         shown = torch.zeros(0, edge, edge, dtype=torch.uint8, device=context.device)
         for mask, predicted in zip(torch.cat(masks), maps, strict=True):
             confusions.update(predicted, mask)
@@ -161,7 +161,7 @@ class Hummingbird(Protocol):
                 shown = torch.cat([shown, predicted[None].to(torch.uint8)])
         found = confusions.matched(self.quirks.matched)
         require_scored_pixels(found.overlaps, data)
-        pictures = distributed.gather(shown)[:PICTURES].cpu()
+        pictures = distributed.all_gather_rows(shown)[:PICTURES].cpu()
         return Outcome(
             headline="miou",
             scores={
@@ -180,10 +180,14 @@ class Hummingbird(Protocol):
         if self.quirks.blue != STD[2]:
             x[:, 2] *= STD[2] / self.quirks.blue
         with context.loading.precision():
-            return read(encoder, x, [self.reading])[0]
+            return extract_layers(encoder, x, [self.reading])[0]
 
     def _remember(
-        self, encoder: Encoder, data: VisionDataModule, search: Search, context: EvaluationContext
+        self,
+        encoder: Encoder,
+        data: VisionDataModule,
+        search: NeighborSearch,
+        context: EvaluationContext,
     ) -> Iterator[Int16[Tensor, "_ c"]]:
         """Show the memory's features to the search, and yield its labels."""
         edge, loading = self.edge(encoder), context.loading
@@ -191,21 +195,21 @@ class Hummingbird(Protocol):
         train = data.segmentation_dataset(data.train_split, transform)
         train.seed = context.seed  # the result's seed, not the dataset's, decides the crops
         most = self.patches(encoder, len(train))
-        steps = -(-len(train) // (loading.batch * distributed.world()))
+        steps = -(-len(train) // (loading.batch_size * distributed.world_size()))
         nothing = torch.zeros(0, 3, edge, edge, dtype=torch.uint8), torch.zeros(0, edge, edge)
         for number in range(self.passes):
-            loader = iter(share(_Pass(train, number), loading))
+            loader = iter(sharded_loader(_Pass(train, number), loading))
             name = f"memory, pass {number + 1} of {self.passes}"
             for step in context.track(range(steps), name, total=steps):
                 # ranks may run out one step earlier than others, and then give nothing
                 images, masks = next(loader, nothing)
-                first = step * loading.batch * distributed.world() + distributed.rank()
+                first = step * loading.batch_size * distributed.world_size() + distributed.rank()
                 seeds = [
-                    (context.seed, number, first + row * distributed.world())
+                    (context.seed, number, first + row * distributed.world_size())
                     for row in range(len(images))
                 ]
                 labels = [self._labels(mask, edge // encoder.patch, data) for mask in masks]
-                chosen = [choose(*each, most) for each in zip(labels, seeds, strict=True)]
+                chosen = [sample_patches(*each, most) for each in zip(labels, seeds, strict=True)]
                 rows = self._rows(encoder, images, labels, chosen, most, data, context)
                 search.add(rows[0])
                 yield rows[1].to("cpu", torch.int16)
@@ -230,8 +234,8 @@ class Hummingbird(Protocol):
                 x[row, : len(index)] = patches[row, index]
                 y[row, : len(index)] = labels[row][index].int()
         # gathered by image, so that the order is that of the set on any number of ranks
-        x = distributed.gather(x.to(context.device)).flatten(0, 1)
-        y = distributed.gather(y.to(context.device)).flatten(0, 1)
+        x = distributed.all_gather_rows(x.to(context.device)).flatten(0, 1)
+        y = distributed.all_gather_rows(y.to(context.device)).flatten(0, 1)
         return x[y[:, 0] >= 0], y[y[:, 0] >= 0]
 
     def _labels(self, mask: Tensor, cells: int, data: VisionDataModule) -> Int[Tensor, "p c"]:
@@ -251,7 +255,7 @@ class Hummingbird(Protocol):
             neighbors.index.split(cells**2), neighbors.similarity.split(cells**2), strict=True
         )
         for index, similarity in parts:
-            soft = read_out(Neighbors(index, similarity), counts, self.temperature)
+            soft = soft_labels(Neighbors(index, similarity), counts, self.temperature)
             yield enlarge(soft.T.unflatten(1, (cells, cells)), (edge, edge)).argmax(0)
 
 

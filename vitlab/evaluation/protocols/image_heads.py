@@ -19,19 +19,19 @@ from vitlab.evaluation.protocols.trained_heads import (
     head_of_headline,
     outcome_of,
 )
-from vitlab.probes.evidence import Correct
-from vitlab.probes.finite import Watch, refuse_infinite
-from vitlab.probes.fitting import Batch
-from vitlab.probes.heads import Heads, Layers, image_loss
-from vitlab.probes.probe import share
-from vitlab.probes.reading import Reading, check_cls, check_layers, read
-from vitlab.probes.recipe import Places, Recipe
-from vitlab.probes.training import (
-    chunks,
-    split,
+from vitlab.probes.features import sharded_loader
+from vitlab.probes.finiteness import FinitenessMonitor, check_finite
+from vitlab.probes.head_batches import (
+    gather_batch,
+    holdout_split,
+    split_chunks,
     training_loader,
-    whole,
 )
+from vitlab.probes.head_training import HeadBatch
+from vitlab.probes.layer_selection import LayerSelection, check_cls, check_layers, extract_layers
+from vitlab.probes.linear_heads import HeadConfig, HeadGrid, image_loss
+from vitlab.probes.metrics import AccuracyCounts
+from vitlab.probes.recipe import StepSampler, TrainingRecipe
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ImageInputs:
         mean: for each variant whether the mean patch of the reading's last layer stands behind.
     """
 
-    readings: tuple[Reading, ...] = (Reading(),)
+    readings: tuple[LayerSelection, ...] = (LayerSelection(),)
     mean: tuple[bool, ...] = (False,)
 
     def __post_init__(self) -> None:
@@ -69,17 +69,17 @@ class ImageInputs:
             ValueError: features that are not finite.
         """
         with torch.no_grad(), context.loading.precision():
-            found = read(encoder, normalize(images.to(context.device)), self.readings)
+            found = extract_layers(encoder, normalize(images.to(context.device)), self.readings)
         features = {}
         for reading, tokens in zip(self.readings, found, strict=True):
             last = tokens.patches[..., -encoder.width :].float().mean(1)
-            refuse_infinite(tokens.cls, last)
+            check_finite(tokens.cls, last)
             for mean in self.mean:
                 parts = [tokens.cls.float(), last] if mean else [tokens.cls.float()]
                 features[self._name(reading, mean)] = torch.cat(parts, dim=-1)[:, None]
         return features
 
-    def _name(self, reading: Reading, mean: bool) -> str:
+    def _name(self, reading: LayerSelection, mean: bool) -> str:
         return f"{reading.name}{' and mean patch' if mean else ''}"
 
 
@@ -103,9 +103,9 @@ class ImageHeads(TrainedHeads):
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: TrainingRecipe,
         inputs: ImageInputs = ImageInputs(),
-        layers: Layers = Layers(norm=False),  # noqa: B008, frozen
+        layers: HeadConfig = HeadConfig(norm=False),  # noqa: B008, frozen
         transform: SingleCrop = SingleCrop(),  # noqa: B008, holds no state between calls
         size: int = 224,
         precision: Precision = "fp32",
@@ -131,7 +131,7 @@ class ImageHeads(TrainedHeads):
                     f"split {name!r} of {type(data).__name__} holds class {labels.max()}, but it "
                     f"names {data.num_classes} classes; name all of them"
                 )
-        split(len(data.samples(data.train_split)), self.recipe.select == "held out")
+        holdout_split(len(data.samples(data.train_split)), self.recipe.select == "held out")
 
     def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Train all heads, choose one as the recipe says, and test all of them."""
@@ -149,37 +149,44 @@ class ImageHeads(TrainedHeads):
         return data.classification_dataset(split, self.size)
 
     def batches(
-        self, encoder: Encoder, data: VisionDataModule, places: Places, context: EvaluationContext
-    ) -> Iterator[Batch]:
+        self,
+        encoder: Encoder,
+        data: VisionDataModule,
+        places: StepSampler,
+        context: EvaluationContext,
+    ) -> Iterator[HeadBatch]:
         """Yield features of augmented images, and their classes."""
         train = TrainingDataset(
             data.samples(data.train_split), self.transform, context.seed, patience=0
         )
-        loader = training_loader(train, places, context.loading.workers, stack)
+        loader = training_loader(train, places, context.loading.num_workers, stack)
         for images, labels in context.track(loader, "training heads", total=len(places)):
-            read = [self.inputs.read(encoder, some, context) for some in chunks(images, places)]
+            read = [
+                self.inputs.read(encoder, some, context) for some in split_chunks(images, places)
+            ]
             features = {
-                name: whole(torch.cat([each[name] for each in read]), places) for name in read[0]
+                name: gather_batch(torch.cat([each[name] for each in read]), places)
+                for name in read[0]
             }
-            yield Batch(features, image_loss(whole(labels.to(context.device), places)))
+            yield HeadBatch(features, image_loss(gather_batch(labels.to(context.device), places)))
 
     def examine(
-        self, encoder: Encoder, heads: Heads, images: Dataset, context: EvaluationContext
-    ) -> dict[str, Tested[Correct]]:
+        self, encoder: Encoder, heads: HeadGrid, images: Dataset, context: EvaluationContext
+    ) -> dict[str, Tested[AccuracyCounts]]:
         """Test all heads on the same passes of the encoder."""
         # a rank may have nothing to test
         rows = [torch.zeros(0, len(heads.names), dtype=torch.uint8, device=context.device)]
-        watches = {name: Watch(context.device) for name in heads.names}
-        loader = share(images, context.loading)
+        watches = {name: FinitenessMonitor(context.device) for name in heads.names}
+        loader = sharded_loader(images, context.loading)
         for pixels, labels in context.track(loader, "testing heads", total=len(loader)):
             features = self.inputs.read(encoder, pixels, context)
             truth = labels.to(context.device)
             logits = [watches[name].see(heads.logits(name, features)) for name in heads.names]
             right = torch.stack([each[:, 0].argmax(1) == truth for each in logits], dim=1)
             rows.append(right.to(torch.uint8))
-        table = distributed.gather(torch.cat(rows)).bool()
+        table = distributed.all_gather_rows(torch.cat(rows)).bool()
         return {
-            name: Tested(Correct(table[:, index]), watches[name].finite())
+            name: Tested(AccuracyCounts(table[:, index]), watches[name].finite())
             for index, name in enumerate(heads.names)
         }
 

@@ -8,10 +8,10 @@ from vitlab.encoders import Encoder
 from vitlab.evaluation.features import Source, image_table
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
 from vitlab.probes import Features
-from vitlab.probes.evidence import Correct
 from vitlab.probes.knn import votes
-from vitlab.probes.neighbors import Search
-from vitlab.probes.reading import Reading, check_cls, check_layers
+from vitlab.probes.layer_selection import LayerSelection, check_cls, check_layers
+from vitlab.probes.metrics import AccuracyCounts
+from vitlab.probes.neighbors import NeighborSearch
 
 
 class ImageKNN(Protocol):
@@ -37,7 +37,7 @@ class ImageKNN(Protocol):
         ks: tuple[int, ...] = (10, 20, 100, 200),
         temperature: float = 0.07,
         size: int = 224,
-        reading: Reading = Reading(),  # noqa: B008, frozen
+        reading: LayerSelection = LayerSelection(),  # noqa: B008, frozen
         precision: Precision = "fp32",
     ):
         if min(k, *ks) < 1 or temperature <= 0:
@@ -93,16 +93,16 @@ class ImageKNN(Protocol):
                 f"{', '.join(str(k) for k in self.ks if k not in ks)}",
                 stacklevel=2,
             )
-        mine = slice(distributed.rank(), None, distributed.world())
-        search = Search(test.x[mine].to(context.device), ks[-1], "cosine", context.memory)
+        mine = slice(distributed.rank(), None, distributed.world_size())
+        search = NeighborSearch(test.x[mine].to(context.device), ks[-1], "cosine", context.memory)
         blocks = train.x.split(max(1, context.memory // (8 * train.x.shape[1])))
         for block in context.track(blocks, "neighbors", total=len(blocks)):
             search.add(block)
         neighbors = search.neighbors()
         labels, truth = train.y.to(context.device), test.y[mine].to(context.device)
         correct = {
-            k: Correct(
-                distributed.gather(
+            k: AccuracyCounts(
+                distributed.all_gather_rows(
                     votes(neighbors, labels, classes, k, self.temperature).argmax(1) == truth
                 )
             )

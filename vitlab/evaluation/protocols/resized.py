@@ -16,9 +16,9 @@ from vitlab.encoders import Encoder
 from vitlab.evaluation.features import PatchTable, Source, at_own_sizes, patch_table
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
 from vitlab.evaluation.protocols.confusion import PerImageConfusion
-from vitlab.probes.bank import Bank, Standard, unpatchify
-from vitlab.probes.evidence import Overlaps
-from vitlab.probes.reading import Reading, check_layers
+from vitlab.probes.layer_selection import LayerSelection, check_layers
+from vitlab.probes.metrics import IoUCounts
+from vitlab.probes.patch_dataset import PatchDataset, StandardScaler, unpatchify
 
 PICTURES = 4  # test images whose predictions are kept
 
@@ -60,7 +60,7 @@ class ResizedProtocol(Protocol):
     def __init__(
         self,
         size: int = 224,
-        reading: Reading = Reading(),  # noqa: B008, frozen
+        reading: LayerSelection = LayerSelection(),  # noqa: B008, frozen
         held_out: float = 0.1,
         precision: Precision = "fp32",
     ):
@@ -77,7 +77,7 @@ class ResizedProtocol(Protocol):
     @abstractmethod
     def label(
         self,
-        bank: Bank,
+        bank: PatchDataset,
         query: Query,
         settings: Sequence[int],
         classes: int,
@@ -120,8 +120,10 @@ class ResizedProtocol(Protocol):
         order = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(context.seed))
         held, rest = order.split([(count := self._held(len(order))), len(order) - count])
         held, rest = held.sort().values, rest.sort().values
-        standard = Standard.of(train.x, rest, context.memory)
-        bank_of = partial(Bank, train.x, train.masks, standard=standard, classes=data.num_classes)
+        standard = StandardScaler.fit(train.x, rest, context.memory)
+        bank_of = partial(
+            PatchDataset, train.x, train.masks, standard=standard, classes=data.num_classes
+        )
         tried: dict[str, float] = {}
         chosen = 0
         if len(held):
@@ -152,15 +154,15 @@ class ResizedProtocol(Protocol):
 
     def _score(
         self,
-        bank: Bank,
+        bank: PatchDataset,
         table: PatchTable,
         images: Int[Tensor, " n"],
         settings: Sequence[int],
         data: VisionDataModule,
         context: EvaluationContext,
-    ) -> list[tuple[Overlaps, list[Tensor]]]:
+    ) -> list[tuple[IoUCounts, list[Tensor]]]:
         """Return the counts of each setting, and the first predictions."""
-        mine = images.tolist()[distributed.rank() :: distributed.world()]
+        mine = images.tolist()[distributed.rank() :: distributed.world_size()]
         x = bank.standard(table.x[mine].flatten(0, 1)).to(context.device)
         predicted = self.label(bank, Query(x, mine), settings, data.num_classes, context)
         return [self._count(labels, table, mine, data.num_classes, context) for labels in predicted]
@@ -172,7 +174,7 @@ class ResizedProtocol(Protocol):
         images: list[int],
         classes: int,
         context: EvaluationContext,
-    ) -> tuple[Overlaps, list[Tensor]]:
+    ) -> tuple[IoUCounts, list[Tensor]]:
         # void may be predicted, which is a miss
         counting = PerImageConfusion(classes + 1, classes, context.device)
         maps = [
@@ -182,12 +184,12 @@ class ResizedProtocol(Protocol):
         ]
         for index, predicted in zip(images, maps, strict=True):
             counting.update(predicted.long(), table.masks[index])
-        least = -(-PICTURES // distributed.world())
+        least = -(-PICTURES // distributed.world_size())
         found = counting.matched(rename=False)
         shown = torch.zeros(min(least, len(maps)), self.size, self.size, dtype=torch.uint8)
         for place, predicted in zip(shown, maps, strict=False):
             place[:] = found.classes[predicted.long()]
-        gathered = distributed.gather(shown.to(context.device)).cpu()
+        gathered = distributed.all_gather_rows(shown.to(context.device)).cpu()
         return found.overlaps, list(gathered[:PICTURES])
 
 

@@ -18,13 +18,13 @@ from vitlab.evaluation.fingerprint import (
     sampled_contents,
 )
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Protocol
-from vitlab.probes.evidence import Evidence
-from vitlab.probes.fitting import Batch, Fitting
-from vitlab.probes.heads import Heads, Layers, Planned
-from vitlab.probes.recipe import Places, Recipe
-from vitlab.probes.training import keys_of, split
+from vitlab.probes.head_batches import holdout_split, settings_repr
+from vitlab.probes.head_training import HeadBatch, HeadTraining
+from vitlab.probes.linear_heads import HeadConfig, HeadGrid, HeadSpec
+from vitlab.probes.metrics import PerImageCounts
+from vitlab.probes.recipe import StepSampler, TrainingRecipe
 
-Counts = TypeVar("Counts", bound=Evidence)
+Counts = TypeVar("Counts", bound=PerImageCounts)
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class TrainedHeads(Protocol):
         chunk: training images of one forward pass at most.
     """
 
-    recipe: Recipe
-    layers: Layers
+    recipe: TrainingRecipe
+    layers: HeadConfig
     chunk: int
 
     @abstractmethod
@@ -64,8 +64,12 @@ class TrainedHeads(Protocol):
 
     @abstractmethod
     def batches(
-        self, encoder: Encoder, data: VisionDataModule, places: Places, context: EvaluationContext
-    ) -> Iterator[Batch]:
+        self,
+        encoder: Encoder,
+        data: VisionDataModule,
+        places: StepSampler,
+        context: EvaluationContext,
+    ) -> Iterator[HeadBatch]:
         """Yield the features of each step from its place on."""
 
     @abstractmethod
@@ -74,7 +78,7 @@ class TrainedHeads(Protocol):
 
     @abstractmethod
     def examine(
-        self, encoder: Encoder, heads: Heads, images: Dataset, context: EvaluationContext
+        self, encoder: Encoder, heads: HeadGrid, images: Dataset, context: EvaluationContext
     ) -> Mapping[str, Tested[Any]]:
         """Test all heads on the same passes of the encoder."""
 
@@ -85,7 +89,7 @@ class TrainedHeads(Protocol):
         train: str,
         reported: Dataset,
         context: EvaluationContext,
-    ) -> Fitting:
+    ) -> HeadTraining:
         """Train all heads, from where an interrupted run has left them.
 
         Args:
@@ -99,17 +103,19 @@ class TrainedHeads(Protocol):
             The heads; where the recipe selects, each at its best.
         """
         recipe = self.recipe
-        kept, held = split(len(data.samples(train)), recipe.select == "held out")
+        kept, held = holdout_split(len(data.samples(train)), recipe.select == "held out")
         planned = [
-            Planned(source, width, rate)
+            HeadSpec(source, width, lr)
             for source, width in self.widths(encoder).items()
-            for rate in recipe.rates
+            for lr in recipe.lrs
         ]
-        heads = Heads(planned, data.num_classes, self.layers, recipe, context.seed, context.device)
+        heads = HeadGrid(
+            planned, data.num_classes, self.layers, recipe, context.seed, context.device
+        )
         key = key_of_heads(encoder, self, data, train, context.seed)
-        fitting = Fitting(heads, len(kept), context.folder, key)
-        places = Places(
-            kept, recipe, context.seed, self.chunk, distributed.rank(), distributed.world()
+        fitting = HeadTraining(heads, len(kept), context.folder, key)
+        places = StepSampler(
+            kept, recipe, context.seed, self.chunk, distributed.rank(), distributed.world_size()
         )
         places.start = fitting.step
         decides: Dataset | None = None
@@ -143,7 +149,7 @@ def key_of_heads(
         seed: of everything random.
     """
     rest = {
-        "settings": repr(keys_of(protocol)),
+        "settings": repr(settings_repr(protocol)),
         "data": [fingerprint_of_data(data, split) for split in (train, data.val_split)],
         "files": [sampled_contents(data, split) for split in (train, data.val_split)],
         "seed": seed,
@@ -151,7 +157,7 @@ def key_of_heads(
     return fingerprint_of_heads(encoder, data.samples(train), digest(rest))
 
 
-def head_of_headline(found: Mapping[str, Tested], fitting: Fitting) -> str:
+def head_of_headline(found: Mapping[str, Tested], fitting: HeadTraining) -> str:
     """Return the name of the head that is quoted: the chosen one, or the first.
 
     Raises:
@@ -162,12 +168,14 @@ def head_of_headline(found: Mapping[str, Tested], fitting: Fitting) -> str:
     if not found[head].finite:
         raise ValueError(
             f"the head of the headline ({head}) has diverged: its logits are not finite; give "
-            "smaller learning rates as protocol.recipe.rates"
+            "smaller learning rates as protocol.recipe.lrs"
         )
     return head
 
 
-def outcome_of(score: str, head: str, found: Mapping[str, Tested], fitting: Fitting) -> Outcome:
+def outcome_of(
+    score: str, head: str, found: Mapping[str, Tested], fitting: HeadTraining
+) -> Outcome:
     """Return what was found, with the head of the headline in front.
 
     Args:

@@ -1,0 +1,168 @@
+"""Prompt tuning: identities first; loss, settings and counts of TCPA (arXiv:2505.02406)."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vitlab.data.batch import Batch
+from vitlab.encoders import Locality, Pool, Prompted, Prompts, ViT, record
+from vitlab.objectives import Classification, KeyMatching, Mixup, PromptTuning, RandomErasing
+from vitlab.optim.schedules import Progress
+
+TCPA = Prompts(cls=Pool(4, chosen=2), patches=Pool(5, chosen=3), dropout=0)
+R_TCPA = Prompts(cls=Pool(4), patches=Pool(5), dropout=0)
+VPT = Prompts(shared=5, dropout=0)
+LATE = Progress(90, 100, 10, 4)
+UNMIXED = Mixup(0, 0)
+
+
+def build(prompts=TCPA, classes=5, encoder=None, **options):
+    torch.manual_seed(0)
+    return PromptTuning(
+        Prompted(ViT("nano", 8, 32, **(encoder or {})), prompts), classes, **options
+    )
+
+
+@pytest.fixture
+def labeled():
+    g = torch.Generator().manual_seed(4)
+    return Batch([torch.randn(1, 4, 3, 32, 32, generator=g)], torch.tensor([0, 4, 2, 2]))
+
+
+def step(objective, batch, progress=LATE, rate=1e-2, decay=0.0):
+    parameters = [p for p in objective.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    objective.loss(batch, progress).value.backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("classes", "size", "expected"),
+    [(47, 18, 699_695), (200, 18, 817_352), (555, 18, 1_090_347), (120, 16, 682_104),
+     (100, 18, 740_452), (10, 18, 671_242)],
+)  # fmt: skip
+def test_fact_2_what_is_trained_has_the_size_of_the_table(classes, size, expected):
+    with torch.device("meta"):
+        prompts = Prompts(cls=Pool(size, chosen=10), patches=Pool(size, chosen=10))
+        objective = PromptTuning(Prompted(ViT("B"), prompts), classes)
+    assert sum(p.numel() for p in objective.parameters() if p.requires_grad) == expected
+
+
+def test_the_defaults_are_the_papers():
+    objective = build()
+    assert objective.matching == KeyMatching(weight=0.01, random_fraction=0.1)
+    assert objective.task.mixup == Mixup(mixup_alpha=0.8, cutmix_alpha=0.0, prob=0.5)
+    assert (objective.task.label_smoothing, objective.task.kind) == (0.1, "cross_entropy")
+    assert objective.task.random_erasing == RandomErasing(0.0)
+    assert objective.task.ema is None
+    prompts = Prompts(shared=1)
+    assert (prompts.dropout, prompts.mask_mode, prompts.fourier) == (0.1, "post_softmax", False)
+    assert not prompts.detach_query
+
+
+def test_the_loss_is_that_of_the_formula(labeled):
+    objective = build(mixup=UNMIXED)
+    encoder = objective.encoder
+    with record(encoder, "memory.mismatch") as mismatches:
+        logits = objective.logits(labeled.views[0][0])
+    expected = F.cross_entropy(logits, labeled.labels, label_smoothing=0.1)
+    found = objective.loss(labeled, LATE)
+    torch.testing.assert_close(found.value, expected + 0.01 * sum(mismatches))
+    torch.testing.assert_close(found.logs["prompts/mismatch"], sum(mismatches).detach())
+    assert len(mismatches) == 2
+
+
+def test_without_prompts_it_is_classification_with_a_frozen_encoder(labeled):
+    probe = build(Prompts(), mixup=UNMIXED)
+    torch.manual_seed(0)
+    plain = Classification(
+        ViT("nano", 8, 32), 5, mixup=UNMIXED, random_erasing=RandomErasing(0.0), ema_decay=0.0
+    ).eval()
+    assert probe.loss(labeled, LATE).value.equal(plain.loss(labeled, LATE).value)
+    trained = [name for name, p in probe.named_parameters() if p.requires_grad]
+    assert trained == ["task.model.head.weight", "task.model.head.bias"]
+
+
+@pytest.mark.parametrize("prompts", [VPT, R_TCPA, TCPA], ids=["VPT", "R", "T"])
+def test_fact_7_a_step_moves_head_and_prompts_and_no_bit_of_the_backbone(labeled, prompts):
+    objective = build(prompts, encoder={"drop_path": 0.5, "locality": Locality("gaussian")})
+    before = {k: v.clone() for k, v in objective.encoder.backbone.state_dict().items()}
+    head = objective.task.model.head.weight.clone()
+    for _ in range(2):
+        step(objective, labeled, decay=0.5)
+    assert not objective.task.model.head.weight.equal(head)
+    for name, tensor in objective.encoder.backbone.state_dict().items():
+        assert tensor.equal(before[name]) == (".memory." not in name), name
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.01])
+def test_fact_7_keys_move_by_the_matching_loss_alone(labeled, weight):
+    objective = build(matching=KeyMatching(weight))
+    before = [memory.cls.keys.clone() for memory in objective.encoder.memories]
+    step(objective, labeled)
+    for memory, keys in zip(objective.encoder.memories, before, strict=True):
+        assert memory.cls.keys.equal(keys) == (weight == 0)
+        assert memory.cls.keys.grad.any() == (weight > 0)  # and exactly 0 without
+
+
+def test_the_first_tenth_of_a_run_draws_entries_and_the_rest_chooses(labeled):
+    """Epochs 0 to 9 of 100; facts of the phase follow progress alone, so a resumed run has them."""
+    objective = build()
+
+    def chosen(progress):
+        with record(objective.encoder, "memory.patches.chosen") as found:
+            objective.loss(labeled, progress)
+        return found[0]
+
+    for epochs, per_epoch in ((100, 7), (5, 10), (1, 30)):
+        steps = epochs * per_epoch
+        last = Progress(steps // 10 - 1, steps, epochs, 4)
+        first = Progress(steps // 10, steps, epochs, 4)
+        assert (objective.random(last), objective.random(first)) == (True, False)
+        assert not chosen(last).equal(chosen(last))
+        assert objective.schedules(first) == {"prompts/random": 0.0}
+    objective.task.mixup = UNMIXED
+    assert chosen(first).equal(chosen(first))
+    assert not build(matching=KeyMatching(random_fraction=0)).random(Progress(0, 10, 1, 4))
+
+
+def test_scores_look_at_keys_even_in_the_random_phase(labeled):
+    objective = build()
+    objective.loss(labeled, Progress(0, 100, 10, 4))
+    objective.eval()
+    classify, images = objective.classifiers()["val"], labeled.views[0][0]
+    assert classify(images).equal(classify(images))
+
+
+def test_the_whole_objective_is_kept_without_the_backbone():
+    state = build().state_dict()
+    assert {name.rpartition(".")[2] for name in state} == {
+        "prompts", "keys", "fingerprint", "weight", "bias",
+    }  # fmt: skip
+    assert [name for name in state if "head" in name] == [
+        "task.model.head.weight",
+        "task.model.head.bias",
+    ]
+    again = build()
+    again.load_state_dict(state)
+
+
+def test_bad_input_is_refused_with_a_remedy(labeled):
+    with pytest.raises(ValueError, match="give Prompted with a backbone"):
+        PromptTuning(ViT("nano", 8, 32), 5)
+    with pytest.raises(ValueError, match="would be ignored: no prompts are chosen by keys"):
+        build(VPT, matching=KeyMatching(0.1))
+    with pytest.raises(ValueError, match=r"matching\.weight -1"):
+        KeyMatching(-1)
+    with pytest.raises(ValueError, match=r"matching\.random_fraction 10 is no share"):
+        KeyMatching(random_fraction=10)
+    with pytest.raises(ValueError, match="cannot be mixed"):
+        build().check_micro_batch(5)
+    with pytest.raises(ValueError, match="multiple of patch 8"):
+        build().check_crops([(1, 33)])
+    with pytest.raises(ValueError, match="needs one crop"):
+        build().check_crops([(2, 32), (8, 16)])
+    with pytest.raises(ValueError, match="has no labels"):
+        build().loss(Batch(labeled.views), LATE)
+    with pytest.raises(ValueError, match="labels 0 to 4"):
+        build(classes=3).loss(labeled, LATE)

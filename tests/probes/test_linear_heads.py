@@ -1,0 +1,198 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vitlab.optim.lr_schedule import CosineAnnealing, WarmupPoly
+from vitlab.probes.linear_heads import (
+    Head,
+    HeadConfig,
+    HeadGrid,
+    HeadSpec,
+    enlarge,
+    image_loss,
+    pixel_loss,
+)
+from vitlab.probes.recipe import TrainingRecipe
+
+CPU = torch.device("cpu")
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def count(width: int, classes: int, norm: bool = False) -> int:
+    head = Head(width, classes, HeadConfig(norm=norm), torch.Generator())
+    return sum(parameter.numel() for parameter in head.parameters())
+
+
+@pytest.mark.parametrize(
+    ("width", "classes", "parameters"),
+    [
+        *[(384, 21, 8_085), (384, 150, 57_750), (384, 19, 7_315)],
+        *[(768, 21, 16_149), (768, 150, 115_350), (768, 19, 14_611)],
+        (1536, 1000, 1_537_000),  # linear-dino: four [CLS]
+    ],
+)
+def test_heads_have_the_sizes_of_the_literature(width: int, classes: int, parameters: int):
+    assert count(width, classes) == parameters
+    assert count(width, classes, norm=True) == parameters + 2 * width
+
+
+PLANNED = [
+    HeadSpec("last", 6, 1e-2),
+    HeadSpec("last", 6, 1e-1),
+    HeadSpec("two", 10, 1e-2),
+    HeadSpec("two", 10, 1e-1),
+]
+
+
+def trained(
+    planned: list[HeadSpec], layers: HeadConfig, optimizer: str, steps: int = 5
+) -> HeadGrid:
+    rates = tuple(dict.fromkeys(head.lr for head in planned))
+    recipe = TrainingRecipe(
+        WarmupPoly(warmup_steps=2),
+        optimizer,
+        rates,
+        batch_size=4,
+        iterations=steps,
+        weight_decay=0.01,  # type: ignore[arg-type]
+    )
+    heads = HeadGrid(planned, 3, layers, recipe, 7, CPU)
+    masks = torch.randint(0, 3, (4, 9, 9), generator=torch.Generator().manual_seed(2))
+    for step in range(steps):
+        features = {"last": drawn(4, 9, 6, seed=step), "two": 3 * drawn(4, 9, 10, seed=step)}
+        heads.step(features, pixel_loss(masks.to(torch.uint8), (3, 3)), recipe.progress(step, 4))
+    return heads
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        HeadConfig(),
+        HeadConfig(dropout=0.3),
+        HeadConfig(False, hidden_dim=8),
+        HeadConfig(False, init_std=0),
+    ],
+    ids=str,
+)
+def test_heads_that_are_trained_together_are_what_they_are_alone(
+    layers: HeadConfig, optimizer: str
+):
+    together = trained(PLANNED, layers, optimizer)
+    for planned in PLANNED:
+        alone = trained([planned], layers, optimizer)
+        for name, weight in alone.weights(planned.name).items():
+            assert torch.equal(weight, together.weights(planned.name)[name]), name
+
+
+def test_the_start_of_a_head_depends_on_its_name_and_the_seed_only():
+    recipe = TrainingRecipe(CosineAnnealing(), lrs=(1e-2, 1e-1), iterations=1)
+
+    def start(planned: list[HeadSpec], seed: int) -> torch.Tensor:
+        torch.manual_seed(len(planned))
+        heads = HeadGrid(planned, 3, HeadConfig(), recipe, seed, CPU)
+        return heads.weights(PLANNED[1].name)["classify.weight"]
+
+    assert torch.equal(start(PLANNED, 0), start(PLANNED[1:2], 0))
+    assert not torch.equal(start(PLANNED, 0), start(PLANNED, 1))
+
+
+def test_making_and_training_heads_draws_nothing_from_the_run():
+    before = torch.get_rng_state()
+    trained(PLANNED, HeadConfig(dropout=0.5, hidden_dim=4), "sgd")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_start_is_that_of_the_protocol():
+    head = Head(400, 500, HeadConfig(init_std=0.01), torch.Generator().manual_seed(0))
+    assert float(head.classify.weight.detach().std()) == pytest.approx(0.01, rel=0.01)
+    assert not head.classify.bias.any()
+    plain = Head(400, 500, HeadConfig(init_std=0), torch.Generator().manual_seed(0)).classify
+    assert plain.weight.detach().abs().max() <= 1 / 20  # a convolution's: 1 / sqrt(inputs)
+    assert float(plain.weight.detach().std()) == pytest.approx(1 / 20 / 3**0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (7, 5), (3, 4), (2, 9)])
+def test_enlarging_is_bilinear_interpolation(size: tuple[int, int]):
+    logits = drawn(2, 5, 3, 4)
+    expected = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    assert torch.allclose(enlarge(logits, size), expected, atol=1e-6)
+
+
+def test_the_gradient_is_that_of_the_mean_over_labeled_pixels():
+    masks = torch.randint(0, 5, (6, 24, 40), generator=torch.Generator().manual_seed(0))
+    masks[masks == 4] = 255
+    logits = drawn(6, 3 * 5, 4).requires_grad_()
+    pixel_loss(masks.to(torch.uint8), (3, 5))(logits)
+    reference = logits.detach().clone().requires_grad_()
+    large = F.interpolate(reference.transpose(1, 2).unflatten(2, (3, 5)), (24, 40), mode="bilinear")
+    F.cross_entropy(large, masks, ignore_index=255).backward()
+    assert logits.grad is not None
+    assert reference.grad is not None
+    assert torch.allclose(logits.grad, reference.grad, atol=1e-7)
+
+
+def test_a_batch_without_a_label_moves_nothing():
+    recipe = TrainingRecipe(CosineAnnealing(), "sgd", (0.1,), batch_size=2, iterations=1)
+    heads = HeadGrid([HeadSpec("x", 4, 0.1)], 3, HeadConfig(norm=False), recipe, 0, CPU)
+    (name,) = heads.names
+    before = heads.weights(name)
+    void = torch.full((2, 8, 8), 255, dtype=torch.uint8)
+    heads.step({"x": drawn(2, 4, 4)}, pixel_loss(void, (2, 2)), recipe.progress(0, 2))
+    assert all(torch.equal(before[key], value) for key, value in heads.weights(name).items())
+
+
+def test_the_norm_sees_the_whole_batch():
+    head = Head(4, 3, HeadConfig(), torch.Generator()).train()
+    x = 5 + 2 * drawn(6, 9, 4)
+    head(x)
+    assert head.norm is not None
+    rows = x.flatten(0, 1)
+    assert torch.allclose(head.norm.running_mean, 0.1 * rows.mean(0), atol=1e-5)
+    assert torch.allclose(head.norm.running_var, 0.9 + 0.1 * rows.var(0), atol=1e-4)
+
+
+def test_the_small_network_is_that_of_convolutions():
+    head = Head(6, 4, HeadConfig(norm=False, hidden_dim=8), torch.Generator().manual_seed(0))
+    assert head.hidden is not None
+    convolutions = nn.Sequential(
+        nn.Conv2d(6, 8, 1, bias=False), nn.GroupNorm(1, 8), nn.GELU(), nn.Conv2d(8, 4, 1)
+    )
+    convolutions[0].weight.data = head.hidden.weight.data[..., None, None]
+    convolutions[3].weight.data = head.classify.weight.data[..., None, None]
+    convolutions[3].bias.data = head.classify.bias.data
+    x = drawn(2, 6, 5, 3)
+    expected = convolutions(x).flatten(2).transpose(1, 2)
+    assert torch.allclose(head(x.flatten(2).transpose(1, 2)), expected, atol=1e-6)
+
+
+def test_dropout_leaves_out_whole_channels_in_training_only():
+    head = Head(
+        50, 2, HeadConfig(norm=False, dropout=0.5, init_std=1), torch.Generator().manual_seed(0)
+    )
+    x = torch.ones(3, 4, 50)
+    dropped = head.train()(x, torch.Generator().manual_seed(1))
+    assert torch.allclose(dropped, dropped[:, :1].expand_as(dropped))  # alike for all patches
+    assert not torch.allclose(dropped[0], dropped[1])
+    assert torch.allclose(head.eval()(x), x @ head.classify.weight.T)
+
+
+def test_image_heads_learn_what_a_line_can_tell():
+    recipe = TrainingRecipe(CosineAnnealing(), "sgd", (1.0,), batch_size=64, iterations=100)
+    heads = HeadGrid([HeadSpec("x", 2, 1.0)], 2, HeadConfig(norm=False), recipe, 0, CPU)
+    x = drawn(64, 2)
+    labels = (x[:, 0] > x[:, 1]).long()
+    for step in range(100):
+        heads.step({"x": x[:, None]}, image_loss(labels), recipe.progress(step, 64))
+    found = heads.logits(heads.names[0], {"x": x[:, None]})[:, 0].argmax(1)
+    assert (found == labels).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("wrong", [{"dropout": 1.0}, {"hidden_dim": -1}, {"init_std": -0.1}])
+def test_impossible_layers_are_refused(wrong: dict):
+    with pytest.raises(ValueError, match="must be in"):
+        HeadConfig(**wrong)

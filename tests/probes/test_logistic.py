@@ -1,0 +1,96 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression as SklearnLogistic
+
+from vitlab.probes import Features, LogisticProbe
+from vitlab.probes.logistic import LinearClassifier, LogisticRegression, cross_entropy
+
+
+def table(count: int, seed: int) -> Features:
+    x = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+    return Features(x, (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0).long())
+
+
+def test_a_linear_rule_is_found():
+    assert LogisticProbe().score(table(400, 0), table(200, 1))["top1"] > 97
+
+
+def test_the_scale_and_offset_of_a_feature_do_not_matter():
+    train, test = table(200, 0), table(100, 1)
+    factor, offset = torch.tensor([1.0, 1e3, 1e-3, 7.0]), torch.tensor([0.0, 5.0, -1.0, 100.0])
+    moved = [Features(f.x * factor + offset, f.y) for f in (train, test)]
+    assert LogisticProbe().score(*moved)["top1"] == pytest.approx(
+        LogisticProbe().score(train, test)["top1"], abs=1
+    )
+
+
+def test_the_gradient_is_zero_where_fitting_ends():
+    features = table(300, 0)
+    target = F.one_hot(features.y, 4).float()
+    fitted = LinearClassifier(features.x, target, decay=0.1, steps=200)
+    fitted.weight.requires_grad_()
+    loss = F.cross_entropy(fitted(features.x), target) + 0.05 * fitted.weight.square().sum()
+    (gradient,) = torch.autograd.grad(loss, fitted.weight)
+    assert gradient.abs().max() < 1e-3
+
+
+def test_soft_targets_are_matched_in_the_mean():
+    target = torch.tensor([[0.7, 0.3]]).repeat(50, 1)
+    fitted = LinearClassifier(
+        torch.randn(50, 3, generator=torch.Generator().manual_seed(0)), target
+    )
+    assert torch.allclose(fitted(torch.zeros(1, 3)).softmax(1), target[:1], atol=1e-2)
+
+
+def test_fitting_draws_no_random_number():
+    before = torch.get_rng_state()
+    LogisticProbe(steps=5).score(table(50, 0), table(20, 1))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("strength", [1e-6, 1e-2, 1.0, 1e3])
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_logistic_regression_is_that_of_scikit_learn(strength, blocks):
+    """C weighs the sum of cross-entropies; our decay, the mean."""
+    features = noisy(300)
+    x, y = features.x, features.y
+    size = -(-len(x) // blocks)
+    parts = list(zip(x.split(size), y.split(size), strict=True))
+    ours = LogisticRegression.fit(lambda: iter(parts), 4, 1 / (strength * len(x)), 1000, history=5)
+    peer = SklearnLogistic(C=strength, tol=1e-10, max_iter=10_000).fit(
+        x.double().numpy(), y.numpy()
+    )
+    theirs = LogisticRegression(torch.tensor(peer.coef_.T), torch.tensor(peer.intercept_))
+
+    def loss(fitted):
+        logits = x.double() @ fitted.weight.double() + fitted.bias.double()
+        penalty = fitted.weight.double().square().sum() / (2 * strength * len(x))
+        return float(F.cross_entropy(logits, y) + penalty)
+
+    assert loss(ours) == pytest.approx(loss(theirs), rel=1e-6)
+    assert torch.allclose(ours.weight.double(), theirs.weight, rtol=2e-3, atol=2e-3)
+    centered = [fitted.bias.double() - fitted.bias.double().mean() for fitted in (ours, theirs)]
+    assert torch.allclose(*centered, atol=2e-3)
+
+
+def noisy(count):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, 6, generator=generator)
+    noise = 2 * torch.randn(count, 4, generator=generator)
+    return Features(x, (x @ torch.randn(6, 4, generator=generator) + noise).argmax(1))
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_the_gradient_is_that_of_automatic_differentiation(soft):
+    generator = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(7, 3, generator=generator)
+    target = torch.randint(3, (7,), generator=generator)
+    if soft:
+        target = torch.rand(7, 3, generator=generator).softmax(1)
+    free = logits.clone().requires_grad_()
+    value = F.cross_entropy(free, target, reduction="sum")
+    value.backward()
+    found, slope = cross_entropy(logits.clone(), target)
+    assert float(found) == pytest.approx(value.item(), rel=1e-5)
+    assert torch.allclose(slope, free.grad, atol=1e-6)

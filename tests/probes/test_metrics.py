@@ -1,0 +1,72 @@
+import pytest
+import torch
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from vitlab.probes.metrics import (
+    AccuracyCounts,
+    IoUAccumulator,
+    bootstrap_interval,
+    bootstrap_scores,
+)
+
+
+def counted(pairs, classes):
+    counting = IoUAccumulator(classes)
+    for predicted, truth in pairs:
+        counting.update(predicted, truth)
+    return counting.overlaps()
+
+
+@pytest.fixture
+def pairs():
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(5, 7), (8, 3), (6, 6)]
+    predicted = [torch.randint(4, size, generator=generator) for size in sizes]
+    truth = [torch.randint(4, size, generator=generator) for size in sizes]
+    for mask in truth:
+        mask[0] = 255
+    return list(zip(predicted, truth, strict=True))
+
+
+def test_miou_is_that_of_one_confusion_matrix_over_the_set(pairs):
+    # class 4 is in neither truth nor prediction: torchmetrics is asked for four classes
+    metric = MulticlassJaccardIndex(4, ignore_index=255)
+    metric.update(
+        torch.cat([p.flatten() for p, _ in pairs]), torch.cat([t.flatten() for _, t in pairs])
+    )
+    found = counted(pairs, 5)
+    assert found.value == pytest.approx(100 * float(metric.compute()), abs=1e-5)
+    assert found.iou()[4].isnan()
+
+
+def test_counts_add_up_to_labeled_pixels(pairs):
+    found = counted(pairs, 4)
+    labeled = torch.tensor([int((t != 255).sum()) for _, t in pairs])
+    assert torch.equal(found.truth.sum(1), labeled)
+    assert torch.equal(found.predicted.sum(1), labeled)
+
+
+def test_an_image_of_void_counts_for_nothing(pairs):
+    void = (pairs[0][0], torch.full((5, 7), 255))
+    assert counted([*pairs, void], 4).value == counted(pairs, 4).value
+
+
+def test_drawn_sets_without_any_labeled_pixel_are_left_out_of_the_interval(pairs):
+    void = (pairs[0][0], torch.full((5, 7), 255))
+    alone = counted([pairs[0], *[void] * 4], 4)
+    assert bootstrap_scores(5, alone.score).isnan().any()
+    # all that have a score have that of the only labeled image
+    assert bootstrap_interval(alone) == pytest.approx((alone.value, alone.value))
+
+
+def test_accuracy_is_the_share_of_found_classes():
+    assert AccuracyCounts(torch.tensor([True, False, True, True])).value == 75
+
+
+def test_the_interval_holds_the_score_and_follows_the_binomial():
+    correct = AccuracyCounts(torch.arange(400) % 4 > 0)
+    low, high = bootstrap_interval(correct)
+    # 1.96 standard errors of a share of 0.75 among 400
+    assert low == pytest.approx(75 - 4.24, abs=0.6)
+    assert high == pytest.approx(75 + 4.24, abs=0.6)
+    assert bootstrap_interval(correct) == (low, high)

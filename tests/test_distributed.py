@@ -1,0 +1,105 @@
+"""Two real processes on one machine, against one."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from vitlab import distributed
+from vitlab.data.batch import Batch
+from vitlab.encoders import ViT
+from vitlab.objectives import DINO, DINOHeadConfig
+from vitlab.optim.schedules import Progress
+
+ROOT = Path(__file__).parents[1]
+IMAGES = torch.arange(7.0)[:, None] * torch.tensor([1.0, 10.0])
+
+
+def test_one_process_is_the_identity():
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert distributed.all_reduce_mean(IMAGES) is IMAGES
+    assert distributed.all_gather_rows(IMAGES) is IMAGES
+
+
+def dino_step(images):
+    """Make one step of plain gradient descent on these images, averaging gradients over ranks."""
+    torch.manual_seed(0)
+    dino = DINO(ViT("nano", 16, 32), DINOHeadConfig(16, 24, 8), momentum=0.5)
+    progress = Progress(0, steps=4, epochs=2, batch_size=512)
+    dino.loss(Batch([images, images[..., :16, :16]]), progress).value.backward()
+    dino.before_step(progress)
+    with torch.no_grad():
+        for parameter in dino.student.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(0.1 * distributed.all_reduce_mean(parameter.grad))
+    dino.after_step(progress)
+    return copy.deepcopy(dino.state_dict())
+
+
+def crops():
+    return torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+
+
+def work(rank, folder):
+    """Do on one of two ranks what the tests compare."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/store", 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    x = torch.tensor([1.0 + rank, 10.0])
+    results = {
+        "rank": torch.tensor([distributed.rank(), distributed.world_size()]),
+        "mean": distributed.all_reduce_mean(x),
+        "argument": x,
+        "gather": distributed.all_gather_rows(IMAGES[rank::2]),
+        "even": distributed.all_gather_rows(IMAGES[:6][rank::2].long()),
+        "empty": distributed.all_gather_rows(IMAGES[:1][rank::2]),
+        "step": dino_step(crops()[:, rank::2]),
+    }
+    torch.save(results, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+two_ranks = pytest.mark.slow  # the new processes import everything anew
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """Return what both ranks found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT)  # where the new processes find this file
+        mp.spawn(work, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@two_ranks
+def test_each_rank_knows_its_place(ranks):
+    assert [r["rank"].tolist() for r in ranks] == [[0, 2], [1, 2]]
+
+
+@two_ranks
+def test_the_mean_is_the_same_on_each_rank_and_leaves_its_argument_alone(ranks):
+    for rank, results in enumerate(ranks):
+        assert results["mean"].tolist() == [1.5, 10.0]
+        assert results["argument"].tolist() == [1.0 + rank, 10.0]
+
+
+@two_ranks
+def test_gathering_undoes_the_deal(ranks):
+    for results in ranks:
+        assert results["gather"].equal(IMAGES)
+        assert results["even"].equal(IMAGES[:6].long())
+        assert results["empty"].equal(IMAGES[:1])
+
+
+@two_ranks
+def test_a_dino_step_on_two_ranks_is_one_on_all_images(ranks):
+    expected = dino_step(crops())
+    for results in ranks:
+        assert results["step"].keys() == expected.keys()
+        for name, value in results["step"].items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+    assert expected["center"].abs().max() > 1e-4

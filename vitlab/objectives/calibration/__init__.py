@@ -1,0 +1,1 @@
+"""Decision-stream calibration of a classifier."""

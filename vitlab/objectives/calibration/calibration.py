@@ -1,0 +1,286 @@
+"""Decision-stream calibration of a converged classifier: tokens first, then dimensions.
+
+"ViT-Calibrator: Decision Stream Calibration for Vision Transformer" (arXiv:2304.04354). Of the
+paper, its two stages and their aims are known here, not its formulas: the losses are a
+reconstruction after Transformer Doctor (NeurIPS 2024), see docs/calibration.md.
+
+Nothing is added to the model: what is exported and run is the classifier that came in.
+
+Axis letters: b images, p patches, c classes.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from vitlab.data.batch import Batch
+from vitlab.encoders import Encoder, ViT
+from vitlab.encoders.interop.coverage import few
+from vitlab.objectives.calibration.class_masks import compute_class_masks
+from vitlab.objectives.calibration.classifier_checkpoint import (
+    ClassifierCheckpoint,
+    LoadedClassifier,
+    load_classifier,
+)
+from vitlab.objectives.calibration.relevance import (
+    DecisionStream,
+    dimension_relevance,
+    foreground,
+    masked_foreground,
+    received,
+    record_stream,
+    token_relevance,
+)
+from vitlab.objectives.calibration.terms import (
+    DimensionTerm,
+    TokenTerm,
+    background_loss,
+    foreground_loss,
+    off_rule_loss,
+    off_share,
+)
+from vitlab.objectives.classification import Classification, Classifier
+from vitlab.objectives.mixup import Mixup, RandomErasing
+from vitlab.objectives.objective import ImageReader, Loss, Objective
+from vitlab.objectives.pretrained import Pretrained
+from vitlab.optim.schedules import Progress
+
+_NO_START = (
+    "calibration begins from a converged classifier, and model.objective.classifier.path is empty; set "
+    "it to the last.ckpt of a run with labels"
+)
+
+
+class Calibration(Objective):
+    """Fine-tunes a converged classifier, with terms on what its decisions rest on.
+
+    cross-entropy + tokens.weight L_bg + tokens.foreground_weight L_fg + dimensions.weight L_dim. Foreground
+    and rules come from the classifier as it was before calibration, which stays as it was. With
+    all weights 0 it is the plain fine-tuning that calibration has to beat: the blank arm.
+
+    Images are not mixed, as a decision is one for the class of an image.
+
+    Args:
+        num_classes: of the training data, from which `vitlab fit` takes it.
+        classifier: the converged classifier, by its file.
+        encoder: one to fill with the weights of `classifier`, maybe with options that they lack, such
+            as drop path; by default the one they describe.
+        tokens: the first stage.
+        dimensions: the second stage, which begins from the output of the first.
+        label_smoothing: share of the target that is spread evenly over all classes.
+        random_erasing: random erasing of the images.
+    """
+
+    file_arguments = ("classifier",)
+
+    def __init__(
+        self,
+        num_classes: int,
+        classifier: ClassifierCheckpoint = ClassifierCheckpoint(),  # noqa: B008
+        encoder: Encoder | None = None,
+        tokens: TokenTerm = TokenTerm(),  # noqa: B008
+        dimensions: DimensionTerm = DimensionTerm(),  # noqa: B008
+        label_smoothing: float = 0.1,
+        random_erasing: RandomErasing = RandomErasing(0.0),  # noqa: B008
+    ):
+        super().__init__()
+        if encoder is not None and not isinstance(encoder, ViT):
+            raise ValueError(f"a {type(encoder).__name__} cannot be calibrated; use a ViT")
+        found = None
+        if classifier.path:
+            found = _read(classifier, encoder, num_classes, tokens, dimensions)
+            encoder = found.model.encoder
+        elif encoder is None or classifier != ClassifierCheckpoint():
+            raise ValueError(_NO_START)
+        self.tokens, self.dimensions = tokens, dimensions
+        self.needs_masks = tokens.foreground == "masks"
+        self.num_classes = self.out_dim = num_classes
+        self.classification = Classification(
+            encoder,
+            num_classes,
+            label_smoothing=label_smoothing,
+            mixup=Mixup(0.0, 0.0),
+            random_erasing=random_erasing,
+            ema_decay=0.0,
+        )
+        active = tokens.active or dimensions.weight
+        model = self.classification.model
+        self.reference = copy.deepcopy(model).requires_grad_(False) if active else None
+        if dimensions.weight:
+            width = encoder.width * (4 if dimensions.feature == "hidden" else 1)
+            self.register_buffer("rules", torch.ones(num_classes, width, dtype=torch.bool))
+            self.register_buffer("evidence", torch.zeros(num_classes, dtype=torch.long))
+        self.rules: Tensor
+        self.evidence: Tensor
+        self.begun = False
+        if found is not None:
+            self.begin(found.model, found.origin)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The one that is calibrated."""
+        return self.classification.encoder
+
+    def begin(self, model: Classifier, origin: Classifier | None = None) -> None:
+        """Take over the weights of a converged classifier.
+
+        Args:
+            model: to be calibrated.
+            origin: what foreground and rules come from, where that is another one: the model
+                before its first stage.
+        """
+        self.classification.model.load_state_dict(model.state_dict())
+        if self.reference is not None:
+            self.reference.load_state_dict((origin or model).state_dict())
+        self.begun = True
+
+    def loss(self, batch: Batch, progress: Progress) -> Loss:
+        """Return the cross-entropy with the terms that have a weight."""
+        if self.reference is None:
+            return self.classification.loss(batch, progress)
+        labels = self.classification.labels_of(batch)
+        with record_stream(self.classification.model) as stream:
+            plain = self.classification.loss(batch, progress)
+        value, logs = plain.value, {**plain.logs, "loss/classification": plain.value.detach()}
+        for term in (self.token_loss, self.dimension_loss):
+            added = term(stream, labels, batch)
+            value, logs = value + added.value, logs | added.logs
+        return Loss(value, logs)
+
+    def token_loss(self, stream: DecisionStream, labels: Int[Tensor, " b"], batch: Batch) -> Loss:
+        """Return the first stage's terms with their weights."""
+        if not self.tokens.active:
+            return Loss(torch.zeros((), device=labels.device))
+        shown, known = self.foreground(stream.images, labels, batch.masks)
+        blocks = self.tokens.blocks(len(stream.states))
+        found = [received(r, stream.grid) for r in token_relevance(stream, labels, blocks)]
+        value = (
+            self.tokens.weight
+            * torch.stack([background_loss(each, shown, known) for each in found]).mean()
+        )
+        if self.tokens.foreground_weight:
+            steps = [(stream.states[block - 1], stream.states[block]) for block in blocks]
+            kept = [foreground_loss(*step, shown & known[:, None]) for step in steps]
+            value = value + self.tokens.foreground_weight * torch.stack(kept).mean()
+        share = off_share(torch.stack(found).sum(0).detach()[known], shown[known])
+        return Loss(value, {"tokens/background": share, "tokens/known": known.float().mean()})
+
+    def dimension_loss(
+        self, stream: DecisionStream, labels: Int[Tensor, " b"], batch: Batch
+    ) -> Loss:
+        """Return the second stage's term with its weight."""
+        if not self.dimensions.weight:
+            return Loss(torch.zeros((), device=labels.device))
+        assert self.evidence.any(), "rules are found by `setup`, before the first step"
+        kept = self.rules[labels]
+        found = dimension_relevance(stream, labels, self.dimensions.feature)
+        value = self.dimensions.weight * off_rule_loss(found, kept)
+        return Loss(value, {"dimensions/off_rule": off_share(found.detach(), kept)})
+
+    def foreground(
+        self,
+        images: Float[Tensor, "b 3 height width"],
+        labels: Int[Tensor, " b"],
+        masks: Bool[Tensor, "b height width"] | None = None,
+    ) -> tuple[Bool[Tensor, "b p"], Bool[Tensor, " b"]]:
+        """Return the patches of the foreground, and of which images they are known.
+
+        By the masks, where tokens.foreground says so; else by the relevance in the reference, of
+        images that it classifies correctly. Of other images all patches are foreground.
+
+        Raises:
+            ValueError: masks are needed, and the batch has none.
+        """
+        assert self.reference is not None
+        if self.needs_masks:
+            if masks is None:
+                raise ValueError(
+                    "tokens.foreground is masks and the batch has none; give Batch.masks, or set "
+                    "tokens.foreground derived"
+                )
+            known = ~masks.all(2).all(1)  # an image without a mask has one that is true throughout
+            return masked_foreground(masks, self.reference.encoder.patch), known
+        with torch.enable_grad(), record_stream(self.reference) as stream:
+            logits = self.reference.eval()(images.detach().requires_grad_())
+        known = logits.argmax(-1) == labels
+        blocks = range(len(stream.states))
+        found = [r.detach() for r in token_relevance(stream, labels, blocks, graph=False)]
+        shown = foreground(found, stream.grid, self.tokens.threshold)
+        return shown | ~known[:, None], known
+
+    def setup(self, read: ImageReader, count: int) -> str:
+        """Find the rules of the classes, where the second stage needs them.
+
+        Raises:
+            ValueError: a class has no training image that the reference classifies correctly.
+        """
+        if not self.dimensions.weight:
+            return ""
+        assert self.reference is not None
+        settings = self.dimensions
+        found = compute_class_masks(
+            self.reference.eval(), read, count, settings.feature, settings.threshold
+        )
+        self.rules.copy_(found.kept)
+        self.evidence.copy_(found.evidence)
+        missing = [str(each) for each in (found.evidence == 0).nonzero()[:, 0].tolist()]
+        if missing and not settings.allow_unlearned:
+            raise ValueError(
+                f"no training image of the classes {few(missing)} is classified correctly by the "
+                "model in model.objective.classifier, so they have no rule; begin from a model that has "
+                "converged on these data, or let such classes keep all dimensions with "
+                "model.objective.dimensions.allow_unlearned true"
+            )
+        share = 100 * found.kept[found.evidence > 0].float().mean().item()
+        left = f"; classes without one, which keep all: {few(missing)}" if missing else ""
+        return (
+            f"rules of {int((found.evidence > 0).sum())} classes from {int(found.evidence.sum())} "
+            f"images keep {share:.1f} % of {found.kept.shape[1]} dimensions{left}"
+        )
+
+    def classifiers(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Return the model that is calibrated."""
+        return self.classification.classifiers()
+
+    def check_crops(self, crops: Iterable[tuple[int, int]]) -> None:
+        """Refuse a model that has not converged, and views the classifier cannot use."""
+        if not self.begun:
+            raise ValueError(_NO_START)
+        self.classification.check_crops(crops)
+
+
+def _read(
+    start: ClassifierCheckpoint,
+    into: ViT | None,
+    classes: int,
+    tokens: TokenTerm,
+    dimensions: DimensionTerm,
+) -> LoadedClassifier:
+    """Read the start, and refuse what does not fit the data or the stage."""
+    if isinstance(into, Pretrained):
+        raise ValueError(
+            "model.objective.encoder reads weights that those of model.objective.classifier would "
+            "replace; leave the encoder out, or give a ViT to fill"
+        )
+    found = load_classifier(start, into)
+    if (given := found.model.head.out_features) != classes:
+        raise ValueError(
+            f"the classifier in {start.path} knows {given} classes and the data have {classes}; "
+            "calibrate it on the data that it was trained on"
+        )
+    second = bool(dimensions.weight) and not tokens.active
+    if second and not found.calibrated and not start.allow_uncalibrated:
+        raise ValueError(
+            f"{start.path} is not the output of the first stage, with which the second begins; run "
+            "configs/calibrate_tokens.yaml first and give its last.ckpt, or say that this is on "
+            "purpose with model.objective.classifier.allow_uncalibrated true"
+        )
+    if start.allow_uncalibrated and (not second or found.calibrated):
+        raise ValueError(
+            "model.objective.classifier.allow_uncalibrated lets the second stage begin without the first, "
+            "which is not so here: it would be ignored; leave it out"
+        )
+    return found

@@ -1,0 +1,128 @@
+"""What supervised training does to a whole micro-batch: erase parts of images, mix pairs of them.
+
+The operations are timm's. They draw from the global streams of Python and numpy, which are seeded
+from torch's for the time of the call: what is drawn is a function of the step.
+
+Axis letters: b images, c classes.
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from timm.data import mixup as timm_mixup
+from timm.data import random_erasing as timm_erasing
+from torch import Tensor
+
+from vitlab.rng import draw_seed, seeded_rng
+
+Images = Float[Tensor, "b 3 height width"]
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899); the defaults are DeiT's.
+
+    Image i is mixed with image b - 1 - i, all with one share a, drawn for each micro-batch. Mixup:
+    a x + (1 - a) x'. CutMix: a box of x' with the share 1 - a of the area in x. The labels are
+    mixed with the same share.
+
+    Args:
+        mixup_alpha: both parameters of the Beta distribution of mixup's share; 0 for no mixup.
+        cutmix_alpha: the same for CutMix.
+        prob: that a micro-batch is mixed at all.
+        switch_prob: probability of CutMix where both are possible.
+    """
+
+    mixup_alpha: float = 0.8
+    cutmix_alpha: float = 1.0
+    prob: float = 1.0
+    switch_prob: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse what is no parameter or no probability."""
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"mixup.{name} {getattr(self, name)} is no parameter of a Beta distribution; "
+                    "use a positive number, or 0 to leave it out"
+                )
+        for name in ("prob", "switch_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"mixup.{name} {getattr(self, name)} is not in [0, 1]")
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is ever mixed."""
+        return self.prob > 0 and (self.mixup_alpha > 0 or self.cutmix_alpha > 0)
+
+    def check(self, images: int) -> None:
+        """Refuse a micro-batch without pairs.
+
+        Raises:
+            ValueError: what was given, what is allowed, what to do.
+        """
+        if self.active and images % 2:
+            raise ValueError(
+                f"a micro-batch of {images} images cannot be mixed: image i is mixed with image "
+                "b - 1 - i, and one would be left. Choose data.global_batch_size and "
+                "data.micro_batch_size "
+                "so that a device gets an even number, or set model.objective.mixup.mixup_alpha and "
+                "cutmix_alpha to 0"
+            )
+
+    def __call__(
+        self, images: Images, labels: Int[Tensor, " b"], classes: int, smoothing: float
+    ) -> tuple[Images, Float[Tensor, "b c"]]:
+        """Return mixed images and their targets: probabilities of the classes.
+
+        Without mixing, the target is 1 - smoothing + smoothing / c for the label's class and
+        smoothing / c for the others; mixing takes the mean of two such with the images' shares.
+
+        Args:
+            images: normalized; kept as they are.
+            labels: class index of each.
+            classes: number of classes.
+            smoothing: share of the target that is spread over all classes evenly.
+        """
+        if not self.active:
+            return images, timm_mixup.mixup_target(labels, classes, lam=1.0, smoothing=smoothing)
+        self.check(len(images))
+        mix = timm_mixup.Mixup(
+            self.mixup_alpha,
+            self.cutmix_alpha,
+            prob=self.prob,
+            switch_prob=self.switch_prob,
+            label_smoothing=smoothing,
+            num_classes=classes,
+        )
+        with seeded_rng(draw_seed()):
+            mixed, targets = mix(images.clone(), labels)  # it works in place
+        return mixed, targets
+
+
+@dataclass(frozen=True)
+class RandomErasing:
+    """Random erasing (arXiv:1708.04896) of one box in an image, filled with noise.
+
+    After normalization, the noise is standard normal for each pixel and channel. The box has 2 % to
+    a third of the area and is 0.3 to 1 / 0.3 times as high as wide.
+
+    Args:
+        prob: for each image; 0 leaves all alone. DeiT uses 0.25.
+    """
+
+    prob: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Refuse what is no probability."""
+        if not 0 <= self.prob <= 1:
+            raise ValueError(f"random_erasing.prob {self.prob} is not in [0, 1]")
+
+    def __call__(self, images: Images) -> Images:
+        """Return the images with the boxes; those given are kept as they are."""
+        if not self.prob:
+            return images
+        # the noise is torch's own, on the device of the images
+        erase = timm_erasing.RandomErasing(self.prob, mode="pixel", device=images.device)
+        with seeded_rng(draw_seed()):
+            return erase(images.clone())

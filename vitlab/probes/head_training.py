@@ -1,0 +1,182 @@
+"""Training of heads that can be killed at any time, and which of their states is kept."""
+
+import math
+import os
+import pickle
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitlab import distributed
+from vitlab.probes.dense import ALL_VOID
+from vitlab.probes.linear_heads import HeadGrid, Logits
+
+SECONDS = 120.0  # between saves
+FILE = "heads.pt"
+# what torch makes of empty, cut and foreign files
+DAMAGED = (
+    *(EOFError, OSError, RuntimeError, pickle.UnpicklingError),
+    *(LookupError, TypeError, ValueError),
+)
+
+
+@dataclass(frozen=True)
+class HeadBatch:
+    """One step's share of the data.
+
+    Attributes:
+        features: of the whole batch, by name.
+        backward: loss of logits, and its gradient.
+        labeled: whether this batch or one before it has any label.
+    """
+
+    features: Mapping[str, Tensor]
+    backward: Callable[[Logits], None]
+    labeled: bool = True
+
+
+@dataclass(frozen=True)
+class BestState:
+    """The best state of one head so far.
+
+    Attributes:
+        score: percent.
+        step: steps taken.
+        weights: of the head.
+    """
+
+    score: float
+    step: int
+    weights: dict[str, Tensor]
+
+
+class HeadTraining:
+    """Heads on their way.
+
+    Args:
+        heads: to be trained.
+        images: that they are trained on, which an epoch is counted by.
+        folder: where their state is kept; None keeps none.
+        key: stands for everything that decides the weights; a state with another one is ignored.
+    """
+
+    def __init__(self, heads: HeadGrid, images: int, folder: Path | None, key: str):
+        self.heads, self.images, self.folder, self.key = heads, images, folder, key
+        self.step = 0
+        self.labeled = False  # whether there was any label so far
+        self.tried: dict[str, float] = {}
+        self.best: dict[str, BestState] = {}
+        self._saved = time.monotonic()
+        self._resume()
+
+    def run(
+        self, batches: Iterable[HeadBatch], evaluate: Callable[[], Mapping[str, float]] | None
+    ) -> None:
+        """Train to the end.
+
+        Args:
+            batches: from `step` on.
+            evaluate: scores of all heads in percent, for the selection; None selects nothing.
+
+        Raises:
+            ValueError: a pass over the images without any label, or no head with a score.
+        """
+        recipe = self.heads.recipe
+        steps, interval = recipe.steps(self.images), recipe.interval(self.images)
+        once = recipe.steps_per_epoch(self.images)
+        for batch in batches:
+            progress = recipe.progress(self.step, self.images)
+            self.heads.step(batch.features, batch.backward, progress)
+            self.step += 1
+            self.labeled |= batch.labeled
+            if not self.labeled and (self.step % once == 0 or self.step == steps):
+                raise ValueError(ALL_VOID)
+            due = self.step % interval == 0 or self.step == steps
+            if due and evaluate is not None:
+                self._note(evaluate(), alone=interval >= steps)
+            if due or time.monotonic() - self._saved >= SECONDS:
+                self._save()
+
+    def keep_best(self) -> None:
+        """Give every head its best weights."""
+        for name, best in self.best.items():
+            self.heads.modules[name].load_state_dict(best.weights)
+
+    @property
+    def chosen(self) -> str:
+        """Name of the best head; the first of those that are equal."""
+        return max(self.heads.names, key=lambda name: self.best[name].score)
+
+    def label(self, name: str) -> str:
+        """What the best state of a head is called in `tried`."""
+        recipe = self.heads.recipe
+        alone = recipe.interval(self.images) >= recipe.steps(self.images)
+        return name if alone else f"{name}, step {self.best[name].step}"
+
+    def _note(self, scores: Mapping[str, float], alone: bool) -> None:
+        for name, score in scores.items():
+            self.tried[name if alone else f"{name}, step {self.step}"] = score
+            known = -1.0 if math.isnan(score) else score  # diverged
+            if name not in self.best or known > self.best[name].score:
+                self.best[name] = BestState(known, self.step, self.heads.weights(name))
+        if all(best.score < 0 for best in self.best.values()):
+            raise ValueError(
+                f"after {self.step} steps no head has a score to be chosen by: all have diverged, "
+                f"or the images that decide have no label; the rates are "
+                f"{', '.join(f'{rate:g}' for rate in self.heads.recipe.lrs)}: give smaller ones, "
+                "or check the masks with `vitlab data check`"
+            )
+
+    def _save(self) -> None:
+        """Write all of it, atomically, so that no half state is ever read."""
+        self._saved = time.monotonic()
+        if self.folder is None or distributed.rank():
+            return
+        state = {
+            "key": self.key,
+            "step": self.step,
+            "labeled": self.labeled,
+            "heads": self.heads.state_dict(),
+            "tried": self.tried,
+            "best": {
+                name: {"score": best.score, "step": best.step, "weights": best.weights}
+                for name, best in self.best.items()
+            },
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f"{FILE}.part"
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, self.folder / FILE)
+
+    def _resume(self) -> None:
+        state = self._found()
+        if state is None:
+            return
+        self.step, self.tried = state["step"], state["tried"]
+        self.labeled = state["labeled"]
+        self.heads.load_state_dict(state["heads"])
+        self.best = {name: BestState(**best) for name, best in state["best"].items()}
+
+    def _found(self) -> dict[str, Any] | None:
+        """The state of the same training, if there is one."""
+        file = self.folder / FILE if self.folder is not None else None
+        if file is None or not file.exists():
+            return None
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            return state if state["key"] == self.key else None
+        except DAMAGED as error:
+            warnings.warn(
+                f"{file} is damaged ({type(error).__name__}), so heads are trained from the start",
+                stacklevel=2,
+            )
+            return None

@@ -1,0 +1,124 @@
+"""Which of an encoder's features a probe reads; one pass serves any number of them.
+
+Axis letters: b images, p patches, d width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitlab.encoders import Encoder, State, Tokens
+
+
+@dataclass(frozen=True)
+class LayerSelection:
+    """Which states are read, and how; several layers are concatenated along the width.
+
+    Args:
+        layers: states after these blocks, in this order: 0 is the first block, -1 the last.
+        norm: whether each passes the encoder's final norm (and, for [CLS], the patch refinement of
+            an encoder that has it). False reads the raw state.
+    """
+
+    layers: tuple[int, ...] = (-1,)
+    norm: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse an empty choice."""
+        if not self.layers:
+            raise ValueError("layers is empty; name at least one, -1 for the last")
+
+    @property
+    def name(self) -> str:
+        """Short name for tables: layers -4,-1 with norm."""
+        layers = ",".join(str(layer) for layer in self.layers)
+        return f"layers {layers} {'with' if self.norm else 'without'} norm"
+
+
+def extract_layers(
+    encoder: Encoder, images: Float[Tensor, "b 3 height width"], readings: Sequence[LayerSelection]
+) -> list[Tokens]:
+    """Return the features of every reading, from one pass of the encoder.
+
+    Only the states that some reading wants are kept.
+
+    Raises:
+        ValueError: a layer that the encoder does not have.
+    """
+    depth = depth_of(encoder)
+    wanted = {_index(layer, depth) for reading in readings for layer in reading.layers}
+    states: dict[int, State] = {}
+    for index, state in enumerate(encoder.walk(images)):
+        # the first state enters the first block, unless there are no blocks
+        if index - (depth > 0) in wanted:
+            states[index - (depth > 0)] = state
+    return [_read_one(encoder, states, reading, depth) for reading in readings]
+
+
+def depth_of(encoder: Encoder) -> int:
+    """Return the number of blocks; 0 for an encoder without, whose only layer is 0 or -1."""
+    return len(getattr(encoder, "blocks", ()))
+
+
+def check_layers(encoder: Encoder, readings: Sequence[LayerSelection]) -> None:
+    """Refuse layers that the encoder does not have.
+
+    Raises:
+        ValueError: what was given, and what is allowed.
+    """
+    for reading in readings:
+        for layer in reading.layers:
+            _index(layer, depth_of(encoder))
+
+
+def check_cls(encoder: Encoder, size: int, remedy: str) -> None:
+    """Refuse an encoder without an image-level feature, whose [CLS] has no width.
+
+    Args:
+        encoder: looks at one black image.
+        size: pixels of its edge.
+        remedy: what to do instead.
+
+    Raises:
+        ValueError: what is missing, and the remedy.
+    """
+    first = next(encoder.parameters(), torch.zeros(0))
+    with torch.no_grad():
+        tokens = encoder(torch.zeros(1, 3, size, size, device=first.device))
+    if not tokens.cls.shape[1]:
+        raise ValueError(f"{type(encoder).__name__} has no [CLS], which {remedy}")
+
+
+def _index(layer: int, depth: int) -> int:
+    last = max(depth - 1, 0)
+    index = layer + last + 1 if layer < 0 else layer
+    if not 0 <= index <= last:
+        raise ValueError(
+            f"layer {layer} is asked of an encoder with {depth} blocks; use 0 to {last}, or "
+            f"{-last - 1} to -1 from the end"
+        )
+    return index
+
+
+def _read_one(
+    encoder: Encoder, states: dict[int, State], reading: LayerSelection, depth: int
+) -> Tokens:
+    parts = [states[_index(layer, depth)] for layer in reading.layers]
+    tokens = [encoder.read(state) if reading.norm else state.tokens() for state in parts]
+    if len(tokens) == 1:
+        return tokens[0]
+    return Tokens(
+        torch.cat([each.cls for each in tokens], dim=-1),
+        torch.cat([each.registers for each in tokens], dim=-1),
+        torch.cat([each.patches for each in tokens], dim=-1),
+        tokens[0].grid,
+    )
+
+
+def concatenate_cls(tokens: Tokens) -> Float[Tensor, "b p two_d"]:
+    """Return the patches, each with the [CLS] of its image behind it."""
+    cls = tokens.cls[:, None].expand(-1, tokens.patches.shape[1], -1)
+    return torch.cat([tokens.patches, cls], dim=-1)

@@ -1,0 +1,166 @@
+"""What was counted on each image: scores of the set, and of sets resampled from it.
+
+Axis letters: n images, c classes, r resamples.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from vitlab import distributed
+from vitlab.data.transforms import IGNORE_INDEX
+
+RESAMPLES = 1000
+
+
+class PerImageCounts(ABC):
+    """Counts of each image, in the order of the set; a score is a function of their sums."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def score(self, times: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
+        """Return the score in percent of sets that hold each image so many times."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """The counts by name, to be kept beside a result."""
+
+    @property
+    def value(self) -> float:
+        """The score of the set, in percent."""
+        return float(self.score(torch.ones(1, len(self), dtype=torch.float64))[0])
+
+
+class AccuracyCounts(PerImageCounts):
+    """Whether the class of each image was found: top-1 accuracy.
+
+    Args:
+        correct: of each image.
+    """
+
+    def __init__(self, correct: Bool[Tensor, " n"]):
+        self.correct = correct.cpu()
+
+    def __len__(self) -> int:
+        return len(self.correct)
+
+    def score(self, times: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
+        """Return accuracies in percent."""
+        return 100 * (times @ self.correct.to(times.dtype)) / times.sum(1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """One flag for each image."""
+        return {"correct": self.correct}
+
+
+class IoUCounts(PerImageCounts):
+    """Pixels of each class in truth, in prediction and in both, of each image: mIoU.
+
+    Their sums over images are the margins and the diagonal of the one confusion matrix of the set,
+    from which mIoU is defined. Ignored pixels are in none of them.
+
+    Args:
+        both: pixels whose class was found.
+        truth: pixels of each class.
+        predicted: pixels predicted as each class.
+    """
+
+    def __init__(
+        self,
+        both: Int[Tensor, "n c"],
+        truth: Int[Tensor, "n c"],
+        predicted: Int[Tensor, "n c"],
+    ):
+        self.both, self.truth, self.predicted = both.cpu(), truth.cpu(), predicted.cpu()
+
+    def __len__(self) -> int:
+        return len(self.both)
+
+    def score(self, times: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
+        """Return mIoU in percent; classes in neither truth nor prediction are left out."""
+        return 100 * self._iou(times).nanmean(1)
+
+    def iou(self) -> Float[Tensor, " c"]:
+        """Return the IoU of each class in percent; NaN in neither truth nor prediction."""
+        return 100 * self._iou(torch.ones(1, len(self), dtype=torch.float64))[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Three counts for each image and class."""
+        return {"both": self.both, "truth": self.truth, "predicted": self.predicted}
+
+    def _iou(self, times: Float[Tensor, "r n"]) -> Float[Tensor, "r c"]:
+        both = times @ self.both.to(times.dtype)
+        either = times @ (self.truth + self.predicted - self.both).to(times.dtype)
+        return torch.where(either > 0, both / either, torch.nan)
+
+
+class IoUAccumulator:
+    """Counts the pixels of one image after another, on this rank's share of a set.
+
+    Args:
+        classes: number of classes; 255 in a truth is ignored.
+        device: where the counts of a rank without images are.
+    """
+
+    def __init__(self, classes: int, device: torch.device = torch.device("cpu")):  # noqa: B008
+        self.classes, self.device = classes, device
+        self._rows: list[Tensor] = []
+
+    def update(self, predicted: Int[Tensor, "height width"], truth: Tensor) -> None:
+        """Count one image.
+
+        Args:
+            predicted: class of each pixel.
+            truth: the same, (height, width); 255 where there is none.
+        """
+        # rows are the truth, columns the prediction
+        matrix = multiclass_confusion_matrix(
+            predicted[None],
+            truth[None].to(predicted.device).long(),
+            self.classes,
+            ignore_index=IGNORE_INDEX,
+            validate_args=False,
+        )
+        self._rows.append(torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]))
+
+    def overlaps(self) -> IoUCounts:
+        """Return the counts of all ranks, in the order of the set, dealt out as `sharded_loader` does."""
+        none = torch.zeros(0, 3, self.classes, dtype=torch.long, device=self.device)
+        rows = torch.stack(self._rows) if self._rows else none
+        return IoUCounts(*distributed.all_gather_rows(rows).unbind(1))
+
+
+def bootstrap_interval(
+    evidence: PerImageCounts, seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """Return the 95 % interval of the score, by the percentile bootstrap over images.
+
+    It says how much the score owes to the choice of test images, and nothing of how much another
+    training run would change it. A drawn set without any labeled pixel has no score and is left
+    out.
+    """
+    scores = bootstrap_scores(len(evidence), evidence.score, seed, resamples)
+    low, high = scores.nanquantile(torch.tensor([0.025, 0.975], dtype=scores.dtype)).tolist()
+    return low, high
+
+
+def bootstrap_scores(
+    n: int,
+    score: Callable[[Float[Tensor, "r n"]], Float[Tensor, " r"]],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Float[Tensor, " resamples"]:
+    """Return a score on sets of n images drawn with replacement from n; NaN where it has none."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = []
+    for _ in range(resamples):  # one row at a time: a set may have a hundred thousand images
+        drawn = torch.randint(n, (n,), generator=generator)
+        scores.append(score(torch.bincount(drawn, minlength=n).double()[None]))
+    return torch.cat(scores)

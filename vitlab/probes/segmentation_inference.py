@@ -1,0 +1,220 @@
+"""How dense heads are tested: whole images or windows, scales and flips, and what is counted.
+
+Axis letters: w windows, p patches, c classes.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vitlab.data import SegmentationSquare, SegmentationWhole, VisionDataModule, slide
+from vitlab.data.dataset import SegmentationDataset
+from vitlab.data.transforms import SegmentationTransform, windows
+from vitlab.encoders import Encoder
+from vitlab.probes.feature_maps import FeatureMaps, FeatureSpec
+from vitlab.probes.features import InferenceConfig
+
+TOGETHER = 4  # windows of one forward pass: a constant, so that no setting moves a rounding
+
+Logits = Callable[[dict[str, Tensor]], Float[Tensor, "w p c"]]
+
+
+@dataclass(frozen=True)
+class SegmentationInference:
+    """How an image is predicted. The prediction is enlarged to the mask's own size.
+
+    Args:
+        short: short side of the image at ratio 1, in pixels; 0 leaves its size.
+        square: whether the image is squeezed to `short` by `short` instead.
+        aspect: longest shape, as long over short side, in times of `short`; mmsegmentation's own
+            configs have 4, DINOv2's no limit.
+        window: edge of sliding windows, in pixels; 0 takes the whole image.
+        stride: from one window to the next, in pixels.
+        average: what overlapping windows average: "logits", as mmsegmentation and DINOv2, or
+            "probabilities", as DINOv3.
+        ratios: factors of `short`; probabilities of several are averaged at the mask's size.
+        flip: whether each is also predicted from right to left.
+        pixels: edge of the square to which logits and mask are brought before they are compared,
+            in training as well; 0 for the mask's own size.
+    """
+
+    short: int = 512
+    square: bool = False
+    aspect: float = math.inf
+    window: int = 0
+    stride: int = 0
+    average: Literal["logits", "probabilities"] = "logits"
+    ratios: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    pixels: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        if self.window:
+            windows(self.window, self.window, self.window, self.stride)  # refuses gaps
+        if not self.ratios or min(self.ratios) <= 0:
+            raise ValueError(f"ratios {self.ratios}: give at least one, all positive")
+        if (self.square or self.ratios != (1.0,)) and not self.short:
+            raise ValueError("short is 0, but square and ratios need a length; give short")
+        if self.pixels < 0 or (self.pixels and (self.window or self.several)):
+            raise ValueError(
+                f"pixels {self.pixels} is for whole images at one scale; set window to 0, flip "
+                "to false and ratios to [1], or pixels to 0"
+            )
+
+    @property
+    def several(self) -> bool:
+        """Whether predictions of several scales or directions are averaged."""
+        return self.flip or len(self.ratios) > 1
+
+    def edge(self) -> int:
+        """Edge of all that the encoder sees, in pixels; 0 where images decide it."""
+        smallest = int(self.short * min(self.ratios))
+        if self.window and smallest >= self.window and (self.square or math.isinf(self.aspect)):
+            return self.window
+        return self.short if not self.window and self.square and len(self.ratios) == 1 else 0
+
+    def scales(self, data: VisionDataModule, split: str) -> "MultiScaleDataset":
+        """The images of a split at each ratio, and their masks."""
+        return MultiScaleDataset(
+            [data.segmentation_dataset(split, self._view(ratio)) for ratio in self.ratios]
+        )
+
+    def _view(self, ratio: float) -> SegmentationTransform:
+        short = int(self.short * ratio)
+        return SegmentationSquare(short) if self.square else SegmentationWhole(short, self.aspect)
+
+    def truth(self, mask: UInt8[Tensor, "height width"]) -> UInt8[Tensor, "_ _"]:
+        """The mask as it is compared."""
+        return resize_mask(mask[None], self.pixels)[0]
+
+    def look(
+        self,
+        encoder: Encoder,
+        inputs: FeatureSpec,
+        images: Sequence[UInt8[Tensor, "3 _ _"]],
+        loading: InferenceConfig,
+    ) -> list["EncodedImage"]:
+        """Pass each scale and direction of one image through the encoder, once for all heads."""
+        looks = []
+        for image in images:
+            for mirrored in (False, True) if self.flip else (False,):
+                seen = image.flip(-1) if mirrored else image
+                looks.append(self._look(encoder, inputs, seen, mirrored, loading))
+        return looks
+
+    def _look(
+        self,
+        encoder: Encoder,
+        inputs: FeatureSpec,
+        image: Tensor,
+        mirrored: bool,
+        loading: InferenceConfig,
+    ) -> "EncodedImage":
+        height, width = image.shape[-2:]
+        size = self.window or max(height, width)
+        rows, columns = min(size, height), min(size, width)
+        corners = windows(height, width, size, self.stride or size)
+        parts = torch.stack([image[:, t : t + rows, x : x + columns] for t, x in corners])
+        maps = [inputs.read(encoder, some, loading) for some in parts.split(TOGETHER)]
+        joined = {
+            name: torch.cat([each.features[name] for each in maps]) for name in maps[0].features
+        }
+        return EncodedImage(FeatureMaps(joined, maps[0].grid), (height, width), mirrored)
+
+    def predict(
+        self, looks: Sequence["EncodedImage"], logits: Logits, size: Sequence[int]
+    ) -> Int[Tensor, "_ _"]:
+        """Return the class of each pixel by one head.
+
+        Args:
+            looks: the image as the encoder saw it.
+            logits: the head, from features to logits.
+            size: height and width of the mask.
+        """
+        size = (self.pixels, self.pixels) if self.pixels else tuple(size)
+        total: Tensor | None = None
+        for look in looks:
+            scores = _interpolate(self._scores(look, logits), size)
+            if self.several:
+                scores = scores if self.average == "probabilities" else scores.softmax(1)
+                scores = scores.flip(-1) if look.mirrored else scores
+            total = scores if total is None else total.add_(scores)
+        assert total is not None
+        return total[0].argmax(0)
+
+    def _scores(self, look: "EncodedImage", logits: Logits) -> Float[Tensor, "1 c _ _"]:
+        """Logits or probabilities of one look at its own size; of patches where pixels asks."""
+        small = logits(look.maps.features).transpose(1, 2).unflatten(2, look.maps.grid)
+        if self.pixels:
+            return small
+        height, width = look.size
+        size = self.window or max(height, width)
+        remaining = iter(small.split(1))
+
+        def window(region: Tensor) -> Tensor:
+            large = _interpolate(next(remaining), region.shape[-2:])
+            return large.softmax(1) if self.average == "probabilities" else large
+
+        blank = small.new_empty(1, 1, 1, 1).expand(1, 3, height, width)  # slide reads its shape
+        return slide(window, blank, size, self.stride or size)
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """One image at one scale and in one direction, as the encoder saw it.
+
+    Attributes:
+        maps: features of its windows.
+        size: its height and width, in pixels.
+        mirrored: whether left and right are swapped.
+    """
+
+    maps: FeatureMaps
+    size: tuple[int, int]
+    mirrored: bool
+
+
+class MultiScaleDataset(Dataset[tuple[list[Tensor], Tensor]]):
+    """One image at several scales, with its mask.
+
+    Args:
+        sets: the same samples by other views.
+    """
+
+    def __init__(self, sets: Sequence[SegmentationDataset]):
+        self.sets = list(sets)
+
+    def __len__(self) -> int:
+        return len(self.sets[0])
+
+    def __getitem__(
+        self, index: int
+    ) -> tuple[list[UInt8[Tensor, "3 _ _"]], UInt8[Tensor, "height width"]]:
+        pairs = [each[index] for each in self.sets]
+        return [pair.image for pair in pairs], pairs[0].mask
+
+
+def resize_mask(
+    masks: UInt8[Tensor, "b height width"], pixels: int
+) -> UInt8[Tensor, "b new_height new_width"]:
+    """Masks at another size, each pixel the old one that its center lies in; 0 leaves them."""
+    if not pixels:
+        return masks
+    down, across = (
+        torch.from_numpy((2 * np.arange(pixels) + 1) * old // (2 * pixels)).to(masks.device)
+        for old in masks.shape[-2:]
+    )
+    return masks[:, down][:, :, across]
+
+
+def _interpolate(scores: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)
