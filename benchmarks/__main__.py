@@ -18,7 +18,7 @@ from benchmarks import encoder as bench_encoder
 from benchmarks import probes as bench_probes
 from benchmarks.attention import Case
 from vitlab.atomic_io import write_bytes
-from vitlab.encoders.entmax import entmax15
+from vitlab.encoders.entmax.operator import entmax15
 from vitlab.objectives.dino import cross_entropy
 from vitlab.profiling.timing import fastest, page, surroundings
 

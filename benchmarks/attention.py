@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vitlab.encoders.entmax_attention import entmax_attention
+from vitlab.encoders.entmax.attention import entmax_attention
 from vitlab.profiling.timing import MIB, NO_GPU, fastest, peak_bytes
 
 Case = tuple[str, Callable[[], object], str, Callable[[], object]]

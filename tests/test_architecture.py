@@ -39,9 +39,14 @@ LIGHTNING = {"lightning", "pytorch_lightning", "jsonargparse"}
 AT_THE_RIM = {"data/module.py", "data/loader.py", "commands/functions.py", "commands/parser.py"}
 AT_THE_RIM |= {"commands/analyze.py", "commands/replay.py"}
 AT_THE_RIM |= {"evaluation/command.py", "evaluation/words.py", "safety.py"}
-CITED = ["encoders/vit", "encoders/entmax", "encoders/locality", "encoders/roles"]
+CITED = [
+    "encoders/vit",
+    "encoders/entmax/operator",
+    "encoders/locality",
+    "encoders/cls_specialization",
+]
 CITED += ["objectives/dino", "objectives/dino_head"]
-CITED += ["encoders/prompts", "encoders/prompted", "objectives/prompt_tuning"]
+CITED += ["encoders/prompts", "encoders/prompted_vit", "objectives/prompt_tuning"]
 
 
 def name(file):

@@ -60,7 +60,8 @@ def test_cost_measures_the_encoders_of_configs(tmp_path: Path, capsys):
         paths.append(tmp_path / f"{normalizer}.yaml")
         paths[-1].write_text(
             "model: {objective: {class_path: DINO, init_args: {encoder: {class_path: ViT, "
-            f"init_args: {{size: nano, patch: 8, image: 32, normalizer: {normalizer}}}}}}}}}}}"
+            f"init_args: {{size: nano, patch_size: 8, img_size: 32, "
+            f"normalizer: {normalizer}}}}}}}}}}}"
         )
     words = ["cost", "--config", *map(str, paths), "--sizes", "32", "--batch", "1"]
     main([*words, "--device", "cpu", "--out", str(tmp_path / "cost.csv")])
@@ -69,7 +70,7 @@ def test_cost_measures_the_encoders_of_configs(tmp_path: Path, capsys):
 
 
 def test_configs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, capsys):
-    text = "{encoder: {class_path: ViT, init_args: {size: nano, patch: 8, image: 32}}}"
+    text = "{encoder: {class_path: ViT, init_args: {size: nano, patch_size: 8, img_size: 32}}}"
     for seed in ("seed0", "seed1"):
         (tmp_path / seed).mkdir()
         (tmp_path / seed / "config.yaml").write_text(f"model: {{objective: {{init_args: {text}}}}}")

@@ -213,8 +213,8 @@ def test_a_checkpoint_builds_no_class_from_elsewhere(key):
     [
         [*FIT, "--run", "run", "--ckpt_path", "bad.ckpt"],
         [*KNN, "--weights", "bad.ckpt", "--data", "Folder", "--out", "out"],
-        ["export", "--source", "bad.ckpt", "--out", "out"],
-        ["import", "--source", "bad.ckpt", "--out", "out"],
+        ["export", "--weights", "bad.ckpt", "--out", "out"],
+        ["import", "--weights", "bad.ckpt", "--out", "out"],
         ["cost", "--config", "bad.ckpt"],
         ["curves", "bad"],
         ["compare", "bad"],

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vitlab.encoders import Prompted, ViT
+    from vitlab.encoders import PromptedViT, ViT
 
 __version__ = "0.1.0"
 
 
-def load(path: str | Path) -> "ViT | Prompted":
+def load(path: str | Path) -> "ViT | PromptedViT":
     """Read back an encoder from a folder that `vitlab export` wrote, exactly.
 
     Args:
@@ -19,6 +19,6 @@ def load(path: str | Path) -> "ViT | Prompted":
         ValueError: the folder is not of this kind, or damaged.
     """
     # torch is imported only now, so that the command's help stays immediate
-    from vitlab.encoders.interop import load
+    from vitlab.encoders.checkpoint_io import load
 
     return load(path)

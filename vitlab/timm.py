@@ -7,7 +7,7 @@
 
 The names are vitlab_vit_{tiny,small,base}_patch16_{entmax15,cls_specialized,locat}. Registering
 needs this import, since `import vitlab` alone loads neither torch nor timm. There are no
-pretrained weights under these names; `vitlab.encoders.read_weights(path, into=model.encoder)`
+pretrained weights under these names; `vitlab.encoders.load_pretrained(path, into=model.encoder)`
 fills a model.
 
 Axis letters: b images, n tokens, d width, c classes.
@@ -21,14 +21,16 @@ from jaxtyping import Float
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from vitlab.encoders import Locality, Specialize, State, Tokens, ViT
+from vitlab.encoders import CLSSpecialization, Locality, Tokens, TokenSequence, ViT
 from vitlab.encoders.locality import refined_cls
 from vitlab.encoders.tokens import split_at
 
 _SIZES = {"tiny": "Ti", "small": "S", "base": "B"}
 _VARIANTS: dict[str, dict[str, Any]] = {
     "entmax15": {"normalizer": "entmax15"},  # arXiv:2605.23868
-    "cls_specialized": {"specialize": Specialize(norm=1, qkv=0.334)},  # arXiv:2602.08626
+    "cls_specialized": {
+        "cls_specialization": CLSSpecialization(norm=1, qkv=0.334)
+    },  # arXiv:2602.08626
     "locat": {"locality": Locality("gaussian", refine=True)},  # arXiv:2603.04892
 }
 _CONFIG = {
@@ -61,10 +63,14 @@ class TimmViT(nn.Module):
     ):
         super().__init__()
         self.encoder = encoder
-        self.num_features = self.head_hidden_size = self.embed_dim = encoder.width
-        self.num_prefix_tokens = 1 + encoder.config["registers"]
+        self.num_features = self.head_hidden_size = self.embed_dim = encoder.embed_dim
+        self.num_prefix_tokens = 1 + encoder.config["num_registers"]
         self.feature_info = [
-            {"module": f"encoder.blocks.{i}", "num_chs": encoder.width, "reduction": encoder.patch}
+            {
+                "module": f"encoder.blocks.{i}",
+                "num_chs": encoder.embed_dim,
+                "reduction": encoder.patch_size,
+            }
             for i in range(len(encoder.blocks))
         ]
         self.head_drop = nn.Dropout(drop_rate)
@@ -85,7 +91,7 @@ class TimmViT(nn.Module):
     ) -> Float[Tensor, "b ..."]:
         """Return logits of tokens, or what the classifier would get."""
         if self.global_pool == "token" and self.encoder.refine:
-            x = refined_cls(x, self.encoder.heads)
+            x = refined_cls(x, self.encoder.num_heads)
         elif self.global_pool == "token":
             x = split_at(x, 1)[0].flatten(1)
         elif self.global_pool == "avg":
@@ -138,9 +144,9 @@ class TimmViT(nn.Module):
         assert state is not None
         return self.encoder.route("norm", state.x), maps
 
-    def normed(self, state: State) -> Tokens:
+    def normed(self, state: TokenSequence) -> Tokens:
         """Return the tokens of a state after the final norm."""
-        return State(self.encoder.route("norm", state.x), state.grid).tokens()
+        return TokenSequence(self.encoder.route("norm", state.x), state.grid).tokens()
 
     def blocks_taken(self, indices: int | Sequence[int] | None) -> list[int]:
         """Return the numbers of the blocks that timm's way to name them means.
@@ -230,7 +236,9 @@ def _build(
             "square images of 3 channels, and takes images of other sizes as they come"
         )
     # timm's way to resample positions, for those who come from there
-    encoder = ViT(image=height, drop_path=drop_path_rate, positions="antialias", **options)
+    encoder = ViT(
+        img_size=height, drop_path=drop_path_rate, pos_interpolation="antialias", **options
+    )
     return TimmViT(encoder, num_classes, global_pool, drop_rate)
 
 

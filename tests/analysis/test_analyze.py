@@ -22,14 +22,14 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(vit.SHAPES, "nano", vit.Shape(width=16, depth=2, heads=2))
+    monkeypatch.setitem(vit.SHAPES, "nano", vit.Shape(embed_dim=16, depth=2, num_heads=2))
 
 
 @pytest.fixture
 def weights(tmp_path):
     torch.manual_seed(0)
     save(ViT("nano", 16, 64).eval(), tmp_path / "plain")
-    save(ViT("nano", 16, 64, registers=2, locality=Locality("gaussian")), tmp_path / "more")
+    save(ViT("nano", 16, 64, num_registers=2, locality=Locality("gaussian")), tmp_path / "more")
     return tmp_path
 
 
@@ -159,7 +159,7 @@ def test_an_untrained_encoder_of_a_config_stands_beside(tmp_path, photographs, a
     config = tmp_path / "small.yaml"
     config.write_text(
         "model: {objective: {class_path: DINO, init_args: {encoder: {class_path: ViT, "
-        "init_args: {size: nano, image: 64}}}}}"
+        "init_args: {size: nano, img_size: 64}}}}}"
     )
     found = analyze("--weights", f"untrained:{config}", data=photographs)
     assert [model.label for model in found.models] == ["untrained small"]

@@ -19,7 +19,7 @@ class Cut(Encoder):
     def __init__(self, encoder: ViT, block: int):
         super().__init__()
         self.inner, self.block = encoder, block
-        self.width, self.patch = encoder.width, encoder.patch
+        self.embed_dim, self.patch_size = encoder.embed_dim, encoder.patch_size
 
     def walk(self, images):
         yield from self.inner.walk(images)
@@ -31,7 +31,7 @@ class Cut(Encoder):
 @pytest.fixture
 def encoder() -> ViT:
     torch.manual_seed(0)
-    return ViT("nano", patch=16, image=64)
+    return ViT("nano", patch_size=16, img_size=64)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_several_passes_give_the_rows_of_one(encoder: ViT, voc: VOC2012):
 
 def test_as_many_blocks_share_a_pass_as_fit_into_memory(encoder: ViT, voc: VOC2012):
     train = voc.segmentation_dataset("train", VIEW)
-    table, targets = 4 * 6 * 16 * encoder.width, 4 * 6 * 16 * 21
+    table, targets = 4 * 6 * 16 * encoder.embed_dim, 4 * 6 * 16 * 21
     assert groups(encoder, train, 21) == [range(4)]
     assert groups(encoder, train, 21, 4 * table + targets) == [range(3), range(3, 4)]
     assert groups(encoder, train, 21, 0) == [range(n, n + 1) for n in range(4)]

@@ -11,7 +11,7 @@ from vitlab.analysis.online_statistics import (
     background_class,
     labels_of_any_size,
 )
-from vitlab.encoders import Pixels, State, Tokens, ViT
+from vitlab.encoders import Pixels, Tokens, TokenSequence, ViT
 
 GRID = (4, 4)
 HALF = torch.arange(16) % 4 < 2  # the left half of the patches
@@ -22,10 +22,10 @@ class Planted(Pixels):
 
     def __init__(self, x: torch.Tensor):
         super().__init__(8)
-        self.x, self.width = x, x.shape[-1]
+        self.x, self.embed_dim = x, x.shape[-1]
 
     def walk(self, images):
-        yield State(self.x, GRID)
+        yield TokenSequence(self.x, GRID)
 
     def forward(self, images):
         raise AssertionError("one walk is enough")
@@ -76,7 +76,7 @@ def test_sets_without_a_background_have_no_diffusion_index():
 
 def test_batches_do_not_change_what_is_found():
     torch.manual_seed(0)
-    encoder = ViT("nano", patch=16, image=64).eval()
+    encoder = ViT("nano", patch_size=16, img_size=64).eval()
     images = torch.randn(4, 3, 64, 64)
     masks = [torch.randint(0, 3, (50, 70), dtype=torch.uint8) for _ in images]
     results = []
@@ -94,7 +94,7 @@ def test_batches_do_not_change_what_is_found():
 
 
 def test_a_watched_encoder_returns_the_bits_of_the_encoder():
-    encoder = ViT("nano", patch=16, image=64, registers=2).eval()
+    encoder = ViT("nano", patch_size=16, img_size=64, num_registers=2).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         plain, watched = encoder(images), LastStateRecorder(encoder)(images)

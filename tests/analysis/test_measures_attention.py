@@ -10,7 +10,7 @@ from scipy import stats
 
 from vitlab.analysis.measures import attention, bias, prompts
 from vitlab.encoders import Locality
-from vitlab.encoders.entmax import entmax15
+from vitlab.encoders.entmax.operator import entmax15
 from vitlab.encoders.locality import GaussianBias
 
 ATTENTION = "attention_entropy", "attention_zeros", "attention_support", "attention_max"

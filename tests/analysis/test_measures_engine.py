@@ -9,13 +9,13 @@ from sklearn.metrics import roc_auc_score
 from vitlab.analysis.measures.engine import Engine
 from vitlab.analysis.results import Row
 from vitlab.encoders import (
+    CLSSpecialization,
     Locality,
     Pixels,
     Pool,
-    Prompted,
+    PromptedViT,
     Prompts,
-    Specialize,
-    State,
+    TokenSequence,
     ViT,
     record,
     vit,
@@ -23,15 +23,15 @@ from vitlab.encoders import (
 
 OPTIONS = {
     "plain": {},
-    "registers": {"registers": 3, "normalizer": "entmax15", "layer_scale": 0.5},
+    "registers": {"num_registers": 3, "normalizer": "entmax15", "layer_scale": 0.5},
     "locality": {"locality": Locality("gaussian", refine=True)},
-    "specialized": {"specialize": Specialize(norm=1.0, qkv=0.5, mlp=1.0)},
+    "specialized": {"cls_specialization": CLSSpecialization(norm=1.0, qkv=0.5, mlp=1.0)},
 }
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(vit.SHAPES, "nano", vit.Shape(width=16, depth=2, heads=2))
+    monkeypatch.setitem(vit.SHAPES, "nano", vit.Shape(embed_dim=16, depth=2, num_heads=2))
 
 
 def encoder_of(**options):
@@ -81,7 +81,7 @@ def cos(a, b):
 def test_numbers_of_an_encoder_are_those_of_plain_loops(name, images, objects):
     encoder = encoder_of(**OPTIONS[name])
     rows = rows_of(found_of(encoder, images, objects))
-    prefix = 1 + OPTIONS[name].get("registers", 0)
+    prefix = 1 + OPTIONS[name].get("num_registers", 0)
     fore = [row * 5 + column for row in (1, 2) for column in (1, 2)]
     unknown = [10, 15]
     back = [p for p in range(20) if p not in fore + unknown]
@@ -89,7 +89,7 @@ def test_numbers_of_an_encoder_are_those_of_plain_loops(name, images, objects):
         states = list(encoder.walk(images))
         for block in range(2):
             x = states[block + 1].x.double().numpy()
-            read = encoder.read(State(states[block + 1].x, (4, 5)))
+            read = encoder.read(TokenSequence(states[block + 1].x, (4, 5)))
             cls, patches = read.cls.double().numpy(), read.patches.double().numpy()
             expected = {name: [] for name in ("all", "cross", "auroc", "norm", "locality", "hit")}
             for b in range(5):
@@ -176,7 +176,7 @@ def test_one_image_has_no_interval(images, objects):
 
 
 def test_looking_changes_no_feature_and_leaves_no_hook(images):
-    encoder = encoder_of(specialize=Specialize(mlp=1.0))
+    encoder = encoder_of(cls_specialization=CLSSpecialization(mlp=1.0))
     with torch.no_grad():
         before = encoder(images)
         found_of(encoder, images)
@@ -192,7 +192,7 @@ def test_without_masks_nothing_is_said_of_objects(images):
 
 
 def test_registers_are_apart_and_scale_is_a_point_of_its_own(images):
-    encoder = encoder_of(registers=3, layer_scale=0.1)
+    encoder = encoder_of(num_registers=3, layer_scale=0.1)
     rows = rows_of(found_of(encoder, images))
     assert ("registers_patch_cosine", 0, "norm1", None, "") in rows
     assert ("attention_entropy", 1, "", 0, "registers") in rows
@@ -204,8 +204,8 @@ def test_registers_are_apart_and_scale_is_a_point_of_its_own(images):
 
 
 def test_prompts_are_measured_beside_the_sequence(images):
-    pools = Prompts(shared=2, cls=Pool(3), patches=Pool(4, chosen=1))
-    encoder = Prompted(encoder_of(), pools).eval()
+    pools = Prompts(shared=2, cls=Pool(3), patches=Pool(4, top_k=1))
+    encoder = PromptedViT(encoder_of(), pools).eval()
     found = found_of(encoder, images)
     rows = rows_of(found)
     with torch.no_grad(), record(encoder, "attn.weights") as weights:

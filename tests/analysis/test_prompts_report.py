@@ -10,12 +10,12 @@ from torchvision.io import read_image
 from vitlab.analysis import prompts as reports
 from vitlab.analysis.prompts import Run, choices, colored, macs, main, read_prompted, table
 from vitlab.cli import main as vitlab
-from vitlab.encoders import Pool, Prompted, Prompts, ViT, save
+from vitlab.encoders import Pool, PromptedViT, Prompts, ViT, save
 from vitlab.objectives.classification import Classifier
 from vitlab.visualization import grid
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-TCPA = Prompts(cls=Pool(5, chosen=2), patches=Pool(6, chosen=3))
+TCPA = Prompts(cls=Pool(5, top_k=2), patches=Pool(6, top_k=3))
 R_TCPA = Prompts(cls=Pool(3), patches=Pool(4, length=2))
 VPT = Prompts(shared=6, dropout=0.0)
 
@@ -80,7 +80,7 @@ def test_a_checkpoint_is_read_as_the_run_left_it(tuned):
     assert {f"objective.task.model.{name}" for name in ours} == set(state)
     assert all(torch.equal(ours[name.split(".", 3)[3]], each) for name, each in state.items())
     trained = {name for name, each in model.named_parameters() if each.requires_grad}
-    assert all(".memory." in name or name.startswith("head.") for name in trained)
+    assert all(".prompts." in name or name.startswith("head.") for name in trained)
 
 
 def test_without_prompts_there_is_no_picture(tuned, drawn, tmp_path):
@@ -91,7 +91,7 @@ def test_without_prompts_there_is_no_picture(tuned, drawn, tmp_path):
 
 @pytest.mark.parametrize("prompts", [TCPA, R_TCPA, VPT], ids=["tcpa", "r_tcpa", "vpt"])
 def test_every_patch_of_every_block_has_a_choice_within_its_pool(prompts):
-    model = Classifier(Prompted(ViT("nano", 8, 32), prompts), 3).eval()
+    model = Classifier(PromptedViT(ViT("nano", 8, 32), prompts), 3).eval()
     found = choices(model, torch.randn(2, 3, 32, 32))
     assert len(found) == len(model.encoder.blocks)
     for choice in found:
@@ -103,12 +103,12 @@ def test_every_patch_of_every_block_has_a_choice_within_its_pool(prompts):
 
 
 def test_the_choice_is_the_key_nearest_to_what_enters_the_block():
-    model = Classifier(Prompted(ViT("nano", 8, 32), TCPA), 3).eval()
+    model = Classifier(PromptedViT(ViT("nano", 8, 32), TCPA), 3).eval()
     images = torch.randn(2, 3, 32, 32)
     for choice, state, block in zip(
         choices(model, images), model.encoder.walk(images), model.encoder.blocks, strict=False
     ):
-        keys = torch.nn.functional.normalize(block.memory.patches.keys, dim=-1)
+        keys = torch.nn.functional.normalize(block.prompts.patches.keys, dim=-1)
         x = torch.nn.functional.normalize(state.x[:, 1:], dim=-1)
         assert torch.equal(choice.entries, (x @ keys.T).argmax(-1))
 
@@ -123,10 +123,10 @@ def test_the_legend_names_all_entries_and_adds_up():
 
 def test_macs_of_prompts_are_counted():
     torch.manual_seed(0)
-    plain = Classifier(Prompted(ViT("nano", 8, 32)), 3)
-    vpt = Classifier(Prompted(ViT("nano", 8, 32), VPT), 3)
+    plain = Classifier(PromptedViT(ViT("nano", 8, 32)), 3)
+    vpt = Classifier(PromptedViT(ViT("nano", 8, 32), VPT), 3)
     # per prompt and block: keys and values 2 d^2, scores and values 2 d for each of 17 tokens
-    width, blocks = plain.encoder.width, len(plain.encoder.blocks)
+    width, blocks = plain.encoder.embed_dim, len(plain.encoder.blocks)
     assert macs(vpt, 32) - macs(plain, 32) == blocks * 6 * (2 * width**2 + 2 * 17 * width)
 
 

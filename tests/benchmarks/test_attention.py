@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks import attention as bench_attention
-from vitlab.encoders.entmax_attention import plain
+from vitlab.encoders.entmax.attention import plain
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ def seeded():
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """Make the smallest size smaller still."""
-    monkeypatch.setitem(vit.SHAPES, "nano", vit.Shape(width=32, depth=3, heads=2))
+    monkeypatch.setitem(vit.SHAPES, "nano", vit.Shape(embed_dim=32, depth=3, num_heads=2))
 
 
 @pytest.fixture

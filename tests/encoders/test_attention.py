@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vitlab.encoders.attention import Attention
-from vitlab.encoders.normalizer import NORMALIZERS, Normalizer
+from vitlab.encoders.entmax.normalizer import NORMALIZERS, Normalizer
 
 FAMILY = {**NORMALIZERS, "other": Normalizer(1.25), "sharp": Normalizer(1, sharpness=2)}
 every = pytest.mark.parametrize("normalizer", FAMILY.values(), ids=FAMILY)

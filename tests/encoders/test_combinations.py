@@ -6,19 +6,19 @@ import pytest
 import torch
 
 import vitlab
-from vitlab.encoders import Locality, Normalizer, Specialize, Tokens, ViT, save
+from vitlab.encoders import CLSSpecialization, Locality, Normalizer, Tokens, ViT, save
 
 NORMALIZERS = ["softmax", "entmax15", "sparsemax", Normalizer(1.25, sharpness=2, blocks=(0, 2))]
 SPECIALIZE = [
-    Specialize(),
-    Specialize(norm=1, qkv=0.334, registers="cls"),
-    Specialize(norm=0.67, qkv=1, proj=0.67, mlp=0.334, final_norm=True, start="drawn"),
+    CLSSpecialization(),
+    CLSSpecialization(norm=1, qkv=0.334, registers="cls"),
+    CLSSpecialization(norm=0.67, qkv=1, proj=0.67, mlp=0.334, final_norm=True, init="random"),
 ]
 LOCALITY = [
     Locality(),
     Locality(refine=True),
     Locality("gaussian", refine=True, resolution="quadratic"),
-    Locality("constant", start="warm"),
+    Locality("constant", init="warm"),
     Locality("fixed", refine=True),
     Locality("uniform", boost_prefix=True),
 ]
@@ -31,12 +31,14 @@ def parts(tokens: Tokens) -> list[torch.Tensor]:
     return [tokens.cls, tokens.registers, tokens.patches]
 
 
-@pytest.mark.parametrize(("normalizer", "specialize", "locality", "others"), COMBINATIONS, ids=str)
+@pytest.mark.parametrize(
+    ("normalizer", "cls_specialization", "locality", "others"), COMBINATIONS, ids=str
+)
 def test_an_encoder_is_trained_exported_and_read_back_to_the_bit(
-    tmp_path, normalizer, specialize, locality, others
+    tmp_path, normalizer, cls_specialization, locality, others
 ):
     torch.manual_seed(0)
-    vit = ViT("nano", 16, 64, normalizer, specialize, locality, *others)
+    vit = ViT("nano", 16, 64, normalizer, cls_specialization, locality, *others)
     optimizer = torch.optim.AdamW(vit.parameters(), lr=1e-3, foreach=True)
     images = [torch.randn(2, 3, *size) for size in SIZES]
     targets = [[torch.randn_like(x) for x in parts(vit(stack))] for stack in images]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from timm.layers import AttentionPoolPrr
 
-from vitlab.encoders import Locality, State, ViT, record, save
+from vitlab.encoders import Locality, TokenSequence, ViT, record, save
 from vitlab.encoders.locality import GaussianBias, refine
 
 GAUSSIAN = Locality("gaussian")
@@ -55,7 +55,7 @@ def test_parameter_counts_are_those_of_the_specification(size, parameters, class
         vit, plain = ViT(size, locality=GAUSSIAN), ViT(size)
         refined = ViT(size, locality=Locality("gaussian", refine=True))
     assert count(vit) == count(refined) == parameters == count(plain) + 2_340
-    assert count(vit) + 1000 * (vit.width + 1) == classifying
+    assert count(vit) + 1000 * (vit.embed_dim + 1) == classifying
     assert not list(vit.buffers())
     assert not list(refined.buffers())
     added = {k: tuple(v.shape) for k, v in vit.state_dict().items() if k not in plain.state_dict()}
@@ -253,7 +253,7 @@ def test_a_uniform_bias_multiplies_all_odds_against_cls_and_leaves_patches_to_th
 @pytest.mark.parametrize("normalizer", ["softmax", "entmax15", "sparsemax"])
 def test_a_uniform_bias_with_a_boosted_prefix_is_the_plain_model(build, images, normalizer):
     """Every key of a patch gets the same, which no normalizer sees."""
-    options = {"normalizer": normalizer, "registers": 2}
+    options = {"normalizer": normalizer, "num_registers": 2}
     local = build(locality=Locality("uniform", boost_prefix=True), **options).double()
     plain = build(**options).double()
     plain.load_state_dict(local.state_dict(), strict=False)
@@ -314,7 +314,7 @@ def test_a_constant_bias_starts_where_a_fixed_one_stays(kind):
 @pytest.mark.parametrize("kind", ["gaussian", "constant", "uniform"])
 def test_a_warm_start_is_almost_the_plain_model_and_learns(build, images, kind):
     torch.manual_seed(0)
-    warm = ViT("nano", 8, 32, locality=Locality(kind, start="warm"))
+    warm = ViT("nano", 8, 32, locality=Locality(kind, init="warm"))
     for block in warm.blocks:
         alpha, _ = block.attn.gaug.predict(torch.randn(1, 1, 4, 16), (2, 2))
         torch.testing.assert_close(alpha, torch.full_like(alpha, 0.0024757), rtol=1e-4, atol=0)
@@ -333,8 +333,8 @@ def test_a_warm_start_is_almost_the_plain_model_and_learns(build, images, kind):
         ({"resolution": "quadratic"}, "locality.resolution quadratic has no effect with kind none"),
         ({"kind": "uniform", "resolution": "quadratic"}, "no effect with kind uniform; leave it"),
         ({"boost_prefix": True}, "locality.boost_prefix True has no effect with kind none"),
-        ({"start": "warm"}, "locality.start warm has no effect with kind none"),
-        ({"kind": "fixed", "start": "warm"}, "no effect with kind fixed; leave it out"),
+        ({"init": "warm"}, "locality.init warm has no effect with kind none"),
+        ({"kind": "fixed", "init": "warm"}, "no effect with kind fixed; leave it out"),
     ],
 )
 def test_a_setting_that_would_be_ignored_is_refused_with_a_remedy(options, message):
@@ -344,12 +344,14 @@ def test_a_setting_that_would_be_ignored_is_refused_with_a_remedy(options, messa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_timm_gets_no_encoder_with_a_bias_even_if_it_has_no_tensors(build, tmp_path, kind):
-    with pytest.raises(ValueError, match=rf"locality\.kind: {kind}.*form=vitlab"):
+    with pytest.raises(ValueError, match=rf"locality\.kind: {kind}.*format=vitlab"):
         save(build(locality=Locality(kind)), tmp_path / "model.safetensors", "timm")
 
 
 def test_an_encoder_for_a_single_patch_is_refused_with_a_remedy():
-    with pytest.raises(ValueError, match=r"made for one patch; give encoder\.image of two patches"):
+    with pytest.raises(
+        ValueError, match=r"made for one patch; give encoder\.img_size of two patches"
+    ):
         ViT("nano", 8, 8, locality=GAUSSIAN)
 
 
@@ -368,10 +370,12 @@ class TestRefinement:
 
     def test_it_equals_timms(self, x):
         pool = AttentionPoolPrr(32, num_heads=4)
-        torch.testing.assert_close(refine(State(x, (3, 4)), 4).cls, pool(x), rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            refine(TokenSequence(x, (3, 4)), 4).cls, pool(x), rtol=0, atol=1e-6
+        )
 
     def test_patches_and_registers_are_left_alone(self, x):
-        state = State(x, (3, 4))
+        state = TokenSequence(x, (3, 4))
         tokens, plain = refine(state, 4), state.tokens()
         assert tokens.patches.equal(plain.patches)
         assert tokens.registers.equal(plain.registers)
@@ -384,20 +388,24 @@ class TestRefinement:
         expected = (scores[:, :, :1].softmax(-1) @ x.unflatten(2, (4, -1)).transpose(1, 2)).flatten(
             1
         )
-        torch.testing.assert_close(refine(State(x, (3, 4)), 4).cls, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            refine(TokenSequence(x, (3, 4)), 4).cls, expected, rtol=0, atol=1e-5
+        )
 
     def test_the_order_of_patches_does_not_matter(self, x):
         order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(14)])
-        turned = refine(State(x[:, order], (3, 4)), 4)
-        torch.testing.assert_close(turned.cls, refine(State(x, (3, 4)), 4).cls, rtol=0, atol=1e-5)
+        turned = refine(TokenSequence(x[:, order], (3, 4)), 4)
+        torch.testing.assert_close(
+            turned.cls, refine(TokenSequence(x, (3, 4)), 4).cls, rtol=0, atol=1e-5
+        )
 
     def test_equal_tokens_are_a_fixed_point(self, x):
         same = x[:, :1].expand(-1, 15, -1)
-        tokens = refine(State(same, (3, 4)), 4)
+        tokens = refine(TokenSequence(same, (3, 4)), 4)
         torch.testing.assert_close(tokens.cls, same[:, 0], rtol=0, atol=1e-5)
 
     def test_each_channel_stays_within_those_of_the_tokens(self, x):
-        cls = refine(State(x, (3, 4)), 4).cls
+        cls = refine(TokenSequence(x, (3, 4)), 4).cls
         assert (cls >= x.amin(1) - 1e-6).all()
         assert (cls <= x.amax(1) + 1e-6).all()
 

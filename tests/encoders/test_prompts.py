@@ -8,21 +8,21 @@ import torch
 import torch.nn.functional as F
 
 from vitlab.encoders import (
+    CLSSpecialization,
     Locality,
     Normalizer,
     Pixels,
     Pool,
-    Prompted,
+    PromptedViT,
     Prompts,
-    Specialize,
     ViT,
     record,
 )
-from vitlab.encoders.prompts import Extra, Memory
+from vitlab.encoders.prompts import DeepPrompts, PromptKV
 
 GRID = (2, 3)
 N = 7  # [CLS] and six patches
-TCPA = Prompts(cls=Pool(4, 2, chosen=2), patches=Pool(5, 1, chosen=3), dropout=0)
+TCPA = Prompts(cls=Pool(4, 2, top_k=2), patches=Pool(5, 1, top_k=3), dropout=0)
 R_TCPA = Prompts(cls=Pool(4, 2), patches=Pool(5), dropout=0)
 VPT = Prompts(shared=5, dropout=0)
 MODES = ("post_softmax", "pre_softmax")
@@ -38,8 +38,8 @@ def with_mode(prompts: Prompts, mode: str) -> Prompts:
 def prompted(build):
     """Return a function that makes a tiny ViT with prompts, in evaluation mode, fp64."""
 
-    def make(prompts: Prompts = TCPA, **options) -> Prompted:
-        return Prompted(build(**options).double(), prompts).double().eval()
+    def make(prompts: Prompts = TCPA, **options) -> PromptedViT:
+        return PromptedViT(build(**options).double(), prompts).double().eval()
 
     return make
 
@@ -59,12 +59,12 @@ def some(*shape):
 
 def released(block, x, grid):
     """Section 1.3 step by step: all tokens in one sequence, mask after softmax, prompts dropped."""
-    memory = block.memory
+    memory = block.prompts
     b, n, d = x.shape
     extra = memory(x, grid)
     m = extra.tokens.shape[1]
     y = block.norm1(torch.cat([x[:, :1], extra.tokens.expand(b, -1, -1), x[:, 1:]], dim=1))
-    heads = block.attn.heads
+    heads = block.attn.num_heads
     q, k, v = block.attn.qkv(y).view(b, m + n, 3, heads, d // heads).permute(2, 0, 3, 1, 4)
     a = (q @ k.mT / (d // heads) ** 0.5).softmax(-1)
     a = torch.cat([a[:, :, :1], a[:, :, 1 + m :]], dim=2)  # queries of prompts are discarded
@@ -83,15 +83,15 @@ def test_a_block_is_the_released_one_computed_step_by_step(prompted, prompts):
     torch.testing.assert_close(block(x, GRID), released(block, x, GRID), rtol=0, atol=1e-12)
 
 
-def inserted(encoder: Prompted, images):
+def inserted(encoder: PromptedViT, images):
     """VPT-Deep as published: prompts are tokens of the sequence, replaced in every layer."""
     vit = encoder.backbone
     state = vit.embed(images)
     x = state.x
     for block in vit.blocks:
-        shared = block.memory.shared
+        shared = block.prompts.shared
         plain = copy.deepcopy(block)
-        plain.memory = None
+        plain.prompts = None
         more = shared.expand(len(x), -1, -1)
         whole = plain(torch.cat([x[:, :1], more, x[:, 1:]], dim=1), state.grid)
         x = torch.cat([whole[:, :1], whole[:, 1 + len(shared) :]], dim=1)
@@ -109,14 +109,14 @@ def test_vpt_deep_is_the_inserted_form(prompted, images):
 def test_sizes_of_0_are_the_plain_encoder_to_the_bit(build, images, prompts):
     """Fact 5."""
     plain = build().double()
-    encoder = Prompted(build().double(), prompts)
+    encoder = PromptedViT(build().double(), prompts)
     assert [name for name, p in encoder.named_parameters() if p.requires_grad] == []
     for mode in (encoder.train(), encoder.eval()):
         assert tokens_of(mode(images)).equal(tokens_of(plain(images)))
 
 
 def test_fact_1_the_mask_has_k_times_l_ones_in_the_own_pool_and_none_in_the_other(prompted):
-    memory = prompted().blocks[0].memory
+    memory = prompted().blocks[0].prompts
     visible = memory(some(2, N, 32), GRID).visible
     assert visible.shape == (2, N, 4 * 2 + 5 * 1)
     cls, patches = visible[:, 0], visible[:, 1:]
@@ -143,8 +143,8 @@ def trained(module):
 @pytest.mark.parametrize(
     ("prompts", "expected"),
     [
-        (Prompts(cls=Pool(18, chosen=10), patches=Pool(18, chosen=10)), 663_552),
-        (Prompts(cls=Pool(16, chosen=10), patches=Pool(16, chosen=10)), 589_824),
+        (Prompts(cls=Pool(18, top_k=10), patches=Pool(18, top_k=10)), 663_552),
+        (Prompts(cls=Pool(16, top_k=10), patches=Pool(16, top_k=10)), 589_824),
         (Prompts(cls=Pool(18), patches=Pool(18)), 331_776),  # no keys where none are used
         (Prompts(shared=10, dropout=0), 92_160),
         (Prompts(shared=36, dropout=0), 331_776),
@@ -155,14 +155,14 @@ def trained(module):
 )
 def test_fact_2_parameters_are_those_of_the_specification(prompts, expected):
     with torch.device("meta"):
-        encoder = Prompted(ViT("B"), prompts)
+        encoder = PromptedViT(ViT("B"), prompts)
     assert trained(encoder) == expected
     assert sum(p.numel() for p in encoder.parameters()) - expected == 85_798_656
 
 
 def test_values_start_as_the_papers_do():
-    encoder = Prompted(ViT("Ti"), Prompts(8, Pool(18, 1, 10), Pool(18, 1, 10)))
-    memories = encoder.memories
+    encoder = PromptedViT(ViT("Ti"), Prompts(8, Pool(18, 1, 10), Pool(18, 1, 10)))
+    block_prompts = encoder.block_prompts
     bound = (6 / (3 * 16 * 16 + 192)) ** 0.5
     for name, limit in [
         ("cls.keys", 1),
@@ -170,17 +170,17 @@ def test_values_start_as_the_papers_do():
         ("patches.keys", 1),
         ("shared", bound),
     ]:
-        values = torch.cat([memory.get_parameter(name).flatten() for memory in memories])
+        values = torch.cat([memory.get_parameter(name).flatten() for memory in block_prompts])
         assert values.abs().max().item() == pytest.approx(limit, rel=0.01)
         assert values.std().item() == pytest.approx(limit / 3**0.5, rel=0.02)
-    assert not memories[0].cls.keys.equal(memories[1].cls.keys)
-    assert Memory(Prompts(1, dropout=0), 768, 16).shared.abs().max() <= 0.0625
+    assert not block_prompts[0].cls.keys.equal(block_prompts[1].cls.keys)
+    assert DeepPrompts(Prompts(1, dropout=0), 768, 16).shared.abs().max() <= 0.0625
 
 
 def test_arms_share_the_random_stream_and_each_others_prompts():
     def made(prompts):
         torch.manual_seed(0)
-        encoder = Prompted(ViT("nano", 8, 32), prompts)
+        encoder = PromptedViT(ViT("nano", 8, 32), prompts)
         return encoder.state_dict(), torch.get_rng_state()
 
     (some, stream), (none, other) = made(TCPA), made(Prompts())
@@ -197,13 +197,13 @@ def toy(prompted):
     """Queries, keys and values of attention with a mask of TCPA: 8 + 5 prompts, then 7 tokens."""
     block = prompted().blocks[0]
     q, k, v = some(3, 2, 2, N + 13, 16)
-    visible = block.memory(some(2, N, 32), GRID).visible
+    visible = block.prompts(some(2, N, 32), GRID).visible
     return block.attn, q[:, :, :N], k, v, visible, torch.zeros(2, 13, 32, dtype=torch.float64)
 
 
 def test_fact_3_after_softmax_values_of_image_prompts_do_not_reach_cls_but_keys_do(toy):
     attention, q, k, v, visible, tokens = toy
-    extra = Extra(tokens, visible, post=True)
+    extra = PromptKV(tokens, visible, post=True)
     before = attend(attention, q, k, v, extra)
     moved = v.clone()
     moved[:, :, 8:13] += 1
@@ -218,7 +218,7 @@ def test_fact_3_after_softmax_values_of_image_prompts_do_not_reach_cls_but_keys_
 @pytest.mark.parametrize("columns", ["cls", "patches"])
 def test_fact_3_before_softmax_roles_see_nothing_of_each_others_prompts(toy, columns):
     attention, q, k, v, visible, tokens = toy
-    extra = Extra(tokens, visible, post=False)
+    extra = PromptKV(tokens, visible, post=False)
     before = attend(attention, q, k, v, extra)
     moved = (slice(0, 8), slice(1, N)) if columns == "cls" else (slice(8, 13), slice(0, 1))
     k, v = k.clone(), v.clone()
@@ -232,7 +232,7 @@ def test_fact_3_before_softmax_roles_see_nothing_of_each_others_prompts(toy, col
 def test_fact_4_after_softmax_is_the_kept_mass_times_before_softmax(toy):
     attention, q, k, v, visible, tokens = toy
     after, before = (
-        attend(attention, q, k, v, Extra(tokens, visible, post=post)) for post in (True, False)
+        attend(attention, q, k, v, PromptKV(tokens, visible, post=post)) for post in (True, False)
     )
     weights = (q @ k.mT / 4).softmax(-1)
     kept = weights * F.pad(visible, (0, N), value=1)[:, None]
@@ -257,9 +257,7 @@ def test_fact_4_recorded_weights_are_those_that_are_kept(prompted, images):
 
 @modes
 def test_fact_5_choosing_all_entries_is_the_role_level(prompted, images, mode):
-    every = Prompts(
-        cls=Pool(4, 2, chosen=4), patches=Pool(5, 1, chosen=5), dropout=0, mask_mode=mode
-    )
+    every = Prompts(cls=Pool(4, 2, top_k=4), patches=Pool(5, 1, top_k=5), dropout=0, mask_mode=mode)
     token, role = prompted(every), prompted(with_mode(R_TCPA, mode))
     names = role.state_dict().keys()
     role.load_state_dict({k: v for k, v in token.state_dict().items() if k in names})
@@ -270,11 +268,11 @@ def test_fact_5_choosing_all_entries_is_the_role_level(prompted, images, mode):
 def test_fact_6_a_prompt_that_nobody_reads_is_moved_only_through_the_denominator(prompted, mode):
     block = prompted(with_mode(TCPA, mode)).blocks[0]
     x = some(1, 2, 32)  # one patch: two entries of its pool stay unread
-    visible = block.memory(x, (1, 1)).visible
+    visible = block.prompts(x, (1, 1)).visible
     block(x, (1, 1)).square().sum().backward()
     unread = ~visible[0, 1, 8:]
     assert unread.sum() == 2
-    gradient = block.memory.patches.prompts.grad[:, 0]
+    gradient = block.prompts.patches.prompts.grad[:, 0]
     assert gradient[unread].any().item() == (mode == "post_softmax")
     assert gradient[~unread].any(dim=1).all()
 
@@ -284,19 +282,19 @@ def test_fact_6_the_value_of_an_unread_prompt_has_no_gradient(toy):
     k, v = k.requires_grad_(), v.requires_grad_()
     visible = visible.clone()
     visible[:, :, 9] = False
-    attend(attention, q, k, v, Extra(tokens, visible, post=True)).square().sum().backward()
+    attend(attention, q, k, v, PromptKV(tokens, visible, post=True)).square().sum().backward()
     assert not v.grad[:, :, 9].any()
     assert k.grad[:, :, 9].any()
 
 
 def mismatch(encoder, images):
-    with record(encoder, "memory.mismatch") as found:
+    with record(encoder, "prompts.mismatch") as found:
         encoder(images)
     return sum(found)
 
 
 def test_fact_8_the_matching_loss_ignores_lengths_and_is_0_for_keys_along_the_query(prompted):
-    memory = prompted(Prompts(cls=Pool(3, chosen=1), patches=Pool(3, chosen=2))).blocks[0].memory
+    memory = prompted(Prompts(cls=Pool(3, top_k=1), patches=Pool(3, top_k=2))).blocks[0].prompts
     x = some(1, 2, 32)
 
     def loss(x):
@@ -324,7 +322,7 @@ def test_fact_8_the_matching_loss_ignores_lengths_and_is_0_for_keys_along_the_qu
 @pytest.mark.parametrize(("drawing", "expected"), [(True, 24.0), (False, 23.4)])
 def test_fact_8_at_the_start_the_loss_is_near_24(drawing, expected):
     """Twelve blocks of width 768 and isotropic queries; weighted by 0.01, 0.240 and 0.234."""
-    memory = Memory(Prompts(0, Pool(18, 1, 10), Pool(18, 1, 10)), 768, 16)
+    memory = DeepPrompts(Prompts(0, Pool(18, 1, 10), Pool(18, 1, 10)), 768, 16)
     memory.cls.drawing = memory.patches.drawing = drawing
     holder = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([memory])})
     with record(holder, "mismatch") as found, torch.no_grad():
@@ -338,7 +336,7 @@ def test_fact_8_at_the_start_the_loss_is_near_24(drawing, expected):
 def test_fact_9_drawn_entries_are_distinct_and_evaluation_takes_the_nearest(prompted, images):
     encoder = prompted().train()
     encoder.draw(True)
-    with record(encoder, "memory.patches.chosen") as chosen:
+    with record(encoder, "prompts.patches.chosen") as chosen:
         encoder(images)
         encoder(images)
     assert all(len(set(row)) == 3 for row in chosen[0].flatten(0, 1).tolist())
@@ -355,7 +353,7 @@ def test_fact_10_the_order_of_a_pool_does_not_matter(prompted, images):
     encoder = prompted()
     before = tokens_of(encoder(images))
     with torch.no_grad():
-        for memory in encoder.memories:
+        for memory in encoder.block_prompts:
             for entries, order in ((memory.cls, [2, 0, 3, 1]), (memory.patches, [4, 2, 0, 1, 3])):
                 entries.prompts.copy_(entries.prompts[order])
                 entries.keys.copy_(entries.keys[order])
@@ -363,13 +361,13 @@ def test_fact_10_the_order_of_a_pool_does_not_matter(prompted, images):
 
 
 def test_among_equally_near_entries_the_lower_index_is_read(prompted):
-    memory = prompted().blocks[0].memory
+    memory = prompted().blocks[0].prompts
     similarity = torch.tensor([0.5, 1, 0.5, 1, 0.5], dtype=torch.float64).expand(2, 6, 5)
     assert memory.patches.choose(similarity).unique(dim=1).flatten(1).tolist() == [[1, 3, 0]] * 2
 
 
 def test_dropout_is_each_images_own_and_off_in_evaluation(prompted):
-    memory = prompted(Prompts(cls=Pool(4), patches=Pool(5), dropout=0.5)).blocks[0].memory
+    memory = prompted(Prompts(cls=Pool(4), patches=Pool(5), dropout=0.5)).blocks[0].prompts
     x = some(2, N, 32)
     assert len(memory(x, GRID).tokens) == 1
     dropped = memory.train()(x, GRID).tokens
@@ -382,7 +380,7 @@ def test_detached_queries_leave_earlier_prompts_out_of_the_matching_loss(prompte
     def gradient(detach):
         encoder = prompted(Prompts(**{**vars(TCPA), "detach_query": detach}))
         mismatch(encoder, images).backward()
-        first, last = encoder.memories[0], encoder.memories[-1]
+        first, last = encoder.block_prompts[0], encoder.block_prompts[-1]
         assert last.cls.keys.grad.any()
         return first.patches.prompts.grad
 
@@ -391,7 +389,7 @@ def test_detached_queries_leave_earlier_prompts_out_of_the_matching_loss(prompte
 
 
 def test_fourier_prompts_are_two_transforms_of_all_prompts_together(prompted):
-    memory = prompted(Prompts(**{**vars(TCPA), "fourier": True})).blocks[0].memory
+    memory = prompted(Prompts(**{**vars(TCPA), "fourier": True})).blocks[0].prompts
     whole = torch.cat([memory.cls.prompts.flatten(0, 1), memory.patches.prompts.flatten(0, 1)])
     expected = torch.fft.fft(torch.fft.fft(whole, dim=-1), dim=-2).real
     torch.testing.assert_close(memory(some(1, N, 32), GRID).tokens[0], expected)
@@ -399,8 +397,10 @@ def test_fourier_prompts_are_two_transforms_of_all_prompts_together(prompted):
 
 @pytest.mark.parametrize("registers", ["none", "cls", "patches"])
 def test_registers_read_the_pool_they_are_assigned_to(prompted, registers):
-    encoder = prompted(Prompts(1, Pool(4), Pool(5), registers=registers, dropout=0), registers=2)
-    visible = encoder.blocks[0].memory(some(2, N + 2, 32), GRID).visible[0]
+    encoder = prompted(
+        Prompts(1, Pool(4), Pool(5), registers=registers, dropout=0), num_registers=2
+    )
+    visible = encoder.blocks[0].prompts(some(2, N + 2, 32), GRID).visible[0]
     own = {"none": [], "cls": range(1, 5), "patches": range(5, 10)}[registers]
     for row in (1, 2):
         assert visible[row].nonzero()[:, 0].tolist() == [0, *own]
@@ -410,9 +410,12 @@ def test_registers_read_the_pool_they_are_assigned_to(prompted, registers):
 
 OPTIONS = {
     "normalizer": ["softmax", "entmax15", Normalizer(1.25, sharpness=2, blocks=(0, 2))],
-    "specialize": [Specialize(), Specialize(norm=1, qkv=0.334, registers="cls")],
+    "cls_specialization": [
+        CLSSpecialization(),
+        CLSSpecialization(norm=1, qkv=0.334, registers="cls"),
+    ],
     "locality": [Locality(), Locality("gaussian", refine=True)],
-    "registers": [0, 2],
+    "num_registers": [0, 2],
     "layer_scale": [0.0, 0.1],
 }
 COMBINATIONS = [dict(zip(OPTIONS, values, strict=True)) for values in product(*OPTIONS.values())]
@@ -422,12 +425,12 @@ COMBINATIONS = [dict(zip(OPTIONS, values, strict=True)) for values in product(*O
 @modes
 def test_every_option_learns_prompts_at_a_foreign_size(build, options, mode):
     prompts = Prompts(1, Pool(4, 2, 2), Pool(5, 1, 3), mask_mode=mode)
-    encoder = Prompted(build(**options), prompts)
+    encoder = PromptedViT(build(**options), prompts)
     tokens = encoder(torch.randn(2, 3, 40, 56))
-    assert tokens.registers.shape == (2, options["registers"], 32)
+    assert tokens.registers.shape == (2, options["num_registers"], 32)
     (tokens.cls.sum() + tokens.patches.square().sum()).backward()
     for name, parameter in encoder.named_parameters():
-        assert parameter.requires_grad == (".memory." in name), name
+        assert parameter.requires_grad == (".prompts." in name), name
         if ".keys" not in name and parameter.requires_grad:
             assert parameter.grad.isfinite().all(), name
         elif not parameter.requires_grad:
@@ -437,11 +440,11 @@ def test_every_option_learns_prompts_at_a_foreign_size(build, options, mode):
 @pytest.mark.parametrize("normalizer", ["entmax15", "sparsemax", "softmax"])
 def test_excluded_prompts_are_as_if_they_were_not_there(prompted, normalizer):
     """Scores of -inf, for every normalizer, beside a locality bias that prompts have no part in."""
-    one = Prompts(cls=Pool(4, chosen=4), dropout=0, mask_mode="pre_softmax")
+    one = Prompts(cls=Pool(4, top_k=4), dropout=0, mask_mode="pre_softmax")
     encoder = prompted(one, normalizer=normalizer, locality=Locality("gaussian"))
     block, x = encoder.blocks[0], some(2, N, 32)
     plain = copy.deepcopy(block)
-    plain.memory = None
+    plain.prompts = None
     with_prompts, without = block(x, GRID), plain(x, GRID)
     torch.testing.assert_close(with_prompts[:, 1:], without[:, 1:], rtol=0, atol=1e-12)
     assert not torch.allclose(with_prompts[:, 0], without[:, 0])
@@ -450,9 +453,9 @@ def test_excluded_prompts_are_as_if_they_were_not_there(prompted, normalizer):
 @pytest.mark.parametrize("normalizer", ["entmax15", "softmax"])
 @modes
 def test_half_precision_gives_nearly_the_same(build, images, normalizer, mode):
-    encoder = Prompted(build(normalizer=normalizer), with_mode(TCPA, mode)).eval()
+    encoder = PromptedViT(build(normalizer=normalizer), with_mode(TCPA, mode)).eval()
     exact = tokens_of(encoder(images.float()))
-    with torch.autocast("cpu", torch.bfloat16), record(encoder, "memory.mismatch") as mismatches:
+    with torch.autocast("cpu", torch.bfloat16), record(encoder, "prompts.mismatch") as mismatches:
         half = tokens_of(encoder(images.float()))
     assert (half.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
     assert mismatches[0].dtype == torch.float32
@@ -460,13 +463,13 @@ def test_half_precision_gives_nearly_the_same(build, images, normalizer, mode):
 
 def test_prompts_pass_the_patches_copy_of_split_layers(prompted):
     """A definition of ours: no paper has both."""
-    encoder = prompted(VPT, specialize=Specialize(norm=1, qkv=1))
+    encoder = prompted(VPT, cls_specialization=CLSSpecialization(norm=1, qkv=1))
     block, x = encoder.blocks[0], some(1, N, 32)
     before = block(x, GRID)
     with torch.no_grad():
         block.norm1_cls.bias.add_(1)
         block.attn.qkv_cls.bias[32:].add_(1)
-    extra = block.memory(x, GRID).through(block.norm1)
+    extra = block.prompts(x, GRID).through(block.norm1)
     expected = F.linear(extra.tokens, block.attn.qkv.weight, block.attn.qkv.bias)
     found = block.attn.keys_and_values(extra.tokens)[0, 0].transpose(0, 1).flatten(1)
     torch.testing.assert_close(found, expected[0, :, 32:64])
@@ -476,10 +479,10 @@ def test_prompts_pass_the_patches_copy_of_split_layers(prompted):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Pool(18, chosen=19), "choose 1 to 18, or 0 to read all"),
+        (lambda: Pool(18, top_k=19), "choose 1 to 18, or 0 to read all"),
         (lambda: Pool(-1), "size -1 of a pool"),
         (lambda: Pool(3, length=0), "length 0 of a pool"),
-        (lambda: Pool(chosen=3), "would be ignored; give its size"),
+        (lambda: Pool(top_k=3), "would be ignored; give its size"),
         (lambda: Pool(length=2), "would be ignored; give its size"),
         (lambda: Prompts(shared=-1), "shared -1 is negative"),
         (lambda: Prompts(dropout=1.0), r"not in \[0, 1\)"),
@@ -487,9 +490,9 @@ def test_prompts_pass_the_patches_copy_of_split_layers(prompted):
         (lambda: Prompts(1, registers="cls"), "ignored without a pool"),
         (lambda: Prompts(fourier=True), "ignored without prompts"),
         (lambda: Prompts(cls=Pool(3), detach_query=True), "a pool with chosen entries"),
-        (lambda: Prompted(Pixels(), VPT), "read by \\[CLS\\] and patches, and Pixels"),
-        (lambda: Prompted(Prompted(ViT("nano")), VPT), "Prompted has no such blocks"),
-        (lambda: Prompted(Prompted(ViT("nano"), VPT).backbone, VPT), "has prompts already"),
+        (lambda: PromptedViT(Pixels(), VPT), "read by \\[CLS\\] and patches, and Pixels"),
+        (lambda: PromptedViT(PromptedViT(ViT("nano")), VPT), "PromptedViT has no such blocks"),
+        (lambda: PromptedViT(PromptedViT(ViT("nano"), VPT).backbone, VPT), "has prompts already"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_remedy(make, message):

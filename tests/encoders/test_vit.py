@@ -10,16 +10,19 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
-from vitlab.encoders import Locality, Normalizer, Specialize, State, ViT, record
+from vitlab.encoders import CLSSpecialization, Locality, Normalizer, TokenSequence, ViT, record
 from vitlab.encoders.vit import SHAPES, DropPath, Shape
 
 DINO = load_file(Path(__file__).parents[1] / "references/dino.safetensors")
 OPTIONS: dict[str, list] = {
     "normalizer": ["softmax", "entmax15", Normalizer(1.25, sharpness=2, blocks=(0, 2))],
-    "specialize": [Specialize(), Specialize(norm=1, qkv=0.334, mlp=0.67, registers="cls")],
+    "cls_specialization": [
+        CLSSpecialization(),
+        CLSSpecialization(norm=1, qkv=0.334, mlp=0.67, registers="cls"),
+    ],
     "kind": ["none", "uniform", "gaussian"],
     "refine": [False, True],
-    "registers": [0, 2],
+    "num_registers": [0, 2],
     "layer_scale": [0.0, 1e-4],
 }
 COMBINATIONS = [dict(zip(OPTIONS, values, strict=True)) for values in product(*OPTIONS.values())]
@@ -80,8 +83,8 @@ def test_weights_of_timm_give_timms_features(jitter, layer_scale):
 
 @pytest.mark.parametrize("size", ["32x32", "48x40", "24x24", "64x16"])
 def test_weights_of_dino_give_dinos_features_at_every_size(monkeypatch, size):
-    monkeypatch.setitem(SHAPES, "nano", Shape(width=32, depth=2, heads=2))
-    vit = ViT("nano", 8, 32, positions="dino").eval()
+    monkeypatch.setitem(SHAPES, "nano", Shape(embed_dim=32, depth=2, num_heads=2))
+    vit = ViT("nano", 8, 32, pos_interpolation="dino").eval()
     prefix = "vit.state."
     vit.load_state_dict({k[len(prefix) :]: v for k, v in DINO.items() if k.startswith(prefix)})
     tokens, expected = vit(DINO[f"vit.images.{size}"]), DINO[f"vit.tokens.{size}"]
@@ -90,7 +93,7 @@ def test_weights_of_dino_give_dinos_features_at_every_size(monkeypatch, size):
 
 
 def test_dinos_way_to_resample_positions_is_another_one(build, images):
-    size, dino = build(), build(positions="dino")
+    size, dino = build(), build(pos_interpolation="dino")
     native = images[..., :32, :32]
     assert size(native).cls.equal(dino(native).cls)
     assert not torch.allclose(size(images).cls, dino(images).cls, atol=1e-3)
@@ -99,7 +102,7 @@ def test_dinos_way_to_resample_positions_is_another_one(build, images):
 @pytest.mark.parametrize(
     "neutral",
     [
-        {"specialize": Specialize(registers="cls")},
+        {"cls_specialization": CLSSpecialization(registers="cls")},
         {"normalizer": Normalizer(alpha=1)},
         {"drop_path": 0.5},  # only in training
     ],
@@ -118,7 +121,7 @@ def test_every_combination_learns_at_a_foreign_size(build, images, options):
     tokens = vit(images)
     assert tokens.grid == (5, 7)
     assert tokens.map.shape == (2, 32, 5, 7)
-    assert tokens.registers.shape == (2, options["registers"], 32)
+    assert tokens.registers.shape == (2, options["num_registers"], 32)
     parts = (tokens.cls, tokens.registers, tokens.patches)
     sum((part * torch.randn_like(part)).sum() for part in parts).backward()
     for name, parameter in vit.named_parameters():
@@ -144,7 +147,7 @@ def test_forward_is_the_end_of_the_walk(build, images, options):
     vit = build(**with_locality(**{**options, "refine": False}))
     states = list(vit.walk(images))
     assert len(states) == len(vit.blocks) + 1
-    last = State(vit.route("norm", states[-1].x), states[-1].grid).tokens()
+    last = TokenSequence(vit.route("norm", states[-1].x), states[-1].grid).tokens()
     assert last.cls.equal(vit(images).cls)
     assert last.patches.equal(vit(images).patches)
     for block, state, following in zip(vit.blocks, states[:-1], states[1:], strict=True):
@@ -154,9 +157,9 @@ def test_forward_is_the_end_of_the_walk(build, images, options):
 def test_an_image_that_patches_do_not_tile_is_refused_with_a_remedy(build):
     with pytest.raises(ValueError, match="multiple of patch 8; use image size 32 or 40"):
         build()(torch.zeros(1, 3, 32, 33))
-    with pytest.raises(ValueError, match=r"patch 16; use encoder\.image 224 or 240"):
+    with pytest.raises(ValueError, match=r"patch 16; use encoder\.img_size 224 or 240"):
         ViT("nano", 16, 225)
-    with pytest.raises(ValueError, match=r"use encoder\.image 16 or 32"):
+    with pytest.raises(ValueError, match=r"use encoder\.img_size 16 or 32"):
         ViT("nano", 16, 8)
 
 

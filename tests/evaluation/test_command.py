@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vitlab.cli import main
-from vitlab.encoders import Locality, ViT, read_weights, save
+from vitlab.encoders import Locality, ViT, load_pretrained, save
 from vitlab.evaluation.frozen_encoder import Renormalized
 from vitlab.evaluation.registry import names
 from vitlab.evaluation.result import Result
@@ -150,7 +150,7 @@ def test_other_pixel_statistics_are_undone_exactly():
 
 
 def test_weights_of_timm_must_say_which_pixels_they_take(evaluate, weights, tmp_path, capsys):
-    save(read_weights(weights).encoder, tmp_path / "plain.safetensors", "timm")
+    save(load_pretrained(weights).encoder, tmp_path / "plain.safetensors", "timm")
     given = ("--weights", str(tmp_path / "plain.safetensors"), "--family", "timm")
     with pytest.raises(SystemExit):
         evaluate("knn", *given)
@@ -159,7 +159,7 @@ def test_weights_of_timm_must_say_which_pixels_they_take(evaluate, weights, tmp_
 
 @pytest.mark.filterwarnings("ignore:there are 40 training images")
 def test_an_imported_folder_remembers_which_pixels_its_weights_take(evaluate, weights, tmp_path):
-    save(read_weights(weights).encoder, tmp_path / "imported", origin="locatvit")
+    save(load_pretrained(weights).encoder, tmp_path / "imported", origin="locatvit")
     result = evaluate("knn", "--weights", str(tmp_path / "imported"))
     assert result.weights.encoder["pixels"] == "half"
     assert evaluate("knn", out="other").weights.encoder["pixels"] == "imagenet"

@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 from vitlab.data import VOC2012, Folder, ImageNet, SegmentationCrop, SegmentationWhole
 from vitlab.data.transforms import SegmentationRandomResizedCrop
 from vitlab.encoders import Encoder, Tokens, ViT
-from vitlab.encoders.tokens import State, assemble
+from vitlab.encoders.tokens import TokenSequence, assemble
 from vitlab.evaluation import EvaluationContext, Protocol, registry
 from vitlab.evaluation.evaluate import evaluate
 from vitlab.evaluation.protocols.dense_heads import DenseHeads
@@ -37,15 +37,15 @@ WORK = EvaluationContext(InferenceConfig(torch.device("cpu")), quiet=True)
 class OneHot(Encoder):
     """Knows the color of each patch: its features are the classes."""
 
-    patch, width = 8, len(PALETTE)
+    patch_size, embed_dim = 8, len(PALETTE)
 
-    def walk(self, images: torch.Tensor) -> Iterator[State]:
+    def walk(self, images: torch.Tensor) -> Iterator[TokenSequence]:
         colors = F.avg_pool2d(images, 8).permute(0, 2, 3, 1)
         known = torch.tensor(PALETTE / 255, dtype=torch.float32)
         known = (known - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
         nearest = (colors[..., None, :] - known).square().sum(-1).argmin(-1)
-        patches = F.one_hot(nearest, self.width).float().flatten(1, 2)
-        yield State(
+        patches = F.one_hot(nearest, self.embed_dim).float().flatten(1, 2)
+        yield TokenSequence(
             assemble(patches.mean(1, keepdim=True), patches[:, :0], patches),
             tuple(colors.shape[1:3]),
         )

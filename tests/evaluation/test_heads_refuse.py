@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 
 from vitlab.data import Folder, ImageNet, SegmentationCrop, SingleCrop, VisionDataModule
 from vitlab.encoders import Encoder, Pixels, Tokens, ViT
-from vitlab.encoders.tokens import State
+from vitlab.encoders.tokens import TokenSequence
 from vitlab.evaluation import EvaluationContext
 from vitlab.evaluation.evaluate import check
 from vitlab.evaluation.protocols.dense_heads import DenseHeads
@@ -39,11 +39,11 @@ Make = Callable[..., Folder]
 class Headless(Encoder):
     """Has no image-level feature."""
 
-    patch, width = 8, 0
+    patch_size, embed_dim = 8, 0
 
-    def walk(self, images: torch.Tensor) -> Iterator[State]:
+    def walk(self, images: torch.Tensor) -> Iterator[TokenSequence]:
         grid = (images.shape[2] // 8, images.shape[3] // 8)
-        yield State(images.new_zeros(len(images), 1 + grid[0] * grid[1], 0), grid)
+        yield TokenSequence(images.new_zeros(len(images), 1 + grid[0] * grid[1], 0), grid)
 
     def forward(self, images: torch.Tensor) -> Tokens:
         return next(iter(self.walk(images))).tokens()

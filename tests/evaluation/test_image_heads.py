@@ -12,7 +12,7 @@ from torch import nn
 
 from vitlab.data import VOC2012, ImageNet, SingleCrop, normalize
 from vitlab.encoders import Encoder, Tokens, ViT
-from vitlab.encoders.tokens import State, assemble
+from vitlab.encoders.tokens import TokenSequence, assemble
 from vitlab.evaluation import EvaluationContext, Protocol, registry
 from vitlab.evaluation.protocols.image_heads import ImageHeads, ImageInputs
 from vitlab.optim.lr_schedule import CosineAnnealing
@@ -28,13 +28,13 @@ WORK = EvaluationContext(InferenceConfig(torch.device("cpu")), quiet=True)
 class Brightness(Encoder):
     """Its [CLS] says whether an image is brighter than the mean color, and nothing else."""
 
-    patch, width = 8, 2
+    patch_size, embed_dim = 8, 2
 
-    def walk(self, images: torch.Tensor) -> Iterator[State]:
+    def walk(self, images: torch.Tensor) -> Iterator[TokenSequence]:
         patches = F.avg_pool2d(images, 8).mean(1).flatten(1)
         patches = torch.stack([patches, -patches], -1)
         cls = (patches.mean(1, keepdim=True) > 0).float()
-        yield State(
+        yield TokenSequence(
             assemble(cls, patches[:, :0], patches), (images.shape[2] // 8, images.shape[3] // 8)
         )
 

@@ -49,7 +49,7 @@ def step(objective, batch, **options):
 
 def small():
     torch.manual_seed(0)
-    encoder = ViT("nano", patch=8, image=16)
+    encoder = ViT("nano", patch_size=8, img_size=16)
     return DINO(encoder, DINOHeadConfig(out_dim=16, hidden_dim=16, bottleneck_dim=8))
 
 

@@ -17,7 +17,7 @@ def seeded():
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """Make the smallest size the one of the reference."""
-    monkeypatch.setitem(vit.SHAPES, "nano", vit.Shape(width=32, depth=2, heads=2))
+    monkeypatch.setitem(vit.SHAPES, "nano", vit.Shape(embed_dim=32, depth=2, num_heads=2))
 
 
 @pytest.fixture

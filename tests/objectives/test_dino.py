@@ -64,7 +64,7 @@ def test_loss_and_center_are_dinos_over_several_epochs(build, reference):
 def test_six_steps_of_training_are_dinos(reference):
     """Loss and center of every step, then the teacher; the steps are made as in DINO's loop."""
     dino = DINO(
-        ViT("nano", 8, 32, positions="dino"),
+        ViT("nano", 8, 32, pos_interpolation="dino"),
         DINOHeadConfig(24, 40, 16),
         teacher_temperature=Ramp(0.04, 0.07, 2),
         momentum=0.9,

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from vitlab.data.batch import Batch
-from vitlab.encoders import Locality, Pool, Prompted, Prompts, ViT, record
+from vitlab.encoders import Locality, Pool, PromptedViT, Prompts, ViT, record
 from vitlab.objectives import Classification, KeyMatching, Mixup, PromptTuning, RandomErasing
 from vitlab.optim.schedules import Progress
 
-TCPA = Prompts(cls=Pool(4, chosen=2), patches=Pool(5, chosen=3), dropout=0)
+TCPA = Prompts(cls=Pool(4, top_k=2), patches=Pool(5, top_k=3), dropout=0)
 R_TCPA = Prompts(cls=Pool(4), patches=Pool(5), dropout=0)
 VPT = Prompts(shared=5, dropout=0)
 LATE = Progress(90, 100, 10, 4)
@@ -19,7 +19,7 @@ UNMIXED = Mixup(0, 0)
 def build(prompts=TCPA, classes=5, encoder=None, **options):
     torch.manual_seed(0)
     return PromptTuning(
-        Prompted(ViT("nano", 8, 32, **(encoder or {})), prompts), classes, **options
+        PromptedViT(ViT("nano", 8, 32, **(encoder or {})), prompts), classes, **options
     )
 
 
@@ -43,8 +43,8 @@ def step(objective, batch, progress=LATE, rate=1e-2, decay=0.0):
 )  # fmt: skip
 def test_fact_2_what_is_trained_has_the_size_of_the_table(classes, size, expected):
     with torch.device("meta"):
-        prompts = Prompts(cls=Pool(size, chosen=10), patches=Pool(size, chosen=10))
-        objective = PromptTuning(Prompted(ViT("B"), prompts), classes)
+        prompts = Prompts(cls=Pool(size, top_k=10), patches=Pool(size, top_k=10))
+        objective = PromptTuning(PromptedViT(ViT("B"), prompts), classes)
     assert sum(p.numel() for p in objective.parameters() if p.requires_grad) == expected
 
 
@@ -63,7 +63,7 @@ def test_the_defaults_are_the_papers():
 def test_the_loss_is_that_of_the_formula(labeled):
     objective = build(mixup=UNMIXED)
     encoder = objective.encoder
-    with record(encoder, "memory.mismatch") as mismatches:
+    with record(encoder, "prompts.mismatch") as mismatches:
         logits = objective.logits(labeled.views[0][0])
     expected = F.cross_entropy(logits, labeled.labels, label_smoothing=0.1)
     found = objective.loss(labeled, LATE)
@@ -92,15 +92,15 @@ def test_fact_7_a_step_moves_head_and_prompts_and_no_bit_of_the_backbone(labeled
         step(objective, labeled, decay=0.5)
     assert not objective.task.model.head.weight.equal(head)
     for name, tensor in objective.encoder.backbone.state_dict().items():
-        assert tensor.equal(before[name]) == (".memory." not in name), name
+        assert tensor.equal(before[name]) == (".prompts." not in name), name
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.01])
 def test_fact_7_keys_move_by_the_matching_loss_alone(labeled, weight):
     objective = build(matching=KeyMatching(weight))
-    before = [memory.cls.keys.clone() for memory in objective.encoder.memories]
+    before = [memory.cls.keys.clone() for memory in objective.encoder.block_prompts]
     step(objective, labeled)
-    for memory, keys in zip(objective.encoder.memories, before, strict=True):
+    for memory, keys in zip(objective.encoder.block_prompts, before, strict=True):
         assert memory.cls.keys.equal(keys) == (weight == 0)
         assert memory.cls.keys.grad.any() == (weight > 0)  # and exactly 0 without
 
@@ -110,7 +110,7 @@ def test_the_first_tenth_of_a_run_draws_entries_and_the_rest_chooses(labeled):
     objective = build()
 
     def chosen(progress):
-        with record(objective.encoder, "memory.patches.chosen") as found:
+        with record(objective.encoder, "prompts.patches.chosen") as found:
             objective.loss(labeled, progress)
         return found[0]
 
@@ -148,7 +148,7 @@ def test_the_whole_objective_is_kept_without_the_backbone():
 
 
 def test_bad_input_is_refused_with_a_remedy(labeled):
-    with pytest.raises(ValueError, match="give Prompted with a backbone"):
+    with pytest.raises(ValueError, match="give PromptedViT with a backbone"):
         PromptTuning(ViT("nano", 8, 32), 5)
     with pytest.raises(ValueError, match="would be ignored: no prompts are chosen by keys"):
         build(VPT, matching=KeyMatching(0.1))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vitlab.encoders import Locality, Normalizer, Specialize, ViT
+from vitlab.encoders import CLSSpecialization, Locality, Normalizer, ViT
 from vitlab.objectives.calibration.relevance import (
     dimension_relevance,
     foreground,
@@ -74,7 +74,7 @@ def test_following_a_pass_changes_no_logit_and_leaves_no_hook():
 
 
 def test_cls_and_registers_are_no_patches():
-    model = classifier(registers=3)
+    model = classifier(num_registers=3)
     stream = passed(model, images())
     (found,) = token_relevance(stream, LABELS, [1])
     assert found.shape == (2, 20, 20)
@@ -129,7 +129,9 @@ def test_where_all_patches_are_alike_all_are_foreground():
     assert foreground([torch.zeros(2, 17, 17)], (4, 4), 0.15).all()
 
 
-@pytest.mark.parametrize("option", [{}, {"specialize": Specialize(mlp=1.0)}, {"registers": 2}])
+@pytest.mark.parametrize(
+    "option", [{}, {"cls_specialization": CLSSpecialization(mlp=1.0)}, {"num_registers": 2}]
+)
 def test_dimension_relevance_is_slope_times_activation_of_cls(option):
     model = classifier(**option)
     with torch.no_grad():
@@ -176,9 +178,9 @@ def constant_slopes(model, x, shown):
 OPTIONS = {
     **{f"normalizer-{n}": {"normalizer": n} for n in NORMALIZERS},
     "refined": {"locality": Locality(kind="gaussian", refine=True)},
-    "specialized": {"specialize": Specialize(norm=1.0, qkv=1.0, proj=1.0, mlp=1.0)},
+    "specialized": {"cls_specialization": CLSSpecialization(norm=1.0, qkv=1.0, proj=1.0, mlp=1.0)},
     "scaled": {"layer_scale": 0.5},
-    "registers": {"registers": 2},
+    "registers": {"num_registers": 2},
 }
 
 

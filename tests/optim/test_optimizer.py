@@ -69,7 +69,7 @@ def test_all_gradients_can_be_shortened_by_one_factor():
 
 
 def test_positions_and_tokens_can_be_spared_from_decay():
-    model = ViT("nano", 8, 32, registers=2)
+    model = ViT("nano", 8, 32, num_registers=2)
     groups = OptimizerConfig(param_groups=ParamGroups(decay_tokens=False)).build(model).param_groups
     spared = {id(p) for p in groups[1]["params"]}
     for name, parameter in model.named_parameters():

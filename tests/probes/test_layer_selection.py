@@ -13,7 +13,7 @@ from vitlab.probes.layer_selection import (
 @pytest.fixture
 def encoder():
     torch.manual_seed(0)
-    return ViT("nano", 8, 32, locality=Locality(refine=True), registers=2).eval()
+    return ViT("nano", 8, 32, locality=Locality(refine=True), num_registers=2).eval()
 
 
 @pytest.fixture

@@ -71,12 +71,12 @@ def test_a_single_encoder_is_measured_beside_its_options():
     assert list(named) == list(OPTIONS)  # it is one of them
     other = ViT("nano", 8, 32, normalizer="entmax15", locality=Locality("gaussian"))
     assert list(with_options(("mine", other))) == [*OPTIONS, "mine"]
-    assert all(isinstance(e, ViT) and e.patch == 8 for e in named.values())
+    assert all(isinstance(e, ViT) and e.patch_size == 8 for e in named.values())
     assert list(with_options(("mine", Pixels()))) == ["mine"]
 
 
 def test_every_encoder_has_a_row_at_every_size(tmp_path, capsys):
-    other = ViT("nano", 8, 32, registers=4)
+    other = ViT("nano", 8, 32, num_registers=4)
     found = cost({"a": TINY, "b": other}, (32, 40), 2, "cpu", tmp_path / "new/cost.json")
     assert [(row.encoder, row.size) for row in found] == [
         ("a", 32),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vitlab.encoders import Prompted, Prompts, ViT
+from vitlab.encoders import PromptedViT, Prompts, ViT
 from vitlab.objectives import DINO, Classification, PromptTuning
 from vitlab.training.plan import kept_for_backward, trained_encoder
 
@@ -18,11 +18,11 @@ def kept(objective) -> int:
 
 
 def test_a_linear_probe_of_a_frozen_encoder_keeps_nothing():
-    assert kept(PromptTuning(Prompted(vit()), 3)) == 0
+    assert kept(PromptTuning(PromptedViT(vit()), 3)) == 0
 
 
 def test_prompts_keep_less_than_training_all_of_the_encoder():
-    prompts = kept(PromptTuning(Prompted(vit(), Prompts(shared=2, dropout=0.0)), 3))
+    prompts = kept(PromptTuning(PromptedViT(vit(), Prompts(shared=2, dropout=0.0)), 3))
     assert 0 < prompts < kept(Classification(vit(), 3))
 
 

@@ -62,7 +62,7 @@ def command(config: str, folder: Path, drawn: Path, *options: str) -> None:
 def converged(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The last checkpoint of a supervised run; it has not converged, of lr_schedule."""
     folder = tmp_path_factory.mktemp("converged") / "run"
-    encoder = {"size": "nano", "patch": 8, "image": 64, "drop_path": 0.1}
+    encoder = {"size": "nano", "patch_size": 8, "img_size": 64, "drop_path": 0.1}
     lr_schedule = "--model.optimizer.lr_schedule"
     command(
         *("supervised_deit_s", folder, drawn, *PLAIN, "--data.repeats", "1"),

@@ -178,7 +178,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(
 
 
 def test_a_center_that_is_not_finite_is_no_good_checkpoint_either():
-    module = Pretraining(DINO(ViT("nano", image=32), DINOHeadConfig(8, 8, 4)))
+    module = Pretraining(DINO(ViT("nano", img_size=32), DINOHeadConfig(8, 8, 4)))
     module.objective.center[0, 3] = torch.inf
     with pytest.raises(FloatingPointError, match=r"objective.center is not finite after step 0"):
         module.on_save_checkpoint({})
@@ -193,9 +193,9 @@ def test_a_second_failure_gets_a_folder_of_its_own(tmp_path):
 @pytest.fixture(scope="module")
 def failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A failure that was kept, of a small model."""
-    settings = {"encoder": {"class_path": "ViT", "init_args": {"size": "nano", "image": 32}}}
+    settings = {"encoder": {"class_path": "ViT", "init_args": {"size": "nano", "img_size": 32}}}
     settings["head"] = {"out_dim": 8, "hidden_dim": 8, "bottleneck_dim": 4}
-    objective = DINO(ViT("nano", image=32), DINOHeadConfig(8, 8, 4))
+    objective = DINO(ViT("nano", img_size=32), DINOHeadConfig(8, 8, 4))
     batch = Batch([torch.zeros(2, 1, 3, 32, 32)])
     progress = Progress(0, 1, 1, 1)
     failure = Failure(

@@ -286,7 +286,7 @@ BAD = [
     (("--model.objective.encoder.normalizer", "sparsemin"), "sparsemin"),
     (("--model.objective.encoder.normaliser", "softmax"), "normaliser"),
     (("--model.objective", "DINOO"), "DINOO"),
-    (("--model.objective.encoder.specialize.norm", "2"), "fraction of the depth"),
+    (("--model.objective.encoder.cls_specialization.norm", "2"), "fraction of the depth"),
 ]
 
 
@@ -367,7 +367,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(fit: Fit, capsys):
         fit(
             *UNPROBED,
             *("--ckpt_path", str(folder / "last.ckpt")),
-            *("--model.objective.encoder.registers", "2"),
+            *("--model.objective.encoder.num_registers", "2"),
             name="other",
         )
     assert refused.value.code == 2

@@ -169,7 +169,7 @@ def test_what_cannot_be_measured_is_refused(finished: Path, measured: Path, tmp_
 def weights(path: Path, **more) -> Path:
     """A file as others write it."""
     torch.manual_seed(0)
-    state = ViT("nano", patch=16, image=64).state_dict()
+    state = ViT("nano", patch_size=16, img_size=64).state_dict()
     torch.save({**more, "student": state, "teacher": state} if more else state, path)
     return path
 

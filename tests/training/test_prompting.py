@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from vitlab.cli import main
-from vitlab.encoders import Prompted, Prompts, ViT, read_weights, save
+from vitlab.encoders import PromptedViT, Prompts, ViT, load_pretrained, save
 from vitlab.objectives import PromptTuning
 from vitlab.training import Pretraining
 from vitlab.training.fit import Command
@@ -82,14 +82,14 @@ def test_every_recipe_trains_is_scored_and_keeps_no_backbone(train, backbone, co
     state = weights(folder)
     names = {name.removeprefix("objective.task.model.") for name in state}
     assert names - {"head.weight", "head.bias", "encoder.fingerprint"} == {
-        name for name in names if ".memory." in name
+        name for name in names if ".prompts." in name
     }
     trained = sum(tensor.numel() for tensor in state.values()) - 32
     size = (folder / "last.ckpt").stat().st_size
     assert size < 3 * 4 * trained + 100_000  # with both averages of AdamW
     model = Pretraining.load_from_checkpoint(folder / "last.ckpt", weights_only=True)
     assert isinstance(model.objective, PromptTuning)
-    before = read_weights(backbone).encoder.state_dict()
+    before = load_pretrained(backbone).encoder.state_dict()
     for name, tensor in before.items():
         assert torch.equal(model.objective.encoder.backbone.state_dict()[name], tensor), name
 
@@ -131,7 +131,7 @@ def test_head_bias_keys_and_prompts_are_one_group_with_decay():
     assert yaml.safe_load(path.read_text())["model"]["optimizer"]["rules"] == {"vectors": True}
     from vitlab.optim.optimizer import OptimizerConfig, ParamGroups
 
-    objective = PromptTuning(Prompted(ViT("nano", 8, 32), Prompts(shared=1)), 3)
+    objective = PromptTuning(PromptedViT(ViT("nano", 8, 32), Prompts(shared=1)), 3)
     for vectors, count in ((True, 0), (False, 1)):
         optimizer = OptimizerConfig(param_groups=ParamGroups(decay_1d=vectors)).build(objective)
         assert len(optimizer.param_groups[1]["params"]) == count
@@ -173,7 +173,7 @@ def test_a_recipe_resolves_to_the_values_of_the_table(overlay, backbone, tmp_pat
     size, rate, decay = TABLE[overlay.stem]
     prompts, views = objective.encoder.prompts, command.datamodule.transform
     for pool in (prompts.cls, prompts.patches):
-        assert (pool.size, pool.length, pool.chosen) == (size, 1, 10)
+        assert (pool.size, pool.length, pool.top_k) == (size, 1, 10)
     assert (prompts.dropout, prompts.mask_mode, prompts.shared) == (0.1, "post_softmax", 0)
     assert optimizer.peak_lr(command.datamodule.global_batch_size) == pytest.approx(rate)
     assert (optimizer.weight_decay, optimizer.final_weight_decay) == (decay, decay)

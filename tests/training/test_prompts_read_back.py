@@ -8,7 +8,7 @@ import torch
 
 import vitlab
 from vitlab.cli import main
-from vitlab.encoders import Pool, Prompted, Prompts, ViT, export, read_weights, save
+from vitlab.encoders import Pool, PromptedViT, Prompts, ViT, export, load_pretrained, save
 from vitlab.evaluation.arguments import parse
 from vitlab.evaluation.evaluate import evaluate
 from vitlab.evaluation.fingerprint import fingerprint, unknown
@@ -27,7 +27,7 @@ def trained(tmp_path_factory, drawn):
     """The folder of a run of TCPA, in which the backbone lies too."""
     folder = tmp_path_factory.mktemp("tuned")
     torch.manual_seed(5)
-    save(ViT("nano", 8, 64, positions="antialias"), folder / "backbone", origin="timm")
+    save(ViT("nano", 8, 64, pos_interpolation="antialias"), folder / "backbone", origin="timm")
     start = "--model.objective.encoder.backbone"
     main(
         [
@@ -74,26 +74,27 @@ def in_memory(trained):
 def test_weights_of_a_run_are_its_prompts_beside_its_backbone(trained):
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    imported = read_weights(trained / "run/last.ckpt")
+    imported = load_pretrained(trained / "run/last.ckpt")
     assert torch.random.get_rng_state().equal(before)
-    assert isinstance(imported.encoder, Prompted)
+    assert isinstance(imported.encoder, PromptedViT)
     assert not imported.encoder.training
     assert imported.report.full
     # whatever its backbone's were, the pixels that prompts were trained with are ImageNet's
     assert (imported.family, imported.origin) == ("vitlab", "vitlab")
     assert same(imported.encoder, in_memory(trained))
-    assert not same(imported.encoder, read_weights(trained / "backbone").encoder)
+    assert not same(imported.encoder, load_pretrained(trained / "backbone").encoder)
 
 
 def test_a_run_without_prompts_is_read_as_its_backbone(trained):
     content = torch.load(trained / "run/last.ckpt", weights_only=True)
     content["state_dict"] = {
-        key: value for key, value in content["state_dict"].items() if ".memory." not in key
+        key: value for key, value in content["state_dict"].items() if ".prompts." not in key
     }
     content["hyper_parameters"]["objective"]["init_args"]["encoder"]["init_args"]["prompts"] = None
     torch.save(content, trained / "linear.ckpt")
     assert same(
-        read_weights(trained / "linear.ckpt").encoder, read_weights(trained / "backbone").encoder
+        load_pretrained(trained / "linear.ckpt").encoder,
+        load_pretrained(trained / "backbone").encoder,
     )
 
 
@@ -114,19 +115,22 @@ def test_an_evaluation_of_a_run_is_one_of_its_encoder(trained, drawn, tmp_path, 
     expected = evaluate(in_memory(trained), asked.protocol, asked.data, work)
     assert result.scores == expected.scores
     assert result.weights.encoder["prompts"]["patches"] == {"size": 18, "length": 1, "chosen": 10}
-    assert result.weights.hash == fingerprint(read_weights(trained / "run/last.ckpt").encoder)
+    assert result.weights.hash == fingerprint(load_pretrained(trained / "run/last.ckpt").encoder)
 
 
 def test_the_hash_of_an_evaluation_covers_prompts_and_backbone():
     def made(change=None):
         torch.manual_seed(0)
-        encoder = Prompted(ViT("nano", 8, 32), Prompts(cls=Pool(3), patches=Pool(2, chosen=1)))
+        encoder = PromptedViT(ViT("nano", 8, 32), Prompts(cls=Pool(3), patches=Pool(2, top_k=1)))
         if change is not None:
             with torch.no_grad():
                 encoder.get_parameter(change)[0].add_(1e-3)
         return encoder.eval()
 
-    places = ["norm.bias", *(f"blocks.1.memory.{each}" for each in ("cls.prompts", "patches.keys"))]
+    places = [
+        "norm.bias",
+        *(f"blocks.1.prompts.{each}" for each in ("cls.prompts", "patches.keys")),
+    ]
     hashes = {fingerprint(made(change)) for change in (None, *(f"backbone.{p}" for p in places))}
     assert len(hashes) == 4
     assert fingerprint(made()) in hashes
@@ -136,8 +140,8 @@ def test_the_hash_of_an_evaluation_covers_prompts_and_backbone():
 def test_a_backbone_that_was_moved_is_asked_for(moved, capsys, tmp_path, drawn):
     run, elsewhere = moved
     with pytest.raises(ValueError, match=r"there is no .*backbone.*--backbone FILE"):
-        read_weights(run)
-    assert isinstance(read_weights(run, backbone=elsewhere).encoder, Prompted)
+        load_pretrained(run)
+    assert isinstance(load_pretrained(run, backbone=elsewhere).encoder, PromptedViT)
     words = ["evaluate", "--weights", str(run), "--protocol", "knn", "--dry_run", "true"]
     words += ["--data.root", str(drawn / "imagenet"), "--out", str(tmp_path / "result")]
     with pytest.raises(SystemExit):
@@ -150,17 +154,17 @@ def test_a_backbone_that_was_moved_is_asked_for(moved, capsys, tmp_path, drawn):
 def test_another_backbone_in_its_place_is_refused(moved, trained):
     run, _ = moved
     torch.manual_seed(6)
-    save(ViT("nano", 8, 64, positions="antialias"), trained / "backbone")
+    save(ViT("nano", 8, 64, pos_interpolation="antialias"), trained / "backbone")
     with pytest.raises(ValueError, match=r"last.ckpt, beside .*backbone: the prompts were learned"):
-        read_weights(run)
+        load_pretrained(run)
 
 
 def test_an_export_has_the_backbone_in_it_and_is_read_back_exactly(moved, tmp_path):
     run, elsewhere = moved
     assert export(run, tmp_path / "folder", backbone=str(elsewhere)).full
-    encoder = read_weights(run, backbone=elsewhere).encoder
+    encoder = load_pretrained(run, backbone=elsewhere).encoder
     assert same(vitlab.load(tmp_path / "folder"), encoder)
-    again = read_weights(tmp_path / "folder")
+    again = load_pretrained(tmp_path / "folder")
     assert same(again.encoder, encoder)
     assert (again.encoder.config, again.origin) == (encoder.config, "vitlab")
     assert fingerprint(again.encoder) == fingerprint(encoder)
@@ -172,11 +176,11 @@ def test_what_needs_a_vit_alone_refuses_prompts(trained):
     run = trained / "run/last.ckpt"
     with pytest.raises(ValueError, match="give the backbone's own file"):
         Pretrained(str(run))
-    for wrong in ({"image": 32}, {"into": ViT("nano", 8, 64)}):
-        with pytest.raises(ValueError, match="leave image and into out"):
-            read_weights(run, **wrong)
+    for wrong in ({"img_size": 32}, {"into": ViT("nano", 8, 64)}):
+        with pytest.raises(ValueError, match="leave img_size and into out"):
+            load_pretrained(run, **wrong)
     with pytest.raises(ValueError, match="is no run of prompts"):
-        read_weights(trained / "backbone", backbone=run)
+        load_pretrained(trained / "backbone", backbone=run)
 
 
 def test_prompts_beside_a_backbone_without_a_file_are_refused(trained, tmp_path):
@@ -185,4 +189,4 @@ def test_prompts_beside_a_backbone_without_a_file_are_refused(trained, tmp_path)
     del encoder["init_args"]["backbone"]["init_args"]["path"]
     torch.save(content, tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match="train with backbone Pretrained"):
-        read_weights(tmp_path / "last.ckpt")
+        load_pretrained(tmp_path / "last.ckpt")

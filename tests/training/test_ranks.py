@@ -14,8 +14,8 @@ from chaos import Attempt, Setting, command
 
 from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
+from vitlab.encoders.cls_specialization import CLSSpecialization
 from vitlab.encoders.locality import Locality
-from vitlab.encoders.roles import Specialize
 from vitlab.objectives import DINO, Classification, DINOHeadConfig, Objective
 from vitlab.optim.schedules import Progress
 
@@ -104,10 +104,10 @@ def test_a_global_batch_has_the_same_gradients_however_it_is_divided(fit, drawn,
 
 OPTIONS = [
     {},
-    {"registers": 2},
+    {"num_registers": 2},
     {"normalizer": "entmax15"},
-    {"specialize": Specialize(norm=1.0, qkv=0.5, proj=0.5, mlp=0.5)},
-    {"specialize": Specialize(norm=1.0, mlp=1.0), "registers": 2},
+    {"cls_specialization": CLSSpecialization(norm=1.0, qkv=0.5, proj=0.5, mlp=0.5)},
+    {"cls_specialization": CLSSpecialization(norm=1.0, mlp=1.0), "num_registers": 2},
     {"locality": Locality("gaussian", refine=True)},
 ]
 

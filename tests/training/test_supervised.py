@@ -10,7 +10,7 @@ import yaml
 from comparing import assert_same_bits, weights
 
 from vitlab.cli import main
-from vitlab.encoders import export, read_weights
+from vitlab.encoders import export, load_pretrained
 from vitlab.encoders.vit import DropPath
 from vitlab.objectives import Classification
 from vitlab.training import Pretraining
@@ -177,7 +177,7 @@ def test_a_run_starts_from_weights_and_its_checkpoint_needs_them_no_more(
     shutil.rmtree(weights_file)
     model = Pretraining.load_from_checkpoint(second / "last.ckpt", weights_only=True)
     assert isinstance(model.objective, Classification)
-    assert read_weights(second / "last.ckpt", which="model").report.full
+    assert load_pretrained(second / "last.ckpt", which="model").report.full
 
 
 def build(config: str, drawn: Path, tmp_path: Path) -> Command:
@@ -264,7 +264,7 @@ def test_a_recipe_resolves_to_the_values_of_the_table(config, drawn, tmp_path):
     assert optimizer.clip_mode == "global" or not optimizer.clip_grad_norm
     assert optimizer.param_groups.independent_decay == ("big_vision" in config)
     assert objective.encoder.config["size"] == "S"
-    assert objective.encoder.patch == 16
+    assert objective.encoder.patch_size == 16
 
 
 def test_arms_differ_in_one_option_of_the_encoder_only():

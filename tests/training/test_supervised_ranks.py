@@ -17,7 +17,7 @@ from vitlab.encoders import ViT, save
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SCORES = ("val/top1", "val/loss", "val/ece")
-NANO = {"size": "nano", "patch": 8, "image": 64, "drop_path": 0.0}
+NANO = {"size": "nano", "patch_size": 8, "img_size": 64, "drop_path": 0.0}
 # without what is drawn for a micro-batch
 STILL = ("--model.objective.random_erasing", '{"prob": 0}')
 UNMIXED = ("--model.objective.mixup", '{"mixup_alpha": 0, "cutmix_alpha": 0}')

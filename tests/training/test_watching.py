@@ -20,7 +20,7 @@ from vitlab.training.watching import Watching, _chance, _task_loss
 
 Fit = Callable[..., Path]
 QUICK = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
-QUICK += ("--model.objective.encoder.patch", "16")
+QUICK += ("--model.objective.encoder.patch_size", "16")
 LONG = ("--trainer.max_epochs", "4", "--data.global_batch_size", "4")  # 40 steps
 ILL = Diagnosis("ill", "something is wrong")
 

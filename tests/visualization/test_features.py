@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vitlab.encoders import Locality, Pixels, Pool, Prompted, Prompts, ViT, record
+from vitlab.encoders import Locality, Pixels, Pool, PromptedViT, Prompts, ViT, record
 from vitlab.probes import InferenceConfig
 from vitlab.visualization.attention import attention_keys, attention_map, sparsity
 from vitlab.visualization.colors import NOTHING
@@ -19,9 +19,11 @@ def encoders():
     torch.manual_seed(0)
     made = {
         "plain": ViT("nano", 8, 32),
-        "entmax with registers": ViT("nano", 8, 32, normalizer="entmax15", registers=3),
+        "entmax with registers": ViT("nano", 8, 32, normalizer="entmax15", num_registers=3),
         "local": ViT("nano", 8, 32, locality=Locality(kind="gaussian", refine=True)),
-        "prompted": Prompted(ViT("nano", 8, 32, registers=2), Prompts(shared=3, cls=Pool(4))),
+        "prompted": PromptedViT(
+            ViT("nano", 8, 32, num_registers=2), Prompts(shared=3, cls=Pool(4))
+        ),
     }
     return {name: encoder.eval() for name, encoder in made.items()}
 

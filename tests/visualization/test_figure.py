@@ -19,7 +19,7 @@ def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
     save(ViT("nano", 8, 32), folder / "plain")
-    save(ViT("Ti", 16, 32, normalizer="entmax15", registers=2), folder / "sparse")
+    save(ViT("Ti", 16, 32, normalizer="entmax15", num_registers=2), folder / "sparse")
     return [str(folder / "plain"), str(folder / "sparse")]
 
 

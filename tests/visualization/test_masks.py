@@ -1,6 +1,6 @@
 import torch
 
-from vitlab.encoders import Pool, Prompted, Prompts, ViT
+from vitlab.encoders import Pool, PromptedViT, Prompts, ViT
 from vitlab.probes import InferenceConfig
 from vitlab.probes.logistic import LinearClassifier
 from vitlab.visualization.masks import NAMED, class_keys, compare_masks, draw_probe_grid, predicted
@@ -15,7 +15,7 @@ def encoder(**options):
 
 def classify(model, classes=3):
     drawn = torch.Generator().manual_seed(0)
-    x = torch.randn(20, model.width, generator=drawn)
+    x = torch.randn(20, model.embed_dim, generator=drawn)
     return LinearClassifier(
         x, torch.nn.functional.one_hot(torch.arange(20) % classes, classes).float()
     )
@@ -32,8 +32,8 @@ MASKS = [torch.zeros(50, 40, dtype=torch.uint8), torch.full((8, 8), 255, dtype=t
 def test_what_training_shows_is_the_same_each_time_for_every_encoder_with_attention():
     models = {
         "plain": encoder(),
-        "registers and zeros": encoder(registers=2, normalizer="entmax15"),
-        "prompted": Prompted(encoder(), Prompts(shared=2, patches=Pool(3))).eval(),
+        "registers and zeros": encoder(num_registers=2, normalizer="entmax15"),
+        "prompted": PromptedViT(encoder(), Prompts(shared=2, patches=Pool(3))).eval(),
     }
     for name, model in models.items():
         made = [

@@ -96,9 +96,9 @@ def describe_encoder(
         hash=hash_,
         config=config,
         depth=len(blocks),
-        heads=blocks[0].attn.heads,
-        patch=encoder.patch,
-        registers=int(config.get("registers", 0)),
+        heads=blocks[0].attn.num_heads,
+        patch=encoder.patch_size,
+        registers=int(config.get("num_registers", 0)),
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),
     )
 

@@ -90,10 +90,10 @@ def groups(encoder: Encoder, train: Dataset, classes: int, memory: int = MEMORY)
         memory: bytes for the tables; one block at a time is the least.
     """
     image = train[0][0]
-    patches = (image.shape[-2] // encoder.patch) * (image.shape[-1] // encoder.patch)
+    patches = (image.shape[-2] // encoder.patch_size) * (image.shape[-1] // encoder.patch_size)
     rows = len(train) * patches  # type: ignore[arg-type]
     # while one is fitted, it is there twice: as it is, and standardized
-    once = 4 * rows * encoder.width
+    once = 4 * rows * encoder.embed_dim
     fit = max((memory - 4 * rows * classes) // once - 1, 1)
     depth = max(depth_of(encoder), 1)
     return [range(start, min(start + fit, depth)) for start in range(0, depth, fit)]

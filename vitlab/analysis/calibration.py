@@ -152,7 +152,7 @@ def report(arms: dict[str, Path], data: VisionDataModule, size: int, out: Path) 
         load_classifier(ClassifierCheckpoint(str(path))).model.eval() for path in arms.values()
     ]
     for model in models:
-        model.encoder.check(size, "--size")
+        model.encoder.check_img_size(size, "--size")
     out.parent.mkdir(parents=True, exist_ok=True)
 
     def read(split: str, indices: Sequence[int]) -> Iterator[Batch]:

@@ -46,8 +46,8 @@ class Alarm:
             f"{best_epoch} and is {before:.1f} at epoch {before_epoch} and {now:.1f} at epoch "
             f"{epoch}, while {self.tag} rose from {was:.1f} to {has_become:.1f}. best.ckpt holds "
             f"the encoder of epoch {best_epoch}; for dense prediction use that, train for fewer "
-            "epochs, or try token interaction made against it: normalizer entmax15, specialize, "
-            "locality or registers of the encoder"
+            "epochs, or try token interaction made against it: normalizer entmax15, "
+            "cls_specialization, locality or registers of the encoder"
         )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from vitlab import distributed
 from vitlab.analysis.measures import cosines, norms, rank
 from vitlab.analysis.measures.context import VOID, BatchContext, Labels
-from vitlab.encoders import Encoder, State, Tokens
+from vitlab.encoders import Encoder, Tokens, TokenSequence
 from vitlab.encoders.tokens import Grid, assemble, prefix_length
 from vitlab.probes.dense import class_counts
 
@@ -32,14 +32,14 @@ class LastStateRecorder(Encoder):
     def __init__(self, encoder: Encoder):
         super().__init__()
         self.inner = encoder
-        self.width, self.patch = encoder.width, encoder.patch
-        self.state: State | None = None
+        self.embed_dim, self.patch_size = encoder.embed_dim, encoder.patch_size
+        self.state: TokenSequence | None = None
 
-    def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[State]:
+    def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[TokenSequence]:
         """Walk through the encoder."""
         return self.inner.walk(images)
 
-    def read(self, state: State) -> Tokens:
+    def read(self, state: TokenSequence) -> Tokens:
         """Return a state as the encoder reads it."""
         return self.inner.read(state)
 
@@ -94,7 +94,7 @@ class OnlineFeatureStatistics:
             labels = labels_of_any_size(masks, grid, self.background)
         return BatchContext(
             grid=grid,
-            patch=self.watched.patch,
+            patch=self.watched.patch_size,
             prefix=prefix_length(x.shape[1], grid),
             foreground=labels.foreground.to(x.device),
             background=labels.background.to(x.device),

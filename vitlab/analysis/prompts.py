@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitlab.data import CIFAR10, CIFAR100, Folder, ImageNet, VisionDataModule, normalize
-from vitlab.encoders import Prompted, read_weights, record
-from vitlab.encoders.interop.files import read
+from vitlab.encoders import PromptedViT, load_pretrained, record
+from vitlab.encoders.checkpoint_io.files import read
 from vitlab.objectives.classification import Classifier
 from vitlab.visualization.colors import categorical_colors
 from vitlab.visualization.grid import GridColumn, ImageGrid
@@ -45,8 +45,8 @@ def read_prompted(path: Path) -> Classifier:
     Raises:
         ValueError: the file is of another kind of run, or its backbone is not the one it was.
     """
-    encoder = read_weights(path).encoder
-    if not isinstance(encoder, Prompted) or path.is_dir():
+    encoder = load_pretrained(path).encoder
+    if not isinstance(encoder, PromptedViT) or path.is_dir():
         raise ValueError(
             f"{path} holds no prompts with a classifier; give the last.ckpt of a run of "
             "configs/prompts_*.yaml, for the linear probe one without prompts "
@@ -152,18 +152,18 @@ class Choice:
 def choices(model: Classifier, images: Float[Tensor, "b 3 h w"]) -> list[Choice]:
     """Return what the patches prefer in each block; nothing if they read no prompts."""
     encoder = model.encoder
-    assert isinstance(encoder, Prompted)
+    assert isinstance(encoder, PromptedViT)
     settings = encoder.prompts
     pool = settings.patches
     if not settings.shared + pool.size:
         return []
     with ExitStack() as stack:
-        if pool.chosen:
-            kept = stack.enter_context(record(encoder, "memory.patches.chosen"))
+        if pool.top_k:
+            kept = stack.enter_context(record(encoder, "prompts.patches.chosen"))
         else:
             kept = stack.enter_context(record(encoder, "attn.weights"))
         tokens = model.encoder(images)
-    if pool.chosen:
+    if pool.top_k:
         return [Choice(chosen[..., 0], NEAREST) for chosen in kept]
     patches = tokens.patches.shape[1]
     own = slice(settings.count - pool.prompts, settings.count) if pool.size else slice(None)
@@ -210,7 +210,7 @@ def picture(
     for name, model in models.items():
         found = choices(model, normalize(pixels))
         for block in sorted({0, len(found) // 2, len(found) - 1}) if found else ():
-            grid = (size // model.encoder.patch, size // model.encoder.patch)
+            grid = (size // model.encoder.patch_size, size // model.encoder.patch_size)
             column = colored(found[block], grid, size)
             title = f"{name}, block {block + 1}\n{found[block].how}"
             columns.append(GridColumn(title, column.images, column.legend))
@@ -233,7 +233,7 @@ def report(
     """
     models = {name: [read_prompted(path) for path in paths] for name, paths in arms.items()}
     for model in (each for several in models.values() for each in several):
-        model.encoder.check(size, "--size")
+        model.encoder.check_img_size(size, "--size")
     out.parent.mkdir(parents=True, exist_ok=True)
     shown = table(
         {

@@ -45,7 +45,7 @@ def run(words: Sequence[str]) -> None:
     )
     subjects = read(given)
     for subject in subjects:
-        subject.encoder.check(given.size, "--size")
+        subject.encoder.check_img_size(given.size, "--size")
     console = Console(width=max(110, Console().width))
     segmented = to_segment(given.probe, given.probe_dataset, given.size)
     pace = Pace(choose_device(given.device), given.batch, given.workers, precision(given))

@@ -73,21 +73,22 @@ def refuse_memory(
     """Refuse attention that would not fit, where it is written out: scores, weights and a copy."""
     blocks = [block for block in encoder.modules() if isinstance(block, Block)]
     always = any(  # no fused kernel
-        block.memory is not None
+        block.prompts is not None
         or block.attn.gaug is not None
         or block.attn.normalizer.alpha not in (1, 1.5)
         for block in blocks
     )
     if not (always or given.kind in ("attention", "all")):
         return
-    rows, columns = photo.grid(given.size, encoder.patch)
+    rows, columns = photo.grid(given.size, encoder.patch_size)
     needed = 3 * 4 * heads_of(encoder) * (rows * columns) ** 2
     if needed > MOST_MEMORY:
-        edge = int(max(rows, columns) * encoder.patch * (MOST_MEMORY / needed) ** 0.25)
+        edge = int(max(rows, columns) * encoder.patch_size * (MOST_MEMORY / needed) ** 0.25)
         raise ValueError(
-            f"{photo.name} has {rows * columns} patches of {encoder.patch} pixels, whose attention "
-            f"in one block of {label} takes {needed / GIB:.1f} GiB, of {MOST_MEMORY / GIB:.0f} "
-            f"allowed; use --size {edge // encoder.patch * encoder.patch}"
+            f"{photo.name} has {rows * columns} patches of {encoder.patch_size} pixels, whose "
+            f"attention in one block of {label} takes {needed / GIB:.1f} GiB, of "
+            f"{MOST_MEMORY / GIB:.0f} allowed; use "
+            f"--size {edge // encoder.patch_size * encoder.patch_size}"
         )
 
 
@@ -99,7 +100,7 @@ def _tell(
     given: argparse.Namespace, photographs: Sequence[Photograph], models: dict[str, Encoder]
 ) -> None:
     console = Console()
-    for patch in sorted({encoder.patch for encoder in models.values()}):
+    for patch in sorted({encoder.patch_size for encoder in models.values()}):
         for line in dict.fromkeys(photo.told(given.size, patch) for photo in photographs):
             console.print(line, soft_wrap=True, highlight=False)
 
@@ -122,7 +123,7 @@ def _fitted(
     """Fit a linear map to each model's patches."""
     maps = []
     for encoder in track(models.values(), "fitting to masks", total=len(models)):
-        edge = max(1, (given.size or 448) // encoder.patch) * encoder.patch
+        edge = max(1, (given.size or 448) // encoder.patch_size) * encoder.patch_size
         images = data.segmentation_dataset(
             data.train_split, SegmentationSquare(edge), given.masks_images
         )

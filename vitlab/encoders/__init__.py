@@ -1,43 +1,43 @@
 """Images to tokens. Plain torch."""
 
-from vitlab.encoders.encoder import Encoder
-from vitlab.encoders.interop import (
-    Coverage,
-    Imported,
+from vitlab.encoders.checkpoint_io import (
+    LoadedEncoder,
+    LoadReport,
     export,
     import_weights,
     load,
-    read_weights,
+    load_pretrained,
     save,
 )
+from vitlab.encoders.cls_specialization import CLSSpecialization
+from vitlab.encoders.encoder import Encoder
+from vitlab.encoders.entmax.normalizer import Normalizer
+from vitlab.encoders.hooks import record
 from vitlab.encoders.locality import Locality
-from vitlab.encoders.normalizer import Normalizer
 from vitlab.encoders.pixels import Pixels
-from vitlab.encoders.prompted import Prompted
+from vitlab.encoders.prompted_vit import PromptedViT
 from vitlab.encoders.prompts import Pool, Prompts
-from vitlab.encoders.roles import Specialize
-from vitlab.encoders.taps import record
-from vitlab.encoders.tokens import State, Tokens
+from vitlab.encoders.tokens import Tokens, TokenSequence
 from vitlab.encoders.vit import ViT
 
 __all__ = [
-    "Coverage",
+    "CLSSpecialization",
     "Encoder",
-    "Imported",
+    "LoadReport",
+    "LoadedEncoder",
     "Locality",
     "Normalizer",
     "Pixels",
     "Pool",
-    "Prompted",
+    "PromptedViT",
     "Prompts",
-    "Specialize",
-    "State",
+    "TokenSequence",
     "Tokens",
     "ViT",
     "export",
     "import_weights",
     "load",
-    "read_weights",
+    "load_pretrained",
     "record",
     "save",
 ]

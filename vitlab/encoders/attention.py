@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vitlab.encoders.entmax_attention import entmax_attention
+from vitlab.encoders.cls_specialization import Routed
+from vitlab.encoders.entmax.attention import entmax_attention
+from vitlab.encoders.entmax.normalizer import Normalizer, NormalizerName, get_normalizer
+from vitlab.encoders.hooks import recording
 from vitlab.encoders.locality import GaussianBias
-from vitlab.encoders.normalizer import Name, Normalizer, named
-from vitlab.encoders.prompts import Extra
-from vitlab.encoders.roles import Routed
-from vitlab.encoders.taps import recording
+from vitlab.encoders.prompts import PromptKV
 from vitlab.encoders.tokens import Grid
 
 
@@ -24,26 +24,28 @@ class Attention(Routed):
     """Self-attention of several heads, with timm's parameter names.
 
     Args:
-        width: channels of a token, a multiple of heads.
-        heads: number of heads.
+        embed_dim: channels of a token, a multiple of num_heads.
+        num_heads: number of heads.
         normalizer: what makes weights of the scores; its `blocks` are not looked at.
     """
 
-    def __init__(self, width: int, heads: int, normalizer: Name | Normalizer = "softmax"):
+    def __init__(
+        self, embed_dim: int, num_heads: int, normalizer: NormalizerName | Normalizer = "softmax"
+    ):
         super().__init__()
-        self.heads = heads
-        self.scale = (width // heads) ** -0.5
-        self.normalizer = named(normalizer)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-        self.weights = nn.Identity()  # where `taps.record` listens
+        self.num_heads = num_heads
+        self.scale = (embed_dim // num_heads) ** -0.5
+        self.normalizer = get_normalizer(normalizer)
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+        self.weights = nn.Identity()  # where `hooks.record` listens
         self.gaug: GaussianBias | None = None  # LocAtViT's name for it
 
     def forward(
-        self, x: Float[Tensor, "b n d"], grid: Grid, extra: Extra | None = None
+        self, x: Float[Tensor, "b n d"], grid: Grid, extra: PromptKV | None = None
     ) -> Float[Tensor, "b n d"]:
         """Let the tokens interact, and read what is beside them."""
-        q, k, v = self.route("qkv", x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.route("qkv", x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         bias = None if self.gaug is None else self.gaug(q, grid)
         gate = None
         if extra is not None:
@@ -57,7 +59,7 @@ class Attention(Routed):
         """Return keys and values of prompts, by the weights of the patches; no queries."""
         d = tokens.shape[2]
         both = F.linear(tokens, self.qkv.weight[d:], self.qkv.bias[d:])
-        return both.unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return both.unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
     def interact(
         self,

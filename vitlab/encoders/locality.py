@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitlab.encoders.tokens import Grid, State, Tokens, prefix_length, split_at
+from vitlab.encoders.tokens import Grid, Tokens, TokenSequence, prefix_length, split_at
 
 Kind = Literal["none", "gaussian", "constant", "fixed", "uniform"]
 
@@ -37,7 +37,7 @@ class Locality:
             in its short side as the authors do, or "quadratic", which keeps its share of the image.
         boost_prefix: whether [CLS] and registers are boosted as well, each by alpha, so that
             patches do not gain on them.
-        start: "authors" for alpha near ln 2 from the first step; "warm" for alpha 0.0025, for
+        init: "authors" for alpha near ln 2 from the first step; "warm" for alpha 0.0025, for
             weights trained without it.
     """
 
@@ -45,14 +45,14 @@ class Locality:
     refine: bool = False
     resolution: Literal["linear", "quadratic"] = "linear"
     boost_prefix: bool = False
-    start: Literal["authors", "warm"] = "authors"
+    init: Literal["authors", "warm"] = "authors"
 
     def __post_init__(self) -> None:
         """Refuse settings that the kind would ignore."""
         ignored = {
             "resolution": self.resolution != "linear" and self.kind in ("none", "uniform"),
             "boost_prefix": self.boost_prefix and self.kind == "none",
-            "start": self.start != "authors" and self.kind in ("none", "fixed"),
+            "init": self.init != "authors" and self.kind in ("none", "fixed"),
         }
         for name in (name for name, given in ignored.items() if given):
             raise ValueError(
@@ -108,12 +108,12 @@ class GaussianBias(nn.Module):
         if max(grid) < 2:
             raise ValueError(
                 f"locality.kind {locality.kind} is asked of an encoder made for one patch; give "
-                "encoder.image of two patches or more"
+                "encoder.img_size of two patches or more"
             )
         log_var = predictor(locality, channels, 2)  # drawn by all kinds, so that they share alpha
         self.log_var = None if locality.kind == "uniform" else log_var
         self.log_alpha = predictor(locality, channels, 1)
-        if locality.start == "warm":
+        if locality.init == "warm":
             with torch.no_grad():
                 for parameter in self.log_alpha.parameters():
                     parameter.fill_(-6 if parameter.ndim == 1 else 0)
@@ -186,17 +186,17 @@ def predicted(layer: nn.Linear | Constant, q: Float[Tensor, "b h p e"]) -> Float
     return layer(q.to(layer.bias.dtype)).to(q.dtype)
 
 
-def refine(state: State, heads: int) -> Tokens:
+def refine(state: TokenSequence, num_heads: int) -> Tokens:
     """Read [CLS] after patch refinement; registers and patches are left as they are."""
     tokens = state.tokens()
-    return Tokens(refined_cls(state.x, heads), tokens.registers, tokens.patches, tokens.grid)
+    return Tokens(refined_cls(state.x, num_heads), tokens.registers, tokens.patches, tokens.grid)
 
 
-def refined_cls(x: Float[Tensor, "b n d"], heads: int) -> Float[Tensor, "b d"]:
+def refined_cls(x: Float[Tensor, "b n d"], num_heads: int) -> Float[Tensor, "b d"]:
     """Return [CLS] after one attention among all final tokens, without weights (PRR).
 
     X+_h = softmax(X_h X_h^T / sqrt(e)) X_h in each head's channels.
     """
-    keys = x.unflatten(2, (heads, -1)).transpose(1, 2)
-    q = split_at(keys.flatten(0, 1), 1)[0].unflatten(0, (len(x), heads))
+    keys = x.unflatten(2, (num_heads, -1)).transpose(1, 2)
+    q = split_at(keys.flatten(0, 1), 1)[0].unflatten(0, (len(x), num_heads))
     return F.scaled_dot_product_attention(q, keys, keys).transpose(1, 2).flatten(1)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitlab.encoders.encoder import Encoder
-from vitlab.encoders.tokens import State, Tokens, assemble
+from vitlab.encoders.tokens import Tokens, TokenSequence, assemble
 
 
 class Pixels(Encoder):
@@ -16,21 +16,23 @@ class Pixels(Encoder):
     A patch is its own pixels; [CLS] is the whole image, shrunk to the size of one patch.
 
     Args:
-        patch: pixels of a patch edge.
+        patch_size: pixels of a patch edge.
     """
 
-    def __init__(self, patch: int = 16):
+    def __init__(self, patch_size: int = 16):
         super().__init__()
-        self.patch = patch
-        self.width = 3 * patch * patch
+        self.patch_size = patch_size
+        self.embed_dim = 3 * patch_size * patch_size
 
-    def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[State]:
+    def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[TokenSequence]:
         """Yield the only state there is."""
         height, width = images.shape[2:]
-        grid = (height // self.patch, width // self.patch)
-        patches = F.unfold(images, self.patch, stride=self.patch).transpose(1, 2)
-        small = F.interpolate(images, size=(self.patch, self.patch), mode="area").flatten(1)
-        yield State(assemble(small[:, None], patches[:, :0], patches), grid)
+        grid = (height // self.patch_size, width // self.patch_size)
+        patches = F.unfold(images, self.patch_size, stride=self.patch_size).transpose(1, 2)
+        small = F.interpolate(images, size=(self.patch_size, self.patch_size), mode="area").flatten(
+            1
+        )
+        yield TokenSequence(assemble(small[:, None], patches[:, :0], patches), grid)
 
     def forward(self, images: Float[Tensor, "b 3 height width"]) -> Tokens:
         """Return the pixels as tokens."""

@@ -30,30 +30,30 @@ class Pool:
     Args:
         size: entries; 0 for no pool.
         length: prompts of an entry.
-        chosen: entries that a query reads, those with the keys nearest to it (T-TCPA); 0 lets it
+        top_k: entries that a query reads, those with the keys nearest to it (T-TCPA); 0 lets it
             read all, without keys (R-TCPA).
     """
 
     size: int = 0
     length: int = 1
-    chosen: int = 0
+    top_k: int = 0
 
     def __post_init__(self) -> None:
         """Refuse counts that do not fit together."""
-        for name, least in [("size", 0), ("length", 1), ("chosen", 0)]:
+        for name, least in [("size", 0), ("length", 1), ("top_k", 0)]:
             if getattr(self, name) < least:
                 raise ValueError(
                     f"{name} {getattr(self, name)} of a pool of prompts is too small; {least} is "
                     "the least"
                 )
-        if not self.size and (self.length, self.chosen) != (1, 0):
+        if not self.size and (self.length, self.top_k) != (1, 0):
             raise ValueError(
-                f"length {self.length} and chosen {self.chosen} are asked of a pool of size 0 and "
+                f"length {self.length} and top_k {self.top_k} are asked of a pool of size 0 and "
                 "would be ignored; give its size, or leave them out"
             )
-        if self.chosen > self.size:
+        if self.top_k > self.size:
             raise ValueError(
-                f"chosen {self.chosen} is more than the {self.size} entries of the pool; choose "
+                f"top_k {self.top_k} is more than the {self.size} entries of the pool; choose "
                 f"1 to {self.size}, or 0 to read all without keys"
             )
 
@@ -68,7 +68,7 @@ class Prompts:
     """Which prompts each block has; all counts 0 is the plain encoder.
 
     VPT-Deep is `Prompts(shared=36, dropout=0)`, R-TCPA `Prompts(cls=Pool(18), patches=Pool(18))`,
-    TCPA `Prompts(cls=Pool(18, chosen=10), patches=Pool(18, chosen=10))`.
+    TCPA `Prompts(cls=Pool(18, top_k=10), patches=Pool(18, top_k=10))`.
 
     Args:
         shared: prompts that all queries read.
@@ -121,11 +121,11 @@ class Prompts:
     @property
     def matched(self) -> bool:
         """Whether some prompts are chosen by keys."""
-        return self.cls.chosen + self.patches.chosen > 0
+        return self.cls.top_k + self.patches.top_k > 0
 
 
 @dataclass(frozen=True)
-class Extra:
+class PromptKV:
     """What attention reads beside the sequence.
 
     Attributes:
@@ -138,7 +138,7 @@ class Extra:
     visible: Bool[Tensor, "#b n m"] | None
     post: bool
 
-    def through(self, layer: Callable[[Tensor], Tensor]) -> "Extra":
+    def through(self, layer: Callable[[Tensor], Tensor]) -> "PromptKV":
         """Return the same with a layer applied to the prompts."""
         return replace(self, tokens=layer(self.tokens))
 
@@ -167,31 +167,33 @@ class Extra:
         return F.pad(self.visible, (0, n), value=1)[:, None]
 
 
-class Memory(nn.Module):
+class DeepPrompts(nn.Module):
     """The prompts of one block, and the choice among them.
 
-    `record(encoder, "memory.mismatch")` collects the loss of the choice: the mean of 1 - cos(query,
-    key) over chosen entries, the sum of both roles; `memory.cls.chosen` and `memory.patches.chosen`
-    the indices (b, q, k) of what each query reads.
+    `record(encoder, "prompts.mismatch")` collects the matching loss: the mean of 1 - cos(query,
+    key) over chosen entries, the sum of both roles; `prompts.cls.chosen` and
+    `prompts.patches.chosen` the indices (b, q, k) of what each query reads.
 
     Args:
         prompts: how many; at least one.
-        width: channels of a token.
-        patch: pixels of a patch edge, on which VPT's first values depend.
+        embed_dim: channels of a token.
+        patch_size: pixels of a patch edge, on which VPT's first values depend.
     """
 
-    def __init__(self, prompts: Prompts, width: int, patch: int):
+    def __init__(self, prompts: Prompts, embed_dim: int, patch_size: int):
         super().__init__()
         self.settings = prompts
         self.shared = None
         if prompts.shared:
-            bound = math.sqrt(6 / (3 * patch**2 + width))  # 0.0625 for ViT-B/16
-            self.shared = nn.Parameter(torch.empty(prompts.shared, width).uniform_(-bound, bound))
-        self.cls = Entries(prompts.cls, width) if prompts.cls.size else None
-        self.patches = Entries(prompts.patches, width) if prompts.patches.size else None
-        self.mismatch = nn.Identity()  # where `taps.record` listens
+            bound = math.sqrt(6 / (3 * patch_size**2 + embed_dim))  # 0.0625 for ViT-B/16
+            self.shared = nn.Parameter(
+                torch.empty(prompts.shared, embed_dim).uniform_(-bound, bound)
+            )
+        self.cls = PromptPool(prompts.cls, embed_dim) if prompts.cls.size else None
+        self.patches = PromptPool(prompts.patches, embed_dim) if prompts.patches.size else None
+        self.mismatch = nn.Identity()  # where `hooks.record` listens
 
-    def forward(self, x: Float[Tensor, "b n d"], grid: Grid) -> Extra:
+    def forward(self, x: Float[Tensor, "b n d"], grid: Grid) -> PromptKV:
         """Return the prompts, and which the tokens that enter the block may read."""
         b, n, _ = x.shape
         prefix, settings = prefix_length(n, grid), self.settings
@@ -217,7 +219,9 @@ class Memory(nn.Module):
         if self.cls is not None or self.patches is not None:
             most = max(len(each) for each in visible)
             whole = torch.cat([each.expand(most, -1, -1) for each in visible], dim=2)
-        return Extra(self.drop(torch.cat(tokens), b), whole, settings.mask_mode == "post_softmax")
+        return PromptKV(
+            self.drop(torch.cat(tokens), b), whole, settings.mask_mode == "post_softmax"
+        )
 
     def drop(self, tokens: Float[Tensor, "m d"], b: int) -> Float[Tensor, "_ m d"]:
         """Return the prompts as images see them: each its own in training, else all the same."""
@@ -230,7 +234,7 @@ class Memory(nn.Module):
 
 
 @dataclass(frozen=True)
-class Match:
+class PoolSelection:
     """What the queries of a role read.
 
     Attributes:
@@ -242,40 +246,40 @@ class Match:
     mismatch: Float[Tensor, ""]
 
 
-class Entries(nn.Module):
+class PromptPool(nn.Module):
     """A pool of prompts and, where queries choose among them, a key of each.
 
     All start uniform in [-1, 1], as in the authors' code.
 
     Args:
         pool: how many.
-        width: channels of a token.
+        embed_dim: channels of a token.
 
     Attributes:
         drawing: whether, in training, entries are drawn without looking at keys; which keys are
             then pulled towards the queries that drew them.
     """
 
-    def __init__(self, pool: Pool, width: int):
+    def __init__(self, pool: Pool, embed_dim: int):
         super().__init__()
         self.pool, self.drawing = pool, False
-        values = torch.empty(pool.size, pool.length, width).uniform_(-1, 1)
+        values = torch.empty(pool.size, pool.length, embed_dim).uniform_(-1, 1)
         self.prompts = nn.Parameter(values)
         self.keys = None
-        if pool.chosen:
-            self.keys = nn.Parameter(torch.empty(pool.size, width).uniform_(-1, 1))
-        self.chosen = nn.Identity()  # where `taps.record` listens
+        if pool.top_k:
+            self.keys = nn.Parameter(torch.empty(pool.size, embed_dim).uniform_(-1, 1))
+        self.chosen = nn.Identity()  # where `hooks.record` listens
 
-    def forward(self, x: Float[Tensor, "b q d"]) -> Match:
+    def forward(self, x: Float[Tensor, "b q d"]) -> PoolSelection:
         """Return what each query reads; among equals the lower index."""
         if self.keys is None:
             everything = x.new_ones(1, x.shape[1], self.pool.prompts, dtype=torch.bool)
-            return Match(everything, x.new_zeros(()))
+            return PoolSelection(everything, x.new_zeros(()))
         similarity = cosine(x, self.keys)
         chosen = self.chosen(self.choose(similarity))
         opened = torch.zeros_like(similarity, dtype=torch.bool).scatter(-1, chosen, True)
         mismatch = (1 - similarity.gather(-1, chosen)).mean()
-        return Match(opened.repeat_interleave(self.pool.length, dim=-1), mismatch)
+        return PoolSelection(opened.repeat_interleave(self.pool.length, dim=-1), mismatch)
 
     def choose(self, similarity: Float[Tensor, "b q s"]) -> Int[Tensor, "b q k"]:
         """Return the indices of the chosen entries of each query, different ones."""
@@ -283,7 +287,7 @@ class Entries(nn.Module):
             order = torch.rand_like(similarity).argsort(-1)
         else:  # a stable order, since that of topk among equals depends on the device
             order = similarity.detach().sort(stable=True, dim=-1, descending=True).indices
-        return order[..., : self.pool.chosen]
+        return order[..., : self.pool.top_k]
 
 
 def cosine(x: Float[Tensor, "b q d"], keys: Float[Tensor, "s d"]) -> Float[Tensor, "b q s"]:

@@ -35,7 +35,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class State:
+class TokenSequence:
     """The sequence on its way through the blocks: [CLS], then registers, then patches."""
 
     x: Float[Tensor, "b n d"]

@@ -16,23 +16,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitlab.encoders.attention import Attention
+from vitlab.encoders.cls_specialization import CLSSpecialization, Routed
 from vitlab.encoders.encoder import Encoder
+from vitlab.encoders.entmax.normalizer import Normalizer, NormalizerName, get_normalizer
 from vitlab.encoders.locality import GaussianBias, Locality, refine
-from vitlab.encoders.normalizer import Name, Normalizer, named
-from vitlab.encoders.prompts import Memory
-from vitlab.encoders.roles import Routed, Specialize
-from vitlab.encoders.tokens import Grid, State, Tokens, assemble
+from vitlab.encoders.prompts import DeepPrompts
+from vitlab.encoders.tokens import Grid, Tokens, TokenSequence, assemble
 
-Rule = Literal["size", "dino", "antialias"]  # how positions are resampled
+PosInterpolation = Literal["size", "dino", "antialias"]  # how positions are resampled
 
 
 @dataclass(frozen=True)
 class Shape:
     """Width in channels, depth in blocks, attention heads."""
 
-    width: int
+    embed_dim: int
     depth: int
-    heads: int
+    num_heads: int
 
 
 SHAPES = {
@@ -52,20 +52,20 @@ class ViT(Routed, Encoder):
 
     Args:
         size: nano (128 wide, 4 blocks, 2 heads), Ti, S, B or L.
-        patch: pixels of a patch edge: 4, 8, 14 or 16.
-        image: pixels of the image edge that the learned positions are made for; other sizes are
+        patch_size: pixels of a patch edge: 4, 8, 14 or 16.
+        img_size: pixels of the image edge that the learned positions are made for; other sizes are
             resampled at run time, so this is no limit.
         normalizer: what makes attention weights of scores: softmax; entmax15 or sparsemax, which
             can be exactly zero; or any of this family, in chosen blocks, as a `Normalizer`.
-        specialize: separate weights for [CLS] and patches.
+        cls_specialization: separate weights for [CLS] and patches.
         locality: Gaussian bias towards near patches, and patch refinement.
-        registers: extra tokens without position between [CLS] and patches (arXiv:2309.16588).
+        num_registers: extra tokens without position between [CLS] and patches (arXiv:2309.16588).
         layer_scale: start value of a learned factor per channel behind attention and MLP; 0 for
             none.
         drop_path: probability to skip a branch of the last block for an image, growing linearly
             from 0 at the first block.
-        positions: how positions are resampled: "size" to the exact grid, as DeiT; "dino", as DINO's
-            own code does, for its released weights; "antialias", as timm.
+        pos_interpolation: how positions are resampled: "size" to the exact grid, as DeiT; "dino",
+            as DINO's own code does, for its released weights; "antialias", as timm.
 
     Attributes:
         config: the arguments it was made with, by name.
@@ -74,79 +74,89 @@ class ViT(Routed, Encoder):
     def __init__(
         self,
         size: Literal["nano", "Ti", "S", "B", "L"] = "S",
-        patch: Literal[4, 8, 14, 16] = 16,
-        image: int = 224,
-        normalizer: Name | Normalizer = "softmax",
-        specialize: Specialize = Specialize(),  # noqa: B008
+        patch_size: Literal[4, 8, 14, 16] = 16,
+        img_size: int = 224,
+        normalizer: NormalizerName | Normalizer = "softmax",
+        cls_specialization: CLSSpecialization = CLSSpecialization(),  # noqa: B008
         locality: Locality = Locality(),  # noqa: B008
-        registers: int = 0,
+        num_registers: int = 0,
         layer_scale: float = 0.0,
         drop_path: float = 0.0,
-        positions: Rule = "size",
+        pos_interpolation: PosInterpolation = "size",
     ):
         config = {name: value for name, value in locals().items() if name[0] != "_"}
         config.pop("self")
         super().__init__()
         self.config = config
         shape = SHAPES[size]
-        self.width, self.patch, self.heads = shape.width, patch, shape.heads
-        self.check(image, "encoder.image")
-        self.grid: Grid = (image // patch, image // patch)
-        self.refine, self.positions = locality.refine, positions
-        self.patch_embed = PatchEmbed(patch, self.width)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, self.width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], self.width))
-        depth, weights = shape.depth, named(normalizer)
+        self.embed_dim, self.patch_size, self.num_heads = (
+            shape.embed_dim,
+            patch_size,
+            shape.num_heads,
+        )
+        self.check_img_size(img_size, "encoder.img_size")
+        self.grid: Grid = (img_size // patch_size, img_size // patch_size)
+        self.refine, self.pos_interpolation = locality.refine, pos_interpolation
+        self.patch_embed = PatchEmbed(patch_size, self.embed_dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
+        self.pos_embed = nn.Parameter(
+            torch.zeros(1, 1 + self.grid[0] * self.grid[1], self.embed_dim)
+        )
+        depth, weights = shape.depth, get_normalizer(normalizer)
         self.blocks = nn.ModuleList(
             Block(
-                self.width,
-                shape.heads,
-                weights.at(block, depth),
+                self.embed_dim,
+                shape.num_heads,
+                weights.for_block(block, depth),
                 layer_scale,
                 drop_path * block / max(depth - 1, 1),
             )
             for block in range(depth)
         )
-        self.norm = nn.LayerNorm(self.width, eps=1e-6)
+        self.norm = nn.LayerNorm(self.embed_dim, eps=1e-6)
         self.apply(_initialize)
         for parameter in (self.pos_embed, self.cls_token):
             nn.init.trunc_normal_(parameter, std=0.02)
-        self.add_options(specialize, locality, registers)
+        self.add_options(cls_specialization, locality, num_registers)
 
-    def add_options(self, specialize: Specialize, locality: Locality, registers: int) -> None:
+    def add_options(
+        self, cls_specialization: CLSSpecialization, locality: Locality, num_registers: int
+    ) -> None:
         """Add what the options need to the plain encoder."""
-        self.reg_token = nn.Parameter(torch.zeros(1, registers, self.width)) if registers else None
+        self.reg_token = (
+            nn.Parameter(torch.zeros(1, num_registers, self.embed_dim)) if num_registers else None
+        )
         if self.reg_token is not None:
             with torch.random.fork_rng(devices=[]):
                 nn.init.normal_(self.reg_token, std=1e-6)
         if locality.kind != "none":
-            channels = self.width // self.heads
+            channels = self.embed_dim // self.num_heads
             with torch.random.fork_rng(devices=[]):
                 for module in list(self.modules()):
                     if isinstance(module, Attention):
                         module.gaug = GaussianBias(channels, self.grid, locality)
-        specialize.check(len(self.blocks))
-        global_tokens = 1 + registers * (specialize.registers == "cls")
+        cls_specialization.check(len(self.blocks))
+        global_tokens = 1 + num_registers * (cls_specialization.registers == "cls")
         for index, block in enumerate(self.blocks.children()):
-            for name in specialize.splits(index, len(self.blocks)):
+            for name in cls_specialization.splits(index, len(self.blocks)):
                 path, _, layer = name.rpartition(".")
                 owner = block.get_submodule(path)
                 assert isinstance(owner, Routed)
                 # an encoder without LayerScale has nothing to split there
                 if not isinstance(getattr(owner, layer), nn.Identity):
                     copied = owner.split(layer, global_tokens)
-                    if specialize.start == "drawn":
+                    if cls_specialization.init == "random":
                         with beside(f"blocks.{index}.{name}_cls"):
                             copied.apply(_initialize)
-        if specialize.final_norm:
+        if cls_specialization.final_norm:
             self.split("norm", global_tokens)
 
-    def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[State]:
+    def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[TokenSequence]:
         """Yield the state entering each block, then the one leaving the last."""
         state = self.embed(images)
         for block in self.blocks:
             yield state
-            state = State(block(state.x, state.grid), state.grid)
+            state = TokenSequence(block(state.x, state.grid), state.grid)
         yield state
 
     def forward(self, images: Float[Tensor, "b 3 height width"]) -> Tokens:
@@ -155,25 +165,25 @@ class ViT(Routed, Encoder):
             pass
         return self.read(state)
 
-    def read(self, state: State) -> Tokens:
+    def read(self, state: TokenSequence) -> Tokens:
         """Return a state after the final norm and, where chosen, patch refinement."""
-        state = State(self.route("norm", state.x), state.grid)
-        return refine(state, self.heads) if self.refine else state.tokens()
+        state = TokenSequence(self.route("norm", state.x), state.grid)
+        return refine(state, self.num_heads) if self.refine else state.tokens()
 
-    def embed(self, images: Float[Tensor, "b 3 height width"]) -> State:
+    def embed(self, images: Float[Tensor, "b 3 height width"]) -> TokenSequence:
         """Cut the images into patches and add positions, [CLS] and registers."""
         for size in images.shape[2:]:
-            self.check(size, "image size")
+            self.check_img_size(size, "image size")
         patches = self.patch_embed(images)
-        grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
+        grid = (images.shape[2] // self.patch_size, images.shape[3] // self.patch_size)
         cls_position, positions = self.pos_embed[:, :1], self.pos_embed[:, 1:]
-        patches = patches + resample(positions, self.grid, grid, self.positions)
+        patches = patches + resample(positions, self.grid, grid, self.pos_interpolation)
         registers = self.reg_token if self.reg_token is not None else self.cls_token[:, :0]
-        return State(assemble(self.cls_token + cls_position, registers, patches), grid)
+        return TokenSequence(assemble(self.cls_token + cls_position, registers, patches), grid)
 
 
 def resample(
-    positions: Float[Tensor, "1 q d"], old: Grid, new: Grid, rule: Rule
+    positions: Float[Tensor, "1 q d"], old: Grid, new: Grid, rule: PosInterpolation
 ) -> Float[Tensor, "1 p d"]:
     """Return the positions of the old grid for the new one, by bicubic interpolation.
 
@@ -198,9 +208,9 @@ def resample(
 class PatchEmbed(nn.Module):
     """One linear map of the pixels of each patch; keeps torch's own initialization, as DINO."""
 
-    def __init__(self, patch: int, width: int):
+    def __init__(self, patch_size: int, embed_dim: int):
         super().__init__()
-        self.proj = nn.Conv2d(3, width, patch, patch)
+        self.proj = nn.Conv2d(3, embed_dim, patch_size, patch_size)
 
     def forward(self, images: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b p d"]:
         """Return a token for each patch, row by row."""
@@ -211,21 +221,26 @@ class Block(Routed):
     """x + scale attention(norm(x)), then the same with an MLP."""
 
     def __init__(
-        self, width: int, heads: int, normalizer: Normalizer, layer_scale: float, drop: float
+        self,
+        embed_dim: int,
+        num_heads: int,
+        normalizer: Normalizer,
+        layer_scale: float,
+        drop: float,
     ):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = Attention(width, heads, normalizer)
-        self.ls1 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = MLP(width)
-        self.ls2 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
+        self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.attn = Attention(embed_dim, num_heads, normalizer)
+        self.ls1 = LayerScale(embed_dim, layer_scale) if layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.mlp = MLP(embed_dim)
+        self.ls2 = LayerScale(embed_dim, layer_scale) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop)
-        self.memory: Memory | None = None  # of `Prompted`
+        self.prompts: DeepPrompts | None = None  # of `PromptedViT`
 
     def forward(self, x: Float[Tensor, "b n d"], grid: Grid) -> Float[Tensor, "b n d"]:
         """Let tokens interact, then transform each."""
-        extra = None if self.memory is None else self.memory(x, grid).through(self.norm1)
+        extra = None if self.prompts is None else self.prompts(x, grid).through(self.norm1)
         mixed = self.attn(self.route("norm1", x), grid, extra)
         x = x + self.drop_path(self.route("ls1", mixed))
         transformed = self.route("mlp", self.route("norm2", x))
@@ -235,11 +250,11 @@ class Block(Routed):
 class MLP(nn.Module):
     """Two layers, four times as wide inside, with an exact GELU between."""
 
-    def __init__(self, width: int):
+    def __init__(self, embed_dim: int):
         super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.hidden = nn.Identity()  # where `taps.record` listens
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1 = nn.Linear(embed_dim, 4 * embed_dim)
+        self.hidden = nn.Identity()  # where `hooks.record` listens
+        self.fc2 = nn.Linear(4 * embed_dim, embed_dim)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Transform each token."""
@@ -249,9 +264,9 @@ class MLP(nn.Module):
 class LayerScale(nn.Module):
     """A learned factor for each channel (CaiT, arXiv:2103.17239)."""
 
-    def __init__(self, width: int, start: float):
+    def __init__(self, embed_dim: int, start: float):
         super().__init__()
-        self.gamma = nn.Parameter(torch.full((width,), start))
+        self.gamma = nn.Parameter(torch.full((embed_dim,), start))
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Scale the channels."""

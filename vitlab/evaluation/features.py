@@ -130,7 +130,7 @@ def patch_table(source: Source, split: str, context: EvaluationContext) -> Itera
 
         return _collect(_Squares(source, split), rows, f"features of {split}", context)
 
-    edge = source.size // source.encoder.patch
+    edge = source.size // source.encoder.patch_size
     with source.cache(context).table(source.key(split, "patches of squares"), make) as tables:
         yield PatchTable(tables["x"], tables["masks"], (edge, edge))
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitlab.data import MEAN, STD
-from vitlab.encoders import Encoder, Imported, State, Tokens, read_weights
+from vitlab.encoders import Encoder, LoadedEncoder, Tokens, TokenSequence, load_pretrained
 from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.evaluation.result import WeightsInfo
 
@@ -43,7 +43,7 @@ def load_frozen_encoder(
     Raises:
         ValueError: unreadable weights, or unknown normalization.
     """
-    imported = read_weights(weights, family, which, backbone=backbone)
+    imported = load_pretrained(weights, family, which, backbone=backbone)
     pixels = _pixels(pixels, imported)
     encoder = imported.encoder
     info = WeightsInfo(
@@ -60,7 +60,7 @@ def _values(config: dict[str, Any]) -> dict[str, Any]:
     return {key: asdict(each) if is_dataclass(each) else each for key, each in config.items()}  # type: ignore[arg-type]
 
 
-def _pixels(asked: str, imported: Imported) -> str:
+def _pixels(asked: str, imported: LoadedEncoder) -> str:
     if asked != "auto":
         return asked
     if imported.origin == "timm":
@@ -83,7 +83,7 @@ class Renormalized(Encoder):
     def __init__(self, encoder: Encoder):
         super().__init__()
         self.inner = encoder
-        self.width, self.patch = encoder.width, encoder.patch
+        self.embed_dim, self.patch_size = encoder.embed_dim, encoder.patch_size
         mean, std = (torch.tensor(each).view(3, 1, 1) for each in (MEAN, STD))
         self.register_buffer("factor", std / 0.5, persistent=False)
         self.register_buffer("offset", (mean - 0.5) / 0.5, persistent=False)
@@ -95,11 +95,11 @@ class Renormalized(Encoder):
         """The blocks of the encoder."""
         return self.inner.get_submodule("blocks")
 
-    def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[State]:
+    def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[TokenSequence]:
         """Walk through the encoder."""
         return self.inner.walk(images * self.factor + self.offset)
 
-    def read(self, state: State) -> Tokens:
+    def read(self, state: TokenSequence) -> Tokens:
         """Return a state as the encoder reads it."""
         return self.inner.read(state)
 

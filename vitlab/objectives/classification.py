@@ -31,7 +31,7 @@ class Classifier(nn.Module):
     def __init__(self, encoder: Encoder, num_classes: int):
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Linear(encoder.width, num_classes)
+        self.head = nn.Linear(encoder.embed_dim, num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 

@@ -129,9 +129,9 @@ class DINO(Objective):
     def check_crops(self, crops: Iterable[tuple[int, int]]) -> None:
         """Refuse image sizes the patches do not tile, and views without a pair of large crops."""
         (count, size), *small = crops
-        self.encoder.check(size, "data.transform.size")
+        self.encoder.check_img_size(size, "data.transform.size")
         for _, local_size in small:
-            self.encoder.check(local_size, "data.transform.local_size")
+            self.encoder.check_img_size(local_size, "data.transform.local_size")
         if count != 2:
             raise ValueError(
                 f"the views have {count} large crops and DINO needs 2; use data.transform MultiCrop"
@@ -144,7 +144,7 @@ class Branch(nn.Module):
     def __init__(self, encoder: Encoder, head: DINOHeadConfig):
         super().__init__()
         self.encoder = encoder
-        self.head = DINOHead(encoder.width, head)
+        self.head = DINOHead(encoder.embed_dim, head)
 
     def forward(self, views: list[Float[Tensor, "_ b 3 _ _"]]) -> Float[Tensor, "v b k"]:
         """Return logits of all views; one pass for each resolution, the head once for all."""

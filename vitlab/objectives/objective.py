@@ -100,4 +100,4 @@ class Objective(nn.Module, ABC):
             ValueError: what was given, what is allowed, what to do.
         """
         for _, size in crops:
-            self.encoder.check(size, "data.transform.size")
+            self.encoder.check_img_size(size, "data.transform.size")

@@ -1,7 +1,7 @@
 """An encoder that starts from weights instead of from random numbers."""
 
-from vitlab.encoders import ViT, read_weights
-from vitlab.encoders.interop.reading import Origin
+from vitlab.encoders import ViT, load_pretrained
+from vitlab.encoders.checkpoint_io.importer import FamilyName
 
 
 class Pretrained(ViT):
@@ -15,7 +15,7 @@ class Pretrained(ViT):
         path: a .pth, .pt, .ckpt or .safetensors file, or a folder that `vitlab export` wrote.
         family: whose weights they are; auto where the tensors show it.
         which: the model to take where a file holds several: student, teacher, model_ema ...
-        image: pixels of the image edge to make the encoder for; 0 for that of the weights.
+        img_size: pixels of the image edge to make the encoder for; 0 for that of the weights.
         partial: whether tensors may be missing, which then keep their start, or unused.
         into: an encoder to fill, with options that the weights lack, such as drop_path.
     """
@@ -23,12 +23,12 @@ class Pretrained(ViT):
     def __init__(
         self,
         path: str,
-        family: Origin = "auto",
+        family: FamilyName = "auto",
         which: str = "",
-        image: int = 0,
+        img_size: int = 0,
         partial: bool = False,
         into: ViT | None = None,
     ):
-        found = read_weights(path, family, which, image, partial, into).vit
+        found = load_pretrained(path, family, which, img_size, partial, into).vit
         super().__init__(**found.config)
         self.load_state_dict(found.state_dict())

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitlab.data.batch import Batch
-from vitlab.encoders import Encoder, Prompted, record
+from vitlab.encoders import Encoder, PromptedViT, record
 from vitlab.objectives.classification import Classification
 from vitlab.objectives.mixup import Mixup, RandomErasing
 from vitlab.objectives.objective import Loss, Objective
@@ -53,7 +53,7 @@ class PromptTuning(Objective):
     Without prompts it is a linear probe with the same recipe.
 
     Args:
-        encoder: a `Prompted`: a frozen backbone with prompts.
+        encoder: a `PromptedViT`: a frozen backbone with prompts.
         num_classes: of the training data, from which `vitlab fit` takes it.
         matching: how the keys learn.
         label_smoothing: share of the target spread evenly over all classes.
@@ -69,10 +69,10 @@ class PromptTuning(Objective):
         mixup: Mixup = Mixup(0.8, 0.0, prob=0.5),  # noqa: B008
     ):
         super().__init__()
-        if not isinstance(encoder, Prompted):
+        if not isinstance(encoder, PromptedViT):
             raise ValueError(
                 f"PromptTuning trains prompts beside a frozen encoder and was given a "
-                f"{type(encoder).__name__}; give Prompted with a backbone and prompts, or train "
+                f"{type(encoder).__name__}; give PromptedViT with a backbone and prompts, or train "
                 "the encoder itself with Classification"
             )
         if matching != KeyMatching() and not encoder.prompts.matched:
@@ -91,10 +91,10 @@ class PromptTuning(Objective):
         self.num_classes, self.out_dim, self.matching = num_classes, self.task.out_dim, matching
 
     @property
-    def encoder(self) -> Prompted:
+    def encoder(self) -> PromptedViT:
         """The backbone with its prompts."""
         encoder = self.task.encoder
-        assert isinstance(encoder, Prompted)
+        assert isinstance(encoder, PromptedViT)
         return encoder
 
     def loss(self, batch: Batch, progress: Progress) -> Loss:
@@ -103,7 +103,7 @@ class PromptTuning(Objective):
         if not encoder.prompts.matched:
             return self.task.loss(batch, progress)
         encoder.draw(self.random(progress))
-        with record(encoder, "memory.mismatch") as mismatches:
+        with record(encoder, "prompts.mismatch") as mismatches:
             loss = self.task.loss(batch, progress)
         mismatch = torch.stack(mismatches).sum()
         logs = {**loss.logs, "prompts/mismatch": mismatch.detach()}

@@ -65,7 +65,7 @@ class FeatureSpec:
     def widths(self, encoder: Encoder) -> dict[str, int]:
         """Width of each variant, by its name."""
         return {
-            self._name(reading, cls): encoder.width * len(reading.layers) * (1 + cls)
+            self._name(reading, cls): encoder.embed_dim * len(reading.layers) * (1 + cls)
             for reading in self.readings
             for cls in self.cls
         }
@@ -80,16 +80,16 @@ class FeatureSpec:
         """
         check_layers(encoder, self.readings)
         if any(self.cls):
-            check_cls(encoder, encoder.patch, "inputs.cls asks for; set inputs.cls to [false]")
+            check_cls(encoder, encoder.patch_size, "inputs.cls asks for; set inputs.cls to [false]")
         if self.fit != "refuse":
             return
         if not size:
             raise ValueError(
                 f"{setting} leaves images or windows of sizes that are not all multiples of patch "
-                f"{encoder.patch}; set inputs.fit to pad, pad end or crop"
+                f"{encoder.patch_size}; set inputs.fit to pad, pad end or crop"
             )
         try:
-            encoder.check(size, setting)
+            encoder.check_img_size(size, setting)
         except ValueError as error:
             raise ValueError(f"{error}; or set inputs.fit to pad or crop") from error
 
@@ -102,7 +102,7 @@ class FeatureSpec:
             ValueError: features that are not finite.
         """
         with torch.no_grad(), loading.precision():
-            fitted = self._fitted(normalize(images.to(loading.device)), encoder.patch)
+            fitted = self._fitted(normalize(images.to(loading.device)), encoder.patch_size)
             found = extract_layers(encoder, fitted, self.readings)
         check_finite(*(tokens.patches for tokens in found))
         if any(self.cls):

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.encoders import Encoder, State, Tokens
+from vitlab.encoders import Encoder, Tokens, TokenSequence
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def extract_layers(
     """
     depth = depth_of(encoder)
     wanted = {_index(layer, depth) for reading in readings for layer in reading.layers}
-    states: dict[int, State] = {}
+    states: dict[int, TokenSequence] = {}
     for index, state in enumerate(encoder.walk(images)):
         # the first state enters the first block, unless there are no blocks
         if index - (depth > 0) in wanted:
@@ -104,7 +104,7 @@ def _index(layer: int, depth: int) -> int:
 
 
 def _read_one(
-    encoder: Encoder, states: dict[int, State], reading: LayerSelection, depth: int
+    encoder: Encoder, states: dict[int, TokenSequence], reading: LayerSelection, depth: int
 ) -> Tokens:
     parts = [states[_index(layer, depth)] for layer in reading.layers]
     tokens = [encoder.read(state) if reading.norm else state.tokens() for state in parts]

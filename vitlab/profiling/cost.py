@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitlab.activation_memory import saved_bytes
 from vitlab.atomic_io import write_bytes
-from vitlab.encoders import Encoder, Locality, Specialize, ViT, record
+from vitlab.encoders import CLSSpecialization, Encoder, Locality, ViT, record
 from vitlab.profiling.timing import MIB, fastest, page, surroundings
 
 REPEATS = 3
@@ -26,10 +26,10 @@ ENDINGS = (".json", ".md", ".csv")
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "entmax15": {"normalizer": "entmax15"},
-    "specialized": {"specialize": Specialize(norm=1.0, qkv=0.334)},
+    "specialized": {"cls_specialization": CLSSpecialization(norm=1.0, qkv=0.334)},
     "locality": {"locality": Locality("gaussian")},
     "locality, refined": {"locality": Locality("gaussian", refine=True)},
-    "4 registers": {"registers": 4},
+    "4 registers": {"num_registers": 4},
 }
 CONVENTION = (
     "In fp32. FLOPs: two for each multiply-add of a matrix product or convolution, attention's "
@@ -92,7 +92,7 @@ def cost(
         encoders = with_options(*encoders.items())
     for encoder in encoders.values():
         for size in sizes:
-            encoder.check(size, "--sizes")
+            encoder.check_img_size(size, "--sizes")
     costs = measure(encoders, sizes, batch, chosen)
     shown = table(costs, f"{batch} images on {chosen}")
     Console(width=max(110, Console().width)).print(shown)
@@ -106,7 +106,9 @@ def with_options(named: tuple[str, Encoder]) -> dict[str, Encoder]:
     name, encoder = named
     if not isinstance(encoder, ViT):
         return {name: encoder}
-    same = {key: encoder.config[key] for key in ("size", "patch", "image", "positions")}
+    same = {
+        key: encoder.config[key] for key in ("size", "patch_size", "img_size", "pos_interpolation")
+    }
     options: dict[str, Encoder] = {key: ViT(**same, **given) for key, given in OPTIONS.items()}
     without_drop = {**encoder.config, "drop_path": 0.0}  # which costs nothing
     if any(isinstance(each, ViT) and each.config == without_drop for each in options.values()):

@@ -25,7 +25,7 @@ from lightning.pytorch.plugins import Precision
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from vitlab.encoders.attention import Attention
-from vitlab.encoders.entmax_attention import entmax_attention
+from vitlab.encoders.entmax.attention import entmax_attention
 from vitlab.objectives import Objective
 from vitlab.profiling.forecast import COLUMNS, Facts, Timed, Trial
 from vitlab.profiling.step_profiler import Parts

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitlab.encoders.interop.files import is_folder
-from vitlab.encoders.interop.files import read as read_checkpoint
+from vitlab.encoders.checkpoint_io.files import is_folder
+from vitlab.encoders.checkpoint_io.files import read as read_checkpoint
 from vitlab.training import run
 
 CONFIG = "config.yaml"

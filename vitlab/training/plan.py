@@ -136,7 +136,7 @@ def describe(
         for name, source in probing.dense.items()
     ]
     return {
-        "encoder": f"{type(encoder).__name__} {size:,} parameters, patch {encoder.patch}; "
+        "encoder": f"{type(encoder).__name__} {size:,} parameters, patch {encoder.patch_size}; "
         f"{type(objective).__name__} trains {trained:,}",
         "data": f"{type(data).__name__} {data.folder}: {len(data.samples(data.train_split)):,} "
         f"training images of {data.num_classes} classes",

@@ -117,8 +117,8 @@ class Probing(Callback):
         Raises:
             ValueError: what was given, what is allowed, what to do.
         """
-        encoder.check(self.size, "probing.size")
-        encoder.check(self.dense_size, "probing.dense_size")
+        encoder.check_img_size(self.size, "probing.size")
+        encoder.check_img_size(self.dense_size, "probing.dense_size")
         if data is not None and data.samples(data.train_split).labels is not None:
             data.classification_dataset(data.val_split, self.size)
         for name, source in self.dense.items():
@@ -133,7 +133,7 @@ class Probing(Callback):
         if not self.baselines or self.measurements or trainer.global_step:
             return
         encoder: Encoder = pl_module.objective.encoder  # type: ignore[assignment, union-attr]
-        self.measure(trainer, pl_module, Pixels(encoder.patch), "pixels")
+        self.measure(trainer, pl_module, Pixels(encoder.patch_size), "pixels")
         self.measure(trainer, pl_module, encoder, "untrained")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -85,7 +85,9 @@ class Scoring(Callback):
             return
         check_labels(data, data.train_split, objective.num_classes)
         check_labels(data, data.val_split, objective.num_classes)
-        objective.encoder.check(self.size or data.transform.crop_sizes[0][1], "scoring.size")
+        objective.encoder.check_img_size(
+            self.size or data.transform.crop_sizes[0][1], "scoring.size"
+        )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score when due; keep the checkpoint with the best top-1 so far."""

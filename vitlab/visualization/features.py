@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitlab.data import normalize
 from vitlab.encoders import Encoder, Tokens
-from vitlab.encoders.taps import listen
+from vitlab.encoders.hooks import hook_blocks
 from vitlab.encoders.tokens import Grid
 from vitlab.probes import InferenceConfig
 from vitlab.probes.finiteness import check_finite
@@ -61,7 +61,7 @@ def look(
     check_layers(encoder, [LayerSelection(tuple(blocks))])
     depth = max(depth_of(encoder), 1)
     wanted = [block % depth for block in blocks]
-    patches = (images.shape[2] // encoder.patch) * (images.shape[3] // encoder.patch)
+    patches = (images.shape[2] // encoder.patch_size) * (images.shape[3] // encoder.patch_size)
     attention: dict[int, Tensor] = {}
     seen: dict[int, Tokens] = {}
 
@@ -69,7 +69,7 @@ def look(
         if block in wanted:
             attention[block] = rows(weights, queries or (), patches)
 
-    tap = nullcontext() if queries is None else listen(encoder, "attn.weights", hear)
+    tap = nullcontext() if queries is None else hook_blocks(encoder, "attn.weights", hear)
     with loading.precision(), tap:
         for index, state in enumerate(encoder.walk(normalize(images.to(loading.device)))):
             # the first state enters the first block, unless there are no blocks

@@ -100,9 +100,9 @@ def extract_features(
         encoder, photo = models[label], photographs[number]
         query = None
         if places is not None:
-            place, grid = places[number], photo.grid(size, encoder.patch)
+            place, grid = places[number], photo.grid(size, encoder.patch_size)
             query = [CLS if place is None else photo.patch_at(place, grid)]
-        image = photo.fitted(size, encoder.patch)
+        image = photo.fitted(size, encoder.patch_size)
         found[label].append(look(encoder, image, loading, blocks, query))
     return [
         ModelFeatures(

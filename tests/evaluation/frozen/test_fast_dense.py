@@ -5,7 +5,7 @@ import torch
 import yaml
 
 from vitlab.data import VOC2012
-from vitlab.encoders import Pixels, read_weights
+from vitlab.encoders import Pixels, load_pretrained
 from vitlab.evaluation.evaluate import evaluate
 from vitlab.evaluation.protocols.fast_dense import FastDense
 
@@ -14,7 +14,7 @@ def test_the_command_gives_the_figure_of_the_callback(fit, drawn, job):
     folder = fit()
     rows = json.loads((folder / "measurements.json").read_text())
     data = VOC2012(str(drawn / "VOCdevkit"), max_unreadable=0)
-    encoder = read_weights(folder / "last.ckpt", which="teacher").encoder
+    encoder = load_pretrained(folder / "last.ckpt", which="teacher").encoder
     size = yaml.safe_load((folder / "config.yaml").read_text())["probing"]["dense_size"]
     found = evaluate(encoder, FastDense(size), data, job(batch=3))
     assert found.scores["miou"] == pytest.approx(rows[-1]["scores"]["miou/voc2012"], abs=1e-3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitlab.encoders import Encoder, Locality, Pixels, Pool, Prompted, Prompts, ViT
+from vitlab.encoders import Encoder, Locality, Pixels, Pool, PromptedViT, Prompts, ViT
 from vitlab.evaluation.features import Source, patch_table
 from vitlab.evaluation.fingerprint import (
     fingerprint,
@@ -28,7 +28,7 @@ def test_weights_and_arguments_decide_the_fingerprint():
 class Wrapped(Encoder):
     """Knows nothing that it is not given."""
 
-    width, patch = 768, 16
+    embed_dim, patch_size = 768, 16
 
     def __init__(self, **attributes):
         super().__init__()
@@ -74,8 +74,8 @@ def test_all_that_can_be_hashed_of_an_encoder_decides_its_fingerprint(one, other
 
 
 def test_a_fingerprint_stays_the_same_after_a_forward_pass_and_in_a_copy():
-    tcpa = Prompts(cls=Pool(4, 2, chosen=2), patches=Pool(5, 1, chosen=3))
-    prompted = Prompted(ViT("nano", 16, 32), tcpa)
+    tcpa = Prompts(cls=Pool(4, 2, top_k=2), patches=Pool(5, 1, top_k=3))
+    prompted = PromptedViT(ViT("nano", 16, 32), tcpa)
     vits = ViT("nano", 16, 32), Renormalized(ViT("nano", 16, 32, locality=Locality("fixed")))
     for encoder in (*vits, prompted.eval(), buffered(1.0)):
         before = fingerprint(encoder)

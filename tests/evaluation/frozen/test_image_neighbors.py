@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vitlab.data import ImageNet
-from vitlab.encoders import Encoder, Pixels, State, ViT
+from vitlab.encoders import Encoder, Pixels, TokenSequence, ViT
 from vitlab.evaluation.protocols.image_knn import ImageKNN
 from vitlab.probes import image_features
 
@@ -73,11 +73,11 @@ def test_memory_and_batch_do_not_change_the_score(imagenet, encoder, job):
 class NoCls(Encoder):
     """Patches of color, and nothing for the image."""
 
-    width, patch = 0, 16
+    embed_dim, patch_size = 0, 16
 
     def walk(self, images):
         grid = (images.shape[2] // 16, images.shape[3] // 16)
-        yield State(images.new_zeros(len(images), 1 + grid[0] * grid[1], 0), grid)
+        yield TokenSequence(images.new_zeros(len(images), 1 + grid[0] * grid[1], 0), grid)
 
     def forward(self, images):
         return next(iter(self.walk(images))).tokens()

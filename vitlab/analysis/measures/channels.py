@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vitlab.analysis.measures.context import BatchContext, Place, Values
 from vitlab.analysis.results import Array, Measure, Row
-from vitlab.encoders.tokens import State
+from vitlab.encoders.tokens import TokenSequence
 
 TOP = 10
 MEASURES = (
@@ -47,7 +47,7 @@ def sums(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
     """Return the summed magnitudes of the channels."""
     if not scene.prefix:
         return {}
-    tokens = State(x, scene.grid).tokens()
+    tokens = TokenSequence(x, scene.grid).tokens()
     patches = torch.linalg.vector_norm(tokens.patches, ord=1, dim=1) / tokens.patches.shape[1]
     return {
         ("channel_magnitude", "cls"): tokens.cls.abs().sum(0),

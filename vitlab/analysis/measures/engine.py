@@ -27,8 +27,8 @@ from vitlab.analysis.measures.accumulator import Accumulator
 from vitlab.analysis.measures.context import BatchContext, Values, labels_of
 from vitlab.analysis.results import Array, Measure, Row
 from vitlab.encoders.encoder import Encoder
-from vitlab.encoders.taps import listen, visit
-from vitlab.encoders.tokens import State, Tokens, assemble, prefix_length
+from vitlab.encoders.hooks import hook_blocks, hook_points
+from vitlab.encoders.tokens import Tokens, TokenSequence, assemble, prefix_length
 from vitlab.encoders.vit import Block
 
 MEASURES: tuple[Measure, ...] = (
@@ -67,9 +67,9 @@ class Engine:
 
     def fitting(self, size: int, device: torch.device) -> int:
         """Return how many images of this size may pass at once without much memory."""
-        tokens = (size // self.encoder.patch) ** 2 + 1
+        tokens = (size // self.encoder.patch_size) ** 2 + 1
         most = WEIGHTS_AT_ONCE["cuda" if device.type == "cuda" else "cpu"]
-        return max(1, most // (self.blocks[0].attn.heads * tokens**2))
+        return max(1, most // (self.blocks[0].attn.num_heads * tokens**2))
 
     @torch.inference_mode()
     def see(
@@ -88,10 +88,10 @@ class Engine:
         """
         self._look(images, objects)
         with ExitStack() as stack:
-            stack.enter_context(visit(self.encoder, self._point))
-            stack.enter_context(listen(self.encoder, "attn.weights", self._weights))
+            stack.enter_context(hook_points(self.encoder, self._point))
+            stack.enter_context(hook_blocks(self.encoder, "attn.weights", self._weights))
             if all(block.attn.gaug is not None for block in self.blocks):
-                stack.enter_context(listen(self.encoder, "attn.gaug", self._bias))
+                stack.enter_context(hook_blocks(self.encoder, "attn.gaug", self._bias))
             stack.enter_context(self.precision())
             self.encoder(images)
         self._last = (None, {}, {})
@@ -112,7 +112,7 @@ class Engine:
 
     def _look(self, images: Tensor, objects: Tensor | None) -> None:
         """Make the scene; the number of tokens before the patches is seen on the first block."""
-        patch = self.encoder.patch
+        patch = self.encoder.patch_size
         grid = (images.shape[2] // patch, images.shape[3] // patch)
         count = grid[0] * grid[1]
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
@@ -155,7 +155,7 @@ class Engine:
         self.tally.add((block, "output"), norms.measure(wide, self.scene))
         self.tally.add((block, "output"), locality.measure(wide, self.scene))
         self.tally.add_sums((block, "output"), norms.sums(wide, self.scene))
-        read = self.encoder.read(State(x, self.scene.grid))
+        read = self.encoder.read(TokenSequence(x, self.scene.grid))
         tokens = Tokens(
             precise(read.cls), precise(read.registers), precise(read.patches), read.grid
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from vitlab.analysis.measures.context import BatchContext, Values
 from vitlab.analysis.measures.ranks import average_ranks, correlation
 from vitlab.analysis.results import Measure
-from vitlab.encoders.tokens import State
+from vitlab.encoders.tokens import TokenSequence
 
 SAMPLE = 96  # patches; 4,560 pairs
 _DIGITS = 1e-6  # cosines that differ by rounding alone are equal
@@ -30,7 +30,7 @@ MEASURES = (
 def measure(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
     """Return the correlation of each image."""
     chosen = scene.order[:SAMPLE]
-    unit = F.normalize(State(x, scene.grid).tokens().patches[:, chosen], dim=-1)
+    unit = F.normalize(TokenSequence(x, scene.grid).tokens().patches[:, chosen], dim=-1)
     one, other = torch.triu_indices(len(chosen), len(chosen), 1, device=x.device)
     likeness = ((unit @ unit.mT)[:, one, other] / _DIGITS).round()
     distance = scene.distances[chosen][:, chosen][one, other][None].to(x.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitlab.analysis.measures.context import BatchContext, Place, Values
 from vitlab.analysis.results import Array, Measure, Row
-from vitlab.encoders.tokens import State
+from vitlab.encoders.tokens import TokenSequence
 
 DEVIATIONS = 6
 DECADES, PER_DECADE = (-4, 8), 20
@@ -44,7 +44,7 @@ MEASURES = (
 
 def measure(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
     """Return the norms of each image, and its outliers."""
-    tokens = State(x, scene.grid).tokens()
+    tokens = TokenSequence(x, scene.grid).tokens()
     norms = tokens.patches.norm(dim=-1)
     middle = median(norms)
     deviation = median((norms - middle[:, None]).abs())
@@ -69,7 +69,7 @@ def median(x: Float[Tensor, "b p"]) -> Float[Tensor, " b"]:
 
 def sums(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
     """Return how many patches have a norm in each bin; the first and last take what is beyond."""
-    norms = State(x, scene.grid).tokens().patches.norm(dim=-1)
+    norms = TokenSequence(x, scene.grid).tokens().patches.norm(dim=-1)
     bins = (DECADES[1] - DECADES[0]) * PER_DECADE
     place = ((norms.log10() - DECADES[0]) * PER_DECADE).floor().clamp(0, bins - 1)
     return {("token_norm", "patches"): place.long().flatten().bincount(minlength=bins)}

@@ -44,7 +44,7 @@ class FastDense(Protocol):
         Raises:
             ValueError: what was given, what is allowed, what to do.
         """
-        encoder.check(self.size, "protocol.size")
+        encoder.check_img_size(self.size, "protocol.size")
         for split in (data.train_split, data.val_split):
             data.segmentation_dataset(split, self.transform).check()
 

@@ -96,11 +96,11 @@ class Hummingbird(Protocol):
 
     def edge(self, encoder: Encoder) -> int:
         """Return the pixels of the square's edge."""
-        return self.size - self.size % encoder.patch
+        return self.size - self.size % encoder.patch_size
 
     def patches(self, encoder: Encoder, images: int) -> int:
         """Return how many patches of each crop enter the memory."""
-        cells = (self.edge(encoder) // encoder.patch) ** 2
+        cells = (self.edge(encoder) // encoder.patch_size) ** 2
         return min(self.memory // (images * self.passes), cells) if self.memory else cells
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
@@ -110,12 +110,12 @@ class Hummingbird(Protocol):
             ValueError: what was given, what is allowed, what to do.
         """
         edge = self.edge(encoder)
-        if edge < encoder.patch:
+        if edge < encoder.patch_size:
             raise ValueError(
-                f"protocol.size {self.size} is smaller than patch {encoder.patch}; use "
-                f"{encoder.patch} or more"
+                f"protocol.size {self.size} is smaller than patch {encoder.patch_size}; use "
+                f"{encoder.patch_size} or more"
             )
-        encoder.check(edge, "protocol.size")
+        encoder.check_img_size(edge, "protocol.size")
         check_layers(encoder, [self.reading])
         for split in (data.train_split, data.val_split):
             data.segmentation_dataset(split, HummingbirdResize(edge)).check()
@@ -152,7 +152,7 @@ class Hummingbird(Protocol):
         if not len(counts):
             raise ValueError(ALL_VOID)
         confusions = PerImageConfusion(counts.shape[1], data.num_classes, context.device)
-        maps = self._predict(search.neighbors(), counts, edge // encoder.patch, edge)
+        maps = self._predict(search.neighbors(), counts, edge // encoder.patch_size, edge)
         least = -(-PICTURES // distributed.world_size())  # of each rank
         shown = torch.zeros(0, edge, edge, dtype=torch.uint8, device=context.device)
         for mask, predicted in zip(torch.cat(masks), maps, strict=True):
@@ -208,7 +208,7 @@ class Hummingbird(Protocol):
                     (context.seed, number, first + row * distributed.world_size())
                     for row in range(len(images))
                 ]
-                labels = [self._labels(mask, edge // encoder.patch, data) for mask in masks]
+                labels = [self._labels(mask, edge // encoder.patch_size, data) for mask in masks]
                 chosen = [sample_patches(*each, most) for each in zip(labels, seeds, strict=True)]
                 rows = self._rows(encoder, images, labels, chosen, most, data, context)
                 search.add(rows[0])
@@ -226,7 +226,7 @@ class Hummingbird(Protocol):
     ) -> tuple[Float[Tensor, "m d"], Int[Tensor, "m c"]]:
         """Return features and labels of the chosen patches of all ranks, in the set's order."""
         classes = data.num_classes + (self.quirks.void == "class")
-        x = torch.zeros(len(images), most, encoder.width * len(self.reading.layers))
+        x = torch.zeros(len(images), most, encoder.embed_dim * len(self.reading.layers))
         y = torch.full((len(images), most, classes), -1, dtype=torch.int32)  # -1: no patch
         if len(images):
             patches = self._encode(encoder, images, context).patches.float().cpu()

@@ -55,7 +55,7 @@ class ImageInputs:
     def widths(self, encoder: Encoder) -> dict[str, int]:
         """Width of each variant, by its name."""
         return {
-            self._name(reading, mean): encoder.width * (len(reading.layers) + mean)
+            self._name(reading, mean): encoder.embed_dim * (len(reading.layers) + mean)
             for reading in self.readings
             for mean in self.mean
         }
@@ -72,7 +72,7 @@ class ImageInputs:
             found = extract_layers(encoder, normalize(images.to(context.device)), self.readings)
         features = {}
         for reading, tokens in zip(self.readings, found, strict=True):
-            last = tokens.patches[..., -encoder.width :].float().mean(1)
+            last = tokens.patches[..., -encoder.embed_dim :].float().mean(1)
             check_finite(tokens.cls, last)
             for mean in self.mean:
                 parts = [tokens.cls.float(), last] if mean else [tokens.cls.float()]
@@ -120,8 +120,8 @@ class ImageHeads(TrainedHeads):
             ValueError: what was given, what is allowed, what to do.
         """
         check_layers(encoder, self.inputs.readings)
-        encoder.check(self.transform.size, "transform.size")
-        encoder.check(self.size, "size")
+        encoder.check_img_size(self.transform.size, "transform.size")
+        encoder.check_img_size(self.size, "size")
         check_cls(encoder, self.size, "heads read; use a dense protocol, such as dinov2-linear")
         for name in (data.train_split, data.val_split):
             data.classification_dataset(name, self.size)  # refuses data without labels

@@ -53,7 +53,7 @@ class ImageKNN(Protocol):
         Raises:
             ValueError: what was given, what is allowed, what to do.
         """
-        encoder.check(self.size, "protocol.size")
+        encoder.check_img_size(self.size, "protocol.size")
         check_layers(encoder, [self.reading])
         images = len(data.classification_dataset(data.train_split, self.size))
         tested = data.classification_dataset(data.val_split, self.size)

@@ -91,7 +91,7 @@ class ResizedProtocol(Protocol):
         Raises:
             ValueError: what was given, what is allowed, what to do.
         """
-        encoder.check(self.size, "protocol.size")
+        encoder.check_img_size(self.size, "protocol.size")
         check_layers(encoder, [self.reading])
         for split in (data.train_split, data.val_split):
             data.segmentation_dataset(split, SegmentationSquare(self.size)).check()

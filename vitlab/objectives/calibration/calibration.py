@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder, ViT
-from vitlab.encoders.interop.coverage import few
+from vitlab.encoders.checkpoint_io.report import few
 from vitlab.objectives.calibration.class_masks import compute_class_masks
 from vitlab.objectives.calibration.classifier_checkpoint import (
     ClassifierCheckpoint,
@@ -110,7 +110,7 @@ class Calibration(Objective):
         model = self.classification.model
         self.reference = copy.deepcopy(model).requires_grad_(False) if active else None
         if dimensions.weight:
-            width = encoder.width * (4 if dimensions.feature == "hidden" else 1)
+            width = encoder.embed_dim * (4 if dimensions.feature == "hidden" else 1)
             self.register_buffer("rules", torch.ones(num_classes, width, dtype=torch.bool))
             self.register_buffer("evidence", torch.zeros(num_classes, dtype=torch.long))
         self.rules: Tensor
@@ -202,7 +202,7 @@ class Calibration(Objective):
                     "tokens.foreground derived"
                 )
             known = ~masks.all(2).all(1)  # an image without a mask has one that is true throughout
-            return masked_foreground(masks, self.reference.encoder.patch), known
+            return masked_foreground(masks, self.reference.encoder.patch_size), known
         with torch.enable_grad(), record_stream(self.reference) as stream:
             logits = self.reference.eval()(images.detach().requires_grad_())
         known = logits.argmax(-1) == labels

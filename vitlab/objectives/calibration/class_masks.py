@@ -68,7 +68,7 @@ def compute_class_masks(
         sums.index_add_(0, labels, scaled)
         evidence += labels.bincount(minlength=classes)
     if sums is None:  # nothing is classified correctly
-        width = model.encoder.width * (4 if feature == "hidden" else 1)
+        width = model.encoder.embed_dim * (4 if feature == "hidden" else 1)
         return ClassMasks(torch.ones(classes, width, dtype=torch.bool), evidence)
     mean = sums / evidence.clamp_min(1)[:, None]
     return ClassMasks((mean >= threshold) | (evidence == 0)[:, None], evidence)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitlab.encoders import ViT, read_weights
-from vitlab.encoders.interop.files import read
-from vitlab.encoders.interop.reading import Origin
+from vitlab.encoders import ViT, load_pretrained
+from vitlab.encoders.checkpoint_io.files import read
+from vitlab.encoders.checkpoint_io.importer import FamilyName
 from vitlab.objectives.classification import Classifier
 
 _REMEDY = (
@@ -36,7 +36,7 @@ class ClassifierCheckpoint:
 
     path: str = ""
     which: str = ""
-    family: Origin = "auto"
+    family: FamilyName = "auto"
     allow_uncalibrated: bool = False
 
 
@@ -97,13 +97,13 @@ def load_classifier(start: ClassifierCheckpoint, into: ViT | None = None) -> Loa
 def _read(
     start: ClassifierCheckpoint, which: str, content: dict[str, Any], into: ViT | None
 ) -> Classifier:
-    found = read_weights(start.path, start.family, which, into=into)
+    found = load_pretrained(start.path, start.family, which, into=into)
     head = _head(start.path, found.branch, content)
     rows, width = head["weight"].shape
-    if width != found.encoder.width or head["bias"].shape != (rows,):
+    if width != found.encoder.embed_dim or head["bias"].shape != (rows,):
         raise ValueError(
             f"the classifier in {start.path} maps {width} numbers to {rows} classes, and its "
-            f"encoder is {found.encoder.width} wide. {_REMEDY}"
+            f"encoder is {found.encoder.embed_dim} wide. {_REMEDY}"
         )
     with torch.random.fork_rng(devices=[]):
         model = Classifier(found.vit.train(), rows)

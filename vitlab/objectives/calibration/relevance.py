@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitlab.encoders import record
-from vitlab.encoders.taps import Call, observe
+from vitlab.encoders.hooks import ForwardCall, record_calls
 from vitlab.encoders.tokens import Grid, prefix_length, split_at
 from vitlab.encoders.vit import ViT
 from vitlab.objectives.classification import Classifier
@@ -46,8 +46,8 @@ class DecisionStream:
     """
 
     patch: int
-    whole: list[Call]
-    head: list[Call]
+    whole: list[ForwardCall]
+    head: list[ForwardCall]
     weights: list[Tensor]
     hidden: list[Tensor]
     states: list[Tensor]
@@ -83,16 +83,18 @@ def record_stream(model: Classifier) -> Iterator[DecisionStream]:
     """
     encoder = model.encoder
     assert isinstance(encoder, ViT)
-    own = hasattr(encoder.blocks[-1], "mlp_cls")  # [CLS] has an MLP of its own, see `Specialize`
+    own = hasattr(
+        encoder.blocks[-1], "mlp_cls"
+    )  # [CLS] has an MLP of its own, see `CLSSpecialization`
     with (
         sdpa_kernel(SDPBackend.MATH),
-        observe(model) as whole,
-        observe(model.head) as head,
+        record_calls(model) as whole,
+        record_calls(model.head) as head,
         record(encoder, "attn.weights") as weights,
         record(encoder, "mlp_cls.hidden" if own else "mlp.hidden") as hidden,
         record(encoder, "") as states,
     ):
-        yield DecisionStream(encoder.patch, whole, head, weights, hidden, states)
+        yield DecisionStream(encoder.patch_size, whole, head, weights, hidden, states)
 
 
 def token_relevance(

@@ -1,0 +1,50 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+StateDict = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that saves what a checkpoint is to hold."""
+
+    def write(content: dict, name: str = "weights.pth") -> Path:
+        path = tmp_path / name
+        if path.suffix == ".safetensors":
+            save_file({key: value.contiguous() for key, value in content.items()}, path)
+        else:
+            torch.save(content, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def dino(build) -> StateDict:
+    """The tensors of a file that DINO released, of a tiny encoder for 32 x 32 images."""
+    return build(pos_interpolation="dino").state_dict()
+
+
+@pytest.fixture
+def same() -> Callable[..., None]:
+    """Return a function that compares two encoders: weights, and features at several sizes."""
+
+    def same(ours: nn.Module, theirs: nn.Module) -> None:
+        a, b = ours.state_dict(), theirs.state_dict()
+        assert list(a) == list(b)
+        for name in a:
+            assert a[name].equal(b[name]), name
+        for size in ((32, 32), (40, 56), (64, 64)):
+            images = torch.randn(2, 3, *size)
+            # kernels differ in the last bit by where tensors lie in memory, and by the graph
+            with torch.no_grad():
+                x, y = ours(images), theirs(images)
+            torch.testing.assert_close(x.cls, y.cls, rtol=0, atol=1e-6)
+            torch.testing.assert_close(x.patches, y.patches, rtol=0, atol=1e-6)
+
+    return same

@@ -1,0 +1,195 @@
+"""A frozen backbone with prompts: what is kept, what is refused, what it costs."""
+
+import io
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitlab.encoders import Locality, Normalizer, Pool, PromptedViT, Prompts, ViT, record, save
+from vitlab.encoders.checkpoint_io import load_pretrained
+from vitlab.encoders.prompted_vit import fingerprint
+
+TCPA = Prompts(cls=Pool(4, 2, top_k=2), patches=Pool(5, 1, top_k=3))
+
+
+def make(seed=0, prompts=TCPA, **options):
+    torch.manual_seed(seed)
+    return PromptedViT(ViT("nano", 8, 32, **options), prompts)
+
+
+def test_the_state_holds_prompts_keys_and_a_fingerprint_alone():
+    state = make().state_dict()
+    parts = ("cls.prompts", "cls.keys", "patches.prompts", "patches.keys")
+    names = {f"backbone.blocks.{block}.prompts.{part}" for block in range(3) for part in parts}
+    assert set(state) == {*names, "fingerprint"}
+    assert state["fingerprint"].shape == (32,)
+
+
+def test_it_is_read_back_beside_the_same_backbone_weights_only(tmp_path):
+    trained, images = make(), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        for memory in trained.block_prompts:
+            memory.cls.prompts.add_(1)
+    torch.save(torch.nn.ModuleDict({"encoder": trained}).state_dict(), tmp_path / "prompts.pt")
+    again = torch.nn.ModuleDict({"encoder": make()})
+    again.load_state_dict(torch.load(tmp_path / "prompts.pt", weights_only=True))
+    assert again["encoder"].eval()(images).cls.equal(trained.eval()(images).cls)
+    assert not make().eval()(images).cls.equal(trained.eval()(images).cls)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"normalizer": "entmax15"},
+        {"normalizer": Normalizer(1.0, sharpness=2)},
+        {"locality": Locality(refine=True)},
+        {"pos_interpolation": "dino"},
+    ],
+    ids=str,
+)
+def test_another_backbone_is_refused_even_where_tensors_agree(other):
+    with pytest.raises(ValueError, match=r"learned beside the backbone .* give the weights"):
+        make(**other).load_state_dict(make().state_dict())
+
+
+@pytest.mark.parametrize("whose", ["cls", "patches"])
+def test_a_pool_for_registers_that_the_backbone_lacks_is_refused(whose):
+    pools = Prompts(cls=Pool(4), patches=Pool(5), registers=whose)
+    with pytest.raises(ValueError, match=r"would be ignored: the backbone has no registers"):
+        make(prompts=pools)
+    make(prompts=pools, num_registers=2)
+
+
+def test_what_changes_nothing_of_a_frozen_backbone_is_no_other_one():
+    state = make().state_dict()
+    make(drop_path=0.3).load_state_dict(state)
+    make(normalizer=Normalizer(1.0)).load_state_dict(state)
+
+
+def test_a_state_without_fingerprint_and_one_of_other_prompts_are_refused():
+    state = make().state_dict()
+    with pytest.raises(RuntimeError, match=r"Missing key.*fingerprint"):
+        make().load_state_dict({k: v for k, v in state.items() if k != "fingerprint"})
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        make(prompts=Prompts(cls=Pool(6, 2, 2), patches=Pool(5, 1, 3))).load_state_dict(state)
+
+
+def test_one_bit_of_the_backbone_changes_the_fingerprint():
+    vit = ViT("nano", 8, 32)
+    before = fingerprint(vit)
+    assert fingerprint(vit).equal(before)
+    with torch.no_grad():
+        vit.norm.bias[3] = 1e-30
+    assert not fingerprint(vit).equal(before)
+
+
+def test_the_checkpoint_of_the_published_size_is_of_three_megabytes():
+    """All 740,452 numbers of the table for 100 classes, with the head that the objective adds."""
+    published = Prompts(cls=Pool(18, top_k=10), patches=Pool(18, top_k=10))
+    with torch.device("meta"):
+        encoder = PromptedViT(ViT("B"), published)
+    encoder._fingerprint = torch.zeros(32, dtype=torch.uint8)
+    file = io.BytesIO()
+    torch.save(
+        {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in encoder.state_dict().items()}, file
+    )
+    assert 4 * 663_552 < len(file.getvalue()) < 4 * 663_552 + 50_000
+
+
+def test_the_backbone_stays_in_evaluation_mode():
+    encoder = make(drop_path=0.9)
+    assert encoder.training
+    assert all(memory.training for memory in encoder.block_prompts)
+    assert not any(module.training for module in [encoder.backbone, encoder.backbone.norm])
+    encoder.eval()
+    assert not any(memory.training for memory in encoder.block_prompts)
+
+
+@pytest.mark.parametrize("prompts", [TCPA, Prompts(shared=3), Prompts()])
+def test_the_backbone_does_not_move(prompts):
+    encoder = make(prompts=prompts)
+    head = torch.nn.Linear(32, 3)
+    before = {k: v.clone() for k, v in encoder.backbone.state_dict().items()}
+    parameters = [p for p in [*encoder.parameters(), *head.parameters()] if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        with record(encoder, "prompts.mismatch") if prompts.count else nothing() as found:
+            value = head(encoder(torch.randn(2, 3, 32, 32)).cls).square().sum()
+        sum(found, value).backward()
+        optimizer.step()
+    for name, value in encoder.backbone.state_dict().items():
+        assert value.equal(before[name]) == (".prompts." not in name), name
+
+
+class nothing:  # noqa: N801, a context like `record`
+    def __enter__(self):
+        return []
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_weights_of_any_origin_can_be_prompted(tmp_path):
+    vit = ViT("nano", 8, 32).eval()
+    save(vit, tmp_path / "folder")
+    save(vit, tmp_path / "timm.safetensors", format="timm")
+    images = torch.randn(2, 3, 32, 32)
+    prints = []
+    for path, family in ((tmp_path / "folder", "auto"), (tmp_path / "timm.safetensors", "timm")):
+        backbone = load_pretrained(path, family).encoder
+        assert PromptedViT(backbone)(images).cls.equal(vit(images).cls)
+        prints.append(PromptedViT(load_pretrained(path, family).encoder, TCPA).fingerprint)
+    assert not prints[0].equal(prints[1])  # the two resample positions differently
+
+
+def macs(encoder, prompts_in_sequence=0):
+    """Multiply-accumulates of one image, attention written out so that all of it is counted."""
+    encoder.to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.zero_()
+    images = torch.zeros(1, 3, 224, 224)
+    with (
+        record(encoder, "attn.weights"),
+        torch.no_grad(),
+        FlopCounterMode(display=False) as counter,
+    ):
+        if prompts_in_sequence:
+            x = encoder.embed(images).x
+            more = x.new_zeros(1, prompts_in_sequence, x.shape[2])
+            for block in encoder.blocks:  # the published form: tokens, then replaced
+                x = block(torch.cat([x, more], dim=1), (14, 14))[:, : x.shape[1]]
+        else:
+            encoder(images)
+    return counter.get_total_flops() // 2
+
+
+def test_the_cost_is_that_of_the_specification():
+    tcpa = Prompts(cls=Pool(18, top_k=10), patches=Pool(18, top_k=10))
+    with torch.device("meta"):
+        encoders = [
+            PromptedViT(ViT("B"), prompts).eval()
+            for prompts in (tcpa, Prompts(cls=Pool(18), patches=Pool(18)), Prompts(shared=36))
+        ]
+        vit = ViT("B")
+    matched, role, shared = map(macs, encoders)
+    plain, inserted_10, inserted_36 = (macs(vit, count) for count in (0, 10, 36))
+    n, m, d, depth = 197, 36, 768, 12
+    assert plain == 196 * d * d + depth * (12 * n * d * d + 2 * n * n * d)
+    assert shared - plain == depth * (2 * m * d * d + 2 * n * m * d)  # keys, values, attention
+    assert role == shared
+    assert matched - role == depth * n * 18 * d  # cosines with the keys
+    inside = 12 * m * d * d + 2 * ((n + m) ** 2 - n**2) * d
+    # the embedding takes part in both
+    assert inserted_36 - plain == depth * inside
+    percent = [round(100 * (x / plain - 1), 1) for x in (matched, role, inserted_10, inserted_36)]
+    assert percent == [3.8, 3.6, 5.3, 19.0]
+    assert [round(x / 1e9, 2) for x in (plain, matched, inserted_10, inserted_36)] == [
+        17.56,
+        18.24,
+        18.49,
+        20.91,
+    ]

@@ -1,0 +1,127 @@
+"""Separate weights for [CLS] and patches in token-wise layers.
+
+"Revisiting [CLS] and Patch Token Interaction in Vision Transformers" (arXiv:2602.08626).
+Attention itself stays joint: f(X)_t = f(X_t; theta_role(t)).
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vitlab.encoders.tokens import split_at
+
+
+@dataclass(frozen=True)
+class CLSSpecialization:
+    """Which layers have weights of their own for [CLS]; each number a fraction of the depth.
+
+    A fraction f splits the first floor(f * depth) blocks. The paper's recipe is norm 1, qkv 1/3
+    (write 0.334: 4 of 12, 8 of 24 blocks). All zero is the plain encoder.
+
+    Args:
+        norm: both LayerNorms and, where the encoder has it, both LayerScales.
+        qkv: the projection to queries, keys and values.
+        proj: the projection after attention (an ablation).
+        mlp: the MLP (an ablation).
+        final_norm: whether the norm after the last block is split as well (an ablation).
+        registers: whose weights the registers use.
+        init: how the second copies begin: "clone" of the first, so that the encoder begins as the
+            plain one, or "random" by themselves. Norms and LayerScales begin alike in either case.
+    """
+
+    norm: float = 0.0
+    qkv: float = 0.0
+    proj: float = 0.0
+    mlp: float = 0.0
+    final_norm: bool = False
+    registers: Literal["patches", "cls"] = "patches"
+    init: Literal["clone", "random"] = "clone"
+
+    def __post_init__(self) -> None:
+        """Refuse fractions outside [0, 1], and a start that nothing has."""
+        for name in ("norm", "qkv", "proj", "mlp"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"cls_specialization.{name} {getattr(self, name)} is not a fraction of the "
+                    "depth; give a number from 0 (shared) to 1 (split in every block)"
+                )
+        if self.init == "random" and not self.qkv + self.proj + self.mlp:
+            raise ValueError(
+                "cls_specialization.init random is asked where nothing with weights to draw "
+                "is split; leave it out, or split qkv, proj or mlp"
+            )
+
+    def check(self, depth: int) -> None:
+        """Refuse fractions that are less than one block of so many.
+
+        Raises:
+            ValueError: such a fraction would be ignored.
+        """
+        for name in ("norm", "qkv", "proj", "mlp"):
+            fraction = getattr(self, name)
+            if fraction and int(fraction * depth + 1e-6) < 1:
+                raise ValueError(
+                    f"cls_specialization.{name} {fraction} of {depth} blocks is less than one; "
+                    f"give at least {math.ceil(1000 / depth) / 1000}, or 0 for shared weights"
+                )
+
+    def splits(self, block: int, depth: int) -> tuple[str, ...]:
+        """Return the names of the layers that are split in this block of so many."""
+        layers = {
+            "norm": ("norm1", "norm2", "ls1", "ls2"),
+            "qkv": ("attn.qkv",),
+            "proj": ("attn.proj",),
+            "mlp": ("mlp",),
+        }
+        # the small number keeps 1/3 of 12 at 4 when the fraction was rounded in floating point
+        return tuple(
+            name
+            for field, names in layers.items()
+            if block < int(getattr(self, field) * depth + 1e-6)
+            for name in names
+        )
+
+
+class Routed(nn.Module):
+    """A module whose token-wise layers may have a copy for [CLS].
+
+    The layer keeps its name and serves the patches, so a plain checkpoint names the same tensors;
+    the copy has the suffix `_cls`. As it starts equal, a split module computes what the plain one
+    does, and no random number is drawn.
+    """
+
+    global_tokens = 1  # tokens at the start of the sequence that use the copies
+
+    def split(self, name: str, global_tokens: int) -> nn.Module:
+        """Give the layer of that name a copy for the first tokens, and return the copy."""
+        self.global_tokens = global_tokens
+        copied = copy.deepcopy(getattr(self, name))
+        self.add_module(f"{name}_cls", copied)
+        return copied
+
+    def route(
+        self, name: str, x: Float[Tensor, "b n d"], roles: Bool[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b n e"]:
+        """Apply the layer of that name, or its two copies, each to its own tokens.
+
+        Args:
+            name: of the layer.
+            x: tokens.
+            roles: true for tokens of the copy, where images are packed into one sequence and such
+                tokens are not the first. Without it they are the first ones of every sequence.
+        """
+        layer = getattr(self, name)
+        own = self._modules.get(f"{name}_cls")
+        if own is None:
+            return layer(x)
+        if roles is None:
+            first, rest = split_at(x, self.global_tokens)
+            return torch.cat([own(first), layer(rest)], dim=1)
+        first, rest = own(x[roles][None])[0], layer(x[~roles][None])[0]
+        out = first.new_empty(*roles.shape, first.shape[-1])
+        return out.index_put((roles,), first).index_put((~roles,), rest)
