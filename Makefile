@@ -24,7 +24,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup ## draw the embedded data, train on them for some minutes, print a table
-	$(BIN)/vitlab fit --config configs/dino_entmax.yaml --config configs/demo.yaml --run runs/demo-$$(date +%Y%m%d-%H%M%S)
+	$(BIN)/vitlab fit --config configs/dino_entmax.yaml --config configs/demo.yaml --run-dir runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: setup ## run the tests; JOBS=4 as many files side by side
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) $(SHAPES) tests

@@ -26,7 +26,7 @@ import psutil
 import torch
 
 from vitlab.data.synthetic import Amounts, synthesize
-from vitlab.training import run
+from vitlab.training import run_dir
 
 ROOT = Path(__file__).parents[1]
 AMOUNTS = Amounts(*(4, 2, 6, 4, 3, 2, 3, 2))
@@ -62,13 +62,13 @@ def command(folder: Path, data: Path, setting: Setting) -> list[str]:
             "--data.global_batch_size",
             "8",
         ),
-        *("--probing.dense.voc2012.root", str(data / "VOCdevkit"), "--probing.workers", "0"),
-        *("--probing.every", str(max(setting.epochs // 4, 1)), "--probing.pictures", "0"),
+        *("--probing.dense.voc2012.root", str(data / "VOCdevkit"), "--probing.num_workers", "0"),
+        *("--probing.every_n_epochs", str(max(setting.epochs // 4, 1)), "--probing.pictures", "0"),
         *("--trainer.max_epochs", str(setting.epochs), "--model.optimizer.warmup_epochs", "1"),
         *("--trainer.devices", "2", "--trainer.strategy", "ddp"),
         *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
-        *("--checkpoints.minutes", "0.005", "--checkpoints.every", "10"),
-        *("--run", str(folder), "--ckpt_path", "auto"),
+        *("--checkpoint.minutes", "0.005", "--checkpoint.every_n_epochs", "10"),
+        *("--run-dir", str(folder), "--ckpt_path", "auto"),
     ]
 
 
@@ -153,7 +153,7 @@ def alive(process: psutil.Process) -> bool:
 def await_moment(attempt: Attempt, folder: Path, chance: random.Random, startup: float) -> str:
     """Wait for a random moment in the life of an attempt; return what it is doing then."""
     kind = chance.choice(["starts", "trains", "trains", "trains", "writes"])
-    last, part = folder / run.LAST, folder / f".{run.LAST}.part"
+    last, part = folder / run_dir.LAST, folder / f".{run_dir.LAST}.part"
     if kind == "starts":
         time.sleep(chance.uniform(0, startup))
         return kind
@@ -189,7 +189,7 @@ def damage(path: Path, chance: random.Random) -> str:
 
 def readable(path: Path) -> bool:
     try:
-        run.check_readable(path)
+        run_dir.check_readable(path)
     except ValueError:
         return False
     return True
@@ -205,7 +205,7 @@ def chaos(folder: Path, setting: Setting) -> None:
     data, calm, wild = draw(folder / "drawn"), folder / "calm", folder / "chaos"
     began = time.monotonic()
     attempt = Attempt(command(calm, data, setting), folder / "calm.log")
-    while not (calm / run.LAST).exists() and not attempt.over():
+    while not (calm / run_dir.LAST).exists() and not attempt.over():
         time.sleep(0.05)
     startup = time.monotonic() - began
     assert attempt.ended([], 3600) == 0, (folder / "calm.log").read_text()[-3000:]
@@ -221,7 +221,7 @@ def chaos(folder: Path, setting: Setting) -> None:
         code = attempt.ended(everyone)
         text = f"{count:3d} of {setting.stops}: {number.name} to {target} while it {doing}"
         text += f"; exit code {code}"
-        newest, older = wild / run.LAST, wild / run.PREVIOUS
+        newest, older = wild / run_dir.LAST, wild / run_dir.PREVIOUS
         if newest.exists() and older.exists() and readable(older) and chance.random() < 0.3:
             text += f"; {newest.name} {damage(newest, chance)}"
         print(text, flush=True)
@@ -233,7 +233,7 @@ def chaos(folder: Path, setting: Setting) -> None:
 
 def compare(calm: Path, wild: Path) -> None:
     """Refuse any difference between two finished runs."""
-    ours, theirs = (torch.load(path / run.LAST, weights_only=True) for path in (calm, wild))
+    ours, theirs = (torch.load(path / run_dir.LAST, weights_only=True) for path in (calm, wild))
     for part in ("state_dict", "optimizer_states"):
         different = [name for name, same in leaves(ours[part], theirs[part], part) if not same]
         assert not different, f"these differ: {different[:5]}"

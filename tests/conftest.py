@@ -43,10 +43,10 @@ def fit(drawn: Path, tmp_path: Path) -> Callable[..., Path]:
             [
                 "fit",
                 *("--config", str(ROOT / f"configs/{config}.yaml"), *overlays),
-                *("--run", str(folder), "--synthetic.root", ""),
+                *("--run-dir", str(folder), "--synthetic.root", ""),
                 *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"),
                 *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit")),
-                *("--probing.workers", "0", "--trainer.enable_progress_bar", "false"),
+                *("--probing.num_workers", "0", "--trainer.enable_progress_bar", "false"),
                 *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
                 *("--trainer.precision", "32-true", "--data.global_batch_size", "20"),
                 *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),

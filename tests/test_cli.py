@@ -19,7 +19,7 @@ def test_help_of_fit_describes_options(capsys):
         main(["fit", "--help"])
     assert done.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--probing.every", "--data", "--run", "--ckpt_path", "--dry_run"):
+    for option in ("--probing.every_n_epochs", "--data", "--run-dir", "--ckpt_path", "--dry-run"):
         assert option in text
     assert "Segmentation sets by name" in text or "segmentation sets by name" in text
 

@@ -10,7 +10,14 @@ import yaml
 CONFIGS = Path(__file__).parents[1] / "configs"
 EXPERIMENTS = sorted(path.stem for path in CONFIGS.glob("dino*.yaml"))
 HARDWARE = sorted((CONFIGS / "hardware").glob("*.yaml"))
-QUICK = ("--probing.every", "0", "--probing.baselines", "false", "--trainer.max_epochs", "1")
+QUICK = (
+    "--probing.every_n_epochs",
+    "0",
+    "--probing.baselines",
+    "false",
+    "--trainer.max_epochs",
+    "1",
+)
 
 
 @pytest.mark.parametrize("config", EXPERIMENTS)
@@ -33,7 +40,7 @@ def test_every_hardware_overlay_is_understood(path, fit, capsys):
     asked = yaml.safe_load(path.read_text())["trainer"]
     # this machine has other hardware; that everything else is accepted is what can be checked
     here = ["--trainer.num_nodes", "1"] if "num_nodes" in asked else []
-    fit("--config", str(path), "--trainer.strategy", "auto", "--dry_run", "true",
+    fit("--config", str(path), "--trainer.strategy", "auto", "--dry-run",
         "--trainer.accelerator", "cpu", "--trainer.devices", "1", *here)  # fmt: skip
     assert "micro-batches" in capsys.readouterr().out
 
@@ -84,7 +91,14 @@ def losses(fit) -> list[float]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = fit(
-        *("--probing.every", "0", "--probing.baselines", "false", "--trainer.max_epochs", "5"),
+        *(
+            "--probing.every_n_epochs",
+            "0",
+            "--probing.baselines",
+            "false",
+            "--trainer.max_epochs",
+            "5",
+        ),
         *("--trainer.log_every_n_steps", "1", "--probing.dense", "{}"),
         config="dino_entmax",
     )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonargparse import ArgumentError
 
-from vitlab import safety
+from vitlab import config_safety
 from vitlab.cli import main
 from vitlab.training import Pretraining
 
@@ -90,13 +90,13 @@ def test_a_config_that_names_another_class_is_refused_by_file_key_and_name(
 ):
     given = config(place({"class_path": name, "init_args": arguments}))
     with pytest.raises(ValueError, match="may only build classes") as error:
-        safety.check_words([*FIT[1:], "--config", given])
+        config_safety.check_command_line([*FIT[1:], "--config", given])
     message = str(error.value)
     assert message.startswith(f"{given}: {key} names {name}, ")
     allowed = message.rpartition("VITLAB_ALLOW=")[2]
     assert allowed == (name if name.startswith("torch.") else name.split(".")[0])
     monkeypatch.setenv("VITLAB_ALLOW", allowed)
-    safety.check(place({"class_path": name, "init_args": arguments}), given)
+    config_safety.check_config(place({"class_path": name, "init_args": arguments}), given)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_a_checkpoint_builds_no_class_from_elsewhere(key):
 @pytest.mark.parametrize(
     "words",
     [
-        [*FIT, "--run", "run", "--ckpt_path", "bad.ckpt"],
+        [*FIT, "--run-dir", "run", "--ckpt_path", "bad.ckpt"],
         [*KNN, "--weights", "bad.ckpt", "--data", "Folder", "--out", "out"],
         ["export", "--weights", "bad.ckpt", "--out", "out"],
         ["import", "--weights", "bad.ckpt", "--out", "out"],
@@ -241,7 +241,7 @@ def test_a_checkpoint_with_code_is_run_by_no_verb(words, zipped, capsys):
 @pytest.mark.parametrize(
     ("words", "file"),
     [
-        ([*FIT, "--run", "run", "--ckpt_path", "bad.safetensors"], "bad.safetensors"),
+        ([*FIT, "--run-dir", "run", "--ckpt_path", "bad.safetensors"], "bad.safetensors"),
         (["cost", "--config", "bad.safetensors"], "bad.safetensors"),
         (["curves", "bad/seed0"], "bad/seed0/measurements.json"),
     ],
@@ -269,7 +269,7 @@ def test_the_user_can_allow_a_package_of_theirs(capsys, monkeypatch):
 def test_what_is_allowed_must_be_names_of_packages(monkeypatch):
     monkeypatch.setenv("VITLAB_ALLOW", "fine,../other")
     with pytest.raises(ValueError, match=r"VITLAB_ALLOW has '\.\./other'"):
-        safety.check({"class_path": "other.Thing"}, "x.yaml")
+        config_safety.check_config({"class_path": "other.Thing"}, "x.yaml")
 
 
 BOMB = "a0: &a0 [0]\n" + "\n".join(
@@ -285,12 +285,12 @@ BOMB = "a0: &a0 [0]\n" + "\n".join(
 def test_a_config_nested_or_repeated_without_end_is_refused(text):
     file = config(text)
     with pytest.raises(ValueError, match=r"given\.yaml (is|holds)"):
-        safety.check_words(["--config", file])
+        config_safety.check_command_line(["--config", file])
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda f: f.stem)
 def test_every_config_of_ours_passes(file):
-    safety.check(safety.read(file), file)
+    config_safety.check_config(config_safety.read_yaml(file), file)
 
 
 NAMES = st.sampled_from(["os.system", "x.Y", "torch.hub.load", "vitlab2.X", "torch_.X"])
@@ -310,4 +310,4 @@ PLAIN = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 )
 def test_a_class_from_elsewhere_is_found_however_deep_it_lies(content):
     with pytest.raises(ValueError, match="may only build"):
-        safety.check(content, "x.yaml")
+        config_safety.check_config(content, "x.yaml")

@@ -37,11 +37,11 @@ def tune(backbone: Path, drawn: Path, tmp_path_factory):
         start = "--model.objective.encoder.backbone"
         vitlab(
             [
-                *("fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run", str(folder)),
+                *("fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run-dir", str(folder)),
                 *("--config", str(CONFIGS / "demo_prompts.yaml"), "--synthetic.root", ""),
                 *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"),
                 *(f"{start}.path", str(backbone), f"{start}.family", "auto", f"{start}.which", ""),
-                *("--data.global_batch_size", "20", "--scoring.workers", "0"),
+                *("--data.global_batch_size", "20", "--validation.num_workers", "0"),
                 *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
                 *("--trainer.max_epochs", "1", "--model.optimizer.warmup_epochs", "0", *options),
             ]

@@ -58,7 +58,7 @@ def test_the_script_starts_one_process_for_each_task_with_srun(tmp_path):
     assert (port, address, allowed) == ("21789", "", "")  # of the job's last four digits
     assert words == [
         *("--kill-on-bad-exit=1", "--cpus-per-task=11", "/venv/bin/python", "-m", "vitlab", "fit"),
-        *("--config", "/runs/dino/job/config.yaml", "--run", "/runs/dino", "--x", "1"),
+        *("--config", "/runs/dino/job/config.yaml", "--run-dir", "/runs/dino", "--x", "1"),
     ]
 
 
@@ -80,7 +80,7 @@ def test_an_array_has_a_folder_and_an_output_for_each_seed(tmp_path):
     assert "array=0-1,7" in directives(job)
     assert "output=/runs/dino/seed%a/job/%A_%a.out" in directives(job)
     words = told(job, tmp_path, SLURM_ARRAY_TASK_ID="7")[3:]
-    assert words[words.index("--run") + 1] == "/runs/dino/seed7"
+    assert words[words.index("--run-dir") + 1] == "/runs/dino/seed7"
     assert words[words.index("--config") + 1] == "/runs/dino/seed7/job/config.yaml"
     assert words[words.index("--seed_everything") + 1] == "7"
 
@@ -97,7 +97,7 @@ def test_words_and_names_survive_bash(tmp_path_factory, words, folder, python, c
     _, _, allowed, *found = told(job, tmp_path)
     assert allowed == "a,b"
     assert found[2] == f"/{python}"
-    assert found[found.index("--run") + 1] == str(folder)
+    assert found[found.index("--run-dir") + 1] == str(folder)
     assert found[-len(words) :] == words or not words
 
 

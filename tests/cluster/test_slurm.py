@@ -32,10 +32,17 @@ def submitted(slurm: Cluster, drawn: Path, monkeypatch, capsys) -> Callable[...,
         words = [word for config in configs for word in ("--config", str(config))]
         words += ["--gpus-per-node", "0", "--tasks-per-node", str(tasks), "--time", "10:00"]
         words += ["--cpus-per-task", "1", "--sbatch", f"nodelist={nodes}", *options]
-        words += ["--", "--run", str(folder), "--synthetic.root", ""]
+        words += ["--", "--run-dir", str(folder), "--synthetic.root", ""]
         words += ["--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"]
         words += ["--probing.dense.voc2012.root", str(drawn / "VOCdevkit")]
-        words += ["--probing.workers", "0", "--probing.every", "0", "--probing.baselines", "false"]
+        words += [
+            "--probing.num_workers",
+            "0",
+            "--probing.every_n_epochs",
+            "0",
+            "--probing.baselines",
+            "false",
+        ]
         words += ["--trainer.max_epochs", str(epochs), "--model.optimizer.warmup_epochs", "1"]
         words += ["--trainer.precision", "32-true", "--data.global_batch_size", "20"]
         main(["submit", *words])

@@ -83,7 +83,7 @@ def test_the_config_that_is_kept_is_the_one_that_was_checked(sbatch, capsys):
 
 
 def test_each_seed_has_its_folder_and_its_job(sbatch):
-    main([*WORDS, "--seeds", "0-2", *FIT, "--run", "arm"])
+    main([*WORDS, "--seeds", "0-2", *FIT, "--run-dir", "arm"])
     assert sbatch.read_text().count("\n") == 1
     for seed in range(3):
         folder = Path(f"arm/seed{seed}/job")
@@ -103,7 +103,7 @@ def test_a_submitted_run_that_never_began_can_be_submitted_again(sbatch):
         ([*WORDS, "--gpus-per-node", "3", *FIT], "512"),
         ([*WORDS, *FIT, "--trainer.devices", "4"], "use --gpus-per-node"),
         ([*WORDS, *FIT, "--config=x.yaml"], "use --config before the --"),
-        ([*WORDS, *FIT, "--dry_run", "true"], "use --dry-run before the --"),
+        ([*WORDS, *FIT, "--dry-run"], "use --dry-run before the --"),
         ([*WORDS, "--seeds", "0-1", *FIT, "--seed_everything", "3"], "use --seeds"),
         ([*WORDS, "--name", "bash", *FIT], "is not a name for a job"),
         ([*WORDS, *FIT, "--ckpt_path", "last"], "there is no checkpoint"),
@@ -139,22 +139,22 @@ def test_what_sbatch_refuses_is_said(capsys, sbatch, tmp_path):
 def test_a_refused_submission_leaves_nothing(capsys, sbatch, tmp_path):
     accepts, refuses = (tmp_path / "bin/sbatch").read_text(), "#!/bin/sh\nexit 1\n"
     (tmp_path / "bin/sbatch").write_text(refuses)
-    refused([*WORDS, "--seeds", "0-2", *FIT, "--run", "arm"], capsys)
+    refused([*WORDS, "--seeds", "0-2", *FIT, "--run-dir", "arm"], capsys)
     assert not Path("arm").exists()
     (tmp_path / "bin/sbatch").write_text(accepts)
-    main([*WORDS, *FIT, "--run", "one"])
+    main([*WORDS, *FIT, "--run-dir", "one"])
     (tmp_path / "bin/sbatch").write_text(refuses)
-    refused([*WORDS, *FIT, "--run", "one"], capsys)
+    refused([*WORDS, *FIT, "--run-dir", "one"], capsys)
     assert sorted(path.name for path in Path("one/job").iterdir()) == [
         *("config.yaml", "job.json", "job.sh"),
     ]
 
 
 def test_a_damaged_note_of_a_job_is_named(capsys, sbatch):
-    main([*WORDS, *FIT, "--run", "one"])
+    main([*WORDS, *FIT, "--run-dir", "one"])
     for content in ("{", "[]", "[" * 99999, '{"job": 3}'):
         Path("one/job/job.json").write_text(content)
-        assert "job.json cannot be read" in refused([*WORDS, *FIT, "--run", "one"], capsys)
+        assert "job.json cannot be read" in refused([*WORDS, *FIT, "--run-dir", "one"], capsys)
 
 
 def test_a_mistake_in_the_options_of_fit_is_all_that_is_said(capsys):
@@ -169,7 +169,7 @@ def test_a_run_is_not_submitted_over(capsys, sbatch):
     folder = Path("here")
     folder.mkdir()
     (folder / "results.json").write_text("[]")
-    assert "finished run" in refused([*WORDS, *FIT, "--run", "here"], capsys)
+    assert "finished run" in refused([*WORDS, *FIT, "--run-dir", "here"], capsys)
     assert not sbatch.exists()
 
 

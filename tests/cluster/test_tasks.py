@@ -50,5 +50,5 @@ def test_other_processes_than_devices_are_refused(
 )
 def test_one_process_for_each_device_is_a_run(fit, srun, capsys, variables, devices):
     srun(**variables)
-    fit("--trainer.devices", devices, "--dry_run", "true")
+    fit("--trainer.devices", devices, "--dry-run")
     assert f"{20 // int(devices)} images x {devices} devices" in capsys.readouterr().out

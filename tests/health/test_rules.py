@@ -9,11 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from vitlab.health import Signs, diagnose
-from vitlab.health.signs import Teacher, relative_change, speed_of, watched
+from vitlab.callbacks.collapse_checks import diagnose
+from vitlab.callbacks.training_stats import (
+    TeacherStats,
+    TrainingStats,
+    relative_change,
+    speed_of,
+    watched,
+)
 
 # of the demo, seed 0, at step 1000 of 2790
-TEACHER = Teacher(
+TEACHER = TeacherStats(
     outputs=256,
     entropy=2.5,
     divergence=1.1,
@@ -26,7 +32,7 @@ TEACHER = Teacher(
     distance=0.02,
     rank=7.7,
 )
-HEALTHY = Signs(
+HEALTHY = TrainingStats(
     step=1000,
     steps=2790,
     warm=True,

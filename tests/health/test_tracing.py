@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from vitlab.callbacks.step_trace import look, same, trace_step
 from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
-from vitlab.health import trace
-from vitlab.health.tracing import look, same
 from vitlab.objectives import DINO, DINOHeadConfig, Loss, Objective
 from vitlab.optim.schedules import Progress
 
@@ -44,7 +43,7 @@ def batch_of(value=1.0, size=2):
 
 
 def step(objective, batch, **options):
-    return trace(objective, batch, PROGRESS, seed=3, **options)
+    return trace_step(objective, batch, PROGRESS, seed=3, **options)
 
 
 def small():

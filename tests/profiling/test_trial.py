@@ -17,7 +17,7 @@ from vitlab.profiling.step_profiler import Parts
 from vitlab.profiling.throughput import pace
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-OFF = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
+OFF = ("--probing.every_n_epochs", "0", "--probing.baselines", "false", "--probing.dense", "{}")
 # 32 images a step: 1 s of which 0.05 s waiting; 20 steps an epoch, 10 epochs
 FACTS = Facts(
     device="cpu",
@@ -74,7 +74,7 @@ def plan(drawn, tmp_path, monkeypatch):
                     "0",
                     "--data.global_batch_size",
                     "20",
-                    "--probing.workers",
+                    "--probing.num_workers",
                     "0",
                 ),
                 *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
@@ -133,7 +133,14 @@ def test_disk_is_what_the_run_takes(plan, fit):
 
 @pytest.mark.parametrize("config", ["supervised_deit3_s"])
 def test_supervised_configs_can_be_tried(plan, config):
-    small = ("--data.global_batch_size", "10", "--data.repeats", "2", "--scoring.workers", "0")
+    small = (
+        "--data.global_batch_size",
+        "10",
+        "--data.repeats",
+        "2",
+        "--validation.num_workers",
+        "0",
+    )
     found = plan(f"{config}.yaml+demo_supervised.yaml", *OFF, *small)
     assert found["trial"]["score"] > 0
     assert found["facts"]["scores"] == 1
@@ -157,7 +164,7 @@ def backbone(tmp_path):
 def test_prompts_can_be_tried(plan, backbone):
     start = "--model.objective.encoder.backbone"
     weights = (f"{start}.path", backbone, f"{start}.family", "auto", f"{start}.which", "")
-    found = plan("prompts_tcpa.yaml+demo_prompts.yaml", *weights, "--scoring.workers", "0")
+    found = plan("prompts_tcpa.yaml+demo_prompts.yaml", *weights, "--validation.num_workers", "0")
     assert found["trial"]["checkpoint"] > 0
 
 
@@ -166,11 +173,11 @@ def test_calibration_can_be_tried_with_what_it_does_before_its_first_step(plan, 
     folder = tmp_path / "start"
     main(
         [
-            *("fit", "--config", str(CONFIGS / "supervised_deit_s.yaml"), "--run", str(folder)),
+            *("fit", "--config", str(CONFIGS / "supervised_deit_s.yaml"), "--run-dir", str(folder)),
             *("--config", str(CONFIGS / "demo_supervised.yaml"), "--synthetic.root", ""),
             *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0", *OFF),
             *("--trainer.max_epochs", "1", "--model.optimizer.warmup_epochs", "0"),
-            *("--scoring.workers", "0", "--trainer.enable_progress_bar", "false"),
+            *("--validation.num_workers", "0", "--trainer.enable_progress_bar", "false"),
             *("--trainer.precision", "32-true"),
         ]
     )
@@ -182,7 +189,7 @@ def test_calibration_can_be_tried_with_what_it_does_before_its_first_step(plan, 
         found = plan(
             f"calibrate_{stage}.yaml+demo_calibrate.yaml",
             *("--model.objective.classifier.path", str(folder / "last.ckpt"), *more),
-            *("--scoring.workers", "0", "--model.optimizer.warmup_epochs", "0"),
+            *("--validation.num_workers", "0", "--model.optimizer.warmup_epochs", "0"),
         )
         assert found["trial"]["parts"]["backward"]["seconds"][0] > 0
 
@@ -224,7 +231,7 @@ def test_a_folder_with_a_run_is_refused_as_by_fit(plan, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/results.json").write_text("[]")
     with pytest.raises(SystemExit):
-        plan(DINO, *OFF, "--run", "run")
+        plan(DINO, *OFF, "--run-dir", "run")
     assert "already holds a finished run" in capsys.readouterr().err
 
 

@@ -10,15 +10,15 @@ from comparing import assert_same_bits, weights
 from PIL import Image
 
 from vitlab.analysis.calibration import main as report
+from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.cli import main
 from vitlab.data.foreground import mask_name
 from vitlab.encoders import export, load
 from vitlab.objectives import Calibration
 from vitlab.training import Pretraining
-from vitlab.training.metering import Metering
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-OFF = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
+OFF = ("--probing.every_n_epochs", "0", "--probing.baselines", "false", "--probing.dense", "{}")
 PLAIN = (
     "--model.objective.mixup",
     '{"mixup_alpha": 0, "cutmix_alpha": 0}',
@@ -32,7 +32,7 @@ Train = Callable[..., Path]
 def command(config: str, folder: Path, drawn: Path, *options: str) -> None:
     main(
         [
-            *("fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run", str(folder)),
+            *("fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run-dir", str(folder)),
             *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"),
             *(
                 "--data.global_batch_size",
@@ -42,7 +42,14 @@ def command(config: str, folder: Path, drawn: Path, *options: str) -> None:
                 "--probing.size",
                 "64",
             ),
-            *("--probing.dense_size", "64", "--probing.workers", "0", "--scoring.workers", "0"),
+            *(
+                "--probing.dense_size",
+                "64",
+                "--probing.num_workers",
+                "0",
+                "--validation.num_workers",
+                "0",
+            ),
             *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
             *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
             *("--trainer.max_epochs", "2", "--model.optimizer.lr", "4e-4"),
@@ -135,7 +142,7 @@ def test_the_demo_shrinks_every_config(stage: str, converged: Path, drawn: Path,
                 "fit",
                 *(word for name in configs for word in ("--config", f"{CONFIGS / name}.yaml")),
             ),
-            *("--run", str(tmp_path / "run"), "--synthetic.root", "", "--dry_run", "true"),
+            *("--run-dir", str(tmp_path / "run"), "--synthetic.root", "", "--dry-run"),
             *("--data.root", str(drawn / "imagenet"), f"{classifier}.path", str(converged), *extra),
         ]
     )
@@ -203,7 +210,7 @@ def test_masks_reach_a_run_and_those_that_show_no_background_add_nothing(
     assert any(not torch.allclose(blank[name], something[name], atol=2e-4) for name in blank)
 
 
-class Interrupted(Metering):
+class Interrupted(ThroughputMonitor):
     """Stands for a person who presses Ctrl-C in the second epoch."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):

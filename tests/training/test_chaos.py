@@ -6,7 +6,7 @@ import pytest
 import torch
 from chaos import Setting, chaos, compare, draw, leaves
 
-from vitlab.training import run
+from vitlab.training import run_dir
 
 
 @pytest.mark.slow
@@ -18,11 +18,11 @@ def test_any_difference_between_the_runs_is_found(tmp_path: Path):
     for name, value in (("calm", 1.0), ("chaos", 1.0)):
         (tmp_path / name).mkdir()
         content = {"state_dict": {"w": torch.tensor(value)}, "optimizer_states": [{"step": 3}]}
-        torch.save({**content, "global_step": 3}, tmp_path / name / run.LAST)
+        torch.save({**content, "global_step": 3}, tmp_path / name / run_dir.LAST)
         (tmp_path / name / "measurements.json").write_text("[]")
     compare(tmp_path / "calm", tmp_path / "chaos")
     content["state_dict"]["w"] += 1e-7
-    torch.save({**content, "global_step": 3}, tmp_path / "chaos" / run.LAST)
+    torch.save({**content, "global_step": 3}, tmp_path / "chaos" / run_dir.LAST)
     with pytest.raises(AssertionError, match=r"state_dict\.w"):
         compare(tmp_path / "calm", tmp_path / "chaos")
     assert leaves({"a": [1, 2]}, {"a": [1, 3]}, "x") == [("x.a[0]", True), ("x.a[1]", False)]

@@ -14,10 +14,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitlab.training import run
-from vitlab.training.checkpoints import Checkpoints, Files
+from vitlab.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback
+from vitlab.training import run_dir
 
-UNPROBED = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
+UNPROBED = (
+    "--probing.every_n_epochs",
+    "0",
+    "--probing.baselines",
+    "false",
+    "--probing.dense",
+    "{}",
+)
 
 
 def content(step: int) -> dict:
@@ -25,8 +32,8 @@ def content(step: int) -> dict:
     return {"pytorch-lightning_version": "2", "global_step": step, "state_dict": {"w": tensor}}
 
 
-def save(folder: Path, step: int, name: str = run.LAST) -> Path:
-    Files().save_checkpoint(content(step), folder / name)
+def save(folder: Path, step: int, name: str = run_dir.LAST) -> Path:
+    AtomicCheckpointIO().save_checkpoint(content(step), folder / name)
     return folder / name
 
 
@@ -47,7 +54,7 @@ def refused_or_the_same(path: Path, damaged: bytes) -> bool:
     """Whether the damage is noticed; if not, it must be where nothing is read."""
     path.write_bytes(damaged)
     try:
-        run.check_readable(path)
+        run_dir.check_readable(path)
     except ValueError:
         return True
     found = torch.load(path, weights_only=True)
@@ -99,9 +106,11 @@ def test_a_file_that_is_cut_short_or_zeroed_is_noticed(good, tmp_path, part):
 def test_what_was_last_becomes_previous(tmp_path):
     for step in (1, 2, 3):
         save(tmp_path, step)
-    assert names(tmp_path) == {run.LAST, run.PREVIOUS}
-    assert [step_of(path) for path in run.generations(tmp_path)] == [3, 2]
-    assert run.starting_point(tmp_path, "last") == run.Start(tmp_path / run.LAST, 3)
+    assert names(tmp_path) == {run_dir.LAST, run_dir.PREVIOUS}
+    assert [step_of(path) for path in run_dir.resumable_checkpoints(tmp_path)] == [3, 2]
+    assert run_dir.find_resume_point(tmp_path, "last") == run_dir.ResumePoint(
+        tmp_path / run_dir.LAST, 3
+    )
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
@@ -116,8 +125,8 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
     assert full.value.errno == errno.EFBIG
-    assert names(tmp_path) == {run.LAST}
-    assert step_of(tmp_path / run.LAST) == 1
+    assert names(tmp_path) == {run_dir.LAST}
+    assert step_of(tmp_path / run_dir.LAST) == 1
 
 
 @pytest.mark.parametrize("renames", [0, 1])
@@ -140,39 +149,39 @@ def test_a_process_killed_while_it_writes_leaves_a_good_checkpoint(tmp_path, mon
         patch.setattr(Path, "unlink", lambda self, missing_ok: None)  # nor does it clean up
         with pytest.raises(KilledError):
             save(tmp_path, 3)
-    start = run.starting_point(tmp_path, "last")
+    start = run_dir.find_resume_point(tmp_path, "last")
     assert (start.step, start.damaged) == (2, ())
     save(tmp_path, 3)
-    assert run.starting_point(tmp_path, "last").step == 3
+    assert run_dir.find_resume_point(tmp_path, "last").step == 3
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(tmp_path):
     for step in (1, 2):
         save(tmp_path, step)
-    save(tmp_path, 1, f"{run.KEPT}/epoch_0001.ckpt")
-    (tmp_path / run.LAST).write_bytes(b"PK")
-    start = run.starting_point(tmp_path, "last")
-    assert (start.checkpoint, start.step) == (tmp_path / run.PREVIOUS, 1)
+    save(tmp_path, 1, f"{run_dir.KEPT}/epoch_0001.ckpt")
+    (tmp_path / run_dir.LAST).write_bytes(b"PK")
+    start = run_dir.find_resume_point(tmp_path, "last")
+    assert (start.checkpoint, start.step) == (tmp_path / run_dir.PREVIOUS, 1)
     assert "last.ckpt cannot be read safely" in start.damaged[0]
-    run.set_aside(start, tmp_path)
+    run_dir.rename_damaged(start, tmp_path)
     save(tmp_path, 3)  # must not push out the only good one
-    assert [step_of(path) for path in run.generations(tmp_path)[:2]] == [3, 1]
-    for path in run.generations(tmp_path)[:2]:
+    assert [step_of(path) for path in run_dir.resumable_checkpoints(tmp_path)[:2]] == [3, 1]
+    for path in run_dir.resumable_checkpoints(tmp_path)[:2]:
         path.write_bytes(b"")
-    kept = run.starting_point(tmp_path, "auto")
-    assert kept.checkpoint == tmp_path / run.KEPT / "epoch_0001.ckpt"
+    kept = run_dir.find_resume_point(tmp_path, "auto")
+    assert kept.checkpoint == tmp_path / run_dir.KEPT / "epoch_0001.ckpt"
     assert len(kept.damaged) == 2
     kept.checkpoint.write_bytes(b"")
     with pytest.raises(ValueError, match="no checkpoint of the run can be read"):
-        run.starting_point(tmp_path, "auto")
+        run_dir.find_resume_point(tmp_path, "auto")
 
 
 def test_auto_begins_anew_goes_on_or_finds_the_run_finished(tmp_path):
-    assert run.starting_point(tmp_path, "auto") == run.Start()
+    assert run_dir.find_resume_point(tmp_path, "auto") == run_dir.ResumePoint()
     save(tmp_path, 5)
-    assert run.starting_point(tmp_path, "auto").step == 5
-    (tmp_path / run.RESULTS).write_text("[]")
-    assert run.starting_point(tmp_path, "auto").finished
+    assert run_dir.find_resume_point(tmp_path, "auto").step == 5
+    (tmp_path / run_dir.RESULTS).write_text("[]")
+    assert run_dir.find_resume_point(tmp_path, "auto").finished
 
 
 HOLDER = """
@@ -186,40 +195,49 @@ time.sleep(60)
 
 
 def test_two_processes_never_write_into_one_folder_and_a_dead_one_holds_nothing(tmp_path):
-    words = [sys.executable, "-c", HOLDER, str(tmp_path / run.LOCK)]
+    words = [sys.executable, "-c", HOLDER, str(tmp_path / run_dir.LOCK)]
     holder = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     with holder.stdout:
         assert holder.stdout.readline() == "held\n"
-        for claim in (run.check_unclaimed, lambda folder: run.claimed(folder).__enter__()):
+        for claim in (run_dir.check_unlocked, lambda folder: run_dir.run_lock(folder).__enter__()):
             with pytest.raises(ValueError, match="in use: process 4 on elsewhere writes into it"):
                 claim(tmp_path)
         holder.kill()
         holder.wait()
-    with run.claimed(tmp_path):
-        assert "process" in (tmp_path / run.LOCK).read_text()
-    assert run.starting_point(tmp_path, None) == run.Start()  # a lock alone is no other's folder
+    with run_dir.run_lock(tmp_path):
+        assert "process" in (tmp_path / run_dir.LOCK).read_text()
+    assert (
+        run_dir.find_resume_point(tmp_path, None) == run_dir.ResumePoint()
+    )  # a lock alone is no other's folder
 
 
-@pytest.mark.parametrize("wrong", [{"minutes": -1}, {"every": -1}, {"keep": 0}])
+@pytest.mark.parametrize("wrong", [{"minutes": -1}, {"every_n_epochs": -1}, {"keep": 0}])
 def test_wrong_numbers_are_refused(wrong):
-    with pytest.raises(ValueError, match=f"checkpoints.{next(iter(wrong))} .* is too small"):
-        Checkpoints(**wrong)
+    with pytest.raises(ValueError, match=f"checkpoint.{next(iter(wrong))} .* is too small"):
+        CheckpointCallback(**wrong)
 
 
 def test_what_a_killed_process_was_writing_goes_when_the_run_goes_on(tmp_path):
     (tmp_path / ".status.json.4711").write_bytes(b"{")
     (tmp_path / ".notes").write_bytes(b"of the user")
-    with run.claimed(tmp_path):
-        assert names(tmp_path) == {run.LOCK, ".notes"}
+    with run_dir.run_lock(tmp_path):
+        assert names(tmp_path) == {run_dir.LOCK, ".notes"}
 
 
 def test_checkpoints_of_epochs_are_kept_and_bounded_in_number(fit):
-    options = ("--checkpoints.every", "1", "--checkpoints.keep", "2", "--trainer.max_epochs", "3")
+    options = (
+        "--checkpoint.every_n_epochs",
+        "1",
+        "--checkpoint.keep",
+        "2",
+        "--trainer.max_epochs",
+        "3",
+    )
     folder = fit(*UNPROBED, *options)
-    assert names(folder / run.KEPT) == {"epoch_0002.ckpt", "epoch_0003.ckpt"}
-    assert {run.LAST, run.PREVIOUS} <= names(folder)
-    steps = [run.check_readable(path) for path in run.generations(folder)]
+    assert names(folder / run_dir.KEPT) == {"epoch_0002.ckpt", "epoch_0003.ckpt"}
+    assert {run_dir.LAST, run_dir.PREVIOUS} <= names(folder)
+    steps = [run_dir.check_readable(path) for path in run_dir.resumable_checkpoints(folder)]
     assert steps == [6, 4, 6, 4]
 
 
@@ -227,23 +245,23 @@ def test_checkpoints_of_epochs_are_kept_and_bounded_in_number(fit):
 def test_a_kept_checkpoint_that_could_not_be_written_is_once_the_run_goes_on(
     fit, monkeypatch, failing
 ):
-    whole, count = Files.save_checkpoint, itertools.count()
+    whole, count = AtomicCheckpointIO.save_checkpoint, itertools.count()
 
     def full(self, checkpoint, path, storage_options=None):
         if next(count) == failing:
             raise OSError(errno.ENOSPC, f"{path} cannot be written: No space left on device")
         whole(self, checkpoint, path, storage_options)
 
-    options = (*UNPROBED, "--checkpoints.every", "1")
+    options = (*UNPROBED, "--checkpoint.every_n_epochs", "1")
     with monkeypatch.context() as patch:
-        patch.setattr(Files, "save_checkpoint", full)
+        patch.setattr(AtomicCheckpointIO, "save_checkpoint", full)
         with pytest.raises(SystemExit):
             fit(*options)
     folder = fit(*options, "--ckpt_path", "last")
-    assert names(folder / run.KEPT) == {"epoch_0001.ckpt", "epoch_0002.ckpt"}
+    assert names(folder / run_dir.KEPT) == {"epoch_0001.ckpt", "epoch_0002.ckpt"}
 
 
-@pytest.mark.parametrize(("name", "code"), [("config.yaml", 2), (run.RESULTS, 1)])
+@pytest.mark.parametrize(("name", "code"), [("config.yaml", 2), (run_dir.RESULTS, 1)])
 def test_a_full_disk_before_and_after_training_is_said_too(
     fit, monkeypatch, capsys, tmp_path, name, code
 ):
@@ -266,7 +284,7 @@ def test_a_full_disk_before_and_after_training_is_said_too(
 
 
 def test_a_full_disk_stops_the_run_with_the_reason(fit, monkeypatch, capsys, tmp_path):
-    whole, written = Files.save_checkpoint, []
+    whole, written = AtomicCheckpointIO.save_checkpoint, []
 
     def failing(self, checkpoint, path, storage_options=None):
         if written:
@@ -275,18 +293,18 @@ def test_a_full_disk_stops_the_run_with_the_reason(fit, monkeypatch, capsys, tmp
         whole(self, checkpoint, path, storage_options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Files, "save_checkpoint", failing)
+        patch.setattr(AtomicCheckpointIO, "save_checkpoint", failing)
         with pytest.raises(SystemExit) as stopped:
             fit(*UNPROBED)
     assert stopped.value.code == 1
     said = capsys.readouterr().err
     assert "last.ckpt cannot be written: No space left on device" in said
-    assert f"continue with --run {tmp_path / 'run'} --ckpt_path last" in said
-    assert run.starting_point(tmp_path / "run", "last").step == 2
+    assert f"continue with --run-dir {tmp_path / 'run'} --ckpt_path last" in said
+    assert run_dir.find_resume_point(tmp_path / "run", "last").step == 2
 
 
 def test_a_checkpoint_that_holds_a_program_is_refused_by_its_name(tmp_path):
     torch.save({"epoch": Path("x")}, tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match="reading it would run pathlib") as refused:
-        run.check_readable(tmp_path / "x.ckpt")
+        run_dir.check_readable(tmp_path / "x.ckpt")
     assert "weights_only" not in str(refused.value)

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from vitlab.callbacks.failed_step import FailedStep, place, read, read_batch, read_weights, write
 from vitlab.cli import main
 from vitlab.data import ImageNet
 from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
-from vitlab.health.failure import Failure, place, read, read_batch, read_weights, write
 from vitlab.objectives import DINO
 from vitlab.objectives.dino_head import DINOHeadConfig
 from vitlab.optim.schedules import Progress
 from vitlab.training import Pretraining
 
 Fit = Callable[..., Path]
-QUICK = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
+QUICK = ("--probing.every_n_epochs", "0", "--probing.baselines", "false", "--probing.dense", "{}")
 
 
 def stopped(fit: Fit, capsys: pytest.CaptureFixture, *options: str) -> str:
@@ -198,7 +198,7 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     objective = DINO(ViT("nano", img_size=32), DINOHeadConfig(8, 8, 4))
     batch = Batch([torch.zeros(2, 1, 3, 32, 32)])
     progress = Progress(0, 1, 1, 1)
-    failure = Failure(
+    failure = FailedStep(
         *("said", progress, 0, 0, 0, 1, 7, "32-true", "cpu", 1, 1.0, ()),
         model={"objective": {"class_path": "vitlab.objectives.DINO", "init_args": settings}},
         seen=(),
@@ -282,7 +282,7 @@ def test_all_ranks_stop_with_what_one_has_met(drawn: Path, tmp_path: Path, capsy
     script.write_text(RANK_1_MEETS_INFINITY)
     root = Path(__file__).parents[2]
     words = [
-        *(sys.executable, str(script), "fit", "--run", str(tmp_path / "run")),
+        *(sys.executable, str(script), "fit", "--run-dir", str(tmp_path / "run")),
         *("--config", str(root / "configs/dino.yaml"), "--config", str(root / "configs/demo.yaml")),
         *QUICK,  # behind the configs, which have probes of their own
         *(

@@ -9,17 +9,24 @@ import torch
 import yaml
 from comparing import assert_same_bits, weights
 
+from vitlab.callbacks.online_probes import Measurement
+from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.training import Pretraining
-from vitlab.training.closing import conclusion
-from vitlab.training.fit import Command
-from vitlab.training.metering import Metering
-from vitlab.training.probing import Measurement
+from vitlab.training.fit import FitCLI
+from vitlab.training.summary import summary_rows
 
 Fit = Callable[..., Path]
-UNPROBED = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
+UNPROBED = (
+    "--probing.every_n_epochs",
+    "0",
+    "--probing.baselines",
+    "false",
+    "--probing.dense",
+    "{}",
+)
 
 
-class Interrupted(Metering):
+class Interrupted(ThroughputMonitor):
     """Stands for a person who presses Ctrl-C in the second epoch."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -29,13 +36,15 @@ class Interrupted(Metering):
 
 def test_probes_leave_training_untouched(fit: Fit):
     drop_path = ("--model.objective.encoder.drop_path", "0.3")
-    probed = fit("--probing.every", "1", *drop_path, name="probed")
-    plain = fit("--probing.every", "0", "--probing.baselines", "false", *drop_path, name="plain")
+    probed = fit("--probing.every_n_epochs", "1", *drop_path, name="probed")
+    plain = fit(
+        "--probing.every_n_epochs", "0", "--probing.baselines", "false", *drop_path, name="plain"
+    )
     assert_same_bits(probed, plain)
 
 
 def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(fit: Fit, monkeypatch, capsys):
-    options = ("--model.objective.encoder.drop_path", "0.3", "--probing.every", "1")
+    options = ("--model.objective.encoder.drop_path", "0.3", "--probing.every_n_epochs", "1")
     calm = fit(*options, name="calm")
     with monkeypatch.context() as patch:
         patch.setattr("vitlab.training.fit.Metering", Interrupted)
@@ -67,7 +76,7 @@ def test_a_run_does_not_go_on_with_other_settings(fit: Fit, capsys):
         assert refused.value.code == 2
         said = capsys.readouterr().err
         assert f"began with other settings: {key.replace('data.', 'data.init_args.')} " in said
-        assert "--run DIR" in said
+        assert "--run-dir DIR" in said
         assert (folder / "config.yaml").read_bytes() == before
     fit(*UNPROBED, "--ckpt_path", "auto", "--data.micro_batch_size", "5")
 
@@ -95,7 +104,7 @@ def test_however_its_own_checkpoint_is_named_other_settings_are_refused(fit: Fit
 def test_curves_of_an_attempt_that_saved_nothing_are_hidden(fit: Fit, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    class Broken(Metering):
+    class Broken(ThroughputMonitor):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if batch_idx == 1:
                 raise KeyboardInterrupt
@@ -131,7 +140,7 @@ def test_the_saved_config_repeats_the_run(fit: Fit, tmp_path: Path):
     first = fit(*UNPROBED, name="first")
     saved = yaml.safe_load((first / "config.yaml").read_text())
     assert saved["data"]["init_args"]["global_batch_size"] == 20
-    command = Command(["--config", str(first / "config.yaml"), "--run", str(tmp_path / "again")])
+    command = FitCLI(["--config", str(first / "config.yaml"), "--run-dir", str(tmp_path / "again")])
     assert command.datamodule.global_batch_size == 20
     again = command.model.state_dict()
     built = Pretraining.load_from_checkpoint(first / "last.ckpt", weights_only=True)
@@ -141,7 +150,7 @@ def test_the_saved_config_repeats_the_run(fit: Fit, tmp_path: Path):
 
 
 def test_a_run_leaves_its_scores_pictures_and_surroundings(fit: Fit, capsys):
-    folder = fit("--probing.every", "1", config="dino_entmax")
+    folder = fit("--probing.every_n_epochs", "1", config="dino_entmax")
     rows = read(folder / "results.json")
     assert [row["encoder"] for row in rows][:3] == ["pixels", "untrained", "trained, epoch 2"]
     for row in rows:
@@ -161,7 +170,7 @@ def test_a_run_leaves_its_scores_pictures_and_surroundings(fit: Fit, capsys):
 def test_curves_have_names_a_person_finds(fit: Fit):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = fit("--probing.every", "1", "--trainer.log_every_n_steps", "1")
+    folder = fit("--probing.every_n_epochs", "1", "--trainer.log_every_n_steps", "1")
     events = EventAccumulator(str(folder))
     events.Reload()
     tags = set(events.Tags()["scalars"])
@@ -215,7 +224,7 @@ def test_unlabeled_data_can_be_trained_on(fit: Fit, drawn: Path, capsys):
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(fit: Fit, capsys):
-    folder = fit("--dry_run", "true")
+    folder = fit("--dry-run")
     assert not folder.exists()
     assert "2 epochs x 2 steps = 4" in capsys.readouterr().out
 
@@ -224,9 +233,9 @@ def test_the_closing_table_shows_the_best_epoch_where_it_is_not_the_last():
     def trained(epoch: int, miou: float) -> Measurement:
         return Measurement("trained", epoch, epoch, {"miou/mean": miou})
 
-    rows = conclusion([trained(1, 30.0), trained(2, 20.0)])
+    rows = summary_rows([trained(1, 30.0), trained(2, 20.0)])
     assert [row["encoder"] for row in rows] == ["trained, epoch 2", "best mIoU, epoch 1"]
-    assert len(conclusion([trained(1, 10.0), trained(2, 20.0)])) == 1
+    assert len(summary_rows([trained(1, 10.0), trained(2, 20.0)])) == 1
 
 
 def test_a_finished_run_is_never_overwritten(fit: Fit, capsys):
@@ -236,7 +245,7 @@ def test_a_finished_run_is_never_overwritten(fit: Fit, capsys):
         with pytest.raises(SystemExit) as refused:
             fit(*UNPROBED, *again)
         assert refused.value.code == 2
-        assert "--run" in capsys.readouterr().err
+        assert "--run-dir" in capsys.readouterr().err
     assert (folder / "last.ckpt").read_bytes() == before
 
 
@@ -276,9 +285,9 @@ BAD = [
     (("--trainer.max_epochs", "-1"), "set trainer.max_epochs"),
     (("--trainer.gradient_clip_val", "1.0"), "model.optimizer.clip_grad_norm"),
     (("--trainer.accumulate_grad_batches", "2"), "use --data.micro_batch_size"),
-    (("--trainer.default_root_dir", "/tmp"), "use --run"),
+    (("--trainer.default_root_dir", "/tmp"), "use --run-dir"),
     (("--trainer.precision", "bf16-true"), "use bf16-mixed"),
-    (("--probing.every", "-1"), "probing.every is too small"),
+    (("--probing.every_n_epochs", "-1"), "probing.every_n_epochs is too small"),
     (("--trainer.devices", "0"), "devices"),
     (("--ckpt_path", "last"), "there is no checkpoint"),
     (("--seed_everything", "true"), "seed_everything"),

@@ -14,12 +14,12 @@ import torch.distributed as dist
 from lightning import Trainer
 
 from vitlab import signals
+from vitlab.callbacks import rank_watchdog
+from vitlab.callbacks.checkpoint import CheckpointCallback
+from vitlab.callbacks.preemption import Preempted, Preemption, requeue
+from vitlab.callbacks.rank_watchdog import ProcessWatcher, RankWatchdog
 from vitlab.data import DataError
-from vitlab.training import liveness
-from vitlab.training.checkpoints import Checkpoints
-from vitlab.training.endings import ending
-from vitlab.training.liveness import Heartbeat, Kin
-from vitlab.training.preemption import Stopped, Stopping, requeue
+from vitlab.training.exit_codes import ending
 
 
 def test_signals_are_noted_and_their_handlers_put_back(capfd):
@@ -83,10 +83,10 @@ def test_a_job_that_comes_no_further_is_not_queued_for_ever(
     (tmp_path / "scontrol").write_text("#!/bin/sh\n")
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    stopping = Stopping(Mock(spec=Checkpoints, step=saved, due=False))
+    stopping = Preemption(Mock(spec=CheckpointCallback, step=saved, due=False))
     stopping.first = first  # step of this start
     monkeypatch.setattr(signals, "noted", lambda: signal.SIGUSR1)
-    with pytest.raises(Stopped) as raised:
+    with pytest.raises(Preempted) as raised:
         stopping.pause(Mock(spec=Trainer, global_step=step))
     asked = raised.value
     assert "requeued" not in str(ending(asked, tmp_path, begun=True))  # outside of SLURM
@@ -98,7 +98,7 @@ def test_a_job_that_comes_no_further_is_not_queued_for_ever(
 
 
 ENDS = [
-    (Stopped(signal.SIGTERM, 12, True), "at step 12; start anew, as nothing is saved yet", 75),
+    (Preempted(signal.SIGTERM, 12, True), "at step 12; start anew, as nothing is saved yet", 75),
     (SystemExit(1), "interrupted", 1),
     (DataError("no images"), "no images", 1),
     (FloatingPointError("the loss is nan"), "the loss is nan", 1),
@@ -130,7 +130,7 @@ def test_an_error_of_the_code_keeps_its_place(tmp_path):
 def test_a_dead_rank_is_named_with_the_way_it_died():
     words = [sys.executable, "-c", "import time; time.sleep(60)"]
     ranks = [subprocess.Popen(words) for _ in range(2)]
-    kin = Kin(ranks, lambda: "")
+    kin = ProcessWatcher(ranks, lambda: "")
     assert kin.missing() == ""
     ranks[1].kill()
     ranks[1].wait()
@@ -143,17 +143,20 @@ def test_a_dead_rank_is_named_with_the_way_it_died():
 def test_a_first_rank_that_was_gone_before_this_one_looked_is_missed(monkeypatch):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    monkeypatch.setenv(liveness.FIRST, str(gone.pid))
-    assert Kin([], lambda: "").missing() == f"the process {gone.pid} of the first rank is gone"
+    monkeypatch.setenv(rank_watchdog.FIRST, str(gone.pid))
+    assert (
+        ProcessWatcher([], lambda: "").missing()
+        == f"the process {gone.pid} of the first rank is gone"
+    )
 
 
 def test_a_rank_that_hangs_ends_with_the_first(monkeypatch):
     hung = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     hung.send_signal(signal.SIGSTOP)
-    monkeypatch.setattr(liveness, "_started", [hung])
+    monkeypatch.setattr(rank_watchdog, "_started", [hung])
     monkeypatch.setattr("os._exit", sys.exit)
     with pytest.raises(SystemExit) as ended:
-        liveness.end("a rank has given no sign of life")
+        rank_watchdog.end("a rank has given no sign of life")
     assert hung.wait(10) == -signal.SIGKILL
     assert ended.value.code == 1
 
@@ -169,17 +172,17 @@ def beats(monkeypatch):
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(store.port))
-    monkeypatch.setattr(liveness, "TICK", 0.02)
-    hearts: list[Heartbeat] = []
+    monkeypatch.setattr(rank_watchdog, "TICK", 0.02)
+    hearts: list[RankWatchdog] = []
 
     def end(reason):
         said[int(threading.current_thread().name)] = reason
         raise EndedError
 
     def run(rank: int):
-        heart = Heartbeat(lambda: "go on")
+        heart = RankWatchdog(lambda: "go on")
         hearts.append(heart)
-        monkeypatch.setattr(liveness, "end", end)
+        monkeypatch.setattr(rank_watchdog, "end", end)
         with pytest.raises(EndedError):
             heart._beat(rank, 3)
 
@@ -223,9 +226,9 @@ def test_a_first_rank_that_hangs_is_missed_by_the_others(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "1")
     monkeypatch.setattr(dist, "TCPStore", HungStore)
-    monkeypatch.setattr(liveness, "TICK", 0.02)
-    monkeypatch.setattr(liveness, "end", end)
-    heart = Heartbeat(lambda: "go on")
+    monkeypatch.setattr(rank_watchdog, "TICK", 0.02)
+    monkeypatch.setattr(rank_watchdog, "end", end)
+    heart = RankWatchdog(lambda: "go on")
     thread = threading.Thread(target=heart.beat, daemon=True)
     thread.start()
     with pytest.raises(EndedError):
@@ -240,7 +243,7 @@ def test_a_first_rank_that_hangs_is_missed_by_the_others(monkeypatch):
 
 def test_a_heartbeat_ends_with_the_run(beats):
     _, _, _ = beats
-    heart = Heartbeat(lambda: "")
+    heart = RankWatchdog(lambda: "")
     thread = threading.Thread(target=heart._beat, args=(1, 2), daemon=True)
     thread.start()
     time.sleep(0.1)

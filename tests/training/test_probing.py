@@ -11,7 +11,7 @@ from rich.console import Console
 from vitlab.cli import main
 from vitlab.encoders import ViT
 from vitlab.training.checkpoint_series import checkpoint_info, find_series
-from vitlab.training.closing import tables
+from vitlab.training.summary import tables
 
 ROOT = Path(__file__).parents[2]
 PLANTED = "patches lose what the image feature gains"
@@ -26,17 +26,23 @@ def finished(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # so short a run gives no reason to warn
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(
-        "vitlab.training.probing.warn_of", lambda rows: PLANTED if rows[-1]["epoch"] == 2 else ""
+        "vitlab.callbacks.online_probes.warn_of",
+        lambda rows: PLANTED if rows[-1]["epoch"] == 2 else "",
     )
     main(
         [
             "fit",
             *(word for path in configs for word in ("--config", str(path))),
-            *("--run", str(folder), "--synthetic.root", "", "--data.num_workers", "0"),
+            *("--run-dir", str(folder), "--synthetic.root", "", "--data.num_workers", "0"),
             *("--data.root", str(drawn / "imagenet"), "--data.global_batch_size", "20"),
-            *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit"), "--probing.every", "1"),
             *(
-                "--probing.workers",
+                "--probing.dense.voc2012.root",
+                str(drawn / "VOCdevkit"),
+                "--probing.every_n_epochs",
+                "1",
+            ),
+            *(
+                "--probing.num_workers",
                 "0",
                 "--probing.pictures",
                 "0",
@@ -122,11 +128,11 @@ def test_the_same_command_measures_what_is_missing_alone(
     (folder / "measurements.json").write_text(json.dumps(rows[:-1]))
     probed = []
     with monkeypatch.context() as patch:
-        from vitlab.training.probing import Probing
+        from vitlab.callbacks.online_probes import OnlineProbes
 
-        probe = Probing.probe
-        patch.setattr(Probing, "probe", lambda *words: probed.append(1) or probe(*words))
-        main(["measure", str(finished), "--out", str(folder), "--workers", "1"])
+        probe = OnlineProbes.probe
+        patch.setattr(OnlineProbes, "probe", lambda *words: probed.append(1) or probe(*words))
+        main(["measure", str(finished), "--out", str(folder), "--num-workers", "1"])
     assert len(probed) == 1
     assert read(folder)[-1]["scores"] == rows[-1]["scores"]
 
@@ -178,7 +184,7 @@ def test_files_of_others_are_a_course_by_the_epoch_in_them_or_in_their_names(
     drawn: Path, tmp_path: Path, capsys
 ):
     files = [weights(tmp_path / "checkpoint0020.pth", epoch=21), weights(tmp_path / "w_0040.pth")]
-    words = ["--family", "dino", "--dense-size", "64", "--workers", "0", "--dense-images", "3"]
+    words = ["--family", "dino", "--dense-size", "64", "--num-workers", "0", "--dense-images", "3"]
     dense = ["--dense", f"shapes={drawn / 'VOCdevkit'}", "--out", str(tmp_path / "out")]
     main(["measure", str(files[0]), *words, *dense, "--which", "teacher"])
     (row,) = read(tmp_path / "out")

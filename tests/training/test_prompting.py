@@ -7,12 +7,12 @@ import pytest
 import torch
 import yaml
 
+from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.cli import main
 from vitlab.encoders import PromptedViT, Prompts, ViT, load_pretrained, save
 from vitlab.objectives import PromptTuning
 from vitlab.training import Pretraining
-from vitlab.training.fit import Command
-from vitlab.training.metering import Metering
+from vitlab.training.fit import FitCLI
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("prompts_*.yaml"))
@@ -36,7 +36,7 @@ def train(drawn, tmp_path, backbone):
         main(
             [
                 *("fit", "--config", str(CONFIGS / f"{config}.yaml")),
-                *("--config", str(CONFIGS / "demo_prompts.yaml"), "--run", str(folder)),
+                *("--config", str(CONFIGS / "demo_prompts.yaml"), "--run-dir", str(folder)),
                 *("--synthetic.root", "", "--data.root", str(drawn / "imagenet")),
                 *(f"{start}.path", str(path), f"{start}.family", "auto", f"{start}.which", ""),
                 *(
@@ -44,7 +44,7 @@ def train(drawn, tmp_path, backbone):
                     "0",
                     "--data.global_batch_size",
                     "20",
-                    "--scoring.workers",
+                    "--validation.num_workers",
                     "0",
                 ),
                 *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
@@ -67,7 +67,7 @@ def same_bits(first, second):
     return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-class Interrupted(Metering):
+class Interrupted(ThroughputMonitor):
     """Stands for a person who presses Ctrl-C in the second epoch, after a step."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -120,7 +120,7 @@ def test_another_backbone_is_refused_when_a_run_goes_on(train, tmp_path, capsys)
 def test_dense_probes_run_on_a_prompted_encoder(train, drawn):
     folder = train(
         *("--probing.dense.voc2012.class_path", "VOC2012"),
-        *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit"), "--probing.workers", "0"),
+        *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit"), "--probing.num_workers", "0"),
     )
     last = json.loads((folder / "results.json").read_text())[-1]
     assert {"knn/top1", "linear/top1", "miou/voc2012", "val/top1"} <= last.keys()
@@ -159,10 +159,10 @@ def test_there_is_an_overlay_for_each_data_set_of_the_table():
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
 def test_a_recipe_resolves_to_the_values_of_the_table(overlay, backbone, tmp_path, drawn):
-    command = Command(
+    command = FitCLI(
         [
             *("--config", str(CONFIGS / "prompts_tcpa.yaml"), "--config", str(overlay)),
-            *("--run", str(tmp_path / "run"), "--trainer.precision", "32-true"),
+            *("--run-dir", str(tmp_path / "run"), "--trainer.precision", "32-true"),
             *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
             *("--data.class_path", "ImageNet", "--data.root", str(drawn / "imagenet")),
             *("--model.objective.encoder.backbone.path", str(backbone)),
@@ -192,7 +192,7 @@ def test_a_recipe_resolves_to_the_values_of_the_table(overlay, backbone, tmp_pat
     assert (objective.task.mixup.mixup_alpha, objective.task.mixup.prob) == (0.8, 0.5)
     assert (objective.task.mixup.cutmix_alpha, objective.task.label_smoothing) == (0.0, 0.1)
     assert (views.size, views.short, views.flip) == (224, 256, 0.5)
-    assert command.config_init.scoring.crop == 224 / 256
+    assert command.config_init.validation.crop == 224 / 256
     given = yaml.safe_load(overlay.read_text())["data"]["class_path"]
     assert given == {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}.get(overlay.stem, "Folder")
 

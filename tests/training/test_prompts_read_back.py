@@ -32,7 +32,7 @@ def trained(tmp_path_factory, drawn):
     main(
         [
             *("fit", "--config", str(CONFIGS / "prompts_tcpa.yaml")),
-            *("--config", str(CONFIGS / "demo_prompts.yaml"), "--run", str(folder / "run")),
+            *("--config", str(CONFIGS / "demo_prompts.yaml"), "--run-dir", str(folder / "run")),
             *("--synthetic.root", "", "--data.root", str(drawn / "imagenet")),
             *(f"{start}.path", str(folder / "backbone")),
             *(f"{start}.family", "auto", f"{start}.which", ""),
@@ -41,7 +41,7 @@ def trained(tmp_path_factory, drawn):
                 "0",
                 "--data.global_batch_size",
                 "20",
-                "--scoring.workers",
+                "--validation.num_workers",
                 "0",
             ),
             *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),

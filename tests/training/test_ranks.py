@@ -32,10 +32,10 @@ def test_two_ranks_take_the_steps_of_one_and_agree_on_its_scores(drawn: Path, tm
             *("--config", str(ROOT / "configs/demo.yaml"), "--synthetic.root", ""),
             *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"),
             *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit")),
-            *("--probing.workers", "0", "--trainer.enable_progress_bar", "false"),
+            *("--probing.num_workers", "0", "--trainer.enable_progress_bar", "false"),
             *("--trainer.precision", "32-true", "--data.global_batch_size", "20"),
             *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
-            *("--run", str(folder), *options),
+            *("--run-dir", str(folder), *options),
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -72,7 +72,7 @@ def test_a_global_batch_has_the_same_gradients_however_it_is_divided(fit, drawn,
         "--probing.dense",
         "{}",
     )
-    options += ("--probing.every", "0", "--probing.baselines", "false")
+    options += ("--probing.every_n_epochs", "0", "--probing.baselines", "false")
     options += ("--model.optimizer.clip_grad_norm", "0.01", "--model.optimizer.clip_mode", clip)
     options += ("--model.objective.freeze_last_layer", "0", "--model.optimizer.warmup_epochs", "0")
     whole = fit(*options, name="whole")
@@ -81,7 +81,14 @@ def test_a_global_batch_has_the_same_gradients_however_it_is_divided(fit, drawn,
     words = [
         *(sys.executable, "-m", "vitlab", "fit", "--config", str(ROOT / "configs/dino.yaml")),
         *("--config", str(ROOT / "configs/demo.yaml"), "--synthetic.root", ""),
-        *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0", "--run", str(ranks)),
+        *(
+            "--data.root",
+            str(drawn / "imagenet"),
+            "--data.num_workers",
+            "0",
+            "--run-dir",
+            str(ranks),
+        ),
         *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
         *("--model.objective.head.out_dim", "64", *options),
         *("--data.micro_batch_size", "10", "--trainer.devices", "2", "--trainer.strategy", "ddp"),
@@ -148,4 +155,4 @@ def test_when_a_rank_dies_the_other_ends_within_a_minute_with_the_reason(
         assert f"rank 1 (process {second.pid}) was killed by SIGKILL" in said
     else:
         assert f"the process {attempt.process.pid} of the first rank is gone" in said
-    assert f"continue with --run {tmp_path / 'run'} --ckpt_path last" in said
+    assert f"continue with --run-dir {tmp_path / 'run'} --ckpt_path last" in said

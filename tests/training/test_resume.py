@@ -11,8 +11,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.cli import main
-from vitlab.training.metering import Metering
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SIGNALS = cycle([signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
@@ -20,7 +20,7 @@ STEPS = 4
 Train = Callable[..., Path]
 
 
-class Signalled(Metering):
+class Signalled(ThroughputMonitor):
     """Asks for a stop within every micro-batch, so that a run takes one step at a time."""
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -37,7 +37,7 @@ def train(drawn: Path, tmp_path: Path) -> Train:
             [
                 *("fit", "--config", str(CONFIGS / f"{config}.yaml")),
                 *("--config", str(CONFIGS / f"{overlay}.yaml"), "--synthetic.root", ""),
-                *("--run", str(tmp_path / name), "--data.root", str(drawn / "imagenet")),
+                *("--run-dir", str(tmp_path / name), "--data.root", str(drawn / "imagenet")),
                 *(
                     "--data.num_workers",
                     "0",
@@ -46,11 +46,11 @@ def train(drawn: Path, tmp_path: Path) -> Train:
                     "--data.micro_batch_size",
                     "10",
                 ),
-                *("--probing.dense", "{}", "--probing.workers", "0"),
-                *("--probing.every", "1", "--trainer.log_every_n_steps", "1"),
+                *("--probing.dense", "{}", "--probing.num_workers", "0"),
+                *("--probing.every_n_epochs", "1", "--trainer.log_every_n_steps", "1"),
                 *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
                 *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
-                *("--health.every", "3", "--ckpt_path", "auto", *options),
+                *("--collapse_monitor.every_n_steps", "3", "--ckpt_path", "auto", *options),
             ]
         )
         return tmp_path / name
@@ -68,7 +68,7 @@ def stopped_at_every_step(train: Train, monkeypatch, capsys, *arguments: str) ->
                 train(*arguments, name="stopped")
             assert stopped.value.code == 75
             said = capsys.readouterr().err
-            assert f"at step {step}; continue with --run" in said, said
+            assert f"at step {step}; continue with --run-dir" in said, said
     return calm, train(*arguments, name="stopped")
 
 
@@ -119,7 +119,14 @@ RECIPES = {
     # three of the four micro-batches of an epoch: its second step has one
     "limited": ("dino", "demo", "--trainer.limit_train_batches", "3"),
     "labels": (
-        *("supervised_deit_s", "demo_supervised", "--data.repeats", "2", "--scoring.workers", "0"),
+        *(
+            "supervised_deit_s",
+            "demo_supervised",
+            "--data.repeats",
+            "2",
+            "--validation.num_workers",
+            "0",
+        ),
         *("--model.objective.encoder.drop_path", "0.3"),
     ),
 }
@@ -151,7 +158,7 @@ def test_a_checkpoint_by_the_clock_is_one_to_the_bit(train: Train, monkeypatch, 
     """One between any two steps, and one before the measurements of each epoch."""
     recipe = RECIPES["dino"]
     calm = train(*recipe, name="calm")
-    often = train(*recipe, "--checkpoints.minutes", "1e-9", name="often")
+    often = train(*recipe, "--checkpoint.minutes", "1e-9", name="often")
     assert_same_run(calm, often)
     # the attempt that went on from the one before the last measurements
     (often / "results.json").unlink()

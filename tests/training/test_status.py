@@ -6,8 +6,8 @@ import pytest
 import torch
 from lightning import Trainer
 
+from vitlab.callbacks.status import StatusWriter
 from vitlab.training import Pretraining
-from vitlab.training.status import Reporting
 
 
 def status(folder):
@@ -48,22 +48,22 @@ def test_a_run_that_ends_early_says_why(fit, monkeypatch, error, state, reason, 
 
 def test_what_is_not_finite_is_left_out(tmp_path):
     metrics = {"loss": torch.tensor(1.5), "bad": torch.tensor(math.nan), "far": torch.tensor(1e39)}
-    Reporting().write(trainer(tmp_path, callback_metrics=metrics))
+    StatusWriter().write(trainer(tmp_path, callback_metrics=metrics))
     assert status(tmp_path)["metrics"] == {"loss": 1.5}
 
 
 def test_a_lost_rank_is_said_without_the_words_of_gloo(tmp_path):
     error = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer. GLHF!")
-    Reporting().on_exception(trainer(tmp_path), Mock(spec=Pretraining), error)
+    StatusWriter().on_exception(trainer(tmp_path), Mock(spec=Pretraining), error)
     assert status(tmp_path)["reason"] == "another rank is gone or does not answer"
 
 
 def test_only_the_first_rank_writes(tmp_path):
-    Reporting().write(trainer(tmp_path, is_global_zero=False))
+    StatusWriter().write(trainer(tmp_path, is_global_zero=False))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_left_to_the_checkpoints(tmp_path):
     (tmp_path / "file").touch()
     with pytest.warns(UserWarning, match=r"status\.json is not up to date"):
-        Reporting().write(trainer(tmp_path / "file"))
+        StatusWriter().write(trainer(tmp_path / "file"))

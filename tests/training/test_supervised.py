@@ -9,17 +9,24 @@ import torch
 import yaml
 from comparing import assert_same_bits, weights
 
+from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.cli import main
 from vitlab.encoders import export, load_pretrained
 from vitlab.encoders.vit import DropPath
 from vitlab.objectives import Classification
 from vitlab.training import Pretraining
-from vitlab.training.fit import Command
-from vitlab.training.metering import Metering
+from vitlab.training.fit import FitCLI
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("supervised_*.yaml"))
-UNPROBED = ("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}")
+UNPROBED = (
+    "--probing.every_n_epochs",
+    "0",
+    "--probing.baselines",
+    "false",
+    "--probing.dense",
+    "{}",
+)
 Train = Callable[..., Path]
 
 
@@ -33,10 +40,10 @@ def train(drawn: Path, tmp_path: Path) -> Train:
             [
                 *("fit", "--config", str(CONFIGS / f"{config}.yaml")),
                 *("--config", str(CONFIGS / "demo_supervised.yaml")),
-                *("--run", str(folder), "--synthetic.root", ""),
+                *("--run-dir", str(folder), "--synthetic.root", ""),
                 *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"),
                 *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit")),
-                *("--probing.workers", "0", "--scoring.workers", "0"),
+                *("--probing.num_workers", "0", "--validation.num_workers", "0"),
                 *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
                 *("--data.global_batch_size", "20", "--data.repeats", "2"),
                 *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
@@ -52,7 +59,7 @@ def read(path: Path):
     return json.loads(path.read_text())
 
 
-class Interrupted(Metering):
+class Interrupted(ThroughputMonitor):
     """Stands for a person who presses Ctrl-C in the second epoch, after a step."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -62,7 +69,13 @@ class Interrupted(Metering):
 
 def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(train: Train, monkeypatch):
     """With mixup, CutMix, erasing, RandAugment, repeats, drop path and the average all at work."""
-    options = ("--model.objective.encoder.drop_path", "0.3", "--scoring.every", "1", *UNPROBED)
+    options = (
+        "--model.objective.encoder.drop_path",
+        "0.3",
+        "--validation.every_n_epochs",
+        "1",
+        *UNPROBED,
+    )
     calm = train(*options, name="calm")
     with monkeypatch.context() as patch:
         patch.setattr("vitlab.training.fit.Metering", Interrupted)
@@ -74,8 +87,10 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(train: Train, 
 
 
 def test_scores_leave_training_untouched(train: Train):
-    scored = train("--scoring.every", "1", "--probing.every", "1", name="scored")
-    assert_same_bits(scored, train("--scoring.every", "0", *UNPROBED, name="plain"))
+    scored = train(
+        "--validation.every_n_epochs", "1", "--probing.every_n_epochs", "1", name="scored"
+    )
+    assert_same_bits(scored, train("--validation.every_n_epochs", "0", *UNPROBED, name="plain"))
 
 
 def test_micro_batches_take_the_steps_of_the_whole_batch(train: Train):
@@ -110,7 +125,14 @@ def test_scores_and_probes_share_a_row_a_table_and_curves(train: Train, capsys):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = train(
-        *("--probing.every", "1", "--scoring.every", "1", "--trainer.log_every_n_steps", "1")
+        *(
+            "--probing.every_n_epochs",
+            "1",
+            "--validation.every_n_epochs",
+            "1",
+            "--trainer.log_every_n_steps",
+            "1",
+        )
     )
     rows = read(folder / "measurements.json")
     assert [row["encoder"] for row in rows] == ["pixels", "untrained", "trained", "trained"]
@@ -131,7 +153,7 @@ def test_scores_and_probes_share_a_row_a_table_and_curves(train: Train, capsys):
 def test_the_scores_are_those_of_the_checkpoint(train: Train, drawn: Path):
     from vitlab.data import CenterCrop, ImageNet, normalize
 
-    folder = train(*UNPROBED, "--scoring.crop", "0.9")
+    folder = train(*UNPROBED, "--validation.crop", "0.9")
     objective = Pretraining.load_from_checkpoint(
         folder / "last.ckpt", weights_only=True
     ).objective.eval()
@@ -180,10 +202,10 @@ def test_a_run_starts_from_weights_and_its_checkpoint_needs_them_no_more(
     assert load_pretrained(second / "last.ckpt", which="model").report.full
 
 
-def build(config: str, drawn: Path, tmp_path: Path) -> Command:
-    return Command(
+def build(config: str, drawn: Path, tmp_path: Path) -> FitCLI:
+    return FitCLI(
         [
-            *("--config", str(CONFIGS / f"{config}.yaml"), "--run", str(tmp_path / "run")),
+            *("--config", str(CONFIGS / f"{config}.yaml"), "--run-dir", str(tmp_path / "run")),
             *("--data.root", str(drawn / "imagenet"), "--trainer.precision", "32-true"),
             *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
         ]
@@ -227,7 +249,7 @@ TABLE = {
 def test_a_recipe_resolves_to_the_values_of_the_table(config, drawn, tmp_path):
     command = build(config, drawn, tmp_path)
     optimizer, objective = command.model.settings, command.model.objective
-    data, scoring = command.datamodule, command.config_init.scoring
+    data, validation = command.datamodule, command.config_init.validation
     drops = [m.rate for m in objective.encoder.modules() if isinstance(m, DropPath)]
     found = {
         "epochs": command.trainer.max_epochs,
@@ -253,7 +275,7 @@ def test_a_recipe_resolves_to_the_values_of_the_table(config, drawn, tmp_path):
         "average": objective.ema_decay,
         "scale": objective.encoder.config["layer_scale"],
         "size": data.transform.size,
-        "crop": scoring.crop,
+        "crop": validation.crop,
     }
     assert found == TABLE[config]
     assert optimizer.final_weight_decay == optimizer.weight_decay
@@ -290,9 +312,9 @@ BAD = [
     (("--data.repeats", "0"), "repeats 0 is not a count"),
     (("--data.transform", "MultiCrop", "--data.transform.size", "64"), "needs one crop"),
     (("--model.objective.num_classes", "7"), "num_classes"),
-    (("--scoring.every", "-1"), "scoring.every is too small"),
-    (("--scoring.crop", "2"), "no part of the image"),
-    (("--scoring.size", "50"), "use scoring.size 48 or 56"),
+    (("--validation.every_n_epochs", "-1"), "validation.every_n_epochs is too small"),
+    (("--validation.crop", "2"), "no part of the image"),
+    (("--validation.size", "50"), "use validation.size 48 or 56"),
     (("--model.optimizer.lr_schedule.warmup_lr", "-1"), "lr_schedule.warmup_lr -1"),
     (("--model.optimizer.name", "adamb"), "adamb"),
 ]
@@ -323,7 +345,7 @@ def test_data_without_labels_are_refused(train: Train, drawn: Path, capsys):
 
 def test_scores_of_an_objective_without_classes_are_refused(fit, capsys):
     with pytest.raises(SystemExit):
-        fit("--scoring.crop", "0.9")
+        fit("--validation.crop", "0.9")
     assert "DINO trains no classifier" in capsys.readouterr().err
 
 

@@ -46,11 +46,25 @@ def fit(odd: Path, tmp_path: Path) -> Fit:
     def run(config: str, name: str, *options: str, ranks: int = 1) -> Path:
         folder = tmp_path / name
         words = [
-            *("fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run", str(folder)),
+            *("fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run-dir", str(folder)),
             *("--data.root", str(odd), "--data.num_workers", "0", "--data.global_batch_size", "14"),
-            *("--data.transform.size", "64", "--scoring.workers", "0", "--scoring.every", "1"),
-            *("--probing.every", "0", "--probing.baselines", "false", "--probing.dense", "{}"),
-            *("--probing.size", "64", "--probing.dense_size", "64", "--probing.workers", "0"),
+            *(
+                "--data.transform.size",
+                "64",
+                "--validation.num_workers",
+                "0",
+                "--validation.every_n_epochs",
+                "1",
+            ),
+            *(
+                "--probing.every_n_epochs",
+                "0",
+                "--probing.baselines",
+                "false",
+                "--probing.dense",
+                "{}",
+            ),
+            *("--probing.size", "64", "--probing.dense_size", "64", "--probing.num_workers", "0"),
             *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
             *("--trainer.accelerator", "cpu", "--trainer.devices", str(ranks)),
             *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "0"),

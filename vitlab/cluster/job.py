@@ -186,7 +186,7 @@ class Job:
             "# if one process fails, the others end; auto: a job that starts again goes on",
             f"srun --kill-on-bad-exit=1 --cpus-per-task={asked.cpus_per_task} \\",
             f"  {shlex.quote(self.python)} -m vitlab fit \\",
-            f'  --config "$run"/{JOB_FOLDER}/{CONFIG} --run "$run" \\',
+            f'  --config "$run"/{JOB_FOLDER}/{CONFIG} --run-dir "$run" \\',
             f"  {' '.join([*seed, *words])}",
         ]
         return "\n".join(lines) + "\n"

@@ -26,7 +26,7 @@ def refuse_queued(folder: Path) -> None:
     if ticket and queued:
         raise ValueError(
             f"{folder} has job {ticket.job} already, which is {queued.state}; let it go on, end it "
-            f"with scancel {ticket.job}, or choose another folder with -- --run DIR"
+            f"with scancel {ticket.job}, or choose another folder with -- --run-dir DIR"
         )
 
 

@@ -27,7 +27,7 @@ from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.evaluation.frozen_encoder import load_frozen_encoder
 from vitlab.probes import InferenceConfig
-from vitlab.training.configured import encoder_of
+from vitlab.training.encoder_config import encoder_from_config
 
 EXAMPLES = 4  # images that are drawn
 
@@ -101,7 +101,7 @@ def untrained(weights: str, label: str) -> NamedEncoder:
     """Return the encoder of a config as it is before training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encoder = encoder_of(Path(weights.removeprefix(UNTRAINED))).eval()
+        encoder = encoder_from_config(Path(weights.removeprefix(UNTRAINED))).eval()
     return NamedEncoder(encoder, describe_encoder(encoder, label, weights, fingerprint(encoder)))
 
 

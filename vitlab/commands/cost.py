@@ -48,9 +48,9 @@ def run(words: Sequence[str]) -> None:
 
     from vitlab.commands.device import choose_device
     from vitlab.profiling.cost import cost
-    from vitlab.training.configured import encoder_of
+    from vitlab.training.encoder_config import encoder_from_config
 
     short = len({path.stem for path in given.config}) == len(given.config)
     names = [path.stem if short else str(path) for path in given.config]
-    encoders = dict(zip(names, map(encoder_of, given.config), strict=True))
+    encoders = dict(zip(names, map(encoder_from_config, given.config), strict=True))
     cost(encoders, given.sizes, given.batch, choose_device(given.device), given.out)

@@ -29,8 +29,8 @@ NUMBERS = {
     "dense_images": "images that each dense probe learns from; 0: all",
     "size": "pixels of the image edge for k-NN and linear probe",
     "dense_size": "the same for dense probes",
-    "batch": "images of one forward pass",
-    "workers": "processes that decode images",
+    "batch_size": "images of one forward pass",
+    "num_workers": "processes that decode images",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from vitlab.safety import check_words
+from vitlab.config_safety import check_command_line
 
 Arguments = TypeVar("Arguments")
 POSITIONAL = {"positional": True}  # metadata of a field that is given without an option's name
@@ -37,7 +37,7 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, examples: str 
         InputError: by `__post_init__`, and for classes that a config may not build.
         SystemExit: with code 2 after a message for words that do not parse; 0 for --help.
     """
-    check_words(words)
+    check_command_line(words)
     parser = build_parser(kind, prog, examples)
     found = parser.instantiate_classes(parser.parse_args(list(words)))
     values = {each.name: found.get(each.name) for each in dataclasses.fields(kind)}  # type: ignore[arg-type]

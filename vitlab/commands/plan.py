@@ -42,17 +42,21 @@ def run(words: Sequence[str]) -> None:
 
     from vitlab.profiling.report import report
     from vitlab.profiling.trial import WARM_UP, quiet, refusing, rehearse
-    from vitlab.training.fit import Command
+    from vitlab.training.fit import FitCLI
     from vitlab.training.plan import plan_run
 
     with quiet(), refusing():
-        command = Command(rest)
+        command = FitCLI(rest)
         if command.start.finished:
             print(f"vitlab: the run in {command.folder} is finished; nothing is left to do")
             return
         settings = command.config_init
         plan = plan_run(
-            command.trainer, command.model, command.datamodule, settings.probing, settings.scoring
+            command.trainer,
+            command.model,
+            command.datamodule,
+            settings.probing,
+            settings.validation,
         )
     if given.world:
         command.datamodule.batch_layout(given.world)

@@ -14,12 +14,12 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from torch import Tensor
 
+from vitlab.callbacks.failed_step import RECORD, FailedStep, read, read_batch, read_weights
+from vitlab.callbacks.step_trace import StepTrace, TensorStats, same, trace_step
 from vitlab.commands.device import choose_device
+from vitlab.config_safety import check_config, restrict_imports
 from vitlab.data.batch import Batch
-from vitlab.health.failure import RECORD, Failure, read, read_batch, read_weights
-from vitlab.health.tracing import Seen, Trace, same, trace
 from vitlab.objectives import Objective
-from vitlab.safety import check, restrict
 from vitlab.training.module import Pretraining
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -59,8 +59,8 @@ def run(words: Sequence[str]) -> None:
 
 
 def replay(
-    folder: Path, failure: Failure, precision: str, device: str, anomaly: bool = False
-) -> Trace:
+    folder: Path, failure: FailedStep, precision: str, device: str, anomaly: bool = False
+) -> StepTrace:
     """Take the step of a failure again.
 
     Args:
@@ -77,7 +77,7 @@ def replay(
         objective, views = objective.double(), [stack.double() for stack in views]
     labels, masks = (None if x is None else x.to(device) for x in (batch.labels, batch.masks))
     with torch.autograd.set_detect_anomaly(anomaly):
-        return trace(
+        return trace_step(
             objective,
             Batch(views, labels, masks=masks),
             failure.progress,
@@ -87,7 +87,7 @@ def replay(
         )
 
 
-def rebuild(folder: Path, failure: Failure) -> Objective:
+def rebuild(folder: Path, failure: FailedStep) -> Objective:
     """Return the objective with the weights and modes that the step began with.
 
     Raises:
@@ -97,10 +97,10 @@ def rebuild(folder: Path, failure: Failure) -> Objective:
     if failure.model is None:
         raise ValueError(
             f"{folder} holds no settings of the model, as it is not from `vitlab fit`; build it "
-            "yourself and call vitlab.health.trace with the batch and weights in the folder"
+            "yourself and call vitlab.callbacks.step_trace.trace_step with the batch and weights in the folder"
         )
-    check(failure.model, folder / RECORD)  # the settings may come from elsewhere
-    restrict()
+    check_config(failure.model, folder / RECORD)  # the settings may come from elsewhere
+    restrict_imports()
     weights: dict[str, Tensor] = read_weights(folder)
     try:
         module: Pretraining = instantiate_module(Pretraining, failure.model)
@@ -128,7 +128,7 @@ def context_of(precision: str, device: str) -> Callable[[], AbstractContextManag
     return nullcontext
 
 
-def verdict(found: Trace, failure: Failure, precision: str, device: str) -> tuple[str, int]:
+def verdict(found: StepTrace, failure: FailedStep, precision: str, device: str) -> tuple[str, int]:
     """Return whether the failure was met again, in words and as exit code."""
     before = next((one for one in failure.seen if one.wrong), None)
     first = found.first
@@ -149,7 +149,7 @@ def verdict(found: Trace, failure: Failure, precision: str, device: str) -> tupl
     return f"reproduced, though not bit for bit: {first} in {how} as in the run", REPRODUCED
 
 
-def table(found: Trace, before: Sequence[Seen], every: bool) -> Table:
+def table(found: StepTrace, before: Sequence[TensorStats], every: bool) -> Table:
     """Return what was seen of the step, in the order of its computation.
 
     Args:

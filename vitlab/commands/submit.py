@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitlab.cluster import Job, Resources
-from vitlab.safety import VARIABLE
+from vitlab.config_safety import VARIABLE
 
 HELP = """\
 Run `vitlab fit` as a job of SLURM, with one process for each GPU.
@@ -35,7 +35,7 @@ examples:
 # options of `vitlab fit` that say the same as one of ours
 INSTEAD = {
     "--config": "--config before the --",
-    "--dry_run": "--dry-run before the --",
+    "--dry-run": "--dry-run before the --",
     "--trainer.devices": "--gpus-per-node, or --tasks-per-node on CPUs",
     "--trainer.num_nodes": "--num-nodes",
     "--trainer.accelerator": "--gpus-per-node, which is 0 for CPUs",
@@ -54,11 +54,11 @@ def run(words: Sequence[str]) -> None:
             raise ValueError(f"{option} is not for the part behind the --; use {instead}")
 
     from vitlab.cluster import submission
-    from vitlab.training import run as runs
-    from vitlab.training.described import Described
+    from vitlab.training import run_dir as runs
+    from vitlab.training.described import ParsedConfig
 
     configs = [part for path in given.config for part in ("--config", path)]
-    described = Described(
+    described = ParsedConfig(
         [
             *("--trainer.enable_progress_bar", "false", *configs),  # which configs may overrule
             *("--trainer.devices", str(resources.devices)),
@@ -87,8 +87,8 @@ def run(words: Sequence[str]) -> None:
     )
     for folder in job.folders():
         submission.refuse_queued(folder)
-        runs.check_unclaimed(folder)
-        runs.starting_point(folder, begin)
+        runs.check_unlocked(folder)
+        runs.find_resume_point(folder, begin)
     if given.dry_run:
         print(job.script(), end="")
         return

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 import vitlab.evaluation.protocols  # noqa: F401, the parser finds classes once imported
+from vitlab.config_safety import restrict_imports
 from vitlab.data import VisionDataModule
 from vitlab.evaluation.protocol import Protocol
 from vitlab.evaluation.registry import ProtocolSettings, differences, find, names
-from vitlab.safety import restrict
 
 DESCRIPTION = """\
 Evaluate the frozen features of an encoder by a named protocol, and write a result that says how it
@@ -75,7 +75,7 @@ def parse(words: Sequence[str]) -> EvaluationArguments:
         ValueError: a protocol or dataset that is unknown or missing.
         SystemExit: with code 2 for any other mistake, after one message.
     """
-    restrict()
+    restrict_imports()
     words = _one_word_each(words)
     if {"-h", "--help"} & set(words):
         _help(_value(words, "--protocol"))

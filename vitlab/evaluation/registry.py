@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 import vitlab
+from vitlab.config_safety import check_config
 from vitlab.evaluation.fields import plain
-from vitlab.safety import check
 
 # beside the package, in a clone; then where the command runs
 FOLDERS = (Path(vitlab.__file__).parents[1] / "configs/protocols", Path("configs/protocols"))
@@ -136,7 +136,7 @@ def _parse(path: Path) -> PublishedProtocol:
             f"{path} is not a protocol; it needs name, version and protocol (class_path and "
             "init_args), and may have datasets"
         )
-    check(content, path)
+    check_config(content, path)
     if content["name"] != path.stem:
         raise ValueError(f"{path} calls itself {content['name']!r}; name and file must agree")
     return PublishedProtocol(**content)

@@ -36,7 +36,7 @@ def _disk(facts: Facts, found: Forecast) -> str:
         return ""
     return (
         f"disk: the run needs up to {size(found.disk)} and {size(facts.free)} are free; make "
-        "space, choose another disk with --run, or keep fewer checkpoints with --checkpoints.keep"
+        "space, choose another disk with --run-dir, or keep fewer checkpoints with --checkpoint.keep"
     )
 
 
@@ -93,8 +93,8 @@ def _measuring(found: Forecast) -> str:
     if found.probing <= MUCH:
         return ""
     return (
-        f"measuring takes {found.probing:.0%} of the run; measure less often with --probing.every "
-        "and --scoring.every, or fewer images with --probing.images"
+        f"measuring takes {found.probing:.0%} of the run; measure less often with --probing.every_n_epochs "
+        "and --validation.every_n_epochs, or fewer images with --probing.images"
     )
 
 

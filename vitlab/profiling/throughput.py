@@ -14,7 +14,7 @@ from vitlab.probes import InferenceConfig
 from vitlab.probes.dense import stack_images
 from vitlab.probes.eval_mode import eval_mode
 from vitlab.probes.features import sharded_loader
-from vitlab.training.fit import Command
+from vitlab.training.fit import FitCLI
 
 PATIENCE = 30.0  # seconds after which loaders have been measured for long enough
 Tick = Callable[[str], object]  # told what has been done
@@ -60,17 +60,17 @@ def _again(batches: Iterable[Any]) -> Iterator[Any]:
         yield from batches
 
 
-def measuring(command: Command, trainer: Trainer, tick: Tick) -> tuple[float, float]:
+def measuring(command: FitCLI, trainer: Trainer, tick: Tick) -> tuple[float, float]:
     """Return the seconds in which one measurement, and one scoring, read and encode their images.
 
     A few batches are measured, of each kind of image.
     """
-    probing, scoring = command.config_init.probing, command.config_init.scoring
+    probing, validation = command.config_init.probing, command.config_init.validation
     data, objective = command.datamodule, command.model.objective
     device, precision = trainer.strategy.root_device, trainer.precision_plugin.forward_context
     objective.to(device)
     world = command.trainer.world_size  # who share the images
-    loading = InferenceConfig(device, probing.batch, probing.workers, precision)
+    loading = InferenceConfig(device, probing.batch_size, probing.num_workers, precision)
     probe = score = 0.0
     with eval_mode(objective):
         if data.samples(data.train_split).labels is not None:
@@ -89,9 +89,11 @@ def measuring(command: Command, trainer: Trainer, tick: Tick) -> tuple[float, fl
             tick(f"dense probe of {name}")
         classifiers = objective.classifiers()
         if classifiers:
-            size = scoring.size or data.transform.crop_sizes[0][1]
-            shown = data.classification_dataset(data.val_split, size, crop=scoring.crop)
-            loading = InferenceConfig(device, scoring.batch, scoring.workers, precision)
+            size = validation.size or data.transform.crop_sizes[0][1]
+            shown = data.classification_dataset(data.val_split, size, crop=validation.crop)
+            loading = InferenceConfig(
+                device, validation.batch_size, validation.num_workers, precision
+            )
             loader = sharded_loader(shown, loading)
             once = len(shown) / _encoding(objective.encoder, loader, loading)
             score = len(classifiers) * once

@@ -24,15 +24,15 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
+from vitlab.callbacks.checkpoint import CheckpointCallback
+from vitlab.callbacks.nan_guard import NotFiniteError
 from vitlab.encoders.attention import Attention
 from vitlab.encoders.entmax.attention import entmax_attention
 from vitlab.objectives import Objective
 from vitlab.profiling.forecast import COLUMNS, Facts, Timed, Trial
 from vitlab.profiling.step_profiler import Parts
 from vitlab.profiling.throughput import Tick, loaders, measuring
-from vitlab.training.checkpoints import Checkpoints
-from vitlab.training.failing import NotFiniteError
-from vitlab.training.fit import Command
+from vitlab.training.fit import FitCLI
 from vitlab.training.plan import RunPlan, available
 from vitlab.training.preparing import Preparing
 
@@ -125,7 +125,7 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def rehearse(command: Command, plan: RunPlan, steps: int, tick: Tick) -> tuple[Trial, Facts]:
+def rehearse(command: FitCLI, plan: RunPlan, steps: int, tick: Tick) -> tuple[Trial, Facts]:
     """Measure the loaders alone, some steps, a checkpoint, and what the probes read.
 
     Args:
@@ -176,7 +176,7 @@ def rehearse(command: Command, plan: RunPlan, steps: int, tick: Tick) -> tuple[T
     return trial, replace(facts, scalars=points * (stepping.curves + 2))  # speed has two more
 
 
-def take(trainer: Trainer, command: Command, facts: Facts) -> None:
+def take(trainer: Trainer, command: FitCLI, facts: Facts) -> None:
     """Take the steps.
 
     Raises:
@@ -197,7 +197,7 @@ def take(trainer: Trainer, command: Command, facts: Facts) -> None:
         raise ValueError(f"the run would stop: {reason}") from error
 
 
-def settings(command: Command, plan: RunPlan) -> dict[str, Any]:
+def settings(command: FitCLI, plan: RunPlan) -> dict[str, Any]:
     """Return what the run says of its trainer, on one device that writes nothing."""
     device = command.trainer.strategy.root_device
     return {
@@ -213,24 +213,24 @@ def settings(command: Command, plan: RunPlan) -> dict[str, Any]:
     }
 
 
-def plugins(command: Command) -> list[Any]:
+def plugins(command: FitCLI) -> list[Any]:
     """Return the run's own way of computing, in one process whatever a scheduler has started."""
     given = command.config_init.trainer.plugins
     several = given if isinstance(given, list) else [given]
     return [LightningEnvironment(), *(each for each in several if isinstance(each, Precision))]
 
 
-def facts_of(command: Command, plan: RunPlan) -> Facts:
+def facts_of(command: FitCLI, plan: RunPlan) -> Facts:
     """Return what is known of the run before anything is measured."""
     trainer, data = command.trainer, command.datamodule
-    probing, scoring = command.config_init.probing, command.config_init.scoring
+    probing, validation = command.config_init.probing, command.config_init.validation
     objective, device = command.model.objective, trainer.strategy.root_device
     epochs = trainer.max_epochs or 1
-    checkpoints: Checkpoints = command.config_init.checkpoints
-    every = checkpoints.every
+    checkpoints: CheckpointCallback = command.config_init.checkpoint
+    every = checkpoints.every_n_epochs
     kept = 2 + (min(checkpoints.keep, epochs // every) if every else 0)
     kept += bool(probing.dense) + bool(objective.classifiers())  # the best
-    measured = _times(probing.every, epochs) + 2 * probing.baselines
+    measured = _times(probing.every_n_epochs, epochs) + 2 * probing.baselines
     name, half = "cpu", False
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -258,7 +258,7 @@ def facts_of(command: Command, plan: RunPlan) -> Facts:
         pictures=2 * sheet * len(probing.dense) * measured,  # files, and in TensorBoard
         free=shutil.disk_usage(_existing(command.folder)).free,
         measurements=measured,
-        scores=_times(scoring.every, epochs) if objective.classifiers() else 0,
+        scores=_times(validation.every_n_epochs, epochs) if objective.classifiers() else 0,
     )
 
 

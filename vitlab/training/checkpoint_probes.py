@@ -15,21 +15,21 @@ from rich.table import Table
 
 from vitlab.analysis.degradation import DENSE, alarms, course, peak
 from vitlab.atomic_io import environment, write_json
+from vitlab.callbacks.online_probes import Measurement, OnlineProbes
+from vitlab.config_safety import check_config, read_yaml, restrict_imports
 from vitlab.data import VisionDataModule
 from vitlab.data.check import recognize
 from vitlab.encoders import Encoder
 from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.evaluation.frozen_encoder import load_frozen_encoder
 from vitlab.probes import InferenceConfig
-from vitlab.safety import check, read, restrict
 from vitlab.training.checkpoint_series import CheckpointSeries, SavedCheckpoint
-from vitlab.training.closing import conclusion, tables
 from vitlab.training.module import Pretraining
-from vitlab.training.probing import Measurement, Probing
+from vitlab.training.summary import summary_rows, tables
 
 ROWS, SETTINGS = "measurements.json", "measure.json"
 # of the arguments of `Probing`, those that decide no number
-NO_NUMBER = ("every", "batch", "workers", "pictures", "baselines")
+NO_NUMBER = ("every_n_epochs", "batch_size", "num_workers", "pictures", "baselines")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Job:
 
     trail: CheckpointSeries
     folder: Path
-    probing: Probing
+    probing: OnlineProbes
     data: VisionDataModule | None
     settings: dict[str, Any]
     changes: Changes
@@ -82,8 +82,8 @@ def job(trail: CheckpointSeries, folder: Path, changes: Changes) -> Job:
     """
     config: dict[str, Any] = {}
     if trail.config is not None:
-        config = read(trail.config)  # type: ignore[assignment]
-        check(config, trail.config)
+        config = read_yaml(trail.config)  # type: ignore[assignment]
+        check_config(config, trail.config)
     probes = {**config.get("probing", {}), **changes.probing}
     probes["dense"] = _dense(probes.get("dense") or {}, changes)
     data = _data(config, changes)
@@ -99,9 +99,9 @@ def job(trail: CheckpointSeries, folder: Path, changes: Changes) -> Job:
         "family": changes.family,
         "which": changes.which,
     }
-    restrict()
+    restrict_imports()
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Probing, "probing")
+    parser.add_class_arguments(OnlineProbes, "probing")
     parser.add_subclass_arguments(VisionDataModule, "data", required=False)
     wanted = {"probing": probes, **({"data": data} if data else {})}
     try:
@@ -205,7 +205,9 @@ def measure(each: Job, device: str, console: Console) -> list[Measurement]:
     """
     fabric = Fabric(accelerator=device, devices=1, precision=each.settings["precision"])
     probing = each.probing
-    loading = InferenceConfig(fabric.device, probing.batch, probing.workers, fabric.autocast)
+    loading = InferenceConfig(
+        fabric.device, probing.batch_size, probing.num_workers, fabric.autocast
+    )
     write_json(each.folder / SETTINGS, {"settings": each.settings, "environment": environment()})
     known = _known(each.folder)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -265,7 +267,7 @@ def _measurement(row: Mapping[str, Any]) -> Measurement:
 
 def show(each: Job, found: Sequence[Measurement], console: Console) -> None:
     """Print the first and last measurement, and what was lost between the best and the last."""
-    for table in tables(conclusion(found), console.width):
+    for table in tables(summary_rows(found), console.width):
         console.print(table)
     rows = [asdict(measurement) for measurement in found]
     top = peak(rows, DENSE)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vitlab.encoders.checkpoint_io.files import is_folder
 from vitlab.encoders.checkpoint_io.files import read as read_checkpoint
-from vitlab.training import run
+from vitlab.training import run_dir
 
 CONFIG = "config.yaml"
 ENDINGS = (".ckpt", ".pth", ".pt", ".safetensors")
@@ -64,7 +64,7 @@ def find_series(given: Iterable[Path]) -> list[CheckpointSeries]:
             files[path.resolve()] += inside(path)
         else:
             home = path.resolve().parent
-            home = home.parent if home.name == run.KEPT else home
+            home = home.parent if home.name == run_dir.KEPT else home
             files[home].append(path)
             named.add(home)
     return [_trail(home, found, home in named) for home, found in files.items()]
@@ -76,14 +76,14 @@ def inside(folder: Path) -> list[Path]:
     Raises:
         ValueError: there are none.
     """
-    kept = sorted((folder / run.KEPT).glob("*.ckpt"))
+    kept = sorted((folder / run_dir.KEPT).glob("*.ckpt"))
     own = sorted(path for path in folder.iterdir() if path.suffix in ENDINGS)
     # the last epoch's own file before what may be a copy of it
-    own.sort(key=lambda path: path.name != run.LAST)
+    own.sort(key=lambda path: path.name != run_dir.LAST)
     if not kept + own:
         raise ValueError(
-            f"{folder} has no checkpoints: no {run.KEPT}/*.ckpt, {run.LAST} or *.pth; name the "
-            "folder of a run. With --checkpoints.every 20, `vitlab fit` keeps one every 20 epochs"
+            f"{folder} has no checkpoints: no {run_dir.KEPT}/*.ckpt, {run_dir.LAST} or *.pth; name the "
+            "folder of a run. With --checkpoint.every_n_epochs 20, `vitlab fit` keeps one every 20 epochs"
         )
     return kept + own
 

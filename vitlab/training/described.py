@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from vitlab.data.datamodule import split_global_batch
-from vitlab.training import run
-from vitlab.training.command import Arguments
+from vitlab.training import run_dir
+from vitlab.training.cli import ParserCLI
 
 
-class Described(Arguments):
+class ParsedConfig(ParserCLI):
     """The settings of a run, checked as far as a machine can that has neither its data nor GPUs."""
 
     def _set_seed(self) -> None:
@@ -37,12 +37,12 @@ class Described(Arguments):
         """Return the run's folder; of several seeds, the one that holds theirs."""
         configs = [str(path) for path in self.config.get("config") or []]
         seed = self.config.seed_everything
-        given = self.config.run
-        folder = Path(given) if given else run.default_folder(configs, seed)
+        given = self.config.run_dir
+        folder = Path(given) if given else run_dir.default_folder(configs, seed)
         return (folder.parent if seeds and not given else folder).absolute()
 
     def text(self) -> str:
         """Return all settings as YAML, but for where the run goes and begins."""
         settings = self.config.clone()
-        settings.run, settings.ckpt_path = "", None
+        settings.run_dir, settings.ckpt_path = "", None
         return self.parser.dump(settings, skip_link_targets=True, skip_none=False)

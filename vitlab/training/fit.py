@@ -16,41 +16,41 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vitlab import signals
+from vitlab.callbacks.checkpoint import AtomicCheckpointIO
+from vitlab.callbacks.preemption import Preempted, Preemption
+from vitlab.callbacks.rank_watchdog import RankWatchdog, is_lost_rank, lost_rank, watch_local_ranks
+from vitlab.callbacks.status import StatusWriter
+from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.cluster.slurm import check_tasks, count_tasks
 from vitlab.data import DataError
-from vitlab.training import run
-from vitlab.training.checkpoints import Files
-from vitlab.training.closing import conclude
-from vitlab.training.command import Arguments, first_rank
-from vitlab.training.endings import FAILED, REFUSED, advice, ending
-from vitlab.training.liveness import Heartbeat, is_lost_rank, lost_rank, watch_kin
-from vitlab.training.metering import Metering
+from vitlab.training import run_dir
+from vitlab.training.cli import ParserCLI, first_rank
+from vitlab.training.exit_codes import FAILED, REFUSED, ending, resume_hint
 from vitlab.training.plan import plan_run
-from vitlab.training.preemption import Stopped, Stopping
 from vitlab.training.preparing import Preparing
-from vitlab.training.status import Reporting
+from vitlab.training.summary import write_summary
 
 
-class Command(Arguments):
+class FitCLI(ParserCLI):
     """The command line of `vitlab fit`, and the trainer it describes."""
 
     def instantiate_trainer(self, **kwargs) -> Trainer:
         """Return a trainer whose every file goes to the run's folder."""
         given = self.config_init
         callbacks: list[Callback] = [
-            Stopping(given.checkpoints),  # first, as an epoch's end takes long
+            Preemption(given.checkpoint),  # first, as an epoch's end takes long
             Preparing(),
-            given.health,
+            given.collapse_monitor,
             given.probing,
-            given.scoring,
-            Metering(),
-            Heartbeat(partial(advice, self.folder)),
-            Reporting(),
-            given.checkpoints,  # last, with what the others have found
+            given.validation,
+            ThroughputMonitor(),
+            RankWatchdog(partial(resume_hint, self.folder)),
+            StatusWriter(),
+            given.checkpoint,  # last, with what the others have found
         ]
         config = {**given.trainer, **kwargs}
         for key, unset, instead in (
-            ("default_root_dir", None, "--run"),
+            ("default_root_dir", None, "--run-dir"),
             ("accumulate_grad_batches", 1, "--data.micro_batch_size"),
         ):
             if config[key] != unset:
@@ -69,7 +69,7 @@ class Command(Arguments):
             purge = self.start.step + 1 if self.start.checkpoint else 0
             config["logger"] = TensorBoardLogger(self.folder, name="", version="", purge_step=purge)
         config["callbacks"] = [*(config["callbacks"] or []), *callbacks]
-        config["plugins"] = [*(config["plugins"] or []), Files()]
+        config["plugins"] = [*(config["plugins"] or []), AtomicCheckpointIO()]
         count_tasks()
         trainer = Trainer(**config)
         # Lightning's handlers would write checkpoints and speak with other ranks at any moment
@@ -89,20 +89,20 @@ def fit(args: Sequence[str]) -> None:
     """
     with ExitStack() as held:
         try:
-            command = Command(args)
+            command = FitCLI(args)
             given = command.config_init
             check_tasks(command.trainer.num_devices, command.trainer.num_nodes)
             if command.start.finished:
                 print(f"vitlab: the run in {command.folder} is finished; nothing is left to do")
                 return
             plan = plan_run(
-                command.trainer, command.model, command.datamodule, given.probing, given.scoring
+                command.trainer, command.model, command.datamodule, given.probing, given.validation
             )
             rank_zero_only(plan.show)()
             if command.config.dry_run:
                 return
             if first_rank():
-                held.enter_context(run.claimed(command.folder))
+                held.enter_context(run_dir.run_lock(command.folder))
             command.record()
         except OSError as error:  # of the run's folder, as a rule
             _stop(f"{error}. See to it, then start the same command again", REFUSED)
@@ -114,14 +114,14 @@ def fit(args: Sequence[str]) -> None:
             _stop(f"{reason}{about if isinstance(reason, DataError) else ''}", REFUSED)
         _train(command)
         try:
-            conclude(command.trainer, given.probing, command.folder)
+            write_summary(command.trainer, given.probing, command.folder)
         except OSError as error:
             _leave_group()
-            _stop(f"{error}. See to it, then {advice(command.folder)}", FAILED)
+            _stop(f"{error}. See to it, then {resume_hint(command.folder)}", FAILED)
     _leave_group()
 
 
-def _train(command: Command) -> None:
+def _train(command: FitCLI) -> None:
     """Train, and end with the reason where that does not come to its end."""
     # Lightning 2.6 itself calls what newer torch calls deprecated
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
@@ -132,8 +132,8 @@ def _train(command: Command) -> None:
         for reason in start.damaged:
             print(f"vitlab: {reason}", file=sys.stderr)
         print(f"vitlab: going on from {start.checkpoint}, step {start.step}", file=sys.stderr)
-        run.set_aside(start, folder)
-    watch_kin(partial(advice, folder))
+        run_dir.rename_damaged(start, folder)
+    watch_local_ranks(partial(resume_hint, folder))
     signals.listen(signal.SIGINT)  # from here on there is something to lose
     try:
         trainer.fit(
@@ -141,11 +141,11 @@ def _train(command: Command) -> None:
         )
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         if is_lost_rank(error):
-            lost_rank(error, partial(advice, folder))
+            lost_rank(error, partial(resume_hint, folder))
         end = ending(error, folder, begun=bool(trainer.global_step) or start.checkpoint is None)
         if end is None:
             raise
-        if isinstance(error, Stopped | FloatingPointError):
+        if isinstance(error, Preempted | FloatingPointError):
             _leave_group()
             if not trainer.is_global_zero:
                 sys.exit(0)  # all ranks agree; the first one speaks

@@ -8,12 +8,11 @@ from lightning import LightningModule
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from vitlab.config_safety import restrict_imports
 from vitlab.data.batch import Batch
 from vitlab.objectives import Objective
 from vitlab.optim.optimizer import OptimizerConfig
 from vitlab.optim.schedules import Progress
-from vitlab.safety import restrict
-from vitlab.training.failing import Guard
 
 
 class Pretraining(LightningModule):
@@ -32,15 +31,17 @@ class Pretraining(LightningModule):
         seed: int = 0,
     ):
         super().__init__()
+        from vitlab.callbacks.nan_guard import NaNGuard
+
         self.objective, self.settings, self.seed = objective, optimizer, seed
-        self.guard = Guard()
+        self.guard = NaNGuard()
         self.logs: dict[str, Tensor] = {}  # of the newest micro-batch, and its step
         self.last = Progress(0, 1, 1, 1)  # that the newest step began with
 
     @classmethod
     def load_from_checkpoint(cls, *args, **kwargs) -> "Pretraining":
         """Rebuild a run's model from its checkpoint, as Lightning does, with our classes only."""
-        restrict()
+        restrict_imports()
         return super().load_from_checkpoint(*args, **kwargs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

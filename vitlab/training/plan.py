@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from vitlab.activation_memory import saved_bytes
+from vitlab.callbacks.online_probes import OnlineProbes
+from vitlab.callbacks.validation import Validation
 from vitlab.data import BatchLayout, VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.objectives import Objective
 from vitlab.optim.schedules import Progress
 from vitlab.training.module import Pretraining
-from vitlab.training.probing import Probing
-from vitlab.training.scoring import Scoring
 
 Crops = Iterable[tuple[int, int]]
 GIB = 2**30
@@ -65,7 +65,11 @@ class Memory:
 
 
 def plan_run(
-    trainer: Trainer, model: Pretraining, data: VisionDataModule, probing: Probing, scoring: Scoring
+    trainer: Trainer,
+    model: Pretraining,
+    data: VisionDataModule,
+    probing: OnlineProbes,
+    validation: Validation,
 ) -> RunPlan:
     """Check that a run can work, divide the global batch, and return its plan.
 
@@ -100,12 +104,16 @@ def plan_run(
         )
     masks = data.use_foreground_masks() if model.objective.needs_masks else 0
     probing.check(model.objective.encoder, data)
-    scoring.check(model.objective, data, probing)
+    validation.check(model.objective, data, probing)
     needed = memory(trainer, model, crops)
     check_memory(needed, division, trainer, data)
     rows = describe(trainer, model, data, probing, division, needed)
     if model.objective.classifiers():
-        when = f"every {scoring.every} epochs" if scoring.every else "at the end"
+        when = (
+            f"every {validation.every_n_epochs} epochs"
+            if validation.every_n_epochs
+            else "at the end"
+        )
         rows["scores"] = (
             f"{when}, on {len(data.samples(data.val_split)):,} images of {data.val_split}"
         )
@@ -118,7 +126,7 @@ def describe(
     trainer: Trainer,
     model: Pretraining,
     data: VisionDataModule,
-    probing: Probing,
+    probing: OnlineProbes,
     division: BatchLayout,
     needed: Memory,
 ) -> dict[str, str]:
@@ -155,7 +163,7 @@ def describe(
         "precision": str(trainer.precision),
         "memory": f"about {needed.total(division.micro_batch_size) / GIB:.1f} GiB per device, of "
         f"{available(trainer) / GIB:.1f} GiB",
-        "probes": f"every {probing.every} epochs: "
+        "probes": f"every {probing.every_n_epochs} epochs: "
         + (
             "no k-NN or linear probe, as the data have no labels"
             if data.samples(data.train_split).labels is None

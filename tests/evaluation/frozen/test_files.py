@@ -7,12 +7,12 @@ import pytest
 from jsonargparse import ArgumentParser
 
 import vitlab.evaluation.protocols  # noqa: F401, the parser finds classes once imported
+from vitlab.callbacks.online_probes import OnlineProbes
 from vitlab.evaluation.protocol import Protocol
 from vitlab.evaluation.protocols.hummingbird import Quirks
 from vitlab.evaluation.registry import find
 from vitlab.probes import DenseProbe
 from vitlab.probes.layer_selection import LayerSelection
-from vitlab.training.probing import Probing
 
 FOLDER = Path(__file__).parents[3] / "configs/protocols"
 
@@ -62,7 +62,7 @@ def test_quirks_are_left_out_or_all_there():
 
 
 def test_the_fast_protocol_is_what_the_callback_does_by_default():
-    fast, callback, dense = build("vitlab-fast"), Probing(), DenseProbe(2)
+    fast, callback, dense = build("vitlab-fast"), OnlineProbes(), DenseProbe(2)
     assert (fast.size, fast.images) == (callback.dense_size, callback.dense_images)
     assert (fast.decay, fast.steps) == (dense.decay, dense.steps)
 

@@ -11,16 +11,16 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from vitlab.atomic_io import environment, write_bytes, write_json
+from vitlab.callbacks.checkpoint import CheckpointCallback
+from vitlab.callbacks.collapse_monitor import CollapseMonitor
+from vitlab.callbacks.online_probes import OnlineProbes
+from vitlab.callbacks.validation import Validation
+from vitlab.config_safety import check_command_line
 from vitlab.data import VisionDataModule
 from vitlab.encoders import ViT
 from vitlab.objectives import Pretrained  # all of them: YAML finds classes once imported
-from vitlab.safety import check_words
-from vitlab.training import run
-from vitlab.training.checkpoints import Checkpoints
+from vitlab.training import run_dir
 from vitlab.training.module import Pretraining
-from vitlab.training.probing import Probing
-from vitlab.training.scoring import Scoring
-from vitlab.training.watching import Watching
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Synthetic:
     seed: int = 0
 
 
-class Arguments(LightningCLI):
+class ParserCLI(LightningCLI):
     """What can be said on the command line of `vitlab fit`, and the run's folder."""
 
     def __init__(self, args: Sequence[str]):
@@ -72,13 +72,13 @@ class Arguments(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a run has besides trainer, model and data."""
-        parser.add_lightning_class_args(Probing, "probing")
-        parser.add_lightning_class_args(Scoring, "scoring")
-        parser.add_lightning_class_args(Checkpoints, "checkpoints")
-        parser.add_lightning_class_args(Watching, "health")
+        parser.add_lightning_class_args(OnlineProbes, "probing")
+        parser.add_lightning_class_args(Validation, "validation")
+        parser.add_lightning_class_args(CheckpointCallback, "checkpoint")
+        parser.add_lightning_class_args(CollapseMonitor, "collapse_monitor")
         parser.add_class_arguments(Synthetic, "synthetic")
         parser.add_argument(
-            "--run",
+            "--run-dir",
             type=str,
             default="",
             help="Folder of the run; by default runs/NAMES_OF_CONFIGS/seedN. Never overwritten.",
@@ -91,9 +91,8 @@ class Arguments(LightningCLI):
             "the same, or a new run where there is none; or a file.",
         )
         parser.add_argument(
-            "--dry_run",
-            type=bool,
-            default=False,
+            "--dry-run",
+            action="store_true",
             help="Check everything, print the plan and stop before the first step.",
         )
         for target in ("data.init_args.seed", "model.seed"):
@@ -104,31 +103,33 @@ class Arguments(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args) -> None:
         """Parse the given words, whatever the command line of the process is."""
-        check_words(args)
+        check_command_line(args)
         self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
         """Settle the run's folder, before any work; draw the embedded data if they are read."""
         configs = [str(path) for path in self.config.get("config") or []]
-        folder = self.config.run or run.default_folder(configs, self.config.seed_everything)
+        folder = self.config.run_dir or run_dir.default_folder(configs, self.config.seed_everything)
         self.folder = Path(folder)
         if (self.config.model.objective.get("init_args") or {}).get("num_classes") is not None:
             raise ValueError(
                 "model.objective.num_classes would be ignored: it is that of the data; leave it out"
             )
         if first_rank():
-            run.check_unclaimed(self.folder)
+            run_dir.check_unlocked(self.folder)
         # a job that SLURM has started again goes on, whatever its script says
-        again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) and run.generations(self.folder)
+        again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) and run_dir.resumable_checkpoints(
+            self.folder
+        )
         asked = "auto" if again else self.config.ckpt_path
         if first_rank() or asked in ("last", "auto"):
-            self.start = run.starting_point(self.folder, asked)
+            self.start = run_dir.find_resume_point(self.folder, asked)
         else:  # other ranks of a run start when the first has already made the folder
-            self.start = run.Start(Path(asked) if asked else None)
+            self.start = run_dir.ResumePoint(Path(asked) if asked else None)
         from_here = self.start.checkpoint
         # however its path is spelled, and best.ckpt as well
         if first_rank() and from_here and self.folder.resolve() in from_here.resolve().parents:
-            run.refuse_changes(self.folder, yaml.safe_load(self.text()))
+            run_dir.check_same_settings(self.folder, yaml.safe_load(self.text()))
         self.draw()
 
     def draw(self) -> None:
@@ -172,7 +173,7 @@ class Arguments(LightningCLI):
     @rank_zero_only
     def record(self) -> None:
         """Write the resolved config and the environment into the run's folder."""
-        write_bytes(self.folder / run.CONFIG, self.text().encode())
+        write_bytes(self.folder / run_dir.CONFIG, self.text().encode())
         write_json(self.folder / "environment.json", environment())
 
 

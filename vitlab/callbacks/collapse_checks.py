@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vitlab.health.signs import RECENT, Signs
+from vitlab.callbacks.training_stats import RECENT, TrainingStats
 
 START = 30  # steps: before, the center (0.9 at each step) has not found the teacher's mean
 SAME = 0.1  # nats that the teacher's answer tells of an image; healthy runs tell 0.7 and more
@@ -53,7 +53,7 @@ class Diagnosis:
     sentence: str
 
 
-def uncentered(signs: Signs) -> Diagnosis | None:
+def uncentered(signs: TrainingStats) -> Diagnosis | None:
     """Nothing keeps one prototype from winning."""
     teacher = signs.teacher
     if teacher is None or signs.step < START or teacher.center_error < UNCENTERED:
@@ -69,7 +69,7 @@ def uncentered(signs: Signs) -> Diagnosis | None:
     )
 
 
-def large_steps(signs: Signs) -> Diagnosis | None:
+def large_steps(signs: TrainingStats) -> Diagnosis | None:
     """The learning rate is too high: weights forget what they have learned."""
     if signs.speed > FAST and signs.step > FEW:
         evidence = f"each step moves the weights on by {signs.speed:.1%} of their norm, "
@@ -82,7 +82,7 @@ def large_steps(signs: Signs) -> Diagnosis | None:
     return Diagnosis(TOO_HIGH, f"the learning rate is too high: {evidence}. {_lower(signs)}")
 
 
-def diverged(signs: Signs) -> Diagnosis | None:
+def diverged(signs: TrainingStats) -> Diagnosis | None:
     """The loss is worse than that of a model that knows nothing."""
     if signs.chance is None or signs.step < START:
         return None
@@ -98,7 +98,7 @@ def diverged(signs: Signs) -> Diagnosis | None:
     )
 
 
-def unlearned(signs: Signs) -> Diagnosis | None:
+def unlearned(signs: TrainingStats) -> Diagnosis | None:
     """The learning rate was too high: large steps have made all answers the same."""
     if signs.teacher is not None or signs.chance is None or signs.mean is None:
         return None
@@ -112,7 +112,7 @@ def unlearned(signs: Signs) -> Diagnosis | None:
     )
 
 
-def spikes(signs: Signs) -> Diagnosis | None:
+def spikes(signs: TrainingStats) -> Diagnosis | None:
     """Gradients are now and then much larger than usual."""
     if not signs.usual or signs.spike < SPIKE * signs.usual:
         return None
@@ -125,7 +125,7 @@ def spikes(signs: Signs) -> Diagnosis | None:
     )
 
 
-def unsharpened(signs: Signs) -> Diagnosis | None:
+def unsharpened(signs: TrainingStats) -> Diagnosis | None:
     """Nothing keeps the uniform answer from winning."""
     teacher = signs.teacher
     if teacher is None or signs.step < START:
@@ -140,7 +140,7 @@ def unsharpened(signs: Signs) -> Diagnosis | None:
     )
 
 
-def uniform(signs: Signs) -> Diagnosis | None:
+def uniform(signs: TrainingStats) -> Diagnosis | None:
     """The teacher says nothing, and the student agrees."""
     teacher = signs.teacher
     if teacher is None or signs.step < LATER:  # at first, images may look alike
@@ -160,7 +160,7 @@ def uniform(signs: Signs) -> Diagnosis | None:
     )
 
 
-def one_answer(signs: Signs) -> Diagnosis | None:
+def one_answer(signs: TrainingStats) -> Diagnosis | None:
     """The teacher says the same of every image."""
     teacher = signs.teacher
     if teacher is None or signs.step < START or teacher.prototypes > 1.1:
@@ -178,7 +178,7 @@ def one_answer(signs: Signs) -> Diagnosis | None:
     )
 
 
-def same_answer(signs: Signs) -> Diagnosis | None:
+def same_answer(signs: TrainingStats) -> Diagnosis | None:
     """The teacher's answers differ in time, but not from image to image."""
     teacher = signs.teacher
     if teacher is None or not signs.warm or signs.step < LATER or _told(signs) > SAME:
@@ -192,7 +192,7 @@ def same_answer(signs: Signs) -> Diagnosis | None:
     )
 
 
-def _why(signs: Signs, name: str, remedy: str) -> tuple[str, str]:
+def _why(signs: TrainingStats, name: str, remedy: str) -> tuple[str, str]:
     """Return the likely cause of a collapse and what helps; large steps come first."""
     if signs.fastest < FAST:
         return name, remedy
@@ -202,14 +202,14 @@ def _why(signs: Signs, name: str, remedy: str) -> tuple[str, str]:
     )
 
 
-def _lower(signs: Signs) -> str:
+def _lower(signs: TrainingStats) -> str:
     return (
         f"Lower model.optimizer.lr by a factor of 10 or more (learning rate now "
         f"{signs.learning_rate:.2g}, at its peak {signs.peak:.2g})"
     )
 
 
-def lagging(signs: Signs) -> Diagnosis | None:
+def lagging(signs: TrainingStats) -> Diagnosis | None:
     """The teacher does not follow the student."""
     teacher = signs.teacher
     if teacher is None or signs.step < START:
@@ -236,7 +236,7 @@ def lagging(signs: Signs) -> Diagnosis | None:
     )
 
 
-def shrunk(signs: Signs) -> Diagnosis | None:
+def shrunk(signs: TrainingStats) -> Diagnosis | None:
     """Features use ever fewer directions."""
     teacher = signs.teacher
     if teacher is None or not signs.warm or teacher.rank > LOST * signs.best_rank:
@@ -249,7 +249,7 @@ def shrunk(signs: Signs) -> Diagnosis | None:
     )
 
 
-def small_steps(signs: Signs) -> Diagnosis | None:
+def small_steps(signs: TrainingStats) -> Diagnosis | None:
     """The learning rate is too low: the run ends where it began."""
     if signs.step < START:
         return None
@@ -270,28 +270,28 @@ def small_steps(signs: Signs) -> Diagnosis | None:
 
 
 # a cause before what follows from it
-RULES: tuple[Callable[[Signs], Diagnosis | None], ...] = (
+RULES: tuple[Callable[[TrainingStats], Diagnosis | None], ...] = (
     *(unsharpened, uncentered, large_steps, diverged, unlearned, small_steps),
     *(uniform, one_answer, same_answer, lagging, shrunk, spikes),
 )
 
 
-def diagnose(signs: Signs) -> Diagnosis | None:
+def diagnose(signs: TrainingStats) -> Diagnosis | None:
     """Return what the first rule that finds something says; None if all is well."""
     return next((found for rule in RULES if (found := rule(signs))), None)
 
 
-def _told(signs: Signs) -> float:
+def _told(signs: TrainingStats) -> float:
     """Nats that the teacher's answer tells of an image: entropy of the mean less mean entropy."""
     assert signs.teacher is not None
     return math.log(signs.teacher.prototypes) - signs.teacher.entropy
 
 
-def _of_uniform(signs: Signs) -> str:
+def _of_uniform(signs: TrainingStats) -> str:
     assert signs.teacher is not None
     outputs = signs.teacher.outputs
     return f"{signs.teacher.entropy:.2f} of at most ln {outputs} = {math.log(outputs):.2f}"
 
 
-def _of_chance(signs: Signs) -> str:
+def _of_chance(signs: TrainingStats) -> str:
     return f" (knowing nothing gives {signs.chance:.3g})"

@@ -6,11 +6,11 @@ import subprocess
 from lightning import Callback, LightningModule, Trainer
 
 from vitlab import distributed, signals
+from vitlab.callbacks.checkpoint import CheckpointCallback
 from vitlab.cluster.status import slurm_job_id
-from vitlab.training.checkpoints import Checkpoints
 
 
-class Stopped(Exception):  # noqa: N818, no error
+class Preempted(Exception):  # noqa: N818, no error
     """The run ends here, and can go on.
 
     Attributes:
@@ -24,7 +24,7 @@ class Stopped(Exception):  # noqa: N818, no error
         self.signal, self.step, self.further = signal, step, further
 
 
-class Stopping(Callback):
+class Preemption(Callback):
     """Between two steps, asks all ranks whether to stop and whether a checkpoint is due.
 
     A handler that wrote the checkpoint itself would do so in the middle of a step, or while other
@@ -34,7 +34,7 @@ class Stopping(Callback):
         checkpoints: writes them.
     """
 
-    def __init__(self, checkpoints: Checkpoints):
+    def __init__(self, checkpoints: CheckpointCallback):
         self.checkpoints = checkpoints
         self.first = 0  # step at which this start began
 
@@ -52,7 +52,7 @@ class Stopping(Callback):
                 "read the newest checkpoint; see that the run's folder is the same on all machines"
             )
         if found:
-            raise Stopped(found, step, further=False)
+            raise Preempted(found, step, further=False)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
@@ -78,7 +78,7 @@ class Stopping(Callback):
         if (found or due) and self.checkpoints.step != step:
             self.checkpoints.save(trainer, amid=True)
         if found:
-            raise Stopped(found, step, further)
+            raise Preempted(found, step, further)
 
 
 def requeue() -> str:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vitlab.atomic_io import environment, write_json
+from vitlab.callbacks.step_trace import TensorStats
 from vitlab.data.batch import Batch
-from vitlab.health.tracing import Seen
 from vitlab.objectives import Objective
 from vitlab.optim.schedules import Progress
 
@@ -23,7 +23,7 @@ RECORD, WEIGHTS, BATCH = "failure.json", "weights.safetensors", "batch.safetenso
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedStep:
     """Everything that a micro-batch of a step depends on, and what was seen of it.
 
     Attributes:
@@ -57,7 +57,7 @@ class Failure:
     scale: float
     evaluating: tuple[str, ...]
     model: dict[str, Any] | None
-    seen: tuple[Seen, ...]
+    seen: tuple[TensorStats, ...]
     files: tuple[str, ...] = field(default=())
 
 
@@ -69,7 +69,7 @@ def place(folder: Path) -> Path:
     return path
 
 
-def write(path: Path, failure: Failure, objective: Objective, batch: Batch) -> None:
+def write(path: Path, failure: FailedStep, objective: Objective, batch: Batch) -> None:
     """Keep a failure, at once or not at all.
 
     Args:
@@ -90,7 +90,7 @@ def write(path: Path, failure: Failure, objective: Objective, batch: Batch) -> N
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def read(path: Path) -> Failure:
+def read(path: Path) -> FailedStep:
     """Return a failure that was kept.
 
     Raises:
@@ -103,9 +103,9 @@ def read(path: Path) -> Failure:
         for name in ("evaluating", "files"):
             content[name] = tuple(content[name])
         content["seen"] = tuple(
-            Seen(**{**one, "shape": tuple(one["shape"])}) for one in content["seen"]
+            TensorStats(**{**one, "shape": tuple(one["shape"])}) for one in content["seen"]
         )
-        for one in fields(Failure):
+        for one in fields(FailedStep):
             if one.type in (int, str) and type(content[one.name]) is not one.type:
                 raise ValueError(f"its {one.name} is {content[one.name]!r}")
         if not all(type(count) is int for count in vars(content["progress"]).values()):
@@ -114,7 +114,7 @@ def read(path: Path) -> Failure:
             raise ValueError("its settings are none of a model")
         if content["threads"] < 1 or not 0 <= content["seed"] < 2**32:
             raise ValueError(f"its threads are {content['threads']}, its seed {content['seed']}")
-        return Failure(**content)
+        return FailedStep(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unreadable(path, error) from error
 

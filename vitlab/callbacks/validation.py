@@ -13,19 +13,19 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
+from vitlab.callbacks.checkpoint import keep
+from vitlab.callbacks.online_probes import Measurement, OnlineProbes
 from vitlab.data import DataError, VisionDataModule, normalize
 from vitlab.objectives import Objective
 from vitlab.probes.eval_mode import eval_mode
 from vitlab.probes.features import InferenceConfig, sharded_loader
-from vitlab.training.checkpoints import keep
-from vitlab.training.probing import Measurement, Probing
 
 BEST = "best_top1.ckpt"
 TOP1 = "val/top1"
 BINS = 15  # of confidence, for the calibration error
 
 
-class Scoring(Callback):
+class Validation(Callback):
     """Scores what an objective offers as classifiers on the labeled images of `data.val_split`.
 
     For each of them, val (the model) and ema (the moving average of its weights): NAME/top1 and
@@ -34,37 +34,41 @@ class Scoring(Callback):
     by a softmax, whatever loss was trained. The checkpoint with the best val/top1 is kept.
 
     Args:
-        every: epochs between scores; the last epoch is always scored, 0 scores only that.
+        every_n_epochs: epochs between scores; the last epoch is always scored, 0 scores only that.
         size: pixels of the image edge; 0 for that of the training crops.
         crop: share of an image's short side that is seen.
-        batch: images of one forward pass.
-        workers: processes that decode images.
+        batch_size: images of one forward pass.
+        num_workers: processes that decode images.
     """
 
     def __init__(
         self,
-        every: int = 1,
+        every_n_epochs: int = 1,
         size: int = 0,
         crop: float = 0.875,
-        batch: int = 64,
-        workers: int = 4,
+        batch_size: int = 64,
+        num_workers: int = 4,
     ):
         for name, value in [
-            ("every", every),
+            ("every_n_epochs", every_n_epochs),
             ("size", size),
-            ("batch", batch - 1),
-            ("workers", workers),
+            ("batch_size", batch_size - 1),
+            ("num_workers", num_workers),
         ]:
             if value < 0:
-                raise ValueError(f"scoring.{name} is too small; 0 is the least, for batch 1")
+                raise ValueError(
+                    f"validation.{name} is too small; 0 is the least, for batch_size 1"
+                )
         if not 0 < crop <= 1:
-            raise ValueError(f"scoring.crop {crop} is no part of the image; use a number in (0, 1]")
-        self.every, self.size, self.crop = every, size, crop
-        self.batch, self.workers = batch, workers
-        self.settings = (every, size, crop, batch, workers)
-        self.probing = Probing()  # the one of the run takes its place
+            raise ValueError(
+                f"validation.crop {crop} is no part of the image; use a number in (0, 1]"
+            )
+        self.every_n_epochs, self.size, self.crop = every_n_epochs, size, crop
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.settings = (every_n_epochs, size, crop, batch_size, num_workers)
+        self.probing = OnlineProbes()  # the one of the run takes its place
 
-    def check(self, objective: Objective, data: VisionDataModule, probing: Probing) -> None:
+    def check(self, objective: Objective, data: VisionDataModule, probing: OnlineProbes) -> None:
         """Read the list of labeled images and refuse what cannot be scored.
 
         Args:
@@ -77,16 +81,16 @@ class Scoring(Callback):
         """
         self.probing = probing
         if not objective.classifiers():
-            if self.settings != Scoring().settings:
+            if self.settings != Validation().settings:
                 raise ValueError(
-                    f"scoring is set, but {type(objective).__name__} trains no classifier and it "
+                    f"validation is set, but {type(objective).__name__} trains no classifier and it "
                     "would be ignored; leave it out"
                 )
             return
         check_labels(data, data.train_split, objective.num_classes)
         check_labels(data, data.val_split, objective.num_classes)
         objective.encoder.check_img_size(
-            self.size or data.transform.crop_sizes[0][1], "scoring.size"
+            self.size or data.transform.crop_sizes[0][1], "validation.size"
         )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,7 +98,9 @@ class Scoring(Callback):
         objective: Objective = pl_module.objective  # type: ignore[assignment]
         epoch = trainer.current_epoch + 1
         last = epoch == trainer.max_epochs or trainer.should_stop
-        if not objective.classifiers() or (not last and (self.every == 0 or epoch % self.every)):
+        if not objective.classifiers() or (
+            not last and (self.every_n_epochs == 0 or epoch % self.every_n_epochs)
+        ):
             return
         best = max((m.scores.get(TOP1, -1.0) for m in self.probing.measurements), default=-1.0)
         scores = self.measure(trainer, objective)
@@ -121,7 +127,7 @@ class Scoring(Callback):
         data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
         device = trainer.strategy.root_device
         loading = InferenceConfig(
-            device, self.batch, self.workers, trainer.precision_plugin.forward_context
+            device, self.batch_size, self.num_workers, trainer.precision_plugin.forward_context
         )
         size = self.size or data.transform.crop_sizes[0][1]
         images = sharded_loader(

@@ -20,13 +20,13 @@ from vitlab.analysis.online_statistics import (
     background_class,
 )
 from vitlab.atomic_io import write_bytes, write_json
+from vitlab.callbacks.checkpoint import keep
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder, Pixels
 from vitlab.probes import KNN, DenseProbe, InferenceConfig, LogisticProbe, image_features
 from vitlab.probes.dense import FittedDenseProbe
 from vitlab.probes.eval_mode import eval_mode
 from vitlab.probes.layer_selection import depth_of
-from vitlab.training.checkpoints import keep
 from vitlab.visualization.grid import encode_png
 from vitlab.visualization.masks import draw_probe_grid
 
@@ -53,7 +53,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Found:
+class ProbeScores:
     """What the probes say of one encoder.
 
     Attributes:
@@ -64,13 +64,13 @@ class Found:
     features: dict[str, float]
 
 
-class Probing(Callback):
+class OnlineProbes(Callback):
     """Probes the encoder under evaluation (for DINO the teacher) before, while and after it trains.
 
     k-NN and linear probes need labels of the training data; where there are none, the plan says so.
 
     Args:
-        every: epochs between measurements; the last epoch is always measured, 0 measures only
+        every_n_epochs: epochs between measurements; the last epoch is always measured, 0 measures only
             before and after training.
         dense: segmentation sets by name; each becomes a curve miou/NAME. For example
             `--probing.dense.voc2012.root DIR`. Leave empty for none.
@@ -79,35 +79,35 @@ class Probing(Callback):
         dense_images: images that each dense probe learns from; 0 for all.
         size: pixels of the image edge for the k-NN and linear probes.
         dense_size: the same for dense probes; all of the image is resized to it.
-        batch: images of one forward pass.
-        workers: processes that decode images for the probes.
+        batch_size: images of one forward pass.
+        num_workers: processes that decode images for the probes.
         pictures: images of each segmentation set in the picture sheets; 0 for none.
         baselines: whether the untrained encoder and raw pixels are measured before training.
     """
 
     def __init__(
         self,
-        every: int = 10,
+        every_n_epochs: int = 10,
         dense: dict[str, VisionDataModule] = {},  # noqa: B006
         images: int = 0,
         dense_images: int = 0,
         size: int = 224,
         dense_size: int = 224,
-        batch: int = 64,
-        workers: int = 4,
+        batch_size: int = 64,
+        num_workers: int = 4,
         pictures: int = 4,
         baselines: bool = True,
     ):
-        counts = {"every": every, "images": images, "dense_images": dense_images}
-        counts |= {"batch": batch - 1, "workers": workers, "pictures": pictures}
+        counts = {"every_n_epochs": every_n_epochs, "images": images, "dense_images": dense_images}
+        counts |= {"batch_size": batch_size - 1, "num_workers": num_workers, "pictures": pictures}
         for name, value in counts.items():
             if value < 0:
-                raise ValueError(f"probing.{name} is too small; 0 is the least, for batch 1")
-        self.every, self.dense = every, dense
+                raise ValueError(f"probing.{name} is too small; 0 is the least, for batch_size 1")
+        self.every_n_epochs, self.dense = every_n_epochs, dense
         self.size, self.dense_size = size, dense_size
         self.view = SegmentationSquare(dense_size)
         self.images, self.dense_images = images, dense_images
-        self.batch, self.workers = batch, workers
+        self.batch_size, self.num_workers = batch_size, num_workers
         self.pictures, self.baselines = pictures, baselines
         self.measurements: list[Measurement] = []
 
@@ -140,7 +140,7 @@ class Probing(Callback):
         """Measure when due; keep the checkpoint with the best mean mIoU so far."""
         epoch = trainer.current_epoch + 1
         last = epoch == trainer.max_epochs or trainer.should_stop
-        if not last and (self.every == 0 or epoch % self.every):
+        if not last and (self.every_n_epochs == 0 or epoch % self.every_n_epochs):
             return
         best = self.best()
         encoder: Encoder = pl_module.objective.encoder  # type: ignore[assignment, union-attr]
@@ -165,7 +165,7 @@ class Probing(Callback):
         """Run all probes on an encoder; log, keep and return its scores."""
         began = time.perf_counter()
         precision = trainer.precision_plugin.forward_context
-        loading = InferenceConfig(pl_module.device, self.batch, self.workers, precision)
+        loading = InferenceConfig(pl_module.device, self.batch_size, self.num_workers, precision)
         epoch = trainer.current_epoch + (name == "trained")
 
         def draw(set_name: str, fitted: FittedDenseProbe) -> None:
@@ -195,7 +195,7 @@ class Probing(Callback):
         data: VisionDataModule | None,
         loading: InferenceConfig,
         draw: Callable[[str, FittedDenseProbe], None] | None = None,
-    ) -> Found:
+    ) -> ProbeScores:
         """Run all probes on an encoder.
 
         The callback calls this while an encoder trains, and `vitlab measure` afterwards.
@@ -226,7 +226,7 @@ class Probing(Callback):
         dense = [value for tag, value in scores.items() if tag.startswith("miou/")]
         if dense:
             scores["miou/mean"] = sum(dense) / len(dense)
-        return Found(scores, features)
+        return ProbeScores(scores, features)
 
     def classify(
         self, encoder: Encoder, data: VisionDataModule | None, loading: InferenceConfig

@@ -15,13 +15,20 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from vitlab.analysis.measures.rank import gram_matrix, rankme
+from vitlab.callbacks import diagnosis_log
+from vitlab.callbacks.collapse_checks import FEW, Diagnosis, diagnose
+from vitlab.callbacks.training_stats import (
+    RECENT,
+    TeacherStats,
+    TrainingStats,
+    relative_change,
+    speed_of,
+    watched,
+)
 from vitlab.encoders.tokens import Tokens
-from vitlab.health import Diagnosis, Signs, diagnose, log
-from vitlab.health.rules import FEW
-from vitlab.health.signs import RECENT, Teacher, relative_change, speed_of, watched
 from vitlab.objectives import DINO, Classification, Objective, PromptTuning
 from vitlab.optim.schedules import Progress
-from vitlab.training.endings import advice
+from vitlab.training.exit_codes import resume_hint
 from vitlab.training.module import Pretraining
 
 LOOKS, OFTEN = (
@@ -30,25 +37,27 @@ LOOKS, OFTEN = (
 )  # a diagnosis counts once it is made in 3 of 5 looks, and is over after 5 without
 
 
-class Watching(Callback):
+class CollapseMonitor(Callback):
     """Looks at loss, gradients, weights and teacher now and then, and says what goes wrong, once.
 
     Training does not notice: no random number is drawn and no weight touched.
 
     Args:
-        every: steps between two looks; 0 for none.
+        every_n_steps: steps between two looks; 0 for none.
         stop: whether the run ends when something goes wrong; checkpoints stay as they are.
     """
 
-    def __init__(self, every: int = 10, stop: bool = False):
-        if every < 0:
-            raise ValueError(f"health.every {every} is negative; use 0 for no looks, or a count")
-        if stop and not every:
+    def __init__(self, every_n_steps: int = 10, stop: bool = False):
+        if every_n_steps < 0:
             raise ValueError(
-                "health.stop true would be ignored, as health.every 0 never looks; set "
-                "health.every to 10, or leave health.stop out"
+                f"collapse_monitor.every_n_steps {every_n_steps} is negative; use 0 for no looks, or a count"
             )
-        self.every, self.stop = every, stop
+        if stop and not every_n_steps:
+            raise ValueError(
+                "collapse_monitor.stop true would be ignored, as collapse_monitor.every_n_steps 0 never looks; set "
+                "collapse_monitor.every_n_steps to 10, or leave collapse_monitor.stop out"
+            )
+        self.every_n_steps, self.stop = every_n_steps, stop
         self.found: deque[str] = deque(maxlen=LOOKS)
         self.episode = ""  # name of the diagnosis that was said last, while it lasts
         self.usual: deque[float] = deque(maxlen=20)  # median gradient norms of looks
@@ -67,14 +76,14 @@ class Watching(Callback):
         objective = _objective(pl_module)
         self.matrices = watched(objective.student if isinstance(objective, DINO) else objective)
         if trainer.is_global_zero:
-            log.forget(Path(trainer.default_root_dir), trainer.global_step)
+            diagnosis_log.forget(Path(trainer.default_root_dir), trainer.global_step)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
     ) -> None:
         """Before a step that is looked at, keep what it changes."""
         first = batch_idx % trainer.accumulate_grad_batches == 0
-        if first and self.every and (trainer.global_step + 1) % self.every == 0:
+        if first and self.every_n_steps and (trainer.global_step + 1) % self.every_n_steps == 0:
             self.before = [matrix.detach().clone() for _, matrix in self.matrices]
             encoder = _objective(pl_module).encoder
             self.features = []
@@ -95,7 +104,7 @@ class Watching(Callback):
     ) -> None:
         """Behind a step, note its gradient, and look if it is time."""
         assert isinstance(pl_module, Pretraining)
-        if not self.every or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if not self.every_n_steps or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         norm = pl_module.logs.get("optimizer/gradient_norm")
         if norm is not None:
@@ -120,11 +129,11 @@ class Watching(Callback):
             text = diagnosis.sentence if diagnosis else ""
             if text := trainer.strategy.broadcast(text):
                 raise FloatingPointError(
-                    f"{text}. Stopped at step {trainer.global_step}, as --health.stop asks; "
-                    f"{advice(Path(trainer.default_root_dir))}"
+                    f"{text}. Stopped at step {trainer.global_step}, as --collapse_monitor.stop asks; "
+                    f"{resume_hint(Path(trainer.default_root_dir))}"
                 )
 
-    def signs(self, trainer: Trainer, module: Pretraining) -> Signs:
+    def signs(self, trainer: Trainer, module: Pretraining) -> TrainingStats:
         """Return what is known after this step; the only place that waits for the device."""
         objective, logs = module.objective, module.logs
         progress = module.last
@@ -140,7 +149,7 @@ class Watching(Callback):
         update = relative_change(self.before, [matrix.detach() for _, matrix in self.matrices])
         self.largest = max(self.largest, update or 0.0)
         full = len(self.losses) == RECENT
-        return Signs(
+        return TrainingStats(
             step=step,
             steps=progress.steps,
             warm=_warm(module),
@@ -160,11 +169,13 @@ class Watching(Callback):
             best_rank=self.best_rank,
         )
 
-    def teacher(self, objective: DINO, logs: dict[str, Tensor], module: Pretraining) -> Teacher:
+    def teacher(
+        self, objective: DINO, logs: dict[str, Tensor], module: Pretraining
+    ) -> TeacherStats:
         """Return what is known of DINO's teacher."""
         copies = dict(objective.teacher.named_parameters())
         features = torch.cat(self.features).float()
-        return Teacher(
+        return TeacherStats(
             outputs=objective.out_dim,
             entropy=float(logs["teacher/entropy"]),
             divergence=float(logs["teacher/divergence"]),
@@ -193,14 +204,14 @@ class Watching(Callback):
         self.episode = found.name
         return found
 
-    def draw(self, trainer: Trainer, signs: Signs) -> None:
+    def draw(self, trainer: Trainer, signs: TrainingStats) -> None:
         """Draw the curves that are of this callback alone."""
-        values = {"health/update": signs.update or 0.0}
+        values = {"collapse_monitor/update": signs.update or 0.0}
         if signs.teacher is not None:
             values |= {
-                "health/center_error": signs.teacher.center_error,
-                "health/teacher_distance": signs.teacher.distance,
-                "health/feature_rank": signs.teacher.rank,
+                "collapse_monitor/center_error": signs.teacher.center_error,
+                "collapse_monitor/teacher_distance": signs.teacher.distance,
+                "collapse_monitor/feature_rank": signs.teacher.rank,
             }
         for logger in trainer.loggers:
             logger.log_metrics(values, step=signs.step - 1)
@@ -214,7 +225,7 @@ class Watching(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("warning", text, trainer.global_step)
-        log.note(Path(trainer.default_root_dir), trainer.global_step, diagnosis)
+        diagnosis_log.note(Path(trainer.default_root_dir), trainer.global_step, diagnosis)
 
     def state_dict(self) -> dict:
         """Return what was seen so far."""

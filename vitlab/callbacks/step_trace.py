@@ -18,7 +18,7 @@ Kind = Literal["image", "weight", "output", "loss", "gradient"]
 
 
 @dataclass(frozen=True)
-class Seen:
+class TensorStats:
     """A tensor that was looked at.
 
     Attributes:
@@ -52,7 +52,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Trace:
+class StepTrace:
     """What was seen of a step, in the order of its computation.
 
     Attributes:
@@ -61,16 +61,16 @@ class Trace:
         loss: value.
     """
 
-    seen: tuple[Seen, ...]
+    seen: tuple[TensorStats, ...]
     loss: float
 
     @property
-    def first(self) -> Seen | None:
+    def first(self) -> TensorStats | None:
         """The first tensor that is not finite throughout; None where all are."""
         return next((one for one in self.seen if one.wrong), None)
 
     @property
-    def largest_before(self) -> Seen | None:
+    def largest_before(self) -> TensorStats | None:
         """The largest gradient before one that is not finite, the largest output before others."""
         first = self.first
         before = self.seen[: self.seen.index(first)] if first else self.seen
@@ -79,14 +79,14 @@ class Trace:
         return max(computed, key=lambda one: one.largest, default=None)
 
 
-def trace(
+def trace_step(
     objective: Objective,
     batch: Batch,
     progress: Progress,
     seed: int,
     context: Callable[[], AbstractContextManager] = nullcontext,
     scale: float = 1.0,
-) -> Trace:
+) -> StepTrace:
     """Compute loss and gradients of a micro-batch and look at everything on the way.
 
     Weights and their `.grad` stay as they are, and no other rank is spoken to.
@@ -99,7 +99,7 @@ def trace(
         context: of the precision of the forward pass.
         scale: that the loss is multiplied with before backward, in fp16.
     """
-    seen: list[Seen] = []
+    seen: list[TensorStats] = []
     for place, stack in enumerate(batch.views):
         seen.append(look("image", f"views.{place}", stack))
     tensors = [*objective.named_parameters(), *objective.named_buffers()]
@@ -128,20 +128,22 @@ def trace(
         seen += [one for one in looked if one.wrong]
         norm = nn.utils.get_total_norm(gradients.values())
         seen.append(look("gradient", "all weights together, its norm", norm))
-    return Trace(tuple(seen), float(value.detach()))
+    return StepTrace(tuple(seen), float(value.detach()))
 
 
-def look(kind: Kind, name: str, x: Tensor) -> Seen:
+def look(kind: Kind, name: str, x: Tensor) -> TensorStats:
     """Return what is to be known of a tensor."""
     x = x.detach()
     finite = torch.isfinite(x)
     wrong = int(x.numel() - finite.sum())
     kept = x[finite] if wrong else x
     low, high = (float(v) for v in kept.aminmax()) if kept.numel() else (0.0, 0.0)
-    return Seen(kind, name, tuple(x.shape), wrong, low, high)
+    return TensorStats(kind, name, tuple(x.shape), wrong, low, high)
 
 
-def _note(seen: list[Seen], name: str, module: nn.Module, given: object, output: object) -> None:
+def _note(
+    seen: list[TensorStats], name: str, module: nn.Module, given: object, output: object
+) -> None:
     for x in _tensors(output):
         seen.append(look("output", name, x))
         if x.requires_grad:
@@ -163,7 +165,7 @@ def _tensors(value: object) -> Iterator[Tensor]:
         yield from _tensors(list(value.values()))
 
 
-def same(a: Seen, b: Seen) -> bool:
+def same(a: TensorStats, b: TensorStats) -> bool:
     """Whether two runs of a step show the same, to the last bit of what is noted."""
     numbers = ((a.low, b.low), (a.high, b.high))
     return (a.kind, a.name, a.shape, a.wrong) == (b.kind, b.name, b.shape, b.wrong) and all(

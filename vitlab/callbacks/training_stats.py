@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Teacher:
+class TeacherStats:
     """What DINO's teacher says; entropies in nats.
 
     Attributes:
@@ -44,7 +44,7 @@ class Teacher:
 
 
 @dataclass(frozen=True)
-class Signs:
+class TrainingStats:
     """What is known of a run at one step.
 
     Attributes:
@@ -84,13 +84,13 @@ class Signs:
     update: float | None
     largest: float = 0.0
     mean: float | None = None
-    teacher: Teacher | None = None
+    teacher: TeacherStats | None = None
     speed: float = 0.0
     fastest: float = 0.0
     best_rank: float = 0.0
 
 
-def speed_of(teacher: Teacher, step: int) -> float:
+def speed_of(teacher: TeacherStats, step: int) -> float:
     """Return the share of their norm that weights leave behind in a step.
 
     The teacher is an average over about 1 / (1 - momentum) steps. Unlike the size of a step, its

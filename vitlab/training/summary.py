@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.table import Table
 
 from vitlab.atomic_io import write_json
-from vitlab.training import run
-from vitlab.training.probing import Measurement, Probing
-from vitlab.training.scoring import BEST, TOP1
+from vitlab.callbacks.online_probes import Measurement, OnlineProbes
+from vitlab.callbacks.validation import BEST, TOP1
+from vitlab.training import run_dir
 
 
 @rank_zero_only
-def conclude(trainer: Trainer, probing: Probing, folder: Path) -> None:
+def write_summary(trainer: Trainer, probing: OnlineProbes, folder: Path) -> None:
     """Write the results, print them as a table, and say where everything is."""
-    rows = conclusion(probing.measurements)
-    write_json(folder / run.RESULTS, rows)
+    rows = summary_rows(probing.measurements)
+    write_json(folder / run_dir.RESULTS, rows)
     console = Console()
     for table in tables(rows, console.width):
         console.print(table)
@@ -26,10 +26,10 @@ def conclude(trainer: Trainer, probing: Probing, folder: Path) -> None:
     if last:
         console.print(f"warning      {last}")
     console.print(
-        f"checkpoints  {folder / run.LAST}"
+        f"checkpoints  {folder / run_dir.LAST}"
         + "".join(_if_there(folder / name) for name in ("best.ckpt", BEST))
     )
-    console.print(f"results      {folder / run.RESULTS}" + _if_there(folder / "pictures"))
+    console.print(f"results      {folder / run_dir.RESULTS}" + _if_there(folder / "pictures"))
     console.print(f"curves       tensorboard --logdir {folder}")
 
 
@@ -84,7 +84,7 @@ def tabulate(
     return table
 
 
-def conclusion(measurements: Sequence[Measurement]) -> list[dict[str, object]]:
+def summary_rows(measurements: Sequence[Measurement]) -> list[dict[str, object]]:
     """Return the rows of the closing table: baselines, the last epoch, and the best if another."""
     baselines = [m for m in measurements if m.encoder != "trained"]
     trained = [m for m in measurements if m.encoder == "trained"]

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from vitlab import distributed, signals
+from vitlab.callbacks.preemption import Preempted, requeue
 from vitlab.data import DataError
 from vitlab.data.loader import WORKER_TIMEOUT
-from vitlab.training import run
-from vitlab.training.preemption import Stopped, requeue
+from vitlab.training import run_dir
 
 FAILED = 1
 REFUSED = 2  # what was given cannot be used
@@ -26,11 +26,11 @@ class Ending:
     code: int
 
 
-def advice(folder: Path) -> str:
+def resume_hint(folder: Path) -> str:
     """Return how to go on with a run."""
-    if not run.generations(folder):
+    if not run_dir.resumable_checkpoints(folder):
         return "start anew, as nothing is saved yet"
-    return f"continue with --run {folder} --ckpt_path last"
+    return f"continue with --run-dir {folder} --ckpt_path last"
 
 
 def ending(error: BaseException, folder: Path, begun: bool) -> Ending | None:
@@ -41,8 +41,8 @@ def ending(error: BaseException, folder: Path, begun: bool) -> Ending | None:
         folder: of the run.
         begun: whether it ended after its own first step.
     """
-    goes_on = advice(folder)
-    if isinstance(error, Stopped):
+    goes_on = resume_hint(folder)
+    if isinstance(error, Preempted):
         return Ending(f"{error}; {_again(error) or goes_on}", STOPPED)
     if isinstance(error, SystemExit | KeyboardInterrupt):  # Lightning makes one of the other
         return Ending(f"interrupted; {goes_on}", FAILED)
@@ -76,7 +76,7 @@ def ending(error: BaseException, folder: Path, begun: bool) -> Ending | None:
     return None
 
 
-def _again(stopped: Stopped) -> str:
+def _again(stopped: Preempted) -> str:
     """Queue the job again before its time is up; return what came of it, "" for nothing."""
     if (
         distributed.rank() != 0

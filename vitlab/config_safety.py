@@ -1,7 +1,7 @@
 """Configs are data: they may build classes of a few packages, and name nothing else.
 
 A config says which classes a run is made of, and a parser that imports whatever is named would run
-a stranger's program. Two gates stand before that. `check` reads a config as plain values and says
+a stranger's program. Two gates stand before that. `check_config` reads a config as plain values and says
 which key of which file names a class from elsewhere. `restrict` lets the parser itself import
 nothing else, by whatever way a name comes to it: another file, a word of the command line, a
 checkpoint's settings. What it imports must be a class: many functions of torch and lightning, given
@@ -29,7 +29,7 @@ VARIABLE = "VITLAB_ALLOW"
 MOST = 100_000  # values of a config, those that it repeats by reference counted each time
 
 
-def restrict() -> None:
+def restrict_imports() -> None:
     """Let parsers of this process import the allowed packages only, and of these only classes.
 
     Raises:
@@ -69,7 +69,7 @@ def _of_classes(paths_of: Callable[[object], set[str]]) -> Callable[[object], se
     return checked
 
 
-def check(content: object, where: object) -> None:
+def check_config(content: object, where: object) -> None:
     """Refuse a class from elsewhere, before anything is imported.
 
     Args:
@@ -99,27 +99,27 @@ def check(content: object, where: object) -> None:
         )
 
 
-def check_words(words: Sequence[str]) -> None:
+def check_command_line(words: Sequence[str]) -> None:
     """Check the configs and classes that a command line names, and restrict its parser.
 
     Raises:
         ValueError: one of them names a class from elsewhere.
     """
-    restrict()
+    restrict_imports()
     for place, word in enumerate(words):
         option, equals, value = word.partition("=")
         value = value if equals else "".join(words[place + 1 : place + 2])
         if (
             option in ("--config", "-c") and Path(value).is_file()
         ):  # else the parser says what is wrong
-            check(read(Path(value)), value)
+            check_config(read_yaml(Path(value)), value)
         elif option.endswith(".class_path"):
-            check({option: value}, "the command line")
+            check_config({option: value}, "the command line")
         elif option.startswith("--") and value.startswith(("{", "[")):
-            check({option: _plain(value)}, "the command line")
+            check_config({option: _plain(value)}, "the command line")
 
 
-def read(path: Path) -> object:
+def read_yaml(path: Path) -> object:
     """Return what a YAML file holds: plain values, as tags for objects of Python are refused.
 
     Raises:

@@ -5,7 +5,7 @@ import time
 from lightning import Callback, LightningModule, Trainer
 
 
-class Metering(Callback):
+class ThroughputMonitor(Callback):
     """Logs images per second and the seconds each step waited for data."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from vitlab.cluster.job import JOB_FOLDER as JOB
-from vitlab.safety import read
+from vitlab.config_safety import read_yaml
 
 CONFIG = "config.yaml"
 LAST = "last.ckpt"
@@ -33,7 +33,7 @@ FREE = tuple(f"data.init_args.{name}" for name in ("root", "num_workers", "micro
 
 
 @dataclass(frozen=True)
-class Start:
+class ResumePoint:
     """Where a run begins.
 
     Attributes:
@@ -55,18 +55,18 @@ def default_folder(configs: Sequence[str], seed: int) -> Path:
     return Path("runs") / "-".join(names) / f"seed{seed}"
 
 
-def kept(folder: Path) -> list[Path]:
+def kept_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints that a run keeps of some epochs, the newest first."""
     return sorted((folder / KEPT).glob("epoch_*.ckpt"), reverse=True)
 
 
-def generations(folder: Path) -> list[Path]:
+def resumable_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints that a run can continue from, the newest first."""
     newest = (folder / LAST, folder / PREVIOUS)
-    return [path for path in newest if path.exists()] + kept(folder)
+    return [path for path in newest if path.exists()] + kept_checkpoints(folder)
 
 
-def starting_point(folder: Path, ckpt_path: str | None) -> Start:
+def find_resume_point(folder: Path, ckpt_path: str | None) -> ResumePoint:
     """Find the checkpoint to continue from, and refuse to overwrite a run.
 
     Args:
@@ -80,42 +80,42 @@ def starting_point(folder: Path, ckpt_path: str | None) -> Start:
     finished = (folder / RESULTS).exists()
     if ckpt_path == "auto":
         if finished:
-            return Start(finished=True)
-        return _newest(folder) if generations(folder) else starting_point(folder, None)
+            return ResumePoint(finished=True)
+        return _newest(folder) if resumable_checkpoints(folder) else find_resume_point(folder, None)
     if ckpt_path:
         start = _newest(folder) if ckpt_path == "last" else _from(Path(ckpt_path), folder)
         if finished:
             raise ValueError(
                 f"the run in {folder} is finished; continue from its checkpoint with another "
-                "--run DIR and more --trainer.max_epochs"
+                "--run-dir DIR and more --trainer.max_epochs"
             )
         return start
     if finished:
         raise ValueError(
             f"{folder} already holds a finished run, which is never overwritten; choose another "
-            "folder with --run DIR or another --seed_everything"
+            "folder with --run-dir DIR or another --seed_everything"
         )
-    if generations(folder):
+    if resumable_checkpoints(folder):
         raise ValueError(
             f"{folder} already holds an unfinished run; continue it with --ckpt_path last, or "
-            "choose another folder with --run DIR or another --seed_everything"
+            "choose another folder with --run-dir DIR or another --seed_everything"
         )
     if _foreign(folder):
         raise ValueError(
-            f"{folder} holds other files; choose an empty or new folder with --run DIR"
+            f"{folder} holds other files; choose an empty or new folder with --run-dir DIR"
         )
-    return Start()
+    return ResumePoint()
 
 
-def _newest(folder: Path) -> Start:
+def _newest(folder: Path) -> ResumePoint:
     damaged: list[str] = []
-    for path in generations(folder):
+    for path in resumable_checkpoints(folder):
         try:
             step = check_readable(path)
         except ValueError as error:
             damaged.append(str(error))
         else:
-            return Start(path, step, tuple(damaged))
+            return ResumePoint(path, step, tuple(damaged))
     if damaged:
         raise ValueError("no checkpoint of the run can be read:\n  " + "\n  ".join(damaged))
     raise ValueError(
@@ -124,19 +124,21 @@ def _newest(folder: Path) -> Start:
     )
 
 
-def _from(path: Path, folder: Path) -> Start:
+def _from(path: Path, folder: Path) -> ResumePoint:
     if not path.is_file():
         raise ValueError(
             f"there is no checkpoint {path}; --ckpt_path takes 'last' (the run's own, in "
             f"{folder}), 'auto' (the same if there is one) or a file. Leave it out to start anew"
         )
     step = check_readable(path)
-    if folder.resolve() not in path.resolve().parents and generations(folder):
-        raise ValueError(f"{folder} already holds another run; choose a new folder with --run DIR")
-    return Start(path, step)
+    if folder.resolve() not in path.resolve().parents and resumable_checkpoints(folder):
+        raise ValueError(
+            f"{folder} already holds another run; choose a new folder with --run-dir DIR"
+        )
+    return ResumePoint(path, step)
 
 
-def refuse_changes(folder: Path, settings: Mapping[str, object]) -> None:
+def check_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
     """Refuse to go on with settings that would make the run neither the old one nor a new one.
 
     Args:
@@ -148,7 +150,7 @@ def refuse_changes(folder: Path, settings: Mapping[str, object]) -> None:
     """
     if not (folder / CONFIG).is_file():
         return
-    began = read(folder / CONFIG)
+    began = read_yaml(folder / CONFIG)
     if not isinstance(began, Mapping):
         raise ValueError(
             f"{folder / CONFIG} is damaged: it holds no settings; remove it if you know that those "
@@ -163,7 +165,7 @@ def refuse_changes(folder: Path, settings: Mapping[str, object]) -> None:
     if changed:
         raise ValueError(
             f"the run in {folder} began with other settings: {'; '.join(changed[:5])}. Leave them "
-            f"as they were, or begin another run from its weights with --run DIR --ckpt_path "
+            f"as they were, or begin another run from its weights with --run-dir DIR --ckpt_path "
             f"{folder / LAST}"
         )
 
@@ -189,10 +191,10 @@ def _within(key: str, names: Sequence[str]) -> bool:
     return any(f"{key}.".startswith(f"{name}.") for name in names)
 
 
-def set_aside(start: Start, folder: Path) -> None:
+def rename_damaged(start: ResumePoint, folder: Path) -> None:
     """Take the name from damaged checkpoints, so that they do not push out the good one."""
     if start.damaged:
-        for path in generations(folder):
+        for path in resumable_checkpoints(folder):
             if path == start.checkpoint:
                 return
             path.replace(path.with_name(f"{path.name}.damaged"))
@@ -247,7 +249,7 @@ def check_readable(checkpoint: Path) -> int:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process alone.
 
     The lock is the system's, on an open file: it ends with the process, however that ends, so
@@ -268,7 +270,7 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
-def check_unclaimed(folder: Path) -> None:
+def check_unlocked(folder: Path) -> None:
     """Refuse a folder that another process writes into; nothing is written.
 
     Raises:
@@ -286,7 +288,7 @@ def _lock(file: int, folder: Path) -> None:
         holder = (folder / LOCK).read_text() or "another process"
         raise ValueError(
             f"{folder} is in use: {holder} writes into it. Wait for its end, or choose another "
-            "folder with --run DIR"
+            "folder with --run-dir DIR"
         ) from error
     except OSError as error:  # such as Lustre without its option
         warnings.warn(

@@ -27,7 +27,7 @@ FIRST = "VITLAB_FIRST_RANK"  # tells the ranks that a process starts which one t
 _started: list[subprocess.Popen] = []  # by this process, the other ranks on this machine
 
 
-class Kin(threading.Thread):
+class ProcessWatcher(threading.Thread):
     """Watches the processes of this machine that belong together.
 
     The first rank watches those it has started; they watch the first.
@@ -60,7 +60,7 @@ class Kin(threading.Thread):
         return ""
 
 
-def watch_kin(remedy: Callable[[], str]) -> None:
+def watch_local_ranks(remedy: Callable[[], str]) -> None:
     """Watch the ranks that Lightning starts from this process, or the one that started this.
 
     Lightning's own watch kills the first rank without a word.
@@ -68,16 +68,16 @@ def watch_kin(remedy: Callable[[], str]) -> None:
 
     def observe(child_processes: list[subprocess.Popen]) -> None:
         _started.extend(child_processes)
-        Kin(child_processes, remedy).start()
+        ProcessWatcher(child_processes, remedy).start()
 
     subprocess_script._launch_process_observer = observe
     if os.environ.get("LOCAL_RANK", "0") == "0":
         os.environ[FIRST] = str(os.getpid())
     elif "SLURM_JOB_ID" not in os.environ:
-        Kin([], remedy).start()
+        ProcessWatcher([], remedy).start()
 
 
-class Heartbeat(Callback):
+class RankWatchdog(Callback):
     """Each rank gives signs of life; the first misses them, and the others miss its store.
 
     A thread of its own gives them, so that long work of the others is no reason for an alarm; one

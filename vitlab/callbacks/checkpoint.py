@@ -11,27 +11,31 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from vitlab.atomic_io import unwritable
-from vitlab.training import run
+from vitlab.training import run_dir
 
 PART = ".part"  # of a file that is being written
 
 
-class Checkpoints(Checkpoint):
+class CheckpointCallback(Checkpoint):
     """Writes last.ckpt at the end of each epoch and, within long ones, by the clock.
 
     What was last.ckpt becomes previous.ckpt: if one of the two is damaged, the other is good.
 
     Args:
         minutes: between checkpoints within an epoch; 0 for none but those at its end.
-        every: epochs between the checkpoints that are kept besides, in RUN/checkpoints; 0 for none.
+        every_n_epochs: epochs between the checkpoints that are kept besides, in RUN/checkpoints; 0 for none.
         keep: how many of these; the oldest is removed.
     """
 
-    def __init__(self, minutes: float = 15.0, every: int = 0, keep: int = 5):
-        for name, value, least in (("minutes", minutes, 0), ("every", every, 0), ("keep", keep, 1)):
+    def __init__(self, minutes: float = 15.0, every_n_epochs: int = 0, keep: int = 5):
+        for name, value, least in (
+            ("minutes", minutes, 0),
+            ("every_n_epochs", every_n_epochs, 0),
+            ("keep", keep, 1),
+        ):
             if value < least:
-                raise ValueError(f"checkpoints.{name} {value} is too small; {least} is the least")
-        self.minutes, self.every, self.keep = minutes, every, keep
+                raise ValueError(f"checkpoint.{name} {value} is too small; {least} is the least")
+        self.minutes, self.every_n_epochs, self.keep = minutes, every_n_epochs, keep
         self.saved = time.monotonic()
         self.step = -1  # of the newest checkpoint
         self.amid: bool | None = None  # of the one being written, if any; see `save`
@@ -49,14 +53,14 @@ class Checkpoints(Checkpoint):
         """Write what was trained and, as the last of the callbacks, measured."""
         epoch = trainer.current_epoch + 1
         # before the one to continue from: a run that dies between the two writes both again
-        if self.every and epoch % self.every == 0:
-            self.save(trainer, f"{run.KEPT}/epoch_{epoch:04d}.ckpt")
+        if self.every_n_epochs and epoch % self.every_n_epochs == 0:
+            self.save(trainer, f"{run_dir.KEPT}/epoch_{epoch:04d}.ckpt")
             if trainer.is_global_zero:
-                for old in run.kept(Path(trainer.default_root_dir))[self.keep :]:
+                for old in run_dir.kept_checkpoints(Path(trainer.default_root_dir))[self.keep :]:
                     old.unlink()
-        self.save(trainer, run.LAST)
+        self.save(trainer, run_dir.LAST)
 
-    def save(self, trainer: Trainer, name: str = run.LAST, amid: bool = False) -> None:
+    def save(self, trainer: Trainer, name: str = run_dir.LAST, amid: bool = False) -> None:
         """Write a checkpoint, on all ranks at the same step.
 
         Args:
@@ -69,7 +73,7 @@ class Checkpoints(Checkpoint):
         self.amid = amid
         trainer.save_checkpoint(Path(trainer.default_root_dir) / name, weights_only=False)
         self.amid = None
-        if name == run.LAST:
+        if name == run_dir.LAST:
             self.saved, self.step = time.monotonic(), trainer.global_step
 
     def on_save_checkpoint(
@@ -95,13 +99,13 @@ class Checkpoints(Checkpoint):
 def keep(trainer: Trainer, name: str) -> None:
     """Write a checkpoint of the end of an epoch, below the folder of the run."""
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, Checkpoints):
+        if isinstance(callback, CheckpointCallback):
             callback.save(trainer, name)
             return
     trainer.save_checkpoint(Path(trainer.default_root_dir) / name, weights_only=False)
 
 
-class Files(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint at once or not at all, as the newest of two generations."""
 
     def save_checkpoint(
@@ -117,8 +121,8 @@ class Files(TorchCheckpointIO):
         aside = path.with_name(f".{path.name}{PART}")
         try:
             _write(checkpoint, aside)
-            if path.name == run.LAST and path.exists():
-                path.replace(path.with_name(run.PREVIOUS))
+            if path.name == run_dir.LAST and path.exists():
+                path.replace(path.with_name(run_dir.PREVIOUS))
             aside.replace(path)
             _synchronize(path.parent)
         except OSError as error:

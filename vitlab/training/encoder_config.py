@@ -4,11 +4,11 @@ from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from vitlab.config_safety import check_config, read_yaml, restrict_imports
 from vitlab.encoders import Encoder
-from vitlab.safety import check, read, restrict
 
 
-def encoder_of(path: Path) -> Encoder:
+def encoder_from_config(path: Path) -> Encoder:
     """Return the encoder that a config of `vitlab fit` describes.
 
     Raises:
@@ -16,7 +16,7 @@ def encoder_of(path: Path) -> Encoder:
         OSError: the file cannot be read.
     """
     try:
-        encoder = read(path)["model"]["objective"]["init_args"]["encoder"]  # type: ignore[index]
+        encoder = read_yaml(path)["model"]["objective"]["init_args"]["encoder"]  # type: ignore[index]
         encoder["class_path"]  # an overlay may have init_args alone
     except (KeyError, TypeError) as error:
         reason = f"{type(error).__name__} {error}".replace("\n", " ")
@@ -24,8 +24,8 @@ def encoder_of(path: Path) -> Encoder:
             f"{path} has no model.objective.init_args.encoder with a class_path ({reason}); give "
             "a config such as configs/dino.yaml, not one that only overlays others"
         ) from None
-    check(encoder, path)
-    restrict()
+    check_config(encoder, path)
+    restrict_imports()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Encoder, "encoder")
     try:

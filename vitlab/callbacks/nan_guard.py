@@ -8,14 +8,14 @@ from lightning import Trainer
 from torch import Tensor
 
 from vitlab import distributed
+from vitlab.callbacks.failed_step import FailedStep, place, write
+from vitlab.callbacks.step_trace import StepTrace, trace_step
 from vitlab.data import VisionDataModule
 from vitlab.data.batch import Batch
 from vitlab.data.sampler import GlobalBatchSampler
-from vitlab.health.failure import Failure, place, write
-from vitlab.health.tracing import Trace, trace
 from vitlab.objectives import Objective
 from vitlab.optim.schedules import Progress
-from vitlab.training.endings import advice
+from vitlab.training.exit_codes import resume_hint
 
 LEAST_SCALE = 1e-3  # of fp16: 26 halvings from where it starts are no search for a scale any more
 
@@ -42,7 +42,7 @@ class NotFiniteError(FloatingPointError):
         self.reason = reason
 
 
-class Guard:
+class NaNGuard:
     """Looks at the loss and the gradients of each step.
 
     All ranks must stop at the same step, though only one may have seen the number. So a loss that
@@ -107,7 +107,7 @@ class Guard:
         """
         assert self.batch is not None
         context = trainer.precision_plugin.forward_context
-        found = trace(objective, self.batch, progress, self.seed, context, scale)
+        found = trace_step(objective, self.batch, progress, self.seed, context, scale)
         own, world = distributed.rank(), distributed.world_size()
         # a rank that saw it, if need be one that sees nothing now
         order = own if found.first else world + (own if self.blamed is not None else world + own)
@@ -118,7 +118,7 @@ class Guard:
             path = place(folder)
             files = _files(trainer, self.index)
             text = self.sentence(trainer, found, progress, files)
-            failure = Failure(
+            failure = FailedStep(
                 sentence=text,
                 progress=progress,
                 epoch=trainer.current_epoch,
@@ -142,11 +142,11 @@ class Guard:
                 kept = f"The step is kept: vitlab replay {path}"
             except OSError as error:
                 kept = f"The step could not be kept: {error}"
-            kept += f"; {advice(folder)}"
+            kept += f"; {resume_hint(folder)}"
         raise NotFiniteError(*trainer.strategy.broadcast((text, kept), src=-least % world))
 
     def sentence(
-        self, trainer: Trainer, found: Trace, progress: Progress, files: Sequence[str]
+        self, trainer: Trainer, found: StepTrace, progress: Progress, files: Sequence[str]
     ) -> str:
         """Return what happened, the evidence and the remedy, without the last full stop."""
         what = f"the loss is {found.loss}" if self.of_loss else "gradients are not finite"

@@ -10,15 +10,15 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from vitlab.atomic_io import write_json
+from vitlab.callbacks import diagnosis_log
+from vitlab.callbacks.preemption import Preempted
+from vitlab.callbacks.rank_watchdog import is_lost_rank
 from vitlab.cluster.status import STATUS, RunStatus
-from vitlab.health import log
-from vitlab.training.liveness import is_lost_rank
-from vitlab.training.preemption import Stopped
 
 EVERY = 15.0  # seconds between two writings
 
 
-class Reporting(Callback):
+class StatusWriter(Callback):
     """Writes RUN/status.json on the first rank: at the start, now and then, and at the end."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Reporting(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Say why it is not."""
-        asked = isinstance(exception, Stopped | KeyboardInterrupt | SystemExit)
+        asked = isinstance(exception, Preempted | KeyboardInterrupt | SystemExit)
         reason = (str(exception) or type(exception).__name__).splitlines()[0]
         if is_lost_rank(exception):
             reason = "another rank is gone or does not answer"  # without what gloo says of it
@@ -67,7 +67,7 @@ class Reporting(Callback):
                 "epochs": trainer.max_epochs or 0,
                 # JSON has no infinity
                 "metrics": {name: value for name, value in numbers.items() if math.isfinite(value)},
-                "warning": log.last(Path(trainer.default_root_dir)),
+                "warning": diagnosis_log.last(Path(trainer.default_root_dir)),
                 "updated": time.time(),
                 **known,
             },

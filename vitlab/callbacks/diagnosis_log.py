@@ -1,13 +1,13 @@
-"""RUN/health.jsonl: what went wrong in a run, a line each."""
+"""RUN/collapse_monitor.jsonl: what went wrong in a run, a line each."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 from vitlab.atomic_io import write_bytes
-from vitlab.health.rules import Diagnosis
+from vitlab.callbacks.collapse_checks import Diagnosis
 
-FILE = "health.jsonl"
+FILE = "collapse_monitor.jsonl"
 
 
 def note(folder: Path, step: int, diagnosis: Diagnosis) -> None:
