@@ -127,14 +127,15 @@ def test_a_batch_is_divided_by_its_own_limits(imagenet):
     ) == BatchLayout(3, 2)
 
 
-def test_a_trainer_that_accumulates_otherwise_is_refused(imagenet):
+def test_the_trainer_accumulates_what_the_batch_needs(imagenet):
     data = attached(data_of(imagenet, micro_batch_size=2), 1, 0, accumulate=1)
-    with pytest.raises(DataError, match=r"need 2 micro-batches .* accumulates 1; use --trainer"):
-        data.train_dataloader()
-    attached(data, 1, 0, accumulate=2).train_dataloader()
+    data.setup("fit")
+    assert data.trainer.accumulate_grad_batches == 2
+    data.trainer.accumulate_grad_batches = 4
+    with pytest.raises(DataError, match=r"accumulates 4 micro-batches.* make 2; leave"):
+        data.setup("fit")
     data.trainer.lightning_module.automatic_optimization = False
-    data.trainer.accumulate_grad_batches = 1
-    data.train_dataloader()
+    data.setup("fit")
 
 
 def test_an_unreadable_image_is_replaced_by_the_next_and_reported_once(imagenet):
@@ -210,7 +211,6 @@ def fit(
     trainer = Trainer(
         default_root_dir=folder,
         max_epochs=2,
-        accumulate_grad_batches=accumulate,
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,

@@ -23,7 +23,7 @@ from vitlab.data.dataset import (
 from vitlab.data.errors import DataError
 from vitlab.data.foreground import foreground_masks
 from vitlab.data.leak import refuse_common
-from vitlab.data.loader import WORKER_TIMEOUT, Batches, agree, resume
+from vitlab.data.loader import WORKER_TIMEOUT, ResumableLoader, resume
 from vitlab.data.sampler import BatchLayout, GlobalBatchSampler, split_global_batch
 from vitlab.data.samples import Samples
 from vitlab.data.storage import FileTree, Found, Layout, subclasses
@@ -161,43 +161,56 @@ class VisionDataModule(LightningDataModule, ABC):
         self.samples(self.train_split)
 
     def setup(self, stage: str) -> None:
-        """Check the training split in every process."""
-        if stage == "fit":
-            self.samples(self.train_split)
+        """Check the training split in every process, and set the trainer's accumulation.
+
+        Raises:
+            DataError: the trainer accumulates another number of micro-batches.
+        """
+        if stage != "fit":
+            return
+        self.samples(self.train_split)
+        trainer = self.trainer
+        model = trainer.lightning_module if trainer else None
+        if model is None or not model.automatic_optimization:
+            return  # such a model decides by itself when to step
+        needed = self.batch_layout(trainer.world_size).accumulate_grad_batches
+        if trainer.accumulate_grad_batches == 1:
+            trainer.accumulate_grad_batches = needed
+        if trainer.accumulate_grad_batches != needed:
+            raise DataError(
+                f"the trainer accumulates {trainer.accumulate_grad_batches} micro-batches, but a "
+                f"global_batch_size of {self.global_batch_size} and a micro_batch_size of "
+                f"{self.micro_batch_size} on {trainer.world_size} devices make {needed}; leave "
+                "trainer.accumulate_grad_batches out",
+                field="trainer.accumulate_grad_batches",
+            )
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in one pass; samples that do not fill a batch are left out."""
+        """Optimizer steps in one epoch; samples that do not fill a batch are left out."""
         return len(self.samples(self.train_split)) // self.global_batch_size
 
-    def batch_layout(self, world: int) -> BatchLayout:
-        """Spread a batch over `world` devices with as few micro-batches as fit.
+    def batch_layout(self, world_size: int) -> BatchLayout:
+        """How the global batch is split among devices: the one place where it is decided.
 
         Raises:
-            DataError: if the batch does not divide among the devices.
+            DataError: the batch is not a multiple of the number of devices.
         """
-        return split_global_batch(self.global_batch_size, world, self.micro_batch_size)
+        return split_global_batch(self.global_batch_size, world_size, self.micro_batch_size)
 
-    def train_dataloader(self) -> Batches:
+    def train_dataloader(self) -> ResumableLoader:
         """Batches of this rank. Iterating draws nothing from torch's global random numbers."""
         samples = self.samples(self.train_split)
         trainer = self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
-        division = self.batch_layout(world)
+        accumulate = self.batch_layout(world).accumulate_grad_batches
         batches = GlobalBatchSampler(
-            len(samples),
-            self.global_batch_size,
-            world,
-            rank,
-            division.accumulate_grad_batches,
-            self.seed,
-            self.repeats,
+            *(len(samples), self.global_batch_size, world, rank, accumulate),
+            *(self.seed, self.repeats),
         )
         if trainer:
-            agree(trainer, division, self.global_batch_size, self.micro_batch_size)
             resume(batches, trainer)
-        cuda = torch.cuda.is_available()
-        return Batches(
+        return ResumableLoader(
             TrainingDataset(samples, self.transform, self.seed, self.max_unreadable, self._masks),
             batch_sampler=batches,
             collate_fn=collate,
@@ -205,7 +218,7 @@ class VisionDataModule(LightningDataModule, ABC):
             timeout=WORKER_TIMEOUT if self.num_workers else 0,
             persistent_workers=self.num_workers > 0,
             worker_init_fn=init_worker,
-            pin_memory=cuda,
+            pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(self.seed),
         )
 

@@ -1,4 +1,4 @@
-"""Which samples make up which batch: a function of seed and epoch, not of the hardware."""
+"""Which samples form a batch: a function of seed and epoch, not of the hardware."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class BatchLayout:
     """global_batch_size = micro_batch_size * world size * accumulate_grad_batches.
 
     Attributes:
-        micro_batch_size: images in one micro-batch on one device.
+        micro_batch_size: images in one forward pass on one device.
         accumulate_grad_batches: micro-batches in one optimizer step.
     """
 
@@ -23,23 +23,26 @@ class BatchLayout:
     accumulate_grad_batches: int
 
 
-def split_global_batch(batch_size: int, world: int, micro_batch_size: int = 0) -> BatchLayout:
-    """Spread a global batch over `world` devices with as few micro-batches as fit.
+def split_global_batch(
+    global_batch_size: int, world_size: int, micro_batch_size: int = 0
+) -> BatchLayout:
+    """Split a global batch among devices into as few micro-batches as fit.
 
     Args:
-        batch_size: images in one optimizer step, over all devices.
-        world: number of devices.
+        global_batch_size: images in one optimizer step, over all devices.
+        world_size: number of devices.
         micro_batch_size: largest number of images on one device at a time; 0 means no limit.
 
     Raises:
-        DataError: if the batch does not divide among the devices.
+        DataError: the batch is not a multiple of the number of devices.
     """
-    per_rank, remainder = divmod(batch_size, world)
+    per_rank, remainder = divmod(global_batch_size, world_size)
     if remainder:
-        allowed = [world * count for count in (per_rank, per_rank + 1) if count]
+        allowed = [world_size * count for count in (per_rank, per_rank + 1) if count]
         raise DataError(
-            f"global_batch_size {batch_size} does not divide among {world} devices; use a multiple "
-            f"of {world}, such as {' or '.join(map(str, allowed))}"
+            f"global_batch_size {global_batch_size} does not divide among {world_size} devices; "
+            f"use a multiple of {world_size}, such as {' or '.join(map(str, allowed))}",
+            field="data.global_batch_size",
         )
     accumulate = next(
         count
@@ -53,9 +56,9 @@ class GlobalBatchSampler(Sampler[list[tuple[int, ...]]]):
     """Micro-batches of one rank, as lists of (epoch, index), or (epoch, index, copy) if repeated.
 
     Global batch k of an epoch is permutation[k * batch_size : (k + 1) * batch_size]; the
-    remainder is dropped. Each global batch is cut into `accumulate` x `world` pieces, so a step
-    of the optimizer sees the same samples on 1 device and on 64. The epoch travels with each
-    index because persistent workers hold copies of the dataset that nobody can tell the epoch.
+    remainder is dropped. Each global batch is cut into `accumulate` x `world` pieces, so an
+    optimizer step has the same samples on 1 device and on 64. Each index carries its epoch because
+    persistent workers hold copies of the dataset.
 
     Args:
         samples: number of samples in the set.
@@ -64,8 +67,8 @@ class GlobalBatchSampler(Sampler[list[tuple[int, ...]]]):
         rank: which of them this is.
         accumulate: micro-batches per optimizer step on each rank.
         seed: of the order.
-        repeats: how often each sample occurs in a row, as repeated augmentation wants it
-            (arXiv:1902.05509); an epoch is as long as without, so it sees fewer samples.
+        repeats: copies of each sample in a row (repeated augmentation, arXiv:1902.05509); an epoch
+            is as long as without, so it has fewer samples.
     """
 
     def __init__(
@@ -81,12 +84,14 @@ class GlobalBatchSampler(Sampler[list[tuple[int, ...]]]):
         if samples < batch_size:
             raise DataError(
                 f"{samples} training samples do not fill one batch of {batch_size}; use a "
-                f"global_batch_size of at most {samples}, or more data"
+                f"global_batch_size of at most {samples}, or more data",
+                field="data.global_batch_size",
             )
         if batch_size % (world * accumulate):
             raise DataError(
                 f"global_batch_size {batch_size} does not divide into {world} ranks x {accumulate} "
-                f"micro-batches; use a multiple of {world * accumulate}"
+                f"micro-batches; use a multiple of {world * accumulate}",
+                field="data.global_batch_size",
             )
         self.samples, self.batch_size = samples, batch_size
         self.world, self.rank, self.accumulate = world, rank, accumulate
@@ -104,7 +109,7 @@ class GlobalBatchSampler(Sampler[list[tuple[int, ...]]]):
         self.epoch = epoch
 
     def resume(self, epoch: int, done: int) -> None:
-        """Begin at this epoch, and leave out its first `done` micro-batches."""
+        """Begin at this epoch without its first `done` micro-batches."""
         self.epoch, self.start = epoch, (epoch, done)
 
     def __len__(self) -> int:
@@ -121,7 +126,7 @@ class GlobalBatchSampler(Sampler[list[tuple[int, ...]]]):
                 yield [(epoch, *divmod(place, self.repeats)) for place in micro_batch]
 
     def share(self, epoch: int) -> Int[np.ndarray, "micro_batches micro_batch_size"]:
-        """What this rank sees in an epoch: index * repeats + copy."""
+        """Samples of this rank in an epoch: index * repeats + copy."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.samples)
         if self.repeats > 1:
             order = (order[:, None] * self.repeats + np.arange(self.repeats)).reshape(-1)
