@@ -16,7 +16,7 @@ from vitlab.probes.layer_selection import LayerSelection, extract_layers
 # what makes a protocol of trained heads small; the settings are the protocol's own
 SMALL = [
     *("--protocol.recipe.iterations", "3", "--protocol.recipe.batch_size", "3"),
-    *("--protocol.transform.size", "64", "--protocol.transform.short", "64"),
+    *("--protocol.transform.size", "64", "--protocol.transform.short_side", "64"),
     *("--protocol.test.window", "64", "--protocol.test.stride", "32"),
     *("--protocol.test.short", "64"),
 ]

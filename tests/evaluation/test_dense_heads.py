@@ -87,7 +87,7 @@ def recipe(**changes) -> TrainingRecipe:
 
 def protocol(**changes) -> DenseHeads:
     settings = {
-        "transform": SegmentationCrop(32, 32, (1.0, 1.0), share=1.0, distort=False),
+        "transform": SegmentationCrop(32, 32, (1.0, 1.0), cat_max_ratio=1.0, photometric=False),
         "recipe": recipe(),
         "test": SegmentationInference(short=32, window=32, stride=16),
         **changes,
@@ -324,7 +324,7 @@ def made(name: str, dataset: str, changes: dict) -> Protocol:
 
 SMALL = {"recipe": {"iterations": 2, "batch": 2, "every": 0}}
 WINDOWS = {"test": {"short": 32, "window": 32, "stride": 21}}
-CROP = {"transform": {"init_args": {"size": 32, "short": 32}}}
+CROP = {"transform": {"init_args": {"size": 32, "short_side": 32}}}
 QUICK: dict[str, dict] = {
     **{name: {**SMALL, **WINDOWS, **CROP} for name in NAMES[:4]},
     "locat-mlp": {**SMALL, **CROP, "test": {"short": 32}},
@@ -398,7 +398,7 @@ def test_protocols_say_what_was_published(name: str):
 def test_what_differs_by_dataset():
     voc = made("dinov2-linear", "VOC2012", {})
     assert isinstance(voc, DenseHeads)
-    assert vars(voc.transform)["size"] == vars(voc.transform)["short"] == voc.test.window == 640
+    assert vars(voc.transform)["size"] == vars(voc.transform)["short_side"] == voc.test.window == 640
     assert vars(voc.transform)["ratio"] == (1.0, 3.0)
     small = made("patch100", "VOC2012", {})
     assert isinstance(small, DenseHeads)

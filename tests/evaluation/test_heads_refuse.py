@@ -82,7 +82,7 @@ def recipe(**changes) -> TrainingRecipe:
 
 def dense(**changes) -> DenseHeads:
     settings = {
-        "transform": SegmentationCrop(32, 32, (1.0, 1.0), share=1.0, distort=False),
+        "transform": SegmentationCrop(32, 32, (1.0, 1.0), cat_max_ratio=1.0, photometric=False),
         "recipe": recipe(),
         "test": SegmentationInference(short=32, window=32, stride=16),
         **changes,
