@@ -13,7 +13,6 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from vitlab.analysis.degradation import warn_of
 from vitlab.analysis.online_statistics import (
     LastStateRecorder,
     OnlineFeatureStatistics,
@@ -24,6 +23,7 @@ from vitlab.callbacks.checkpoint import keep
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder, Pixels
 from vitlab.probes import KNN, DenseProbe, InferenceConfig, LogisticProbe, image_features
+from vitlab.probes.degradation import warn_of
 from vitlab.probes.dense import FittedDenseProbe
 from vitlab.probes.eval_mode import eval_mode
 from vitlab.probes.layer_selection import depth_of

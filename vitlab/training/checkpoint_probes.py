@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from vitlab.analysis.degradation import DENSE, alarms, course, peak
 from vitlab.atomic_io import environment, write_json
 from vitlab.callbacks.online_probes import Measurement, OnlineProbes
 from vitlab.config_safety import check_config, read_yaml, restrict_imports
@@ -23,6 +22,7 @@ from vitlab.encoders import Encoder
 from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.evaluation.frozen_encoder import load_frozen_encoder
 from vitlab.probes import InferenceConfig
+from vitlab.probes.degradation import DENSE, alarms, course, peak
 from vitlab.training.checkpoint_series import CheckpointSeries, SavedCheckpoint
 from vitlab.training.module import Pretraining
 from vitlab.training.summary import summary_rows, tables

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vitlab.analysis.degradation import Peak, course, peak
+from vitlab.probes.degradation import Peak, course, peak
 from vitlab.visualization.colors import LINE_COLORS
 
 COLORS = LINE_COLORS[:6]  # black and gray are for what all arms share

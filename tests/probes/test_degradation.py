@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitlab.analysis.degradation import alarms, course, noise, peak, warn_of
+from vitlab.probes.degradation import alarms, course, noise, peak, warn_of
 
 
 def rows(dense: list[float], image: list[float], tag: str = "knn/top1") -> list[dict]:
