@@ -42,13 +42,8 @@ def test_a_dry_run_shows_the_script_and_writes_nothing(capsys):
     main(
         [
             *WORDS,
-            "--num-nodes",
-            "2",
-            "--gpus-per-node",
-            "8",
-            "--setup",
+            *["--num-nodes", "2", "--gpus-per-node", "8", "--dry-run", "--setup"],
             "module load x",
-            "--dry-run",
             *FIT,
         ]
     )
@@ -125,12 +120,11 @@ def test_a_config_from_elsewhere_is_not_even_submitted(capsys, sbatch):
     assert not sbatch.exists()
 
 
-def test_without_slurm_there_is_a_remedy(capsys):
+def test_without_slurm_or_with_a_refusal_of_sbatch_the_reason_is_printed(capsys, tmp_path):
     assert "see the script with --dry-run" in refused([*WORDS, *FIT], capsys)
-
-
-def test_what_sbatch_refuses_is_said(capsys, sbatch, tmp_path):
-    (tmp_path / "bin/sbatch").write_text("#!/bin/sh\necho 'no such partition' >&2\nexit 1\n")
+    program = tmp_path / "bin/sbatch"
+    program.write_text("#!/bin/sh\necho 'no such partition' >&2\nexit 1\n")
+    program.chmod(0o755)
     with pytest.raises(SystemExit):
         main([*WORDS, "--partition", "x", *FIT])
     assert "no such partition" in capsys.readouterr().err
@@ -171,11 +165,3 @@ def test_a_run_is_not_submitted_over(capsys, sbatch):
     (folder / "results.json").write_text("[]")
     assert "finished run" in refused([*WORDS, *FIT, "--run-dir", "here"], capsys)
     assert not sbatch.exists()
-
-
-def test_the_help_needs_nothing_heavy_and_shows_examples(capsys):
-    with pytest.raises(SystemExit):
-        main(["submit", "--help"])
-    text = capsys.readouterr().out
-    assert "vitlab submit --config configs/dino_entmax.yaml --num-nodes 2" in text
-    assert "--signal-before" in text

@@ -1,86 +1,111 @@
-"""A run as a batch script of SLURM. The script is all there is: nothing is kept beside it."""
+"""Batch script of SLURM for one run, or for an array of runs with different seeds."""
 
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-JOB_FOLDER = "job"  # below a run's folder: the script, the config it runs, what it prints
+from vitlab.errors import InputError
+
+JOB_FOLDER = "job"  # below a run's folder: script, config, output
 SCRIPT, CONFIG, TICKET = "job.sh", "config.yaml", "job.json"
-# with these names, Lightning takes a job for a shell of SLURM and starts no ranks
-NOT_NAMES = ("bash", "interactive")
-# options that say the same as one of ours
-OURS = {
+# Lightning takes jobs of these names for interactive shells and starts no ranks
+RESERVED_NAMES = ("bash", "interactive")
+# options of sbatch that `vitlab submit` sets itself
+RESERVED_OPTIONS = {
     *("nodes", "ntasks", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "time", "signal"),
     *("requeue", "no-requeue", "open-mode", "output", "error", "chdir", "job-name", "array"),
     *("partition", "account", "qos", "constraint", "mem", "parsable", "wait", "wrap"),
 }
-EARLY = 60  # seconds that a signal may come before its time, as man sbatch says
-MASTER_PORTS = 15000  # the first of ten thousand, one for each job of a machine
+EARLY = 60  # seconds by which a signal may be early, see man sbatch
+MASTER_PORTS = 15000  # first of ten thousand ports, one for each job of a machine
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What a job asks SLURM for.
+class SubmitOptions:
+    """Run `vitlab fit` as a job of SLURM, with one process for each GPU.
+
+    The config is checked here, whole, before anything waits in a queue; the data are looked for on
+    the node. Before the time limit the run writes a checkpoint and the job queues again, until the
+    run is finished; after the failure of a node it continues from the last checkpoint. The job runs
+    the config as it is now: later changes of its files do not reach it.
+
+    Options behind -- are those of `vitlab fit`. The folder job/ in that of the run has the script,
+    the config and the output of the job.
 
     Args:
-        time: limit, as SLURM writes it: minutes, hours:minutes:seconds, days-hours.
-        num_nodes: machines.
-        gpus_per_node: each with a process of its own; 0 for a run on CPUs.
-        tasks_per_node: processes on each machine, of a run on CPUs.
-        cpus_per_task: cores of each process.
-        partition: as the cluster calls it; the same holds for what follows. Empty for its default.
-        account: who pays.
-        qos: quality of service.
-        constraint: features that the machines must have.
-        mem: memory of each machine, such as 200G.
-        signal_before: seconds before the limit at which the run is asked to stop.
-        options: more of sbatch's, by name; empty for those that take no value.
+        config: of vitlab fit; several overlay each other
+        time: limit of one start, such as 48:00:00 or 2-12 (days-hours)
+        num_nodes: machines
+        gpus_per_node: processes and GPUs of each machine; 0 for a run on CPUs
+        tasks_per_node: processes of each machine, for runs on CPUs
+        cpus_per_task: cores of each process; by default its loading processes and one
+        partition: as sbatch takes it
+        account: as sbatch takes it
+        qos: as sbatch takes it
+        constraint: as sbatch takes it
+        mem: as sbatch takes it, for each machine
+        seeds: such as 0-2 or 0,3,5: a run for each seed, as an array of jobs
+        name: of the job; by default the names of the configs
+        setup: lines of bash before the run, in order
+        signal_before: seconds before the limit at which the run stops
+        sbatch: further options, such as mail-type=END exclusive
+        dry_run: show the script; nothing is written or submitted
     """
 
+    config: list[str]
     time: str
     num_nodes: int = 1
     gpus_per_node: int = 1
     tasks_per_node: int = 1
-    cpus_per_task: int = 1
+    cpus_per_task: int | None = None
     partition: str = ""
     account: str = ""
     qos: str = ""
     constraint: str = ""
     mem: str = ""
+    seeds: str = ""
+    name: str = ""
+    setup: list[str] = field(default_factory=list)
     signal_before: int = 120
-    options: tuple[tuple[str, str], ...] = ()
+    sbatch: list[str] = field(default_factory=list)
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what SLURM would refuse later, or would take differently than meant."""
-        least = {"num_nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1}
-        for name, value in (least | {"signal_before": 1}).items():
-            if getattr(self, name) < value:
-                option = name.replace("_", "-")
-                raise ValueError(f"--{option} {getattr(self, name)} is too small; use {value}")
-        limit = seconds(self.time)
-        if limit <= self.signal_before + EARLY:
-            raise ValueError(
+        minimum = {"num_nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1}
+        for name, least in {**minimum, "signal_before": 1}.items():
+            value, option = getattr(self, name), f"--{name.replace('_', '-')}"
+            if value is not None and value < least:
+                raise InputError(f"{option} {value} is too small; use {least}", field=option)
+        limit, needed = parse_time(self.time), self.signal_before + EARLY
+        if limit <= needed:
+            raise InputError(
                 f"--time {self.time} is {limit} seconds, which leaves none to train: SLURM asks "
                 f"the run to stop {self.signal_before} seconds before (--signal-before), or up to "
-                f"{EARLY} more; give more than {self.signal_before + EARLY} seconds"
+                f"{EARLY} more; give more than {needed} seconds",
+                field="--time",
             )
         if self.gpus_per_node and self.tasks_per_node not in (1, self.gpus_per_node):
-            raise ValueError(
+            raise InputError(
                 f"--tasks-per-node {self.tasks_per_node} is for runs on CPUs, with "
-                f"--gpus-per-node 0; each of {self.gpus_per_node} GPUs has one process"
+                f"--gpus-per-node 0; each of {self.gpus_per_node} GPUs has one process",
+                field="--tasks-per-node",
             )
-        for name, _ in self.options:
-            if name in OURS or not re.fullmatch(r"[a-z][a-z-]*", name):
-                raise ValueError(
+        if self.seeds:
+            parse_seeds(self.seeds)
+        for option in self.sbatch:
+            name = option.partition("=")[0]
+            if name in RESERVED_OPTIONS or not re.fullmatch(r"[a-z][a-z-]*", name):
+                raise InputError(
                     f"--sbatch {name} is set by another option of vitlab submit or is none of "
-                    "sbatch's; see --help, and give options such as --sbatch mail-type=END"
+                    "sbatch's; see --help, and give options such as --sbatch mail-type=END",
+                    field="--sbatch",
                 )
 
     @property
     def devices(self) -> int:
-        """Processes on each machine."""
+        """Processes of each machine."""
         return self.gpus_per_node or self.tasks_per_node
 
 
@@ -89,127 +114,126 @@ class Job:
     """One run, or one for each seed.
 
     Args:
-        name: in SLURM's lists.
-        folder: of the run; of an array, the one that holds seed0, seed1, ...
-        start: folder the job starts in, so that relative paths of the config hold.
-        python: the interpreter that has vitlab.
-        words: of `vitlab fit`, besides the config and the folder.
-        resources: what it asks for.
-        setup: lines of bash before the run, such as `module load cuda`.
-        seeds: of an array, as SLURM writes it: 0-2 or 0,3,5; empty for one run.
-        allow: packages that the config may build classes of besides.
-        command: what made the script, for its reader.
+        options: of `vitlab submit`.
+        folder: of the run; of an array, the parent of seed0, seed1, ...
+        working_dir: folder the job starts in, for relative paths of the config.
+        python: interpreter of the environment that has vitlab.
+        fit_options: of `vitlab fit`, besides the config and the folder.
+        allow: value of VITLAB_ALLOW.
+        command: that made the script, for its readers.
     """
 
-    name: str
+    options: SubmitOptions
     folder: Path
-    start: Path
+    working_dir: Path
     python: str
-    words: Sequence[str]
-    resources: Resources
-    setup: Sequence[str] = ()
-    seeds: str = ""
+    fit_options: Sequence[str] = ()
     allow: str = ""
     command: str = ""
 
+    @property
+    def name(self) -> str:
+        """Name of the job, by default of the configs."""
+        configs = "-".join(Path(config).stem for config in self.options.config)
+        return self.options.name or re.sub(r"[^\w.+-]", "_", configs)
+
     def __post_init__(self) -> None:
-        """Refuse names that would be misunderstood."""
-        if self.name in NOT_NAMES or not re.fullmatch(r"[\w.+-]+", self.name):
-            raise ValueError(
+        if self.name in RESERVED_NAMES or not re.fullmatch(r"[\w.+-]+", self.name):
+            raise InputError(
                 f"--name {self.name!r} is not a name for a job; use letters, digits and ._+-, and "
-                f"neither of {', '.join(NOT_NAMES)}"
+                f"neither of {', '.join(RESERVED_NAMES)}",
+                field="--name",
             )
-        if self.seeds:
-            numbers(self.seeds)
-        values = [str(self.folder), str(self.start), self.resources.time]
-        values += [value for _, value in self.directives()]
-        for text in values:
-            if not text.isprintable():
-                raise ValueError(f"{text!r} cannot stand in a batch script; leave out line breaks")
+        for name, value in self.directives():
+            if not value.isprintable():
+                raise InputError(
+                    f"{value!r} cannot stand in a batch script; leave out line breaks",
+                    field=f"--{name}",
+                )
 
     def folders(self) -> list[Path]:
         """Return the folder of each run."""
-        if not self.seeds:
+        if not self.options.seeds:
             return [self.folder]
-        return [self.folder / f"seed{seed}" for seed in numbers(self.seeds)]
+        return [self.folder / f"seed{seed}" for seed in parse_seeds(self.options.seeds)]
 
     def directives(self) -> list[tuple[str, str]]:
-        """Return the options of sbatch."""
-        asked = self.resources
-        place = f"{self.folder}/seed%a/{JOB_FOLDER}/%A_%a.out"
-        place = place if self.seeds else f"{self.folder}/{JOB_FOLDER}/%j.out"
-        literal = str(self.folder).replace("%", "%%")
-        found = [
+        """Return name and value of the options of sbatch; flags have the value ""."""
+        options = self.options
+        folder = str(self.folder).replace("%", "%%")
+        output = f"seed%a/{JOB_FOLDER}/%A_%a.out" if options.seeds else f"{JOB_FOLDER}/%j.out"
+        optional = {
+            "gpus-per-node": str(options.gpus_per_node or ""),
+            "time": options.time,
+            "partition": options.partition,
+            "account": options.account,
+            "qos": options.qos,
+            "constraint": options.constraint,
+            "mem": options.mem,
+            "array": options.seeds,
+        }
+        return [
             ("job-name", self.name),
-            ("nodes", str(asked.num_nodes)),
-            ("ntasks-per-node", str(asked.devices)),
-            ("cpus-per-task", str(asked.cpus_per_task)),
-            ("gpus-per-node", str(asked.gpus_per_node or "")),
-            ("time", asked.time),
-            ("partition", asked.partition),
-            ("account", asked.account),
-            ("qos", asked.qos),
-            ("constraint", asked.constraint),
-            ("mem", asked.mem),
-            ("array", self.seeds),
-        ]
-        found = [(name, value) for name, value in found if value]
-        found += [
-            ("signal", f"USR1@{asked.signal_before}"),  # to every process, not to the script
+            ("nodes", str(options.num_nodes)),
+            ("ntasks-per-node", str(options.devices)),
+            ("cpus-per-task", str(options.cpus_per_task or 1)),
+            *((name, value) for name, value in optional.items() if value),
+            ("signal", f"USR1@{options.signal_before}"),  # to every process, not to the script
             ("requeue", ""),
-            ("open-mode", "append"),  # a job that starts again goes on below
-            ("chdir", str(self.start)),
-            ("output", place.replace(str(self.folder), literal, 1)),
+            ("open-mode", "append"),  # all starts of a job write to one file
+            ("chdir", str(self.working_dir)),
+            ("output", f"{folder}/{output}"),
+            *((name, value) for name, _, value in (o.partition("=") for o in options.sbatch)),
         ]
-        return [*found, *asked.options]
 
     def script(self) -> str:
-        """Return the script, ready for sbatch."""
-        asked = self.resources
-        lines = ["#!/bin/bash", *(f"# {line}" for line in self.command.splitlines())]
-        lines += [
-            f"#SBATCH --{name}" + (f"={quoted(value)}" if value else "")
-            for name, value in self.directives()
-        ]
-        folder = shlex.quote(str(self.folder))
-        lines += ["", "set -e", *self.setup]
-        lines += [f"run={folder}" + ('/seed"$SLURM_ARRAY_TASK_ID"' if self.seeds else "")]
-        if self.allow:
-            lines += [f"export VITLAB_ALLOW={shlex.quote(self.allow)}"]
-        lines += ["# two jobs on one machine do not meet"]
-        lines += [f"export MASTER_PORT=$(({MASTER_PORTS} + SLURM_JOB_ID % 10000))"]
-        if asked.num_nodes == 1:
-            lines += ["export MASTER_ADDR=127.0.0.1"]
-        seed = ["--seed_everything", '"$SLURM_ARRAY_TASK_ID"'] if self.seeds else []
-        words = [shlex.quote(word) for word in self.words]
-        lines += [
-            "# if one process fails, the others end; auto: a job that starts again goes on",
-            f"srun --kill-on-bad-exit=1 --cpus-per-task={asked.cpus_per_task} \\",
-            f"  {shlex.quote(self.python)} -m vitlab fit \\",
-            f'  --config "$run"/{JOB_FOLDER}/{CONFIG} --run-dir "$run" \\',
-            f"  {' '.join([*seed, *words])}",
+        """Return the script for sbatch."""
+        options, quote = self.options, shlex.quote
+        seed = ' --seed_everything "$SLURM_ARRAY_TASK_ID"' if options.seeds else ""
+        lines = [
+            "#!/bin/bash",
+            *(f"# {line}" for line in self.command.splitlines()),
+            *(
+                f"#SBATCH --{name}" + (f"={sbatch_quote(value)}" if value else "")
+                for name, value in self.directives()
+            ),
+            "",
+            "set -e",
+            *options.setup,
+            f"run={quote(str(self.folder))}"
+            + ('/seed"$SLURM_ARRAY_TASK_ID"' if options.seeds else ""),
+            *([f"export VITLAB_ALLOW={quote(self.allow)}"] if self.allow else []),
+            "# a port of its own for each job of a machine",
+            f"export MASTER_PORT=$(({MASTER_PORTS} + SLURM_JOB_ID % 10000))",
+            *(["export MASTER_ADDR=127.0.0.1"] if options.num_nodes == 1 else []),
+            "# if one process fails, the others end; a requeued job continues (--ckpt_path auto)",
+            f"srun --kill-on-bad-exit=1 --cpus-per-task={options.cpus_per_task or 1} \\",
+            f"  {quote(self.python)} -m vitlab fit \\",
+            f'  --config "$run"/{JOB_FOLDER}/{CONFIG} --run "$run"{seed} \\',
+            f"  {' '.join(map(quote, self.fit_options))}",
         ]
         return "\n".join(lines) + "\n"
 
 
-def quoted(value: str) -> str:
-    """Return a value as sbatch reads it in a line of a script: its quotes are not bash's."""
+def sbatch_quote(value: str) -> str:
+    """Quote a value for an #SBATCH line, whose rules are not those of bash."""
     if re.fullmatch(r"[\w@%+=:,./\[\]-]+", value):
         return value
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def seconds(time: str) -> int:
-    """Return the seconds of a time limit as SLURM writes it.
+def parse_time(time: str) -> int:
+    """Return the seconds of a time limit in SLURM's notation.
 
     Raises:
-        ValueError: it is none.
+        InputError: the text is no time limit.
     """
     found = re.fullmatch(r"(?:([0-9]+)-)?([0-9]+)(?::([0-5]?[0-9]))?(?::([0-5]?[0-9]))?", time)
     if not found:
-        raise ValueError(
+        raise InputError(
             f"--time {time} is no limit of SLURM; use hours:minutes:seconds such as 48:00:00, "
-            "days-hours such as 2-12, or minutes"
+            "days-hours such as 2-12, or minutes",
+            field="--time",
         )
     days, *parts = found.groups()
     values = [int(part) for part in parts if part is not None]
@@ -219,18 +243,18 @@ def seconds(time: str) -> int:
     return total + sum(value * unit for value, unit in zip(values, units, strict=False))
 
 
-def numbers(seeds: str) -> list[int]:
-    """Return the seeds of an array.
+def parse_seeds(seeds: str) -> list[int]:
+    """Return the seeds of an array in SLURM's notation.
 
     Raises:
-        ValueError: they are not written as SLURM writes them.
+        InputError: the text is no such list, is empty, or has a seed twice.
     """
     if not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", seeds):
-        raise ValueError(f"--seeds {seeds} are no seeds; give them as 0-2 or 0,3,5")
+        raise InputError(f"--seeds {seeds} are no seeds; give 0-2 or 0,3,5", field="--seeds")
     found: list[int] = []
     for part in seeds.split(","):
         first, _, last = part.partition("-")
         found += range(int(first), int(last or first) + 1)
     if not found or len(set(found)) < len(found):
-        raise ValueError(f"--seeds {seeds} names no seed, or one of them twice")
+        raise InputError(f"--seeds {seeds} has no seed, or one of them twice", field="--seeds")
     return found

@@ -1,36 +1,36 @@
-"""What a run says of itself while it lives: RUN/status.json, small, plain, replaced at once."""
+"""Status file of a run, RUN/status.json: small and replaced at once."""
 
 import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 STATUS = "status.json"
-STATES = ("running", "finished", "stopped", "failed")
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        state: one of `STATES`.
+        state: of the process that wrote it.
         reason: why it stopped or failed; empty otherwise.
         step: optimizer steps taken.
         steps: of the whole run.
         epoch: epochs completed.
         epochs: of the whole run.
-        metrics: the numbers that were last logged in training.
-        warning: what last went wrong in training, with the step; empty for nothing.
-        began: when this process began, in seconds since 1970.
-        updated: when this was written, likewise.
-        host: the machine of the first rank.
-        process: the number of the first rank there.
-        job: number in SLURM, of arrays 12_0; empty outside.
+        metrics: training metrics that were logged last.
+        warning: last problem in training, with its step; empty for none.
+        began: start of this process, seconds since 1970.
+        updated: time of writing, seconds since 1970.
+        host: machine of rank 0.
+        process: process ID of rank 0.
+        job: SLURM job ID, of arrays 12_0; empty outside of SLURM.
         restarts: how often SLURM has started the job again.
     """
 
-    state: str
+    state: Literal["running", "finished", "stopped", "failed"]
     reason: str = ""
     step: int = 0
     steps: int = 0
@@ -45,14 +45,11 @@ class RunStatus:
     job: str = field(default_factory=lambda: slurm_job_id(os.environ))
     restarts: int = field(default_factory=lambda: int(os.environ.get("SLURM_RESTART_COUNT", "0")))
 
-    def __post_init__(self) -> None:
-        """Refuse what no run says."""
-        if self.state not in STATES:
-            raise ValueError(f"the state {self.state!r} is none of {', '.join(STATES)}")
+    __pydantic_config__: ClassVar = {"allow_inf_nan": False}
 
 
 def slurm_job_id(environment: Mapping[str, str]) -> str:
-    """Return the number of the job a process belongs to, as squeue writes it; "" for none."""
+    """Return the job ID of a process in the notation of squeue; "" outside of SLURM."""
     array = environment.get("SLURM_ARRAY_JOB_ID")
     if array:
         return f"{array}_{environment.get('SLURM_ARRAY_TASK_ID', '')}"

@@ -1,138 +1,136 @@
 """`vitlab runs`."""
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vitlab.cluster import RunInfo, RunState, find, queue
+from vitlab.cluster.listing import RunInfo, RunState, find_runs
+from vitlab.cluster.slurm import queue
+from vitlab.commands.parser import POSITIONAL, parse
+from vitlab.errors import InputError
 
-COLORS = {
-    RunState.QUEUED: "cyan",
-    RunState.RUNNING: "green",
-    RunState.REQUEUED: "cyan",
-    RunState.STOPPED: "yellow",
-    RunState.FINISHED: "blue",
-    RunState.FAILED: "red",
-    RunState.LOST: "red",
+COLORS: dict[RunState, str] = {
+    "queued": "cyan",
+    "running": "green",
+    "requeued": "cyan",
+    "stopped": "yellow",
+    "finished": "blue",
+    "failed": "red",
+    "lost": "red",
 }
-SPARED = ("host", "job", "saved", "loss")  # columns left out first where there is no room
+OPTIONAL = ("host", "job", "saved", "loss")  # columns left out first in narrow windows
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+EXAMPLES = """\
+examples:
+  vitlab runs
+  vitlab runs runs/dino --state lost failed
+  vitlab runs --json | python -m json.tool
+"""
+
+
+@dataclass(frozen=True)
+class RunsOptions:
+    """List the runs below a folder with their state, progress and scores.
+
+    A run is queued, running, requeued, stopped (can continue), finished, failed or lost (killed, or
+    its machine failed). Only small files are read; where SLURM is installed, its queue as well.
+
+    Args:
+        root: folder; by default runs
+        state: only runs in these states; by default all
+        json: everything that is known, as JSON
+    """
+
+    root: Path = field(default=Path("runs"), metadata=POSITIONAL)
+    state: list[RunState] = field(default_factory=list)
+    json: bool = False
 
 
 def run(words: Sequence[str]) -> None:
     """List runs."""
-    parser = argparse.ArgumentParser(
-        "vitlab runs",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="List the runs below a folder: queued, running, requeued, stopped (can go on), "
-        "finished,\nfailed or lost (killed, or its machine failed), with how far they are and what "
-        "they have\nmeasured. Only small files are read, and SLURM is asked for your jobs where it "
-        "is there.",
-        epilog="examples:\n"
-        "  vitlab runs\n"
-        "  vitlab runs runs/dino --state lost failed\n"
-        "  vitlab runs --json | python -m json.tool",
-    )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="default: runs")
-    parser.add_argument(
-        "--state",
-        nargs="+",
-        type=RunState,
-        choices=list(RunState),
-        default=list(RunState),
-        metavar="STATE",
-        help=f"only runs in one of these states: {', '.join(RunState)}",
-    )
-    parser.add_argument("--json", action="store_true", help="everything that is known, as JSON")
-    given = parser.parse_args(words)
+    options = parse(RunsOptions, words, "vitlab runs", EXAMPLES)
     try:
         jobs = queue()
-    except ValueError as error:  # the files still say most of it
+    except InputError as error:  # the files still have most of it
         print(f"vitlab: {error}; states are those of the files", file=sys.stderr)
         jobs = {}
-    runs = [found for found in find(given.folder, jobs) if found.state in given.state]
-    if given.json:
-        rows = [{**asdict(found), "folder": str(found.folder)} for found in runs]
-        print(json.dumps(rows, indent=1))
+    wanted = options.state or list(COLORS)
+    runs = [found for found in find_runs(options.root, jobs) if found.state in wanted]
+    if options.json:
+        print(json.dumps([asdict(each) for each in runs], indent=1, default=str))
         return
-    console = Console(markup=False, emoji=False)  # names are as they are
-    console.print(table(runs, given.folder, console.width))
-    for found in runs:
-        for text in (found.reason, found.status.warning if found.status else ""):
+    console = Console(markup=False, emoji=False)  # names are not markup
+    console.print(table(runs, options.root, console.width))
+    for each in runs:
+        for text in (each.reason, each.status.warning if each.status else ""):
             if text:
-                console.print(f"{name(found, given.folder)}: {text}")
-    counts = {state: sum(found.state is state for found in runs) for state in RunState}
+                console.print(f"{_name(each, options.root)}: {text}")
+    counts = {state: sum(each.state == state for each in runs) for state in COLORS}
     print(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no runs")
 
 
 def table(runs: Sequence[RunInfo], root: Path, width: int) -> Table:
-    """Return a table with a row for each run, of the columns that say something and have room."""
-    tags = {found.best["tag"] for found in runs if found.best}
+    """Return a table with a row for each run, of the columns that have content and room."""
+    tags = {each.best["tag"] for each in runs if each.best}
     tag = tags.pop() if len(tags) == 1 else ""
-    rows = [cells(found, root, tag) for found in runs]
-    lengths = {
-        column: max(len(row[column]) for row in rows) for column in (rows[0] if rows else ())
-    }
-    lengths = {column: max(length, len(column)) for column, length in lengths.items() if length}
-    cut = []
-    for column in SPARED:
-        if sum(lengths.values()) + 2 * len(lengths) > width and lengths.pop(column, 0):
-            cut.append(column)
-    caption = f"in a wider window, or with --json: {', '.join(cut)}" if cut else None
+    rows = [_cells(each, root, tag) for each in runs]
+    widths = {column: max(len(row[column]) for row in rows) for column in (rows[0] if rows else ())}
+    widths = {column: max(length, len(column)) for column, length in widths.items() if length}
+    hidden = []
+    for column in OPTIONAL:
+        if sum(widths.values()) + 2 * len(widths) > width and widths.pop(column, 0):
+            hidden.append(column)
+    caption = f"in a wider window, or with --json: {', '.join(hidden)}" if hidden else None
     shown = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
-    for column in lengths:
+    for column in widths:
         right = column in ("step", "epoch", "loss", "saved")
-        whole = column != "run"  # a path may be broken, a number may not
         shown.add_column(
-            column, justify="right" if right else "left", overflow="fold", no_wrap=whole
+            column,
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=column != "run",  # a path may be broken, a number may not
         )
-    for found, row in zip(runs, rows, strict=True):
-        styles = {"state": COLORS[found.state]}
-        shown.add_row(*(Text(row[column], styles.get(column, "")) for column in lengths))
+    for each, row in zip(runs, rows, strict=True):
+        styles = {"state": COLORS[each.state]}
+        shown.add_row(*(Text(row[column], styles.get(column, "")) for column in widths))
     return shown
 
 
-def cells(found: RunInfo, root: Path, tag: str) -> dict[str, str]:
-    """Return what a run's row says, by column; the score's has the tag that all runs share."""
-    status = found.status
+def _cells(run: RunInfo, root: Path, tag: str) -> dict[str, str]:
+    """Return the cells of a run by column; the score's column has the tag that all runs share."""
+    status, best = run.status, ""
+    if run.best:
+        best = f"(best {run.best['value']:.1f})"
+        if run.best["tag"] in run.measured:
+            best = f"{run.measured[run.best['tag']]:.1f} {best}"
+        best = best if tag else f"{run.best['tag']} {best}"
     loss = status.metrics.get("loss") if status else None
-    again = f" start {status.restarts + 1}" if status and status.restarts and found.job else ""
+    again = f" start {status.restarts + 1}" if status and status.restarts and run.job else ""
     return {
-        "run": name(found, root),
-        "state": found.state,
-        "step": of(status.step, status.steps) if status else "",
-        "epoch": of(status.epoch, status.epochs) if status else "",
+        "run": _name(run, root),
+        "state": run.state,
+        "step": _progress(status.step, status.steps) if status else "",
+        "epoch": _progress(status.epoch, status.epochs) if status else "",
         "loss": "" if loss is None else f"{loss:.3f}",
-        tag or "score": score(found).removeprefix(tag).strip(),
-        "saved": "" if found.checkpoint is None else age(found.checkpoint),
-        "job": found.job + again,
+        tag or "score": best,
+        "saved": "" if run.checkpoint is None else age(run.checkpoint),
+        "job": run.job + again,
         "host": status.host.partition(".")[0] if status else "",
     }
 
 
-def of(done: int, total: int) -> str:
-    """Return how far something is; the total is not known before training begins."""
-    return f"{done:,}/{total:,}" if total else f"{done:,}"
+def _progress(done: int, total: int) -> str:
+    return f"{done:,}/{total:,}" if total else f"{done:,}"  # unknown before training begins
 
 
-def name(found: RunInfo, root: Path) -> str:
-    """Return a run's folder below the one that was asked for."""
-    return str(found.folder if found.folder == root else found.folder.relative_to(root))
-
-
-def score(found: RunInfo) -> str:
-    """Return the last and the best value of the score that counts."""
-    if not found.best:
-        return ""
-    tag, best = found.best["tag"], f"(best {found.best['value']:.1f})"
-    return f"{tag} {found.measured[tag]:.1f} {best}" if tag in found.measured else f"{tag} {best}"
+def _name(run: RunInfo, root: Path) -> str:
+    return str(run.folder if run.folder == root else run.folder.relative_to(root))
 
 
 def age(seconds: float) -> str:
