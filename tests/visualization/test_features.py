@@ -5,7 +5,7 @@ from vitlab.encoders import Locality, Pixels, Pool, PromptedViT, Prompts, ViT, r
 from vitlab.probes import InferenceConfig
 from vitlab.visualization.attention import attention_keys, attention_map, sparsity
 from vitlab.visualization.colors import NOTHING
-from vitlab.visualization.features import CLS, Table, look, rows
+from vitlab.visualization.features import CLS, PatchTable, extract_block_features, query_attention
 
 LOADING = InferenceConfig(torch.device("cpu"))
 
@@ -31,7 +31,7 @@ def encoders():
 @pytest.mark.parametrize("name", encoders())
 def test_features_and_attention_are_those_of_the_encoder(name):
     encoder, pictures = encoders()[name], images()
-    last, first = look(encoder, pictures, LOADING, [-1, 0], [CLS, 5])
+    last, first = extract_block_features(encoder, pictures, LOADING, [-1, 0], [CLS, 5])
     with record(encoder, "attn.weights") as weights, torch.no_grad():
         tokens = LOADING.encode(encoder, pictures)
     p = tokens.patches.shape[1]
@@ -45,37 +45,41 @@ def test_features_and_attention_are_those_of_the_encoder(name):
 
 def test_features_alone_are_the_same_and_need_no_attention():
     encoder = encoders()["entmax with registers"]
-    (alone,), (both,) = (look(encoder, images(), LOADING, [-1], q) for q in (None, [CLS, CLS]))
+    (alone,), (both,) = (
+        extract_block_features(encoder, images(), LOADING, [-1], q) for q in (None, [CLS, CLS])
+    )
     assert alone.attention is None
     assert torch.allclose(alone.tokens.patches, both.tokens.patches, atol=1e-5)
 
 
 def test_an_encoder_without_blocks_has_features():
-    (seen,) = look(Pixels(8), images(), LOADING)
+    (seen,) = extract_block_features(Pixels(8), images(), LOADING)
     assert seen.tokens.grid == (4, 6)
 
 
 def test_a_row_is_that_of_its_query_behind_prompts_and_registers():
     """Keys are 2 prompts, [CLS], 1 register and 4 patches; queries have no prompts."""
     weights = torch.arange(6.0 * 8).view(1, 1, 6, 8)
-    assert rows(weights, [CLS], 4).flatten().tolist() == [4, 5, 6, 7]
-    assert rows(weights, [1], 4).flatten().tolist() == [3 * 8 + 4 + i for i in range(4)]
+    assert query_attention(weights, [CLS], 4).flatten().tolist() == [4, 5, 6, 7]
+    assert query_attention(weights, [1], 4).flatten().tolist() == [3 * 8 + 4 + i for i in range(4)]
 
 
 def test_blocks_that_are_not_there_and_broken_weights_are_refused():
     encoder = encoders()["plain"]
     with pytest.raises(ValueError, match="layer 4 is asked of an encoder with 4 blocks"):
-        look(encoder, images(), LOADING, [4])
+        extract_block_features(encoder, images(), LOADING, [4])
     torch.nn.init.constant_(encoder.norm.weight, torch.nan)
     with pytest.raises(ValueError, match="not finite"):
-        look(encoder, images(), LOADING)
+        extract_block_features(encoder, images(), LOADING)
 
 
 def test_a_table_gives_every_image_its_map_back():
     encoder = encoders()["plain"]
     shapes = [(32, 48), (16, 8), (8, 8)]
-    tokens = [look(encoder, images(1, *shape), LOADING)[0].tokens for shape in shapes]
-    table = Table.of(tokens)
+    tokens = [
+        extract_block_features(encoder, images(1, *shape), LOADING)[0].tokens for shape in shapes
+    ]
+    table = PatchTable.of(tokens)
     assert table.grids == [(4, 6), (2, 1), (1, 1)]
     for found, each in zip(table.split(table.x), tokens, strict=True):
         assert torch.equal(found, each.map[0])

@@ -1,9 +1,15 @@
 import torch
 
-from vitlab.encoders import Pool, PromptedViT, Prompts, ViT
-from vitlab.probes import InferenceConfig
-from vitlab.probes.logistic import LinearClassifier
-from vitlab.visualization.masks import NAMED, class_keys, compare_masks, draw_probe_grid, predicted
+from vitlab.encoders import Pool, Prompted, Prompts, ViT
+from vitlab.probes import Loading
+from vitlab.probes.linear import LinearMap
+from vitlab.visualization.masks import (
+    NAMED,
+    class_keys,
+    compare_masks,
+    draw_probe_grid,
+    predict_masks,
+)
 
 LOADING = InferenceConfig(torch.device("cpu"))
 
@@ -52,7 +58,7 @@ def test_pictures_of_a_sheet_hold_image_truth_and_prediction():
     assert titles == ["image", "PCA of patches", "[CLS] attention", "predicted mask", "true mask"]
     assert torch.equal(sheet.columns[0].images[1], images()[1] / 255)
     with torch.no_grad():
-        guess = predicted(classify(model), LOADING.encode(model, images()), (32, 32))[0]
+        guess = predict_masks(classify(model), LOADING.encode(model, images()), (32, 32))[0]
     assert set(guess.unique().tolist()) <= {0, 1, 2}
     assert sheet.columns[3].images[0].shape == (3, 32, 32)
     assert (sheet.columns[4].images[0] == 0).all()  # VOC's background is black

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from vitlab.visualization.features import Table
-from vitlab.visualization.parts import matched, part_labels, parts
+from vitlab.visualization.features import PatchTable
+from vitlab.visualization.parts import kmeans_parts, match_parts, part_labels
 
 
 def random(*shape, seed=0):
@@ -22,7 +22,7 @@ def spread(x, labels, count):
 def test_planted_groups_are_found():
     truth = torch.arange(4).repeat_interleave(20)
     x = torch.eye(6)[truth] * 5 + random(80, 6) * 0.1
-    found = parts(x, 4)
+    found = kmeans_parts(x, 4)
     assert adjusted_rand_score(truth, found) == 1
     assert set(found.tolist()) == set(range(4))
 
@@ -31,12 +31,12 @@ def test_parts_are_as_tight_as_those_of_scikit_learn():
     x = random(200, 10)
     unit = torch.nn.functional.normalize(x, dim=1)
     theirs = KMeans(5, n_init=8, random_state=0).fit(unit.numpy()).inertia_
-    assert spread(x, parts(x, 5), 5) <= 1.02 * theirs
+    assert spread(x, kmeans_parts(x, 5), 5) <= 1.02 * theirs
 
 
 def test_lengths_of_features_are_of_no_account():
     x = random(60, 8)
-    assert torch.equal(parts(x, 3), parts(x * torch.rand(60, 1).add(0.5), 3))
+    assert torch.equal(kmeans_parts(x, 3), kmeans_parts(x * torch.rand(60, 1).add(0.5), 3))
 
 
 @settings(max_examples=15, deadline=None)
@@ -44,21 +44,21 @@ def test_lengths_of_features_are_of_no_account():
 def test_parts_are_the_same_each_time_and_in_every_order_of_the_patches(seed):
     x = random(90, 6, seed=seed)
     order = torch.randperm(90, generator=torch.Generator().manual_seed(seed))
-    found = parts(x, 4)
-    assert torch.equal(found, parts(x, 4))
-    assert torch.equal(found[order], parts(x[order], 4))
+    found = kmeans_parts(x, 4)
+    assert torch.equal(found, kmeans_parts(x, 4))
+    assert torch.equal(found[order], kmeans_parts(x[order], 4))
 
 
 @pytest.mark.parametrize("x", [torch.ones(20, 4), torch.eye(2)])
 def test_fewer_different_patches_than_parts_are_refused(x):
     with pytest.raises(ValueError, match=r"make no 3 parts; ask for fewer"):
-        parts(x, 3)
+        kmeans_parts(x, 3)
 
 
 def test_names_follow_the_overlap():
     reference = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
     renamed = torch.tensor([2, 2, 2, 0, 0, 1, 1, 1])
-    assert torch.equal(matched(renamed, reference, 3), reference)
+    assert torch.equal(match_parts(renamed, reference, 3), reference)
 
 
 def test_two_models_with_turned_features_have_the_same_parts_at_any_grids():
@@ -66,8 +66,8 @@ def test_two_models_with_turned_features_have_the_same_parts_at_any_grids():
     truth = torch.tensor([[0, 0, 1, 1], [0, 0, 2, 2]])
     fine = truth.repeat_interleave(2, 0).repeat_interleave(2, 1)
     tables = [
-        Table(torch.eye(5)[truth.flatten()] + 0.01 * random(8, 5), [(2, 4)]),
-        Table((torch.eye(5)[fine.flatten()] + 0.01 * random(32, 5)) @ turn, [(4, 8)]),
+        PatchTable(torch.eye(5)[truth.flatten()] + 0.01 * random(8, 5), [(2, 4)]),
+        PatchTable((torch.eye(5)[fine.flatten()] + 0.01 * random(32, 5)) @ turn, [(4, 8)]),
     ]
     (first,), (second,) = part_labels(tables, 3)
     assert torch.equal(first.repeat_interleave(2, 0).repeat_interleave(2, 1), second)
@@ -75,7 +75,7 @@ def test_two_models_with_turned_features_have_the_same_parts_at_any_grids():
 
 def test_images_of_different_shapes_share_their_parts():
     x = torch.eye(3)[torch.tensor([0, 0, 1, 1, 2, 2, 2])] + 0.01 * random(7, 3)
-    ((wide, tall),) = part_labels([Table(x, [(1, 4), (3, 1)])], 3)
+    ((wide, tall),) = part_labels([PatchTable(x, [(1, 4), (3, 1)])], 3)
     assert wide.shape == (1, 4)
     assert tall.shape == (3, 1)
     assert len({*wide.flatten().tolist(), *tall.flatten().tolist()}) == 3

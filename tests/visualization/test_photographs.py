@@ -4,9 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from vitlab.visualization.similarity import similarity
 
 from vitlab.visualization.photographs import MOST, Photograph, read_photographs
-from vitlab.visualization.similarity import similarity
 
 EDGE = st.integers(1, 500)
 

@@ -1,4 +1,4 @@
-"""Colors that color-blind readers can tell apart, and numbers as colors.
+"""Colors that color-blind readers can tell apart, and maps of numbers or classes in colors.
 
 Axis letters: h, w rows and columns of a map.
 """
@@ -12,18 +12,17 @@ from vitlab.data.datasets.voc import palette
 
 Color = tuple[float, float, float]  # red, green, blue in [0, 1]
 
-# Okabe and Ito's, then gray; the lighter ones first, which touch each other in pictures of parts
+# Okabe and Ito's, then gray; the lighter ones first, as areas that touch each other
 CODES = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
-# the same for lines, the darker ones first, which are thin on white
+# the darker ones first, as thin lines on white
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-ATTENTION, SIMILARITY = "magma", "cividis"  # from dark to light, in steps that look equal
-NOTHING: Color = (0.62, 0.78, 0.88)  # of exact zeros: a color that is not in magma
+ATTENTION, SIMILARITY = "magma", "cividis"  # perceptually uniform
+ZERO: Color = (0.62, 0.78, 0.88)  # of exact zeros: a color that is not in magma
 
 
 def rgb(code: str) -> Color:
     """Return a color of the form #RRGGBB."""
-    red, green, blue = (int(code[place : place + 2], 16) / 255 for place in (1, 3, 5))
-    return red, green, blue
+    return matplotlib.colors.to_rgb(code)
 
 
 def categorical_colors(count: int) -> list[Color]:
@@ -34,30 +33,30 @@ def categorical_colors(count: int) -> list[Color]:
     return [matplotlib.colormaps["viridis"](step)[:3] for step in steps]
 
 
-def shaded(
+def apply_colormap(
     values: Float[Tensor, "h w"],
     name: str,
     low: float,
     high: float,
-    nothing: Bool[Tensor, "h w"] | None = None,
+    zero: Bool[Tensor, "h w"] | None = None,
 ) -> Float[Tensor, "3 h w"]:
     """Return a map in the colors of matplotlib's map of that name.
 
     Args:
-        values: of the map; outside the range they have the color of its end.
+        values: of the map; those outside the range have the color of its end.
         name: of the colors.
         low: value of the first color.
-        high: value of the last.
-        nothing: what gets the color `NOTHING` instead.
+        high: value of the last color.
+        zero: cells that get the color `ZERO` instead.
     """
     steps = (values.cpu().double() - low) / max(high - low, 1e-12)
-    painted = torch.from_numpy(matplotlib.colormaps[name](steps.numpy())[..., :3]).float()
-    if nothing is not None:
-        painted[nothing.cpu()] = torch.tensor(NOTHING)
-    return painted.permute(2, 0, 1)
+    colors = torch.from_numpy(matplotlib.colormaps[name](steps.numpy())[..., :3]).float()
+    if zero is not None:
+        colors[zero.cpu()] = torch.tensor(ZERO)
+    return colors.permute(2, 0, 1)
 
 
-def indexed(
+def apply_palette(
     labels: Int[Tensor, "h w"] | UInt8[Tensor, "h w"], colors: list[Color] | None = None
 ) -> Float[Tensor, "3 h w"]:
     """Return a map of indices in these colors, by default those of VOC's palette."""

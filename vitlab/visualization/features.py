@@ -1,4 +1,4 @@
-"""What the pictures are made of: features and attention of images, one block at a time.
+"""Features and attention of images, after blocks of an encoder.
 
 Axis letters: b images, h heads, n tokens, k keys, p patches, s patches of all images, d width.
 """
@@ -19,17 +19,17 @@ from vitlab.probes import InferenceConfig
 from vitlab.probes.finiteness import check_finite
 from vitlab.probes.layer_selection import LayerSelection, check_layers, depth_of
 
-CLS = -1  # in place of a patch: the token [CLS]
+CLS = -1  # query index of [CLS], in place of a patch
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What an encoder makes of images of one size, after one block.
+class BlockFeatures:
+    """Output of one block for images of one size.
 
     Attributes:
         tokens: after the encoder's final norm.
-        attention: of one query in each head, over the patches; without prompts, [CLS] and
-            registers, so that it sums to less than 1. None where it was not asked for.
+        attention: of one query in each head over the patches; the weights of prompts, [CLS] and
+            registers are left out, so the sum is below 1. None unless queries were given.
     """
 
     tokens: Tokens
@@ -37,50 +37,50 @@ class Seen:
 
 
 @torch.no_grad()
-def look(
+def extract_block_features(
     encoder: Encoder,
     images: UInt8[Tensor, "b 3 height width"],
     loading: InferenceConfig,
     blocks: Sequence[int] = (-1,),
     queries: Sequence[int] | None = None,
-) -> list[Seen]:
-    """Return what an encoder makes of images after each of these blocks, by one pass.
+) -> list[BlockFeatures]:
+    """Return the features of images after each of these blocks, by one pass.
 
-    Matrices of attention are there one block at a time; one row in each head is kept.
+    Attention matrices exist one block at a time; one row in each head is kept.
 
     Args:
-        encoder: in evaluation mode, where `loading` says; with prompts and registers or without.
+        encoder: in evaluation mode, on the device of `loading`.
         images: RGB; edges are multiples of the patch.
-        loading: where the encoder is, and its precision.
+        loading: device and precision.
         blocks: 0 is the first, -1 the last.
         queries: whose attention is kept: of each image, the index of a patch or `CLS`.
 
     Raises:
-        ValueError: a block that the encoder does not have, or features that are not finite.
+        InputError: a block that the encoder does not have, or features that are not finite.
     """
     check_layers(encoder, [LayerSelection(tuple(blocks))])
     depth = max(depth_of(encoder), 1)
     wanted = [block % depth for block in blocks]
     patches = (images.shape[2] // encoder.patch_size) * (images.shape[3] // encoder.patch_size)
     attention: dict[int, Tensor] = {}
-    seen: dict[int, Tokens] = {}
+    tokens: dict[int, Tokens] = {}
 
-    def hear(block: int, _: tuple, weights: Tensor) -> None:
+    def keep(block: int, _: tuple, weights: Tensor) -> None:
         if block in wanted:
-            attention[block] = rows(weights, queries or (), patches)
+            attention[block] = query_attention(weights, queries or (), patches)
 
-    tap = nullcontext() if queries is None else hook_blocks(encoder, "attn.weights", hear)
-    with loading.precision(), tap:
+    hook = nullcontext() if queries is None else listen(encoder, "attn.weights", keep)
+    with loading.precision(), hook:
         for index, state in enumerate(encoder.walk(normalize(images.to(loading.device)))):
             # the first state enters the first block, unless there are no blocks
             block = index - (depth_of(encoder) > 0)
             if block in wanted:
-                seen[block] = encoder.read(state)
-                check_finite(seen[block].patches)
-    return [Seen(seen[block], attention.get(block)) for block in wanted]
+                tokens[block] = encoder.read(state)
+                refuse_infinite(tokens[block].patches)
+    return [BlockFeatures(tokens[block], attention.get(block)) for block in wanted]
 
 
-def rows(
+def query_attention(
     weights: Float[Tensor, "b h n k"], queries: Sequence[int], patches: int
 ) -> Float[Tensor, "b h p"]:
     """Return the attention of one query of each image over the patches, in each head.
@@ -93,8 +93,8 @@ def rows(
 
 
 @dataclass(frozen=True)
-class Table:
-    """The patches of several images, each with a grid of its own, as rows of one table.
+class PatchTable:
+    """Patch features of several images, whose grids may differ, as rows of one table.
 
     Attributes:
         x: features, image after image.
@@ -105,8 +105,8 @@ class Table:
     grids: Sequence[Grid]
 
     @classmethod
-    def of(cls, tokens: Sequence[Tokens]) -> "Table":
-        """Gather the patches of several passes."""
+    def from_tokens(cls, tokens: Sequence[Tokens]) -> "PatchTable":
+        """Return the patches of several batches."""
         x = torch.cat([each.patches.float().cpu().flatten(0, 1) for each in tokens])
         return cls(x, [each.grid for each in tokens for _ in range(len(each.patches))])
 

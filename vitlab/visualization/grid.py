@@ -1,10 +1,11 @@
-"""Sheets of images: columns with titles, rows with labels, legends, scales; as pixels or a file.
+"""Grid of images: columns with titles, rows with labels, legends, color bars; as pixels or a file.
 
-All lengths are pixels, 100 to the inch; a sheet of scale 2 has twice as many of them.
+Lengths are pixels, 100 to the inch; a grid of scale 2 has twice as many of them.
 
-Axis letters: h, w pixels of the sheet.
+Axis letters: h, w pixels of the grid.
 """
 
+import functools
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,39 +17,32 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
+from PIL import Image, ImageFont
 from torch import Tensor
 
 from vitlab.atomic_io import write_bytes
 from vitlab.visualization.colors import Color
-from vitlab.visualization.text_layout import LETTERS, SMALL, letters, wrapped
 
-HEIGHT, DOTS = 200, 100
+HEIGHT, DPI = 200, 100
 MARGIN, GAP, LINE = 14, 6, 19
-SWATCH, BAR, NARROWEST = 14, 140, 300
+LARGE, SMALL = 14, 12  # heights of text
+SWATCH, BAR, MIN_WIDTH = 14, 140, 300
 ENDINGS = (".png", ".svg", ".pdf")
-# letters as outlines, the same on every machine; nothing in a file that differs between runs
+# text as outlines, the same on every machine; nothing in a file that differs between runs
 STYLE: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "vitlab", "pdf.fonttype": 42}
 STYLE |= {"font.family": "DejaVu Sans", "text.usetex": False, "text.parse_math": False}
-NO_DATE = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+NO_DATE = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 Point = tuple[float, float]
-Key = tuple[Color, str]
+Key = tuple[Color, str]  # a color and its meaning
 
 
 @dataclass(frozen=True)
-class Scale:
-    """What the colors of maps mean.
-
-    Attributes:
-        colors: name of matplotlib's map.
-        low: what the first color stands for.
-        high: the same of the last.
-    """
+class ColorBar:
+    """A color map of matplotlib, with what its first and its last color mean."""
 
     colors: str
     low: str
@@ -60,9 +54,9 @@ class GridColumn:
     """Images of one kind, one for each row.
 
     Attributes:
-        title: what they show.
-        images: in [0, 1], each of its own size; in a row, all are shown at that of the first.
-        legend: colors and what they stand for, below the last.
+        title: above them.
+        images: in [0, 1], of any sizes; the first column's decides the size of a row.
+        legend: colors and their meaning, below the last image.
         smooth: whether they are photographs; cells of maps stay sharp.
         notes: a line below each image.
         marks: a place on each image, as shares of width and height; None for none.
@@ -78,29 +72,29 @@ class GridColumn:
 
 @dataclass(frozen=True)
 class ImageGrid:
-    """What is drawn.
+    """Columns of images with everything around them.
 
     Attributes:
         columns: from left to right.
         labels: of the rows.
-        keys: groups of colors or scales with what they stand for, each on lines of its own.
+        keys: groups of colors or color bars with their meaning, each on lines of its own.
         caption: below all.
-        height: of the rows; images that are wider than twice that are made lower.
+        height: of the rows; images wider than twice that are lower.
     """
 
     columns: Sequence[GridColumn]
     labels: Sequence[str] = ()
-    keys: Sequence[Sequence[Key | Scale]] = ()
+    keys: Sequence[Sequence[Key | ColorBar]] = ()
     caption: str = ""
     height: int = HEIGHT
 
     def render(self, scale: int = 1) -> UInt8[Tensor, "3 h w"]:
         """Return the grid as an image."""
         with matplotlib.rc_context(STYLE):
-            canvas = FigureCanvasAgg(_Drawing(self, scale).figure)
+            canvas = FigureCanvasAgg(_draw(self, scale))
             canvas.draw()
-        drawn = np.asarray(canvas.buffer_rgba())[..., :3]
-        return torch.from_numpy(drawn.copy()).permute(2, 0, 1).contiguous()
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+        return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
 
     def encode(self, ending: str = ".png", scale: int = 2) -> bytes:
         """Return a file's content, the same each time; text of .svg and .pdf is vectors."""
@@ -108,148 +102,129 @@ class ImageGrid:
             return encode_png(self.render(scale))
         file = io.BytesIO()
         with matplotlib.rc_context(STYLE):
-            figure = _Drawing(self, scale).figure
-            figure.savefig(file, format=ending[1:], metadata=NO_DATE[ending])
+            _draw(self, scale).savefig(file, format=ending[1:], metadata=NO_DATE[ending])
         return file.getvalue()
 
     def save(self, path: Path, scale: int = 2) -> None:
-        """Write the grid, at once or not at all, in the format that the ending names."""
+        """Write the grid, at once or not at all, in the format of the file's ending."""
         write_bytes(path, self.encode(path.suffix.lower(), scale))
 
 
-def encode_png(picture: UInt8[Tensor, "3 h w"]) -> bytes:
+def encode_png(image: UInt8[Tensor, "3 h w"]) -> bytes:
     """Return an image as the content of a file."""
     file = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file, "PNG", optimize=True)
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
-class _Drawing:
-    """A sheet on a figure of matplotlib: one pair of axes over all of it, in pixels from the top.
+class _Canvas:
+    """A figure with one pair of axes over all of it, in pixels from the upper left."""
 
-    Args:
-        sheet: what to draw.
-        scale: pixels of the figure in each of ours.
-    """
-
-    def __init__(self, sheet: ImageGrid, scale: int):
-        self.sheet, self.scale = sheet, scale
-        columns, count = sheet.columns, len(sheet.columns[0].images)
-        assert all(len(column.images) == count for column in columns), "a row misses an image"
-        self.sizes = [shown(each, sheet.height) for each in columns[0].images]
-        self.heights = [tall for tall, _ in self.sizes]
-        self.widths = [max(_widths(column, self.sizes)) for column in columns]
-        self.notes = LINE if any(column.notes for column in columns) else 0
-        self.labels = [
-            wrapped(label, tall + self.notes)
-            for label, tall in zip(sheet.labels, self.heights, strict=False)
-        ]
-        self.left = MARGIN + LINE * max(map(len, self.labels), default=0)
-        wide = self.left + sum(self.widths) + GAP * (len(columns) - 1) + MARGIN
-        self.width = max(wide, NARROWEST)
-        self.titles = [
-            wrapped(column.title, width) for column, width in zip(columns, self.widths, strict=True)
-        ]
-        lines = max(map(len, self.titles))
-        self.top = MARGIN + LINE * lines + GAP * bool(lines)
-        groups = [list(self._flow(group)) for group in sheet.keys if group]
-        caption = wrapped(sheet.caption, self.width - 2 * MARGIN, SMALL)
-        legend = max(len(column.legend) for column in columns)
-        below = self.top + sum(self.heights) + (GAP + self.notes) * count + LINE * legend
-        lines = sum(1 + group[-1][1] for group in groups) + len(caption)
-        height = below + LINE * lines + MARGIN
-        self.figure = Figure((self.width / DOTS, height / DOTS), dpi=DOTS * scale)
-        self.axes: Axes = self.figure.add_axes((0, 0, 1, 1))
-        self.axes.set(xlim=(0, self.width), ylim=(height, 0))
+    def __init__(self, width: int, height: int, scale: int):
+        self.scale = scale
+        self.figure = Figure((width / DPI, height / DPI), dpi=DPI * scale)
+        self.axes = self.figure.add_axes((0, 0, 1, 1))
+        self.axes.set(xlim=(0, width), ylim=(height, 0))
         self.axes.axis("off")
-        self._write_titles()
-        for number, x in enumerate(_along(self.left, self.widths)):
-            self._draw_column(number, x)
-        for group in groups:
-            for x, line, entry in group:
-                self._key(x, below + LINE * line, entry)
-            below += LINE * (1 + group[-1][1])
-        for place, text in enumerate(caption):
-            self._write(MARGIN, below + LINE * place + 3, text, SMALL, color="0.3")
 
-    def _write_titles(self) -> None:
-        """Write titles above the columns, upwards from the images, and labels left of the rows."""
-        for x, lines, width in zip(
-            _along(self.left, self.widths), self.titles, self.widths, strict=True
-        ):
-            for place, text in enumerate(reversed(lines), 1):
-                self._write(x + width / 2, self.top - GAP - LINE * place, text, ha="center")
-        tops = _along(self.top, self.heights, self.notes)
-        for y, tall, lines in zip(tops, self.heights, self.labels, strict=False):
-            for place, text in enumerate(lines):
-                style: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 90}
-                self._write(MARGIN + LINE * (place + 0.35), y + tall / 2, text, **style)
-
-    def _draw_column(self, number: int, x: int) -> None:
-        column, width = self.sheet.columns[number], self.widths[number]
-        tops = _along(self.top, self.heights, self.notes)
-        bottom = self.top
-        for row, (image, y) in enumerate(zip(column.images, tops, strict=True)):
-            tall, wide = self.sizes[row]
-            left = x + (width - wide) // 2
-            dots = fitted(image, (tall * self.scale, wide * self.scale), column.smooth)
-            self._image(left, y, dots, (tall, wide))
-            mark = column.marks[row] if column.marks else None
-            if mark is not None:
-                point = (left + mark[0] * wide, y + mark[1] * tall)
-                for color, thick in (("black", 3.2), ("white", 1.6)):
-                    self.axes.plot(*point, "o", ms=8, mfc="none", mec=color, mew=thick)
-            bottom = y + self.heights[row]
-            if column.notes:
-                style: dict[str, Any] = {"ha": "center", "color": "0.3"}
-                self._write(x + width / 2, bottom + 2, column.notes[row], SMALL, **style)
-        for place, key in enumerate(column.legend):
-            self._key(x, bottom + self.notes + GAP + LINE * place, key)
-
-    def _image(
-        self, x: float, y: float, image: UInt8[Tensor, "3 _ _"], size: Sequence[int]
+    def text(
+        self, x: float, y: float, text: str | list[str], size: int = LARGE, **style: Any
     ) -> None:
-        extent = (x, x + size[1], y + size[0], y)
-        array = image.permute(1, 2, 0).numpy()
+        """Write a text, or its lines."""
+        lines = text if isinstance(text, str) else "\n".join(text)
+        style = {"va": "top", "linespacing": 1.16 * LARGE / size, **style}
+        self.axes.text(x, y, lines, fontsize=size * 72 / DPI, **style)
+
+    def image(self, x: float, y: float, image: Tensor, size: tuple[int, int], smooth: bool) -> None:
+        height, width = size
+        pixels = resized(image, (height * self.scale, width * self.scale), smooth)
+        extent = (x, x + width, y + height, y)
+        array = pixels.permute(1, 2, 0).numpy()
         self.axes.imshow(array, extent=extent, interpolation="none", aspect="auto")
 
-    def _flow(self, group: Sequence[Key | Scale]) -> Iterator[tuple[int, int, Key | Scale]]:
-        """Yield the entries with their places: pixels from the left, and line."""
-        x, line = MARGIN, 0
-        for entry in group:
-            if x > MARGIN and x + _length(entry) > self.width - MARGIN:
-                x, line = MARGIN, line + 1
-            yield x, line, entry
-            x += _length(entry)
+    def ring(self, x: float, y: float) -> None:
+        for color, thick in (("black", 3.2), ("white", 1.6)):
+            self.axes.plot(x, y, "o", ms=8, mfc="none", mec=color, mew=thick)
 
-    def _key(self, x: float, y: float, entry: Key | Scale) -> None:
-        if isinstance(entry, Scale):
-            start = x + letters(entry.low, SMALL) + GAP
-            steps = matplotlib.colormaps[entry.colors](np.linspace(0, 1, BAR))[None, :, :3]
-            bar = torch.from_numpy(steps).mul(255).round().to(torch.uint8).permute(2, 0, 1)
-            self._image(start, y, bar, (SWATCH, BAR))
-            self._write(x, y - 1, entry.low, SMALL)
-            self._write(start + BAR + GAP, y - 1, entry.high, SMALL)
+    def key(self, x: float, y: float, entry: Key | ColorBar) -> None:
+        if isinstance(entry, ColorBar):
+            start = x + text_width(entry.low, SMALL) + GAP
+            colors = matplotlib.colormaps[entry.colors](np.linspace(0, 1, BAR))[None, :, :3]
+            self.image(start, y, torch.from_numpy(colors).permute(2, 0, 1), (SWATCH, BAR), False)
+            self.text(x, y - 1, entry.low, SMALL)
+            self.text(start + BAR + GAP, y - 1, entry.high, SMALL)
             return
-        color, name = entry
-        self.axes.add_patch(
-            Rectangle((x, y), SWATCH, SWATCH, facecolor=color, edgecolor="0.2", linewidth=0.5)
-        )
-        self._write(x + SWATCH + GAP, y - 1, name, SMALL)
-
-    def _write(self, x: float, y: float, text: str, size: int = LETTERS, **style: Any) -> None:
-        style = {"va": "top", **style}
-        self.axes.text(x, y, text, fontsize=size * 72 / DOTS, **style)
+        box = {"facecolor": entry[0], "edgecolor": "0.2", "linewidth": 0.5}
+        self.axes.add_patch(Rectangle((x, y), SWATCH, SWATCH, **box))
+        self.text(x + SWATCH + GAP, y - 1, entry[1], SMALL)
 
 
-def shown(image: Float[Tensor, "3 _ _"], height: int) -> tuple[int, int]:
-    """Return height and width of an image on a sheet, its aspect kept."""
+def _draw(grid: ImageGrid, scale: int) -> Figure:
+    """Lay a grid out, from the top down, and draw it."""
+    columns, rows = grid.columns, len(grid.columns[0].images)
+    assert all(len(column.images) == rows for column in columns), "a row misses an image"
+    sizes = [displayed_size(image, grid.height) for image in columns[0].images]
+    note = LINE if any(column.notes for column in columns) else 0
+    labels = [wrap(label, size[0] + note) for label, size in zip(grid.labels, sizes, strict=False)]
+    left = MARGIN + LINE * max(map(len, labels), default=0)
+    widths = [max(_min_widths(column, sizes)) for column in columns]
+    width = max(left + sum(widths) + GAP * (len(columns) - 1) + MARGIN, MIN_WIDTH)
+    titles = [wrap(column.title, wide) for column, wide in zip(columns, widths, strict=True)]
+    lines = max(map(len, titles))
+    top = MARGIN + LINE * lines + GAP * bool(lines)
+    legend = LINE * max(len(column.legend) for column in columns)
+    below = top + sum(height for height, _ in sizes) + (GAP + note) * rows + legend
+    groups = [list(_flow(group, width - MARGIN)) for group in grid.keys if group]
+    caption = wrap(grid.caption, width - 2 * MARGIN, SMALL)
+    lines = sum(1 + group[-1][1] for group in groups) + len(caption)
+    canvas = _Canvas(width, below + LINE * lines + MARGIN, scale)
+
+    tops = list(_offsets(top, [height + note for height, _ in sizes]))
+    for y, (height, _), label in zip(tops, sizes, labels, strict=False):
+        x = MARGIN + LINE * (len(label) / 2 - 0.15)
+        canvas.text(x, y + height / 2, label, ha="center", va="center", rotation=90)
+    for column, title, x, wide in zip(columns, titles, _offsets(left, widths), widths, strict=True):
+        canvas.text(x + wide / 2, top - GAP, title, ha="center", va="bottom")
+        _draw_column(canvas, column, x, wide, tops, sizes)
+    for group in groups:
+        for x, line, entry in group:
+            canvas.key(x, below + LINE * line, entry)
+        below += LINE * (1 + group[-1][1])
+    canvas.text(MARGIN, below + 3, caption, SMALL, color="0.3")
+    return canvas.figure
+
+
+def _draw_column(
+    canvas: _Canvas,
+    column: GridColumn,
+    x: int,
+    width: int,
+    tops: Sequence[int],
+    sizes: Sequence[tuple[int, int]],
+) -> None:
+    """Draw the images of a column, each in the middle, with marks, notes and legend."""
+    for row, (y, size) in enumerate(zip(tops, sizes, strict=True)):
+        left = x + (width - size[1]) // 2
+        canvas.image(left, y, column.images[row], size, column.smooth)
+        mark = column.marks[row] if column.marks else None
+        if mark is not None:
+            canvas.ring(left + mark[0] * size[1], y + mark[1] * size[0])
+        if column.notes:
+            note = column.notes[row]
+            canvas.text(x + width / 2, y + size[0] + 2, note, SMALL, ha="center", color="0.3")
+    bottom = tops[-1] + sizes[-1][0] + (LINE if column.notes else 0) + GAP
+    for line, key in enumerate(column.legend):
+        canvas.key(x, bottom + LINE * line, key)
+
+
+def displayed_size(image: Float[Tensor, "3 _ _"], height: int) -> tuple[int, int]:
+    """Return height and width of an image in a grid, its aspect kept."""
     tall, wide = image.shape[1:]
     scale = min(height / tall, 2 * height / wide)
     return max(1, round(tall * scale)), max(1, round(wide * scale))
 
 
-def fitted(
+def resized(
     image: Float[Tensor, "3 _ _"], size: tuple[int, int], smooth: bool
 ) -> UInt8[Tensor, "3 _ _"]:
     """Return an image at another size: a photograph without aliases, or a map with sharp cells."""
@@ -261,21 +236,54 @@ def fitted(
     return batch[0].clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
-def _widths(column: GridColumn, sizes: Sequence[tuple[int, int]]) -> Iterator[int]:
-    """Yield how wide a column must be for each of its parts; titles are broken between words."""
+def text_width(text: str, size: int = LARGE) -> int:
+    """Return the width of a line of text."""
+    return int(_font().getlength(text) * size / 100) + 1
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont:
+    """Return matplotlib's sans serif, to measure text."""
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 100)
+
+
+def wrap(text: str, width: int, size: int = LARGE) -> list[str]:
+    """Return text in lines of a width, broken between words."""
+    lines: list[str] = []
+    for paragraph in text.split("\n") if text else ():
+        line = ""
+        for word in paragraph.split(" "):
+            longer = f"{line} {word}" if line else word
+            if line and text_width(longer, size) > width:
+                lines.append(line)
+                longer = word
+            line = longer
+        lines.append(line)
+    return lines
+
+
+def _min_widths(column: GridColumn, sizes: Sequence[tuple[int, int]]) -> Iterator[int]:
     yield from (wide for _, wide in sizes)
-    yield from (letters(word) for word in column.title.split())
-    yield from (SWATCH + GAP + letters(name, SMALL) for _, name in column.legend)
-    yield from (letters(note, SMALL) for note in column.notes)
+    yield from (text_width(word) for word in column.title.split())
+    yield from (SWATCH + GAP + text_width(name, SMALL) for _, name in column.legend)
+    yield from (text_width(note, SMALL) for note in column.notes)
 
 
-def _length(entry: Key | Scale) -> int:
-    if isinstance(entry, Scale):
-        return BAR + letters(entry.low, SMALL) + letters(entry.high, SMALL) + 4 * GAP
-    return SWATCH + letters(entry[1], SMALL) + 3 * GAP
+def _flow(group: Sequence[Key | ColorBar], width: int) -> Iterator[tuple[int, int, Key | ColorBar]]:
+    """Yield entries with their places: pixels from the left, and line."""
+    x, line = MARGIN, 0
+    for entry in group:
+        if isinstance(entry, ColorBar):
+            length = BAR + text_width(entry.low, SMALL) + text_width(entry.high, SMALL) + 4 * GAP
+        else:
+            length = SWATCH + text_width(entry[1], SMALL) + 3 * GAP
+        if x > MARGIN and x + length > width:
+            x, line = MARGIN, line + 1
+        yield x, line, entry
+        x += length
 
 
-def _along(start: int, sizes: Sequence[int], more: int = 0) -> Iterator[int]:
+def _offsets(start: int, sizes: Sequence[int]) -> Iterator[int]:
     for size in sizes:
         yield start
-        start += size + GAP + more
+        start += size + GAP

@@ -1,4 +1,4 @@
-"""Masks of classes as pictures: predicted, true, and where the two differ."""
+"""Class masks as images: predicted, true, and where the two differ."""
 
 from collections.abc import Sequence
 
@@ -12,14 +12,14 @@ from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes import InferenceConfig
 from vitlab.probes.dense import enlarge, patch_logits
-from vitlab.probes.logistic import LinearClassifier
-from vitlab.visualization.attention import attention_keys, attention_map
-from vitlab.visualization.colors import indexed, rgb
-from vitlab.visualization.features import CLS, Table, look
+from vitlab.probes.linear import LinearMap
+from vitlab.visualization.attention import attention_image, attention_keys
+from vitlab.visualization.colors import apply_palette, rgb
+from vitlab.visualization.features import CLS, PatchTable, extract_block_features
 from vitlab.visualization.grid import GridColumn, ImageGrid, Key
 from vitlab.visualization.pca import pca_colors
 
-NAMED = 40  # classes in the legend, the most frequent
+MAX_CLASSES = 40  # in the legend, the most frequent
 # Okabe and Ito's blue and vermillion; void is as pale as in VOC's palette
 RIGHT, WRONG, VOID = rgb("#0072B2"), rgb("#D55E00"), (224 / 255, 224 / 255, 192 / 255)
 
@@ -32,7 +32,7 @@ def class_keys(masks: Sequence[Mask], classes: Sequence[str]) -> list[Key]:
     for mask in masks:
         count += mask.cpu().flatten().long().bincount(minlength=IGNORE_INDEX + 1)
     present = [index for index in range(len(classes)) if count[index] > 0]
-    kept = sorted(sorted(present, key=lambda index: -int(count[index]))[:NAMED])
+    kept = sorted(sorted(present, key=lambda index: -int(count[index]))[:MAX_CLASSES])
     keys: list[Key] = [(tuple(palette()[index] / 255.0), classes[index]) for index in kept]
     left_out = len(present) - len(kept)
     return keys + ([((1.0, 1.0, 1.0), f"and {left_out} more")] if left_out else [])
@@ -44,7 +44,7 @@ def compare_masks(
     predictions: Sequence[Mask],
     classes: Sequence[str],
 ) -> ImageGrid:
-    """Return a sheet with a row for each image: image, truth, prediction, errors; and a legend.
+    """Return a grid with a row for each image: image, truth, prediction, errors; and a legend.
 
     Args:
         images: RGB, each of its own size.
@@ -56,20 +56,20 @@ def compare_masks(
     errors = []
     for image, truth, prediction in zip(images, truths, predictions, strict=True):
         assert image.shape[1:] == truth.shape == prediction.shape, "a mask has its image's size"
-        state = (prediction != truth).long().masked_fill(truth == IGNORE_INDEX, 2)
-        errors.append(indexed(state, [RIGHT, WRONG, VOID]))
+        state = (prediction != truth).long().masked_fill(truth == IGNORE, 2)
+        errors.append(apply_palette(state, [RIGHT, WRONG, VOID]))
     columns = [
         GridColumn("image", [image / 255 for image in images], smooth=True),
-        GridColumn("truth", [indexed(mask) for mask in truths]),
-        GridColumn("prediction", [indexed(mask) for mask in predictions]),
+        GridColumn("truth", [apply_palette(mask) for mask in truths]),
+        GridColumn("prediction", [apply_palette(mask) for mask in predictions]),
         GridColumn("errors", errors),
     ]
     states = [(RIGHT, "right"), (WRONG, "wrong"), (VOID, "void")]
     return ImageGrid(columns, keys=[states, class_keys([*truths, *predictions], classes)])
 
 
-def predicted(
-    classify: LinearClassifier, tokens: Tokens, size: tuple[int, int]
+def predict_masks(
+    classify: LinearMap, tokens: Tokens, size: tuple[int, int]
 ) -> list[Int[Tensor, "_ _"]]:
     """Return the class of each pixel of images, at that size."""
     return [enlarge(one, size).argmax(0).cpu() for one in patch_logits(classify, tokens)]
@@ -83,34 +83,31 @@ def draw_probe_grid(
     classify: LinearClassifier,
     classes: Sequence[str] = (),
 ) -> ImageGrid:
-    """Return a row for each image: image, PCA, [CLS] attention, predicted, true mask.
-
-    What `vitlab fit` shows while an encoder trains.
+    """Return a row for each image: image, PCA, [CLS] attention, predicted and true mask.
 
     Args:
         encoder: in evaluation mode, with attention.
-        loading: how images reach it.
+        loading: device and precision.
         images: RGB.
         masks: true class of each pixel, at any size.
         classify: the fitted map of a dense probe.
         classes: their names; without them there is no legend.
     """
     size = (images.shape[2], images.shape[3])
-    (seen,) = look(encoder, images, loading, queries=[CLS] * len(images))
-    assert seen.attention is not None
-    mean = seen.attention.mean(1)
-    guesses = predicted(classify, seen.tokens, size)
+    (features,) = extract_block_features(encoder, images, loading, queries=[CLS] * len(images))
+    assert features.attention is not None
+    tokens, attention = features.tokens, features.attention.mean(1)
+    predictions = predict_masks(classify, tokens, size)
     truths = [
         F.interpolate(mask[None, None].float(), size, mode="nearest")[0, 0].long() for mask in masks
     ]
-    (colors,) = pca_colors([Table.of([seen.tokens])])
+    (colors,) = pca_colors([PatchTable.from_tokens([tokens])])
     columns = [
         GridColumn("image", list(images / 255), smooth=True),
         GridColumn("PCA of patches", colors),
-        GridColumn("[CLS] attention", [attention_map(each, seen.tokens.grid) for each in mean]),
-        GridColumn("predicted mask", [indexed(mask) for mask in guesses]),
-        GridColumn("true mask", [indexed(mask) for mask in truths]),
+        GridColumn("[CLS] attention", [attention_image(each, tokens.grid) for each in attention]),
+        GridColumn("predicted mask", [apply_palette(mask) for mask in predictions]),
+        GridColumn("true mask", [apply_palette(mask) for mask in truths]),
     ]
-    return ImageGrid(
-        columns, keys=[attention_keys(list(mean)), class_keys([*guesses, *truths], classes)]
-    )
+    keys = [attention_keys(list(attention)), class_keys([*predictions, *truths], classes)]
+    return ImageGrid(columns, keys=keys)

@@ -1,4 +1,4 @@
-"""Patches in groups of like features, by k-means: parts of things, without labels.
+"""Parts of objects without labels: k-means of patch features.
 
 Axis letters: s patches of all images together, d width.
 """
@@ -13,17 +13,18 @@ from scipy.cluster.vq import ClusterError, kmeans2
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from vitlab.visualization.features import Table
-from vitlab.visualization.pca import principal_scores
+from vitlab.errors import InputError
+from vitlab.visualization.features import PatchTable
+from vitlab.visualization.pca import pca_scores
 
 STARTS, STEPS = 8, 50
 
 
-def parts(x: Float[Tensor, "s d"], count: int, seed: int = 0) -> Int[Tensor, " s"]:
+def kmeans_parts(x: Float[Tensor, "s d"], count: int, seed: int = 0) -> Int[Tensor, " s"]:
     """Return the part of each patch: k-means of features of unit length, the best of 8 starts.
 
-    Parts are numbered along the first principal component. The order of the patches is of no
-    account: they are sorted along it before any is drawn.
+    Parts are numbered along the first principal component. The order of the patches does not
+    matter: they are sorted along it before any is drawn.
 
     Args:
         x: features.
@@ -31,30 +32,31 @@ def parts(x: Float[Tensor, "s d"], count: int, seed: int = 0) -> Int[Tensor, " s
         seed: of the starts.
 
     Raises:
-        ValueError: fewer different patches than parts.
+        InputError: fewer different patches than parts.
     """
     points = F.normalize(x.double().cpu(), dim=1)
-    first = principal_scores(points)[:, 0]
+    first = pca_scores(points)[:, 0]
     order = first.argsort(stable=True)
     rows = points[order].numpy()
-    numbers = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     best, least = None, float("inf")
     for _ in range(STARTS if len(rows) >= count else 0):
         try:
             with np.errstate(divide="raise", invalid="raise"):
                 centers, labels = kmeans2(
-                    rows, count, STEPS, minit="++", missing="raise", seed=numbers
+                    rows, count, STEPS, minit="++", missing="raise", seed=generator
                 )
-        # a part was left without patches, or no patch differs from all centers: no start to keep
+        # an empty part, or no patch that differs from all centers: not a start to keep
         except (ClusterError, FloatingPointError):
             continue
         spread = float(np.square(rows - centers[labels]).sum())
         if spread < least * (1 - 1e-9):
             best, least = labels, spread
     if best is None:
-        raise ValueError(
-            f"{len(rows)} patches, whose features may be alike, make no {count} "
-            "parts; ask for fewer"
+        raise InputError(
+            f"{len(rows)} patches, whose features may be alike, make no {count} parts; ask for "
+            "fewer",
+            field="--parts",
         )
     found = torch.empty(len(rows), dtype=torch.int64)
     found[order] = torch.from_numpy(best).long()
@@ -62,30 +64,31 @@ def parts(x: Float[Tensor, "s d"], count: int, seed: int = 0) -> Int[Tensor, " s
     return means.argsort().argsort()[found]
 
 
-def matched(
+def match_parts(
     labels: Int[Tensor, " s"], reference: Int[Tensor, " s"], count: int
 ) -> Int[Tensor, " s"]:
-    """Return parts renamed so that as many patches as can be have the name they have elsewhere."""
+    """Return parts renumbered so that as many patches as possible agree with the reference."""
     overlap = torch.bincount(labels * count + reference, minlength=count**2).view(count, count)
-    _, names = linear_sum_assignment(overlap.numpy(), maximize=True)
-    return torch.from_numpy(names).long()[labels]
+    _, numbers = linear_sum_assignment(overlap.numpy(), maximize=True)
+    return torch.from_numpy(numbers).long()[labels]
 
 
 def part_labels(
-    tables: Sequence[Table], count: int, seed: int = 0
+    tables: Sequence[PatchTable], count: int, seed: int = 0
 ) -> list[list[Int[Tensor, "_ _"]]]:
-    """Return maps of the parts of each image, for each model: all images have the same parts.
+    """Return maps of the parts of each image, for each model.
 
-    Parts are a model's own; they are named after those of the first that they overlap most with.
+    All images have the same parts. Those of other models are numbered as the parts of the first
+    model that they overlap most with.
     """
     found: list[list[Tensor]] = []
     for table in tables:
-        labels = parts(table.x, count, seed)
+        labels = kmeans_parts(table.x, count, seed)
         if found:
             there = [
                 F.interpolate(each[None, None].float(), grid, mode="nearest-exact").flatten()
                 for each, grid in zip(found[0], table.grids, strict=True)
             ]
-            labels = matched(labels, torch.cat(there).long(), count)
+            labels = match_parts(labels, torch.cat(there).long(), count)
         found.append(table.split(labels))
     return found

@@ -1,7 +1,7 @@
 """Patch features as colors: the first three principal components are red, green and blue.
 
-As DINOv2's (arXiv:2304.07193) figures; the rules for signs, for several models and for which side
-of the first component is foreground are ours.
+As in figures of DINOv2 (arXiv:2304.07193); the rules for signs, for several models and for the
+foreground are ours.
 
 Axis letters: s patches of all images together, d width.
 """
@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vitlab.visualization.features import Table
+from vitlab.encoders.tokens import Grid
+from vitlab.errors import InputError
+from vitlab.visualization.features import PatchTable
 
 Basis = Literal["aligned", "joint", "each"]
 FLAT = 1e-5  # deviation, in parts of the first component's, under which there is only rounding
 
 
-def principal_scores(
+def pca_scores(
     x: Float[Tensor, "s d"], kept: Bool[Tensor, " s"] | None = None
 ) -> Float[Tensor, "s 3"]:
     """Return the first three principal components of all patches, each with deviation 1.
@@ -31,7 +33,7 @@ def principal_scores(
 
     Args:
         x: features.
-        kept: the patches that it is about; the scores of others are 0.
+        kept: patches whose components are found; the scores of others are 0.
     """
     kept = torch.ones(len(x), dtype=torch.bool) if kept is None else kept
     scores = torch.zeros(len(x), 3, dtype=torch.float64)
@@ -50,10 +52,10 @@ def principal_scores(
     return scores
 
 
-def aligned(scores: Float[Tensor, "s 3"], reference: Float[Tensor, "s 3"]) -> Float[Tensor, "s 3"]:
-    """Return scores turned, or mirrored, to be as near as can be to those of another model.
+def align(scores: Float[Tensor, "s 3"], reference: Float[Tensor, "s 3"]) -> Float[Tensor, "s 3"]:
+    """Return scores rotated or mirrored to be nearest to those of another model.
 
-    The orthogonal Procrustes problem, of the same places in the same images.
+    The orthogonal Procrustes problem, for the same places in the same images.
     """
     u, _, v = torch.linalg.svd(scores.T @ reference)
     return scores @ (u @ v)
@@ -77,12 +79,12 @@ def colors(
     return shown
 
 
-def foreground(table: Table) -> Bool[Tensor, " s"]:
+def foreground(table: PatchTable) -> Bool[Tensor, " s"]:
     """Return which patches lie on the foreground's side of the first principal component.
 
     That is the side, below or above its mean, of which fewer patches lie on the images' borders.
     """
-    above = principal_scores(table.x)[:, 0] > 0
+    above = pca_scores(table.x)[:, 0] > 0
     border = []
     for rows, columns in table.grids:
         inner = torch.zeros(max(rows - 2, 0), max(columns - 2, 0), dtype=torch.bool)
@@ -94,53 +96,54 @@ def foreground(table: Table) -> Bool[Tensor, " s"]:
 
 
 def pca_colors(
-    tables: Sequence[Table], basis: Basis = "aligned", only_foreground: bool = False
+    tables: Sequence[PatchTable], basis: Basis = "aligned", only_foreground: bool = False
 ) -> list[list[Float[Tensor, "3 _ _"]]]:
     """Return maps of the colors of each image, for each model.
 
     Args:
-        tables: the patches of the same images by each model, at any grids.
-        basis: "aligned": each model has its own components, turned to those of the first, since
-            features of two models lie in different spaces; "joint": one for all, for models of one
-            width whose features can be compared, such as checkpoints of a run; "each": its own, as
-            it is.
-        only_foreground: whether the first component separates a foreground (see `foreground`), of
-            which the components are then found anew; the rest is black.
+        tables: patches of the same images by each model, at any grids.
+        basis: "aligned": own components of each model, turned to those of the first, since
+            features of two models lie in different spaces; "joint": one basis for models of one
+            width whose features can be compared, such as checkpoints of a run; "each": own ones.
+        only_foreground: whether the first component separates a foreground (see `foreground`),
+            whose components are then found anew; the rest is black.
 
     Raises:
-        ValueError: a joint basis of models of different width.
+        InputError: a joint basis of models of different width.
     """
-    kept = [foreground(table) if only_foreground else None for table in tables]
+    kept = [
+        foreground(table) if only_foreground else torch.ones(len(table.x), dtype=torch.bool)
+        for table in tables
+    ]
     if basis == "joint":
         widths = sorted({table.x.shape[1] for table in tables})
         if len(widths) > 1:
-            raise ValueError(
+            raise InputError(
                 f"models of widths {', '.join(map(str, widths))} have no joint basis; use "
-                "--basis aligned"
+                "--basis aligned",
+                field="--basis",
             )
-        sizes = [len(table.x) for table in tables]
-        all_kept = (
-            torch.cat([each for each in kept if each is not None]) if kept[0] is not None else None
-        )
-        scores = principal_scores(torch.cat([table.x for table in tables]), all_kept)
-        painted = list(colors(scores, all_kept).split(sizes))
+        every = torch.cat(kept)
+        scores = pca_scores(torch.cat([table.x for table in tables]), every)
+        painted = list(colors(scores, every).split([len(table.x) for table in tables]))
     else:
-        own = [principal_scores(each.x, part) for each, part in zip(tables, kept, strict=True)]
+        own = [pca_scores(table.x, mask) for table, mask in zip(tables, kept, strict=True)]
         if basis == "aligned":
-            own = [own[0], *(_to_first(own, tables, place) for place in range(1, len(own)))]
-        painted = [colors(each, part) for each, part in zip(own, kept, strict=True)]
+            first = tables[0].split(own[0])
+            own[1:] = [
+                align(scores, _resampled(first, table.grids))
+                for scores, table in zip(own[1:], tables[1:], strict=True)
+            ]
+        painted = [colors(each, mask) for each, mask in zip(own, kept, strict=True)]
     return [table.split(each) for table, each in zip(tables, painted, strict=True)]
 
 
-def _to_first(
-    scores: Sequence[Tensor], tables: Sequence[Table], place: int
-) -> Float[Tensor, "s 3"]:
-    """Return a model's scores aligned with the first one's, at its own grids."""
-    first = tables[0].split(scores[0])
-    there = [
+def _resampled(maps: Sequence[Tensor], grids: Sequence[Grid]) -> Float[Tensor, "s 3"]:
+    """Return score maps at other grids, as rows of patches."""
+    found = [
         each
         if tuple(each.shape[1:]) == grid
         else F.interpolate(each[None], grid, mode="bilinear", antialias=True)[0]
-        for each, grid in zip(first, tables[place].grids, strict=True)
+        for each, grid in zip(maps, grids, strict=True)
     ]
-    return aligned(scores[place], torch.cat([each.flatten(1).T for each in there]))
+    return torch.cat([each.flatten(1).T for each in found])
