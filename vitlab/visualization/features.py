@@ -69,14 +69,14 @@ def extract_block_features(
         if block in wanted:
             attention[block] = query_attention(weights, queries or (), patches)
 
-    hook = nullcontext() if queries is None else listen(encoder, "attn.weights", keep)
+    hook = nullcontext() if queries is None else hook_blocks(encoder, "attn.weights", keep)
     with loading.precision(), hook:
         for index, state in enumerate(encoder.walk(normalize(images.to(loading.device)))):
             # the first state enters the first block, unless there are no blocks
             block = index - (depth_of(encoder) > 0)
             if block in wanted:
                 tokens[block] = encoder.read(state)
-                refuse_infinite(tokens[block].patches)
+                check_finite(tokens[block].patches)
     return [BlockFeatures(tokens[block], attention.get(block)) for block in wanted]
 
 

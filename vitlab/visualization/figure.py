@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from vitlab.encoders import Encoder, Tokens
-from vitlab.probes import Loading
-from vitlab.probes.linear import LinearMap
-from vitlab.probes.reading import depth_of
+from vitlab.probes import InferenceConfig
+from vitlab.probes.logistic import LinearClassifier
+from vitlab.probes.layer_selection import depth_of
 from vitlab.visualization.attention import (
     attention_image,
     attention_keys,
@@ -111,7 +111,7 @@ def extract_features(
         if places is not None:
             place, grid = places[number], photo.grid(size, encoder.patch_size)
             query = [CLS if place is None else photo.patch_at(place, grid)]
-        image = photo.fitted(size, encoder.patch)
+        image = photo.fitted(size, encoder.patch_size)
         found[label].append(extract_block_features(encoder, image, loading, blocks, query))
     return [
         ModelFeatures(
@@ -202,7 +202,7 @@ def part_maps(features: Sequence[ModelFeatures], count: int) -> MapSet:
 
 def mask_maps(
     features: Sequence[ModelFeatures],
-    heads: Sequence[LinearMap],
+    heads: Sequence[LinearClassifier],
     classes: Sequence[str],
     training_data: str,
 ) -> MapSet:

@@ -12,7 +12,7 @@ from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes import InferenceConfig
 from vitlab.probes.dense import enlarge, patch_logits
-from vitlab.probes.linear import LinearMap
+from vitlab.probes.logistic import LinearClassifier
 from vitlab.visualization.attention import attention_image, attention_keys
 from vitlab.visualization.colors import apply_palette, rgb
 from vitlab.visualization.features import CLS, PatchTable, extract_block_features
@@ -56,7 +56,7 @@ def compare_masks(
     errors = []
     for image, truth, prediction in zip(images, truths, predictions, strict=True):
         assert image.shape[1:] == truth.shape == prediction.shape, "a mask has its image's size"
-        state = (prediction != truth).long().masked_fill(truth == IGNORE, 2)
+        state = (prediction != truth).long().masked_fill(truth == IGNORE_INDEX, 2)
         errors.append(apply_palette(state, [RIGHT, WRONG, VOID]))
     columns = [
         GridColumn("image", [image / 255 for image in images], smooth=True),
@@ -69,7 +69,7 @@ def compare_masks(
 
 
 def predict_masks(
-    classify: LinearMap, tokens: Tokens, size: tuple[int, int]
+    classify: LinearClassifier, tokens: Tokens, size: tuple[int, int]
 ) -> list[Int[Tensor, "_ _"]]:
     """Return the class of each pixel of images, at that size."""
     return [enlarge(one, size).argmax(0).cpu() for one in patch_logits(classify, tokens)]
