@@ -3,8 +3,8 @@ import torch
 
 from vitlab.encoders import Locality, Pixels, Pool, PromptedViT, Prompts, ViT, record
 from vitlab.probes import InferenceConfig
-from vitlab.visualization.attention import attention_keys, attention_map, sparsity
-from vitlab.visualization.colors import NOTHING
+from vitlab.visualization.attention import attention_image, attention_keys, attention_note
+from vitlab.visualization.colors import ZERO
 from vitlab.visualization.features import CLS, PatchTable, extract_block_features, query_attention
 
 LOADING = InferenceConfig(torch.device("cpu"))
@@ -79,7 +79,7 @@ def test_a_table_gives_every_image_its_map_back():
     tokens = [
         extract_block_features(encoder, images(1, *shape), LOADING)[0].tokens for shape in shapes
     ]
-    table = PatchTable.of(tokens)
+    table = PatchTable.from_tokens(tokens)
     assert table.grids == [(4, 6), (2, 1), (1, 1)]
     for found, each in zip(table.split(table.x), tokens, strict=True):
         assert torch.equal(found, each.map[0])
@@ -88,14 +88,14 @@ def test_a_table_gives_every_image_its_map_back():
 
 def test_exact_zeros_have_a_color_of_their_own_and_nothing_else_has():
     attention = torch.tensor([0.0, 1e-9, 0.25, 0.5])
-    shown = attention_map(attention, (2, 2)).flatten(1).T
-    assert torch.allclose(shown[0], torch.tensor(NOTHING))
+    shown = attention_image(attention, (2, 2)).flatten(1).T
+    assert torch.allclose(shown[0], torch.tensor(ZERO))
     assert len({tuple(each.tolist()) for each in shown}) == 4
-    assert sparsity(attention) == "max 50.0 %, 25 % are 0"
+    assert attention_note(attention) == "max 50.0 %, 25 % are 0"
     assert len(attention_keys([attention])) == 2
-    assert sparsity(attention[1:]) == "max 50.0 %"
+    assert attention_note(attention[1:]) == "max 50.0 %"
     assert len(attention_keys([attention[1:]])) == 1
 
 
 def test_attention_that_is_nowhere_is_shown():
-    assert (attention_map(torch.zeros(4), (2, 2)) == torch.tensor(NOTHING)[:, None, None]).all()
+    assert (attention_image(torch.zeros(4), (2, 2)) == torch.tensor(ZERO)[:, None, None]).all()

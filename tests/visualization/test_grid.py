@@ -8,12 +8,12 @@ from PIL import Image
 from vitlab.visualization.grid import (
     HEIGHT,
     MARGIN,
+    ColorBar,
     GridColumn,
     ImageGrid,
-    Scale,
-    letters,
-    shown,
-    wrapped,
+    displayed_size,
+    text_width,
+    wrap,
 )
 
 
@@ -36,7 +36,7 @@ def full(columns=2, rows=2):
             for number in range(columns)
         ],
         labels=[f"row {row} of several" for row in range(rows)],
-        keys=[[Scale("magma", "0", "1"), ((0.0, 0.5, 0.5), "nothing")], []],
+        keys=[[ColorBar("magma", "0", "1"), ((0.0, 0.5, 0.5), "nothing")], []],
         caption="What is seen, " * 10,
     )
 
@@ -93,7 +93,7 @@ def test_all_images_of_a_row_are_shown_at_the_size_of_its_first():
 
 @given(st.integers(1, 3000), st.integers(1, 3000))
 def test_an_image_keeps_its_aspect_within_its_row(height, width):
-    tall, wide = shown(torch.empty(3, 1, 1).expand(3, height, width), HEIGHT)
+    tall, wide = displayed_size(torch.empty(3, 1, 1).expand(3, height, width), HEIGHT)
     assert 1 <= tall <= HEIGHT
     assert 1 <= wide <= 2 * HEIGHT
     assert tall == HEIGHT or wide == 2 * HEIGHT
@@ -103,9 +103,9 @@ def test_an_image_keeps_its_aspect_within_its_row(height, width):
 @settings(max_examples=30)
 @given(st.text("ab \n", max_size=60), st.integers(1, 200))
 def test_wrapped_text_loses_nothing_and_fits_where_its_words_do(text, width):
-    lines = wrapped(text, width)
+    lines = wrap(text, width)
     assert " ".join(lines).split() == text.split()
-    assert all(letters(line) <= width or " " not in line.strip() for line in lines)
+    assert all(text_width(line) <= width or " " not in line.strip() for line in lines)
 
 
 def test_no_word_is_cut_off_at_the_border():

@@ -1,10 +1,10 @@
 import torch
 
-from vitlab.encoders import Pool, Prompted, Prompts, ViT
-from vitlab.probes import Loading
-from vitlab.probes.linear import LinearMap
+from vitlab.encoders import Pool, PromptedViT, Prompts, ViT
+from vitlab.probes import InferenceConfig
+from vitlab.probes.logistic import LinearClassifier
 from vitlab.visualization.masks import (
-    NAMED,
+    MAX_CLASSES,
     class_keys,
     compare_masks,
     draw_probe_grid,
@@ -68,7 +68,7 @@ def test_a_legend_names_the_classes_that_are_there_the_most_frequent_if_many():
     names = [f"class {index}" for index in range(60)]
     mask = torch.arange(60).repeat_interleave(torch.arange(1, 61)).view(1, -1)
     keys = class_keys([mask, torch.full((1, 9), 255)], names)
-    assert [name for _, name in keys[:-1]] == names[60 - NAMED :]
+    assert [name for _, name in keys[:-1]] == names[60 - MAX_CLASSES :]
     assert keys[-1][1] == "and 20 more"
     assert [name for _, name in class_keys([torch.tensor([[7, 3]])], names)] == [names[3], names[7]]
 

@@ -4,9 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from vitlab.visualization.similarity import similarity
 
-from vitlab.visualization.photographs import MOST, Photograph, read_photographs
+from vitlab.visualization.attention import patch_similarity
+from vitlab.visualization.photographs import MAX_PHOTOGRAPHS, Photograph, read_photographs
 
 EDGE = st.integers(1, 500)
 
@@ -34,7 +34,7 @@ def test_a_place_lies_in_the_patch_that_covers_it(height, width, patch, size, da
     index = row * grid[1] + column
     p = grid[0] * grid[1]
     features = torch.zeros(p, 3).index_fill(0, torch.tensor(index), 1.0) + 0.1
-    found = similarity(features, index)
+    found = patch_similarity(features, index)
     assert found[index] == pytest.approx(1, abs=1e-6)
     assert found.argmax() == index or (found > 1 - 1e-6).all()
 
@@ -55,10 +55,10 @@ def test_a_photograph_that_patches_tile_is_left_as_it_is():
 
 
 def test_what_becomes_of_a_photograph_is_told():
-    told = photograph(187, 250).told(448, 16)
+    told = photograph(187, 250).summary(448, 16)
     assert told == "photo: 250 x 187 -> 448 x 336 pixels, 28 x 21 patches of 16"
-    assert "wider by" in photograph(300, 1).told(448, 16)
-    assert "narrower by" in photograph(105, 250).told(448, 16)
+    assert "wider by" in photograph(300, 1).summary(448, 16)
+    assert "narrower by" in photograph(105, 250).summary(448, 16)
 
 
 @pytest.mark.parametrize("place", [(-1, 0), (10, 0), (0, 6)])
@@ -130,5 +130,5 @@ def test_what_is_no_picture_is_named(tmp_path):
 
 def test_more_pictures_than_fit_are_refused(tmp_path):
     file = save(colored(), tmp_path / "a.png")
-    with pytest.raises(ValueError, match=f"{MOST + 1} pictures are more"):
-        read_photographs([file] * (MOST + 1))
+    with pytest.raises(ValueError, match=f"{MAX_PHOTOGRAPHS + 1} pictures are more"):
+        read_photographs([file] * (MAX_PHOTOGRAPHS + 1))

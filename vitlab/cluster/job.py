@@ -209,7 +209,7 @@ class Job:
             "# if one process fails, the others end; a requeued job continues (--ckpt_path auto)",
             f"srun --kill-on-bad-exit=1 --cpus-per-task={options.cpus_per_task or 1} \\",
             f"  {quote(self.python)} -m vitlab fit \\",
-            f'  --config "$run"/{JOB_FOLDER}/{CONFIG} --run "$run"{seed} \\',
+            f'  --config "$run"/{JOB_FOLDER}/{CONFIG} --run-dir "$run"{seed} \\',
             f"  {' '.join(map(quote, self.fit_options))}",
         ]
         return "\n".join(lines) + "\n"

@@ -45,8 +45,8 @@ def refuse_queued(folder: Path) -> None:
     if queued:
         raise InputError(
             f"{folder} has job {job} already, which is {queued.state}; let it go on, end it "
-            f"with scancel {job}, or choose another folder with -- --run DIR",
-            field="--run",
+            f"with scancel {job}, or choose another folder with -- --run-dir DIR",
+            field="--run-dir",
         )
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes import InferenceConfig
-from vitlab.probes.logistic import LinearClassifier
 from vitlab.probes.layer_selection import depth_of
+from vitlab.probes.logistic import LinearClassifier
 from vitlab.visualization.attention import (
     attention_image,
     attention_keys,

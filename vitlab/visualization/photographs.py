@@ -1,4 +1,4 @@
-"""One's own photographs, of any size and shape: read, fitted to patches, and places in them."""
+"""Photographs of any size and shape, resized to whole patches; places in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,12 @@ from torch import Tensor
 from vitlab.data import DataError, read_image
 from vitlab.data.transforms import resize
 from vitlab.encoders.tokens import Grid
+from vitlab.errors import InputError
 from vitlab.visualization.grid import Point
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-MOST = 24  # photographs of a figure
-SQUEEZED = 0.01  # change of the aspect that is worth a word
+MAX_PHOTOGRAPHS = 24  # of a figure
+DISTORTION = 0.01  # change of the aspect that is reported
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,17 @@ class Photograph:
         image = resize(self.pixels.permute(1, 2, 0).numpy(), rows, columns)
         return torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
 
-    def told(self, size: int, patch: int) -> str:
-        """Return what becomes of it, in words, and how far its aspect is not kept."""
+    def summary(self, size: int, patch: int) -> str:
+        """Return sizes before and after, and the change of the aspect."""
         (height, width), (rows, columns) = self.size, self.grid(size, patch)
         aspect = (columns / rows) / (width / height)
-        words = (
+        text = (
             f"{self.name}: {width} x {height} -> {columns * patch} x {rows * patch} pixels, "
             f"{columns} x {rows} patches of {patch}"
         )
-        if abs(aspect - 1) > SQUEEZED:
-            words += f", {'wider' if aspect > 1 else 'narrower'} by {abs(aspect - 1):.1%}"
-        return words
+        if abs(aspect - 1) > DISTORTION:
+            text += f", {'wider' if aspect > 1 else 'narrower'} by {abs(aspect - 1):.1%}"
+        return text
 
     def patch_at(self, place: tuple[int, int], grid: Grid) -> int:
         """Return the index of the patch that the center of a pixel lies in.
@@ -76,13 +77,14 @@ class Photograph:
             grid: rows and columns of patches.
 
         Raises:
-            ValueError: a place outside the photograph.
+            InputError: a place outside the photograph.
         """
         (x, y), (height, width) = place, self.size
         if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(
+            raise InputError(
                 f"--at {x},{y} is outside {self.name}, whose pixels go from 0,0 to "
-                f"{width - 1},{height - 1} (x from the left, y from the top)"
+                f"{width - 1},{height - 1} (x from the left, y from the top)",
+                field="--at",
             )
         row, column = (2 * y + 1) * grid[0] // (2 * height), (2 * x + 1) * grid[1] // (2 * width)
         return row * grid[1] + column
@@ -98,29 +100,32 @@ def read_photographs(paths: Sequence[Path]) -> list[Photograph]:
 
     Raises:
         OSError: a file that is missing, damaged or no picture, by name.
-        ValueError: a folder without pictures, more than `MOST` of them, or pixels that are no
-            colors.
+        InputError: a folder without pictures, more than `MAX_PHOTOGRAPHS`, or pixels that
+            are no colors.
     """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
             inside = sorted(each for each in path.iterdir() if each.suffix.lower() in ENDINGS)
             if not inside:
-                raise ValueError(f"{path} holds no pictures ({', '.join(ENDINGS)}); name others")
+                raise InputError(
+                    f"{path} holds no pictures ({', '.join(ENDINGS)}); name others", field="images"
+                )
             files += inside
         else:
             files.append(path)
-    if len(files) > MOST:
-        raise ValueError(
-            f"{len(files)} pictures are more than fit on a figure, {MOST} at most; name fewer, "
-            f"such as {' '.join(str(each) for each in files[:2])}"
+    if len(files) > MAX_PHOTOGRAPHS:
+        raise InputError(
+            f"{len(files)} pictures are more than fit on a figure, {MAX_PHOTOGRAPHS} at most; "
+            f"name fewer, such as {' '.join(str(each) for each in files[:2])}",
+            field="images",
         )
     return [Photograph(path.name, _pixels(path)) for path in files]
 
 
 def _pixels(path: Path) -> UInt8[Tensor, "3 height width"]:
     pixels = torch.from_numpy(read_image(path).copy()).permute(2, 0, 1)
-    with Image.open(path) as image:  # that it is one is known by now
+    with Image.open(path) as image:
         if image.mode == "F":
             raise DataError(
                 f"{path} holds floating-point values, whose range is not known; save it with 8 or "

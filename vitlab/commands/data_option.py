@@ -1,0 +1,27 @@
+"""The options --data CLASS and --data.root DIR of verbs that read a dataset."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vitlab.data.check import recognize
+
+
+def with_data_class(words: Sequence[str], option: str = "--data") -> list[str]:
+    """Return a command line in which a root without a class has the class of its dataset.
+
+    Args:
+        words: of the command line; `--data.root DIR` and `--data.root=DIR` are the root.
+        option: of the class.
+
+    Raises:
+        DataError: the class is left out and the folder is not recognized.
+    """
+    words = list(words)
+    names = [word.partition("=")[0] for word in words]
+    if f"{option}.root" not in names or option in names or f"{option}.class_path" in names:
+        return words
+    index = names.index(f"{option}.root")
+    _, equals, root = words[index].partition("=")
+    root = root if equals else "".join(words[index + 1 : index + 2])
+    words[index:index] = [option, type(recognize(Path(root))).__name__]
+    return words
