@@ -9,8 +9,8 @@ from pathlib import Path
 
 from vitlab.cluster.job import Job, SubmitOptions
 from vitlab.commands.parser import parse
+from vitlab.config_safety import VARIABLE
 from vitlab.errors import InputError
-from vitlab.safety import VARIABLE
 
 EXAMPLES = """\
 examples:
@@ -49,10 +49,10 @@ def run(words: Sequence[str]) -> None:
             )
 
     from vitlab.cluster import submission
-    from vitlab.training import run_dir as runs
+    from vitlab.training import run_dir
     from vitlab.training.described import ParsedConfig
 
-    described = Described(
+    config = ParsedConfig(
         [
             *("--trainer.enable_progress_bar", "false"),  # configs may overrule it
             *(part for path in options.config for part in ("--config", path)),
@@ -62,13 +62,13 @@ def run(words: Sequence[str]) -> None:
             *fit_options,
         ]
     )
-    described.check_division()
+    config.check_division()
     if options.cpus_per_task is None:
-        options = replace(options, cpus_per_task=described.config.data.init_args.workers + 1)
-    begin = described.config.ckpt_path
+        options = replace(options, cpus_per_task=config.config.data.init_args.num_workers + 1)
+    begin = config.config.ckpt_path
     job = Job(
         options,
-        folder=described.place(bool(options.seeds)),
+        folder=config.place(bool(options.seeds)),
         working_dir=Path.cwd(),
         python=sys.executable,
         # a file is only where the first start begins: a requeued job continues by itself
@@ -78,12 +78,12 @@ def run(words: Sequence[str]) -> None:
     )
     for folder in job.folders():
         submission.refuse_queued(folder)
-        runs.check_unclaimed(folder)
-        runs.starting_point(folder, begin)
+        run_dir.check_unlocked(folder)
+        run_dir.find_resume_point(folder, begin)
     if options.dry_run:
         print(job.script(), end="")
         return
-    number = submission.submit(job, described.text())
+    number = submission.submit(job, config.text())
     print(f"submitted job {number}, {job.name}; `vitlab runs` shows its state")
     for folder in job.folders():
         print(f"  {folder}")
