@@ -1,35 +1,35 @@
 """`vitlab data check`."""
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from vitlab.commands.parser import parse
+
+
+@dataclass(frozen=True)
+class DataCheckArguments:
+    """Recognize the dataset in a folder, find its faults, and name the remedies.
+
+    The exit status is 1 if there is an error. The data are not changed.
+
+    Args:
+        root: folder of one dataset, extracted or in its archives, or one of the folders above it
+        deep: decode every file, not only a sample, and find images that are in two splits
+    """
+
+    root: Path
+    deep: bool = False
 
 
 def run(words: Sequence[str]) -> None:
-    """Say which dataset a folder holds, and what is wrong with it."""
-    parser = argparse.ArgumentParser(
-        "vitlab data check",
-        description="Say which dataset a folder holds, what is wrong with it, and the remedy. The "
-        "exit status is 1 if there is an error. The data are not changed; an index of their files "
-        "may be kept in .vitlab beside them.",
-    )
-    parser.add_argument(
-        "--root",
-        type=Path,
-        required=True,
-        help="folder of one dataset, extracted or in its archives, or one of the folders above it",
-    )
-    parser.add_argument(
-        "--deep",
-        action="store_true",
-        help="decode every file, not only some, and look for pictures that are in two splits",
-    )
-    given = parser.parse_args(words)
+    """Run `vitlab data check`."""
+    arguments = parse(DataCheckArguments, words, "vitlab data check")
 
     from vitlab.data.check import check
 
-    report = check(given.root, given.deep)
+    report = check(arguments.root, arguments.deep)
     report.show()
     if report.errors:
         sys.exit(1)

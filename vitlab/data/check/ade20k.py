@@ -1,11 +1,11 @@
-"""What goes wrong with ADE20K."""
+"""Faults of ADE20K."""
 
 from collections.abc import Iterator
 
 from vitlab.data.check.dataset_check import DatasetCheck
+from vitlab.data.check.masks import unpaired_masks
 from vitlab.data.check.report import Finding, error, warning
 from vitlab.data.check.split_summary import SplitSummary
-from vitlab.data.check.unpaired_masks import unpaired_masks
 from vitlab.data.datasets.ade20k import ADE20K, FOLDERS
 from vitlab.data.errors import DataError
 from vitlab.data.storage import FolderTree, few
@@ -22,7 +22,7 @@ class ADE20KCheck(DatasetCheck[ADE20K]):
         ).has("annotations")
         return "in its archive" if packed and not inside else "150 classes, extracted"
 
-    def faults(self) -> Iterator[Finding]:
+    def folder_faults(self) -> Iterator[Finding]:
         """A missing list of classes."""
         try:
             named = self.data.files.has("objectInfo150.txt") and bool(self.data.classes)
@@ -32,7 +32,7 @@ class ADE20KCheck(DatasetCheck[ADE20K]):
         if not named:
             yield warning("there is no objectInfo150.txt, so classes are called by their numbers")
 
-    def about(self, summary: SplitSummary) -> Iterator[Finding]:
+    def split_faults(self, summary: SplitSummary) -> Iterator[Finding]:
         """Labels that were reduced before, and masks without images."""
         holders = summary.holders.get(255)
         if holders:

@@ -1,4 +1,4 @@
-"""Recognizing a dataset, and looking for everything that is known to go wrong with it."""
+"""The check of a dataset: its counts, files, masks and everything that is known to go wrong."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,10 +13,9 @@ from vitlab.data.check.cityscapes import CityscapesCheck
 from vitlab.data.check.dataset_check import DatasetCheck
 from vitlab.data.check.folder import FolderCheck
 from vitlab.data.check.imagenet import ImageNetCheck
-from vitlab.data.check.inspection import inspect
+from vitlab.data.check.recognition import recognize
 from vitlab.data.check.report import CheckReport, Finding, error, note, warning
-from vitlab.data.check.split_summary import SplitSummary, findings
-from vitlab.data.check.unknown_layout import FOLDERS, reason, tiny_imagenet
+from vitlab.data.check.split_summary import SplitSummary, common_faults, summarize
 from vitlab.data.check.voc import VOC2012Check
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.datasets.ade20k import ADE20K
@@ -27,9 +26,8 @@ from vitlab.data.datasets.imagenet import ImageNet
 from vitlab.data.datasets.voc import VOC2012
 from vitlab.data.errors import DataError, MissingFolderError
 from vitlab.data.samples import Samples
-from vitlab.data.storage import FolderTree
 
-KINDS: dict[Any, type[DatasetCheck]] = {
+CHECKS: dict[Any, type[DatasetCheck]] = {
     ImageNet: ImageNetCheck,
     VOC2012: VOC2012Check,
     ADE20K: ADE20KCheck,
@@ -41,14 +39,14 @@ KINDS: dict[Any, type[DatasetCheck]] = {
 
 
 def check(root: Path, deep: bool = False) -> CheckReport:
-    """Say which dataset a folder holds, and what is wrong with it.
+    """Recognize the dataset in a folder and find its faults.
 
     Lists are compared with folders, counts with the known ones, images with their masks by the
     headers of all; some files are decoded, or with `deep` all.
 
     Args:
         root: folder of one dataset, or one of the usual folders above it.
-        deep: decode every file, and look for pictures that are in two splits.
+        deep: decode every file, and find images that are in two splits.
     """
     report = CheckReport()
     try:
@@ -56,98 +54,53 @@ def check(root: Path, deep: bool = False) -> CheckReport:
     except DataError as problem:
         report.findings.append(error(str(problem)))
         return report
-    known = KINDS[type(data)](data)
+    specific = CHECKS[type(data)](data)
     report.place = data.files.where()
     try:
-        report.dataset = f"{type(data).__name__}, {known.variant()}"
-        report.findings += known.faults()
+        report.dataset = f"{type(data).__name__}, {specific.variant()}"
+        report.findings += specific.folder_faults()
     except DataError as problem:
         report.dataset = type(data).__name__
         _add(report, str(problem))
-    seen: set[str] = set()
+    checked: set[str] = set()
     digests: dict[bytes, str] = {}
     for split in data.splits:
         try:
             samples = data.samples(split)
-            report.splits[split] = _words(data, samples)
+            report.splits[split] = _describe(data, samples)
         except DataError as problem:
-            optional = known.lacking(split) if isinstance(problem, MissingFolderError) else ""
-            if optional or (
-                isinstance(data, Folder) and split not in (data.train_split, data.val_split)
-            ):
-                report.findings.append(note(optional or str(problem)))
-            else:
-                _add(report, str(problem))
+            _add_absent(report, specific, split, problem)
             continue
         report.findings += _count(data, split, len(samples))
-        fresh = _fresh(samples, seen)
-        summary = SplitSummary(data, split, fresh)
-        for look in inspect(fresh, deep, f"reading {split}"):
-            summary.add(look)
-        report.findings += findings(summary)
-        report.findings += known.about(summary)
-        report.findings += _twice(summary, digests)
+        summary = summarize(data, split, _unchecked(samples, checked), deep)
+        report.findings += common_faults(summary)
+        report.findings += specific.split_faults(summary)
+        report.findings += _duplicates(summary, digests)
     if not report.splits and not report.errors:
         report.findings.append(error(f"{report.place} has none of {', '.join(data.splits)}"))
     return report
 
 
-def recognize(root: Path) -> VisionDataModule:
-    """The dataset in a folder.
-
-    Raises:
-        DataError: if there is none that vitlab can read, or more than one.
-    """
-    if not root.is_dir():
-        what = f"{root} is a file" if root.exists() else f"there is no folder {root}"
-        raise DataError(f"{what}; give the folder that holds the dataset")
-    found = {
-        kind: place.files.where()
-        for kind in KINDS
-        if kind.layout.marks and (place := kind.layout.find(root)) is not None
-    }
-    if len(found) > 1:
-        places = ", ".join(f"{kind.__name__} in {place}" for kind, place in found.items())
-        raise DataError(
-            f"{root} holds several datasets: {places}; keep each in a folder of its own, and give "
-            "the folder of one"
-        )
-    if ImageNet in found and (tiny := tiny_imagenet(FolderTree(root))):
-        raise DataError(tiny)
-    for kind in found:
-        return kind(str(root), num_workers=0)
-    _refuse_other_level(root)
-    why = reason(root)
-    if why:
-        raise DataError(why)
-    return Folder(str(root), num_workers=0)
-
-
-def _refuse_other_level(root: Path) -> None:
-    """Name the folder to give where a dataset lies elsewhere below the one given, or around it."""
-    top = FolderTree(root)
-    below = [top.below(name) for name in top.folders()[:FOLDERS]]
-    below += [each.below(name) for each in below for name in each.folders()[:FOLDERS]]
-    around = FolderTree(root.absolute().parent)
-    inside = {mark.split("/")[0] for kind in KINDS for mark in kind.layout.marks}
-    places = [*below, around] if root.absolute().name in inside else below
-    for files in places:
-        for kind in KINDS:
-            # VOC2007 is laid out alike, and told apart by its name alone
-            if "VOC2007" not in files.where() and kind.layout.marks and kind.layout.fits(files):
-                raise DataError(
-                    f"{kind.__name__} lies in {files.where()}, not in {root}; give --root "
-                    f"{files.where()}"
-                )
+def _add_absent(
+    report: CheckReport, specific: DatasetCheck, split: str, problem: DataError
+) -> None:
+    """A note for a split that is optional, else an error."""
+    data = specific.data
+    optional = specific.absent_split(split) if isinstance(problem, MissingFolderError) else ""
+    unused = isinstance(data, Folder) and split not in (data.train_split, data.val_split)
+    if optional or unused:
+        report.findings.append(note(optional or str(problem)))
+    else:
+        _add(report, str(problem))
 
 
 def _add(report: CheckReport, text: str) -> None:
-    """An error, unless a more exact one has said the same."""
+    """An error, unless it is reported already."""
     if text not in {finding.text for finding in report.findings}:
         report.findings.append(error(text))
 
 
-def _words(data: VisionDataModule, samples: Samples) -> str:
+def _describe(data: VisionDataModule, samples: Samples) -> str:
     words = f"{len(samples):,} images"
     if samples.masks is not None:
         return f"{words} with masks of {data.num_classes} classes"
@@ -172,11 +125,11 @@ def _count(data: VisionDataModule, split: str, count: int) -> Iterator[Finding]:
         )
 
 
-def _fresh(samples: Samples, seen: set[str]) -> Samples:
-    """The samples whose images no earlier split has shown."""
+def _unchecked(samples: Samples, checked: set[str]) -> Samples:
+    """The samples whose images are in no earlier split; adds them to `checked`."""
     where = [samples.files.where(samples.image(at)) for at in range(len(samples))]
-    new = [at for at, name in enumerate(where) if name not in seen]
-    seen.update(where)
+    new = [at for at, name in enumerate(where) if name not in checked]
+    checked.update(where)
     return replace(
         samples,
         images=samples.images[new],
@@ -185,8 +138,8 @@ def _fresh(samples: Samples, seen: set[str]) -> Samples:
     )
 
 
-def _twice(summary: SplitSummary, digests: dict[bytes, str]) -> Iterator[Finding]:
-    """Pictures under two names; with one in each split, scores are too good."""
+def _duplicates(summary: SplitSummary, digests: dict[bytes, str]) -> Iterator[Finding]:
+    """Images under two names; with one in each split, scores are too good."""
     pairs = []
     for digest, name in summary.digests:
         if digest in digests:

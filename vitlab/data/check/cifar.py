@@ -1,4 +1,4 @@
-"""What goes wrong with CIFAR-10 and CIFAR-100."""
+"""Faults of CIFAR-10 and CIFAR-100."""
 
 import hashlib
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ class CIFARCheck(DatasetCheck[CIFAR10]):
         """Folder or archive."""
         return "in its archive" if isinstance(self.data.files, Unpacked) else "extracted"
 
-    def faults(self) -> Iterator[Finding]:
+    def folder_faults(self) -> Iterator[Finding]:
         """Missing files, and files that are not the original ones."""
         files, known = self.data.files, ORIGINAL[type(self.data)]
         missing = [name for name in known if not files.has(name)]

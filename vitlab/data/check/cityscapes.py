@@ -1,11 +1,11 @@
-"""What goes wrong with Cityscapes."""
+"""Faults of Cityscapes."""
 
 from collections.abc import Iterator
 
 from vitlab.data.check.dataset_check import DatasetCheck
+from vitlab.data.check.masks import unpaired_masks
 from vitlab.data.check.report import Finding, error, note, warning
 from vitlab.data.check.split_summary import SplitSummary
-from vitlab.data.check.unpaired_masks import unpaired_masks
 from vitlab.data.datasets.cityscapes import LABEL_IDS, LABEL_MASK, TRAIN_MASK, Cityscapes
 from vitlab.data.storage import FolderTree, few
 
@@ -25,7 +25,7 @@ class CityscapesCheck(DatasetCheck[Cityscapes]):
             return f"{ids}, {' and '.join(packed)} in archives"
         return f"{ids}, extracted"
 
-    def faults(self) -> Iterator[Finding]:
+    def folder_faults(self) -> Iterator[Finding]:
         """Only colored masks; a test split that cannot be scored."""
         names = [
             name
@@ -42,11 +42,11 @@ class CityscapesCheck(DatasetCheck[Cityscapes]):
         if self.data.files.folders("leftImg8bit/test"):
             yield note("the masks of test are dummies; vitlab refuses to score on them")
 
-    def lacking(self, split: str) -> str:
+    def absent_split(self, split: str) -> str:
         """One split alone can be of use."""
         return "" if self.data.files.folders(f"gtFine/{split}") else f"there is no split {split}"
 
-    def about(self, summary: SplitSummary) -> Iterator[Finding]:
+    def split_faults(self, summary: SplitSummary) -> Iterator[Finding]:
         """Ids of the other kind under a name, unusual sizes, masks without images."""
         values = set(summary.holders)
         if self.data.mask_ending == LABEL_MASK and summary.masks >= MANY and max(values) < 19:

@@ -1,4 +1,4 @@
-"""What can be known of one dataset beyond what all share."""
+"""Base of the checks that are specific to one dataset."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ D = TypeVar("D", bound=VisionDataModule)
 
 
 class DatasetCheck(ABC, Generic[D]):
-    """The faults of one dataset.
+    """The known faults of one dataset.
 
     Args:
-        data: the dataset in the folder that is checked.
+        data: the dataset to check.
     """
 
     def __init__(self, data: D):
@@ -23,16 +23,16 @@ class DatasetCheck(ABC, Generic[D]):
 
     @abstractmethod
     def variant(self) -> str:
-        """Which of its usual forms it has, in words."""
+        """Its layout, one of the usual ones, in words."""
 
-    def faults(self) -> Iterator[Finding]:
-        """What is wrong with its folders and lists."""
+    def folder_faults(self) -> Iterator[Finding]:
+        """Faults of its folders and lists."""
         return iter(())
 
-    def about(self, summary: SplitSummary) -> Iterator[Finding]:
-        """What is wrong with the files of a split."""
+    def split_faults(self, summary: SplitSummary) -> Iterator[Finding]:
+        """Faults of the files of a split."""
         return iter(())
 
-    def lacking(self, split: str) -> str:
-        """Why a split that is not there need not be, "" if it must be."""
+    def absent_split(self, split: str) -> str:
+        """Note for a split that is absent but optional; "" if it is required."""
         return ""

@@ -1,4 +1,4 @@
-"""What goes wrong with ImageNet."""
+"""Faults of ImageNet."""
 
 import re
 import tarfile
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vitlab.data.check.dataset_check import DatasetCheck
-from vitlab.data.check.foreground import foreground_faults
+from vitlab.data.check.masks import foreground_faults
 from vitlab.data.check.report import Finding, error, warning
 from vitlab.data.check.split_summary import SplitSummary
 from vitlab.data.datasets.imagenet import WORDNET_ID, ImageNet
@@ -38,7 +38,7 @@ class ImageNetCheck(DatasetCheck[ImageNet]):
         place = "flat" if disk.listing("val") else "in its archive"
         return f"{words}, val {place}"
 
-    def faults(self) -> Iterator[Finding]:
+    def folder_faults(self) -> Iterator[Finding]:
         """Misnamed, misplaced and missing class folders."""
         try:
             classes = self.data.classes
@@ -50,11 +50,11 @@ class ImageNetCheck(DatasetCheck[ImageNet]):
         if self.data.files.listing("val") is not None:
             yield from self._validation()
 
-    def lacking(self, split: str) -> str:
+    def absent_split(self, split: str) -> str:
         """One split alone can be of use."""
         return "" if self.data.files.has(split) else f"there is no split {split}"
 
-    def about(self, summary: SplitSummary) -> Iterator[Finding]:
+    def split_faults(self, summary: SplitSummary) -> Iterator[Finding]:
         """Classes of unusual size, once the set is otherwise whole; masks that do not fit."""
         yield from foreground_faults(summary)
         if summary.split != "train" or self.data.num_classes != CLASSES:

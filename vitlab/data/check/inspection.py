@@ -1,9 +1,9 @@
-"""Looking at the files of a split: at all of them, or at some that are spread over it."""
+"""Inspection of files: headers of all with masks, content of all or of a sample."""
 
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,21 +18,22 @@ from vitlab.data.errors import DataError
 from vitlab.data.samples import Samples, spread
 from vitlab.data.storage import FileTree
 
-BLOCK = 256  # files that are under way at a time
+BLOCK = 256  # samples submitted at a time
+Reader = Callable[[FileTree, str, str], "FileInspection"]
 INDICES = ("1", "L", "P")  # modes of an image whose values are class indices
 
 
 @dataclass(frozen=True)
 class FileInspection:
-    """What one file showed.
+    """Result of one file.
 
     Attributes:
         size: (width, height), or None if it cannot be read.
         unreadable: the file and the reason, if it cannot be read.
-        refused: why a mask that can be read holds no class indices.
-        values: that a mask holds; empty if it was not decoded.
+        refused: reason, if a mask can be read but holds no class indices.
+        values: of a mask; empty if it was not decoded.
         digest: of the bytes; b"" if they were not read.
-        oddity: what is unusual about an image that can be read.
+        oddity: unusual property of a readable image.
     """
 
     size: tuple[int, int] | None = None
@@ -45,49 +46,51 @@ class FileInspection:
 
 @dataclass(frozen=True)
 class SampleInspection:
-    """What one sample showed: its image, and its mask where there are masks."""
+    """Result of one sample: its image, and its mask if it has one."""
 
     index: int
     image: FileInspection
     mask: FileInspection = FileInspection()
 
 
-def inspect(samples: Samples, deep: bool, what: str) -> Iterator[SampleInspection]:
-    """Decode some samples, or with `deep` all; of the others with masks, read the headers.
+def inspect(samples: Samples, deep: bool, description: str) -> Iterator[SampleInspection]:
+    """Decode some samples, or with `deep` all; read the headers of the others that have masks.
 
     Args:
         samples: the files.
         deep: whether to decode all.
-        what: for the progress bar.
+        description: of the progress bar.
     """
     count = len(samples)
     decoded = set(range(count)) if deep else set(spread(count))
     indices = list(range(count)) if samples.masks is not None else sorted(decoded)
-    look = partial(_look, samples, decoded)
+    work = partial(_inspect_sample, samples, decoded)
     progress = Progress(console=Console(stderr=True), transient=True)
     with progress, ThreadPoolExecutor(os.cpu_count()) as pool:
-        task = progress.add_task(what, total=len(indices))
+        task = progress.add_task(description, total=len(indices))
         for start in range(0, len(indices), BLOCK):  # map would queue a million at once
-            for found in pool.map(look, indices[start : start + BLOCK]):
+            for result in pool.map(work, indices[start : start + BLOCK]):
                 progress.advance(task)
-                yield found
+                yield result
 
 
-def _look(samples: Samples, decoded: set[int], index: int) -> SampleInspection:
+def _inspect_sample(samples: Samples, decoded: set[int], index: int) -> SampleInspection:
     files, whole = samples.files, index in decoded
-    image = _see(files, samples.image(index), _decoded_image if whole else _header)
+    image = _inspect_file(files, samples.image(index), _decoded_image if whole else _header)
     if samples.masks is None:
         return SampleInspection(index, image)
     name = samples.mask(index)
     if not whole and name.endswith(".mat"):
         return SampleInspection(index, image)
-    return SampleInspection(index, image, _see(files, name, _decoded_mask if whole else _header))
+    return SampleInspection(
+        index, image, _inspect_file(files, name, _decoded_mask if whole else _header)
+    )
 
 
-def _see(files: FileTree, name: str, look) -> FileInspection:
+def _inspect_file(files: FileTree, name: str, read: Reader) -> FileInspection:
     where = files.where(name)
     try:
-        return look(files, name, where)
+        return read(files, name, where)
     except UnreadableImage as error:
         return FileInspection(unreadable=f"{where} ({error.reason})")
     except DataError as error:
@@ -118,7 +121,7 @@ def _decoded_mask(files: FileTree, name: str, where: str) -> FileInspection:
 
 
 def _oddity(data: bytes, name: str) -> str:
-    """What other loaders stumble over."""
+    """Property that some loaders mishandle."""
     with Image.open(io.BytesIO(data)) as image:
         kind, mode, turned = image.format or "", image.mode, image.getexif().get(ORIENTATION, 1) > 1
     ending = name.rpartition(".")[2].lower()

@@ -1,6 +1,8 @@
-"""What a check found."""
+"""Findings of a check, with severity, and the printed report."""
 
+from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from rich.console import Console
@@ -11,12 +13,12 @@ COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing worth knowing about a dataset.
+    """One fact about a dataset that its user should know.
 
     Attributes:
-        severity: an "error" makes scores wrong or stops a run; a "warning" may be meant so; a
+        severity: an "error" makes scores wrong or stops a run; a "warning" may be intended; a
             "note" needs no action.
-        text: what is the matter, where, and what to do.
+        text: the fault, its place and its remedy.
         files: all files concerned, where the text does not name them.
     """
 
@@ -25,19 +27,9 @@ class Finding:
     files: tuple[str, ...] = ()
 
 
-def error(text: str, files: tuple[str, ...] = ()) -> Finding:
-    """Something that must be mended."""
-    return Finding("error", text, files)
-
-
-def warning(text: str, files: tuple[str, ...] = ()) -> Finding:
-    """Something that may be meant so."""
-    return Finding("warning", text, files)
-
-
-def note(text: str) -> Finding:
-    """Something that needs no action."""
-    return Finding("note", text)
+error = partial(Finding, "error")
+warning = partial(Finding, "warning")
+note = partial(Finding, "note")
 
 
 @dataclass
@@ -46,9 +38,9 @@ class CheckReport:
 
     Attributes:
         dataset: its name and variant, "" if it was not recognized.
-        place: where it lies.
-        splits: what each split holds, in words.
-        findings: errors and warnings, in the order of their discovery.
+        place: its folder or archive.
+        splits: the content of each split, in words.
+        findings: errors, warnings and notes, in the order of their discovery.
     """
 
     dataset: str = ""
@@ -58,7 +50,7 @@ class CheckReport:
 
     @property
     def errors(self) -> list[Finding]:
-        """The findings that must be mended."""
+        """The findings that must be corrected."""
         return [finding for finding in self.findings if finding.severity == "error"]
 
     def show(self) -> None:
@@ -73,9 +65,9 @@ class CheckReport:
             console.print(f"[{color}]{finding.severity}[/{color}]: {escape(finding.text)}")
             for file in finding.files:
                 console.print(f"    {escape(file)}")
-        warnings = [finding for finding in self.findings if finding.severity == "warning"]
-        console.print(f"{_count(len(self.errors), 'error')}, {_count(len(warnings), 'warning')}")
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number or 'no'} {word}{'' if number == 1 else 's'}"
+        counts = Counter(finding.severity for finding in self.findings)
+        words = (
+            f"{counts[kind] or 'no'} {kind}{'s' * (counts[kind] != 1)}"
+            for kind in ("error", "warning")
+        )
+        console.print(", ".join(words))

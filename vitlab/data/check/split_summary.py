@@ -1,9 +1,10 @@
-"""What the files of a split showed together."""
+"""Summary of the inspected files of a split, and the faults common to all datasets."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vitlab.data.check.inspection import SampleInspection
+from vitlab.data.check.inspection import SampleInspection, inspect
 from vitlab.data.check.report import Finding, error, note
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.samples import Samples
@@ -12,21 +13,21 @@ from vitlab.data.storage import few, ranges
 
 @dataclass
 class SplitSummary:
-    """The looks at a split, by what they showed.
+    """The inspected samples of a split, by fault.
 
     Attributes:
         data: the dataset.
         split: its name.
-        samples: those looked at.
+        samples: the inspected ones.
         unreadable: files that cannot be decoded, with the reason.
-        refused: why masks hold no class indices.
+        refused: masks without class indices, with the reason.
         mismatched: images and masks of different size, in words.
         sizes: (width, height) of the images.
         holders: for each value, the masks that hold it.
         masks: number of masks that were decoded.
         digests: of images, with their names.
-        oddities: for each, how many images.
-        doubted: masks that cannot be what they are called, and why.
+        oddities: number of images of each.
+        implausible: masks whose values contradict their name, with the reason.
     """
 
     data: VisionDataModule
@@ -36,22 +37,22 @@ class SplitSummary:
     refused: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
     sizes: set[tuple[int, int]] = field(default_factory=set)
-    holders: dict[int, list[str]] = field(default_factory=dict)
+    holders: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
     masks: int = 0
     digests: list[tuple[bytes, str]] = field(default_factory=list)
-    oddities: dict[str, int] = field(default_factory=dict)
-    doubted: list[str] = field(default_factory=list)
+    oddities: Counter[str] = field(default_factory=Counter)
+    implausible: list[str] = field(default_factory=list)
 
-    def add(self, look: SampleInspection) -> None:
-        """Take in one sample."""
-        image, mask, name = look.image, look.mask, self.samples.image(look.index)
-        self.unreadable += [seen.unreadable for seen in (image, mask) if seen.unreadable]
+    def add(self, sample: SampleInspection) -> None:
+        """Add one sample."""
+        image, mask, name = sample.image, sample.mask, self.samples.image(sample.index)
+        self.unreadable += [file.unreadable for file in (image, mask) if file.unreadable]
         if image.size:
             self.sizes.add(image.size)
         if image.digest:
             self.digests.append((image.digest, name))
         if image.oddity:
-            self.oddities[image.oddity] = self.oddities.get(image.oddity, 0) + 1
+            self.oddities[image.oddity] += 1
         if mask.refused:
             self.refused.append(mask.refused)
         if image.size and mask.size and image.size != mask.size:
@@ -59,16 +60,25 @@ class SplitSummary:
                 f"{name} is {image.size[0]} x {image.size[1]}, its mask "
                 f"{mask.size[0]} x {mask.size[1]}"
             )
-        self.masks += bool(mask.values)
-        implausible = self.data.implausible(set(mask.values)) if mask.values else ""
-        if implausible:
-            self.doubted.append(f"{self.samples.mask(look.index)} {implausible}")
-        for value in mask.values:
-            self.holders.setdefault(value, []).append(self.samples.mask(look.index))
+        if mask.values:
+            self.masks += 1
+            mask_name = self.samples.mask(sample.index)
+            if reason := self.data.implausible(set(mask.values)):
+                self.implausible.append(f"{mask_name} {reason}")
+            for value in mask.values:
+                self.holders[value].append(mask_name)
 
 
-def findings(summary: SplitSummary) -> Iterator[Finding]:
-    """What is wrong with any dataset that shows this."""
+def summarize(data: VisionDataModule, split: str, samples: Samples, deep: bool) -> SplitSummary:
+    """Inspect samples of a split, see `inspect`."""
+    summary = SplitSummary(data, split, samples)
+    for sample in inspect(samples, deep, f"reading {split}"):
+        summary.add(sample)
+    return summary
+
+
+def common_faults(summary: SplitSummary) -> Iterator[Finding]:
+    """Faults that any dataset can have."""
     split = summary.split
     if summary.unreadable:
         yield error(
@@ -87,8 +97,10 @@ def findings(summary: SplitSummary) -> Iterator[Finding]:
             f"{len(summary.mismatched)} images of {split} and their masks differ in size (width x "
             f"height): {few(summary.mismatched)}; restore both from the original archive",
         )
-    if summary.doubted:
-        yield error(f"{len(summary.doubted)} masks of {split}, the first: {summary.doubted[0]}")
+    if summary.implausible:
+        yield error(
+            f"{len(summary.implausible)} masks of {split}, the first: {summary.implausible[0]}"
+        )
     allowed = summary.data.mask_values if summary.holders else {}
     for value in sorted(set(summary.holders) - set(allowed))[:5]:
         holders = summary.holders[value]
@@ -98,4 +110,4 @@ def findings(summary: SplitSummary) -> Iterator[Finding]:
             "has renumbered",
         )
     for oddity, count in summary.oddities.items():
-        yield note(f"{split}: {count} {oddity}; vitlab reads them as they are meant")
+        yield note(f"{split}: {count} {oddity}; vitlab reads them correctly")

@@ -1,4 +1,4 @@
-"""What goes wrong with PASCAL VOC 2012 and SBD."""
+"""Faults of PASCAL VOC 2012 and SBD."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ class VOC2012Check(DatasetCheck[VOC2012]):
             return f"{words}, with {EXTRA}"
         return f"{words}, with SBD" if self.data.sbd is not None else f"{words}, without SBD"
 
-    def faults(self) -> Iterator[Finding]:
+    def folder_faults(self) -> Iterator[Finding]:
         """Lists that disagree, and masks of nothing."""
         try:
             lists = {split: self.data.listed(split) for split in ("train", "val", "trainval")}
@@ -51,7 +51,7 @@ class VOC2012Check(DatasetCheck[VOC2012]):
                 f"SBD's lists name {len(self.data.sbd.names):,} of {SBD_IMAGES:,} images: a subset",
             )
 
-    def lacking(self, split: str) -> str:
+    def absent_split(self, split: str) -> str:
         """Without SBD there is no trainaug, which many do not need."""
         return "no split trainaug: SBD is not there" if split == "trainaug" else ""
 

@@ -1,18 +1,75 @@
-"""Folders that look like a dataset and are not one that vitlab can read."""
+"""Recognition of a dataset by its folder; the reason where a folder is no usable dataset."""
 
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from vitlab.data.datamodule import VisionDataModule
+from vitlab.data.datasets.ade20k import ADE20K
+from vitlab.data.datasets.cifar import CIFAR10, CIFAR100
+from vitlab.data.datasets.cityscapes import Cityscapes
+from vitlab.data.datasets.folder import Folder
+from vitlab.data.datasets.imagenet import ImageNet
+from vitlab.data.datasets.voc import VOC2012
 from vitlab.data.errors import DataError
 from vitlab.data.storage import IMAGE_ENDINGS, FolderTree
 
-FOLDERS = 50  # looked into, of each folder
+DATASETS: tuple[Any, ...] = (ImageNet, VOC2012, ADE20K, Cityscapes, CIFAR10, CIFAR100)
+MAX_FOLDERS = 50  # inspected, of each folder
 
 
-def reason(root: Path) -> str | None:
-    """Why a folder of no known layout cannot be used; None if it fits `Folder`."""
+def recognize(root: Path) -> VisionDataModule:
+    """The dataset in a folder.
+
+    Raises:
+        DataError: if there is none that vitlab can read, or more than one.
+    """
+    if not root.is_dir():
+        what = f"{root} is a file" if root.exists() else f"there is no folder {root}"
+        raise DataError(f"{what}; give the folder that holds the dataset")
+    found = {
+        kind: place.files.where()
+        for kind in DATASETS
+        if (place := kind.layout.find(root)) is not None
+    }
+    if len(found) > 1:
+        places = ", ".join(f"{kind.__name__} in {place}" for kind, place in found.items())
+        raise DataError(
+            f"{root} holds several datasets: {places}; keep each in a folder of its own, and give "
+            "the folder of one"
+        )
+    if ImageNet in found and (tiny := _tiny_imagenet(FolderTree(root))):
+        raise DataError(tiny)
+    for kind in found:
+        return kind(str(root), num_workers=0)
+    _refuse_other_level(root)
+    if reason := _why_unusable(root):
+        raise DataError(reason)
+    return Folder(str(root), num_workers=0)
+
+
+def _refuse_other_level(root: Path) -> None:
+    """Name the folder to give where a dataset lies elsewhere below the one given, or around it."""
+    top = FolderTree(root)
+    below = [top.below(name) for name in top.folders()[:MAX_FOLDERS]]
+    below += [each.below(name) for each in below for name in each.folders()[:MAX_FOLDERS]]
+    around = FolderTree(root.absolute().parent)
+    inside = {mark.split("/")[0] for kind in DATASETS for mark in kind.layout.marks}
+    places = [*below, around] if root.absolute().name in inside else below
+    for files in places:
+        for kind in DATASETS:
+            # VOC2007 is laid out alike, and told apart by its name alone
+            if "VOC2007" not in files.where() and kind.layout.fits(files):
+                raise DataError(
+                    f"{kind.__name__} lies in {files.where()}, not in {root}; give --root "
+                    f"{files.where()}"
+                )
+
+
+def _why_unusable(root: Path) -> str:
+    """Why a folder of no known layout cannot be used; "" if it fits `Folder`."""
     disk = FolderTree(root)
     for candidate in _within(disk, depth=2):
         for text in _named(candidate):
@@ -21,9 +78,9 @@ def reason(root: Path) -> str | None:
     if not folders and not names:
         return f"{root} is empty; extract a dataset into it"
     if {"images", "masks"} <= set(folders):
-        return None
+        return ""
     if _has_class_folders(disk, "train"):
-        return None
+        return ""
     shown = ", ".join([*folders, *names][:6])
     return (
         f"{root} is no dataset that vitlab knows; it holds {shown}; known are ImageNet "
@@ -39,12 +96,12 @@ def _within(files: FolderTree, depth: int) -> Iterator[FolderTree]:
     files.folders()
     yield files
     if depth:
-        for name in files.folders()[:FOLDERS]:
+        for name in files.folders()[:MAX_FOLDERS]:
             with suppress(DataError):  # lost+found and other folders of the system
                 yield from _within(files.below(name), depth - 1)
 
 
-def tiny_imagenet(files: FolderTree) -> str:
+def _tiny_imagenet(files: FolderTree) -> str:
     """How to sort Tiny-ImageNet as it is distributed into class folders; "" for anything else."""
     packed = [name for name in files.folders("train") if files.has(f"train/{name}/images")]
     listed = files.has("val/val_annotations.txt") and files.has("val/images")
