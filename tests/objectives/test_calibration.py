@@ -26,7 +26,7 @@ from vitlab.objectives.calibration.relevance import (
     record_stream,
     token_relevance,
 )
-from vitlab.objectives.calibration.terms import background_loss, off_rule_loss, off_share
+from vitlab.objectives.calibration.terms import background_loss, dimension_loss, off_share
 from vitlab.optim.schedules import Progress
 
 START = Progress(0, 10, 1, 4)
@@ -118,7 +118,7 @@ def converged(data):
     vit.SHAPES["nano"] = before
     x, y, _ = draw(200, 1)
     with torch.no_grad():
-        assert (objective.logits(x).argmax(-1) == y).float().mean() > 0.9
+        assert (objective.model(x).argmax(-1) == y).float().mean() > 0.9
     return objective.model
 
 
@@ -207,13 +207,13 @@ def test_dimension_loss_has_its_zero_cases(converged, data):
     x, y, _ = data
     objective = calibration(converged, dimensions=DimensionTerm(10.0, threshold=0.0))
     objective.setup(reader(x, y), len(x))
-    assert objective.rules.all()
+    assert objective.class_masks.all()
     plain = calibration(converged).loss(Batch([x[:8][None]], y[:8]), START).value
     found = objective.loss(Batch([x[:8][None]], y[:8]), START).value
     assert found.item() == pytest.approx(plain.item(), rel=1e-6)
     relevance = torch.tensor([[0.0, 2.0, 3.0]])
-    assert off_rule_loss(relevance, torch.tensor([[False, True, True]])) == 0
-    assert off_rule_loss(relevance, torch.tensor([[True, True, False]])) == 3
+    assert dimension_loss(relevance, torch.tensor([[False, True, True]])) == 0
+    assert dimension_loss(relevance, torch.tensor([[True, True, False]])) == 3
 
 
 def test_rules_shrink_as_the_threshold_rises(converged, data):
@@ -286,7 +286,7 @@ def test_no_gradient_reaches_the_reference_the_foreground_or_the_rules(converged
     objective.loss(Batch([images[None]], y[:8]), START).value.backward()
     assert all(not p.requires_grad and p.grad is None for p in objective.reference.parameters())
     shown, known = objective.foreground(x[:8], y[:8])
-    assert shown.dtype == known.dtype == objective.rules.dtype == torch.bool
+    assert shown.dtype == known.dtype == objective.class_masks.dtype == torch.bool
     assert not images.requires_grad
     for parameter in objective.classification.parameters():
         assert parameter.grad is not None
@@ -398,7 +398,7 @@ def test_the_second_stage_takes_relevance_off_the_dimensions_outside_the_rule(
         shares = []
         for arm in (stage, blank):
             found = dimension_relevance(passed(arm.classification.model.eval(), x), y, feature)
-            shares.append(off_share(found.detach(), stage.rules[y]).item())
+            shares.append(off_share(found.detach(), stage.class_masks[y]).item())
         assert shares[0] < 0.8 * shares[1]
 
 
@@ -440,11 +440,11 @@ def test_a_class_without_a_correct_image_is_refused_or_reported(converged, data)
         objective.setup(read, int(kept.sum()))
     allowed = calibration(converged, dimensions=DimensionTerm(10.0, allow_unlearned=True))
     assert "which keep all: 2" in allowed.setup(read, int(kept.sum()))
-    assert allowed.rules[2].all()
-    assert not allowed.rules[1].all()
+    assert allowed.class_masks[2].all()
+    assert not allowed.class_masks[1].all()
     nothing = reader(x[:4], (converged(x[:4]).argmax(-1) + 1) % CLASSES)
-    assert "rules of 0 classes" in allowed.setup(nothing, 4)
-    assert allowed.rules.all()
+    assert "masks of 0 classes" in allowed.setup(nothing, 4)
+    assert allowed.class_masks.all()
     assert calibration(converged).setup(nothing, 4) == ""
 
 

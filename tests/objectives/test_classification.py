@@ -40,14 +40,14 @@ def test_without_mixing_and_smoothing_it_is_the_plain_cross_entropy(model, label
     state = torch.get_rng_state()
     value = objective.loss(labeled, START).value
     assert torch.equal(torch.get_rng_state(), state)  # nothing was drawn
-    logits = objective.logits(labeled.views[0][0])
+    logits = objective.model(labeled.views[0][0])
     assert torch.equal(value, F.cross_entropy(logits, F.one_hot(labeled.labels, 5).float()))
     assert value.item() == pytest.approx(F.cross_entropy(logits, labeled.labels).item(), rel=1e-6)
 
 
 def test_smoothing_spreads_its_share_over_all_classes(model, labeled):
     objective = model(label_smoothing=0.1, **OFF)
-    logits = objective.logits(labeled.views[0][0])
+    logits = objective.model(labeled.views[0][0])
     plain, even = F.cross_entropy(logits, labeled.labels), -logits.log_softmax(-1).mean()
     value = objective.loss(labeled, START).value
     assert value.item() == pytest.approx((0.9 * plain + 0.1 * even).item(), rel=1e-6)
@@ -123,7 +123,7 @@ def test_the_given_images_stay_as_they_are(labeled):
 
 def test_binary_cross_entropy_counts_every_positive_target_as_present(model, labeled):
     objective = model(loss="binary_cross_entropy", label_smoothing=0.0, **OFF)
-    logits = objective.logits(labeled.views[0][0])
+    logits = objective.model(labeled.views[0][0])
     expected = F.binary_cross_entropy_with_logits(logits, F.one_hot(labeled.labels, 5).float())
     assert objective.loss(labeled, START).value.item() == pytest.approx(expected.item(), rel=1e-6)
     mixed = torch.tensor([[0.3, 0.7, 0.0, 0.0, 0.0]])

@@ -282,8 +282,8 @@ def test_schedules_are_named_for_the_logs(build):
 @pytest.mark.parametrize(
     ("crops", "message"),
     [
-        ([(2, 30), (8, 16)], r"data\.views\.size 24 or 32"),
-        ([(2, 32), (8, 17)], r"data\.views\.local_size 16 or 24"),
+        ([(2, 30), (8, 16)], r"data\.transform\.size 24 or 32"),
+        ([(2, 32), (8, 17)], r"data\.transform\.local_size 16 or 24"),
         ([(1, 32)], "DINO needs 2"),
     ],
 )

@@ -36,5 +36,5 @@ def test_everything_else_has_a_neutral_default():
 
 def test_image_sizes_are_checked_by_default():
     Brightness().check_crops([(1, 32)])
-    with pytest.raises(ValueError, match=r"data\.views\.size 32 or 48"):
+    with pytest.raises(ValueError, match=r"data\.transform\.size 32 or 48"):
         Brightness().check_crops([(1, 33)])

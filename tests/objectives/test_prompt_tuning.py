@@ -51,10 +51,10 @@ def test_fact_2_what_is_trained_has_the_size_of_the_table(classes, size, expecte
 def test_the_defaults_are_the_papers():
     objective = build()
     assert objective.matching == KeyMatching(weight=0.01, random_fraction=0.1)
-    assert objective.task.mixup == Mixup(mixup_alpha=0.8, cutmix_alpha=0.0, prob=0.5)
-    assert (objective.task.label_smoothing, objective.task.kind) == (0.1, "cross_entropy")
-    assert objective.task.random_erasing == RandomErasing(0.0)
-    assert objective.task.ema is None
+    assert objective.mixup == Mixup(mixup_alpha=0.8, cutmix_alpha=0.0, prob=0.5)
+    assert (objective.label_smoothing, objective.kind) == (0.1, "cross_entropy")
+    assert objective.random_erasing == RandomErasing(0.0)
+    assert objective.ema is None
     prompts = Prompts(shared=1)
     assert (prompts.dropout, prompts.mask_mode, prompts.fourier) == (0.1, "post_softmax", False)
     assert not prompts.detach_query
@@ -64,7 +64,7 @@ def test_the_loss_is_that_of_the_formula(labeled):
     objective = build(mixup=UNMIXED)
     encoder = objective.encoder
     with record(encoder, "prompts.mismatch") as mismatches:
-        logits = objective.logits(labeled.views[0][0])
+        logits = objective.model(labeled.views[0][0])
     expected = F.cross_entropy(logits, labeled.labels, label_smoothing=0.1)
     found = objective.loss(labeled, LATE)
     torch.testing.assert_close(found.value, expected + 0.01 * sum(mismatches))
@@ -80,17 +80,17 @@ def test_without_prompts_it_is_classification_with_a_frozen_encoder(labeled):
     ).eval()
     assert probe.loss(labeled, LATE).value.equal(plain.loss(labeled, LATE).value)
     trained = [name for name, p in probe.named_parameters() if p.requires_grad]
-    assert trained == ["task.model.head.weight", "task.model.head.bias"]
+    assert trained == ["model.head.weight", "model.head.bias"]
 
 
 @pytest.mark.parametrize("prompts", [VPT, R_TCPA, TCPA], ids=["VPT", "R", "T"])
 def test_fact_7_a_step_moves_head_and_prompts_and_no_bit_of_the_backbone(labeled, prompts):
     objective = build(prompts, encoder={"drop_path": 0.5, "locality": Locality("gaussian")})
     before = {k: v.clone() for k, v in objective.encoder.backbone.state_dict().items()}
-    head = objective.task.model.head.weight.clone()
+    head = objective.model.head.weight.clone()
     for _ in range(2):
         step(objective, labeled, decay=0.5)
-    assert not objective.task.model.head.weight.equal(head)
+    assert not objective.model.head.weight.equal(head)
     for name, tensor in objective.encoder.backbone.state_dict().items():
         assert tensor.equal(before[name]) == (".prompts." not in name), name
 
@@ -118,12 +118,12 @@ def test_the_first_tenth_of_a_run_draws_entries_and_the_rest_chooses(labeled):
         steps = epochs * per_epoch
         last = Progress(steps // 10 - 1, steps, epochs, 4)
         first = Progress(steps // 10, steps, epochs, 4)
-        assert (objective.random(last), objective.random(first)) == (True, False)
+        assert (objective.draws_at_random(last), objective.draws_at_random(first)) == (True, False)
         assert not chosen(last).equal(chosen(last))
         assert objective.schedules(first) == {"prompts/random": 0.0}
-    objective.task.mixup = UNMIXED
+    objective.mixup = UNMIXED
     assert chosen(first).equal(chosen(first))
-    assert not build(matching=KeyMatching(random_fraction=0)).random(Progress(0, 10, 1, 4))
+    assert not build(matching=KeyMatching(random_fraction=0)).draws_at_random(Progress(0, 10, 1, 4))
 
 
 def test_scores_look_at_keys_even_in_the_random_phase(labeled):
@@ -140,8 +140,8 @@ def test_the_whole_objective_is_kept_without_the_backbone():
         "prompts", "keys", "fingerprint", "weight", "bias",
     }  # fmt: skip
     assert [name for name in state if "head" in name] == [
-        "task.model.head.weight",
-        "task.model.head.bias",
+        "model.head.weight",
+        "model.head.bias",
     ]
     again = build()
     again.load_state_dict(state)

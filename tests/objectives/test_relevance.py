@@ -12,7 +12,7 @@ from vitlab.objectives.calibration.relevance import (
     record_stream,
     token_relevance,
 )
-from vitlab.objectives.calibration.terms import background_loss, off_rule_loss
+from vitlab.objectives.calibration.terms import background_loss, dimension_loss
 from vitlab.objectives.classification import Classifier
 
 NORMALIZERS = ["softmax", "entmax15", "sparsemax", Normalizer(1.25), Normalizer(1.5, 2.0)]
@@ -99,7 +99,7 @@ def test_slopes_that_are_nowhere_positive_leave_no_relevance():
     logits = torch.zeros(2, 5).index_put((torch.arange(2), LABELS), -(weights**2).sum((1, 2, 3)))
     stream = passed(classifier(), images())
     stream.weights[:] = [weights]
-    stream.whole[0] = type(stream.whole[0])(images(), logits)
+    stream.calls[0] = type(stream.calls[0])(images(), logits)
     (found,) = token_relevance(stream, LABELS, [0])
     assert (found == 0).all()
 
@@ -143,7 +143,9 @@ def test_dimension_relevance_is_slope_times_activation_of_cls(option):
     assert found.shape == (2, 128)
     assert (found >= 0).all()
     z = stream.hidden[-1]
-    (slope,) = torch.autograd.grad(stream.logits[0, 0] + stream.logits[1, 3], z)
+    (slope,) = torch.autograd.grad(
+        stream.calls[0].returned[0, 0] + stream.calls[0].returned[1, 3], z
+    )
     assert torch.allclose(found, slope[:, 0].relu() * z[:, 0].relu())
     assert found.sum() > 0
 
@@ -161,14 +163,14 @@ def losses(model, x, kept, shown):
     known = torch.ones(2, dtype=torch.bool)
     found = [received(r, stream.grid) for r in token_relevance(stream, LABELS, [0, 1])]
     background = torch.stack([background_loss(r, shown, known) for r in found]).mean()
-    return background, off_rule_loss(dimension_relevance(stream, LABELS, "hidden"), kept)
+    return background, dimension_loss(dimension_relevance(stream, LABELS, "hidden"), kept)
 
 
 def constant_slopes(model, x, shown):
     """What the background term would be if the slopes were numbers, not functions of theta."""
     stream = passed(model, x)
     known = torch.ones(2, dtype=torch.bool)
-    score = stream.logits.gather(1, LABELS[:, None]).sum()
+    score = stream.calls[0].returned.gather(1, LABELS[:, None]).sum()
     slopes = torch.autograd.grad(score, stream.weights, retain_graph=True)
     again = [(s.relu() * a).mean(1) for s, a in zip(slopes, stream.weights, strict=True)]
     parts = [background_loss(received(r, stream.grid), shown, known) for r in again]

@@ -80,7 +80,7 @@ def test_every_recipe_trains_is_scored_and_keeps_no_backbone(train, backbone, co
     folder = train(config=config)
     assert {"val/top1", "val/loss"} <= json.loads((folder / "results.json").read_text())[-1].keys()
     state = weights(folder)
-    names = {name.removeprefix("objective.task.model.") for name in state}
+    names = {name.removeprefix("objective.model.") for name in state}
     assert names - {"head.weight", "head.bias", "encoder.fingerprint"} == {
         name for name in names if ".prompts." in name
     }
@@ -189,8 +189,8 @@ def test_a_recipe_resolves_to_the_values_of_the_table(overlay, backbone, tmp_pat
     )
     assert (command.trainer.max_epochs, command.datamodule.global_batch_size) == (100, 128)
     assert (objective.matching.weight, objective.matching.random_fraction) == (0.01, 0.1)
-    assert (objective.task.mixup.mixup_alpha, objective.task.mixup.prob) == (0.8, 0.5)
-    assert (objective.task.mixup.cutmix_alpha, objective.task.label_smoothing) == (0.0, 0.1)
+    assert (objective.mixup.mixup_alpha, objective.mixup.prob) == (0.8, 0.5)
+    assert (objective.mixup.cutmix_alpha, objective.label_smoothing) == (0.0, 0.1)
     assert (views.size, views.short, views.flip) == (224, 256, 0.5)
     assert command.config_init.validation.crop == 224 / 256
     given = yaml.safe_load(overlay.read_text())["data"]["class_path"]

@@ -150,7 +150,7 @@ def test_a_calibration_stopped_at_every_step_is_the_calm_one(train: Train, monke
     calibration = ("calibrate_dimensions", "demo_calibrate", *options)
     calm, stopped = stopped_at_every_step(train, monkeypatch, capsys, *calibration)
     assert_same_run(calm, stopped)
-    assert content(calm)["state_dict"]["objective.evidence"].sum() > 0
+    assert content(calm)["state_dict"]["objective.mask_images"].sum() > 0
 
 
 @pytest.mark.slow

@@ -164,7 +164,7 @@ def test_the_scores_are_those_of_the_checkpoint(train: Train, drawn: Path):
     paths = [Path(drawn / "imagenet") / samples.image(index) for index in range(len(samples))]
     images = torch.stack([view(read_image(path))[0][0] for path in paths])
     with torch.no_grad():
-        logits = objective.logits(normalize(images))
+        logits = objective.model(normalize(images))
     labels = torch.from_numpy(samples.labels)
     scores = read(folder / "results.json")[-1]
     assert scores["val/top1"] == pytest.approx(

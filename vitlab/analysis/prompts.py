@@ -52,7 +52,7 @@ def read_prompted(path: Path) -> Classifier:
             "configs/prompts_*.yaml, for the linear probe one without prompts "
             "(model.objective.encoder.prompts)"
         )
-    start = "objective.task.model.head."
+    start = "objective.model.head."
     head = {
         name.removeprefix(start): tensor
         for name, tensor in read(path)["state_dict"].items()

@@ -1,4 +1,4 @@
-"""Supervised pretraining: a linear map of [CLS] to classes.
+"""Supervised pretraining: an encoder and a linear classifier of its [CLS].
 
 "Training data-efficient image transformers & distillation through attention" (DeiT,
 arXiv:2012.12877), whose recipe is the default, and "DeiT III: Revenge of the ViT"
@@ -11,22 +11,23 @@ import copy
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from timm.loss import BinaryCrossEntropy
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
 from vitlab.encoders.vit import DropPath
+from vitlab.errors import InputError
 from vitlab.objectives.mixup import Mixup, RandomErasing
-from vitlab.objectives.objective import Loss, Objective
+from vitlab.objectives.objective import Loss, Objective, at_least_fp32
 from vitlab.optim.schedules import Progress
 
 
 class Classifier(nn.Module):
-    """An encoder with a linear map of its [CLS], after patch refinement where it has that."""
+    """An encoder and a linear layer on its [CLS], after patch refinement where it has that."""
 
     def __init__(self, encoder: Encoder, num_classes: int):
         super().__init__()
@@ -36,7 +37,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c"]:
-        """Return the logits of the classes."""
+        """Return the logits of the classes of normalized images."""
         return self.head(self.encoder(images).cls)
 
 
@@ -88,59 +89,54 @@ class Classification(Objective):
 
     def loss(self, batch: Batch, progress: Progress) -> Loss:
         """Return the mean loss of a micro-batch against mixed and smoothed targets."""
-        images = batch.views[0][0]
         labels = self.labels_of(batch)
         images, targets = self.mixup(
-            self.random_erasing(images), labels, self.num_classes, self.label_smoothing
+            self.random_erasing(batch.views[0][0]), labels, self.num_classes, self.label_smoothing
         )
-        logits = self.logits(images)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_fp32(self.model(images))
         return Loss(classification_loss(logits, targets.to(logits.dtype), self.kind))
-
-    def logits(self, images: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c"]:
-        """Return the logits of the classes of normalized images."""
-        return self.model(images)
 
     def classifiers(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Return what to score on labeled images: the model and, where kept, its average."""
         found: dict[str, Callable[[Tensor], Tensor]] = {"val": self.model}
         return found if self.ema is None else found | {"ema": self.ema}
 
-    @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
-        """Move the average."""
+        """Update the moving average."""
         if self.ema is not None:
-            average: list[Tensor] = list(self.ema.parameters())
-            model: list[Tensor] = list(self.model.parameters())
-            torch._foreach_lerp_(average, model, 1 - self.ema_decay)
+            update = get_ema_multi_avg_fn(self.ema_decay)
+            update(list(self.ema.parameters()), list(self.model.parameters()), None)
 
     def labels_of(self, batch: Batch) -> Int[Tensor, " b"]:
         """Return the labels of a batch.
 
         Raises:
-            ValueError: it has none, or one is no index of a class.
+            InputError: it has none, or one is no index of a class.
         """
         if batch.labels is None:
-            raise ValueError(
+            raise InputError(
                 "the batch has no labels and Classification needs one for each image; use data "
-                "with class folders: ImageNet or Folder"
+                "with class folders: ImageNet or Folder",
+                field="data",
             )
         low, high = (int(value) for value in batch.labels.aminmax())
         if low < 0 or high >= self.num_classes:
-            raise ValueError(
+            raise InputError(
                 f"the labels {low} to {high} are not all indices of the {self.num_classes} "
-                f"classes; use 0 to {self.num_classes - 1}"
+                f"classes; use 0 to {self.num_classes - 1}",
+                field="data",
             )
         return batch.labels
 
     def check_crops(self, crops: Iterable[tuple[int, int]]) -> None:
-        """Refuse image sizes the patches do not tile, and views with more than one crop."""
+        """Refuse image sizes that patches do not tile, and more than one crop of an image."""
         crops = list(crops)
         if [count for count, _ in crops] != [1]:
             given = " + ".join(f"{count} x {size} px" for count, size in crops)
-            raise ValueError(
-                f"the views have the crops {given} and Classification needs one crop of an "
-                "image; use data.transform AugmentedCrop"
+            raise InputError(
+                f"data.transform makes the crops {given} and Classification needs one crop of an "
+                "image; use AugmentedCrop",
+                field="data.transform",
             )
         super().check_crops(crops)
 
@@ -168,20 +164,25 @@ def drop_evenly(encoder: Encoder, rate: float) -> None:
     """Set the probability to skip a branch to the same in all blocks.
 
     Raises:
-        ValueError: the rate is no probability, or the encoder has blocks of its own rate, or none.
+        InputError: the rate is no probability, or the encoder has blocks of its own rate, or none.
     """
     if not 0 < rate < 1:
-        raise ValueError(f"model.objective.drop_path {rate} is not in [0, 1); DeiT-III-S uses 0.05")
+        raise InputError(
+            f"model.objective.drop_path {rate} is not in [0, 1); DeiT-III-S uses 0.05",
+            field="model.objective.drop_path",
+        )
     drops = [module for module in encoder.modules() if isinstance(module, DropPath)]
     if not drops:
-        raise ValueError(
+        raise InputError(
             f"model.objective.drop_path {rate} would be ignored: {type(encoder).__name__} has no "
-            "branches to skip; set it to 0"
+            "branches to skip; set it to 0",
+            field="model.objective.drop_path",
         )
     if any(module.rate for module in drops):
-        raise ValueError(
+        raise InputError(
             f"model.objective.drop_path {rate} is the same in all blocks, but the encoder has its "
-            f"own, up to {max(module.rate for module in drops)}; set one of the two to 0"
+            f"own, up to {max(module.rate for module in drops)}; set one of the two to 0",
+            field="model.objective.drop_path",
         )
     for module in drops:
         module.rate = rate
@@ -189,18 +190,25 @@ def drop_evenly(encoder: Encoder, rate: float) -> None:
 
 def _check(num_classes: int, loss: str, label_smoothing: float, ema_decay: float) -> None:
     if num_classes < 2:
-        raise ValueError(
-            f"num_classes {num_classes} leaves nothing to learn; use data of at least 2 classes"
+        raise InputError(
+            f"num_classes {num_classes} leaves nothing to learn; use data of at least 2 classes",
+            field="data",
         )
     if not 0 <= label_smoothing < 1:
-        raise ValueError(
-            f"label_smoothing {label_smoothing} is not in [0, 1); DeiT uses 0.1, 0 turns it off"
+        raise InputError(
+            f"label_smoothing {label_smoothing} is not in [0, 1); DeiT uses 0.1, 0 turns it off",
+            field="model.objective.label_smoothing",
         )
     if loss == "binary_cross_entropy" and label_smoothing:
-        raise ValueError(
-            f"label_smoothing {label_smoothing} gives every class a positive target, and binary_cross_entropy "
-            "counts every positive target as 1: all classes would be present in all images; set "
-            "model.objective.label_smoothing 0"
+        raise InputError(
+            f"label_smoothing {label_smoothing} gives every class a positive target, and "
+            "binary_cross_entropy counts every positive target as 1: all classes would be present "
+            "in all images; set "
+            "model.objective.label_smoothing 0",
+            field="model.objective.label_smoothing",
         )
     if not 0 <= ema_decay < 1:
-        raise ValueError(f"ema_decay {ema_decay} is not in [0, 1); DeiT uses 0.99996, 0 keeps none")
+        raise InputError(
+            f"ema_decay {ema_decay} is not in [0, 1); DeiT uses 0.99996, 0 keeps none",
+            field="model.objective.ema_decay",
+        )

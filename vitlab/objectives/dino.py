@@ -1,4 +1,4 @@
-"""Self-distillation without labels: student, teacher, center.
+"""DINO: self-distillation without labels, by a student, a teacher and a center.
 
 "Emerging Properties in Self-Supervised Vision Transformers" (arXiv:2104.14294), in the form of the
 authors' code (facebookresearch/dino), whose numbers it reproduces.
@@ -13,33 +13,35 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vitlab import distributed
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
+from vitlab.errors import InputError
 from vitlab.objectives.dino_head import DINOHead, DINOHeadConfig
-from vitlab.objectives.objective import Loss, Objective
+from vitlab.objectives.objective import Loss, Objective, at_least_fp32
 from vitlab.optim.schedules import Progress, Ramp, cosine
 
-EMA_BATCH = 512  # images; the batch DINO's momentum was chosen for
+EMA_BATCH_SIZE = 512  # images; the batch size of DINO's momentum
 
 
 class DINO(Objective):
-    """The student predicts, from every view, what the teacher says of the two large ones.
+    """Cross-entropy of the student on all views with the teacher on the two global ones.
 
-    The teacher is a moving average of the student; its outputs are centered and sharpened so that
-    neither one prototype nor the uniform answer wins.
+    The teacher is a moving average of the student; its logits are centered and sharpened, against
+    collapse to one prototype and to the uniform distribution.
 
     Args:
         encoder: student; the teacher starts as its copy, without drop path.
         head: shape of both heads.
         student_temperature: divides the student's logits.
         teacher_temperature: divides the teacher's centered logits, by epoch.
-        momentum: share of the teacher that stays after a step at batch 512, at the start of the
-            run; rises to 1 along half a cosine. For another batch it becomes
-            momentum^(batch / 512), the same average over images (arXiv:2307.13813).
-        center_momentum: share of the center that stays after a step.
-        freeze_last_layer: epochs during which the prototypes do not move.
+        momentum: decay of the teacher's moving average for one step at batch size 512, at the start
+            of the run; rises to 1 along half a cosine. For another batch size it becomes
+            momentum^(batch_size / 512), the same average over images (arXiv:2307.13813).
+        center_momentum: decay of the center's moving average for one step.
+        freeze_last_layer: epochs during which the prototypes do not change.
     """
 
     def __init__(
@@ -54,9 +56,12 @@ class DINO(Objective):
     ):
         super().__init__()
         if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum {momentum} is not in [0, 1]; DINO uses 0.996 at batch 512")
+            raise InputError(
+                f"momentum {momentum} is not in [0, 1]; DINO uses 0.996 at batch size 512",
+                field="model.objective.momentum",
+            )
         self.student = Branch(encoder, head)
-        # at once: Lightning leaves the modes of modules as it finds them
+        # at once: Lightning does not change the modes of modules
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
@@ -65,8 +70,9 @@ class DINO(Objective):
         self.out_dim = head.out_dim
         self.register_buffer("center", torch.zeros(1, head.out_dim))
         self.center: Tensor
-        self.center_error = torch.zeros(())  # share of the mean logits that it did not hold
-        self.seen: list[Tensor] = []  # mean teacher logits of each micro-batch of this step
+        # distance of the center from the mean logits of the last step, as a share of their norm
+        self.center_error = torch.zeros(())
+        self.mean_logits: list[Tensor] = []  # of the teacher, of each micro-batch of this step
 
     @property
     def encoder(self) -> Encoder:
@@ -74,7 +80,7 @@ class DINO(Objective):
         return self.teacher.encoder
 
     def train(self, mode: bool = True) -> "DINO":
-        """Set the student's mode; the teacher is never in training mode, so drops no path."""
+        """Set the student's mode; the teacher is always in evaluation mode, without drop path."""
         super().train(mode)
         self.teacher.eval()
         return self
@@ -82,42 +88,41 @@ class DINO(Objective):
     def loss(self, batch: Batch, progress: Progress) -> Loss:
         """Return the mean cross-entropy over all pairs of a teacher view and another view."""
         with torch.no_grad():
-            target = precise(self.teacher(batch.views[:1]))
-        output = precise(self.student(batch.views))
-        self.seen.append(target.mean(dim=(0, 1))[None])
+            target = at_least_fp32(self.teacher(batch.views[:1]))
+        output = at_least_fp32(self.student(batch.views))
+        self.mean_logits.append(target.mean(dim=(0, 1))[None])
         teacher = F.softmax((target - self.center) / self.teacher_temperature(progress), dim=-1)
         student = F.log_softmax(output / self.student_temperature, dim=-1)
         value = cross_entropy(student, teacher)
-        entropy = entropy_of(teacher).mean()
+        entropy_of_teacher = entropy(teacher).mean()
         logs = {
-            "teacher/entropy": entropy,
-            "teacher/divergence": value.detach() - entropy,
+            "teacher/entropy": entropy_of_teacher,
+            "teacher/divergence": value.detach() - entropy_of_teacher,
             "teacher/center_norm": self.center.norm(),
-            "teacher/prototypes": entropy_of(teacher.mean((0, 1))).exp(),
+            "teacher/prototypes": entropy(teacher.mean((0, 1))).exp(),
         }
         return Loss(value, logs)
 
     def before_step(self, progress: Progress) -> None:
-        """Keep the prototypes in place in the first epochs; not even weight decay moves them."""
+        """Freeze the prototypes in the first epochs, without weight decay either."""
         if progress.epoch < self.freeze_last_layer:
             for parameter in self.student.head.last_layer.parameters():
                 parameter.grad = None
 
     @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
-        """Move the center and the teacher."""
-        seen = distributed.all_reduce_mean(torch.stack(self.seen).mean(0))
-        self.center_error = (seen - self.center).norm() / seen.norm()
-        self.center.lerp_(seen, 1 - self.center_momentum)
-        self.seen.clear()
-        teacher: list[Tensor] = list(self.teacher.parameters())
-        student: list[Tensor] = list(self.student.parameters())
-        torch._foreach_lerp_(teacher, student, 1 - self.teacher_momentum(progress))
+        """Update the center and the teacher."""
+        mean = distributed.all_reduce_mean(torch.stack(self.mean_logits).mean(0))
+        self.center_error = (mean - self.center).norm() / mean.norm()
+        self.center.lerp_(mean, 1 - self.center_momentum)
+        self.mean_logits.clear()
+        update = get_ema_multi_avg_fn(self.teacher_momentum(progress))
+        update(list(self.teacher.parameters()), list(self.student.parameters()), None)
 
     def teacher_momentum(self, progress: Progress) -> float:
-        """Share of the teacher that stays after this step."""
+        """Return the decay of the teacher's moving average for this step."""
         at_reference = cosine(self.momentum, 1.0, progress.step, progress.steps)
-        return at_reference ** (progress.batch_size / EMA_BATCH)
+        return at_reference ** (progress.batch_size / EMA_BATCH_SIZE)
 
     def schedules(self, progress: Progress) -> dict[str, float]:
         """Return the teacher's momentum and temperature."""
@@ -127,14 +132,15 @@ class DINO(Objective):
         }
 
     def check_crops(self, crops: Iterable[tuple[int, int]]) -> None:
-        """Refuse image sizes the patches do not tile, and views without a pair of large crops."""
-        (count, size), *small = crops
+        """Refuse image sizes that patches do not tile, and crops without a pair of global ones."""
+        (count, size), *local_crops = crops
         self.encoder.check_img_size(size, "data.transform.size")
-        for _, local_size in small:
+        for _, local_size in local_crops:
             self.encoder.check_img_size(local_size, "data.transform.local_size")
         if count != 2:
-            raise ValueError(
-                f"the views have {count} large crops and DINO needs 2; use data.transform MultiCrop"
+            raise InputError(
+                f"data.transform makes {count} global crops and DINO needs 2; use MultiCrop",
+                field="data.transform",
             )
 
 
@@ -152,13 +158,8 @@ class Branch(nn.Module):
         return self.head(torch.cat(cls)).unflatten(0, (-1, views[0].shape[1]))
 
 
-def precise(logits: Float[Tensor, "v b k"]) -> Float[Tensor, "v b k"]:
-    """Return logits in at least single precision, whatever autocast made of them."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def entropy_of(probabilities: Float[Tensor, "*rows k"]) -> Float[Tensor, "*rows"]:
-    """Return the entropy of each row in nats; 0 of a certain one, ln k of a uniform one."""
+def entropy(probabilities: Float[Tensor, "*rows k"]) -> Float[Tensor, "*rows"]:
+    """Return the entropy of each row in nats, from 0 to ln k."""
     return -torch.special.xlogy(probabilities, probabilities).sum(-1)
 
 

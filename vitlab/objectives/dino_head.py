@@ -1,6 +1,6 @@
-"""Heads that objectives put on an encoder.
+"""DINO's projection head.
 
-Axis letters: b rows, d width, k prototypes.
+Axis letters: b rows, d embed_dim, k prototypes.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class DINOHeadConfig:
     """Shape of DINO's projection head.
 
     Args:
-        out_dim: prototypes, the classes the student and the teacher agree on.
+        out_dim: prototypes, the classes of the self-distillation.
         hidden_dim: channels of the two hidden layers.
         bottleneck_dim: channels of the normalized layer before the prototypes.
         norm_last_layer: whether prototypes keep length 1; False scores better for ViT-S but can
@@ -30,33 +30,32 @@ class DINOHeadConfig:
 
 
 class DINOHead(nn.Module):
-    """MLP with GELU, L2 normalization, then one weight-normalized linear map.
+    """MLP with GELU, L2 normalization, then one weight-normalized linear layer.
 
     "Emerging Properties in Self-Supervised Vision Transformers" (arXiv:2104.14294).
 
     Parameter names are those of DINO's own code; `mlp` has its activations at the odd indices.
 
     Args:
-        width: channels of the encoder.
-        head: shape of the head.
+        embed_dim: channels of the encoder.
+        config: shape of the head.
     """
 
-    def __init__(self, width: int, head: DINOHeadConfig):
+    def __init__(self, embed_dim: int, config: DINOHeadConfig):
         super().__init__()
-        hidden, bottleneck = head.hidden_dim, head.bottleneck_dim
         self.mlp = nn.Sequential(
-            nn.Linear(width, hidden),
+            nn.Linear(embed_dim, config.hidden_dim),
             nn.GELU(),
-            nn.Linear(hidden, hidden),
+            nn.Linear(config.hidden_dim, config.hidden_dim),
             nn.GELU(),
-            nn.Linear(hidden, bottleneck),
+            nn.Linear(config.hidden_dim, config.bottleneck_dim),
         )
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
-        self.last_layer = Prototypes(bottleneck, head.out_dim)
-        self.last_layer.weight_g.requires_grad_(not head.norm_last_layer)
+        self.last_layer = Prototypes(config.bottleneck_dim, config.out_dim)
+        self.last_layer.weight_g.requires_grad_(not config.norm_last_layer)
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Return the logits of the prototypes."""
@@ -64,13 +63,15 @@ class DINOHead(nn.Module):
 
 
 class Prototypes(nn.Module):
-    """A linear map without bias whose rows are a direction `weight_v` of length `weight_g`."""
+    """A linear layer without bias whose rows are a direction `weight_v` of length `weight_g`."""
 
-    def __init__(self, width: int, prototypes: int):
+    def __init__(self, in_features: int, out_features: int):
         super().__init__()
-        # torch's default for a linear layer: DINO makes this one after its own initialization
-        self.weight_v = nn.Parameter(nn.Linear(width, prototypes, bias=False).weight.detach())
-        self.weight_g = nn.Parameter(torch.ones(prototypes, 1))
+        # torch's own initialization: DINO makes this layer after initializing the others
+        self.weight_v = nn.Parameter(
+            nn.Linear(in_features, out_features, bias=False).weight.detach()
+        )
+        self.weight_g = nn.Parameter(torch.ones(out_features, 1))
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
         """Return the inner products with the rows.

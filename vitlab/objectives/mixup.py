@@ -1,7 +1,7 @@
-"""What supervised training does to a whole micro-batch: erase parts of images, mix pairs of them.
+"""Mixup, CutMix and random erasing of a micro-batch on the device.
 
-The operations are timm's. They draw from the global streams of Python and numpy, which are seeded
-from torch's for the time of the call: what is drawn is a function of the step.
+The operations are timm's. They draw from the global generators of Python and numpy, which are
+seeded from torch's for the time of the call: what is drawn is a function of the step.
 
 Axis letters: b images, c classes.
 """
@@ -13,6 +13,7 @@ from timm.data import mixup as timm_mixup
 from timm.data import random_erasing as timm_erasing
 from torch import Tensor
 
+from vitlab.errors import InputError
 from vitlab.rng import draw_seed, seeded_rng
 
 Images = Float[Tensor, "b 3 height width"]
@@ -29,7 +30,7 @@ class Mixup:
     Args:
         mixup_alpha: both parameters of the Beta distribution of mixup's share; 0 for no mixup.
         cutmix_alpha: the same for CutMix.
-        prob: that a micro-batch is mixed at all.
+        prob: probability that a micro-batch is mixed at all.
         switch_prob: probability of CutMix where both are possible.
     """
 
@@ -39,16 +40,16 @@ class Mixup:
     switch_prob: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse what is no parameter or no probability."""
+        """Refuse negative parameters and values that are no probability."""
         for name in ("mixup_alpha", "cutmix_alpha"):
             if getattr(self, name) < 0:
-                raise ValueError(
+                raise InputError(
                     f"mixup.{name} {getattr(self, name)} is no parameter of a Beta distribution; "
-                    "use a positive number, or 0 to leave it out"
+                    "use a positive number, or 0 for none",
+                    field=f"model.objective.mixup.{name}",
                 )
         for name in ("prob", "switch_prob"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"mixup.{name} {getattr(self, name)} is not in [0, 1]")
+            _check_probability(f"mixup.{name}", getattr(self, name))
 
     @property
     def active(self) -> bool:
@@ -59,15 +60,15 @@ class Mixup:
         """Refuse a micro-batch without pairs.
 
         Raises:
-            ValueError: what was given, what is allowed, what to do.
+            InputError: the number of images is odd.
         """
         if self.active and images % 2:
-            raise ValueError(
+            raise InputError(
                 f"a micro-batch of {images} images cannot be mixed: image i is mixed with image "
                 "b - 1 - i, and one would be left. Choose data.global_batch_size and "
-                "data.micro_batch_size "
-                "so that a device gets an even number, or set model.objective.mixup.mixup_alpha and "
-                "cutmix_alpha to 0"
+                "data.micro_batch_size so that a device gets an even number, or set "
+                "model.objective.mixup.mixup_alpha and cutmix_alpha to 0",
+                field="data.micro_batch_size",
             )
 
     def __call__(
@@ -75,11 +76,11 @@ class Mixup:
     ) -> tuple[Images, Float[Tensor, "b c"]]:
         """Return mixed images and their targets: probabilities of the classes.
 
-        Without mixing, the target is 1 - smoothing + smoothing / c for the label's class and
-        smoothing / c for the others; mixing takes the mean of two such with the images' shares.
+        Without mixup, the target is 1 - smoothing + smoothing / c for the label's class and
+        smoothing / c for the others; mixup takes the mean of two such with the images' shares.
 
         Args:
-            images: normalized; kept as they are.
+            images: normalized; not changed in place.
             labels: class index of each.
             classes: number of classes.
             smoothing: share of the target that is spread over all classes evenly.
@@ -96,8 +97,7 @@ class Mixup:
             num_classes=classes,
         )
         with seeded_rng(draw_seed()):
-            mixed, targets = mix(images.clone(), labels)  # it works in place
-        return mixed, targets
+            return mix(images.clone(), labels)  # it works in place
 
 
 @dataclass(frozen=True)
@@ -108,21 +108,25 @@ class RandomErasing:
     a third of the area and is 0.3 to 1 / 0.3 times as high as wide.
 
     Args:
-        prob: for each image; 0 leaves all alone. DeiT uses 0.25.
+        prob: probability for each image; 0 for none. DeiT uses 0.25.
     """
 
     prob: float = 0.25
 
     def __post_init__(self) -> None:
         """Refuse what is no probability."""
-        if not 0 <= self.prob <= 1:
-            raise ValueError(f"random_erasing.prob {self.prob} is not in [0, 1]")
+        _check_probability("random_erasing.prob", self.prob)
 
     def __call__(self, images: Images) -> Images:
-        """Return the images with the boxes; those given are kept as they are."""
+        """Return the images with the boxes; those given are not changed in place."""
         if not self.prob:
             return images
         # the noise is torch's own, on the device of the images
         erase = timm_erasing.RandomErasing(self.prob, mode="pixel", device=images.device)
         with seeded_rng(draw_seed()):
             return erase(images.clone())
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise InputError(f"{name} {value} is not in [0, 1]", field=f"model.objective.{name}")

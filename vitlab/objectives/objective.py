@@ -1,9 +1,10 @@
-"""What an objective is: it turns a batch into a loss."""
+"""`Objective`: a loss of a batch, with the parameters that it trains."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -11,17 +12,17 @@ from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
 from vitlab.optim.schedules import Progress
 
-# gives training images of these indices with their labels, normalized and on the device, in batches
+# training images of these indices with their labels, normalized and on the device, in batches
 ImageReader = Callable[[Sequence[int]], Iterable[Batch]]
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A number to minimize and others to look at.
+    """A loss and scalars for the logs.
 
     Attributes:
-        value: the loss, a mean over the images of the batch.
-        logs: numbers worth a curve, by name; detached.
+        value: mean over the images of the batch.
+        logs: scalars by name; detached.
     """
 
     value: Float[Tensor, ""]
@@ -29,7 +30,7 @@ class Loss:
 
 
 class Objective(nn.Module, ABC):
-    """Turns a batch into a loss; never logs, never sees the trainer.
+    """A loss of a batch; independent of the trainer and its loggers.
 
     One step is: `loss` for each micro-batch, `before_step`, the optimizer, `after_step`.
 
@@ -37,7 +38,7 @@ class Objective(nn.Module, ABC):
         out_dim: numbers the loss keeps for each crop, for the estimate of memory.
         num_classes: classes it learns from labels; 0 where it needs none.
         file_arguments: arguments that name files, which the run's checkpoints need no more.
-        needs_masks: whether it asks for masks of what training images show.
+        needs_masks: whether batches must have masks of the training images.
     """
 
     out_dim: int = 0
@@ -55,17 +56,17 @@ class Objective(nn.Module, ABC):
         """Return the loss of one micro-batch."""
 
     def setup(self, read: ImageReader, count: int) -> str:
-        """Look at the training images once, before the first step of a run that is new: at none.
+        """Visit the training images once, before the first step of a new run.
 
         Args:
-            read: gives them, not augmented, by index.
-            count: how many there are.
+            read: gives them by index, not augmented.
+            count: of the training images.
 
         Returns:
-            What was found, for the user; empty for nothing.
+            A summary for the user; "" by default.
 
         Raises:
-            ValueError: what was given, what is allowed, what to do.
+            InputError: the images do not suit the objective.
         """
         return ""
 
@@ -73,31 +74,36 @@ class Objective(nn.Module, ABC):
         """Change gradients, which are already clipped, before the optimizer uses them."""
 
     def after_step(self, progress: Progress) -> None:
-        """Follow up on the optimizer's step, with the progress that step began with."""
+        """Update what follows the optimizer's step, with the progress that the step began with."""
 
     def schedules(self, progress: Progress) -> dict[str, float]:
         """Return the values of this objective's schedules, for the logs and the plan."""
         return {}
 
     def classifiers(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Return what makes logits of normalized images, by the name of its curves: none."""
+        """Return maps from normalized images to logits by the prefix of their logs, if any."""
         return {}
 
     def check_micro_batch(self, images: int) -> None:
-        """Refuse micro-batches of so many images, before any work starts.
+        """Refuse a size of micro-batches before the run.
 
         Raises:
-            ValueError: what was given, what is allowed, what to do.
+            InputError: the objective cannot use micro-batches of so many images.
         """
 
     def check_crops(self, crops: Iterable[tuple[int, int]]) -> None:
-        """Refuse views this objective cannot use, before any work starts.
+        """Refuse crops before the run.
 
         Args:
             crops: number and size in pixels of the crops in each stack of a batch.
 
         Raises:
-            ValueError: what was given, what is allowed, what to do.
+            InputError: the objective cannot use them.
         """
         for _, size in crops:
             self.encoder.check_img_size(size, "data.transform.size")
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    """Return x in at least single precision, also under autocast."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
+from vitlab.errors import InputError
 from vitlab.optim.schedules import Progress, cosine
 
 
@@ -35,9 +36,9 @@ class LRSchedule:
         """Refuse negative values."""
         for name in ("warmup_lr", "cooldown_epochs", "base_batch_size"):
             if getattr(self, name) < 0:
-                raise ValueError(
-                    f"model.optimizer.lr_schedule.{name} {getattr(self, name)} is negative; use 0 "
-                    "or more"
+                field = f"model.optimizer.lr_schedule.{name}"
+                raise InputError(
+                    f"{field} {getattr(self, name)} is negative; use 0 or more", field=field
                 )
 
     def peak(self, lr: float, batch_size: int) -> float:
@@ -151,7 +152,10 @@ class OneCycle(LRFactor):
     def __post_init__(self) -> None:
         """Refuse a share that is none."""
         if not 0 < self.pct_start < 1:
-            raise ValueError(f"pct_start {self.pct_start} is no share; use a number in (0, 1)")
+            raise InputError(
+                f"pct_start {self.pct_start} is no share; use a number in (0, 1)",
+                field="protocol.recipe.lr_schedule",
+            )
 
     def __call__(self, progress: Progress) -> float:
         """Return the way up or down."""
@@ -162,11 +166,9 @@ class OneCycle(LRFactor):
         return self._between(1, end, (progress.step - top) / max(last - top, 1e-9))
 
     def _between(self, start: float, end: float, t: float) -> float:
-        return (
-            start + (end - start) * t
-            if self.anneal_strategy == "linear"
-            else cosine(start, end, t, 1)
-        )
+        if self.anneal_strategy == "cos":
+            return cosine(start, end, t, 1)
+        return start + (end - start) * t
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,7 @@ def _warmup(step: int, steps: int, ratio: float) -> float:
 
 def _check_warmup(steps: int, ratio: float) -> None:
     if steps < 0 or not 0 <= ratio <= 1:
-        raise ValueError(
-            f"warm-up of {steps} steps from {ratio}: use 0 or more steps, from a factor in [0, 1]"
+        raise InputError(
+            f"warm-up of {steps} steps from {ratio}: use 0 or more steps, from a factor in [0, 1]",
+            field="protocol.recipe.lr_schedule",
         )

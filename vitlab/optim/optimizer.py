@@ -8,6 +8,7 @@ import torch
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
+from vitlab.errors import InputError
 from vitlab.optim.clipping import clip_global, clip_per_parameter
 from vitlab.optim.lr_schedule import LRSchedule
 from vitlab.optim.schedules import Cosine, Progress
@@ -68,9 +69,10 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Refuse an option that would have another meaning."""
         if self.name == "lamb" and self.param_groups.independent_decay:
-            raise ValueError(
+            raise InputError(
                 "model.optimizer.param_groups.independent_decay is set for lamb, where the decay "
-                "takes part in the size of the step; use name adamw, or leave it out"
+                "takes part in the size of the step; use name adamw, or leave it out",
+                field="model.optimizer.param_groups.independent_decay",
             )
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:

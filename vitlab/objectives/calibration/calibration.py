@@ -1,10 +1,10 @@
 """Decision-stream calibration of a converged classifier: tokens first, then dimensions.
 
-"ViT-Calibrator: Decision Stream Calibration for Vision Transformer" (arXiv:2304.04354). Of the
-paper, its two stages and their aims are known here, not its formulas: the losses are a
-reconstruction after Transformer Doctor (NeurIPS 2024), see docs/calibration.md.
+"ViT-Calibrator: Decision Stream Calibration for Vision Transformer" (arXiv:2304.04354). The paper's
+two stages and their aims are known here, not its formulas: the losses are a reconstruction after
+Transformer Doctor (NeurIPS 2024), see docs/calibration.md.
 
-Nothing is added to the model: what is exported and run is the classifier that came in.
+Nothing is added to the model: the classifier that is exported has the architecture of the first.
 
 Axis letters: b images, p patches, c classes.
 """
@@ -19,8 +19,10 @@ from torch import Tensor
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder, ViT
 from vitlab.encoders.checkpoint_io.report import few
+from vitlab.errors import InputError
 from vitlab.objectives.calibration.class_masks import compute_class_masks
 from vitlab.objectives.calibration.classifier_checkpoint import (
+    PATH,
     ClassifierCheckpoint,
     LoadedClassifier,
     load_classifier,
@@ -38,8 +40,8 @@ from vitlab.objectives.calibration.terms import (
     DimensionTerm,
     TokenTerm,
     background_loss,
+    dimension_loss,
     foreground_loss,
-    off_rule_loss,
     off_share,
 )
 from vitlab.objectives.classification import Classification, Classifier
@@ -48,26 +50,26 @@ from vitlab.objectives.objective import ImageReader, Loss, Objective
 from vitlab.objectives.pretrained import Pretrained
 from vitlab.optim.schedules import Progress
 
-_NO_START = (
-    "calibration begins from a converged classifier, and model.objective.classifier.path is empty; set "
-    "it to the last.ckpt of a run with labels"
+_NO_CLASSIFIER = (
+    "calibration begins from a converged classifier, and model.objective.classifier.path is empty; "
+    "set it to the last.ckpt of a run with labels"
 )
 
 
 class Calibration(Objective):
-    """Fine-tunes a converged classifier, with terms on what its decisions rest on.
+    """Fine-tuning of a converged classifier, with terms on the relevance of its features.
 
-    cross-entropy + tokens.weight L_bg + tokens.foreground_weight L_fg + dimensions.weight L_dim. Foreground
-    and rules come from the classifier as it was before calibration, which stays as it was. With
-    all weights 0 it is the plain fine-tuning that calibration has to beat: the blank arm.
+    cross-entropy + tokens.weight L_bg + tokens.foreground_weight L_fg + dimensions.weight L_dim.
+    Foreground and class masks come from the classifier before calibration, which is kept as
+    reference. With all weights 0 it is plain fine-tuning, the baseline of calibration.
 
     Images are not mixed, as a decision is one for the class of an image.
 
     Args:
         num_classes: of the training data, from which `vitlab fit` takes it.
         classifier: the converged classifier, by its file.
-        encoder: one to fill with the weights of `classifier`, maybe with options that they lack, such
-            as drop path; by default the one they describe.
+        encoder: one to fill with the weights of `classifier`, with options that they may lack, such
+            as drop path; by default the one of the file.
         tokens: the first stage.
         dimensions: the second stage, which begins from the output of the first.
         label_smoothing: share of the target that is spread evenly over all classes.
@@ -88,13 +90,16 @@ class Calibration(Objective):
     ):
         super().__init__()
         if encoder is not None and not isinstance(encoder, ViT):
-            raise ValueError(f"a {type(encoder).__name__} cannot be calibrated; use a ViT")
-        found = None
+            raise InputError(
+                f"a {type(encoder).__name__} cannot be calibrated; use a ViT",
+                field="model.objective.encoder",
+            )
+        loaded = None
         if classifier.path:
-            found = _read(classifier, encoder, num_classes, tokens, dimensions)
-            encoder = found.model.encoder
+            loaded = _load(classifier, encoder, num_classes, tokens, dimensions)
+            encoder = loaded.model.encoder
         elif encoder is None or classifier != ClassifierCheckpoint():
-            raise ValueError(_NO_START)
+            raise InputError(_NO_CLASSIFIER, field=PATH)
         self.tokens, self.dimensions = tokens, dimensions
         self.needs_masks = tokens.foreground == "masks"
         self.num_classes = self.out_dim = num_classes
@@ -111,26 +116,25 @@ class Calibration(Objective):
         self.reference = copy.deepcopy(model).requires_grad_(False) if active else None
         if dimensions.weight:
             width = encoder.embed_dim * (4 if dimensions.feature == "hidden" else 1)
-            self.register_buffer("rules", torch.ones(num_classes, width, dtype=torch.bool))
-            self.register_buffer("evidence", torch.zeros(num_classes, dtype=torch.long))
-        self.rules: Tensor
-        self.evidence: Tensor
+            self.register_buffer("class_masks", torch.ones(num_classes, width, dtype=torch.bool))
+            self.register_buffer("mask_images", torch.zeros(num_classes, dtype=torch.long))
+        self.class_masks: Tensor
+        self.mask_images: Tensor
         self.begun = False
-        if found is not None:
-            self.begin(found.model, found.origin)
+        if loaded is not None:
+            self.begin(loaded.model, loaded.origin)
 
     @property
     def encoder(self) -> Encoder:
-        """The one that is calibrated."""
+        """The encoder that is calibrated."""
         return self.classification.encoder
 
     def begin(self, model: Classifier, origin: Classifier | None = None) -> None:
-        """Take over the weights of a converged classifier.
+        """Copy the weights of a converged classifier.
 
         Args:
             model: to be calibrated.
-            origin: what foreground and rules come from, where that is another one: the model
-                before its first stage.
+            origin: the reference, where that is another one: the model before its first stage.
         """
         self.classification.model.load_state_dict(model.state_dict())
         if self.reference is not None:
@@ -154,18 +158,18 @@ class Calibration(Objective):
         """Return the first stage's terms with their weights."""
         if not self.tokens.active:
             return Loss(torch.zeros((), device=labels.device))
-        shown, known = self.foreground(stream.images, labels, batch.masks)
+        shown, known = self.foreground(stream.calls[0].given, labels, batch.masks)
         blocks = self.tokens.blocks(len(stream.states))
-        found = [received(r, stream.grid) for r in token_relevance(stream, labels, blocks)]
+        relevance = [received(r, stream.grid) for r in token_relevance(stream, labels, blocks)]
         value = (
             self.tokens.weight
-            * torch.stack([background_loss(each, shown, known) for each in found]).mean()
+            * torch.stack([background_loss(each, shown, known) for each in relevance]).mean()
         )
         if self.tokens.foreground_weight:
             steps = [(stream.states[block - 1], stream.states[block]) for block in blocks]
             kept = [foreground_loss(*step, shown & known[:, None]) for step in steps]
             value = value + self.tokens.foreground_weight * torch.stack(kept).mean()
-        share = off_share(torch.stack(found).sum(0).detach()[known], shown[known])
+        share = off_share(torch.stack(relevance).sum(0).detach()[known], shown[known])
         return Loss(value, {"tokens/background": share, "tokens/known": known.float().mean()})
 
     def dimension_loss(
@@ -174,11 +178,11 @@ class Calibration(Objective):
         """Return the second stage's term with its weight."""
         if not self.dimensions.weight:
             return Loss(torch.zeros((), device=labels.device))
-        assert self.evidence.any(), "rules are found by `setup`, before the first step"
-        kept = self.rules[labels]
-        found = dimension_relevance(stream, labels, self.dimensions.feature)
-        value = self.dimensions.weight * off_rule_loss(found, kept)
-        return Loss(value, {"dimensions/off_rule": off_share(found.detach(), kept)})
+        assert self.mask_images.any(), "`setup` computes the class masks before the first step"
+        kept = self.class_masks[labels]
+        relevance = dimension_relevance(stream, labels, self.dimensions.feature)
+        value = self.dimensions.weight * dimension_loss(relevance, kept)
+        return Loss(value, {"dimensions/off_rule": off_share(relevance.detach(), kept)})
 
     def foreground(
         self,
@@ -188,18 +192,19 @@ class Calibration(Objective):
     ) -> tuple[Bool[Tensor, "b p"], Bool[Tensor, " b"]]:
         """Return the patches of the foreground, and of which images they are known.
 
-        By the masks, where tokens.foreground says so; else by the relevance in the reference, of
+        With tokens.foreground masks, from the masks; else by the relevance in the reference, of
         images that it classifies correctly. Of other images all patches are foreground.
 
         Raises:
-            ValueError: masks are needed, and the batch has none.
+            InputError: masks are needed, and the batch has none.
         """
         assert self.reference is not None
         if self.needs_masks:
             if masks is None:
-                raise ValueError(
+                raise InputError(
                     "tokens.foreground is masks and the batch has none; give Batch.masks, or set "
-                    "tokens.foreground derived"
+                    "tokens.foreground derived",
+                    field="model.objective.tokens.foreground",
                 )
             known = ~masks.all(2).all(1)  # an image without a mask has one that is true throughout
             return masked_foreground(masks, self.reference.encoder.patch_size), known
@@ -207,38 +212,39 @@ class Calibration(Objective):
             logits = self.reference.eval()(images.detach().requires_grad_())
         known = logits.argmax(-1) == labels
         blocks = range(len(stream.states))
-        found = [r.detach() for r in token_relevance(stream, labels, blocks, graph=False)]
-        shown = foreground(found, stream.grid, self.tokens.threshold)
+        relevance = [r.detach() for r in token_relevance(stream, labels, blocks, graph=False)]
+        shown = foreground(relevance, stream.grid, self.tokens.threshold)
         return shown | ~known[:, None], known
 
     def setup(self, read: ImageReader, count: int) -> str:
-        """Find the rules of the classes, where the second stage needs them.
+        """Compute the class masks, where the second stage needs them.
 
         Raises:
-            ValueError: a class has no training image that the reference classifies correctly.
+            InputError: a class has no training image that the reference classifies correctly.
         """
         if not self.dimensions.weight:
             return ""
         assert self.reference is not None
         settings = self.dimensions
-        found = compute_class_masks(
+        masks = compute_class_masks(
             self.reference.eval(), read, count, settings.feature, settings.threshold
         )
-        self.rules.copy_(found.kept)
-        self.evidence.copy_(found.evidence)
-        missing = [str(each) for each in (found.evidence == 0).nonzero()[:, 0].tolist()]
+        self.class_masks.copy_(masks.kept)
+        self.mask_images.copy_(masks.images)
+        missing = [str(each) for each in (masks.images == 0).nonzero()[:, 0].tolist()]
         if missing and not settings.allow_unlearned:
-            raise ValueError(
+            raise InputError(
                 f"no training image of the classes {few(missing)} is classified correctly by the "
-                "model in model.objective.classifier, so they have no rule; begin from a model that has "
-                "converged on these data, or let such classes keep all dimensions with "
-                "model.objective.dimensions.allow_unlearned true"
+                "model in model.objective.classifier, so they have no class mask; begin from a "
+                "model that has converged on these data, or let such classes keep all dimensions "
+                "with model.objective.dimensions.allow_unlearned true",
+                field="model.objective.dimensions.allow_unlearned",
             )
-        share = 100 * found.kept[found.evidence > 0].float().mean().item()
+        share = 100 * masks.kept[masks.images > 0].float().mean().item()
         left = f"; classes without one, which keep all: {few(missing)}" if missing else ""
         return (
-            f"rules of {int((found.evidence > 0).sum())} classes from {int(found.evidence.sum())} "
-            f"images keep {share:.1f} % of {found.kept.shape[1]} dimensions{left}"
+            f"masks of {int((masks.images > 0).sum())} classes from {int(masks.images.sum())} "
+            f"images keep {share:.1f} % of {masks.kept.shape[1]} dimensions{left}"
         )
 
     def classifiers(self) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -246,41 +252,45 @@ class Calibration(Objective):
         return self.classification.classifiers()
 
     def check_crops(self, crops: Iterable[tuple[int, int]]) -> None:
-        """Refuse a model that has not converged, and views the classifier cannot use."""
+        """Refuse a model that has not converged, and crops the classifier cannot use."""
         if not self.begun:
-            raise ValueError(_NO_START)
+            raise InputError(_NO_CLASSIFIER, field=PATH)
         self.classification.check_crops(crops)
 
 
-def _read(
-    start: ClassifierCheckpoint,
+def _load(
+    source: ClassifierCheckpoint,
     into: ViT | None,
     classes: int,
     tokens: TokenTerm,
     dimensions: DimensionTerm,
 ) -> LoadedClassifier:
-    """Read the start, and refuse what does not fit the data or the stage."""
+    """Load the classifier, and refuse one that does not suit the data or the stage."""
     if isinstance(into, Pretrained):
-        raise ValueError(
+        raise InputError(
             "model.objective.encoder reads weights that those of model.objective.classifier would "
-            "replace; leave the encoder out, or give a ViT to fill"
+            "replace; leave the encoder out, or give a ViT to fill",
+            field="model.objective.encoder",
         )
-    found = load_classifier(start, into)
-    if (given := found.model.head.out_features) != classes:
-        raise ValueError(
-            f"the classifier in {start.path} knows {given} classes and the data have {classes}; "
-            "calibrate it on the data that it was trained on"
+    loaded = load_classifier(source, into)
+    if (given := loaded.model.head.out_features) != classes:
+        raise InputError(
+            f"the classifier in {source.path} has {given} classes and the data have {classes}; "
+            "calibrate it on the data that it was trained on",
+            field=PATH,
         )
+    flag = "model.objective.classifier.allow_uncalibrated"
     second = bool(dimensions.weight) and not tokens.active
-    if second and not found.calibrated and not start.allow_uncalibrated:
-        raise ValueError(
-            f"{start.path} is not the output of the first stage, with which the second begins; run "
-            "configs/calibrate_tokens.yaml first and give its last.ckpt, or say that this is on "
-            "purpose with model.objective.classifier.allow_uncalibrated true"
+    if second and not loaded.calibrated and not source.allow_uncalibrated:
+        raise InputError(
+            f"{source.path} is not the output of the first stage, with which the second begins; "
+            f"run configs/calibrate_tokens.yaml first and give its last.ckpt, or set {flag} true",
+            field=PATH,
         )
-    if start.allow_uncalibrated and (not second or found.calibrated):
-        raise ValueError(
-            "model.objective.classifier.allow_uncalibrated lets the second stage begin without the first, "
-            "which is not so here: it would be ignored; leave it out"
+    if source.allow_uncalibrated and (not second or loaded.calibrated):
+        raise InputError(
+            f"{flag} lets the second stage begin without the first, which is not so here: it would "
+            "be ignored; leave it out",
+            field=flag,
         )
-    return found
+    return loaded

@@ -1,9 +1,9 @@
-"""Which dimensions of [CLS] each class may rest on: those its surest images rest on.
+"""Masks of the dimensions of [CLS] that are relevant for each class.
 
-Part of decision-stream calibration (arXiv:2304.04354); how rules are made is Transformer Doctor's
-(NeurIPS 2024). What is verified and what is not: docs/calibration.md.
+Part of decision-stream calibration (arXiv:2304.04354); the masks are the rules of Transformer
+Doctor (NeurIPS 2024). docs/calibration.md lists what is verified.
 
-Axis letters: n images, b images of a batch, c classes, m dimensions of a feature.
+Axis letters: b images of a batch, c classes, m dimensions of a feature.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,16 @@ from vitlab.objectives.objective import ImageReader
 
 @dataclass(frozen=True)
 class ClassMasks:
-    """The dimensions each class keeps, on the CPU.
+    """The dimensions of each class, on the CPU.
 
     Attributes:
-        kept: true for those.
-        evidence: how many images each rule was made of; one of 0 keeps all dimensions.
+        kept: true for relevant dimensions.
+        images: number of images that each mask was computed from; a class with 0 keeps all
+            dimensions.
     """
 
     kept: Bool[Tensor, "c m"]
-    evidence: Int[Tensor, " c"]
+    images: Int[Tensor, " c"]
 
 
 def compute_class_masks(
@@ -40,7 +41,7 @@ def compute_class_masks(
     threshold: float,
     samples: int = 10,
 ) -> ClassMasks:
-    """Return the rules of all classes.
+    """Return the masks of all classes.
 
     Of each class, the `samples` images with the highest probability of it among those classified
     correctly; their relevances, each scaled to [0, 1], are averaged, and dimensions from the
@@ -48,57 +49,51 @@ def compute_class_masks(
 
     Args:
         model: in evaluation mode.
-        read: gives labeled images by index.
+        read: returns labeled images by index.
         count: of the images.
         feature: see `dimension_relevance`.
         threshold: in [0, 1]; 0 keeps everything.
         samples: images for each class, at most.
     """
     classes = model.head.out_features
-    chosen = most_confident(model, read, count, samples)
-    sums, evidence = None, torch.zeros(classes, dtype=torch.long)
-    for batch in read(chosen):
+    width = model.encoder.embed_dim * (4 if feature == "hidden" else 1)
+    sums = torch.zeros(classes, width, dtype=torch.double)
+    images = torch.zeros(classes, dtype=torch.long)
+    for batch in read(most_confident(model, read, count, samples)):
         assert batch.labels is not None
         with torch.enable_grad(), record_stream(model) as stream:
             model(batch.views[0][0].detach().requires_grad_())
         found = dimension_relevance(stream, batch.labels, feature, graph=False).detach()
-        labels, scaled = batch.labels.cpu(), unit(found).cpu().double()
-        if sums is None:
-            sums = torch.zeros(classes, scaled.shape[1], dtype=torch.double)
-        sums.index_add_(0, labels, scaled)
-        evidence += labels.bincount(minlength=classes)
-    if sums is None:  # nothing is classified correctly
-        width = model.encoder.embed_dim * (4 if feature == "hidden" else 1)
-        return ClassMasks(torch.ones(classes, width, dtype=torch.bool), evidence)
-    mean = sums / evidence.clamp_min(1)[:, None]
-    return ClassMasks((mean >= threshold) | (evidence == 0)[:, None], evidence)
+        labels = batch.labels.cpu()
+        sums.index_add_(0, labels, unit(found).cpu().double())
+        images += labels.bincount(minlength=classes)
+    mean = sums / images.clamp_min(1)[:, None]
+    return ClassMasks((mean >= threshold) | (images == 0)[:, None], images)
 
 
 @torch.no_grad()
 def most_confident(model: Classifier, read: ImageReader, count: int, samples: int) -> Sequence[int]:
-    """Return the images that rules are made of, class by class, the surest first.
+    """Return the indices of the most confident correct images, class by class.
 
-    Each rank looks at its share of the images; the answer is that of one rank.
+    Each rank classifies its share of the images; the result is that of one rank.
     """
-    surety, classes = [], []
+    confidences, classes = [], []
     for batch in read(range(distributed.rank(), count, distributed.world_size())):
         assert batch.labels is not None
-        probability, guess = model(batch.views[0][0]).float().softmax(-1).max(-1)
-        surety.append(torch.where(guess == batch.labels, probability, -1.0))
+        confidence, guess = model(batch.views[0][0]).float().softmax(-1).max(-1)
+        confidences.append(torch.where(guess == batch.labels, confidence, -1.0))
         classes.append(batch.labels)
-    p, y = (
-        distributed.all_gather_rows(torch.cat(surety)).cpu(),
-        distributed.all_gather_rows(torch.cat(classes)).cpu(),
-    )
+    p = distributed.all_gather_rows(torch.cat(confidences)).cpu()
+    y = distributed.all_gather_rows(torch.cat(classes)).cpu()
     correct = (p >= 0).nonzero()[:, 0]
     order = correct[p[correct].argsort(descending=True, stable=True)]
     order = order[y[order].argsort(stable=True)]
     counts = y[order].bincount(minlength=model.head.out_features)
-    turn = torch.arange(len(order)) - (counts.cumsum(0) - counts)[y[order]]
-    return order[turn < samples].tolist()
+    position = torch.arange(len(order)) - (counts.cumsum(0) - counts)[y[order]]
+    return order[position < samples].tolist()
 
 
 def unit(x: Float[Tensor, "b m"]) -> Float[Tensor, "b m"]:
-    """Return each row scaled to [0, 1]; one whose values are all alike becomes 0."""
+    """Return each row scaled to [0, 1]; a constant one becomes 0."""
     low, high = x.aminmax(dim=1, keepdim=True)
     return (x - low) / (high - low).clamp_min(torch.finfo(x.dtype).tiny)

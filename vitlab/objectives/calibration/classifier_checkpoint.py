@@ -1,4 +1,4 @@
-"""A whole classifier, encoder and head, from a file."""
+"""Loading of a whole classifier, encoder and head, from a file."""
 
 import copy
 import re
@@ -13,8 +13,10 @@ from torch import Tensor
 from vitlab.encoders import ViT, load_pretrained
 from vitlab.encoders.checkpoint_io.files import read
 from vitlab.encoders.checkpoint_io.importer import FamilyName
+from vitlab.errors import InputError
 from vitlab.objectives.classification import Classifier
 
+PATH = "model.objective.classifier.path"
 _REMEDY = (
     "Give the last.ckpt of a `vitlab fit` with labels, or weights of DeiT or timm with their "
     "classifier (head.weight and head.bias)"
@@ -27,11 +29,10 @@ class ClassifierCheckpoint:
 
     Args:
         path: last.ckpt of a run with labels, or a file of DeiT or timm with its classifier.
-        which: the model to take where a file holds several: "model" for the one that a run
-            trained, which is taken unless told, "average" for its moving average.
+        which: the model to take from a file of several: "model" for the one that a run trained,
+            the default for runs, "ema" for its moving average.
         family: whose weights they are; auto where the tensors show it.
-        allow_uncalibrated: whether the second stage may begin from a model that the first has not
-            calibrated.
+        allow_uncalibrated: whether the second stage may begin from a model without the first.
     """
 
     path: str = ""
@@ -42,11 +43,11 @@ class ClassifierCheckpoint:
 
 @dataclass(frozen=True)
 class LoadedClassifier:
-    """What a file holds.
+    """Content of a file.
 
     Attributes:
         model: the classifier.
-        origin: the one that an earlier calibration began from, if the file is of one.
+        origin: the classifier before its calibration, if the file is of one.
         calibrated: whether the file is of the first stage: its tokens are calibrated.
     """
 
@@ -55,64 +56,62 @@ class LoadedClassifier:
     calibrated: bool = False
 
 
-def load_classifier(start: ClassifierCheckpoint, into: ViT | None = None) -> LoadedClassifier:
-    """Read a classifier; nothing in the file is run, and no random number is drawn.
+def load_classifier(source: ClassifierCheckpoint, into: ViT | None = None) -> LoadedClassifier:
+    """Load a classifier; nothing in the file is run, and no random number is drawn.
 
     Args:
-        start: where it is.
-        into: an encoder to fill, maybe with options that the weights lack, such as drop path.
+        source: the file.
+        into: an encoder to fill, with options that the weights may lack, such as drop path.
 
     Raises:
-        ValueError: the file cannot be read or holds no classifier.
+        InputError: the file cannot be read or holds no classifier.
     """
-    path = Path(start.path)
+    path = Path(source.path)
     if path.is_dir():
-        raise ValueError(
-            f"{path} is a folder, and an exported encoder has no classifier. {_REMEDY}"
-        )
+        _refuse(f"{path} is a folder, and an exported encoder has no classifier")
     content = read(path)
     run = "pytorch-lightning_version" in content
-    objective = _settings(content) if run else {}
-    if str(objective.get("class_path", "")).endswith("PromptTuning"):
-        raise ValueError(
+    objective = (content.get("hyper_parameters", {}).get("objective") or {}) if run else {}
+    class_name = str(objective.get("class_path", "")).rpartition(".")[2]
+    if class_name == "PromptTuning":
+        _refuse(
             f"{path} holds prompts and a head beside a frozen backbone, and calibration trains a "
-            f"whole classifier. {_REMEDY}"
+            "whole classifier"
         )
-    which = start.which or ("model" if run else "")
-    # looked for before the encoder, for the better message
+    # checked before the encoder is read, for the better message
     if not any(re.search(r"(^|\.)head\.weight$", name) for name in _names(content)):
-        raise ValueError(f"{path} holds no classifier. {_REMEDY}")
+        _refuse(f"{path} holds no classifier")
     twin = copy.deepcopy(into)  # the encoder is filled in place
-    model = _read(start, which, content, into)
-    if not str(objective.get("class_path", "")).endswith("Calibration"):
+    model = _load(source, source.which or ("model" if run else ""), content, into)
+    if class_name != "Calibration":
         return LoadedClassifier(model)
     tokens = objective.get("init_args", {}).get("tokens") or {}
     calibrated = bool(tokens.get("weight") or tokens.get("foreground_weight"))
-    kept = any(".reference." in name for name in _names(content))
-    return LoadedClassifier(
-        model, _read(start, "reference", content, twin) if kept else None, calibrated
-    )
+    origin = None
+    if any(".reference." in name for name in _names(content)):
+        origin = _load(source, "reference", content, twin)
+    return LoadedClassifier(model, origin, calibrated)
 
 
-def _read(
-    start: ClassifierCheckpoint, which: str, content: dict[str, Any], into: ViT | None
+def _load(
+    source: ClassifierCheckpoint, which: str, content: dict[str, Any], into: ViT | None
 ) -> Classifier:
-    found = load_pretrained(start.path, start.family, which, into=into)
-    head = _head(start.path, found.branch, content)
-    rows, width = head["weight"].shape
-    if width != found.encoder.embed_dim or head["bias"].shape != (rows,):
-        raise ValueError(
-            f"the classifier in {start.path} maps {width} numbers to {rows} classes, and its "
-            f"encoder is {found.encoder.embed_dim} wide. {_REMEDY}"
+    found = load_pretrained(source.path, source.family, which, into=into)
+    head = _head(source.path, found.branch, content)
+    classes, embed_dim = head["weight"].shape
+    if embed_dim != found.encoder.embed_dim or head["bias"].shape != (classes,):
+        _refuse(
+            f"the classifier in {source.path} maps {embed_dim} numbers to {classes} classes, and "
+            f"its encoder is {found.encoder.embed_dim} wide"
         )
     with torch.random.fork_rng(devices=[]):
-        model = Classifier(found.vit.train(), rows)
+        model = Classifier(found.vit.train(), classes)
     model.head.load_state_dict(head)
     return model
 
 
 def _head(path: str, branch: str, content: dict[str, Any]) -> dict[str, Tensor]:
-    """Return weight and bias of the linear map beside an encoder."""
+    """Return weight and bias of the linear layer beside an encoder."""
     given = content.get(branch) if branch else None
     state = given if isinstance(given, Mapping) else content.get("state_dict", content)
     inside = rf"(?:objective\.(?:\w+\.)*?{branch}\.)?" if branch else ""
@@ -120,7 +119,7 @@ def _head(path: str, branch: str, content: dict[str, Any]) -> dict[str, Tensor]:
     found = {match[1]: state[name].float() for name in state if (match := pattern.fullmatch(name))}
     if set(found) != {"weight", "bias"} or found["weight"].ndim != 2:
         named = f"the model {branch!r} in {path}" if branch else path
-        raise ValueError(f"{named} has no linear classifier. {_REMEDY}")
+        _refuse(f"{named} has no linear classifier")
     return found
 
 
@@ -129,5 +128,5 @@ def _names(content: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in [*content, *inner]]
 
 
-def _settings(content: dict[str, Any]) -> dict[str, Any]:
-    return content.get("hyper_parameters", {}).get("objective") or {}
+def _refuse(message: str) -> None:
+    raise InputError(f"{message}. {_REMEDY}", field=PATH)

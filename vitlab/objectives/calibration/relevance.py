@@ -1,15 +1,14 @@
-"""What a classifier's decision for a class rests on: which tokens, which dimensions of [CLS].
+"""Relevance of tokens and of dimensions of [CLS] for a classifier's decision.
 
 The quantities of "ViT-Calibrator: Decision Stream Calibration for Vision Transformer"
 (arXiv:2304.04354) as far as its abstract tells; the formulas are those of Transformer Doctor
-(NeurIPS 2024), from the same laboratory. docs/calibration.md says what is verified and what is not.
+(NeurIPS 2024), from the same laboratory. docs/calibration.md lists what is verified.
 
 With y the logit of an image's class, all in graph, so that it can be trained:
 R^l = mean_h relu(dy / dA^{l,h}) A^{l,h} of block l, A its attention weights, n x n;
 c = relu(dy / dz) relu(z) of a feature z of [CLS].
 
-Axis letters: b images, l blocks, h heads, n tokens, p patches, d width, m dimensions of a feature,
-c classes.
+Axis letters: b images, h heads, n tokens, p patches, d width, m dimensions of a feature, c classes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,51 +27,43 @@ from vitlab.encoders.hooks import ForwardCall, record_calls
 from vitlab.encoders.tokens import Grid, prefix_length, split_at
 from vitlab.encoders.vit import ViT
 from vitlab.objectives.classification import Classifier
+from vitlab.objectives.objective import at_least_fp32
 
 Feature = Literal["hidden", "cls"]
 
 
 @dataclass(frozen=True)
 class DecisionStream:
-    """What passes through a classifier in one forward pass, in graph.
+    """Intermediate results of one forward pass of a classifier, in graph.
 
     Attributes:
-        patch: pixels of a patch edge.
-        whole: from images to logits.
-        head: from [CLS] to logits.
+        patch_size: pixels of a patch edge.
+        calls: of the classifier, from images to logits.
+        head_calls: of its head, from [CLS] to logits.
         weights: attention weights (b, h, n, n) of each block.
         hidden: activations (b, n, m) inside the MLP of [CLS] of each block.
         states: tokens (b, n, d) that leave each block.
     """
 
-    patch: int
-    whole: list[ForwardCall]
-    head: list[ForwardCall]
+    patch_size: int
+    calls: list[ForwardCall]
+    head_calls: list[ForwardCall]
     weights: list[Tensor]
     hidden: list[Tensor]
     states: list[Tensor]
 
     @property
-    def images(self) -> Float[Tensor, "b 3 height width"]:
-        """What the classifier was shown."""
-        return self.whole[0].given
-
-    @property
-    def logits(self) -> Float[Tensor, "b c"]:
-        """What it said."""
-        return self.whole[0].returned
-
-    @property
     def grid(self) -> Grid:
         """Rows and columns of patches."""
-        return self.images.shape[2] // self.patch, self.images.shape[3] // self.patch
+        height, width = self.calls[0].given.shape[2:]
+        return height // self.patch_size, width // self.patch_size
 
 
 @contextmanager
 def record_stream(model: Classifier) -> Iterator[DecisionStream]:
-    """Keep what passes through a classifier in the one forward pass inside.
+    """Record the one forward pass inside.
 
-        with follow(model) as stream:
+        with record_stream(model) as stream:
             model(images)
 
     Attention is computed by plain products meanwhile: fused kernels keep no weights, and torch's
@@ -83,53 +74,52 @@ def record_stream(model: Classifier) -> Iterator[DecisionStream]:
     """
     encoder = model.encoder
     assert isinstance(encoder, ViT)
-    own = hasattr(
-        encoder.blocks[-1], "mlp_cls"
-    )  # [CLS] has an MLP of its own, see `CLSSpecialization`
+    # [CLS] may have an MLP of its own, see `CLSSpecialization`
+    mlp = "mlp_cls" if hasattr(encoder.blocks[-1], "mlp_cls") else "mlp"
     with (
         sdpa_kernel(SDPBackend.MATH),
-        record_calls(model) as whole,
-        record_calls(model.head) as head,
+        record_calls(model) as calls,
+        record_calls(model.head) as head_calls,
         record(encoder, "attn.weights") as weights,
-        record(encoder, "mlp_cls.hidden" if own else "mlp.hidden") as hidden,
+        record(encoder, f"{mlp}.hidden") as hidden,
         record(encoder, "") as states,
     ):
-        yield DecisionStream(encoder.patch_size, whole, head, weights, hidden, states)
+        yield DecisionStream(encoder.patch_size, calls, head_calls, weights, hidden, states)
 
 
 def token_relevance(
     stream: DecisionStream, labels: Int[Tensor, " b"], blocks: Sequence[int], graph: bool = True
 ) -> list[Float[Tensor, "b n n"]]:
-    """Return R of some blocks: in row i and column j, what query i takes from key j.
+    """Return R of some blocks: row i and column j is the relevance of key j for query i.
 
     Args:
         stream: of a forward pass.
         labels: class of each image.
-        blocks: their numbers.
+        blocks: their indices.
         graph: whether R is going to be differentiated.
     """
     weights = [stream.weights[block] for block in blocks]
     score = _score(stream, labels)
     gradients = torch.autograd.grad(score, weights, create_graph=graph, retain_graph=True)
     return [
-        (_precise(slope).relu() * _precise(weight)).mean(1)
-        for slope, weight in zip(gradients, weights, strict=True)
+        (at_least_fp32(gradient).relu() * at_least_fp32(weight)).mean(1)
+        for gradient, weight in zip(gradients, weights, strict=True)
     ]
 
 
 def received(relevance: Float[Tensor, "b n n"], grid: Grid) -> Float[Tensor, "b p"]:
-    """Return what all queries together take from each patch; [CLS] and registers left out."""
+    """Return the relevance of each patch as a key, summed over all queries."""
     return _of_patches(relevance.sum(1), grid)
 
 
 def foreground(
     relevance: Sequence[Float[Tensor, "b n n"]], grid: Grid, threshold: float
 ) -> Bool[Tensor, "b p"]:
-    """Return which patches the decision of [CLS] rests on, from R of all blocks.
+    """Return which patches are relevant for [CLS], from R of all blocks.
 
-    The row of [CLS] in (I + R^L) ... (I + R^1) tells how much of each patch arrives; scaled to
-    [0, 1] in each image, a patch is foreground from the threshold on. Where all are alike, nothing
-    is known and all are foreground.
+    The row of [CLS] in (I + R^L) ... (I + R^1) is the relevance of each patch for the decision;
+    scaled to [0, 1] in each image, a patch is foreground from the threshold on. Where all are
+    equal, all are foreground.
 
     Args:
         relevance: of every block, from the first to the last.
@@ -140,49 +130,46 @@ def foreground(
     row[:, :, 0] = 1
     for each in reversed(relevance):
         row = row + row @ each
-    arriving = _of_patches(row[:, 0], grid)
-    low, high = arriving.aminmax(dim=1, keepdim=True)
-    return (arriving - low >= threshold * (high - low)) | (high == low)
+    patches = _of_patches(row[:, 0], grid)
+    low, high = patches.aminmax(dim=1, keepdim=True)
+    return (patches - low >= threshold * (high - low)) | (high == low)
 
 
-def masked_foreground(masks: Bool[Tensor, "b height width"], patch: int) -> Bool[Tensor, "b p"]:
+def masked_foreground(
+    masks: Bool[Tensor, "b height width"], patch_size: int
+) -> Bool[Tensor, "b p"]:
     """Return which patches hold at least one pixel of the foreground.
 
     Args:
-        masks: true for foreground; height and width multiples of the patch.
-        patch: pixels of its edge.
+        masks: true for foreground; height and width multiples of the patch size.
+        patch_size: pixels of a patch edge.
     """
-    return F.max_pool2d(masks[:, None].float(), patch).flatten(1) > 0
+    return F.max_pool2d(masks[:, None].float(), patch_size).flatten(1) > 0
 
 
 def dimension_relevance(
     stream: DecisionStream, labels: Int[Tensor, " b"], feature: Feature, graph: bool = True
 ) -> Float[Tensor, "b m"]:
-    """Return c, how much each dimension of [CLS] speaks for the class; never negative.
+    """Return c, the relevance of each dimension of [CLS]; never negative.
 
     Args:
         stream: of a forward pass.
         labels: class of each image.
         feature: "hidden", that of [CLS] inside the last block's MLP, four times the width;
-            "cls", what the head reads.
+            "cls", the input of the head.
         graph: whether c is going to be differentiated.
     """
-    source = stream.hidden[-1] if feature == "hidden" else stream.head[0].given
+    source = stream.hidden[-1] if feature == "hidden" else stream.head_calls[0].given
     score = _score(stream, labels)
-    (slope,) = torch.autograd.grad(score, source, create_graph=graph, retain_graph=True)
-    found = _precise(slope).relu() * _precise(source).relu()
-    return split_at(found, 1)[0][:, 0] if feature == "hidden" else found
+    (gradient,) = torch.autograd.grad(score, source, create_graph=graph, retain_graph=True)
+    relevance = at_least_fp32(gradient).relu() * at_least_fp32(source).relu()
+    return split_at(relevance, 1)[0][:, 0] if feature == "hidden" else relevance
 
 
 def _score(stream: DecisionStream, labels: Int[Tensor, " b"]) -> Float[Tensor, ""]:
     """Return the sum of the images' y, whose gradient is that of each image by itself."""
-    return stream.logits.gather(1, labels[:, None]).sum()
+    return stream.calls[0].returned.gather(1, labels[:, None]).sum()
 
 
 def _of_patches(x: Float[Tensor, "b n"], grid: Grid) -> Float[Tensor, "b p"]:
     return split_at(x[..., None], prefix_length(x.shape[1], grid))[1][..., 0]
-
-
-def _precise(x: Tensor) -> Tensor:
-    """Return x in at least single precision, whatever autocast made of it."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
