@@ -43,7 +43,7 @@ def of_neighbors(metric: Metric, rows: int = ROWS, queries: int = QUERIES) -> Ca
 
 def of_logistic(strength: float, rows: int = ROWS) -> Case:
     """Return the case of one C; both sides return the loss that they arrive at."""
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression as Peer
 
     x = _normal(rows, WIDTH, 0)
     noise = _normal(rows, CLASSES, 1)
@@ -55,7 +55,7 @@ def of_logistic(strength: float, rows: int = ROWS) -> Case:
         return loss(x, y, fitted.weight, fitted.bias, decay)
 
     def theirs() -> float:
-        fitted = LogisticRegression(C=strength, tol=TOLERANCE, max_iter=1000)
+        fitted = Peer(C=strength, tol=TOLERANCE, max_iter=1000)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # when it has not converged
             fitted.fit(x.numpy(), y.numpy())
