@@ -6,10 +6,11 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.devices import on_devices
 from vitlab.analysis.measures.engine import Engine
 from vitlab.encoders import ViT
 from vitlab.profiling.cost import OPTIONS
-from vitlab.profiling.timing import fastest, on_devices
+from vitlab.profiling.timing import fastest
 
 AIM = 3.0  # times a plain forward pass, of softmax attention at 224 px
 ARMS = ("plain", "entmax15", "locality")

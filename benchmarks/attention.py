@@ -10,8 +10,9 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.devices import NO_GPU, peak_bytes
 from vitlab.encoders.entmax.attention import entmax_attention
-from vitlab.profiling.timing import MIB, NO_GPU, fastest, peak_bytes
+from vitlab.profiling.timing import MIB, fastest
 
 Case = tuple[str, Callable[[], object], str, Callable[[], object]]
 SHAPES = ((8, 6, 197, 64), (2, 6, 1025, 64))  # ViT-S/16 at 224 and at 512 px

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import torch
 from rich.table import Table
 
+from benchmarks.devices import on_devices
 from vitlab.encoders import ViT
 from vitlab.profiling.cost import OPTIONS, Passes
-from vitlab.profiling.timing import MIB, fastest, on_devices
+from vitlab.profiling.timing import MIB, fastest
 
 AIMS = {"specialized": 1.02, "locality, refined": 1.15}  # times the plain encoder
 ARMS = ("plain", "entmax15", *AIMS)

@@ -10,47 +10,55 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from vitlab.cli import main
 from vitlab.encoders import ViT, save
-from vitlab.profiling.forecast import GIB, SCALAR, Facts, Timed, Trial, duration, forecast
+from vitlab.profiling.forecast import (
+    GIB,
+    SCALAR,
+    RunFacts,
+    Timing,
+    TrialResult,
+    duration,
+    forecast,
+)
 from vitlab.profiling.forecast import verdict as outcome
 from vitlab.profiling.remedies import remedies
-from vitlab.profiling.step_profiler import Parts
-from vitlab.profiling.throughput import pace
+from vitlab.profiling.step_profiler import StepProfiler
+from vitlab.profiling.throughput import throughput
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 OFF = ("--probing.every_n_epochs", "0", "--probing.baselines", "false", "--probing.dense", "{}")
 # 32 images a step: 1 s of which 0.05 s waiting; 20 steps an epoch, 10 epochs
-FACTS = Facts(
+FACTS = RunFacts(
     device="cpu",
-    world=1,
-    here=1,
-    batch=32,
-    per_device=32,
-    accumulate=1,
+    world_size=1,
+    local_devices=1,
+    global_batch_size=32,
+    micro_batch_size=32,
+    accumulate_grad_batches=1,
     steps_per_epoch=20,
     epochs=10,
-    workers=4,
+    num_workers=4,
     cores=8,
     precision="bf16-mixed",
-    half=True,
+    supports_bf16=True,
     slow_attention="",
     memory=16 * GIB,
     weights=GIB,
     per_image=GIB // 16,
-    kept=3,
+    kept_checkpoints=3,
     scalars=1000,
     pictures=5000,
-    free=10 * GIB,
-    measurements=4,
-    scores=0,
+    free_disk=10 * GIB,
+    probings=4,
+    validations=0,
 )
-TRIAL = Trial(
-    step=Timed((1.0, 1.2, 0.9)),
-    parts={"data": Timed((0.05, 0.05, 0.05)), "forward": Timed((0.95, 1.15, 0.85))},
+TRIAL = TrialResult(
+    step=Timing((1.0, 1.2, 0.9)),
+    parts={"data": Timing((0.05, 0.05, 0.05)), "forward": Timing((0.95, 1.15, 0.85))},
     loading=400.0,
     peak=3 * GIB,
     checkpoint=GIB // 8,
-    probe=10.0,
-    score=0.0,
+    probe_seconds=10.0,
+    validation_seconds=0.0,
 )
 DINO = "dino_entmax.yaml+demo.yaml"
 SMALL = ("--model.objective.head.out_dim", "64")
@@ -67,7 +75,7 @@ def plan(drawn, tmp_path, monkeypatch):
         demo = [part for part in config.split("+") for part in ("--config", CONFIGS / part)]
         main(
             [
-                *("plan", "--steps", str(steps), "--json", str(file), *map(str, demo)),
+                *("plan", "--steps", str(steps), "--out", str(file), *map(str, demo)),
                 *("--synthetic.root", "", "--data.root", str(drawn / "imagenet")),
                 *(
                     "--data.num_workers",
@@ -103,9 +111,9 @@ def test_parts_sum_to_the_step_and_none_is_negative(plan, drawn, capsys):
         assert min(shares) >= 0
         assert sum(shares) == pytest.approx(seconds, rel=1e-9)
     assert len(steps) == 3
-    assert found["facts"]["accumulate"] == 2
+    assert found["facts"]["accumulate_grad_batches"] == 2
     assert min(parts["forward"]["seconds"] + parts["backward"]["seconds"]) > 0
-    assert min(trial["loading"], trial["peak"], trial["probe"]) > 0
+    assert min(trial["loading"], trial["peak"], trial["probe_seconds"]) > 0
     assert found["verdict"].startswith("The run fits; it is bound by ")
     printed = capsys.readouterr().out
     assert "3 steps, spread" in printed
@@ -142,9 +150,9 @@ def test_supervised_configs_can_be_tried(plan, config):
         "0",
     )
     found = plan(f"{config}.yaml+demo_supervised.yaml", *OFF, *small)
-    assert found["trial"]["score"] > 0
-    assert found["facts"]["scores"] == 1
-    assert found["facts"]["kept"] == 3
+    assert found["trial"]["validation_seconds"] > 0
+    assert found["facts"]["validations"] == 1
+    assert found["facts"]["kept_checkpoints"] == 3
 
 
 def test_another_arm_can_be_tried(plan):
@@ -210,8 +218,8 @@ def test_a_run_shorter_than_the_trial_is_measured_as_it_is(plan):
         (("--data.root", "nowhere"), "there is no folder nowhere"),
         (("--data.global_batch_size", "4000"), "do not fill one batch"),
         (("--steps", "0"), "give at least 1 step"),
-        (("--world", "3"), "does not divide among 3 devices"),
-        (("--json", "."), "is a folder"),
+        (("--world-size", "3"), "does not divide among 3 devices"),
+        (("--out", "."), "is a folder"),
         (("--trainer.devices", "0"), "devices"),
         (("--ckpt_path", "last"), "there is no checkpoint"),
         (
@@ -260,7 +268,7 @@ def test_a_forecast_by_hand():
 
 def test_devices_share_a_batch_but_not_their_hours():
     """Eight devices at 32 images a second each."""
-    many = replace(FACTS, world=8, here=8, batch=256)
+    many = replace(FACTS, world_size=8, local_devices=8, global_batch_size=256)
     found = forecast(TRIAL, many)
     assert found.images_per_second == 256
     assert found.device_hours == pytest.approx(8 * found.hours)
@@ -273,11 +281,13 @@ def test_what_was_loaded_in_advance_does_not_hide_slow_loaders():
     assert found.bound == "data"
     assert found.step_seconds == 2.0
     # in the main process, loading is part of the step already
-    assert forecast(replace(TRIAL, loading=16.0), replace(FACTS, workers=0)).step_seconds == 1.0
+    assert forecast(replace(TRIAL, loading=16.0), replace(FACTS, num_workers=0)).step_seconds == 1.0
 
 
 def test_micro_batches_that_fit_divide_the_share_of_a_device():
-    tight = replace(FACTS, memory=2 * GIB, per_device=4, accumulate=6, batch=24)
+    tight = replace(
+        FACTS, memory=2 * GIB, micro_batch_size=4, accumulate_grad_batches=6, global_batch_size=24
+    )
     found = forecast(replace(TRIAL, peak=GIB + GIB // 4), tight)
     # 1.9 GiB less 1 for weights, an image takes 1/16: 14 fit, of 24 divides 12
     assert found.largest == 12
@@ -290,7 +300,7 @@ def first(trial=TRIAL, facts=FACTS):
     return advice[0] if advice else ""
 
 
-WAITS = {**TRIAL.parts, "data": Timed((0.5, 0.5, 0.5))}
+WAITS = {**TRIAL.parts, "data": Timing((0.5, 0.5, 0.5))}
 
 
 @pytest.mark.parametrize(
@@ -299,15 +309,15 @@ WAITS = {**TRIAL.parts, "data": Timed((0.5, 0.5, 0.5))}
         ({}, {}, "devices: 2 would take about 2 min"),
         ({"peak": 16 * GIB}, {"per_image": 0}, "--data.micro_batch_size 16"),
         ({"peak": 16 * GIB}, {"memory": GIB}, "not even one image fits"),
-        ({}, {"free": GIB // 4}, "disk: the run needs up to 512.1 MiB and 256.0 MiB are free"),
+        ({}, {"free_disk": GIB // 4}, "disk: the run needs up to 512.1 MiB and 256.0 MiB are free"),
         ({"loading": 20.0}, {}, "could use 34; set --data.num_workers 8"),
-        ({"loading": 20.0}, {"workers": 8}, "store the images smaller"),
-        ({"parts": WAITS}, {"workers": 0}, "between the steps"),
-        ({}, {"workers": 16}, "1 x 16 processes share 8 cores; --data.num_workers 8"),
+        ({"loading": 20.0}, {"num_workers": 8}, "store the images smaller"),
+        ({"parts": WAITS}, {"num_workers": 0}, "between the steps"),
+        ({}, {"num_workers": 16}, "1 x 16 processes share 8 cores; --data.num_workers 8"),
         ({}, {"slow_attention": "no compiler"}, "attention: no compiler"),
         ({}, {"precision": "32-true"}, "bf16-mixed"),
-        ({}, {"per_device": 8, "accumulate": 4}, "--data.micro_batch_size 32"),
-        ({"probe": 100.0}, {}, "measuring takes 67% of the run"),
+        ({}, {"micro_batch_size": 8, "accumulate_grad_batches": 4}, "--data.micro_batch_size 32"),
+        ({"probe_seconds": 100.0}, {}, "probes take 67% of the run"),
     ],
 )
 def test_the_first_remedy_is_for_what_presses_most(trial, facts, expected):
@@ -320,7 +330,7 @@ def test_a_remedy_never_changes_the_recipe():
             trial = replace(TRIAL, loading=loading, peak=peak)
             advice = " ".join(remedies(trial, FACTS, forecast(trial, FACTS)))
             assert "crops" not in advice
-            assert "batch_size" not in advice
+            assert "global_batch_size" not in advice
             assert "max_epochs" not in advice
 
 
@@ -328,20 +338,20 @@ def test_the_verdict_says_what_does_not_fit():
     assert "does not fit into memory" in outcome(
         FACTS, forecast(replace(TRIAL, peak=16 * GIB), FACTS)
     )
-    full = replace(FACTS, free=0)
+    full = replace(FACTS, free_disk=0)
     assert "disk is too small" in outcome(full, forecast(TRIAL, full))
 
 
 def test_a_part_within_another_is_not_its_time(monkeypatch):
     clock = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0, 15.0])
     monkeypatch.setattr("vitlab.profiling.step_profiler.time.perf_counter", lambda: next(clock))
-    parts = Parts(torch.device("cpu"))
-    parts.begin()
+    parts = StepProfiler(torch.device("cpu"))
+    parts.begin_step()
     parts.start("[LightningModule]Pretraining.optimizer_step")
     parts.start("[Strategy]SingleDeviceStrategy.training_step")
     parts.stop("[Strategy]SingleDeviceStrategy.training_step")
     parts.stop("[LightningModule]Pretraining.optimizer_step")
-    parts.end()
+    parts.end_step()
     (found,) = parts.seconds()
     assert found["forward"] == 3
     assert found["optimizer"] == 2 + 4
@@ -360,7 +370,7 @@ def test_a_pace_leaves_out_the_start_and_goes_round(monkeypatch):
         return 10
 
     # three processes: one round does not count, two do; each batch takes its number of seconds
-    assert pace([1, 2], 3, use) == pytest.approx(60 / (2 + 1 + 2 + 1 + 2 + 1))
+    assert throughput([1, 2], 3, use) == pytest.approx(60 / (2 + 1 + 2 + 1 + 2 + 1))
     assert used == [1, 2, 1, 2, 1, 2, 1, 2, 1]
 
 

@@ -1,56 +1,53 @@
 """`vitlab cost`."""
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+from vitlab.commands.parser import parse
+
+EXAMPLES = """\
+examples:
+  vitlab cost --config configs/dino_entmax.yaml
+  vitlab cost --config configs/dino.yaml configs/dino_locat.yaml --sizes 224 --out cost.md
+  vitlab cost --config runs/dino/seed0/config.yaml --batch-size 64 --device cuda
+"""
+
+
+@dataclass(frozen=True)
+class CostOptions:
+    """Measure the cost of encoders: parameters, FLOPs, activation memory, images per second.
+
+    FLOPs and memory are those of an image; throughput is that of a forward pass, and of a forward
+    and a backward pass. With one config, every option of its ViT is measured beside it: entmax15,
+    specialized, locality with and without refinement, registers. No data are read.
+
+    Args:
+        config: of vitlab fit, or config.yaml of runs; of each, only the encoder is used
+        sizes: pixels of image edges, multiples of the patch
+        batch_size: images of a pass
+        device: auto is a GPU where there is one
+        out: file to write as well, .json, .md or .csv; replaced at once
+    """
+
+    config: list[Path]
+    sizes: list[int] = field(default_factory=lambda: [224, 384, 512])
+    batch_size: int = 4
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    out: Path | None = None
 
 
 def run(words: Sequence[str]) -> None:
-    """Measure what encoders cost."""
-    parser = argparse.ArgumentParser(
-        "vitlab cost",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Measure what encoders cost, side by side: parameters, FLOPs of an image, "
-        "bytes it keeps\nuntil backward, images per second forward, and forward and backward. "
-        "With one config, every\noption of its ViT is measured beside it: entmax15, specialized, "
-        "locality with and without\nrefinement, registers. Nothing is trained, no data are read.",
-        epilog="examples:\n"
-        "  vitlab cost --config configs/dino_entmax.yaml\n"
-        "  vitlab cost --config configs/dino.yaml configs/dino_locat.yaml --sizes 224 "
-        "--out cost.md\n"
-        "  vitlab cost --config runs/dino/seed0/config.yaml --batch 64 --device cuda",
-    )
-    parser.add_argument(
-        "--config",
-        nargs="+",
-        type=Path,
-        required=True,
-        help="configs of vitlab fit, or config.yaml of runs; of each, only the encoder is used",
-    )
-    parser.add_argument(
-        "--sizes",
-        nargs="+",
-        type=int,
-        default=[224, 384, 512],
-        help="pixels of image edges, multiples of the patch (default: 224 384 512)",
-    )
-    parser.add_argument("--batch", type=int, default=4, help="images of a pass (default: 4)")
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where to measure; auto takes the GPU where there is one (default)",
-    )
-    parser.add_argument(
-        "--out", type=Path, help="file to write as well: .json, .md or .csv; replaced at once"
-    )
-    given = parser.parse_args(words)
+    """Measure the cost of encoders."""
+    options = parse(CostOptions, words, "vitlab cost", EXAMPLES)
 
     from vitlab.commands.device import choose_device
     from vitlab.profiling.cost import cost
     from vitlab.training.encoder_config import encoder_from_config
 
-    short = len({path.stem for path in given.config}) == len(given.config)
-    names = [path.stem if short else str(path) for path in given.config]
-    encoders = dict(zip(names, map(encoder_from_config, given.config), strict=True))
-    cost(encoders, given.sizes, given.batch, choose_device(given.device), given.out)
+    paths = options.config
+    unique = len({path.stem for path in paths}) == len(paths)
+    encoders = {path.stem if unique else str(path): encoder_from_config(path) for path in paths}
+    device = choose_device(options.device)
+    cost(encoders, options.sizes, options.batch_size, device, options.out)

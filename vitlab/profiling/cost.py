@@ -1,7 +1,5 @@
-"""`vitlab cost`: what encoders cost in parameters, arithmetic, memory and time, side by side."""
+"""Cost of encoders: parameters, FLOPs, activation memory and throughput, side by side."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -9,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -19,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vitlab.activation_memory import saved_bytes
 from vitlab.atomic_io import write_bytes
 from vitlab.encoders import CLSSpecialization, Encoder, Locality, ViT, record
+from vitlab.errors import InputError
 from vitlab.profiling.timing import MIB, fastest, page, surroundings
 
 REPEATS = 3
@@ -67,7 +67,7 @@ class Cost:
 def cost(
     encoders: Mapping[str, Encoder],
     sizes: Sequence[int] = (224, 384, 512),
-    batch: int = 4,
+    batch_size: int = 4,
     device: torch.device | str = "cpu",
     out: Path | None = None,
 ) -> list[Cost]:
@@ -76,28 +76,37 @@ def cost(
     Args:
         encoders: by name; the options of a single ViT are measured beside it.
         sizes: pixels of image edges.
-        batch: images of a pass.
+        batch_size: images of a pass.
         device: where to measure.
         out: file to write: .json, .md or .csv.
 
     Raises:
-        ValueError: what was given, what is allowed, what to do; before anything is measured.
+        InputError: a batch without images, another ending, or a size that an encoder does not take.
     """
-    if batch < 1:
-        raise ValueError(f"--batch {batch} holds no image; give 1 or more")
+    if batch_size < 1:
+        raise InputError(
+            f"--batch-size {batch_size} holds no image; give 1 or more", field="--batch-size"
+        )
     if out is not None and out.suffix not in ENDINGS:
-        raise ValueError(f"--out {out} does not end in {', '.join(ENDINGS)}; the ending chooses")
-    chosen = torch.device(device)
+        raise InputError(
+            f"--out {out} does not end in {', '.join(ENDINGS)}; the ending chooses", field="--out"
+        )
     if len(encoders) == 1:
         encoders = with_options(*encoders.items())
     for encoder in encoders.values():
         for size in sizes:
             encoder.check_img_size(size, "--sizes")
-    costs = measure(encoders, sizes, batch, chosen)
-    shown = table(costs, f"{batch} images on {chosen}")
+    costs = measure(encoders, sizes, batch_size, torch.device(device))
+    shown = table(costs, f"{batch_size} images on {device}")
     Console(width=max(110, Console().width)).print(shown)
     if out is not None:
-        write_bytes(out, text(costs, shown, out.suffix).encode())
+        rows = [asdict(each) for each in costs]
+        content = {
+            ".json": lambda: json.dumps({"surroundings": surroundings(), "costs": rows}, indent=1),
+            ".csv": lambda: pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"),
+            ".md": lambda: page("Cost of encoders", [shown]),
+        }
+        write_bytes(out, content[out.suffix]().encode())
     return costs
 
 
@@ -117,11 +126,11 @@ def with_options(named: tuple[str, Encoder]) -> dict[str, Encoder]:
 
 
 def measure(
-    encoders: Mapping[str, Encoder], sizes: Sequence[int], batch: int, device: torch.device
+    encoders: Mapping[str, Encoder], sizes: Sequence[int], batch_size: int, device: torch.device
 ) -> list[Cost]:
     """Return the costs of every encoder at every size, with a progress bar on standard error."""
     costs: list[Cost] = []
-    # counting and weighing an encoder, then two kinds of passes, with one more to warm up
+    # counting, then two kinds of passes, with one more to warm up
     steps = len(sizes) * len(encoders) * (1 + 2 * (REPEATS + 1))
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("measuring", total=steps)
@@ -131,18 +140,18 @@ def measure(
 
         for size in sizes:
             progress.update(task, description=f"{size} px")
-            images = torch.randn(batch, 3, size, size, device=device)
+            images = torch.randn(batch_size, 3, size, size, device=device)
             passes = [Passes(encoder.to(device).eval(), images) for encoder in encoders.values()]
-            constant = []
+            counts = []
             for each in passes:
-                constant.append((each.parameters(), *each.flops(), each.saved()))
+                counts.append((each.parameters(), *each.flops(), each.saved()))
                 tick()
             forward = fastest([each.forward for each in passes], REPEATS, device, tick)
             training = fastest([each.train for each in passes], REPEATS, device, tick)
             costs += [
-                Cost(name, size, *known, 1000 * batch / first, 1000 * batch / second)
-                for name, known, first, second in zip(
-                    encoders, constant, forward, training, strict=True
+                Cost(name, size, *count, 1000 * batch_size / first, 1000 * batch_size / second)
+                for name, count, first, second in zip(
+                    encoders, counts, forward, training, strict=True
                 )
             ]
     return costs
@@ -221,17 +230,3 @@ def table(costs: Sequence[Cost], title: str) -> Table:
             f"{first.training / each.training:.3f}",
         )
     return shown
-
-
-def text(costs: Sequence[Cost], shown: Table, ending: str) -> str:
-    """Return the content of a file of that ending."""
-    rows = [asdict(each) for each in costs]
-    if ending == ".json":
-        return json.dumps({"surroundings": surroundings(), "costs": rows}, indent=1) + "\n"
-    if ending == ".md":
-        return page("Cost of encoders", [shown])
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return lines.getvalue()

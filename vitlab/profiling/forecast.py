@@ -1,27 +1,26 @@
-"""What a trial of a few steps says about the whole run: hours, memory, disk.
+"""Forecast of a run from a trial of a few steps: hours, memory, disk.
 
-Only arithmetic on numbers that `trial.py` has measured.
+Only arithmetic on the measurements of `trial.py`.
 """
 
 from dataclasses import dataclass
 from statistics import median
 
 GIB = 2**30
-NEARLY_ALL = 0.95  # share of the memory, beyond which a run counts as one that does not fit
-WAITING = 0.1  # share of a step spent waiting, from which data are what holds it up
+MEMORY_SHARE = 0.95  # of the device, above which a run counts as one that does not fit
+WAITING_SHARE = 0.1  # of a step, from which data are the bottleneck
 SCALAR = 64  # bytes of a point of a curve in TensorBoard's files, with its name
-COLUMNS = 5  # of pictures, in the sheets of the probes
 
 
 @dataclass(frozen=True)
-class Timed:
-    """Seconds of the same thing, measured several times."""
+class Timing:
+    """Seconds of several measurements of one thing."""
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """The median."""
         return median(self.seconds)
 
     @property
@@ -31,94 +30,102 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a run and the machine before anything is measured.
+class RunFacts:
+    """Settings of a run and properties of the machine.
 
     Attributes:
-        device: what measured, in words.
-        world: devices of the run.
-        here: of them, those of one machine.
-        batch: images of an optimizer step, over all devices.
-        per_device: images of a micro-batch on one device.
-        accumulate: micro-batches of a step.
+        device: name of the device that measures.
+        world_size: devices of the run.
+        local_devices: those of them on one machine.
+        global_batch_size: images of an optimizer step, over all devices.
+        micro_batch_size: images of a forward pass on one device.
+        accumulate_grad_batches: micro-batches of a step.
         steps_per_epoch, epochs: length of the run.
-        workers: loading processes of each device.
+        num_workers: loading processes of each device.
         cores: of this machine that a process may use.
         precision: of the run.
-        half: whether bf16-mixed would be faster here, as far as the hardware goes.
+        supports_bf16: whether the hardware computes faster with bf16-mixed.
         slow_attention: why entmax attention takes its slow path here; "" where it does not.
         memory: bytes that a process of the run may use on its device.
-        weights: bytes for weights, gradients and averages.
-        per_image: bytes that an image keeps until backward, as foreseen by `plan.py`.
-        kept: checkpoints that the run has at its end.
+        weights: bytes of weights, gradients and averages.
+        per_image: bytes that an image keeps until backward, as estimated before.
+        kept_checkpoints: at the end of the run.
         scalars: points of all curves.
-        pictures: bytes of all pictures without compression, so at most.
-        free: bytes of the disk that the run's folder is on.
-        measurements: how often the probes measure.
-        scores: how often classifiers are scored.
+        pictures: bytes of all pictures without compression, an upper bound.
+        free_disk: bytes.
+        probings: how often the probes run.
+        validations: how often classifiers are validated.
     """
 
     device: str
-    world: int
-    here: int
-    batch: int
-    per_device: int
-    accumulate: int
+    world_size: int
+    local_devices: int
+    global_batch_size: int
+    micro_batch_size: int
+    accumulate_grad_batches: int
     steps_per_epoch: int
     epochs: int
-    workers: int
+    num_workers: int
     cores: int
     precision: str
-    half: bool
+    supports_bf16: bool
     slow_attention: str
     memory: int
     weights: int
     per_image: int
-    kept: int
+    kept_checkpoints: int
     scalars: int
     pictures: int
-    free: int
-    measurements: int
-    scores: int
+    free_disk: int
+    probings: int
+    validations: int
+
+    @property
+    def images(self) -> int:
+        """Images of an optimizer step on one device."""
+        return self.micro_batch_size * self.accumulate_grad_batches
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What was measured, on one device with its share of the batch.
+class TrialResult:
+    """Measurements of one device with its share of the batch.
 
     Attributes:
-        step: an optimizer step, all of it.
-        parts: where its time went: data (waiting for loaders), copy (to the device, and
-            normalizing there), forward, backward, optimizer (with clipping and moving averages),
-            other. They sum to the step.
+        step: a whole optimizer step.
+        parts: of the step: data (waiting for loaders), copy (to the device, with normalization),
+            forward, backward, optimizer (with clipping and moving averages), other. They sum to it.
         loading: images per second that the loaders of one device give when nothing else runs.
-        peak: bytes in use at most, weights and all.
+        peak: largest memory in bytes, weights included.
         checkpoint: bytes of one.
-        probe: seconds in which a measurement reads and encodes its images; fitting comes on top.
-        score: the same for a scoring of the classifiers.
+        probe_seconds: to read and encode the images of one probing, without fitting.
+        validation_seconds: the same for one validation of the classifiers.
     """
 
-    step: Timed
-    parts: dict[str, Timed]
+    step: Timing
+    parts: dict[str, Timing]
     loading: float
     peak: int
     checkpoint: int
-    probe: float
-    score: float
+    probe_seconds: float
+    validation_seconds: float
+
+    def compute_throughput(self, facts: RunFacts) -> float:
+        """Return the images per second of one device that never waits for data."""
+        return facts.images / max(self.step.median - self.parts["data"].median, 1e-9)
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What follows for the whole run.
+    """Estimates for the whole run.
 
     Attributes:
         step_seconds: of a step once what was loaded in advance is used up.
         images_per_second: over all devices of the run.
-        bound: "data" or "compute", whichever a step waits for.
+        bound: "data" or "compute", the bottleneck.
         epoch_hours: of training alone.
-        hours: of the run, with probes and scores.
-        device_hours: these, times the devices.
-        probing: share of the hours that measuring takes.
+        hours: of the run, with probes and validation.
+        device_hours: hours times devices.
+        probing: share of the hours for probes and validation.
         fits: whether a step fits into memory.
         largest: images of the largest micro-batch that fits and divides the share of a device; 0
             where one image is too much.
@@ -141,55 +148,53 @@ class Forecast:
         return self.device_hours / devices
 
 
-def forecast(trial: Trial, facts: Facts) -> Forecast:
+def forecast(trial: TrialResult, facts: RunFacts) -> Forecast:
     """Project a trial to the whole run."""
-    share = facts.per_device * facts.accumulate
-    step, waited = trial.step.median, trial.parts["data"].median
-    computing = share / max(step - waited, 1e-9)  # images per second, were there no waiting
-    # a few steps live on what was loaded before them: then only the loaders alone tell
-    loaded = share / trial.loading if facts.workers else 0.0
-    steady = max(step, loaded)
-    data_bound = waited > WAITING * step or (facts.workers > 0 and trial.loading < computing)
-    steps = facts.steps_per_epoch * facts.epochs
-    measuring = trial.probe * facts.measurements + trial.score * facts.scores
-    hours = (steps * steady + measuring) / 3600
+    step, waiting = trial.step.median, trial.parts["data"].median
+    # a few steps consume what was loaded before them, so slow loaders show only on their own
+    loading = facts.images / trial.loading if facts.num_workers else 0.0
+    step_seconds = max(step, loading)
+    slow_loaders = facts.num_workers > 0 and trial.loading < trial.compute_throughput(facts)
+    probing = trial.probe_seconds * facts.probings + trial.validation_seconds * facts.validations
+    hours = (facts.steps_per_epoch * facts.epochs * step_seconds + probing) / 3600
     return Forecast(
-        step_seconds=steady,
-        images_per_second=facts.batch / steady,
-        bound="data" if data_bound else "compute",
-        epoch_hours=facts.steps_per_epoch * steady / 3600,
+        step_seconds=step_seconds,
+        images_per_second=facts.global_batch_size / step_seconds,
+        bound="data" if waiting > WAITING_SHARE * step or slow_loaders else "compute",
+        epoch_hours=facts.steps_per_epoch * step_seconds / 3600,
         hours=hours,
-        device_hours=hours * facts.world,
-        probing=measuring / 3600 / hours,
-        fits=trial.peak <= NEARLY_ALL * facts.memory,
-        largest=largest(trial, facts),
+        device_hours=hours * facts.world_size,
+        probing=probing / 3600 / hours,
+        fits=trial.peak <= MEMORY_SHARE * facts.memory,
+        largest=_largest_micro_batch(trial, facts),
         # besides those kept at the end, one is being written
-        disk=(facts.kept + 1) * trial.checkpoint + facts.scalars * SCALAR + facts.pictures,
+        disk=(facts.kept_checkpoints + 1) * trial.checkpoint
+        + facts.scalars * SCALAR
+        + facts.pictures,
     )
 
 
-def largest(trial: Trial, facts: Facts) -> int:
-    """Return the images of the largest micro-batch that fits and divides the share of a device."""
-    measured = (trial.peak - facts.weights) / facts.per_device
-    each = max(measured, facts.per_image, 1)  # the more careful of the two
-    fit = (NEARLY_ALL * facts.memory - facts.weights) / each
-    share = facts.per_device * facts.accumulate
-    return max((n for n in range(1, share + 1) if share % n == 0 and n <= fit), default=0)
+def _largest_micro_batch(trial: TrialResult, facts: RunFacts) -> int:
+    measured = (trial.peak - facts.weights) / facts.micro_batch_size
+    per_image = max(measured, facts.per_image, 1)  # the more careful of the two
+    fit = (MEMORY_SHARE * facts.memory - facts.weights) / per_image
+    sizes = (n for n in range(1, facts.images + 1) if facts.images % n == 0 and n <= fit)
+    return max(sizes, default=0)
 
 
-def verdict(facts: Facts, found: Forecast) -> str:
+def verdict(facts: RunFacts, found: Forecast) -> str:
     """Return the outcome in one sentence."""
     memory = "fits" if found.fits else "does not fit into memory"
-    short = "" if found.disk <= facts.free else ", but the disk is too small"
-    several = f" on {facts.world} devices" if facts.world > 1 else ""
+    disk = "" if found.disk <= facts.free_disk else ", but the disk is too small"
+    devices = f" on {facts.world_size} devices" if facts.world_size > 1 else ""
     return (
-        f"The run {memory}{short}; it is bound by {found.bound} at "
-        f"{found.images_per_second:.3g} images/s and takes about {duration(found.hours)}{several}."
+        f"The run {memory}{disk}; it is bound by {found.bound} at "
+        f"{found.images_per_second:.3g} images/s and takes about {duration(found.hours)}{devices}."
     )
 
 
 def duration(hours: float) -> str:
-    """Return hours in the unit that suits them: 40 s, 12 min, 3.5 h, 12 days."""
+    """Return hours in a suitable unit: 40 s, 12 min, 3.5 h, 12 days."""
     if hours < 1 / 30:
         return f"{3600 * hours:.0f} s"
     if hours < 2:
@@ -198,5 +203,5 @@ def duration(hours: float) -> str:
 
 
 def size(count: int) -> str:
-    """Return bytes in the unit that suits them."""
+    """Return bytes in a suitable unit."""
     return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.1f} MiB"

@@ -1,109 +1,78 @@
-"""What could be changed of a run that was tried, by rules on what was measured."""
+"""Advice from the trial of a run, by rules on its measurements; nothing that changes the recipe."""
 
 import math
 
-from vitlab.profiling.forecast import Facts, Forecast, Trial, duration, size
+from vitlab.profiling.forecast import Forecast, RunFacts, TrialResult, duration, size
 
-MUCH = 0.25  # share of a run spent measuring, from which it is worth a word
+LARGE_SHARE = 0.25  # of the hours for probes, from which advice is given
 
 
-def remedies(trial: Trial, facts: Facts, found: Forecast) -> list[str]:
-    """Return what could be changed, the most pressing first; never what changes the recipe."""
-    advice = [
-        _memory(found),
-        _disk(facts, found),
-        _data(trial, facts) if found.bound == "data" else "",
-        _processes(facts),
-        f"attention: {facts.slow_attention}; remove the cause" if facts.slow_attention else "",
-        _precision(facts),
-        _micro_batches(facts, found),
-        _measuring(found),
-        _devices(facts, found),
+def remedies(trial: TrialResult, facts: RunFacts, found: Forecast) -> list[str]:
+    """Return what to change, the most urgent first."""
+    cores = max(1, facts.cores // facts.local_devices)
+    candidates = range(2 * facts.world_size, facts.global_batch_size + 1)
+    more_devices = next((n for n in candidates if facts.global_batch_size % n == 0), 0)
+    rules = [
+        (
+            not found.fits,
+            f"memory: set --data.micro_batch_size {found.largest}, which accumulates micro-batches"
+            if found.largest
+            else "memory: not even one image fits; use a device with more memory",
+        ),
+        (
+            found.disk > facts.free_disk,
+            f"disk: the run needs up to {size(found.disk)} and {size(facts.free_disk)} are free; "
+            "make space, choose another disk with --run-dir, or keep fewer checkpoints with "
+            "--checkpoint.keep",
+        ),
+        (found.bound == "data", _data_remedy(trial, facts, cores)),
+        (
+            facts.num_workers > cores,
+            f"loading: {facts.local_devices} x {facts.num_workers} processes share {facts.cores} "
+            f"cores; --data.num_workers {cores} needs less memory and is hardly slower",
+        ),
+        (facts.slow_attention, f"attention: {facts.slow_attention}; remove the cause"),
+        (
+            facts.supports_bf16 and facts.precision == "32-true",
+            "precision: this device computes faster with --trainer.precision bf16-mixed",
+        ),
+        (
+            found.largest > facts.micro_batch_size,
+            f"micro-batches: {found.largest} images fit at a time instead of "
+            f"{facts.micro_batch_size}; set --data.micro_batch_size {found.largest}",
+        ),
+        (
+            found.probing > LARGE_SHARE,
+            f"probes take {found.probing:.0%} of the run; probe less often with "
+            "--probing.every_n_epochs and --validation.every_n_epochs, or fewer images with "
+            "--probing.images",
+        ),
+        (
+            found.bound == "compute" and more_devices,
+            f"devices: {more_devices} would take about "
+            f"{duration(found.hours_on(max(more_devices, 1)))}, if speed grows in proportion "
+            "(communication is not counted)",
+        ),
     ]
-    return [text for text in advice if text]
+    return [text for applies, text in rules if applies]
 
 
-def _memory(found: Forecast) -> str:
-    if found.fits:
-        return ""
-    if not found.largest:
-        return "memory: not even one image fits; use a device with more memory"
-    return f"memory: set --data.micro_batch_size {found.largest}, which accumulates micro-batches"
-
-
-def _disk(facts: Facts, found: Forecast) -> str:
-    if found.disk <= facts.free:
-        return ""
-    return (
-        f"disk: the run needs up to {size(found.disk)} and {size(facts.free)} are free; make "
-        "space, choose another disk with --run-dir, or keep fewer checkpoints with --checkpoint.keep"
-    )
-
-
-def _processes(facts: Facts) -> str:
-    fewer = max(1, facts.cores // facts.here)
-    if facts.workers <= fewer:
-        return ""
-    return (
-        f"loading: {facts.here} x {facts.workers} processes share {facts.cores} cores; "
-        f"--data.num_workers {fewer} needs less memory and is hardly slower"
-    )
-
-
-def _data(trial: Trial, facts: Facts) -> str:
-    share = facts.per_device * facts.accumulate
-    wanted = share / max(trial.step.median - trial.parts["data"].median, 1e-9)
-    cores = max(1, facts.cores // facts.here)
-    if not facts.workers:
-        needed = math.ceil(1.1 * wanted / trial.loading)
+def _data_remedy(trial: TrialResult, facts: RunFacts, cores: int) -> str:
+    wanted = trial.compute_throughput(facts)
+    needed = math.ceil(1.1 * max(facts.num_workers, 1) * wanted / trial.loading)
+    if not facts.num_workers:
         return (
             "data: images are loaded between the steps, not while the device computes; set "
             f"--data.num_workers {min(needed, cores)}"
         )
-    needed = math.ceil(1.1 * facts.workers * wanted / trial.loading)
-    if facts.workers < cores:
+    if facts.num_workers < cores:
         return (
             f"data: the loaders give {trial.loading:.0f} images/s by themselves and the device "
             f"could use {wanted:.0f}; set --data.num_workers "
-            f"{max(facts.workers + 1, min(needed, cores))}"
+            f"{max(facts.num_workers + 1, min(needed, cores))}"
         )
     return (
         f"data: {facts.cores} cores load {trial.loading:.0f} images/s for each device, which could "
         f"use {wanted:.0f}; store the images smaller (resized once, to somewhat more than the "
         "largest crop) or on a faster disk, or use a machine with more cores"
-    )
-
-
-def _precision(facts: Facts) -> str:
-    if not (facts.half and facts.precision == "32-true"):
-        return ""
-    return "precision: this device computes faster with --trainer.precision bf16-mixed"
-
-
-def _micro_batches(facts: Facts, found: Forecast) -> str:
-    if found.largest <= facts.per_device:
-        return ""
-    return (
-        f"micro-batches: {found.largest} images fit at a time instead of {facts.per_device}; set "
-        f"--data.micro_batch_size {found.largest}"
-    )
-
-
-def _measuring(found: Forecast) -> str:
-    if found.probing <= MUCH:
-        return ""
-    return (
-        f"measuring takes {found.probing:.0%} of the run; measure less often with --probing.every_n_epochs "
-        "and --validation.every_n_epochs, or fewer images with --probing.images"
-    )
-
-
-def _devices(facts: Facts, found: Forecast) -> str:
-    larger = range(2 * facts.world, facts.batch + 1)
-    more = next((n for n in larger if facts.batch % n == 0), None)
-    if found.bound != "compute" or more is None:
-        return ""
-    return (
-        f"devices: {more} would take about {duration(found.hours_on(more))}, if speed grows in "
-        "proportion (communication is not counted)"
     )

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes."""
+"""Time of each training step by parts, as a profiler of Lightning."""
 
 import time
 from itertools import pairwise
@@ -8,7 +8,7 @@ import psutil
 import torch
 from lightning.pytorch.profilers import Profiler
 
-PARTS = {  # by the names under which Lightning announces them
+PARTS = {  # by the last part of Lightning's action names
     "train_dataloader_next": "data",
     "batch_to_device": "copy",
     "training_step": "forward",
@@ -18,73 +18,67 @@ PARTS = {  # by the names under which Lightning announces them
 OTHER = "other"
 
 
-class Parts(Profiler):
-    """Divides the time of each step among its parts; a part within another is not its time.
+class StepProfiler(Profiler):
+    """Divides the time of each step among its parts; nested parts are not counted twice.
 
-    On a GPU the marks are events in its queue, read when all is done: they do not slow it down,
-    and a part's time is the GPU's own, with waiting where it had nothing to do.
+    On a GPU the marks are CUDA events, read at the end: they do not slow the step down, and a
+    part's time is the GPU's own, including its idle time.
     """
 
     def __init__(self, device: torch.device):
         super().__init__()
         self.device = device
-        self.within: list[str] = []
-        self.turns: list[tuple[Any, str]] = []  # of this step: from when on, which part
+        self.peak_rss = 0  # bytes of this process, on a CPU
         self.steps: list[list[tuple[Any, str]]] = []
-        self.resident = 0  # bytes of this process at most, on a CPU
+        self._marks: list[tuple[Any, str]] = []  # of this step: time, and the part that begins
+        self._stack: list[str] = []
 
     def start(self, action_name: str) -> None:
-        """Enter a part."""
-        part = self._part(action_name)
-        if part:
-            self.within.append(part)
-            self._turn()
+        """Begin an action of Lightning."""
+        if part := self._part(action_name):
+            self._stack.append(part)
+            self._mark()
 
     def stop(self, action_name: str) -> None:
-        """Leave it."""
+        """End an action of Lightning."""
         if self._part(action_name):
-            self.within.pop()
-            self._turn()
+            self._stack.pop()
+            self._mark()
             if self.device.type == "cpu":
-                self.resident = max(self.resident, psutil.Process().memory_info().rss)
+                self.peak_rss = max(self.peak_rss, psutil.Process().memory_info().rss)
 
-    def begin(self) -> None:
-        """Begin a step; what was before it does not count."""
-        self.turns = []
-        self._turn()
+    def begin_step(self) -> None:
+        """Begin a step; the time before it does not count."""
+        self._marks = []
+        self._mark()
 
-    def end(self) -> None:
-        """End a step, where the next one begins."""
-        self._turn()
-        self.steps.append(self.turns)
-        self.begin()
+    def end_step(self) -> None:
+        """End a step, and begin the next."""
+        self._mark()
+        self.steps.append(self._marks)
+        self.begin_step()
 
     def seconds(self) -> list[dict[str, float]]:
         """Return the seconds of each part, for each step."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         found = []
-        for turns in self.steps:
+        for marks in self.steps:
             parts = dict.fromkeys([*PARTS.values(), OTHER], 0.0)
-            for (began, part), (ended, _) in pairwise(turns):
-                parts[part] += _between(began, ended)
+            for (began, part), (ended, _) in pairwise(marks):
+                on_cpu = isinstance(began, float)
+                parts[part] += ended - began if on_cpu else began.elapsed_time(ended) / 1000
             found.append(parts)
         return found
 
     def _part(self, action: str) -> str | None:
         # "[Strategy]SingleDeviceStrategy.backward"; callbacks' hooks have other names
-        kind, _, name = action.rpartition(".")
-        return None if kind.startswith("[Callback]") else PARTS.get(name)
+        owner, _, name = action.rpartition(".")
+        return None if owner.startswith("[Callback]") else PARTS.get(name)
 
-    def _turn(self) -> None:
+    def _mark(self) -> None:
         now: Any = time.perf_counter()
         if self.device.type == "cuda":
             now = torch.cuda.Event(enable_timing=True)
             now.record()
-        self.turns.append((now, self.within[-1] if self.within else OTHER))
-
-
-def _between(began: Any, ended: Any) -> float:
-    if isinstance(began, float):
-        return ended - began
-    return began.elapsed_time(ended) / 1000
+        self._marks.append((now, self._stack[-1] if self._stack else OTHER))

@@ -1,8 +1,8 @@
-"""How fast images come: from the training loaders alone, and through the encoder for the probes."""
+"""Throughput in images per second: of the training loaders alone, and of the probes' encoding."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable
+from itertools import chain, islice, repeat
 from typing import Any
 
 from lightning import Trainer
@@ -16,97 +16,94 @@ from vitlab.probes.eval_mode import eval_mode
 from vitlab.probes.features import sharded_loader
 from vitlab.training.fit import FitCLI
 
-PATIENCE = 30.0  # seconds after which loaders have been measured for long enough
-Tick = Callable[[str], object]  # told what has been done
+MAX_SECONDS = 30.0  # after which a loader has been measured for long enough
+Progress = Callable[[str], object]  # called with what has been done
 
 
-def loaders(data: VisionDataModule, tick: Tick) -> float:
+def loader_throughput(data: VisionDataModule, progress: Progress) -> float:
     """Return the images per second of the training loaders when nothing else runs."""
     data.setup("fit")
     batches = data.train_dataloader()
     # other crops, in another order, than the steps will see
     batches.batch_sampler.set_epoch(1)  # type: ignore[union-attr]
-    rate = pace(batches, data.num_workers, lambda batch: batch.views[0].shape[1], rounds=4)
-    tick("loaders")
-    return rate
+    found = throughput(batches, data.num_workers, lambda batch: batch.views[0].shape[1], rounds=4)
+    progress("loaders")
+    return found
 
 
-def pace(batches: Iterable[Any], workers: int, use: Callable[[Any], int], rounds: int = 2) -> float:
-    """Return the images per second of a loader and what is done with its batches.
+def throughput(
+    batches: Iterable[Any], num_workers: int, use: Callable[[Any], int], rounds: int = 2
+) -> float:
+    """Return the images per second of a loader together with a use of its batches.
 
     Processes deliver in rounds. Half as many as count come before, while the processes start and
     run ahead of each other.
 
     Args:
-        batches: gone through again and again; not empty.
-        workers: processes of the loader.
-        use: is given a batch and returns its images.
-        rounds: that count, at most; a batch of each process is one.
+        batches: repeated without end; not empty.
+        num_workers: processes of the loader.
+        use: takes a batch and returns its number of images.
+        rounds: that count, at most; one has a batch of each process.
     """
-    turn = max(1, workers)
-    supply = _again(batches)
+    turn = max(1, num_workers)
+    supply = chain.from_iterable(repeat(batches))
     for batch in islice(supply, turn * rounds // 2):
         use(batch)
     images, began = 0, time.perf_counter()
     for _ in range(rounds):
         images += sum(use(batch) for batch in islice(supply, turn))
-        if time.perf_counter() - began > PATIENCE:
+        if time.perf_counter() - began > MAX_SECONDS:
             break
     return images / (time.perf_counter() - began)
 
 
-def _again(batches: Iterable[Any]) -> Iterator[Any]:
-    while True:
-        yield from batches
+def evaluation_seconds(cli: FitCLI, trainer: Trainer, progress: Progress) -> tuple[float, float]:
+    """Return the seconds of one probing, and of one validation, to read and encode their images.
 
-
-def measuring(command: FitCLI, trainer: Trainer, tick: Tick) -> tuple[float, float]:
-    """Return the seconds in which one measurement, and one scoring, read and encode their images.
-
-    A few batches are measured, of each kind of image.
+    Of each kind of image, a few batches are measured.
     """
-    probing, validation = command.config_init.probing, command.config_init.validation
-    data, objective = command.datamodule, command.model.objective
+    probing, validation = cli.config_init.probing, cli.config_init.validation
+    data, objective = cli.datamodule, cli.model.objective
     device, precision = trainer.strategy.root_device, trainer.precision_plugin.forward_context
     objective.to(device)
-    world = command.trainer.world_size  # who share the images
-    loading = InferenceConfig(device, probing.batch_size, probing.num_workers, precision)
-    probe = score = 0.0
+    inference = InferenceConfig(device, probing.batch_size, probing.num_workers, precision)
+    probe_seconds = validation_seconds = 0.0
+
+    def seconds(images: int, loader: DataLoader, how: InferenceConfig) -> float:
+        return images / _encoding_throughput(objective.encoder, loader, how)
+
     with eval_mode(objective):
         if data.samples(data.train_split).labels is not None:
-            images = [data.classification_dataset(data.train_split, probing.size, probing.images)]
-            images.append(data.classification_dataset(data.val_split, probing.size))
-            loader = sharded_loader(images[0], loading)
-            probe += sum(map(len, images)) / _encoding(objective.encoder, loader, loading)
-            tick("image probes")
+            train = data.classification_dataset(data.train_split, probing.size, probing.images)
+            val = data.classification_dataset(data.val_split, probing.size)
+            loader = sharded_loader(train, inference)
+            probe_seconds += seconds(len(train) + len(val), loader, inference)
+            progress("image probes")
         for name, source in probing.dense.items():
-            masked = [
-                source.segmentation_dataset(source.train_split, probing.view, probing.dense_images)
-            ]
-            masked.append(source.segmentation_dataset(source.val_split, probing.view))
-            dense = sharded_loader(masked[0], loading, stack_images)
-            probe += sum(map(len, masked)) / _encoding(objective.encoder, dense, loading)
-            tick(f"dense probe of {name}")
-        classifiers = objective.classifiers()
-        if classifiers:
+            train = source.segmentation_dataset(
+                source.train_split, probing.view, probing.dense_images
+            )
+            val = source.segmentation_dataset(source.val_split, probing.view)
+            loader = sharded_loader(train, inference, stack_images)
+            probe_seconds += seconds(len(train) + len(val), loader, inference)
+            progress(f"dense probe of {name}")
+        if classifiers := objective.classifiers():
             size = validation.size or data.transform.crop_sizes[0][1]
-            shown = data.classification_dataset(data.val_split, size, crop=validation.crop)
-            loading = InferenceConfig(
+            val = data.classification_dataset(data.val_split, size, crop=validation.crop)
+            inference = InferenceConfig(
                 device, validation.batch_size, validation.num_workers, precision
             )
-            loader = sharded_loader(shown, loading)
-            once = len(shown) / _encoding(objective.encoder, loader, loading)
-            score = len(classifiers) * once
-            tick("scores")
-    return probe / world, score / world
+            loader = sharded_loader(val, inference)
+            validation_seconds = len(classifiers) * seconds(len(val), loader, inference)
+            progress("validation")
+    world_size = cli.trainer.world_size  # ranks share the images
+    return probe_seconds / world_size, validation_seconds / world_size
 
 
-def _encoding(encoder: Encoder, loader: DataLoader, loading: InferenceConfig) -> float:
-    """Return the images per second that are read and encoded."""
-
+def _encoding_throughput(encoder: Encoder, loader: DataLoader, inference: InferenceConfig) -> float:
     def encode(batch: Any) -> int:
-        tokens = loading.encode(encoder, batch[0])
+        tokens = inference.encode(encoder, batch[0])
         tokens.cls.sum().item()  # waits for a GPU
         return len(batch[0])
 
-    return pace(loader, loading.num_workers, encode)
+    return throughput(loader, inference.num_workers, encode)

@@ -1,8 +1,8 @@
-"""How long, how many bytes, and where it was measured."""
+"""Time of calls, the machine they ran on, and tables as Markdown."""
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,28 +12,7 @@ from rich.table import Table
 from vitlab.atomic_io import environment
 
 MIB = 2**20
-NO_GPU = "not measured: no GPU"
 CPU = torch.device("cpu")
-
-
-def on_devices(
-    table: Callable[[int, torch.device], Table], batch: int, title: str, row: str
-) -> Iterator[Table]:
-    """Yield a table of the CPU and one of the GPU, or one that says there is none.
-
-    Args:
-        table: measures batches of so many images on a device.
-        batch: images on the CPU; sixteen times as many on a GPU.
-        title: of what is measured.
-        row: what the GPU would have shown.
-    """
-    yield table(batch, CPU)
-    if torch.cuda.is_available():
-        yield table(16 * batch, torch.device("cuda"))
-    else:
-        missing = Table("what", "measured", title=f"{title} on a GPU")
-        missing.add_row(row, NO_GPU)
-        yield missing
 
 
 def fastest(
@@ -75,21 +54,11 @@ def milliseconds(call: Callable[[], object], device: torch.device) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
-    """Return how far the memory in use on a GPU rises during a call."""
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    call()
-    torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device) - before
-
-
 def surroundings() -> dict[str, str]:
-    """Return what a figure depends on: command, commit, hardware, version of torch, date."""
+    """Return the conditions of a measurement: command, commit, hardware, torch, date."""
     known = environment()
     return {
-        "command": spoken(known["command"]),
+        "command": readable_command(known["command"]),
         "commit": known["commit"] or "unknown",
         "CPU": f"{_processor()}, {known['cores']} cores, {torch.get_num_threads()} threads used",
         "GPU": ", ".join(known["devices"]) or "none",
@@ -99,8 +68,8 @@ def surroundings() -> dict[str, str]:
     }
 
 
-def spoken(command: str) -> str:
-    """Return a command as people type it: a module by its name, not by where its file lies."""
+def readable_command(command: str) -> str:
+    """Return a command with the name of its program or module instead of a path."""
     program, space, rest = command.partition(" ")
     parts = Path(program).with_suffix("").parts
     module = ".".join(parts[parts.index("vitlab") :]) if "vitlab" in parts[:-1] else ""
