@@ -10,12 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks import analysis as bench_analysis
-from benchmarks import attention as bench_attention
-from benchmarks import data as bench_data
-from benchmarks import dino as bench_dino
-from benchmarks import encoder as bench_encoder
-from benchmarks import probes as bench_probes
+from benchmarks import analysis, attention, data, dino, encoder, probes
 from benchmarks.attention import Case
 from vitlab.atomic_io import write_bytes
 from vitlab.encoders.entmax.operator import entmax15
@@ -52,20 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.print(f"written to {given.out}")
 
 
-def attention(_: Path | None) -> Iterator[Table]:
+def attention_tables(_: Path | None) -> Iterator[Table]:
     """Measure the normalizer alone, then whole attentions."""
-    yield compared("attention, CPU", [*normalizers(), *bench_attention.cases()])
-    yield bench_attention.on_gpu(REPEATS)
+    yield compared("attention, CPU", [*normalizers(), *attention.cases()])
+    yield attention.on_gpu(REPEATS)
 
 
-def losses(_: Path | None) -> Iterator[Table]:
+def loss_tables(_: Path | None) -> Iterator[Table]:
     """Measure DINO's loss alone."""
     yield compared("loss, CPU", [loss()])
 
 
-def frozen(_: Path | None) -> Iterator[Table]:
+def probe_tables(_: Path | None) -> Iterator[Table]:
     """Measure probes on tables of frozen features."""
-    yield compared("probes, CPU", bench_probes.cases())
+    yield compared("probes, CPU", probes.cases())
 
 
 def compared(title: str, cases: Sequence[Case]) -> Table:
@@ -108,13 +103,13 @@ def loss() -> Case:
 
 
 PARTS: dict[str, Callable[[Path | None], Iterator[Table]]] = {
-    "attention": attention,
-    "encoder": lambda _: bench_encoder.tables(REPEATS),
-    "loss": losses,
-    "dino": lambda _: bench_dino.tables(REPEATS),
-    "probes": frozen,
-    "analysis": lambda _: bench_analysis.tables(REPEATS),
-    "data": lambda images: bench_data.tables(images, REPEATS),
+    "attention": attention_tables,
+    "encoder": lambda _: encoder.tables(REPEATS),
+    "loss": loss_tables,
+    "dino": lambda _: dino.tables(REPEATS),
+    "probes": probe_tables,
+    "analysis": lambda _: analysis.tables(REPEATS),
+    "data": lambda images: data.tables(images, REPEATS),
 }
 
 

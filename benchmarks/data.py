@@ -78,7 +78,7 @@ def speed(paths: list[Path], repeats: int, name: str) -> Table:
     seeds = uniforms(0)
 
     def ours(path: Path) -> list[Tensor]:
-        image = decode_image(path.read_bytes(), str(path), views.least)
+        image = decode_image(path.read_bytes(), str(path), views.min_size)
         return views(image, int(next(seeds) * 2**62))
 
     cases: list[tuple[str, Callable[[Path], object], Callable[[Path], object]]] = [

@@ -21,10 +21,14 @@ from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
 from vitlab.objectives import DINO, DINOHeadConfig
 from vitlab.objectives.dino import Branch
-from vitlab.profiling.timing import fastest
+from vitlab.optim import OptimizerConfig
+from vitlab.optim.clipping import clip_per_parameter
 from vitlab.optim.schedules import Progress
+from vitlab.profiling.timing import fastest
 
-PROGRESS = Progress(step=2000, steps=10_000, epochs=100, batch_size=64)  # the prototypes move by now
+PROGRESS = Progress(
+    step=2000, steps=10_000, epochs=100, batch_size=64
+)  # the prototypes move by now
 CLIP, DECAY, RATE = 3.0, 0.04, 1.25e-4
 CLOSE = 1e-5  # largest relative difference of the losses in fp32
 AIMS = {"fp32": 1.5, "bf16": 2.4}  # times the peer in fp32
@@ -46,8 +50,8 @@ class Side(ABC):
         self.losses: list[float] = []
 
     @abstractmethod
-    def build(self) -> torch.optim.AdamW:
-        """Return AdamW over what is trained."""
+    def build(self) -> torch.optim.Optimizer:
+        """Return AdamW over the trainable parameters."""
 
     @abstractmethod
     def step(self, clock: "Clock") -> Tensor:
@@ -78,10 +82,12 @@ class Clock:
 class Ours(Side):
     """A step as `vitlab fit` takes it."""
 
-    def build(self) -> torch.optim.AdamW:
+    def build(self) -> torch.optim.Optimizer:
         """Return the optimizer of a run."""
-        groups = parameter_groups(self.dino)
-        return torch.optim.AdamW(groups, RATE, weight_decay=DECAY, fused=True)
+        optimizer = OptimizerConfig().build(self.dino)
+        for group, decay in zip(optimizer.param_groups, (DECAY, 0.0), strict=True):
+            group.update(lr=RATE, weight_decay=decay)
+        return optimizer
 
     def step(self, clock: Clock) -> Tensor:
         """Take a step with the objective's own methods."""
@@ -99,9 +105,7 @@ class Ours(Side):
             hook.remove()
         loss.backward()
         clock.lap("backward")
-        gradients = [p.grad for p in self.dino.parameters() if p.grad is not None]
-        factors = CLIP / (torch.stack(torch._foreach_norm(gradients)) + 1e-6)
-        torch._foreach_mul_(gradients, list(factors.clamp_max(1.0).unbind()))
+        clip_per_parameter(self.dino.parameters(), CLIP)
         self.dino.before_step(PROGRESS)
         clock.lap("clip")
         self.optimizer.step()
@@ -115,9 +119,13 @@ class Ours(Side):
 class Peer(Side):
     """The same step as the released code computes it."""
 
-    def build(self) -> torch.optim.AdamW:
+    def build(self) -> torch.optim.Optimizer:
         """Return an optimizer that loops over the parameters."""
-        groups = parameter_groups(self.dino)
+        parameters = [p for p in self.dino.student.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
         return torch.optim.AdamW(groups, RATE, weight_decay=DECAY, foreach=False, fused=False)
 
     def step(self, clock: Clock) -> Tensor:
@@ -164,20 +172,11 @@ class Peer(Side):
         return sum(terms, torch.zeros(())) / len(terms)
 
 
-def parameter_groups(dino: DINO) -> list[dict]:
-    """Return the groups of AdamW: no decay of biases and norms."""
-    parameters = [p for p in dino.student.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
 def project(branch: Branch, views: list[Tensor]) -> Tensor:
     """Return the logits (views, images, prototypes) of a branch; one pass per resolution."""
     cls = torch.cat([encode(branch.encoder, stack.flatten(0, 1)) for stack in views])
     last = branch.head.last_layer
-    weight = torch._weight_norm(last.weight_v, last.weight_g, 0)
+    weight = F.normalize(last.weight_v, dim=1) * last.weight_g
     logits = F.linear(F.normalize(branch.head.mlp(cls), dim=-1), weight)
     return logits.unflatten(0, (-1, views[0].shape[1]))
 
@@ -193,7 +192,7 @@ def encode(vit: Any, images: Tensor) -> Tensor:
 
 def attend(attention: Any, x: Tensor) -> Tensor:
     """Return attention with all its weights at once."""
-    q, k, v = attention.qkv(x).unflatten(2, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k, v = attention.qkv(x).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     weights = ((q @ k.mT) * q.shape[-1] ** -0.5).softmax(-1)
     return attention.proj((weights @ v).transpose(1, 2).flatten(2))
 

@@ -4,14 +4,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import attention as bench_attention
+from benchmarks import attention as bench
 from vitlab.encoders.entmax.attention import plain
 
 CPU = torch.device("cpu")
 
 
 def test_the_attentions_compared_are_the_same_work():
-    (_, ours, _, softmax), (_, again, _, package) = bench_attention.of((1, 2, 9, 16))
+    (_, ours, _, softmax), (_, again, _, package) = bench.of((1, 2, 9, 16))
     assert ours is again
     for mine, theirs in zip(ours(), package(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-6)
@@ -20,15 +20,15 @@ def test_the_attentions_compared_are_the_same_work():
 
 def test_without_a_gpu_every_row_says_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    table = bench_attention.on_gpu(1)
+    table = bench.on_gpu(1)
     assert [*table.columns[2].cells] == ["not measured: no GPU"] * 6
 
 
 def test_on_a_gpu_time_and_memory_are_shares_of_flash_attention(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(bench_attention, "peak_bytes", lambda call, device: 2**21)
+    monkeypatch.setattr(bench, "peak_bytes", lambda call, device: 2**21)
     monkeypatch.setitem(sys.modules, "adasplash", None)
-    rows = bench_attention.measured((1, 2, 9, 16), CPU, 1)
+    rows = bench.measured((1, 2, 9, 16), CPU, 1)
     assert rows["softmax, flash"][1:] == ("1.00", "2", "1.00")
     assert rows["entmax, ours"][2:] == ("2", "1.00")
     assert rows["entmax, adasplash"][0].startswith("not measured: ")
@@ -46,4 +46,4 @@ def test_adasplash_is_given_lengths_that_are_powers_of_two(monkeypatch, n):
 
     monkeypatch.setitem(sys.modules, "adasplash", SimpleNamespace(adasplash=attend))
     q, k, v = torch.randn(3, 2, 2, n, 16)
-    torch.testing.assert_close(bench_attention.adasplash(q, k, v), plain(q, k, v, None))
+    torch.testing.assert_close(bench.adasplash(q, k, v), plain(q, k, v, None))

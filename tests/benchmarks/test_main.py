@@ -25,12 +25,14 @@ def quick(monkeypatch):
     monkeypatch.setattr(bench, "REPEATS", 1)
     monkeypatch.setattr(bench_data, "ROUNDS", 1)
     monkeypatch.setattr(bench_attention, "SHAPES", ((1, 2, 9, 16),))
-    encoder, dino = bench.bench_encoder.tables, bench.bench_dino.tables
-    monkeypatch.setattr(bench.bench_encoder, "tables", lambda n: encoder(n, "nano", 32, 2))
-    monkeypatch.setattr(bench.bench_dino, "tables", lambda n: dino(n, "nano", 64))
-    probes = bench.bench_probes
-    small = [probes.of_neighbors("l2", 60, 5), probes.of_logistic(1e-3, 200)]
-    monkeypatch.setattr(probes, "cases", lambda: small)
+    for part, smaller in (("encoder", ("nano", 32, 2)), ("dino", ("nano", 64))):
+        tables = getattr(bench, part).tables
+        monkeypatch.setattr(
+            getattr(bench, part), "tables", lambda n, tables=tables, s=smaller: tables(n, *s)
+        )
+    monkeypatch.setattr(bench.analysis, "tables", lambda n: iter(()))  # measured by its own test
+    small = [bench.probes.of_neighbors("l2", 60, 5), bench.probes.of_logistic(1e-3, 200)]
+    monkeypatch.setattr(bench.probes, "cases", lambda: small)
 
 
 def test_everything_is_measured_printed_and_written(quick, photographs, tmp_path, capsys):
@@ -77,7 +79,7 @@ def test_without_photographs_pictures_are_drawn(quick, monkeypatch, tmp_path, ca
 
 def test_the_peer_makes_the_same_crops(photographs):
     crops = bench_data.Peer().read(photographs / "0.JPEG")
-    edges = [size for count, size in MultiCrop().crops for _ in range(count)]
+    edges = [size for count, size in MultiCrop().crop_sizes for _ in range(count)]
     assert [crop.shape[-1] for crop in crops] == edges
     assert all(crop.dtype == torch.float32 for crop in crops)
 

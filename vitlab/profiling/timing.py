@@ -72,7 +72,7 @@ def readable_command(command: str) -> str:
     """Return a command with the name of its program or module instead of a path."""
     program, space, rest = command.partition(" ")
     parts = Path(program).with_suffix("").parts
-    module = ".".join(parts[parts.index("vitlab") :]) if "vitlab" in parts[:-1] else ""
+    module = parts[-2] if parts[-1:] == ("__main__",) else ""
     return f"python -m {module}{space}{rest}" if module else f"{Path(program).name}{space}{rest}"
 
 
