@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import refused
 from rich.console import Console
 
 from vitlab.cli import main
+from vitlab.commands.measure import run as measure
 from vitlab.encoders import ViT
-from vitlab.training.checkpoint_series import checkpoint_info, find_series
+from vitlab.errors import InputError
+from vitlab.training.checkpoint_series import find_series, read_info
 from vitlab.training.summary import tables
 
 ROOT = Path(__file__).parents[2]
@@ -143,14 +146,7 @@ def test_a_dry_run_measures_nothing(finished: Path, tmp_path: Path, capsys):
     assert "1, 2" in capsys.readouterr().out
 
 
-def refused(capsys, *words: str) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main(["measure", *words])
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
-
-
-def test_what_cannot_be_measured_is_refused(finished: Path, measured: Path, tmp_path: Path, capsys):
+def test_what_cannot_be_measured_is_refused(finished: Path, measured: Path, tmp_path: Path):
     run, new = str(finished), str(tmp_path / "new")
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
@@ -158,18 +154,19 @@ def test_what_cannot_be_measured_is_refused(finished: Path, measured: Path, tmp_
     shutil.copytree(finished, tmp_path / "moved/seed0")
     config = tmp_path / "moved/seed0/config.yaml"
     config.write_text(config.read_text().replace("VOCdevkit", "nowhere"))
-    wrong = {
-        "has no checkpoints": [str(tmp_path / "empty")],
-        "there is no": [str(tmp_path / "nothing")],
-        "other settings (probing)": [run, "--out", str(measured), "--dense-size", "32"],
-        "holds other files": [run, "--out", str(tmp_path / "other")],
-        "--dense voc2012=DIR": [str(tmp_path / "moved/seed0"), "--out", new],
-        "give the folder of the dataset": [run, "--data", f"{new}/none", "--out", new],
-        "not a multiple of patch": [run, "--out", new, "--size", "30"],
-    }
-    for message, words in wrong.items():
-        assert message in refused(capsys, *words)
-    assert "is not NAME=ROOT" in refused(capsys, run, "--dense", "voc2012")
+    wrong = [
+        ("checkpoints", [str(tmp_path / "empty")]),
+        ("checkpoints", [str(tmp_path / "nothing")]),
+        ("--out", [run, "--out", str(measured), "--dense-size", "32"]),
+        ("--out", [run, "--out", str(tmp_path / "other")]),
+        ("--dense", [str(tmp_path / "moved/seed0"), "--out", new]),
+        ("--dense", [run, "--dense", "voc2012"]),
+        ("--data", [run, "--data", "ImageNet", "--data.root", f"{new}/none", "--out", new]),
+        (None, [run, "--out", new, "--size", "30"]),
+    ]
+    for field, words in wrong:
+        with refused(field, kind=InputError if field else ValueError):
+            measure(words)
 
 
 def weights(path: Path, **more) -> Path:
@@ -181,7 +178,7 @@ def weights(path: Path, **more) -> Path:
 
 
 def test_files_of_others_are_a_course_by_the_epoch_in_them_or_in_their_names(
-    drawn: Path, tmp_path: Path, capsys
+    drawn: Path, tmp_path: Path
 ):
     files = [weights(tmp_path / "checkpoint0020.pth", epoch=21), weights(tmp_path / "w_0040.pth")]
     words = ["--family", "dino", "--dense-size", "64", "--num-workers", "0", "--dense-images", "3"]
@@ -190,20 +187,23 @@ def test_files_of_others_are_a_course_by_the_epoch_in_them_or_in_their_names(
     (row,) = read(tmp_path / "out")
     assert (row["encoder"], row["epoch"]) == ("trained", 21)
     assert set(row["scores"]) == {"miou/shapes", "miou/mean"}
-    assert checkpoint_info(files[1]).epoch == 40
+    assert read_info(files[1]).epoch == 40
     twice = weights(tmp_path / "again.pth", epoch=21)
-    assert "both of epoch 21" in refused(capsys, str(files[0]), str(twice), *words, *dense)
-    assert "nothing to measure" in refused(capsys, str(files[0]), *words, "--which", "teacher")
-    assert "several models" in refused(capsys, str(files[0]), *words, *dense[:2])
+    with refused("checkpoints"):
+        measure([str(files[0]), str(twice), *words, *dense])
+    with refused("--dense"):
+        measure([str(files[0]), *words, "--which", "teacher"])
+    with pytest.raises(ValueError, match="several models"):
+        measure([str(files[0]), *words, *dense[:2]])
 
 
 def test_epochs_of_files_are_counted_as_their_programs_do(tmp_path: Path):
     state = {"a": torch.zeros(1)}
     torch.save({"model": state, "epoch": 4}, tmp_path / "deit.pth")
-    assert checkpoint_info(tmp_path / "deit.pth").epoch == 5
+    assert read_info(tmp_path / "deit.pth").epoch == 5
     torch.save(state, tmp_path / "unnamed.pth")
-    with pytest.raises(ValueError, match="call it epoch_0020"):
-        checkpoint_info(tmp_path / "unnamed.pth")
+    with refused("unnamed.pth"):
+        read_info(tmp_path / "unnamed.pth")
 
 
 def test_a_checkpoint_from_the_middle_of_an_epoch_is_left_out_and_said(

@@ -1,114 +1,122 @@
 """`vitlab measure`."""
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
+from rich.table import Table
 
+from vitlab.commands.data_option import with_data_class
 from vitlab.commands.device import choose_device
-from vitlab.training.checkpoint_probes import Changes, job, measure, show, show_plan
+from vitlab.commands.parser import POSITIONAL, SUBCLASS, parse
+from vitlab.data import VisionDataModule
+from vitlab.errors import InputError
+from vitlab.training.checkpoint_probes import ProbeChanges, SeriesProbes
 from vitlab.training.checkpoint_series import find_series
 
-DESCRIPTION = """\
-Measure the checkpoints of a run after the fact: k-NN and linear accuracy, mIoU, and what becomes of
-the patches (diffusion index, cosines, rank), with the probes that `vitlab fit` runs online. Of a
-checkpoint of the run's own settings, the numbers are the same to the digit. What is written is
-drawn by `vitlab curves` like a run. Stopped, the same command goes on where it was.
-"""
 EXAMPLES = """\
 examples:
   vitlab measure runs/dino/seed0
   vitlab measure runs/dino/seed* runs/dino_entmax/seed* --dense ade20k=/data/ADEChallengeData2016
   vitlab measure checkpoint0020.pth checkpoint0040.pth --family dino --which teacher \\
-      --data /data/imagenet --images 100000 --dense voc2012=/data/VOCdevkit --out measured/dino
+      --data.root /data/imagenet --images 100000 --dense voc2012=/data/VOCdevkit --out measured/dino
   vitlab curves measured/dino/seed*
 """
-NUMBERS = {
-    "images": "labeled images that k-NN and linear probe learn from, as many of each class; 0: all",
-    "dense_images": "images that each dense probe learns from; 0: all",
-    "size": "pixels of the image edge for k-NN and linear probe",
-    "dense_size": "the same for dense probes",
-    "batch_size": "images of one forward pass",
-    "num_workers": "processes that decode images",
-}
+PROBING = ("images", "dense_images", "size", "dense_size", "batch_size", "num_workers")
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """Measure the checkpoints of runs with the probes that `vitlab fit` runs online.
+
+    Measured are k-NN and linear accuracy, mIoU, and statistics of the patches (diffusion index,
+    cosines, rank). Of a checkpoint with the run's own settings, the numbers are the same to the
+    digit. `vitlab curves` draws the result like a run. Stopped, the same command continues.
+
+    Args:
+        checkpoints: runs, folders of checkpoints, or files, which are one curve for each folder
+        out: folder to write; by default measured/ARM/SEED for each run
+        data: class of the labeled images, by default that of the run; with --data.root their folder
+        dense: segmentation sets NAME=ROOT, in place of the run's; each is a curve miou/NAME
+        images: labeled images to fit k-NN and linear probes to, as many of each class; 0 for all
+        dense_images: images to fit each dense probe to; 0 for all
+        size: pixels of the image edge for k-NN and linear probes
+        dense_size: pixels of the image edge for dense probes
+        batch_size: images of one forward pass
+        num_workers: processes that decode images
+        family: of the weights, see vitlab import --help
+        which: student, teacher ...; by default the one that the run evaluates
+        precision: of forward passes, such as 32-true; by default the run's
+        device: auto is a GPU where there is one
+        dry_run: check everything, print the plan and stop
+    """
+
+    checkpoints: list[Path] = field(metadata=POSITIONAL)
+    out: Path | None = None
+    data: VisionDataModule | None = field(default=None, metadata=SUBCLASS)
+    dense: list[str] = field(default_factory=list)
+    images: int | None = None
+    dense_images: int | None = None
+    size: int | None = None
+    dense_size: int | None = None
+    batch_size: int | None = None
+    num_workers: int | None = None
+    family: str = "auto"
+    which: str = ""
+    precision: str = ""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        for word in self.dense:
+            name, _, root = word.partition("=")
+            if not (name and root):
+                raise InputError(
+                    f"--dense {word} is not NAME=ROOT, such as voc2012=/data/VOC", field="--dense"
+                )
+
+    def changes(self) -> ProbeChanges:
+        """Return what differs from the settings of a run."""
+        pairs = (word.partition("=") for word in self.dense)
+        probing = {name: getattr(self, name) for name in PROBING}
+        return ProbeChanges(
+            self.data,
+            {name: Path(root) for name, _, root in pairs},
+            {name: value for name, value in probing.items() if value is not None},
+            self.precision,
+            self.family,
+            self.which,
+        )
 
 
 def run(words: Sequence[str]) -> None:
     """Measure checkpoints.
 
     Raises:
-        ValueError: what was given cannot be used; before anything is measured.
+        InputError: checkpoints, data or folders do not allow it; before anything is measured.
     """
-    given = parser().parse_args(words)
-    changes = Changes(
-        data=given.data,
-        dense=dict(given.dense),
-        probing={
-            name: getattr(given, name) for name in NUMBERS if getattr(given, name) is not None
-        },
-        precision=given.precision,
-        family=given.family,
-        which=given.which,
-    )
-    device = choose_device(given.device).type
-    found = find_series(given.checkpoints)
-    root = given.out or Path("measured")
-    folders = [root if given.out and len(found) == 1 else root / each.name for each in found]
+    options = parse(MeasureOptions, with_data_class(words), "vitlab measure", EXAMPLES)
+    device = choose_device(options.device).type
+    found = find_series(options.checkpoints)
+    root = options.out or Path("measured")
+    folders = [root if options.out and len(found) == 1 else root / each.name for each in found]
     if len(set(folders)) < len(folders):
-        raise ValueError(
-            "several of these runs would be written to one folder, as their own are called alike; "
-            "measure them one by one, each with its --out"
+        raise InputError(
+            "several of these runs would be written to one folder, as their folders have one "
+            "name; measure them one by one, each with its --out",
+            field="--out",
         )
-    jobs = [job(trail, folder, changes) for trail, folder in zip(found, folders, strict=True)]
+    changes = options.changes()
+    probes = [
+        SeriesProbes(series, folder, changes) for series, folder in zip(found, folders, strict=True)
+    ]
     console = Console()
-    show_plan(jobs, console)
-    for each in () if given.dry_run else jobs:
-        show(each, measure(each, device, console), console)
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return what reads the words."""
-    made = argparse.ArgumentParser(
-        "vitlab measure",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = made.add_argument
-    add(
-        "checkpoints",
-        nargs="+",
-        type=Path,
-        help="runs, folders of checkpoints, or files, which are one course for each folder",
-    )
-    add("--out", type=Path, help="folder to write; by default measured/ARM/SEED for each run")
-    add("--data", default="", help="root of the labeled images, if not where the run had them")
-    add(
-        "--dense",
-        nargs="+",
-        default=[],
-        type=_named,
-        metavar="NAME=ROOT",
-        help="segmentation sets, in place of the run's; each becomes a curve miou/NAME",
-    )
-    for name, text in NUMBERS.items():
-        add(
-            f"--{name.replace('_', '-')}",
-            type=int,
-            metavar="N",
-            help=f"{text} (default: the run's)",
-        )
-    add("--family", default="auto", help="whose weights they are, see vitlab import --help")
-    add("--which", default="", help="student, teacher ...; by default what the run evaluates")
-    add("--precision", default="", help="of forward passes, such as 32-true; default: the run's")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if any")
-    add("--dry-run", action="store_true", help="check everything, print the plan and stop")
-    return made
-
-
-def _named(word: str) -> tuple[str, str]:
-    name, equals, root = word.partition("=")
-    if not (name and equals and root):
-        raise argparse.ArgumentTypeError(f"{word!r} is not NAME=ROOT, such as voc2012=/data/VOC")
-    return name, root
+    table = Table(title="measure", show_header=False, title_justify="left")
+    for each in probes:
+        each.add_rows(table)
+    console.print(table)
+    if not options.dry_run:
+        for each in probes:
+            each.show(each.measure(device, console), console)

@@ -1,4 +1,4 @@
-"""The checkpoints that a run left behind, in order of the epochs they were trained for."""
+"""Checkpoints of a run in order of the epochs they were trained for."""
 
 import re
 from collections import defaultdict
@@ -8,21 +8,21 @@ from pathlib import Path
 
 from vitlab.encoders.checkpoint_io.files import is_folder
 from vitlab.encoders.checkpoint_io.files import read as read_checkpoint
+from vitlab.errors import InputError
 from vitlab.training import run_dir
 
-CONFIG = "config.yaml"
 ENDINGS = (".ckpt", ".pth", ".pt", ".safetensors")
 EPOCH = re.compile(r"(\d+)\D*$")
 
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """Weights at one time.
+    """Weights of one epoch.
 
     Attributes:
         path: of the file.
         epoch: epochs trained.
-        step: optimizer steps taken; 0 where the file does not say.
+        step: optimizer steps taken; 0 where the file does not have it.
         ours: whether `vitlab fit` wrote it.
     """
 
@@ -40,7 +40,7 @@ class CheckpointSeries:
         name: of the run: ARM/seed0, as `vitlab curves` groups runs.
         checkpoints: by rising epoch, one for each.
         config: of the run, if it is there.
-        left_out: files that are not used, and why.
+        left_out: files that are not used, with the reason.
     """
 
     name: Path
@@ -49,80 +49,81 @@ class CheckpointSeries:
     left_out: Mapping[Path, str] = field(default_factory=dict)
 
 
-def find_series(given: Iterable[Path]) -> list[CheckpointSeries]:
-    """Return the trails of runs, of folders of checkpoints, and of files, which go by their folder.
+def find_series(paths: Iterable[Path]) -> list[CheckpointSeries]:
+    """Return the series of runs, of folders of checkpoints, and of files, grouped by folder.
 
     Raises:
-        ValueError: there is no such file, nothing in a folder, or no telling which epoch it is.
+        InputError: a path that does not exist, a folder without checkpoints, a file without an
+            epoch, or two files of one epoch.
     """
     files: dict[Path, list[Path]] = defaultdict(list)
     named = set()  # folders whose files were named one by one, so that none is left out silently
-    for path in given:
+    for path in paths:
         if not path.exists():
-            raise ValueError(f"there is no {path}; name runs, or files of checkpoints")
+            raise InputError(f"there is no {path}; name runs, or checkpoints", field="checkpoints")
         if path.is_dir() and not is_folder(path):
-            files[path.resolve()] += inside(path)
+            files[path.resolve()] += _inside(path)
         else:
             home = path.resolve().parent
             home = home.parent if home.name == run_dir.KEPT else home
             files[home].append(path)
             named.add(home)
-    return [_trail(home, found, home in named) for home, found in files.items()]
+    return [_series(home, found, home in named) for home, found in files.items()]
 
 
-def inside(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, those kept by epoch first.
-
-    Raises:
-        ValueError: there are none.
-    """
+def _inside(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, those kept by epoch first."""
     kept = sorted((folder / run_dir.KEPT).glob("*.ckpt"))
     own = sorted(path for path in folder.iterdir() if path.suffix in ENDINGS)
     # the last epoch's own file before what may be a copy of it
     own.sort(key=lambda path: path.name != run_dir.LAST)
     if not kept + own:
-        raise ValueError(
-            f"{folder} has no checkpoints: no {run_dir.KEPT}/*.ckpt, {run_dir.LAST} or *.pth; name the "
-            "folder of a run. With --checkpoint.every_n_epochs 20, `vitlab fit` keeps one every 20 epochs"
+        raise InputError(
+            f"{folder} has no checkpoints: no {run_dir.KEPT}/*.ckpt, {run_dir.LAST} or *.pth; name "
+            "the folder of a run. With --checkpoint.every_n_epochs 20, `vitlab fit` keeps one "
+            "every 20 epochs",
+            field="checkpoints",
         )
     return kept + own
 
 
-def _trail(home: Path, files: Sequence[Path], named: bool) -> CheckpointSeries:
+def _series(home: Path, files: Sequence[Path], named: bool) -> CheckpointSeries:
     found: dict[int, SavedCheckpoint] = {}
     left_out: dict[Path, str] = {}
     for path in files:
-        checkpoint = checkpoint_info(path)
+        checkpoint = read_info(path)
         if checkpoint is None:
             left_out[path] = "written in the middle of an epoch"
         elif checkpoint.epoch not in found:
             found[checkpoint.epoch] = checkpoint
         elif named and not (checkpoint.ours and checkpoint.step == found[checkpoint.epoch].step):
-            raise ValueError(
+            raise InputError(
                 f"{path} and {found[checkpoint.epoch].path} are both of epoch {checkpoint.epoch}; "
-                "name one of them, or measure them apart: one course has one encoder at a time"
+                "name one of them, or measure them separately: a curve has one encoder at a time",
+                field="checkpoints",
             )
         else:
             left_out[path] = f"epoch {checkpoint.epoch} like {found[checkpoint.epoch].path.name}"
     if not found:
-        raise ValueError(
+        raise InputError(
             f"{home} has no checkpoint from the end of an epoch: "
-            + "; ".join(f"{path.name}: {why}" for path, why in left_out.items())
+            + "; ".join(f"{path.name}: {why}" for path, why in left_out.items()),
+            field="checkpoints",
         )
     name = Path(home.parent.name, home.name) if home.name.startswith("seed") else Path(home.name)
-    config = home / CONFIG
+    config = home / run_dir.CONFIG
     ordered = [found[epoch] for epoch in sorted(found)]
     return CheckpointSeries(name, ordered, config if config.is_file() else None, left_out)
 
 
-def checkpoint_info(path: Path) -> SavedCheckpoint | None:
+def read_info(path: Path) -> SavedCheckpoint | None:
     """Return a checkpoint with its epoch; None for one from the middle of an epoch.
 
-    What the file says counts, else the last number in its name. DINO writes how many epochs are
-    done, DeiT and timm the number of the last one, from 0.
+    The epoch is that of the file, else the last number in its name. DINO writes the number of
+    finished epochs, DeiT and timm that of the last epoch, from 0.
 
     Raises:
-        ValueError: the file cannot be read, or neither it nor its name has the epoch.
+        InputError: neither the file nor its name has the epoch, or the file cannot be read.
     """
     content = {} if is_folder(path) else read_checkpoint(path)
     if "pytorch-lightning_version" in content:
@@ -131,13 +132,14 @@ def checkpoint_info(path: Path) -> SavedCheckpoint | None:
             return None
         epochs = loops["epoch_progress"]["current"]["processed"]
         return SavedCheckpoint(path, epochs, content["global_step"], ours=True)
-    said = content.get("epoch")
-    if isinstance(said, int):
-        return SavedCheckpoint(path, said if "student" in content else said + 1, 0, ours=False)
+    epoch = content.get("epoch")
+    if isinstance(epoch, int):
+        return SavedCheckpoint(path, epoch if "student" in content else epoch + 1, 0, ours=False)
     number = EPOCH.search(path.stem)
     if number is None:
-        raise ValueError(
-            f"{path} does not say after how many epochs it was written, nor does its name; call it "
-            "epoch_0020.pth, for instance"
+        raise InputError(
+            f"neither {path} nor its name has the epochs it was trained for; rename it, to "
+            "epoch_0020.pth for instance",
+            field=path.name,
         )
     return SavedCheckpoint(path, int(number[1]), 0, ours=False)
