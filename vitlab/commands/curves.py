@@ -1,25 +1,33 @@
 """`vitlab curves`."""
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitlab.visualization.curves import curves
+from vitlab.commands.parser import POSITIONAL, parse
+
+EXAMPLES = """\
+examples:
+  vitlab curves runs/dino/seed* runs/dino_entmax/seed* --out figures/dino
+"""
+
+
+@dataclass(frozen=True)
+class CurvesOptions:
+    """Draw the curves of runs, and print tables: baselines, last epoch, losses since the peak.
+
+    Args:
+        runs: folders of runs; seed* folders with one parent are one arm, such as runs/dino/seed*
+        out: the files to write, without ending: a figure (.png and .svg) and tables (.md)
+    """
+
+    runs: list[Path] = field(metadata=POSITIONAL)
+    out: Path = Path("curves")
 
 
 def run(words: Sequence[str]) -> None:
     """Draw the curves of runs."""
-    parser = argparse.ArgumentParser(
-        "vitlab curves", description=(curves.__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        type=Path,
-        help="folders of runs; seed* folders with one parent are one arm: runs/dino/seed*",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("curves"), help="the files to write, without ending"
-    )
-    given = parser.parse_args(words)
-    curves(given.runs, given.out)
+    options = parse(CurvesOptions, words, "vitlab curves", EXAMPLES)
+    from vitlab.visualization.curves import curves
+
+    curves(options.runs, options.out)

@@ -1,19 +1,22 @@
-"""`vitlab curves`: what became of the features over training, arms side by side."""
+"""Curves of runs over training, arms side by side: `vitlab curves`.
 
-import json
-import statistics
-from collections import defaultdict
+An arm is a group of runs that differ in the seed alone. Measurements are one long table with the
+columns arm, run, encoder, epoch, tag and value.
+"""
+
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vitlab.probes.degradation import Peak, course, peak
+from vitlab.atomic_io import read_json_as
+from vitlab.errors import InputError
 from vitlab.visualization.colors import LINE_COLORS
 
 COLORS = LINE_COLORS[:6]  # black and gray are for what all arms share
@@ -21,136 +24,140 @@ LINES = ("-", "--", ":", "-.")  # once the colors are used up
 COLUMNS = 4
 FEATURES = "features/"
 LOST = "lost by the end: best - last"
+UNITS = {"outliers": "share", "rank": "rank", "cosine": "cosine", "diffusion": "cosine"}
 
 
 @dataclass(frozen=True)
-class Arm:
-    """Runs that differ in nothing but the seed.
+class MeasurementRow:
+    """A row of measurements.json."""
 
-    Attributes:
-        name: of the arm.
-        runs: the measurements of each run, as `measurements.json` holds them.
-    """
-
-    name: str
-    runs: Sequence[Sequence[dict]]
-
-    def scores(self, encoder: str, tag: str) -> dict[int, list[float]]:
-        """Return the scores of all seeds, by epoch."""
-        found: dict[int, list[float]] = defaultdict(list)
-        for run in self.runs:
-            for epoch, value in course(run, tag, encoder):
-                found[epoch].append(value)
-        return dict(sorted(found.items()))
-
-    def peaks(self, tag: str) -> list[Peak]:
-        """Return the peak of each seed that has the score."""
-        return [found for run in self.runs if (found := peak(run, tag)) is not None]
+    encoder: str
+    epoch: int
+    scores: dict[str, float]
+    features: dict[str, float] = field(default_factory=dict)
 
 
-def curves(runs: list[Path], out: Path = Path("curves")) -> None:
+def curves(runs: Sequence[Path], out: Path = Path("curves")) -> None:
     """Draw curves and print tables of runs: baselines, last epoch, what was lost since the peak.
 
-    Folders named seed... with one parent are seeds of one arm, named after the parent, as
-    `vitlab fit` lays them out: runs/dino_entmax/seed0, runs/dino_entmax/seed1. Any other folder is
-    an arm of its own.
-
     Args:
-        runs: folders of runs.
+        runs: folders of runs, see `read`.
         out: name of the files to write, without ending: a figure (.png and .svg) and tables (.md).
     """
-    arms = read(runs)
+    table = read(runs)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure = draw(arms)
+    figure = draw(table)
     figure.savefig(out.with_suffix(".png"), dpi=120)
     with plt.rc_context({"svg.hashsalt": "vitlab"}):  # the same runs give the same file
         figure.savefig(out.with_suffix(".svg"), metadata={"Date": None})
     plt.close(figure)
-    text = table(arms) + "\n" + degradation(arms)
+    text = summary(table) + "\n" + degradation(table)
     out.with_suffix(".md").write_text(text)
     print(text, end="")
 
 
-def read(runs: Sequence[Path]) -> list[Arm]:
-    """Return the arms of these runs, in the order they are named.
+def read(runs: Sequence[Path]) -> pd.DataFrame:
+    """Return the measurements of runs as a long table.
+
+    Folders named seed... with one parent are seeds of one arm, named after the parent, as
+    `vitlab fit` lays them out: runs/dino_entmax/seed0, runs/dino_entmax/seed1. Any other folder is
+    an arm by itself.
 
     Raises:
-        ValueError: a folder is not that of a run, its file is damaged, or nothing is measured.
+        InputError: a folder is not that of a run, its file is damaged, or nothing is measured.
     """
-    grouped: dict[Path, list] = defaultdict(list)
-    for run in runs:
-        file = run / "measurements.json"
-        if not file.is_file():
-            raise ValueError(
-                f"{run} is not the folder of a run: it has no measurements.json; name folders "
-                "such as runs/dino_entmax/seed0, or what `vitlab measure` wrote"
-            )
-        try:
-            rows = json.loads(file.read_text())
-            if not all(isinstance(row["scores"], dict) for row in rows):
-                raise ValueError("its rows have no scores")
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(
-                f"{file} is damaged ({error}); take the run out, or measure it anew with "
-                f"`vitlab measure {run}`"
-            ) from error
-        if not rows:
-            raise ValueError(f"nothing is measured in {run} yet; wait for the run, or leave it out")
-        folder = run.resolve()
-        arm = folder.parent if folder.name.startswith("seed") else folder
-        grouped[arm].append(rows)
-    folders = list(grouped)
-    return [Arm(name, grouped[arm]) for arm, name in zip(folders, named(folders), strict=True)]
+    folders = [run.resolve() for run in runs]
+    arms = [each.parent if each.name.startswith("seed") else each for each in folders]
+    names = _unique_names(arms)
+    records = []
+    for number, (run, arm) in enumerate(zip(runs, arms, strict=True)):
+        for row in _read_rows(run):
+            records += [
+                (names[arm], number, row.encoder, row.epoch, tag, value)
+                for tag, value in {**row.scores, **row.features}.items()
+            ]
+    columns = ["arm", "run", "encoder", "epoch", "tag", "value"]
+    return pd.DataFrame(records, columns=columns).drop_duplicates(columns[:-1], keep="last")
 
 
-def named(folders: Sequence[Path]) -> list[str]:
-    """Return the name of each folder, with as many of its parents as tell all apart."""
+def _read_rows(run: Path) -> list[MeasurementRow]:
+    file = run / "measurements.json"
+    try:
+        rows = read_json_as(file, list[MeasurementRow])
+    except FileNotFoundError:
+        raise InputError(
+            f"{run} is not the folder of a run: it has no measurements.json; name folders such as "
+            "runs/dino_entmax/seed0, or those of `vitlab measure`",
+            field="runs",
+        ) from None
+    except InputError as error:
+        raise InputError(
+            f"{error}; take the run out, or measure it again with `vitlab measure {run}`",
+            field=file.name,
+        ) from error
+    if not rows:
+        raise InputError(
+            f"nothing is measured in {run} yet; wait for the run, or leave it out", field="runs"
+        )
+    return rows
+
+
+def _unique_names(folders: Sequence[Path]) -> dict[Path, str]:
+    """Return the name of each folder, with as many of its parents as distinguish all."""
+    names: dict[Path, str] = {}
     for length in range(1, max(len(folder.parts) for folder in folders) + 1):
-        names = ["/".join(folder.parts[-length:]) for folder in folders]
-        if len(set(names)) == len(names):
+        names = {folder: "/".join(folder.parts[-length:]) for folder in folders}
+        if len(set(names.values())) == len(names):
             break
     return names
 
 
-def tags(arms: Sequence[Arm]) -> list[str]:
-    """Return the scores that every run has, in the order of measurement, and behind them features.
+def common_tags(table: pd.DataFrame) -> list[str]:
+    """Return the scores that every run has, in the order of measurement, then features.
 
     Raises:
-        ValueError: there are none.
+        InputError: there are none.
     """
-    runs = [run for arm in arms for run in arm.runs]
-    of_runs = [{tag: None for row in run for tag in _values(row)} for run in runs]
+    of_runs = [list(each.unique()) for _, each in table.groupby("run")["tag"]]
     common = [tag for tag in of_runs[0] if all(tag in known for known in of_runs)]
     if not common:
-        raise ValueError("these runs have no score in common; compare runs with the same probes")
+        raise InputError(
+            "these runs have no score in common; compare runs with the same probes", field="runs"
+        )
     sets = [tag for tag in common if tag.startswith("miou/") and tag != "miou/mean"]
     shown = [tag for tag in common if tag != "miou/mean" or len(sets) > 1]
-    return sorted(shown, key=lambda tag: tag.startswith(FEATURES))
+    return sorted(shown, key=_is_feature)
 
 
-def draw(arms: Sequence[Arm]) -> Figure:
+def peaks(table: pd.DataFrame, arm: str, tag: str) -> pd.DataFrame:
+    """Return epoch and value of the best, the last value and their difference, for each seed."""
+    selected = table.query("arm == @arm and tag == @tag and encoder == 'trained'")
+    found = []
+    for _, curve in selected.sort_values("epoch", kind="stable").groupby("run"):
+        best = curve.loc[curve["value"].idxmax()]
+        found.append((best["epoch"], best["value"], curve["value"].iloc[-1]))
+    seeds = pd.DataFrame(found, columns=["epoch", "best", "last"])
+    return seeds.assign(lost=seeds["best"] - seeds["last"])
+
+
+def draw(table: pd.DataFrame) -> Figure:
     """Return a figure with a panel for each score: a line per arm, a band from worst to best.
 
     A star marks the peak of each line; a panel shows what each seed lost since its own.
     """
-    names = tags(arms)
-    columns = min(COLUMNS, len(names) + 1)
-    rows = -(-(len(names) + 1) // columns)
-    figure, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=(3.4 * columns, 2.9 * rows + 0.5),
-        layout="constrained",
-        squeeze=False,
-    )
+    tags = common_tags(table)
+    scores = [tag for tag in tags if not _is_feature(tag)]
+    count = len(tags) + 1
+    columns = min(COLUMNS, count)
+    rows = -(-count // columns)
+    size = (3.4 * columns, 2.9 * rows + 0.5)
+    figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     panels = list(grid.flat)
-    scores = [tag for tag in names if not tag.startswith(FEATURES)]
-    features = names[len(scores) :]
-    rest = panels[len(scores) + 1 :]
-    for panel, tag in (*zip(panels, scores, strict=False), *zip(rest, features, strict=False)):
-        _draw_score(panel, arms, tag)
-    _draw_lost(panels[len(scores)], arms, scores)
-    for panel in rest[len(features) :]:
+    lost = panels.pop(len(scores))
+    for panel, tag in zip(panels, tags, strict=False):
+        _draw_score(panel, table, tag)
+    _draw_lost(lost, table, scores)
+    for panel in panels[len(tags) :]:
         panel.remove()
     handles, labels = panels[0].get_legend_handles_labels()
     handles.append(Line2D([], [], color="0.5", marker="*", markersize=10, linestyle=""))
@@ -159,131 +166,119 @@ def draw(arms: Sequence[Arm]) -> Figure:
     return figure
 
 
-def _draw_score(panel: Axes, arms: Sequence[Arm], tag: str) -> None:
-    for arm, (color, line) in zip(arms, _styles(len(arms)), strict=True):
-        trained = arm.scores("trained", tag)
-        points = {**arm.scores("untrained", tag), **trained}
-        means = {epoch: statistics.mean(values) for epoch, values in points.items()}
-        epochs = list(points)
-        seeds = f"{len(arm.runs)} seed{'s' if len(arm.runs) > 1 else ''}"
+def _draw_score(panel: Axes, table: pd.DataFrame, tag: str) -> None:
+    selected = table[table["tag"] == tag]
+    for arm, color, line in _styles(table):
+        runs = selected[(selected["arm"] == arm) & (selected["encoder"] != "pixels")]
+        points = runs.groupby("epoch")["value"].agg(["mean", "min", "max"])
+        seeds = table.loc[table["arm"] == arm, "run"].nunique()
+        label = f"{arm} ({seeds} seed{'s' * (seeds > 1)})"
         panel.plot(
-            epochs,
-            list(means.values()),
-            line,
-            marker="o",
-            color=color,
-            label=f"{arm.name} ({seeds})",
-            markersize=3,
+            points.index, points["mean"], line, marker="o", color=color, label=label, markersize=3
         )
-        worst, best = ([pick(points[epoch]) for epoch in epochs] for pick in (min, max))
-        panel.fill_between(epochs, worst, best, color=color, alpha=0.2, linewidth=0)
-        if trained and not tag.startswith(FEATURES):
-            top = max(trained, key=means.__getitem__)
-            panel.plot(top, means[top], "*", color=color, markersize=11, markeredgecolor="white")
-    pixels = [score for arm in arms for row in arm.scores("pixels", tag).values() for score in row]
-    if pixels and not tag.startswith(FEATURES):
-        panel.axhline(statistics.mean(pixels), color="0.5", linestyle=":", label="raw pixels")
+        panel.fill_between(
+            points.index, points["min"], points["max"], color=color, alpha=0.2, linewidth=0
+        )
+        trained = runs[runs["encoder"] == "trained"].groupby("epoch")["value"].mean()
+        if len(trained) and not _is_feature(tag):
+            top, style = trained.idxmax(), {"markersize": 11, "markeredgecolor": "white"}
+            panel.plot(top, trained[top], "*", color=color, **style)
+    pixels = selected.loc[selected["encoder"] == "pixels", "value"]
+    if len(pixels) and not _is_feature(tag):
+        panel.axhline(pixels.mean(), color="0.5", linestyle=":", label="raw pixels")
     panel.set_title(tag.removeprefix(FEATURES), fontsize=10)
     panel.set(xlabel="epoch", ylabel=unit(tag))
     panel.grid(alpha=0.3)
 
 
-def _draw_lost(panel: Axes, arms: Sequence[Arm], names: Sequence[str]) -> None:
-    for index, (arm, (color, line)) in enumerate(zip(arms, _styles(len(arms)), strict=True)):
-        for row, tag in enumerate(names):
-            lost = [found.lost for found in arm.peaks(tag)]
-            if not lost:
-                continue
-            place = row + 0.7 * ((index + 0.5) / len(arms) - 0.5)
-            panel.plot([min(lost), max(lost)], [place, place], color=color, linewidth=2, alpha=0.4)
-            inside = "white" if line != LINES[0] else color
-            panel.plot(
-                lost, [place] * len(lost), "o", color=color, markerfacecolor=inside, markersize=4
-            )
-    panel.set_yticks(range(len(names)), names, fontsize=8)
-    panel.set_ylim(len(names) - 0.5, -0.5)
+def _draw_lost(panel: Axes, table: pd.DataFrame, tags: Sequence[str]) -> None:
+    styles = _styles(table)
+    for (index, (arm, color, line)), (row, tag) in product(enumerate(styles), enumerate(tags)):
+        lost = peaks(table, arm, tag)["lost"]
+        if lost.empty:
+            continue
+        place = row + 0.7 * ((index + 0.5) / len(styles) - 0.5)
+        ends = [lost.min(), lost.max()]
+        panel.plot(ends, [place, place], color=color, linewidth=2, alpha=0.4)
+        inside = "white" if line != LINES[0] else color
+        marker = {"markerfacecolor": inside, "markersize": 4}
+        panel.plot(lost, [place] * len(lost), "o", color=color, **marker)
+    panel.set_yticks(range(len(tags)), tags, fontsize=8)
+    panel.set_ylim(len(tags) - 0.5, -0.5)
     panel.set_xlim(left=min(0.0, panel.get_xlim()[0]))
     panel.set_title(LOST, fontsize=10)
     panel.set_xlabel("points; each seed")
     panel.grid(alpha=0.3, axis="x")
 
 
-def table(arms: Sequence[Arm]) -> str:
+def summary(table: pd.DataFrame) -> str:
     """Return a Markdown table: baselines and last epoch of each arm, mean ± deviation."""
-    names = [tag for tag in tags(arms) if not tag.startswith(FEATURES)]
-    heads = [f"{tag}, {unit(tag)}" for tag in names]
-    lines = [_line("arm", "encoder", "seeds", *heads), _line(*["---"] * (3 + len(names)))]
-    for arm in arms:
-        for encoder in ("pixels", "untrained", "trained"):
-            columns = [arm.scores(encoder, tag) for tag in names]
-            last = max((max(column) for column in columns if column), default=None)
-            if last is None:
-                continue
-            label = f"trained, epoch {last}" if encoder == "trained" else encoder
-            cells = [spread(column[last]) if last in column else "-" for column in columns]
-            seeds = max(len(column.get(last, ())) for column in columns)
-            lines.append(_line(arm.name, label, seeds, *cells))
-    return "\n".join(lines) + "\n"
+    tags = [tag for tag in common_tags(table) if not _is_feature(tag)]
+    lines = []
+    for arm, encoder in product(table["arm"].unique(), ("pixels", "untrained", "trained")):
+        rows = table[(table["arm"] == arm) & (table["encoder"] == encoder)]
+        last = rows.loc[rows["tag"].isin(tags), "epoch"].max()
+        if pd.isna(last):
+            continue
+        label = f"trained, epoch {last}" if encoder == "trained" else encoder
+        values = [rows.loc[(rows["tag"] == tag) & (rows["epoch"] == last), "value"] for tag in tags]
+        cells = [spread(each) if len(each) else "-" for each in values]
+        lines.append((arm, label, max(map(len, values)), *cells))
+    return _markdown(("arm", "encoder", "seeds", *(f"{tag}, {unit(tag)}" for tag in tags)), lines)
 
 
-def degradation(arms: Sequence[Arm]) -> str:
+def degradation(table: pd.DataFrame) -> str:
     """Return a Markdown table: peak, best, last and best - last of each seed, mean ± deviation.
 
     Of features, only the last value: they have no best.
     """
-    heads = ("arm", "measure", "unit", "seeds", "peak epoch", "best", "last", "best - last")
-    lines = [_line(*heads), _line(*["---"] * len(heads))]
-    for arm, tag in product(arms, tags(arms)):
-        peaks = arm.peaks(tag)
-        if not peaks:
+    lines = []
+    for arm, tag in product(table["arm"].unique(), common_tags(table)):
+        seeds = peaks(table, arm, tag)
+        if seeds.empty:
             continue
-        cells = [spread([found.last for found in peaks], digits(tag))]
-        if tag.startswith(FEATURES):
-            cells = ["-", "-", *cells, "-"]
-        else:
-            epochs = spread([float(found.epoch) for found in peaks], 0)
-            best, lost = (spread([pick(found) for found in peaks]) for pick in (_best, _lost))
-            cells = [epochs, best, *cells, lost]
-        lines.append(_line(arm.name, tag.removeprefix(FEATURES), unit(tag), len(peaks), *cells))
+        last = spread(seeds["last"], digits(tag))
+        cells = ("-", "-", last, "-")
+        if not _is_feature(tag):
+            best, lost = spread(seeds["best"]), spread(seeds["lost"])
+            cells = (spread(seeds["epoch"], 0), best, last, lost)
+        lines.append((arm, tag.removeprefix(FEATURES), unit(tag), len(seeds), *cells))
+    heads = ("arm", "measure", "unit", "seeds", "peak epoch", "best", "last", "best - last")
     note = "best - last of each seed, from its own peak; noise alone makes it larger than 0."
-    return "\n".join(lines) + f"\n\n{note}\n"
+    return f"{_markdown(heads, lines)}\n{note}\n"
 
 
 def unit(tag: str) -> str:
-    """Return the unit of a tag: scores are percent, but for a loss; features say their own."""
-    if tag.startswith(FEATURES):
-        kinds = {"outliers": "share", "rank": "rank", "cosine": "cosine", "diffusion": "cosine"}
-        return next((kind for word, kind in kinds.items() if word in tag), "")
+    """Return the unit of a tag: scores are percent, but for losses; features have their own."""
+    if _is_feature(tag):
+        return next((kind for word, kind in UNITS.items() if word in tag), "")
     return "nats" if tag.endswith("/loss") else "%"
 
 
 def digits(tag: str) -> int:
-    """Return how many decimals a value is shown with."""
-    return 3 if tag.startswith(FEATURES) and "rank" not in tag else 1
+    """Return the number of decimals of a value."""
+    return 3 if _is_feature(tag) and "rank" not in tag else 1
 
 
-def spread(scores: Sequence[float], decimals: int = 1) -> str:
-    """Return mean and sample deviation; of a single seed, which has none, the value."""
-    if len(scores) == 1:
-        return f"{scores[0]:.{decimals}f}"
-    return f"{statistics.mean(scores):.{decimals}f} ± {statistics.stdev(scores):.{decimals}f}"
+def spread(values: Sequence[float], decimals: int = 1) -> str:
+    """Return mean and sample deviation; the value alone for a single seed."""
+    series = pd.Series(values, dtype=float)
+    mean = f"{series.mean():.{decimals}f}"
+    return mean if len(series) == 1 else f"{mean} ± {series.std():.{decimals}f}"
 
 
-def _best(found: Peak) -> float:
-    return found.best
+def _is_feature(tag: str) -> bool:
+    return tag.startswith(FEATURES)
 
 
-def _lost(found: Peak) -> float:
-    return found.lost
+def _styles(table: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Return each arm with its color and line."""
+    return [
+        (arm, COLORS[i % len(COLORS)], LINES[i // len(COLORS) % len(LINES)])
+        for i, arm in enumerate(table["arm"].unique())
+    ]
 
 
-def _values(row: dict) -> dict[str, float]:
-    return {**row["scores"], **row.get("features", {})}
-
-
-def _styles(count: int) -> list[tuple[str, str]]:
-    return [(COLORS[i % len(COLORS)], LINES[i // len(COLORS) % len(LINES)]) for i in range(count)]
-
-
-def _line(*cells: object) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
