@@ -100,9 +100,7 @@ class Packing:
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Listings and indices are kept however short they are, and however new the folder."""
-    monkeypatch.setattr("vitlab.data.storage.listings.LARGE", 1)
-    monkeypatch.setattr("vitlab.data.storage.members.LARGE", 1)
-    monkeypatch.setattr("vitlab.data.storage.listings.SETTLED", -(10**18))
+    monkeypatch.setattr("vitlab.data.storage.archive_index.LARGE", 1)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from multiprocessing.pool import ThreadPool
 import pytest
 
 from vitlab.data.storage import ArchiveTree
-from vitlab.data.storage import archives as module
+from vitlab.data.storage import archive_tree as module
 
 MEMBERS = {f"folder/{i}.bin": bytes([65 + i]) * (300 * i) for i in range(5)}
 

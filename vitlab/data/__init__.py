@@ -15,6 +15,8 @@ from vitlab.data.samples import Samples
 from vitlab.data.transforms import (
     MEAN,
     STD,
+    AlbumentationsCrop,
+    AlbumentationsSegmentation,
     AugmentedCrop,
     CenterCrop,
     MultiCrop,
@@ -37,6 +39,8 @@ __all__ = [
     "MEAN",
     "STD",
     "VOC2012",
+    "AlbumentationsCrop",
+    "AlbumentationsSegmentation",
     "AugmentedCrop",
     "Batch",
     "BatchLayout",

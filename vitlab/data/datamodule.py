@@ -1,4 +1,4 @@
-"""From a folder of images to batches: what all datasets share."""
+"""`VisionDataModule`: from a folder of images to batches."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -22,11 +22,10 @@ from vitlab.data.dataset import (
 )
 from vitlab.data.errors import DataError
 from vitlab.data.foreground import foreground_masks
-from vitlab.data.leak import refuse_common
 from vitlab.data.loader import WORKER_TIMEOUT, ResumableLoader, resume
 from vitlab.data.sampler import BatchLayout, GlobalBatchSampler, split_global_batch
 from vitlab.data.samples import Samples
-from vitlab.data.storage import FileTree, Found, Layout, subclasses
+from vitlab.data.storage import DatasetFiles, FileTree, Layout, few, subclasses
 from vitlab.data.transforms import MultiCrop, SegmentationTransform, Transform, normalize
 
 
@@ -42,7 +41,7 @@ class VisionDataModule(LightningDataModule, ABC):
         global_batch_size: images in one optimizer step, over all devices and micro-batches.
         micro_batch_size: largest number of images that one device can hold at a time; larger
             batches are accumulated. 0 means no limit.
-        transform: what one image becomes for training.
+        transform: of a training image into views.
         num_workers: processes that load images, for each device; 0 loads in the main process.
         train_split: name of the split to train on.
         val_split: name of the split to evaluate on.
@@ -52,10 +51,9 @@ class VisionDataModule(LightningDataModule, ABC):
         repeats: copies of an image in a batch, of as many fewer images; DeiT augments 3.
     """
 
-    layout: ClassVar[Layout]
+    layout: ClassVar[Layout] = Layout(marks=())  # any folder
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     counts: ClassVar[dict[str, int]] = {}  # images of each split, where they are known
-    ignore: int | None = None  # class index of pixels that do not count
 
     def __init__(
         self,
@@ -71,17 +69,18 @@ class VisionDataModule(LightningDataModule, ABC):
         repeats: int = 1,
     ):
         super().__init__()
-        for name, value in [("global_batch_size", global_batch_size), ("repeats", repeats)]:
-            if value < 1:
-                raise DataError(f"{name} {value} is not a count; use 1 or more")
-        for name, value in [
-            ("micro_batch_size", micro_batch_size),
-            ("num_workers", num_workers),
-            ("max_unreadable", max_unreadable),
-            ("seed", seed),
+        for name, value, least in [
+            ("global_batch_size", global_batch_size, 1),
+            ("repeats", repeats, 1),
+            ("micro_batch_size", micro_batch_size, 0),
+            ("num_workers", num_workers, 0),
+            ("max_unreadable", max_unreadable, 0),
+            ("seed", seed, 0),
         ]:
-            if value < 0:
-                raise DataError(f"{name} {value} is negative; use 0 or more")
+            if value < least:
+                raise DataError(
+                    f"{name} {value} is too small; use {least} or more", field=f"data.{name}"
+                )
         self.root = Path(root)
         self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
         self.transform, self.num_workers = transform, num_workers
@@ -126,7 +125,7 @@ class VisionDataModule(LightningDataModule, ABC):
         return self._found.folder
 
     @cached_property
-    def _found(self) -> Found:
+    def _found(self) -> DatasetFiles:
         if not self.root.is_dir():
             raise DataError(f"there is no folder {self.root}; set its root to the dataset")
         found = self.layout.find(self.root)
@@ -145,7 +144,8 @@ class VisionDataModule(LightningDataModule, ABC):
             if split not in self.splits:
                 raise DataError(
                     f"{type(self).__name__} has no split {split!r}; use one of "
-                    f"{', '.join(self.splits)}"
+                    f"{', '.join(self.splits)}",
+                    field="split",
                 )
             found = self.scan(split)
             if not len(found):
@@ -153,7 +153,6 @@ class VisionDataModule(LightningDataModule, ABC):
                     f"split {split!r} of {self.files.where()} is empty; check the download"
                 )
             self._samples[split] = found
-            found.files.remember()
         return self._samples[split]
 
     def prepare_data(self) -> None:
@@ -233,7 +232,7 @@ class VisionDataModule(LightningDataModule, ABC):
                 continue
             self._unreadable.append(file)
             if len(self._unreadable) > self.max_unreadable:
-                raise DataError(too_many(self._unreadable, self.max_unreadable))
+                raise too_many(self._unreadable, self.max_unreadable)
             warnings.warn(
                 f"cannot read {file}; its neighbor takes its place ({len(self._unreadable)} so "
                 f"far, {self.max_unreadable} allowed)",
@@ -248,7 +247,7 @@ class VisionDataModule(LightningDataModule, ABC):
         return replace(batch, views=[normalize(stack) for stack in batch.views])
 
     def use_foreground_masks(self) -> int:
-        """Hand out the masks of training images with them, see `foreground.py`; return how many.
+        """Load the objects' masks of training images with them; return their number.
 
         Raises:
             ValueError: there are none, or the views cannot follow them.
@@ -279,13 +278,13 @@ class VisionDataModule(LightningDataModule, ABC):
         return ClassificationDataset(samples.subset(limit), size, self.max_unreadable, crop)
 
     def segmentation_dataset(
-        self, split: str, view: SegmentationTransform, limit: int = 0
+        self, split: str, transform: SegmentationTransform, limit: int = 0
     ) -> SegmentationDataset:
         """Images and masks for dense probes.
 
         Args:
             split: one of `splits`.
-            view: what an image and its mask become.
+            transform: of an image and its mask.
             limit: number of samples; 0 for all.
 
         Raises:
@@ -303,15 +302,31 @@ class VisionDataModule(LightningDataModule, ABC):
         for value, index in self.mask_values.items():
             table[value] = index
         return SegmentationDataset(
-            samples.subset(limit), view, table, self.max_unreadable, self.seed, self.implausible
+            samples.subset(limit),
+            transform,
+            table,
+            self.max_unreadable,
+            self.seed,
+            self.implausible,
         )
 
     def refuse_leak(self, split: str) -> None:
-        """Refuse to learn from images of a split that are scored; see `refuse_common`."""
-        names = split, self.val_split
-        if names not in self._disjoint:  # a second for a million images
-            refuse_common(self.samples(split), self.samples(self.val_split), names)
-            self._disjoint.add(names)
+        """Refuse to learn from images that are scored, as VOC's trainval against val.
+
+        Raises:
+            DataError: images of the split are in `val_split`, too.
+        """
+        if (split, self.val_split) in self._disjoint:  # a second for a million images
+            return
+        common = self.samples(split).common(self.samples(self.val_split))
+        if common:
+            raise DataError(
+                f"{len(common)} images are in both train_split {split} and val_split "
+                f"{self.val_split} ({few(common)}); scores on them would mean nothing: choose "
+                "splits without common images",
+                field="data.train_split",
+            )
+        self._disjoint.add((split, self.val_split))
 
     def _wrong_layout(self) -> str:
         places = [place or "itself" for place in self.layout.nested]

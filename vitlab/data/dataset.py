@@ -1,4 +1,4 @@
-"""Samples as tensors: augmented for training, plain for probes."""
+"""Datasets: augmented views for training, plain images or images with masks for evaluation."""
 
 import os
 import warnings
@@ -22,10 +22,10 @@ from vitlab.data.samples import Samples, spread
 from vitlab.data.storage import FileTree, ranges
 from vitlab.data.transforms import (
     CenterCrop,
+    Foreground,
     ImageAndMask,
     Pixels,
     SegmentationTransform,
-    Shown,
     Stack,
     Transform,
     resize_nearest,
@@ -42,9 +42,9 @@ class Example:
     Attributes:
         views: its crops, one stack for each resolution.
         label: class index, or None.
-        unreadable: files that were tried in vain before this image was found.
-        mask: true where its first crop shows the object; throughout, where there is no mask. None
-            where nobody asks.
+        unreadable: files that could not be read, whose place this image takes.
+        mask: true where its first crop shows the object; everywhere, where there is no mask. None
+            where masks are not used.
     """
 
     views: list[Stack]
@@ -60,9 +60,9 @@ class TrainingDataset(Dataset[Example]):
 
     Args:
         samples: the files.
-        transform: what one image becomes.
+        transform: of an image into views.
         seed: of the augmentation.
-        patience: unreadable files in a row after which it gives up.
+        patience: consecutive unreadable files after which an error is raised.
         masks: path of the mask of each image's object, empty where it has none; or None.
     """
 
@@ -82,21 +82,22 @@ class TrainingDataset(Dataset[Example]):
 
     def __getitem__(self, place: tuple[int, ...]) -> Example:
         """Sample `place` = (epoch, index[, copy]), or the next readable one in index order."""
-        index = place[1]
         found, (image, mask), unreadable = first_readable(
-            self._read, index, len(self), self.patience
+            self._read, place[1], len(self), self.patience
         )
         labels = self.samples.labels
-        # the seed of the sample that was asked for: its stand-in may be in the batch too
+        # the seed of the sample that was asked for: its replacement may be in the batch too
         seed = (self.seed, *place)
         views = self.transform(image, seed)
-        shown = None
+        foreground = None
         if self.masks is not None:
             everywhere = torch.ones(views[0].shape[-2:], dtype=torch.bool)
-            shown = everywhere if mask is None else self.transform.crop_foreground(mask, seed)
-        return Example(views, None if labels is None else int(labels[found]), unreadable, shown)
+            foreground = everywhere if mask is None else self.transform.crop_foreground(mask, seed)
+        return Example(
+            views, None if labels is None else int(labels[found]), unreadable, foreground
+        )
 
-    def _read(self, index: int) -> tuple[Pixels, Shown | None]:
+    def _read(self, index: int) -> tuple[Pixels, Foreground | None]:
         files = self.samples.files
         image = _image(files, self.samples.image(index), self.transform.min_size)
         name = "" if self.masks is None else os.fsdecode(self.masks[index])
@@ -114,10 +115,10 @@ def first_readable(
     """Read the sample of that index, or the next readable one of `count` in index order.
 
     Returns:
-        Its index, what was read, and the files that were tried in vain.
+        Its index, its content, and the files before it that cannot be read.
 
     Raises:
-        DataError: more than `patience` samples in a row cannot be read.
+        DataError: more than `patience` consecutive samples cannot be read.
     """
     unreadable: list[str] = []
     for step in range(min(patience + 1, count)):
@@ -126,7 +127,7 @@ def first_readable(
             return found, read(found), tuple(unreadable)
         except UnreadableImage as error:
             unreadable.append(f"{error.path} ({error.reason})")
-    raise DataError(too_many(unreadable, patience))
+    raise too_many(unreadable, patience)
 
 
 def warn_unreadable(unreadable: tuple[str, ...]) -> None:
@@ -145,14 +146,14 @@ class ClassificationDataset(Dataset[tuple[Tensor, int]]):
     Args:
         samples: the files.
         size: edge of the images, in pixels.
-        patience: unreadable files in a row after which it gives up.
+        patience: consecutive unreadable files after which an error is raised.
         crop: share of the image's short side that is seen.
     """
 
     def __init__(self, samples: Samples, size: int, patience: int = 0, crop: float = 0.875):
         assert samples.labels is not None
-        self.samples, self.labels, self.view = samples, samples.labels, CenterCrop(size, crop)
-        self.patience = patience
+        self.samples, self.labels = samples, samples.labels
+        self.transform, self.patience = CenterCrop(size, crop), patience
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -160,36 +161,36 @@ class ClassificationDataset(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[UInt8[Tensor, "3 size size"], int]:
         found, image, unreadable = first_readable(self._read, index, len(self), self.patience)
         warn_unreadable(unreadable)
-        return self.view(image)[0][0], int(self.labels[found])
+        return self.transform(image)[0][0], int(self.labels[found])
 
     def _read(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
         return _image(self.samples.files, self.samples.image(index))
 
 
 class SegmentationDataset(Dataset[ImageAndMask]):
-    """Image and mask by a view of both; 255 in a mask is ignored.
+    """Image and mask by a transform of both; 255 in a mask is ignored.
 
     Sample i in epoch e is a function of (seed, e, i) only; an index alone means epoch 0.
 
     Args:
         samples: the files.
-        view: what an image and its mask become.
+        transform: of an image and its mask.
         table: class of each value that a mask file may hold, -1 for values it may not.
-        patience: unreadable pairs in a row after which it gives up.
-        seed: of a view that is random.
-        doubt: says of the values of a mask why it cannot be what it is called, or "".
+        patience: consecutive unreadable pairs after which an error is raised.
+        seed: of the transform.
+        implausible: see `VisionDataModule.implausible`.
     """
 
     def __init__(
         self,
         samples: Samples,
-        view: SegmentationTransform,
+        transform: SegmentationTransform,
         table: Int16[np.ndarray, "256"],
         patience: int = 0,
         seed: int = 0,
         implausible: Callable[[set[int]], str] | None = None,
     ):
-        self.samples, self.view, self.table = samples, view, table
+        self.samples, self.transform, self.table = samples, transform, table
         self.patience, self.seed, self.implausible = patience, seed, implausible
 
     def __len__(self) -> int:
@@ -199,7 +200,7 @@ class SegmentationDataset(Dataset[ImageAndMask]):
         epoch, index = place if isinstance(place, tuple) else (0, place)
         _, (image, mask), unreadable = first_readable(self._read, index, len(self), self.patience)
         warn_unreadable(unreadable)
-        return self.view(image, mask, (self.seed, epoch, index))
+        return self.transform(image, mask, (self.seed, epoch, index))
 
     def check(self) -> None:
         """Read some pairs that are spread over the set; `vitlab data check` looks at all.
@@ -212,8 +213,7 @@ class SegmentationDataset(Dataset[ImageAndMask]):
                 _, mask = self._pair(index)
                 where = self._where(index)
                 self._classes(mask, where)
-                reason = self.implausible(set(np.unique(mask).tolist())) if self.implausible else ""
-                if reason:
+                if self.implausible and (reason := self.implausible(set(np.unique(mask).tolist()))):
                     raise DataError(f"mask {where} {reason}")
 
     def _where(self, index: int) -> str:
@@ -277,12 +277,13 @@ def init_worker(worker: int) -> None:
     leave_to_parent(worker)
 
 
-def too_many(unreadable: list[str], allowed: int) -> str:
-    """Message for a run that has met more damaged files than it may."""
-    return (
+def too_many(unreadable: list[str], allowed: int) -> DataError:
+    """Error of a run with more damaged files than allowed."""
+    return DataError(
         f"{len(unreadable)} images cannot be read, and {allowed} may be so (only training takes "
         "another in their place, up to data.max_unreadable); replace or remove them:\n  "
-        + "\n  ".join(unreadable)
+        + "\n  ".join(unreadable),
+        field="data.max_unreadable",
     )
 
 

@@ -44,10 +44,9 @@ def resume(batches: GlobalBatchSampler, trainer: Trainer) -> None:
     epoch, done = divmod(trainer.global_step, steps)
     loop: Any = trainer.fit_loop
     progress = loop.epoch_loop.batch_progress
-    if not done and loop.epoch_progress.current.processed == epoch - 1:
-        # a checkpoint between the last batch and the end of its epoch
-        if not progress.is_last_batch:
-            epoch, done = epoch - 1, steps
+    within = loop.epoch_progress.current.processed == epoch - 1 and not progress.is_last_batch
+    if not done and within:  # a checkpoint between the last batch and the end of its epoch
+        epoch, done = epoch - 1, steps
     # an epoch that has had all its batches yields none of those a limit leaves out
     batches.resume(epoch, whole if done == steps else done * batches.accumulate)
     # The saved count is in micro-batches of the run that was stopped. With another number of ranks

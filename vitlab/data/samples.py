@@ -1,4 +1,4 @@
-"""The files of one split, kept small: a million paths must not weigh on every worker."""
+"""The files of one split, as arrays: a million Python strings would be copied into every worker."""
 
 import os
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from vitlab.data.errors import DataError
-from vitlab.data.storage import FileTree
+from vitlab.data.storage import IMAGE_ENDINGS, FileTree, absent, few, image_names, subfolders
 
 SAMPLE = 64  # samples looked at where looking at all would take too long
 
@@ -49,12 +49,19 @@ class Samples:
         of one video, say) are not preferred. 0 keeps all.
         """
         if limit < 0:
-            raise DataError(f"limit {limit} is negative; use 0 for all samples, or a count")
+            raise DataError(
+                f"limit {limit} is negative; use 0 for all samples, or a count", field="limit"
+            )
         if limit == 0 or limit >= len(self):
             return self
         shuffled = np.random.default_rng(0).permutation(len(self))
-        if self.labels is not None:
-            shuffled = shuffled[_turns(self.labels[shuffled])]
+        if self.labels is not None:  # one sample of each class in turn
+            labels = self.labels[shuffled]
+            by_class = np.argsort(labels, kind="stable")
+            counts = np.bincount(labels)
+            turn = np.empty(len(labels), dtype=np.int64)
+            turn[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+            shuffled = shuffled[np.lexsort((labels, turn))]
         kept = np.sort(shuffled[:limit])
         return replace(
             self,
@@ -62,6 +69,12 @@ class Samples:
             labels=None if self.labels is None else self.labels[kept],
             masks=None if self.masks is None else self.masks[kept],
         )
+
+    def common(self, other: "Samples") -> list[str]:
+        """Paths of the images that are in another split, too."""
+        names = [os.fsdecode(name) for name in np.intersect1d(self.images, other.images)]
+        # archives may hold another image of that name for each split
+        return [name for name in names if self.files.where(name) == other.files.where(name)]
 
 
 def spread(count: int) -> list[int]:
@@ -74,11 +87,50 @@ def paths(names: Sequence[str]) -> Shaped[np.ndarray, " n"]:
     return np.array([os.fsencode(name) for name in names])
 
 
-def _turns(labels: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """Order that takes one sample of each class in turn, until all are taken."""
-    by_class = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels)
-    starts = np.repeat(np.cumsum(counts) - counts, counts)
-    turn = np.empty(len(labels), dtype=np.int64)
-    turn[by_class] = np.arange(len(labels)) - starts
-    return np.lexsort((labels, turn))
+def masked_samples(files: FileTree, images: Sequence[str], masks: Sequence[str]) -> Samples:
+    """Images with the masks at the same positions.
+
+    Raises:
+        DataError: some of the files are not there.
+    """
+    for kind, names in (("images", images), ("masks", masks)):
+        missing = absent(names, files)
+        if missing:
+            raise DataError(
+                f"{len(missing)} {kind} missing below {files.where()}: {few(missing)}; extract the "
+                "archive again, or take their names off the split",
+            )
+    return Samples(files, paths(images), masks=paths(masks))
+
+
+def class_folder_samples(files: FileTree, split: str, classes: tuple[str, ...]) -> Samples:
+    """All images of a split that is sorted into class folders.
+
+    Raises:
+        DataError: its folders are not exactly `classes`, or one of them has no image.
+    """
+    found, folder = set(subfolders(files, split)), files.where(split)
+    if found != set(classes):
+        raise DataError(
+            f"{folder} and the training split hold different classes; only in {split}: "
+            f"{few(sorted(found - set(classes)))}; only in training: "
+            f"{few(sorted(set(classes) - found))}; both must hold the same class folders",
+        )
+    if not classes:
+        raise DataError(
+            f"{folder} has no class folders; sort its images into folders, one for each class (a "
+            "single one will do for training without labels)",
+        )
+    images: list[str] = []
+    counts = []
+    for name in classes:
+        names = image_names(files, f"{split}/{name}")
+        if not names:
+            raise DataError(
+                f"class folder {files.where(f'{split}/{name}')} holds no image directly in it "
+                f"(endings: {', '.join(IMAGE_ENDINGS)}); extract its archive again, or move the "
+                "images up",
+            )
+        images += [f"{split}/{name}/{image}" for image in names]
+        counts.append(len(names))
+    return Samples(files, paths(images), np.repeat(np.arange(len(classes)), counts))

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from vitlab.data.check.dataset_check import DatasetCheck
 from vitlab.data.check.report import Finding, error, note, warning
-from vitlab.data.datasets.cifar import CIFAR10, CIFAR100, Unpacked
+from vitlab.data.datasets.cifar import CIFAR10, CIFAR100
 from vitlab.data.errors import DataError
-from vitlab.data.storage import few
+from vitlab.data.storage import MemoryTree, few
 
 # MD5 of the original files, as torchvision has them
 ORIGINAL = {
@@ -38,7 +38,7 @@ class CIFARCheck(DatasetCheck[CIFAR10]):
 
     def variant(self) -> str:
         """Folder or archive."""
-        return "in its archive" if isinstance(self.data.files, Unpacked) else "extracted"
+        return "in its archive" if isinstance(self.data.files, MemoryTree) else "extracted"
 
     def folder_faults(self) -> Iterator[Finding]:
         """Missing files, and files that are not the original ones."""
@@ -61,7 +61,7 @@ class CIFARCheck(DatasetCheck[CIFAR10]):
                 f"{few(other)}; if nobody has made a subset of them on purpose, download "
                 f"{self.archive} again"
             )
-        if not isinstance(files, Unpacked) and (self.data.folder / self.archive).is_file():
+        if not isinstance(files, MemoryTree) and (self.data.folder / self.archive).is_file():
             yield note(f"{self.archive} lies beside its files, and is not read")
         try:
             count, wanted = len(self.data.classes), 100 if type(self.data) is CIFAR100 else 10

@@ -3,8 +3,8 @@
 from functools import cached_property
 
 from vitlab.data.datamodule import VisionDataModule
-from vitlab.data.samples import Samples, paths
-from vitlab.data.storage import Distributed, Layout, image_names, require_all, text
+from vitlab.data.samples import Samples, masked_samples
+from vitlab.data.storage import Layout, OfficialArchive, image_names, text
 
 FOLDERS = {"train": "training", "val": "validation"}
 
@@ -19,9 +19,8 @@ class ADE20K(VisionDataModule):
     layout = Layout(
         marks=("images/training", "images/validation", "annotations"),
         nested=("", "ADEChallengeData2016"),
-        archives=(Distributed("ADEChallengeData2016.zip", holds="ADEChallengeData2016"),),
+        archives=(OfficialArchive("ADEChallengeData2016.zip", holds="ADEChallengeData2016"),),
     )
-    ignore = 255
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -46,7 +45,4 @@ class ADE20K(VisionDataModule):
         place = FOLDERS[split]
         names = image_names(self.files, f"images/{place}")
         masks = [f"annotations/{place}/{name.rpartition('.')[0]}.png" for name in names]
-        require_all(masks, self.files, "masks")
-        return Samples(
-            self.files, paths([f"images/{place}/{name}" for name in names]), masks=paths(masks)
-        )
+        return masked_samples(self.files, [f"images/{place}/{name}" for name in names], masks)

@@ -1,14 +1,14 @@
 """CIFAR-10 and CIFAR-100 from their original files, the Python version, extracted or not.
 
 "Learning Multiple Layers of Features from Tiny Images" (Krizhevsky, 2009). The files are pickles,
-read by `unpickling.py` without running anything that they name.
+of which only numbers, texts and numpy arrays are read.
 """
 
-import tarfile
-import zlib
+import io
+import pickle
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,17 +16,17 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vitlab.data.datamodule import VisionDataModule
-from vitlab.data.datasets.unpickling import Array, unpickled
 from vitlab.data.errors import DataError
 from vitlab.data.samples import Samples, paths
-from vitlab.data.storage import FileTree, Found, Layout, Listing
+from vitlab.data.storage import DatasetFiles, Layout, MemoryTree, unpack_in_memory
 
 EDGE = 32  # pixels
 ROW = 3 * EDGE * EDGE  # bytes of an image: all red, then all green, then all blue
+_AGAIN = "download the Python version again"
 
 
 @dataclass(frozen=True)
-class OneArchive(Layout):
+class ArchiveLayout(Layout):
     """Files that may also be read from the .tar.gz that they come in.
 
     Attributes:
@@ -35,10 +35,12 @@ class OneArchive(Layout):
 
     name: str = ""
 
-    def find(self, root: Path) -> Found | None:
+    def find(self, root: Path) -> DatasetFiles | None:
         """The files, extracted or, where they are not, in their archive."""
         found, packed = super().find(root), root / self.name
-        return Found(Unpacked(packed), root) if found is None and packed.is_file() else found
+        if found is None and packed.is_file():
+            return DatasetFiles(unpack_in_memory(packed), root)
+        return found
 
 
 class CIFAR10(VisionDataModule):
@@ -48,7 +50,7 @@ class CIFAR10(VisionDataModule):
     """
 
     counts = {"train": 50_000, "val": 10_000}  # noqa: RUF012
-    layout = OneArchive(
+    layout = ArchiveLayout(
         ("data_batch_1", "test_batch"), ("", "cifar-10-batches-py"), name="cifar-10-python.tar.gz"
     )
     parts: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -64,44 +66,50 @@ class CIFAR10(VisionDataModule):
         file, key = self.names
         found = self._content(file).get(key)
         if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-            raise DataError(f"{self.files.where(file)} names no classes as {key}; {_AGAIN}")
+            raise self._error(file, f"names no classes as {key}")
         return tuple(found)
 
     def scan(self, split: str) -> Samples:
         """All images of a split."""
         pixels, labels = [], []
         for file in self.parts[split]:
-            content, where = self._content(file), self.files.where(file)
+            content = self._content(file)
             images, given = content.get("data"), content.get(self.labels)
-            if not isinstance(images, Array) or not isinstance(given, list):
-                raise DataError(f"{where} holds no data and {self.labels}; {_AGAIN}")
-            pixels.append(images.values(ROW, where))
+            if not isinstance(images, np.ndarray) or not isinstance(given, list):
+                raise self._error(file, f"holds no data and {self.labels}")
+            if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != ROW:
+                raise self._error(file, f"holds an array that is not of 8-bit rows of {ROW} values")
+            if len(images) != len(given):
+                raise self._error(file, f"holds {len(images)} images and {len(given)} labels")
+            pixels.append(images)
             labels += given
-            if len(pixels[-1]) != len(given):
-                raise DataError(
-                    f"{where} holds {len(pixels[-1])} images and {len(given)} "
-                    f"{self.labels}; {_AGAIN}"
-                )
         count = len(self.classes)
         if not all(type(label) is int and 0 <= label < count for label in labels):
-            raise DataError(
-                f"the {self.labels} of {split} in {self.files.where()} are not all indices of the "
-                f"{count} classes; {_AGAIN}"
-            )
-        pictures = Pictures(np.concatenate(pixels), split, self.files.where())
-        names = [f"{index:05d}.ppm" for index in range(len(labels))]
-        return Samples(pictures, paths(names), np.array(labels, dtype=np.int64))
+            raise self._error("", f"holds {self.labels} of {split} that are no classes of {count}")
+        images = PPMImages(np.concatenate(pixels))
+        files = MemoryTree(images, f"{self.files.where()}: {split} ")
+        return Samples(files, paths(sorted(images)), np.array(labels, dtype=np.int64))
 
     def _content(self, file: str) -> dict[str, Any]:
-        where = self.files.where(file)
         try:
-            data = self.files.read(file)
+            found = unpickled(self.files.read(file))
         except OSError as error:
-            raise DataError(f"cannot read {where}: {error.strerror or error}; {_AGAIN}") from error
-        found = unpickled(data, where)
+            where = self.files.where(file)
+            raise DataError(
+                f"cannot read {where}: {error.strerror or error}; {_AGAIN}", field=file
+            ) from error
+        except Exception as error:  # a damaged pickle can fail in any way
+            raise self._error(
+                file,
+                "is refused: it is damaged, or holds more than numbers, texts and arrays "
+                f"({error or type(error).__name__})",
+            ) from error
         if not isinstance(found, dict):
-            raise DataError(f"{where} holds a {type(found).__name__}, no dictionary; {_AGAIN}")
+            raise self._error(file, f"holds a {type(found).__name__}, no dictionary")
         return found
+
+    def _error(self, file: str, fault: str) -> DataError:
+        return DataError(f"{self.files.where(file)} {fault}; {_AGAIN}", field=file or "data.root")
 
 
 class CIFAR100(CIFAR10):
@@ -110,7 +118,7 @@ class CIFAR100(CIFAR10):
     The root holds `cifar-100-python` or `cifar-100-python.tar.gz`, or is the folder itself.
     """
 
-    layout = OneArchive(
+    layout = ArchiveLayout(
         ("train", "test", "meta"), ("", "cifar-100-python"), name="cifar-100-python.tar.gz"
     )
     parts = {"train": ("train",), "val": ("test",)}  # noqa: RUF012
@@ -118,91 +126,55 @@ class CIFAR100(CIFAR10):
     names = ("meta", "fine_label_names")
 
 
-_AGAIN = "download the Python version again"
+@dataclass(frozen=True)
+class PPMImages(Mapping[str, bytes]):
+    """Rows of CIFAR's files as files of a format without compression, 00000.ppm and so on."""
+
+    pixels: UInt8[np.ndarray, "n values"]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"{index:05d}.ppm" for index in range(len(self.pixels)))
+
+    def __getitem__(self, name: str) -> bytes:
+        stem, _, ending = name.partition(".")
+        if ending != "ppm" or not stem.isdigit() or int(stem) >= len(self.pixels):
+            raise KeyError(name)
+        image = self.pixels[int(stem)].reshape(3, EDGE, EDGE)
+        return b"P6 %d %d 255\n" % (EDGE, EDGE) + image.transpose(1, 2, 0).tobytes()
 
 
-class Pictures(FileTree):
-    """Images in memory, as files of a format without compression.
+def unpickled(data: bytes) -> object:
+    """Content of a pickle of Python 2 or 3; nothing that it names is run but numpy's arrays.
 
-    Args:
-        pixels: each as in CIFAR's files.
-        split: of which they are.
-        place: where they came from, for people.
+    Raises:
+        Exception: it is damaged, or names anything else.
     """
-
-    def __init__(self, pixels: UInt8[np.ndarray, "n values"], split: str, place: str):
-        self.pixels, self.split, self.place = pixels, split, place
-
-    def listing(self, place: str = "") -> Listing | None:
-        """All of them."""
-        return None if place else Listing([], [f"{i:05d}.ppm" for i in range(len(self.pixels))])
-
-    def has(self, path: str) -> bool:
-        """Whether there is an image of that name."""
-        stem, _, ending = path.partition(".")
-        return ending == "ppm" and stem.isdigit() and int(stem) < len(self.pixels)
-
-    def open(self, name: str) -> BytesIO:
-        """An image as a PPM file."""
-        if not self.has(name):
-            raise FileNotFoundError(2, "No such image", self.where(name))
-        image = self.pixels[int(name.partition(".")[0])].reshape(3, EDGE, EDGE)
-        return BytesIO(b"P6 %d %d 255\n" % (EDGE, EDGE) + image.transpose(1, 2, 0).tobytes())
-
-    def where(self, name: str = "") -> str:
-        """The place, and the number of the image in the split."""
-        return f"{self.place}: {self.split} {name}" if name else self.place
-
-    def below(self, place: str) -> "Pictures":
-        """There are no folders."""
-        assert not place
-        return self
-
-    def remember(self) -> None:
-        """Nothing: they are in memory."""
+    return _Unpickler(io.BytesIO(data), encoding="latin1").load()
 
 
-class Unpacked(FileTree):
-    """The few files of a tar.gz, read once into memory.
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        match module, name:
+            case (("numpy.core.multiarray" | "numpy._core.multiarray"), "_reconstruct"):
+                return _empty
+            case "numpy", "ndarray":
+                return None  # only an argument of _reconstruct
+            case "numpy", "dtype":
+                return np.dtype
+            case "_codecs", "encode":  # how Python 3 writes bytes for Python 2
+                return _latin1
+        raise pickle.UnpicklingError(f"names {module}.{name}")
 
-    Args:
-        archive: whose files lie in one folder, which is the top here.
-    """
 
-    def __init__(self, archive: Path):
-        self.archive = archive
-        self.contents: dict[str, bytes] = {}
-        try:
-            with tarfile.open(archive, "r:gz") as packed:
-                for member in packed:
-                    file = packed.extractfile(member) if member.isreg() else None
-                    if file is not None:
-                        self.contents[member.name.rpartition("/")[2]] = file.read()
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{archive} is no whole archive ({error}); {_AGAIN}") from error
+def _empty(*_: object) -> np.ndarray:
+    """An array, whose content the pickle sets then."""
+    return np.ndarray((0,), np.uint8)
 
-    def listing(self, place: str = "") -> Listing | None:
-        """All files."""
-        return None if place else Listing([], sorted(self.contents))
 
-    def has(self, path: str) -> bool:
-        """Whether there is a file of that name."""
-        return path in self.contents
-
-    def open(self, name: str) -> BytesIO:
-        """A file."""
-        if name not in self.contents:
-            raise FileNotFoundError(2, "No such member", self.where(name))
-        return BytesIO(self.contents[name])
-
-    def where(self, name: str = "") -> str:
-        """The archive, and the name in it."""
-        return f"{self.archive}:{name}" if name else str(self.archive)
-
-    def below(self, place: str) -> "Unpacked":
-        """There are no folders."""
-        assert not place
-        return self
-
-    def remember(self) -> None:
-        """Nothing: they are in memory."""
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"encodes as {encoding}")
+    return text.encode("latin1")

@@ -4,8 +4,8 @@ from functools import cached_property
 
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.errors import DataError
-from vitlab.data.samples import Samples, paths
-from vitlab.data.storage import Distributed, Layout, image_names, require_all, subfolders
+from vitlab.data.samples import Samples, masked_samples
+from vitlab.data.storage import Layout, OfficialArchive, image_names, subfolders
 
 # class of each labelId that is evaluated; the order gives the train id
 LABEL_IDS = {
@@ -45,12 +45,11 @@ class Cityscapes(VisionDataModule):
         marks=("leftImg8bit", "gtFine"),
         nested=("", "cityscapes"),
         archives=(
-            Distributed("leftImg8bit_trainvaltest.zip", holds="leftImg8bit"),
-            Distributed("gtFine_trainvaltest.zip", holds="gtFine"),
+            OfficialArchive("leftImg8bit_trainvaltest.zip", holds="leftImg8bit"),
+            OfficialArchive("gtFine_trainvaltest.zip", holds="gtFine"),
         ),
     )
     classes = tuple(LABEL_IDS.values())
-    ignore = 255
 
     @property
     def mask_values(self) -> dict[int, int]:
@@ -86,7 +85,8 @@ class Cityscapes(VisionDataModule):
         if split == "test":
             raise DataError(
                 "the masks of Cityscapes' test split are dummies, scores on them mean nothing; "
-                "use train or val"
+                "use train or val",
+                field="data.val_split",
             )
         return super().samples(split)
 
@@ -100,6 +100,4 @@ class Cityscapes(VisionDataModule):
             if name.endswith(IMAGE)
         ]
         masks = [f"gtFine/{split}/{scene}{self.mask_ending}" for scene in scenes]
-        require_all(masks, self.files, "masks")
-        images = [f"{folder}/{scene}{IMAGE}" for scene in scenes]
-        return Samples(self.files, paths(images), masks=paths(masks))
+        return masked_samples(self.files, [f"{folder}/{scene}{IMAGE}" for scene in scenes], masks)

@@ -1,23 +1,31 @@
 """Any folder of images, with class folders or with masks."""
 
-import json
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import ClassVar
 
+from vitlab.atomic_io import decode_json
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.errors import DataError
 from vitlab.data.foreground import FOLDER
-from vitlab.data.samples import Samples, paths
-from vitlab.data.storage import (
-    Layout,
-    few,
-    image_names,
-    list_class_folders,
-    require_all,
-    subfolders,
-)
+from vitlab.data.samples import Samples, class_folder_samples, masked_samples
+from vitlab.data.storage import Layout, image_names, subfolders
 
 CLASSES = "classes.json"
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """Content of `classes.json`.
+
+    Attributes:
+        classes: name of each value of a mask.
+        ignore_index: the value that is ignored, or None.
+    """
+
+    classes: list[str]
+    ignore_index: int | None = None
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
 
 class Folder(VisionDataModule):
@@ -33,67 +41,53 @@ class Folder(VisionDataModule):
 
     @property
     def splits(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Whatever folders there are, but for the masks beside class folders."""
+        """All folders but the masks beside class folders."""
         found = subfolders(self.files, "images" if self.dense else "")
         return tuple(name for name in found if self.dense or name != FOLDER)
-
-    @property
-    def ignore(self) -> int | None:  # type: ignore[override]
-        """255 where masks may hold it."""
-        return 255 if self.dense else None
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Sorted names of the training folders, or those of `classes.json`."""
         if not self.dense:
             return tuple(subfolders(self.files, self.train_split))
-        names = self._facts["classes"]
-        return tuple(name for value, name in enumerate(names) if value != self._ignored)
+        named = self._named
+        return tuple(name for v, name in enumerate(named.classes) if v != named.ignore_index)
 
     @property
     def mask_values(self) -> dict[int, int]:
         """Values in order, without the ignored one; 255 is always ignored."""
-        values = [v for v in range(len(self._facts["classes"])) if v != self._ignored]
+        named = self._named
+        values = [v for v in range(len(named.classes)) if v != named.ignore_index]
         mapped = {value: index for index, value in enumerate(values)} | {255: 255}
-        return mapped if self._ignored is None else mapped | {self._ignored: 255}
+        return mapped if named.ignore_index is None else mapped | {named.ignore_index: 255}
 
     def scan(self, split: str) -> Samples:
         """All images of a split."""
         if not self.dense:
-            found = list_class_folders(self.files, split, self.classes)
-            return Samples(self.files, paths(found.images), found.labels)
+            return class_folder_samples(self.files, split, self.classes)
         names = image_names(self.files, f"images/{split}")
         masks = [f"masks/{split}/{name.rpartition('.')[0]}.png" for name in names]
-        require_all(masks, self.files, "masks")
-        images = [f"images/{split}/{name}" for name in names]
-        return Samples(self.files, paths(images), masks=paths(masks))
+        return masked_samples(self.files, [f"images/{split}/{name}" for name in names], masks)
 
     @cached_property
     def dense(self) -> bool:
         """Whether there are masks instead of class folders."""
-        top = self.files.listing()
-        return top is not None and {"images", "masks"} <= set(top.folders)
-
-    @property
-    def _ignored(self) -> int | None:
-        return self._facts.get("ignore_index")
+        return {"images", "masks"} <= set(self.files.folders())
 
     @cached_property
-    def _facts(self) -> dict[str, Any]:
+    def _named(self) -> ClassNames:
         file = self.files.where(CLASSES)
         if not self.files.has(CLASSES):
             raise DataError(
                 f"there is no {file}, which names the classes of the masks; write one such as "
-                '{"classes": ["sky", "road", "void"], "ignore_index": 2}'
+                '{"classes": ["sky", "road", "void"], "ignore_index": 2}',
+                field=CLASSES,
             )
         try:
-            facts = json.loads(self.files.read(CLASSES))
-        except ValueError as error:
-            raise DataError(f"{file} is no JSON ({error}); correct it") from error
-        known = {"classes", "ignore_index"}
-        if "classes" not in facts or set(facts) - known:
+            return decode_json(self.files.read(CLASSES), ClassNames)
+        except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{file} holds {few(sorted(facts))}; allowed are classes (a list of names by "
-                "value) and ignore_index (a value)"
-            )
-        return facts
+                f"{file} cannot be used ({error}); allowed are classes (a list of names by value) "
+                "and ignore_index (a value)",
+                field=CLASSES,
+            ) from error

@@ -2,28 +2,25 @@
 
 import io
 import re
-import tarfile
-import tempfile
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
 
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.errors import DataError, MissingFolderError
-from vitlab.data.samples import Samples, paths
+from vitlab.data.samples import Samples, class_folder_samples, paths
 from vitlab.data.storage import (
-    Distributed,
     FileTree,
     FolderTree,
     Layout,
+    OfficialArchive,
     around,
     few,
     image_names,
-    list_class_folders,
     subfolders,
     text,
+    unpack_in_memory,
 )
 
 WORDNET_ID = re.compile(r"n\d{8}")
@@ -44,9 +41,9 @@ class ImageNet(VisionDataModule):
         marks=("train/n????????*",),
         nested=("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC", "imagenet", "ILSVRC2012"),
         archives=(
-            Distributed("ILSVRC2012_img_train.tar", holds="train", at="train"),
-            Distributed("ILSVRC2012_img_val.tar", holds="val", at="val"),
-            Distributed("train/n????????.tar", holds="train/{stem}", at="train/{stem}"),
+            OfficialArchive("ILSVRC2012_img_train.tar", holds="train", at="train"),
+            OfficialArchive("ILSVRC2012_img_val.tar", holds="val", at="val"),
+            OfficialArchive("train/n????????.tar", holds="train/{stem}", at="train/{stem}"),
         ),
     )
 
@@ -76,10 +73,10 @@ class ImageNet(VisionDataModule):
         """All images of the class folders, or of a flat validation folder."""
         if split == "val" and not self._sorted():
             return self._flat()
-        found = list_class_folders(self.files, split, self.classes)
+        found = class_folder_samples(self.files, split, self.classes)
         if split == "val":
-            self._refuse_disorder(found.images)
-        return Samples(self.files, paths(found.images), found.labels)
+            self._refuse_disorder([found.image(index) for index in range(len(found))])
+        return found
 
     def _sorted(self) -> bool:
         """Whether the validation images lie in class folders."""
@@ -136,16 +133,11 @@ class ImageNet(VisionDataModule):
     def truth(self) -> dict[str, str]:
         """WordNet id of each validation image, by its name without ending."""
         for folder in around(self.folder):
-            if (folder / DEVKIT / "data").is_dir():
-                try:
-                    return _devkit_truth(FolderTree(folder / DEVKIT / "data"))
-                except Exception as error:  # the parser trips over damage in many ways
-                    raise DataError(
-                        f"cannot read the devkit in {folder / DEVKIT} ({error}); extract "
-                        f"{DEVKIT}.tar.gz again"
-                    ) from error
-            if (folder / f"{DEVKIT}.tar.gz").is_file():
-                return _packed_truth(folder / f"{DEVKIT}.tar.gz")
+            kit, packed = folder / DEVKIT / "data", folder / f"{DEVKIT}.tar.gz"
+            if kit.is_dir():
+                return _devkit_truth(FolderTree(kit))
+            if packed.is_file():
+                return _devkit_truth(unpack_in_memory(packed))
             if (folder / SOLUTION).is_file():
                 return _kaggle_truth(FolderTree(folder))
         raise MissingFolderError(
@@ -155,20 +147,25 @@ class ImageNet(VisionDataModule):
         )
 
 
-def _devkit_truth(folder: FileTree) -> dict[str, str]:
+def _devkit_truth(kit: FileTree) -> dict[str, str]:
     """Line n of the ground truth is the devkit's number of the class of image n."""
-    meta = loadmat(io.BytesIO(folder.read("meta.mat")), squeeze_me=True)
-    synsets = np.atleast_1d(meta["synsets"])
-    wordnet = {
-        int(synset["ILSVRC2012_ID"]): str(synset["WNID"])
-        for synset in synsets
-        if int(synset["num_children"]) == 0  # the others are groups of classes
-    }
-    numbers = folder.read("ILSVRC2012_validation_ground_truth.txt").decode().split()
-    return {
-        f"ILSVRC2012_val_{line:08d}": wordnet[int(number)]
-        for line, number in enumerate(numbers, start=1)
-    }
+    try:
+        meta = loadmat(io.BytesIO(kit.read("meta.mat")), squeeze_me=True)
+        wordnet = {
+            int(synset["ILSVRC2012_ID"]): str(synset["WNID"])
+            for synset in np.atleast_1d(meta["synsets"])
+            if int(synset["num_children"]) == 0  # the others are groups of classes
+        }
+        numbers = kit.read("ILSVRC2012_validation_ground_truth.txt").decode().split()
+        return {
+            f"ILSVRC2012_val_{line:08d}": wordnet[int(number)]
+            for line, number in enumerate(numbers, start=1)
+        }
+    except Exception as error:  # the parser trips over damage in many ways
+        raise DataError(
+            f"cannot read the devkit in {kit.where()} ({error}); download {DEVKIT}.tar.gz again",
+            field=DEVKIT,
+        ) from error
 
 
 def _kaggle_truth(folder: FileTree) -> dict[str, str]:
@@ -185,14 +182,3 @@ def _kaggle_truth(folder: FileTree) -> dict[str, str]:
     if not truth:
         raise DataError(f"{folder.where(SOLUTION)} holds no labels; get the file again")
     return truth
-
-
-def _packed_truth(archive: Path) -> dict[str, str]:
-    """The same from the archive, which is small."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            with tarfile.open(archive) as packed:
-                packed.extractall(folder, filter="data")
-            return _devkit_truth(FolderTree(Path(folder) / DEVKIT / "data"))
-        except Exception as error:  # as above, and those of the archive itself
-            raise DataError(f"cannot read {archive}: {error}; download it again") from error

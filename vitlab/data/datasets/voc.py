@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vitlab.data.datamodule import VisionDataModule
+from vitlab.data.datasets.sbd import SBD
 from vitlab.data.errors import DataError, MissingFolderError
-from vitlab.data.samples import Samples, paths
-from vitlab.data.sbd import SBD
-from vitlab.data.storage import Distributed, Layout, OverlayTree, around, few, require_all, text
+from vitlab.data.samples import Samples, masked_samples
+from vitlab.data.storage import Layout, OfficialArchive, OverlayTree, around, few, text
 
 EXTRA = "SegmentationClassAug"
 LISTS = ("trainaug", "train_aug")
@@ -27,7 +27,7 @@ class VOC2012(VisionDataModule):
     layout = Layout(
         marks=("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"),
         nested=("", "VOC2012", "VOCdevkit/VOC2012"),
-        archives=(Distributed("VOCtrainval_11-May-2012.tar", holds="VOCdevkit"),),
+        archives=(OfficialArchive("VOCtrainval_11-May-2012.tar", holds="VOCdevkit"),),
     )
     counts = {"train": 1464, "val": 1449, "trainval": 2913, "trainaug": 10_582}  # noqa: RUF012
     splits = ("train", "val", "trainval", "trainaug")
@@ -54,7 +54,6 @@ class VOC2012(VisionDataModule):
         "train",
         "tv/monitor",
     )
-    ignore = 255
 
     @property
     def mask_values(self) -> dict[int, int]:
@@ -74,9 +73,7 @@ class VOC2012(VisionDataModule):
             self._refuse_val_names(names, self._list_file(split))
         images = [f"JPEGImages/{name}.jpg" for name in names]
         masks = [f"SegmentationClass/{name}.png" for name in names]
-        require_all(images, self.files, "images")
-        require_all(masks, self.files, "masks")
-        return Samples(self.files, paths(images), masks=paths(masks))
+        return masked_samples(self.files, images, masks)
 
     def listed(self, split: str) -> list[str]:
         """Names of the images of a split by its list.
@@ -135,9 +132,7 @@ class VOC2012(VisionDataModule):
             for name in names
         ]
         files = OverlayTree(self.files, self.sbd.files) if self.sbd else self.files
-        require_all(images, files, "images")
-        require_all(masks, files, "masks")
-        return Samples(files, paths(images), masks=paths(masks))
+        return masked_samples(files, images, masks)
 
     def _list_file(self, split: str) -> str:
         return f"ImageSets/Segmentation/{split}.txt"

@@ -1,19 +1,17 @@
 """Files of a dataset: folders and archives as one tree."""
 
-from vitlab.data.storage.archives import ArchiveTree
-from vitlab.data.storage.files import FileTree, FolderTree, Listing, OverlayTree
+from vitlab.data.storage.archive_tree import ArchiveTree, unpack_in_memory
+from vitlab.data.storage.file_tree import FileTree, FolderTree, Listing, MemoryTree, OverlayTree
 from vitlab.data.storage.layout import (
     IMAGE_ENDINGS,
-    Distributed,
-    Found,
+    DatasetFiles,
     Layout,
+    OfficialArchive,
     absent,
     around,
     few,
     image_names,
-    list_class_folders,
     ranges,
-    require_all,
     subclasses,
     subfolders,
     text,
@@ -22,21 +20,21 @@ from vitlab.data.storage.layout import (
 __all__ = [
     "IMAGE_ENDINGS",
     "ArchiveTree",
-    "Distributed",
+    "DatasetFiles",
     "FileTree",
     "FolderTree",
-    "Found",
     "Layout",
     "Listing",
+    "MemoryTree",
+    "OfficialArchive",
     "OverlayTree",
     "absent",
     "around",
     "few",
     "image_names",
-    "list_class_folders",
     "ranges",
-    "require_all",
     "subclasses",
     "subfolders",
     "text",
+    "unpack_in_memory",
 ]

@@ -1,7 +1,10 @@
 """Transforms of an image, or of an image and its mask."""
 
-from vitlab.data.transforms.area import SegmentationRandomResizedCrop
-from vitlab.data.transforms.augmented import AugmentedCrop
+from vitlab.data.transforms.albumentations_transforms import (
+    AlbumentationsCrop,
+    AlbumentationsSegmentation,
+)
+from vitlab.data.transforms.augmented_crop import AugmentedCrop
 from vitlab.data.transforms.color import CHANGES
 from vitlab.data.transforms.functional import MEAN, STD, normalize, resize, stack_of
 from vitlab.data.transforms.multicrop import MultiCrop
@@ -10,24 +13,29 @@ from vitlab.data.transforms.segmentation import (
     IGNORE_INDEX,
     ImageAndMask,
     Mask,
-    SegmentationCrop,
     SegmentationSquare,
     SegmentationTransform,
     SegmentationWhole,
     resize_nearest,
 )
-from vitlab.data.transforms.shifted import ResizeRandomCrop
-from vitlab.data.transforms.single import CenterCrop, SingleCrop
+from vitlab.data.transforms.segmentation_crop import (
+    SegmentationCrop,
+    SegmentationRandomResizedCrop,
+)
+from vitlab.data.transforms.single_crop import CenterCrop, ResizeRandomCrop, SingleCrop
 from vitlab.data.transforms.sliding_window import slide, windows
-from vitlab.data.transforms.transform import Pixels, Seed, Shown, Stack, Transform
+from vitlab.data.transforms.transform import Foreground, Pixels, Seed, Stack, Transform
 
 __all__ = [
     "CHANGES",
     "IGNORE_INDEX",
     "MEAN",
     "STD",
+    "AlbumentationsCrop",
+    "AlbumentationsSegmentation",
     "AugmentedCrop",
     "CenterCrop",
+    "Foreground",
     "ImageAndMask",
     "Mask",
     "MultiCrop",
@@ -40,7 +48,6 @@ __all__ = [
     "SegmentationSquare",
     "SegmentationTransform",
     "SegmentationWhole",
-    "Shown",
     "SingleCrop",
     "Stack",
     "Transform",

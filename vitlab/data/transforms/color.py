@@ -1,10 +1,5 @@
-"""Changes of color and sharpness of 8-bit RGB, as torchvision makes them with PIL.
+"""Changes of color and sharpness of 8-bit RGB with OpenCV, as torchvision makes them with PIL."""
 
-The only file that knows the augmentation library. Its single operations are used, not its
-pipelines, which take longer than the operations; cv2 where it has none, or a coarser one.
-"""
-
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -15,15 +10,13 @@ from jaxtyping import Float64
 
 from vitlab.data.transforms.transform import Pixels
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else the import asks a server for a newer version
-from albumentations.augmentations.pixel import functional
-
 STEPS = 256  # of the blur's sigma for each pixel: so few that their kernels are made only once
 FRACTION = 0.499  # taken off what is rounded next: PIL drops fractions
+SOLARIZED = np.array([value if value < 128 else 255 - value for value in range(256)], np.uint8)
 
 
 @dataclass(frozen=True)
-class Jitter:
+class ColorJitter:
     """Random factors of color, in random order. 0 leaves a property as it is.
 
     Args:
@@ -67,7 +60,11 @@ def contrast(image: Pixels, factor: float) -> Pixels:
 
 def saturation(image: Pixels, factor: float) -> Pixels:
     """Move all colors away from gray, or towards it."""
-    return functional.adjust_saturation_torchvision(image, factor, gamma=-FRACTION)
+    if factor == 1:
+        return image
+    if factor == 0:
+        return gray(image)
+    return cv2.addWeighted(image, factor, gray(image), 1 - factor, -FRACTION)
 
 
 def hue(image: Pixels, shift: float) -> Pixels:
@@ -89,12 +86,12 @@ CHANGES: dict[str, Callable[[Pixels, float], Pixels]] = {
 
 def gray(image: Pixels) -> Pixels:
     """The gray image, in three equal channels."""
-    return cv2.cvtColor(functional.to_gray_weighted_average(image), cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
 def solarize(image: Pixels) -> Pixels:
     """Invert the values from 128 on."""
-    return functional.solarize(image, threshold=0.5)
+    return cv2.LUT(image, SOLARIZED)
 
 
 def blur(image: Pixels, sigma: float) -> Pixels:

@@ -4,10 +4,11 @@ Everything random here is a function of the image and a seed, so a run can be re
 whatever the number of workers.
 """
 
-from vitlab.data.transforms.color import Jitter
+from vitlab.data.transforms.color import ColorJitter
 from vitlab.data.transforms.functional import stack_of
 from vitlab.data.transforms.random_crop import RandomCrop, make_all, uniforms
-from vitlab.data.transforms.transform import Pixels, Seed, Stack, Transform, check_scale, check_size
+from vitlab.data.transforms.transform import Pixels, Seed, Stack, Transform, check_range, check_size
+from vitlab.errors import InputError
 
 
 class MultiCrop(Transform):
@@ -36,12 +37,13 @@ class MultiCrop(Transform):
     ):
         check_size("size", size)
         check_size("local_size", local_size)
-        check_scale("scale", scale)
-        check_scale("local_scale", local_scale)
+        check_range("scale", scale, 1)
+        check_range("local_scale", local_scale, 1)
         if num_local_crops < 0:
-            raise ValueError(
+            raise InputError(
                 f"num_local_crops {num_local_crops} is negative; use 0 for no small crops, or a "
-                "count"
+                "count",
+                field="num_local_crops",
             )
         self.size, self.local_size, self.num_local_crops = size, local_size, num_local_crops
         self.scale, self.local_scale = (scale[0], scale[1]), (local_scale[0], local_scale[1])
@@ -75,7 +77,7 @@ def _crop(size: int, scale: tuple[float, float], blur: float, solarize: float = 
         size=size,
         scale=scale,
         flip=0.5,
-        jitter=Jitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
+        jitter=ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
         jittered=0.8,
         gray=0.2,
         blur=blur,

@@ -1,4 +1,4 @@
-"""One random crop: what is drawn for it, and what that makes of an image."""
+"""`RandomCrop`: DINO's crop, flip, color jitter, gray, blur and solarization of one image."""
 
 import math
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ TRIES = 10
 
 
 def uniforms(seed: Seed) -> Iterator[float]:
-    """Endless numbers in [0, 1): all that is random about the views of one image."""
+    """Endless numbers in [0, 1): the only source of randomness of a transform."""
     generator = np.random.default_rng(seed)
-    # in lots, since numpy takes long for a single one
+    # 256 at a time, since numpy takes long for a single one
     return chain.from_iterable(generator.random(256).tolist() for _ in repeat(None))
 
 
@@ -40,8 +40,8 @@ class Box:
 
 
 @dataclass(slots=True)
-class Drawn:
-    """What happens to one crop, in this order.
+class CropParameters:
+    """Random parameters of one crop; the operations are in this order.
 
     Attributes:
         box: the part of the image.
@@ -79,7 +79,7 @@ class RandomCrop:
     size: int
     scale: tuple[float, float]
     flip: float = 0.0
-    jitter: color.Jitter = field(default_factory=color.Jitter)
+    jitter: color.ColorJitter = field(default_factory=color.ColorJitter)
     jittered: float = 1.0
     gray: float = 0.0
     blur: float = 0.0
@@ -91,9 +91,9 @@ class RandomCrop:
         """Height and width of an image whose smallest crop still has `size` pixels each way."""
         return math.ceil(self.size / math.sqrt(self.scale[0] * RATIO[0]))
 
-    def draw(self, height: int, width: int, numbers: Iterator[float]) -> Drawn:
-        """What happens to a crop of an image of this size."""
-        return Drawn(
+    def draw(self, height: int, width: int, numbers: Iterator[float]) -> CropParameters:
+        """Random parameters for an image of this size."""
+        return CropParameters(
             box=random_box(height, width, self.scale, numbers),
             flip=next(numbers) < self.flip,
             changes=self.jitter.draw(numbers) if next(numbers) < self.jittered else [],
@@ -102,7 +102,9 @@ class RandomCrop:
             solarize=next(numbers) < self.solarize,
         )
 
-    def make(self, image: Pixels, drawn: Drawn, out: UInt8[np.ndarray, "size size 3"]) -> None:
+    def make(
+        self, image: Pixels, drawn: CropParameters, out: UInt8[np.ndarray, "size size 3"]
+    ) -> None:
         """Write the crop to `out`."""
         crop = resize(drawn.box.of(image), self.size, self.size)
         for name, factor in drawn.changes:

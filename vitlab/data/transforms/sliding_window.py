@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitlab.data.transforms.transform import check_size
+from vitlab.errors import InputError
 
 
 def windows(height: int, width: int, size: int, stride: int) -> list[tuple[int, int]]:
@@ -26,15 +27,16 @@ def windows(height: int, width: int, size: int, stride: int) -> list[tuple[int, 
         stride: from one window to the next, in pixels; at most `size`.
 
     Raises:
-        ValueError: if a length is not positive, or the stride would leave gaps.
+        InputError: if a length is not positive, or the stride would leave gaps.
     """
     check_size("height", height)
     check_size("width", width)
     check_size("size", size)
     check_size("stride", stride)
     if stride > size:
-        raise ValueError(
-            f"stride {stride} leaves gaps between windows of {size}; use 1 to {size} pixels"
+        raise InputError(
+            f"stride {stride} leaves gaps between windows of {size}; use 1 to {size} pixels",
+            field="stride",
         )
     return [
         (top, left)
@@ -63,7 +65,7 @@ def slide(
         The mean in the predictions' precision, but at least in float32.
 
     Raises:
-        ValueError: if `windows` refuses a length, or predictions have another height or width than
+        InputError: if `windows` refuses a length, or predictions have another height or width than
             their window.
     """
     height, width = image.shape[-2:]
@@ -90,7 +92,7 @@ def _starts(length: int, size: int, stride: int) -> list[int]:
 def _check(predicted: Tensor, window: Tensor) -> None:
     if predicted.shape[-2:] != window.shape[-2:]:
         got, wanted = (" x ".join(map(str, each.shape[-2:])) for each in (predicted, window))
-        raise ValueError(
-            f"predict gave {got} pixels for a window of {wanted}; enlarge what it returns to the "
-            "window it is given"
+        raise InputError(
+            f"predict gave {got} pixels for a window of {wanted}; enlarge its result to the window",
+            field="predict",
         )

@@ -1,4 +1,4 @@
-"""What one image becomes: the contract of all views, and checks of their settings."""
+"""`Transform`: an image to stacks of crops; and checks of settings."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -7,8 +7,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
+from vitlab.errors import InputError
+
 Pixels = UInt8[np.ndarray, "height width 3"]
-Shown = Bool[np.ndarray, "height width"]  # true where an image shows its object
+Foreground = Bool[np.ndarray, "height width"]  # true where an image shows its object
 Seed = int | Sequence[int]
 # crops of one size: (crops, 3, size, size); no names, since the stacks of a list differ in them
 Stack = UInt8[Tensor, "_ 3 _ _"]
@@ -40,34 +42,38 @@ class Transform(ABC):
             seed: non-negative; the same image and seed give the same crops to the bit.
         """
 
-    def crop_foreground(self, mask: Shown, seed: Seed = 0) -> Bool[Tensor, "size size"]:
+    def crop_foreground(self, mask: Foreground, seed: Seed = 0) -> Bool[Tensor, "size size"]:
         """Where the first crop of an image of this mask, with this seed, shows the object.
 
         Raises:
-            ValueError: these views have no way to follow a mask.
+            InputError: this transform has no such crop.
         """
-        raise ValueError(
+        raise InputError(
             f"{type(self).__name__} cannot crop masks with their images; use data.transform "
-            "AugmentedCrop, or leave masks out"
+            "AugmentedCrop, or leave masks out",
+            field="data.transform",
         )
 
 
 def check_size(name: str, size: int) -> None:
     """Refuse a length that is not positive."""
     if size <= 0:
-        raise ValueError(f"{name} {size} is not a length; use a positive number of pixels")
-
-
-def check_scale(name: str, scale: tuple[float, float]) -> None:
-    """Refuse what is no range of area shares."""
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-        raise ValueError(
-            f"{name} {tuple(scale)} is not a range of area shares; use two numbers in (0, 1], the "
-            "smaller first"
+        raise InputError(
+            f"{name} {size} is not a length; use a positive number of pixels", field=name
         )
 
 
-def check_share(name: str, share: float) -> None:
+def check_range(name: str, values: tuple[float, float], high: float) -> None:
+    """Refuse two numbers that are not a range within (0, high], or (0, inf) if high is inf."""
+    if len(values) != 2 or not 0 < values[0] <= values[1] <= high or np.isinf(values[1]):
+        within = f"in (0, {high:g}]" if np.isfinite(high) else "above 0"
+        raise InputError(
+            f"{name} {tuple(values)} is not a range; use two numbers {within}, the smaller first",
+            field=name,
+        )
+
+
+def check_probability(name: str, value: float) -> None:
     """Refuse what is neither a probability nor a strength."""
-    if not 0 <= share <= 1:
-        raise ValueError(f"{name} {share} is not between 0 and 1; 0 leaves it out")
+    if not 0 <= value <= 1:
+        raise InputError(f"{name} {value} is not between 0 and 1; 0 leaves it out", field=name)

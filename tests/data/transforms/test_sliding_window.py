@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 
 from vitlab.data.transforms.sliding_window import slide, windows
 
@@ -47,17 +48,13 @@ def by_pixels(predict, image, size, stride):
 
 
 def test_windows_are_those_of_the_published_protocol():
-    assert windows(512, 512, 512, 341) == [(0, 0)]
+    assert windows(512, 512, 512, 341) == windows(20, 1, 512, 341) == [(0, 0)]
+    assert windows(20, 700, 512, 341) == [(0, 0), (0, 188)]  # a small image: small windows
     assert windows(512, 683, 512, 341) == [(0, 0), (0, 171)]
     assert windows(512, 853, 512, 341) == [(0, 0), (0, 341)]
     assert windows(512, 854, 512, 341) == [(0, 0), (0, 341), (0, 342)]
     assert windows(600, 700, 512, 341) == [(0, 0), (0, 188), (88, 0), (88, 188)]
     assert [left for _, left in windows(512, 5120, 512, 341)][-2:] == [4433, 4608]
-
-
-def test_windows_of_a_small_image_are_small():
-    assert windows(20, 1, 512, 341) == [(0, 0)]
-    assert windows(20, 700, 512, 341) == [(0, 0), (0, 188)]
 
 
 @given(layouts())
@@ -157,26 +154,17 @@ def test_the_image_is_left_as_it_was():
     assert sizes == {(2, 3, 20, 20)}
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ((0, 5, 4, 2), "height 0 is not a length; use a positive number of pixels"),
-        ((5, -1, 4, 2), "width -1 is not a length"),
-        ((5, 5, 0, 2), "size 0 is not a length"),
-        ((5, 5, 4, 0), "stride 0 is not a length"),
-        ((5, 5, 4, 5), "stride 5 leaves gaps between windows of 4; use 1 to 4 pixels"),
-    ],
-)
-def test_wrong_lengths_are_refused_with_a_remedy(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        windows(*wrong)
-
-
-def test_a_stride_with_gaps_is_refused_even_where_one_window_would_do():
-    with pytest.raises(ValueError, match="stride 341 leaves gaps"):
-        slide(lambda window: window, image(4, 4), 224, 341)
-
-
-def test_predictions_of_another_size_than_their_window_are_refused():
-    with pytest.raises(ValueError, match="gave 10 x 10 pixels for a window of 20 x 20; enlarge"):
+def test_wrong_lengths_and_predictions_are_refused():
+    for name, lengths_given in (
+        ("height", (0, 5, 4, 2)),
+        ("width", (5, -1, 4, 2)),
+        ("size", (5, 5, 0, 2)),
+        ("stride", (5, 5, 4, 0)),
+        ("stride", (5, 5, 4, 5)),
+    ):
+        with refused(name):
+            windows(*lengths_given)
+    with refused("stride"):
+        slide(lambda window: window, image(4, 4), 224, 341)  # also where one window would do
+    with refused("predict"):
         slide(lambda window: window[..., ::2, ::2], image(50, 70), 20, 13)

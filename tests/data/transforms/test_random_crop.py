@@ -1,4 +1,4 @@
-"""What is drawn for a crop, against torchvision's distribution; and what it makes."""
+"""`RandomCrop`: parameters against torchvision's distribution; operations against PIL."""
 
 import math
 from itertools import islice
@@ -16,7 +16,7 @@ from vitlab.data import MultiCrop, read_image
 from vitlab.data.transforms import SingleCrop
 from vitlab.data.transforms.random_crop import (
     Box,
-    Drawn,
+    CropParameters,
     RandomCrop,
     make_all,
     random_box,
@@ -61,8 +61,8 @@ def test_sigma_is_uniform():
     assert abs(sigmas.mean() - 1.05) < 5 * 1.9 / (12 * TRIALS) ** 0.5
 
 
-@pytest.mark.parametrize("scale", [(0.4, 1.0), (0.05, 0.4), (0.08, 1.0)])
-@pytest.mark.parametrize("size", [(375, 500), (500, 333), (100, 400)])
+@pytest.mark.parametrize("scale", [(0.4, 1.0), (0.05, 0.4)])
+@pytest.mark.parametrize("size", [(375, 500), (100, 400)])
 def test_regions_are_distributed_as_those_of_torchvision(scale, size):
     numbers = uniforms(0)
     ours = [random_box(*size, scale, numbers) for _ in range(TRIALS)]
@@ -103,8 +103,8 @@ def test_a_picture_is_flipped_last_and_nothing_else_happens_by_default(image):
     crop = RandomCrop(16, (0.5, 1.0))
     box = Box(3, 5, 40, 30)
     plain, flipped = np.empty((2, 16, 16, 3), np.uint8)
-    crop.make(image, Drawn(box, False, [], False, None, False), plain)
-    crop.make(image, Drawn(box, True, [], False, None, False), flipped)
+    crop.make(image, CropParameters(box, False, [], False, None, False), plain)
+    crop.make(image, CropParameters(box, True, [], False, None, False), flipped)
     assert (plain == flipped[:, ::-1]).all()
     drawn = draws(crop, (60, 50), 50)
     assert not any(d.flip or d.changes or d.gray or d.sigma or d.solarize for d in drawn)
@@ -123,7 +123,9 @@ def test_a_region_is_resized_as_pil_resizes_a_crop(height, width, seed, size):
     image = np.array(Image.fromarray(rough).resize((width, height)))
     box = random_box(height, width, (0.05, 1.0), uniforms(seed))
     out = np.empty((size, size, 3), np.uint8)
-    RandomCrop(size, (0.05, 1.0)).make(image, Drawn(box, False, [], False, None, False), out)
+    RandomCrop(size, (0.05, 1.0)).make(
+        image, CropParameters(box, False, [], False, None, False), out
+    )
     region = (box.left, box.top, box.left + box.width, box.top + box.height)
     expected = np.array(Image.fromarray(image).crop(region).resize((size, size), 3))
     found = abs(out.astype(int) - expected)
@@ -135,7 +137,7 @@ def test_steps_are_made_in_the_order_of_the_released_code(image):
     changes = [("hue", 0.1), ("contrast", 1.3), ("brightness", 1.2), ("saturation", 0.8)]
     out = np.empty((32, 32, 3), np.uint8)
     RandomCrop(32, (0.5, 1.0)).make(
-        image, Drawn(Box(3, 5, 40, 30), True, changes, True, 1.3, True), out
+        image, CropParameters(Box(3, 5, 40, 30), True, changes, True, 1.3, True), out
     )
     picture = Image.fromarray(image).crop((5, 3, 35, 43)).resize((32, 32), 3)
     picture = peer.hflip(picture)

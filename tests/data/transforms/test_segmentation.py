@@ -6,16 +6,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import default_collate
+from refusals import refused
 
-from vitlab.data.transforms.segmentation import (
-    FILL,
-    IGNORE_INDEX,
+from vitlab.data.transforms import (
     SegmentationCrop,
+    SegmentationRandomResizedCrop,
     SegmentationWhole,
-    distorted,
-    resize_nearest,
 )
+from vitlab.data.transforms.segmentation import FILL, IGNORE_INDEX, resize_nearest
+from vitlab.data.transforms.segmentation_crop import distorted
 
 PLAIN = {"cat_max_ratio": 1.0, "flip": 0.0, "photometric": False}
 SEEDS = range(30)
@@ -68,8 +67,8 @@ def test_the_class_painted_in_the_image_is_the_one_in_the_mask(size, aspect):
     assert compared > 10_000
 
 
-@pytest.mark.parametrize("new", [13, 37, 59, 60, 61, 90, 120, 179, 201])
-@pytest.mark.parametrize("old", [60, 61, 64])
+@pytest.mark.parametrize("new", [13, 60, 61, 120, 201])
+@pytest.mark.parametrize("old", [60, 61])
 def test_resampled_borders_of_image_and_mask_agree_to_the_pixel(old, new):
     cell = 20
     # stripes along the long side, so that no corner blurs
@@ -181,7 +180,7 @@ def test_wide_images_keep_their_shape(size, aspect, expected):
 def test_a_strip_that_would_fill_the_memory_is_refused():
     image, mask = np.zeros((1, 2000, 3), np.uint8), np.zeros((1, 2000), np.uint8)
     for views in (SegmentationCrop(), SegmentationWhole()):
-        with pytest.raises(ValueError, match=r"1 x 2000 pixels would become .* limit the aspect"):
+        with refused("max_aspect_ratio"):
             views(image, mask)
     assert SegmentationCrop(max_aspect_ratio=4)(image, mask).mask.shape == (512, 512)
 
@@ -195,12 +194,6 @@ def test_images_of_any_shape_become_squares(size):
         assert view.mask.shape == (16, 16)
         assert (view.mask != IGNORE_INDEX).any()
         assert SegmentationWhole(16)(image, mask).mask.shape == size
-
-
-def test_the_smallest_ratio_leaves_a_pixel():
-    image, mask = grid(20, 30)
-    view = SegmentationCrop(4, 1, (0.1, 0.1), **PLAIN)(image, mask, 0)
-    assert (view.mask != IGNORE_INDEX).sum() == 2  # 1 x 1.5, rounded up
 
 
 def accepted(share):
@@ -316,12 +309,6 @@ def test_saturation_and_hue_are_those_of_hsv(saturation, hue):
     assert abs(got.max(1) - ramp().reshape(-1, 3).max(1)).max() <= 1  # the value of HSV stays
 
 
-def test_gray_has_no_hue_to_turn():
-    gray = np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 2, 3))
-    script = Script(saturation=1.5, hue=17)
-    assert (getattr(distorted, "__wrapped__", distorted)(gray, script) == gray).all()
-
-
 def test_the_whole_image_gets_its_short_side_and_the_mask_stays():
     image, mask = grid(60, 90)
     view = SegmentationWhole(30)(image, mask, 5)
@@ -333,14 +320,12 @@ def test_the_whole_image_gets_its_short_side_and_the_mask_stays():
     assert clear.mean() > 0.1
 
 
-def test_the_whole_image_keeps_its_size_if_asked():
-    image, mask = grid(60, 90)
-    view = SegmentationWhole(0)(image, mask)
-    assert (view.image.permute(1, 2, 0).numpy() == image).all()
-    assert (view.mask.numpy() == mask).all()
-
-
-VIEWS = [SegmentationCrop(32, 40), SegmentationWhole(40), SegmentationWhole(0)]
+VIEWS = [
+    SegmentationCrop(32, 40),
+    SegmentationRandomResizedCrop(32, (0.3, 0.9)),
+    SegmentationWhole(40),
+    SegmentationWhole(0),
+]
 
 
 @pytest.mark.parametrize("views", VIEWS)
@@ -354,12 +339,6 @@ def test_a_view_is_a_function_of_image_mask_and_seed(views):
             assert torch.equal(a, b)
             assert torch.equal(a, c)
     assert torch.equal(views(image, mask, 7).image, views(image, mask, [7]).image)
-
-
-def test_another_seed_gives_another_view():
-    image, mask = grid(50, 70)
-    views = [SegmentationCrop(32, 40)(image, mask, [0, 1, n]).image for n in range(10)]
-    assert not any(torch.equal(a, b) for i, a in enumerate(views) for b in views[:i])
 
 
 @pytest.mark.parametrize("views", VIEWS)
@@ -383,40 +362,28 @@ def test_views_draw_nothing_from_global_random_numbers():
     assert torch.equal(before[1], torch.get_rng_state())
 
 
-def test_views_make_a_batch():
-    image, mask = grid(50, 70)
-    batch = default_collate([SegmentationCrop(32, 40)(image, mask, seed) for seed in range(4)])
-    assert batch.image.shape == (4, 3, 32, 32)
-    assert batch.mask.shape == (4, 32, 32)
-
-
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("name", "wrong"),
     [
-        ({"size": 0}, "size 0 .* use a positive number"),
-        ({"short_side": -1}, "short_side -1 .* use a positive number"),
-        ({"ratio_range": (2.0, 0.5)}, r"ratio_range \(2.0, 0.5\) .* use two positive numbers"),
-        ({"ratio_range": (0.0, 1.0)}, r"ratio_range \(0.0, 1.0\)"),
-        ({"ratio_range": (1.0, math.inf)}, r"ratio_range \(1.0, inf\)"),
-        ({"ratio_range": (1.0, math.nan)}, r"ratio_range \(1.0, nan\)"),
-        ({"cat_max_ratio": 0.0}, r"cat_max_ratio 0.0 .* use a number in \(0, 1\]"),
-        ({"cat_max_ratio": 75.0}, "cat_max_ratio 75.0"),
-        ({"flip": 1.5}, "flip 1.5 is not a probability; use a number from 0 to 1"),
-        ({"flip": -0.5}, "flip -0.5"),
-        ({"max_aspect_ratio": 0.5}, "max_aspect_ratio 0.5 .* use a number from 1 on"),
-        ({"max_aspect_ratio": math.nan}, "max_aspect_ratio nan"),
+        ("size", 0),
+        ("short_side", -1),
+        ("ratio_range", (2.0, 0.5)),
+        ("ratio_range", (0.0, 1.0)),
+        ("ratio_range", (1.0, math.inf)),
+        ("ratio_range", (1.0, math.nan)),
+        ("cat_max_ratio", 0.0),
+        ("cat_max_ratio", 75.0),
+        ("flip", 1.5),
+        ("max_aspect_ratio", 0.5),
+        ("max_aspect_ratio", math.nan),
     ],
 )
-def test_wrong_arguments_are_refused_with_a_remedy(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        SegmentationCrop(**wrong)
-
-
-def test_wrong_arguments_of_the_whole_view_are_refused_with_a_remedy():
-    with pytest.raises(ValueError, match=r"short_side -2 .* or 0 to leave the image at its size"):
-        SegmentationWhole(-2)
-    with pytest.raises(ValueError, match=r"max_aspect_ratio 0 .* use a number from 1 on"):
-        SegmentationWhole(max_aspect_ratio=0)
+def test_wrong_arguments_are_refused(name, wrong):
+    with refused(name):
+        SegmentationCrop(**{name: wrong})
+    if name in ("short_side", "max_aspect_ratio"):
+        with refused(name):
+            SegmentationWhole(**{name: wrong})
 
 
 @pytest.mark.parametrize("views", VIEWS)

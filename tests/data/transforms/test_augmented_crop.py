@@ -1,0 +1,167 @@
+"""Crops of supervised training: functions of image and seed; equal to timm's; masks go with them."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from refusals import refused
+from timm.data import auto_augment as timm
+
+from vitlab.data import AugmentedCrop, SingleCrop
+from vitlab.data.transforms import augmented_crop, stack_of
+from vitlab.data.transforms.random_crop import RandomCrop, make_all, uniforms
+from vitlab.rng import seeded_rng
+
+ALL = [
+    {},
+    {"auto_augment": "3a", "color_jitter": 0.3},
+    {"auto_augment": "", "interpolation": "random", "color_jitter": 0.4},
+    {"auto_augment": "rand-m10-n2-p1", "interpolation": "bilinear"},
+    {"auto_augment": "rand-m9-mstd0.5-inc1", "interpolation": "random"},
+]
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+
+
+def streams():
+    numpy = np.random.get_state()  # noqa: NPY002
+    return numpy[1].tobytes(), numpy[2:], torch.get_rng_state().tolist()
+
+
+@pytest.mark.parametrize("options", ALL, ids=str)
+def test_a_crop_is_a_function_of_image_and_seed(picture, options):
+    transform, before = AugmentedCrop(32, **options), streams()
+    first = [transform(picture, (0, 1, i))[0] for i in range(20)]
+    assert streams() == before
+    random.seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    torch.manual_seed(99)
+    again = [AugmentedCrop(32, **options)(picture, (0, 1, i))[0] for i in range(20)]
+    for a, b in zip(first, again, strict=True):
+        assert a.shape == (1, 3, 32, 32)
+        assert a.dtype == torch.uint8
+        assert torch.equal(a, b)
+    assert len({a.numpy().tobytes() for a in first}) == 20
+
+
+def test_without_augmentation_it_is_the_plain_crop(picture):
+    plain = RandomCrop(32, (0.08, 1.0), flip=0.5)
+    for seed in range(10):
+        ours = AugmentedCrop(32, auto_augment="")(picture, seed)[0]
+        assert torch.equal(ours, stack_of(make_all([plain], picture, uniforms(seed))))
+
+
+def test_randaugment_does_to_a_crop_what_timm_does(picture):
+    """The published recipes name timm's string: its meaning must be timm's, to the bit."""
+    name = "rand-m8-mstd0.5-inc1"  # of magnitude 8: at 10, timm itself fails
+    settings = {"translate_const": 40, "img_mean": (124, 116, 104)}
+    settings["interpolation"] = Image.Resampling.BICUBIC
+    theirs, image = timm.rand_augment_transform(name, settings), Image.fromarray(picture)
+    ours = AugmentedCrop(90, auto_augment=name)._augment
+    for seed in range(40):
+        with seeded_rng(seed):
+            expected = np.array(theirs(image))
+        with seeded_rng(seed):
+            assert np.array_equal(np.array(augmented_crop._augmented(ours, image)), expected)
+
+
+def test_three_augment_is_gray_solarized_or_blurred(picture):
+    augmented, plain = AugmentedCrop(64, auto_augment="3a"), AugmentedCrop(64, auto_augment="")
+    seen = set()
+    for seed in range(30):
+        crop, before = augmented(picture, seed)[0][0].float(), plain(picture, seed)[0][0].float()
+        if torch.equal(crop[0], crop[1]):
+            seen.add("gray")
+        elif torch.equal(torch.where(before < 128, before, 255 - before), crop):
+            seen.add("solarized")
+        else:
+            assert crop.std() < before.std()
+            seen.add("blurred")
+    assert seen == {"gray", "solarized", "blurred"}
+
+
+def test_posterizing_to_no_bits_gives_a_black_image_and_no_error(picture):
+    transform = AugmentedCrop(16, auto_augment="rand-m10-inc1-p1-n1")
+    ops = transform._augment.ops
+    transform._augment.ops = [op for op in ops if op.name.startswith("Posterize")]
+    assert not transform(picture, 0)[0].any()
+    transform._augment.ops[0].magnitude = 5  # 2 of 4 bits
+    assert {*transform(picture, 0)[0].unique().tolist()} == {0, 64, 128, 192}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("color_jitter", 0.4),
+        ("auto_augment", "rand"),
+        ("auto_augment", "augmix-m5"),
+        ("auto_augment", "rand-x9"),
+        ("size", 0),
+        ("area", (0.5, 0.1)),
+        ("flip", 2.0),
+    ],
+)
+def test_wrong_settings_are_refused(name, wrong):
+    with refused(name):
+        AugmentedCrop(**{name: wrong})
+
+
+def scene(seed: int, height: int = 80, width: int = 100) -> np.ndarray:
+    """True on a box of random place and size."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((height, width), bool)
+    top, left = rng.integers(5, height // 2), rng.integers(5, width // 2)
+    mask[top : top + rng.integers(25, 35), left : left + rng.integers(25, 45)] = True
+    return mask
+
+
+@pytest.mark.parametrize("operation", ["Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"])
+def test_every_operation_that_moves_an_image_moves_its_mask(operation):
+    """The brighter part of the image is where the mask is."""
+    transform = AugmentedCrop(64, area=(1.0, 1.0), auto_augment="rand-m9-n1-p1")
+    for made in (transform._augment, transform._augment_mask):
+        made.ops = [each for each in made.ops if each.name.startswith(operation)]
+        assert len(made.ops) == 1
+    for seed in range(20):
+        mask = scene(seed, 80, 80)
+        image = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
+        image[..., 1:] = 0  # what is moved in is gray: red 124, below the middle
+        crop = transform(image, seed)[0][0, 0]
+        shown = transform.crop_foreground(mask, seed)
+        assert (shown != (crop >= 190)).float().mean() < 0.03
+        assert shown.any()
+
+
+@pytest.mark.parametrize("augment", ["rand-m9-n3-mstd0.5-inc1", "rand-m10-n2-mstd2", "3a", ""])
+@pytest.mark.parametrize("interpolation", ["bicubic", "random"])
+def test_a_mask_is_moved_as_its_image_and_operations_of_color_leave_it_alone(
+    augment, interpolation, monkeypatch
+):
+    """Compared with an image that is its mask in gray, to the bit."""
+    transform = AugmentedCrop(32, auto_augment=augment, interpolation=interpolation)
+    shown = [transform.crop_foreground(scene(seed), (seed, 1)) for seed in range(60)]
+    augmented = augmented_crop._augmented
+    transform._augment = transform._augment_mask  # moves in black
+    monkeypatch.setattr(
+        augmented_crop,
+        "_augmented",
+        lambda augment, image: (
+            image
+            if transform.auto_augment == "3a"
+            else augmented(augment, image, only=augmented_crop.GEOMETRIC)
+        ),
+    )
+    for seed, mask in enumerate(shown):
+        image = np.repeat(scene(seed)[..., None] * np.uint8(255), 3, axis=2)
+        assert torch.equal(mask, transform(image, (seed, 1))[0][0, 0] >= 128)
+    assert sum(bool(mask.any() and not mask.all()) for mask in shown) > 30
+
+
+def test_transforms_that_cannot_follow_a_mask_are_refused():
+    with refused("data.transform"):
+        SingleCrop(32).crop_foreground(scene(0))

@@ -1,0 +1,154 @@
+"""Tar and zip archives as trees of files: indexed once, then read in place, never extracted."""
+
+import os
+import tarfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from vitlab.data.errors import DataError
+from vitlab.data.storage.archive_index import DEFLATED, PLAIN, Index, index_archives
+from vitlab.data.storage.file_tree import FileTree, Listing, MemoryTree
+
+LOCAL_HEADER = 30  # bytes of a zip member's own header, before its name
+OPEN = 64  # archives that a process holds open: systems allow some hundreds
+
+
+class ArchiveTree(FileTree):
+    """The members of tar and zip files as one tree.
+
+    Args:
+        sources: each archive, and the folder of the tree that its members belong to ("" for the
+            root).
+        top: the folder of that tree to see.
+        index: of all members; by default made, or the one that was kept.
+    """
+
+    def __init__(
+        self, sources: Sequence[tuple[Path, str]], top: str = "", index: Index | None = None
+    ):
+        self._open: dict[int, _OpenFile] = {}
+        self.sources, self.top = tuple(sources), top
+        self.index = index or index_archives(self.sources)
+
+    def listing(self, folder: str = "") -> Listing | None:
+        """Content of a folder of the tree."""
+        path = self._path(folder)
+        prefix = path + b"/" if path else b""
+        names = self.index.names
+        start = self.index.position(prefix)
+        end = self.index.position(path + b"0") if path else len(names)  # "0" follows "/"
+        folders: list[str] = []
+        found: list[str] = []
+        at = start
+        while at < end:
+            head, more, _ = names[at][len(prefix) :].partition(b"/")
+            (folders if more else found).append(os.fsdecode(head))
+            at = self.index.position(prefix + head + b"0") if more else at + 1
+        return Listing(_visible(folders), _visible(found)) if start < end else None
+
+    def open(self, path: str) -> BytesIO:
+        """A member, read whole.
+
+        Raises:
+            FileNotFoundError: there is none of that path.
+            OSError: the archive is cut, or a zip's checksum is wrong.
+        """
+        number = self.index.find(self._path(path))
+        if number is None:
+            raise FileNotFoundError(2, "No such member", self.where(path))
+        return BytesIO(self._content(number, self.where(path)))
+
+    def has(self, path: str) -> bool:
+        """Without listing its folder."""
+        name, names = self._path(path), self.index.names
+        if self.index.find(name) is not None:
+            return True
+        inside = self.index.position(name + b"/")
+        return inside < len(names) and names[inside].startswith(name + b"/")
+
+    def where(self, path: str = "") -> str:
+        """The archive, and the path in it."""
+        name = self._path(path)
+        at = min(self.index.position(name), len(self.index.names) - 1)
+        archive, folder = self.sources[int(self.index.sources[at])]
+        inside = os.fsdecode(name).removeprefix(folder).strip("/")
+        return f"{archive}:{inside}" if inside else str(archive)
+
+    def below(self, folder: str) -> "ArchiveTree":
+        """A folder of the tree."""
+        return ArchiveTree(self.sources, f"{self.top}/{folder}".strip("/"), self.index)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the open files: other processes open their own."""
+        return self.__dict__ | {"_open": {}}
+
+    def _path(self, path: str) -> bytes:
+        return os.fsencode(f"{self.top}/{path}".strip("/"))
+
+    def _content(self, number: int, where: str) -> bytes:
+        index = self.index
+        offset, size = int(index.offsets[number]), int(index.sizes[number])
+        kind, file = int(index.kinds[number]), self._file(int(index.sources[number]))
+        if kind != PLAIN:  # behind a header of variable length
+            header = os.pread(file.descriptor, LOCAL_HEADER, offset)
+            offset += LOCAL_HEADER + sum(
+                int.from_bytes(header[at : at + 2], "little") for at in (26, 28)
+            )
+        # reading at an offset moves no pointer, so forked workers may share the file
+        data = os.pread(file.descriptor, size, offset)
+        if len(data) < size:
+            raise OSError(5, "the archive ends before this member", where)
+        if kind == DEFLATED:
+            try:
+                data = zlib.decompress(data, -zlib.MAX_WBITS)
+            except zlib.error as error:
+                raise OSError(5, f"the archive is damaged here: {error}", where) from error
+        if kind != PLAIN and zlib.crc32(data) != index.checksums[number]:
+            raise OSError(5, "the archive is damaged here: wrong checksum", where)
+        return data
+
+    def _file(self, number: int) -> "_OpenFile":
+        """An archive stays open for the next member, up to a limit."""
+        file = self._open.get(number)
+        if file is None:
+            if len(self._open) >= OPEN:
+                self._open.pop(next(iter(self._open)), None)
+            file = self._open[number] = _OpenFile(os.open(self.sources[number][0], os.O_RDONLY))
+        return file
+
+
+@dataclass(frozen=True)
+class _OpenFile:
+    """Closed when its last reader lets go of it: threads may share an archive."""
+
+    descriptor: int
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+def unpack_in_memory(archive: Path) -> MemoryTree:
+    """The files of a small .tar.gz by their names without folders.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    contents = {}
+    try:
+        with tarfile.open(archive, "r:gz") as packed:
+            for member in packed:
+                file = packed.extractfile(member) if member.isreg() else None
+                if file is not None:
+                    contents[member.name.rpartition("/")[2]] = file.read()
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{archive} is no whole archive ({error}); download it again", field=archive.name
+        ) from error
+    return MemoryTree(contents, str(archive))
+
+
+def _visible(names: list[str]) -> list[str]:
+    return sorted(name for name in names if name[0] != ".")

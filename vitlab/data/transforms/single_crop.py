@@ -1,0 +1,136 @@
+"""One crop of an image: random as in supervised training, or the middle as in evaluation."""
+
+import numpy as np
+
+from vitlab.data.transforms.color import ColorJitter
+from vitlab.data.transforms.functional import resize, stack_of
+from vitlab.data.transforms.random_crop import RandomCrop, make_all, uniforms
+from vitlab.data.transforms.transform import (
+    Pixels,
+    Seed,
+    Stack,
+    Transform,
+    check_probability,
+    check_range,
+    check_size,
+)
+from vitlab.errors import InputError
+
+
+class SingleCrop(Transform):
+    """One random crop, as supervised classifiers are trained: 3/4 to 4/3 as wide as high.
+
+    Args:
+        size: its edge, in pixels.
+        scale: smallest and largest share of the image's area that it covers.
+        color_jitter: strength of random changes of brightness, contrast and saturation, in random
+            order: their factors lie between 1 - color_jitter and 1 + color_jitter.
+        flip: probability of a horizontal flip.
+    """
+
+    def __init__(
+        self,
+        size: int = 224,
+        scale: tuple[float, float] = (0.08, 1.0),
+        color_jitter: float = 0.0,
+        flip: float = 0.5,
+    ):
+        check_size("size", size)
+        check_range("scale", scale, 1)
+        check_probability("color_jitter", color_jitter)
+        check_probability("flip", flip)
+        self.size, self.scale = size, tuple(scale)
+        self.color_jitter, self.flip = color_jitter, flip
+        jitter = ColorJitter(color_jitter, color_jitter, color_jitter)
+        self.crop = RandomCrop(size, (scale[0], scale[1]), flip=flip, jitter=jitter)
+
+    @property
+    def crop_sizes(self) -> list[tuple[int, int]]:
+        """One crop."""
+        return [(1, self.size)]
+
+    @property
+    def min_size(self) -> tuple[int, int]:
+        """Of this size, the smallest crop need not be enlarged."""
+        return self.crop.min_size, self.crop.min_size
+
+    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
+        """A random crop of an RGB image."""
+        return [stack_of(make_all([self.crop], image, uniforms(seed)))]
+
+
+class ResizeRandomCrop(Transform):
+    """A square at a random place of the image with its short side resized.
+
+    Milder than a crop of random size; prompt tuning (TCPA, arXiv:2505.02406) uses it.
+
+    Args:
+        size: edge of the square, in pixels.
+        resize_size: short side of the resized image, in pixels; at least `size`.
+        flip: probability of a horizontal flip.
+    """
+
+    def __init__(self, size: int = 224, resize_size: int = 256, flip: float = 0.5):
+        check_size("size", size)
+        check_probability("flip", flip)
+        if resize_size < size:
+            raise InputError(
+                f"resize_size {resize_size} is less than size {size}, and the square would not "
+                f"fit; give at least {size}",
+                field="resize_size",
+            )
+        self.size, self.resize_size, self.flip = size, resize_size, flip
+
+    @property
+    def crop_sizes(self) -> list[tuple[int, int]]:
+        """One crop."""
+        return [(1, self.size)]
+
+    @property
+    def min_size(self) -> tuple[int, int]:
+        """The short side that is resized to."""
+        return self.resize_size, self.resize_size
+
+    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
+        """A square of an RGB image."""
+        numbers = uniforms(seed)
+        resized = _resize_short_side(image, self.resize_size)
+        top, left = (int(next(numbers) * (edge - self.size + 1)) for edge in resized.shape[:2])
+        crop = resized[top : top + self.size, left : left + self.size]
+        if next(numbers) < self.flip:
+            crop = crop[:, ::-1]
+        return [stack_of(np.ascontiguousarray(crop)[None])]
+
+
+class CenterCrop(Transform):
+    """The square in the middle, as classifiers are evaluated: for 224, the short side becomes 256.
+
+    Args:
+        size: edge of the square, in pixels.
+        share: of the image's short side that the square covers.
+    """
+
+    def __init__(self, size: int = 224, share: float = 0.875):
+        check_size("size", size)
+        if not 0 < share <= 1:
+            raise InputError(
+                f"share {share} is no part of the image; use a number in (0, 1]", field="share"
+            )
+        self.size, self.resize_size = size, round(size / share)
+
+    @property
+    def crop_sizes(self) -> list[tuple[int, int]]:
+        """One crop."""
+        return [(1, self.size)]
+
+    def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
+        """The middle of the image; nothing is random."""
+        resized = _resize_short_side(image, self.resize_size)
+        top, left = (round((edge - self.size) / 2) for edge in resized.shape[:2])
+        return [stack_of(resized[None, top : top + self.size, left : left + self.size])]
+
+
+def _resize_short_side(image: Pixels, size: int) -> Pixels:
+    height, width, _ = image.shape
+    short = min(height, width)
+    return resize(image, size * height // short, size * width // short)
