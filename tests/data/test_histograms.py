@@ -107,12 +107,9 @@ class Halves(LinearClassifier):
 def test_the_score_of_a_simple_prediction_is_that_of_its_pixels(data, written):
     """Left half one class, right half another: worked out with sets of pixels, class by class."""
     left, right = 0, min(2, data.num_classes - 1)
-    score = DenseProbe(data.num_classes).evaluate(
-        Pixels(8),
-        Halves(data.num_classes, left, right),
-        data.segmentation_dataset("val", SegmentationSquare(32)),
-        CPU,
-    )
+    probe = DenseProbe(data.num_classes)
+    probe.classifier = Halves(data.num_classes, left, right)
+    score = probe.score(Pixels(8), data.segmentation_dataset("val", SegmentationSquare(32)), CPU)
     both, either = np.zeros(data.num_classes), np.zeros(data.num_classes)
     for truth in written["val"].values():
         prediction = np.where(np.arange(truth.shape[1]) < truth.shape[1] // 2, left, right)

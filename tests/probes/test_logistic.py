@@ -13,22 +13,22 @@ def table(count: int, seed: int) -> Features:
 
 
 def test_a_linear_rule_is_found():
-    assert LogisticProbe().score(table(400, 0), table(200, 1))["top1"] > 97
+    assert LogisticProbe().fit_score(table(400, 0), table(200, 1))["top1"] > 97
 
 
 def test_the_scale_and_offset_of_a_feature_do_not_matter():
     train, test = table(200, 0), table(100, 1)
     factor, offset = torch.tensor([1.0, 1e3, 1e-3, 7.0]), torch.tensor([0.0, 5.0, -1.0, 100.0])
     moved = [Features(f.x * factor + offset, f.y) for f in (train, test)]
-    assert LogisticProbe().score(*moved)["top1"] == pytest.approx(
-        LogisticProbe().score(train, test)["top1"], abs=1
+    assert LogisticProbe().fit_score(*moved)["top1"] == pytest.approx(
+        LogisticProbe().fit_score(train, test)["top1"], abs=1
     )
 
 
 def test_the_gradient_is_zero_where_fitting_ends():
     features = table(300, 0)
     target = F.one_hot(features.y, 4).float()
-    fitted = LinearClassifier(features.x, target, decay=0.1, steps=200)
+    fitted = LinearClassifier(features.x, target, weight_decay=0.1, steps=200)
     fitted.weight.requires_grad_()
     loss = F.cross_entropy(fitted(features.x), target) + 0.05 * fitted.weight.square().sum()
     (gradient,) = torch.autograd.grad(loss, fitted.weight)
@@ -45,12 +45,11 @@ def test_soft_targets_are_matched_in_the_mean():
 
 def test_fitting_draws_no_random_number():
     before = torch.get_rng_state()
-    LogisticProbe(steps=5).score(table(50, 0), table(20, 1))
+    LogisticProbe(steps=5).fit_score(table(50, 0), table(20, 1))
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("strength", [1e-6, 1e-2, 1.0, 1e3])
-@pytest.mark.parametrize("blocks", [1, 3])
+@pytest.mark.parametrize(("strength", "blocks"), [(1e-6, 1), (1e-2, 3), (1.0, 1), (1e3, 3)])
 def test_logistic_regression_is_that_of_scikit_learn(strength, blocks):
     """C weighs the sum of cross-entropies; our decay, the mean."""
     features = noisy(300)

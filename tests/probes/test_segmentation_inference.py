@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from refusals import refused
 
 from vitlab.data import normalize
 from vitlab.encoders import Pixels, ViT
@@ -34,8 +35,8 @@ def logits(features: dict[str, torch.Tensor]) -> torch.Tensor:
 def predict(
     test: SegmentationInference, images: list[torch.Tensor], size: tuple[int, int], fit="refuse"
 ):
-    looks = test.look(Pixels(PATCH), FeatureSpec(fit=fit), images, CPU)
-    return test.predict(looks, logits, size)
+    views = test.encode(Pixels(PATCH), FeatureSpec(fit=fit), images, CPU)
+    return test.predict(views, logits, size)
 
 
 def by_hand(part: torch.Tensor) -> torch.Tensor:
@@ -73,8 +74,10 @@ def agree(found: torch.Tensor, scores: torch.Tensor) -> None:
     assert (first - second > 1e-4).float().mean() > 0.99
 
 
-@pytest.mark.parametrize("average", ["logits", "probabilities"])
-@pytest.mark.parametrize(("height", "width"), [(48, 72), (32, 61), (32, 32), (80, 33)])
+@pytest.mark.parametrize(
+    ("height", "width", "average"),
+    [(48, 72, "logits"), (32, 61, "probabilities"), (32, 32, "logits"), (80, 33, "probabilities")],
+)
 def test_windows_are_averaged_as_by_hand(height: int, width: int, average):
     whole = image(height, width)
     test = SegmentationInference(short=32, window=32, stride=20, average=average)
@@ -116,7 +119,7 @@ def test_at_100_pixels_logits_go_there_at_once():
     test = SegmentationInference(short=64, square=True, pixels=20)
     agree(predict(test, [whole], (171, 93)), scores)
     mask = torch.from_numpy(np.random.default_rng(0).integers(0, 9, (171, 93)).astype(np.uint8))
-    truth = test.truth(mask)
+    truth = test.target(mask)
     assert truth.shape == (20, 20)
     assert truth[3, 7] == mask[int(3.5 * 171 / 20), int(7.5 * 93 / 20)]
     assert torch.equal(resize_mask(mask[None], 0)[0], mask)
@@ -151,36 +154,34 @@ def test_one_pass_serves_all_variants():
     assert sorted(inputs.widths(encoder).values()) == [128, 256, 256, 512]
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"window": 32, "stride": 33}, "leaves gaps"),
-        ({"window": 32}, "stride 0 is not a length"),
-        ({"ratios": ()}, "give at least one"),
-        ({"short": 0, "square": True}, "give short"),
-        ({"pixels": 100, "flip": True}, "whole images at one scale"),
-        ({"pixels": 100, "window": 32, "stride": 20}, "whole images at one scale"),
-    ],
-)
-def test_impossible_tests_are_refused(wrong: dict, message: str):
-    with pytest.raises(ValueError, match=message):
-        SegmentationInference(**wrong)
+def test_impossible_settings_are_refused():
+    for field, wrong in (
+        ("ratios", {"ratios": ()}),
+        ("short", {"short": 0, "square": True}),
+        ("pixels", {"pixels": 100, "flip": True}),
+        ("pixels", {"pixels": 100, "window": 32, "stride": 20}),
+    ):
+        with refused(f"protocol.test.{field}"):
+            SegmentationInference(**wrong)
+    for wrong in ({"window": 32, "stride": 33}, {"window": 32}):
+        with pytest.raises(ValueError, match=r"gaps|not a length"):
+            SegmentationInference(**wrong)
 
 
-def test_what_images_decide_needs_a_way_to_fit():
-    assert SegmentationInference(short=512, window=512, stride=341).edge() == 512
-    assert (
-        SegmentationInference(short=512, window=512, stride=341, aspect=4).edge() == 0
-    )  # narrow images
-    assert SegmentationInference(short=448, window=512, stride=341).edge() == 0
-    assert SegmentationInference(short=448, square=True).edge() == 448
-    assert SegmentationInference(short=448).edge() == 0
-    with pytest.raises(ValueError, match=r"set inputs\.fit to pad"):
-        FeatureSpec().check(Pixels(14), 512, "test.window")
-    with pytest.raises(ValueError, match=r"set inputs\.fit to pad"):
-        FeatureSpec().check(Pixels(16), 0, "test.window")
+def test_sizes_that_differ_need_a_way_to_fit():
+    for expected, settings in (
+        (512, {"short": 512, "window": 512, "stride": 341}),
+        (0, {"short": 512, "window": 512, "stride": 341, "aspect": 4}),  # narrow images
+        (0, {"short": 448, "window": 512, "stride": 341}),
+        (448, {"short": 448, "square": True}),
+        (0, {"short": 448}),
+    ):
+        assert SegmentationInference(**settings).edge() == expected
+    for encoder, size in ((Pixels(14), 512), (Pixels(16), 0)):
+        with refused("protocol.inputs.fit"):
+            FeatureSpec().check(encoder, size, "test.window")
     FeatureSpec(fit="crop").check(Pixels(14), 512, "test.window")
-    with pytest.raises(ValueError, match="layer 3"):
+    with refused("layers"):
         FeatureSpec((LayerSelection((3,)),), fit="pad").check(Pixels(16), 512, "test.window")
-    with pytest.raises(ValueError, match="none twice"):
+    with refused("protocol.inputs.cls"):
         FeatureSpec(cls=(True, True))

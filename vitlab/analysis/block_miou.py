@@ -68,7 +68,7 @@ def block_miou(
             dense = DenseProbe(data.num_classes)
             encode = _readings(encoder, blocks, loading)
             maps = dense.fit_all(encode, train, loading, lambda *_: tick())
-            counts = dense.evaluate_all(encode, maps, test, loading, lambda *_: tick())
+            counts = dense.score_all(encode, maps, test, loading, lambda *_: tick())
             for block, overlaps in zip(blocks, counts, strict=True):
                 low, high = bootstrap_interval(overlaps)
                 rows.append(

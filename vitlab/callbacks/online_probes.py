@@ -244,7 +244,7 @@ class OnlineProbes(Callback):
         return {
             f"{name}/{score}": value
             for name, probe in probes.items()
-            for score, value in probe.score(train, test).items()
+            for score, value in probe.fit_score(train, test).items()
         }
 
     def draw(

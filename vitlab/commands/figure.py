@@ -120,7 +120,7 @@ def _mask_maps(
             data.train_split, SegmentationSquare(edge), options.masks_images
         )
         with torch.no_grad():
-            heads.append(DenseProbe(data.num_classes).fit(encoder, images, inference))
+            heads.append(DenseProbe(data.num_classes).fit(encoder, images, inference).classifier)
     training_data = f"{len(images)} images of {type(data).__name__} {data.train_split}"
     return figure.mask_maps(features, heads, data.classes, training_data)
 

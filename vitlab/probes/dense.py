@@ -1,10 +1,11 @@
-"""A linear classifier of patches, scored on pixels by mIoU.
+"""Linear classification of patches, scored on pixels by mIoU.
 
-Axis letters: s patches, d width, c classes.
+Axis letters: s patches, p patches of an image, d width, c classes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +17,15 @@ from vitlab import distributed
 from vitlab.data import SegmentationTransform, VisionDataModule
 from vitlab.data.dataset import SegmentationDataset
 from vitlab.encoders import Encoder, Tokens
+from vitlab.errors import InputError
 from vitlab.probes.features import InferenceConfig, sharded_loader
 from vitlab.probes.finiteness import check_finite
 from vitlab.probes.logistic import LinearClassifier
 from vitlab.probes.metrics import IoUAccumulator, IoUCounts
 
-See = Callable[[Tokens, list[Tensor]], None]  # features of test images, and their masks
-# several readings of a batch of images, by one pass; and one who is shown them, and the masks
+# several feature sets of a batch of images, by one forward pass
 Encode = Callable[[Tensor], Sequence[Tokens]]
-SeeAll = Callable[[Sequence[Tokens], list[Tensor]], object]
+OnBatch = Callable[[Sequence[Tokens], list[Tensor]], object]  # of feature sets and masks
 
 ALL_VOID = (
     "all pixels of all training masks are void, so there is nothing to learn from; check the masks "
@@ -47,35 +48,33 @@ class PatchFeatures:
 
 @dataclass(frozen=True)
 class SegmentationScore:
-    """Intersection over union, in percent.
+    """Intersection over union, in percent, from the one confusion matrix of the set.
 
     Attributes:
         overlaps: counts of each image.
-        miou: mean over the classes that occur in truth or prediction.
-        iou: of each class; NaN where it does not occur.
     """
 
     overlaps: IoUCounts
 
     @property
     def miou(self) -> float:
-        """Of the one confusion matrix of the set."""
+        """Mean over the classes that occur in truth or prediction."""
         return self.overlaps.value
 
     @property
     def iou(self) -> Float[Tensor, " c"]:
-        """Of the one confusion matrix of the set."""
+        """Of each class; NaN where it does not occur."""
         return self.overlaps.iou()
 
 
 @dataclass(frozen=True)
 class FittedDenseProbe:
-    """A map that was fitted and scored.
+    """A fitted probe and its score.
 
     Attributes:
-        classify: the map.
-        images: what it was scored on.
-        score: of it.
+        classify: the linear classifier.
+        images: test images.
+        score: on them.
     """
 
     classify: LinearClassifier
@@ -84,20 +83,25 @@ class FittedDenseProbe:
 
 
 class DenseProbe:
-    """vitlab's cheap paired protocol: the linear map that the patches of frozen maps allow.
+    """vitlab's cheap paired protocol: logistic regression on frozen patches.
 
     Trained on patches, whose target is the class distribution of their pixels: the cross-entropy of
-    all pixels if logits were repeated over the patch. Tested on pixels: logits are enlarged
+    all pixels if logits were repeated over the patch. Tested on pixels: logits are upsampled
     bilinearly to each mask's own size. One confusion matrix over the whole set.
 
     Args:
         classes: number of classes.
-        decay: L2 penalty.
+        weight_decay: L2 penalty.
         steps: L-BFGS iterations at most.
+
+    Attributes:
+        classifier: of the last `fit`.
     """
 
-    def __init__(self, classes: int, decay: float = 1e-5, steps: int = 100):
-        self.classes, self.decay, self.steps = classes, decay, steps
+    classifier: LinearClassifier
+
+    def __init__(self, classes: int, weight_decay: float = 1e-5, steps: int = 100):
+        self.classes, self.weight_decay, self.steps = classes, weight_decay, steps
 
     def run(
         self,
@@ -105,132 +109,138 @@ class DenseProbe:
         data: VisionDataModule,
         view: SegmentationTransform,
         limit: int,
-        loading: InferenceConfig,
-        see: See | None = None,
+        config: InferenceConfig,
+        on_batch: Callable[[Tokens, list[Tensor]], object] | None = None,
     ) -> FittedDenseProbe:
-        """Fit the map on a dataset's training split and score it on the other.
+        """Fit on a dataset's training split and score on its validation split.
 
-        The callback that measures while an encoder trains and the command that evaluates afterwards
-        both call this, so that their figures agree.
+        Online probes and `vitlab evaluate` both call this, so that their scores agree.
 
         Args:
             encoder: in evaluation mode.
             data: with masks.
-            view: what images and masks become.
+            view: transform of images and masks.
             limit: training images; 0 for all.
-            loading: device, batch and workers.
-            see: is shown what passes of the split it is scored on.
+            config: device, batch size and workers.
+            on_batch: called with the features and masks of each test batch.
         """
+        train = data.segmentation_dataset(data.train_split, view, limit)
         test = data.segmentation_dataset(data.val_split, view)
-        classify = self.fit(
-            encoder, data.segmentation_dataset(data.train_split, view, limit), loading
-        )
-        return FittedDenseProbe(
-            classify, test, self.evaluate(encoder, classify, test, loading, see)
-        )
+        score = self.fit(encoder, train, config).score(encoder, test, config, on_batch)
+        return FittedDenseProbe(self.classifier, test, score)
 
-    def fit(self, encoder: Encoder, images: Dataset, loading: InferenceConfig) -> LinearClassifier:
-        """Fit the map on pairs of an image and a mask."""
-        (classify,) = self.fit_all(_output(encoder, loading), images, loading)
-        return classify
+    def fit(self, encoder: Encoder, images: Dataset, config: InferenceConfig) -> Self:
+        """Fit on pairs of an image and a mask."""
+        (self.classifier,) = self.fit_all(_encode_by(encoder, config), images, config)
+        return self
+
+    def predict(self, tokens: Tokens, sizes: Sequence[Sequence[int]]) -> list[Int[Tensor, "_ _"]]:
+        """Return the class of each pixel of images, at a size for each."""
+        logits = patch_logits(self.classifier, tokens)
+        return [upsample(x[None], size)[0].argmax(0) for x, size in zip(logits, sizes, strict=True)]
+
+    def score(
+        self,
+        encoder: Encoder,
+        images: Dataset,
+        config: InferenceConfig,
+        on_batch: Callable[[Tokens, list[Tensor]], object] | None = None,
+    ) -> SegmentationScore:
+        """Score on pairs of an image and a mask; the same on any number of ranks."""
+
+        def first(features: Sequence[Tokens], masks: list[Tensor]) -> None:
+            if on_batch is not None:
+                on_batch(features[0], masks)
+
+        encode = _encode_by(encoder, config)
+        (counts,) = self.score_all(encode, [self.classifier], images, config, first)
+        return SegmentationScore(counts)
 
     def fit_all(
-        self, encode: Encode, images: Dataset, loading: InferenceConfig, see: SeeAll | None = None
+        self,
+        encode: Encode,
+        images: Dataset,
+        config: InferenceConfig,
+        on_batch: OnBatch | None = None,
     ) -> list[LinearClassifier]:
-        """Fit a map to each reading of the images, which pass once."""
-        maps = []
-        for patches in self.tables(encode, images, loading, see):
-            if not len(patches.x):
-                raise ValueError(ALL_VOID)
-            maps.append(LinearClassifier(patches.x, patches.y, self.decay, self.steps))
-        return maps
-
-    def patches(self, encoder: Encoder, images: Dataset, loading: InferenceConfig) -> PatchFeatures:
-        """Return all patches that have a labeled pixel, the whole table on each rank.
+        """Fit a classifier to each feature set, by one pass over the images.
 
         Raises:
-            ValueError: features that are not finite.
+            InputError: there is no labeled pixel, or a feature is not finite.
         """
-        (table,) = self.tables(_output(encoder, loading), images, loading)
-        return table
+        classifiers = []
+        for table in self.tables(encode, images, config, on_batch):
+            if not len(table.x):
+                raise InputError(ALL_VOID, field="data")
+            classifiers.append(LinearClassifier(table.x, table.y, self.weight_decay, self.steps))
+        return classifiers
 
     def tables(
-        self, encode: Encode, images: Dataset, loading: InferenceConfig, see: SeeAll | None = None
+        self,
+        encode: Encode,
+        images: Dataset,
+        config: InferenceConfig,
+        on_batch: OnBatch | None = None,
     ) -> Iterator[PatchFeatures]:
-        """Yield the table of each reading, see `patches`; each makes room for the next."""
+        """Yield the patches with a labeled pixel of each feature set, all of them on each rank."""
         rows: list[list[Tensor]] = []
         shares: list[Tensor] = []
-        for pixels, masks in sharded_loader(images, loading, stack_images):
-            found = encode(pixels)
-            check_finite(*(tokens.patches for tokens in found))
-            rows = rows or [[] for _ in found]
-            for own, tokens in zip(rows, found, strict=True):
+        for features, masks in _batches(encode, images, config, on_batch):
+            rows = rows or [[] for _ in features]
+            for own, tokens in zip(rows, features, strict=True):
                 own.append(tokens.patches.float())
-            shares.append(torch.stack([self.share_of_classes(m, found[0].grid) for m in masks]))
-            if see is not None:
-                see(found, masks)
+            shares.append(torch.stack([self.class_shares(m, features[0].grid) for m in masks]))
         # gathered by image, not by patch, so that the order is that of the set on any world size
         y = distributed.all_gather_rows(torch.cat(shares).to(rows[0][0].device)).flatten(0, 1)
         labeled = y.sum(1) > 0
         y = F.normalize(y[labeled], p=1, dim=1)
-        while rows:
+        while rows:  # each is freed before the next is gathered
             x = distributed.all_gather_rows(torch.cat(rows.pop(0))).flatten(0, 1)
             yield PatchFeatures(x[labeled], y)
 
-    def share_of_classes(
+    def class_shares(
         self, mask: UInt8[Tensor, "height width"], grid: tuple[int, int]
     ) -> Float[Tensor, "p c"]:
         """Return the pixels of each class in each patch, as shares of its area; void has none."""
         counts = class_counts(mask, grid, self.classes)[:, : self.classes]
         return counts.float() * (grid[0] * grid[1] / mask.numel())
 
-    def evaluate(
-        self,
-        encoder: Encoder,
-        classify: LinearClassifier,
-        images: Dataset,
-        loading: InferenceConfig,
-        see: See | None = None,
-    ) -> SegmentationScore:
-        """Score the map on pairs of an image and a mask; the same on any number of ranks."""
-
-        def shown(found: Sequence[Tokens], masks: list[Tensor]) -> None:
-            if see is not None:
-                see(found[0], masks)
-
-        encode = _output(encoder, loading)
-        (overlaps,) = self.evaluate_all(encode, [classify], images, loading, shown)
-        return SegmentationScore(overlaps)
-
-    def evaluate_all(
+    def score_all(
         self,
         encode: Encode,
-        maps: Sequence[LinearClassifier],
+        classifiers: Sequence[LinearClassifier],
         images: Dataset,
-        loading: InferenceConfig,
-        see: SeeAll | None = None,
+        config: InferenceConfig,
+        on_batch: OnBatch | None = None,
     ) -> list[IoUCounts]:
-        """Return the counts of a map for each reading of the images, which pass once."""
-        counting = [IoUAccumulator(self.classes, loading.device) for _ in maps]
-        for pixels, masks in sharded_loader(images, loading, stack_images):
-            found = encode(pixels)
-            check_finite(*(tokens.patches for tokens in found))
-            if see is not None:
-                see(found, masks)
-            for count, classify, tokens in zip(counting, maps, found, strict=True):
-                for one, mask in zip(patch_logits(classify, tokens), masks, strict=True):
-                    count.update(enlarge(one, mask.shape).argmax(0), mask)
-        return [count.overlaps() for count in counting]
+        """Return the counts of a classifier for each feature set, by one pass over the images."""
+        counts = [IoUAccumulator(self.classes, config.device) for _ in classifiers]
+        for features, masks in _batches(encode, images, config, on_batch):
+            for count, classify, tokens in zip(counts, classifiers, features, strict=True):
+                for logits, mask in zip(patch_logits(classify, tokens), masks, strict=True):
+                    count.update(upsample(logits[None], mask.shape)[0].argmax(0), mask)
+        return [count.overlaps() for count in counts]
 
 
-def _output(encoder: Encoder, loading: InferenceConfig) -> Encode:
-    return lambda pixels: [loading.encode(encoder, pixels)]
+def _encode_by(encoder: Encoder, config: InferenceConfig) -> Encode:
+    return lambda pixels: [config.encode(encoder, pixels)]
+
+
+def _batches(
+    encode: Encode, images: Dataset, config: InferenceConfig, on_batch: OnBatch | None
+) -> Iterator[tuple[Sequence[Tokens], list[Tensor]]]:
+    for pixels, masks in sharded_loader(images, config, stack_images):
+        features = encode(pixels)
+        check_finite(*(tokens.patches for tokens in features))
+        if on_batch is not None:
+            on_batch(features, masks)
+        yield features, masks
 
 
 def class_counts(
     mask: UInt8[Tensor, "height width"], grid: tuple[int, int], classes: int
 ) -> Int[Tensor, "p _"]:
-    """Return the pixels of each class in each patch, and behind them those of no class.
+    """Return the pixels of each class in each patch; the last column is void.
 
     Patches need not tile the mask: each pixel belongs to the patch that its corner lies in.
     """
@@ -244,17 +254,17 @@ def class_counts(
 
 
 def patch_logits(classify: LinearClassifier, tokens: Tokens) -> Float[Tensor, "b c rows columns"]:
-    """Return the class logits of each patch, where it is in the image."""
+    """Return the class logits of patches as maps."""
     return classify(tokens.patches.float()).transpose(1, 2).unflatten(2, tokens.grid)
 
 
-def enlarge(
-    logits: Float[Tensor, "c rows columns"], size: tuple[int, ...]
-) -> Float[Tensor, "c height width"]:
+def upsample(
+    logits: Float[Tensor, "b c rows columns"], size: Sequence[int]
+) -> Float[Tensor, "b c height width"]:
     """Return logits of pixels by bilinear interpolation of those of patches."""
-    return F.interpolate(logits[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
+    return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
 
 
 def stack_images(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[Tensor]]:
-    """Collate images, which have one size, beside masks, which have their own."""
+    """Collate images of one size, and masks of their own sizes."""
     return torch.stack([image for image, _ in pairs]), [mask for _, mask in pairs]

@@ -1,4 +1,4 @@
-"""Holding an encoder still while it is measured."""
+"""Evaluation mode for the time of a measurement."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,14 +8,14 @@ from torch import nn
 
 
 @contextmanager
-def eval_mode(encoder: nn.Module) -> Iterator[None]:
-    """Hold a model in evaluation mode, without gradients, beside the random streams."""
-    training = encoder.training
-    encoder.eval()
-    first = next(encoder.parameters(), None)
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Set evaluation mode without gradients; random generators and mode are restored afterwards."""
+    training = model.training
+    model.eval()
+    first = next(model.parameters(), None)
     devices = [first.device] if first is not None and first.is_cuda else []
     try:
         with torch.random.fork_rng(devices), torch.no_grad():
             yield
     finally:
-        encoder.train(training)
+        model.train(training)

@@ -1,4 +1,4 @@
-"""What dense heads read: patches of some layers, with or without [CLS], of images of any size.
+"""Feature maps for dense heads: patches of chosen layers, with or without [CLS], of any image size.
 
 Axis letters: b images, p patches, d width.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vitlab.data import normalize
 from vitlab.encoders import Encoder
+from vitlab.errors import InputError
 from vitlab.probes.features import InferenceConfig
 from vitlab.probes.finiteness import check_finite
 from vitlab.probes.layer_selection import (
@@ -41,15 +42,15 @@ class FeatureMaps:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Variants of features, all from one pass: each reading with each choice of [CLS].
+    """Variants of features from one forward pass: each layer selection with each choice of [CLS].
 
     Args:
         readings: layers, and whether they pass the final norm.
-        cls: for each variant whether [CLS] stands behind every patch.
-        fit: what is done with sides that are no multiple of the patch: they are refused, filled
-            with the mean color on both sides ("pad", DINOv2's notebook) or at the bottom and on
-            the right ("pad end", timm), or lose pixels there ("crop", DINOv2's model). In the last
-            three, logits are still stretched over the whole image, as the published code does.
+        cls: for each variant whether [CLS] is concatenated to every patch.
+        fit: of sides that are no multiple of the patch size: refused, padded with the mean color on
+            both sides ("pad", DINOv2's notebook) or at the bottom and on the right ("pad end",
+            timm), or cropped there ("crop", DINOv2's model). In the last three, logits are still
+            resized to the whole image, as the published code does.
     """
 
     readings: tuple[LayerSelection, ...] = (LayerSelection(),)
@@ -57,10 +58,13 @@ class FeatureSpec:
     fit: Fit = "refuse"
 
     def __post_init__(self) -> None:
-        """Refuse a choice that is empty or made twice."""
+        """Refuse empty and repeated choices."""
         for name, value in [("readings", self.readings), ("cls", self.cls)]:
             if not value or len(set(value)) < len(value):
-                raise ValueError(f"{name} {value}: name at least one, and none twice")
+                raise InputError(
+                    f"{name} {value}: name at least one, and none twice",
+                    field=f"protocol.inputs.{name}",
+                )
 
     def widths(self, encoder: Encoder) -> dict[str, int]:
         """Width of each variant, by its name."""
@@ -74,9 +78,9 @@ class FeatureSpec:
         """Refuse layers and [CLS] that the encoder lacks, and sizes that patches do not tile.
 
         Args:
-            encoder: to be read.
-            size: pixels of an image edge; 0 where images decide it.
-            setting: the option that asked for it.
+            encoder: of the features.
+            size: pixels of an image edge; 0 where it depends on the image.
+            setting: the option of the size.
         """
         check_layers(encoder, self.readings)
         if any(self.cls):
@@ -84,22 +88,25 @@ class FeatureSpec:
         if self.fit != "refuse":
             return
         if not size:
-            raise ValueError(
+            raise InputError(
                 f"{setting} leaves images or windows of sizes that are not all multiples of patch "
-                f"{encoder.patch_size}; set inputs.fit to pad, pad end or crop"
+                f"{encoder.patch_size}; set inputs.fit to pad, pad end or crop",
+                field="protocol.inputs.fit",
             )
         try:
             encoder.check_img_size(size, setting)
         except ValueError as error:
-            raise ValueError(f"{error}; or set inputs.fit to pad or crop") from error
+            raise InputError(
+                f"{error}; or set inputs.fit to pad or crop", field="protocol.inputs.fit"
+            ) from error
 
     def read(
         self, encoder: Encoder, images: UInt8[Tensor, "b 3 height width"], loading: InferenceConfig
     ) -> FeatureMaps:
-        """Return all variants of images, wherever they are now.
+        """Return all variants of images on any device.
 
         Raises:
-            ValueError: features that are not finite.
+            InputError: features that are not finite.
         """
         with torch.no_grad(), loading.precision():
             fitted = self._fitted(normalize(images.to(loading.device)), encoder.patch_size)

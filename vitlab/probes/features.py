@@ -1,4 +1,4 @@
-"""Frozen features, and what a probe is: it turns two tables of them into numbers.
+"""Frozen image features, and the interface of probes: fit, predict, score.
 
 Axis letters: s rows, d width, c classes.
 """
@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -34,23 +35,36 @@ class Features:
 
 
 class Probe(ABC):
-    """Scores frozen features; a pure function, the same on any number of ranks."""
+    """A classifier of frozen image features; the same on any number of ranks."""
 
     @abstractmethod
-    def score(self, train: Features, test: Features) -> dict[str, float]:
+    def fit(self, train: Features, num_classes: int) -> Self:
+        """Learn from labeled features."""
+
+    @abstractmethod
+    def predict(self, x: Float[Tensor, "s d"]) -> Int[Tensor, " s"]:
+        """Return the class of each row."""
+
+    @abstractmethod
+    def score(self, test: Features) -> dict[str, float]:
         """Return scores in percent, by name."""
+
+    def fit_score(self, train: Features, test: Features) -> dict[str, float]:
+        """Fit on one table and score on another, with the classes of both."""
+        num_classes = int(max(train.y.max(), test.y.max())) + 1
+        return self.fit(train, num_classes).score(test)
 
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How images reach a probe.
+    """Device, batches and precision of forward passes.
 
     Attributes:
-        device: where the encoder is.
+        device: of the encoder.
         batch_size: images of one forward pass.
         num_workers: processes that decode.
-        precision: makes the context of a forward pass, such as autocast; the probes themselves
-            compute in fp32.
+        precision: makes the context of a forward pass, such as autocast; probes themselves compute
+            in fp32.
     """
 
     device: torch.device
@@ -59,36 +73,38 @@ class InferenceConfig:
     precision: Callable[[], AbstractContextManager] = nullcontext
 
     def encode(self, encoder: Encoder, images: Images) -> Tokens:
-        """Return the features of images, wherever they are now; 8-bit ones are normalized first."""
+        """Return the features of images on any device; 8-bit ones are normalized first."""
         images = images.to(self.device)
         with self.precision():
             return encoder(normalize(images) if images.dtype == torch.uint8 else images)
 
 
-def image_features(encoder: Encoder, images: Dataset, loading: InferenceConfig) -> Features:
+def image_features(encoder: Encoder, images: Dataset, config: InferenceConfig) -> Features:
     """Return the [CLS] feature of every image, in order, the whole table on each rank.
 
     Args:
-        encoder: an encoder in evaluation mode.
+        encoder: in evaluation mode.
         images: pairs of a (3, height, width) image and a class index.
-        loading: device, batch and workers.
+        config: device, batch size and workers.
     """
     rows: list[Tensor] = []
     labels: list[Tensor] = []
-    for pixels, label in sharded_loader(images, loading):
-        rows.append(loading.encode(encoder, pixels).cls.float())
+    for pixels, label in sharded_loader(images, config):
+        rows.append(config.encode(encoder, pixels).cls.float())
         labels.append(label)
     x = distributed.all_gather_rows(torch.cat(rows))
-    return Features(x, distributed.all_gather_rows(torch.cat(labels).to(loading.device)))
+    return Features(x, distributed.all_gather_rows(torch.cat(labels).to(config.device)))
 
 
-def sharded_loader(images: Dataset, loading: InferenceConfig, collate=None) -> DataLoader:
-    """Return a loader of this rank's images: every world-th, so that none is seen twice."""
-    mine = Subset(images, range(distributed.rank(), len(images), distributed.world_size()))  # type: ignore[arg-type]
+def sharded_loader(
+    images: Dataset, config: InferenceConfig, collate: Callable | None = None
+) -> DataLoader:
+    """Return a loader of this rank's images: every world_size-th, so that none is read twice."""
+    shard = range(distributed.rank(), len(images), distributed.world_size())  # type: ignore[arg-type]
     return DataLoader(
-        mine,
-        loading.batch_size,
-        num_workers=loading.num_workers,
+        Subset(images, shard),
+        config.batch_size,
+        num_workers=config.num_workers,
         collate_fn=collate,
         generator=torch.Generator(),  # a loader draws a seed; not from the run's random stream
     )

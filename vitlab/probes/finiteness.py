@@ -1,21 +1,23 @@
-"""Features and logits that are no numbers: refused, or remembered."""
+"""Checks for NaN and infinity in features and logits."""
 
 import torch
 from torch import Tensor
 
 from vitlab import distributed
+from vitlab.errors import InputError
 
 
 def check_finite(*features: Tensor) -> None:
     """Refuse features with NaN or infinity, by one pass, without a copy.
 
     Raises:
-        ValueError: what may be the cause, and what to do.
+        InputError: there is one.
     """
     if not sum_of(*features).isfinite():
-        raise ValueError(
+        raise InputError(
             "features are not finite: the weights are damaged, the encoder has diverged, or its "
-            "precision does not hold its values; use a healthy checkpoint, or fp32"
+            "precision does not hold its values; use a healthy checkpoint, or fp32",
+            field="features",
         )
 
 
@@ -25,20 +27,20 @@ def sum_of(*tensors: Tensor) -> Tensor:
 
 
 class FinitenessMonitor:
-    """Remembers whether all that passed was finite, without waiting for the device.
+    """Whether all observed tensors were finite, without waiting for the device.
 
     Args:
-        device: of what passes.
+        device: of the tensors.
     """
 
     def __init__(self, device: torch.device):
         self._total = torch.zeros((), dtype=torch.float64, device=device)
 
-    def see(self, x: Tensor) -> Tensor:
-        """Return x."""
+    def observe(self, x: Tensor) -> Tensor:
+        """Return x unchanged."""
         self._total = self._total + sum_of(x)
         return x
 
     def finite(self) -> bool:
-        """Whether it was, on all ranks; all of them must ask."""
+        """Whether all were, on all ranks; to be called on each of them."""
         return bool(distributed.all_reduce_mean(self._total).isfinite())

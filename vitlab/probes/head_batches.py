@@ -1,6 +1,6 @@
-"""Batches of features for heads: the same on any number of ranks."""
+"""Loading and gathering of the batches of head training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from vitlab import distributed
 from vitlab.data.dataset import init_worker
-from vitlab.probes.features import InferenceConfig
+from vitlab.errors import InputError
 from vitlab.probes.recipe import StepSampler
 
-HELD_OUT = 10  # every tenth training image decides, where a recipe says "held out"
+HELD_OUT = 10  # share of the training images for selection on held-out images: 1 / HELD_OUT
 
 
 def training_loader(
@@ -40,24 +40,20 @@ def gather_batch(x: Tensor, places: StepSampler) -> Tensor:
     return chunks[: places.chunks].flatten(0, 1)
 
 
-def split_chunks(x: Tensor, places: StepSampler) -> Iterator[Tensor]:
-    """Split this rank's part of a batch into what passes the encoder at a time."""
-    yield from x.split(places.chunk)
-
-
 def holdout_split(
     images: int, held_out: bool
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
     """Return the images to train on, and those held out: a tenth, by a fixed permutation.
 
     Raises:
-        ValueError: there are too few.
+        InputError: there are too few.
     """
     if not held_out:
         return np.arange(images), np.arange(0)
     if images < 2:
-        raise ValueError(
-            f"{images} training image cannot be split; select last or val, or use more images"
+        raise InputError(
+            f"{images} training image cannot be split; select last or val, or use more images",
+            field="protocol.recipe.select",
         )
     shuffled = np.random.default_rng(0).permutation(images)
     count = max(images // HELD_OUT, 1)
@@ -65,20 +61,10 @@ def holdout_split(
 
 
 def settings_repr(value: object) -> object:
-    """Return settings as something whose repr says all of them, and no address in memory."""
+    """Return settings as nested lists, whose repr has all values and no address in memory."""
     if isinstance(value, list | tuple):
         return [settings_repr(each) for each in value]
     if hasattr(value, "__dict__"):
         named = sorted(vars(value).items())
         return [type(value).__name__, [(name, settings_repr(each)) for name, each in named]]
     return value
-
-
-def single_image_config(loading: InferenceConfig) -> InferenceConfig:
-    """Return how test images are loaded: one by one, since each has its own size."""
-    return InferenceConfig(loading.device, 1, loading.num_workers, loading.precision)
-
-
-def first_item(items: list) -> Any:
-    """Collate a batch of one."""
-    return items[0]

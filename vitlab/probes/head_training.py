@@ -1,19 +1,20 @@
-"""Training of heads that can be killed at any time, and which of their states is kept."""
+"""Training of the probe heads, resumable at any step, and selection of their best states."""
 
+import io
 import math
-import os
 import pickle
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from vitlab import distributed
+from vitlab.atomic_io import write_bytes
+from vitlab.errors import InputError
 from vitlab.probes.dense import ALL_VOID
 from vitlab.probes.linear_heads import HeadGrid, Logits
 
@@ -28,11 +29,11 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class HeadBatch:
-    """One step's share of the data.
+    """The data of one step.
 
     Attributes:
         features: of the whole batch, by name.
-        backward: loss of logits, and its gradient.
+        backward: computes the loss of logits and its gradient.
         labeled: whether this batch or one before it has any label.
     """
 
@@ -57,13 +58,13 @@ class BestState:
 
 
 class HeadTraining:
-    """Heads on their way.
+    """Training state of the probe heads; resumable.
 
     Args:
         heads: to be trained.
-        images: that they are trained on, which an epoch is counted by.
-        folder: where their state is kept; None keeps none.
-        key: stands for everything that decides the weights; a state with another one is ignored.
+        images: number of training images, the length of an epoch.
+        folder: of the saved state; None saves none.
+        key: digest of all that determines the weights; a state with another one is ignored.
     """
 
     def __init__(self, heads: HeadGrid, images: int, folder: Path | None, key: str):
@@ -85,7 +86,7 @@ class HeadTraining:
             evaluate: scores of all heads in percent, for the selection; None selects nothing.
 
         Raises:
-            ValueError: a pass over the images without any label, or no head with a score.
+            InputError: a pass over the images without any label, or no head with a score.
         """
         recipe = self.heads.recipe
         steps, interval = recipe.steps(self.images), recipe.interval(self.images)
@@ -96,7 +97,7 @@ class HeadTraining:
             self.step += 1
             self.labeled |= batch.labeled
             if not self.labeled and (self.step % once == 0 or self.step == steps):
-                raise ValueError(ALL_VOID)
+                raise InputError(ALL_VOID, field="data")
             due = self.step % interval == 0 or self.step == steps
             if due and evaluate is not None:
                 self._note(evaluate(), alone=interval >= steps)
@@ -104,7 +105,7 @@ class HeadTraining:
                 self._save()
 
     def keep_best(self) -> None:
-        """Give every head its best weights."""
+        """Restore the best weights of every head."""
         for name, best in self.best.items():
             self.heads.modules[name].load_state_dict(best.weights)
 
@@ -114,7 +115,7 @@ class HeadTraining:
         return max(self.heads.names, key=lambda name: self.best[name].score)
 
     def label(self, name: str) -> str:
-        """What the best state of a head is called in `tried`."""
+        """Name of the best state of a head in `tried`."""
         recipe = self.heads.recipe
         alone = recipe.interval(self.images) >= recipe.steps(self.images)
         return name if alone else f"{name}, step {self.best[name].step}"
@@ -126,15 +127,16 @@ class HeadTraining:
             if name not in self.best or known > self.best[name].score:
                 self.best[name] = BestState(known, self.step, self.heads.weights(name))
         if all(best.score < 0 for best in self.best.values()):
-            raise ValueError(
+            raise InputError(
                 f"after {self.step} steps no head has a score to be chosen by: all have diverged, "
-                f"or the images that decide have no label; the rates are "
-                f"{', '.join(f'{rate:g}' for rate in self.heads.recipe.lrs)}: give smaller ones, "
-                "or check the masks with `vitlab data check`"
+                f"or the images of the selection have no label; the learning rates are "
+                f"{', '.join(f'{lr:g}' for lr in self.heads.recipe.lrs)}: give smaller ones, "
+                "or check the masks with `vitlab data check`",
+                field="protocol.recipe.lrs",
             )
 
     def _save(self) -> None:
-        """Write all of it, atomically, so that no half state is ever read."""
+        """Save the state, atomically."""
         self._saved = time.monotonic()
         if self.folder is None or distributed.rank():
             return
@@ -149,34 +151,25 @@ class HeadTraining:
                 for name, best in self.best.items()
             },
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f"{FILE}.part"
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self.folder / FILE)
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_bytes(self.folder / FILE, content.getvalue())
 
     def _resume(self) -> None:
-        state = self._found()
-        if state is None:
-            return
-        self.step, self.tried = state["step"], state["tried"]
-        self.labeled = state["labeled"]
-        self.heads.load_state_dict(state["heads"])
-        self.best = {name: BestState(**best) for name, best in state["best"].items()}
-
-    def _found(self) -> dict[str, Any] | None:
-        """The state of the same training, if there is one."""
+        """Restore the state of the same training, if there is one."""
         file = self.folder / FILE if self.folder is not None else None
         if file is None or not file.exists():
-            return None
+            return
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
-            return state if state["key"] == self.key else None
+            same = state["key"] == self.key
         except DAMAGED as error:
             warnings.warn(
                 f"{file} is damaged ({type(error).__name__}), so heads are trained from the start",
-                stacklevel=2,
+                stacklevel=3,
             )
-            return None
+            return
+        if same:
+            self.step, self.tried, self.labeled = state["step"], state["tried"], state["labeled"]
+            self.heads.load_state_dict(state["heads"])
+            self.best = {name: BestState(**best) for name, best in state["best"].items()}

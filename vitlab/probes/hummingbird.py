@@ -1,8 +1,8 @@
-"""Dense retrieval in context: labels of the nearest patches of a memory, softly weighed.
+"""Dense retrieval in context: soft labels from the nearest patches of a memory.
 
 Hummingbird (Balazevic et al., arXiv:2306.01667). The memory is never held as a whole: its features
-pass by in blocks while the best neighbors of all queries are kept, in fp32, beside the labels of
-the memory, as 16-bit counts of pixels.
+are processed in blocks while the nearest neighbors of all queries are kept, in fp32, and the labels
+of the memory, as 16-bit counts of pixels.
 
 Axis letters: p patches of an image, d width, c classes, m patches of the memory, n queries.
 """
@@ -18,7 +18,7 @@ from vitlab.probes.neighbors import Neighbors
 def sample_patches(
     counts: Int[Tensor, "p c"], seed: tuple[int, ...], most: int
 ) -> Int[Tensor, " k"]:
-    """Choose patches of an image, those of rare classes rather than others; fewest scores first.
+    """Sample patches of an image, with preference for rare classes; lowest scores first.
 
     The score of a patch is, over the classes in it, the sum of how many patches of the image have
     that class, times a uniform random number. Patches without any class are not chosen.
@@ -26,7 +26,7 @@ def sample_patches(
     Args:
         counts: pixels of each class.
         seed: of the random factors.
-        most: patches to choose.
+        most: number of patches.
     """
     present = (counts > 0).float()
     factors = torch.from_numpy(np.random.default_rng(seed).random(len(counts)))

@@ -1,34 +1,45 @@
 """Weighted nearest neighbors, DINO's protocol (arXiv:2104.14294; Wu et al., arXiv:1805.01978)."""
 
+from typing import Self
+
 import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
+from vitlab.errors import InputError
 from vitlab.probes.features import Features, Probe
-from vitlab.probes.neighbors import Neighbors, NeighborSearch
+from vitlab.probes.neighbors import Neighbors, neighbors
 
 
 class KNN(Probe):
     """The k most similar training features vote, each with weight exp(cosine / temperature).
 
     Args:
-        k: neighbors; more than there are training images means all of them.
+        k: neighbors; all training images if there are fewer.
         temperature: of the votes.
     """
 
     def __init__(self, k: int = 20, temperature: float = 0.07):
         if k < 1 or temperature <= 0:
-            raise ValueError(f"k {k} must be at least 1 and temperature {temperature} above 0")
+            raise InputError(
+                f"k {k} must be at least 1 and temperature {temperature} above 0", field="k"
+            )
         self.k, self.temperature = k, temperature
 
-    def score(self, train: Features, test: Features) -> dict[str, float]:
+    def fit(self, train: Features, num_classes: int) -> Self:
+        """Keep the training features."""
+        self.train, self.num_classes = train, num_classes
+        return self
+
+    def predict(self, x: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
+        """Return the class with most votes."""
+        k = min(self.k, len(self.train.x))
+        nearest = neighbors(x, self.train.x, k)
+        return votes(nearest, self.train.y, self.num_classes, k, self.temperature).argmax(1)
+
+    def score(self, test: Features) -> dict[str, float]:
         """Return top-1 accuracy in percent."""
-        k = min(self.k, len(train.x))
-        search = NeighborSearch(test.x, k)
-        search.add(train.x)
-        classes = int(max(train.y.max(), test.y.max())) + 1
-        found = votes(search.neighbors(), train.y, classes, k, self.temperature).argmax(1)
-        return {"top1": 100 * float((found == test.y).sum()) / len(test.y)}
+        return {"top1": 100 * float((self.predict(test.x) == test.y).sum()) / len(test.y)}
 
 
 def votes(
@@ -44,14 +55,14 @@ def votes(
         temperature: of the votes.
     """
     index, similarity = neighbors.index[:, :k], neighbors.similarity[:, :k]
-    found = torch.zeros(len(index), classes, device=index.device)
-    return found.scatter_add_(1, labels[index], (similarity / temperature).exp())
+    sums = torch.zeros(len(index), classes, device=index.device)
+    return sums.scatter_add_(1, labels[index], (similarity / temperature).exp())
 
 
 def majority(
     labels: Integer[Tensor, "n k l"], classes: int, ks: tuple[int, ...]
 ) -> list[Int[Tensor, "n l"]]:
-    """Return the most frequent label of the first k, for several k; of equally frequent, the least.
+    """Return the most frequent label of the first k, for several k; the smallest of equal ones.
 
     Args:
         labels: of each neighbor, in its order, at each of l places.

@@ -1,4 +1,4 @@
-"""Which of an encoder's features a probe reads; one pass serves any number of them.
+"""Selection of an encoder's layers for probes; one forward pass for any number of selections.
 
 Axis letters: b images, p patches, d width.
 """
@@ -11,14 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitlab.encoders import Encoder, Tokens, TokenSequence
+from vitlab.errors import InputError
 
 
 @dataclass(frozen=True)
 class LayerSelection:
-    """Which states are read, and how; several layers are concatenated along the width.
+    """Layers, and whether they pass the final norm; several are concatenated along the width.
 
     Args:
-        layers: states after these blocks, in this order: 0 is the first block, -1 the last.
+        layers: block indices, in this order: 0 is the first block, -1 the last.
         norm: whether each passes the encoder's final norm (and, for [CLS], the patch refinement of
             an encoder that has it). False reads the raw state.
     """
@@ -29,7 +30,7 @@ class LayerSelection:
     def __post_init__(self) -> None:
         """Refuse an empty choice."""
         if not self.layers:
-            raise ValueError("layers is empty; name at least one, -1 for the last")
+            raise InputError("layers is empty; name at least one, -1 for the last", field="layers")
 
     @property
     def name(self) -> str:
@@ -41,12 +42,12 @@ class LayerSelection:
 def extract_layers(
     encoder: Encoder, images: Float[Tensor, "b 3 height width"], readings: Sequence[LayerSelection]
 ) -> list[Tokens]:
-    """Return the features of every reading, from one pass of the encoder.
+    """Return the features of every selection, from one forward pass.
 
-    Only the states that some reading wants are kept.
+    Only selected states are kept.
 
     Raises:
-        ValueError: a layer that the encoder does not have.
+        InputError: a layer that the encoder does not have.
     """
     depth = depth_of(encoder)
     wanted = {_index(layer, depth) for reading in readings for layer in reading.layers}
@@ -67,7 +68,7 @@ def check_layers(encoder: Encoder, readings: Sequence[LayerSelection]) -> None:
     """Refuse layers that the encoder does not have.
 
     Raises:
-        ValueError: what was given, and what is allowed.
+        InputError: the layer, and the allowed ones.
     """
     for reading in readings:
         for layer in reading.layers:
@@ -78,27 +79,30 @@ def check_cls(encoder: Encoder, size: int, remedy: str) -> None:
     """Refuse an encoder without an image-level feature, whose [CLS] has no width.
 
     Args:
-        encoder: looks at one black image.
+        encoder: tried on one black image.
         size: pixels of its edge.
-        remedy: what to do instead.
+        remedy: end of the error's sentence.
 
     Raises:
-        ValueError: what is missing, and the remedy.
+        InputError: the encoder has none.
     """
     first = next(encoder.parameters(), torch.zeros(0))
     with torch.no_grad():
         tokens = encoder(torch.zeros(1, 3, size, size, device=first.device))
     if not tokens.cls.shape[1]:
-        raise ValueError(f"{type(encoder).__name__} has no [CLS], which {remedy}")
+        raise InputError(
+            f"{type(encoder).__name__} has no [CLS], which {remedy}", field="protocol.inputs.cls"
+        )
 
 
 def _index(layer: int, depth: int) -> int:
     last = max(depth - 1, 0)
     index = layer + last + 1 if layer < 0 else layer
     if not 0 <= index <= last:
-        raise ValueError(
+        raise InputError(
             f"layer {layer} is asked of an encoder with {depth} blocks; use 0 to {last}, or "
-            f"{-last - 1} to -1 from the end"
+            f"{-last - 1} to -1 from the end",
+            field="layers",
         )
     return index
 
@@ -119,6 +123,6 @@ def _read_one(
 
 
 def concatenate_cls(tokens: Tokens) -> Float[Tensor, "b p two_d"]:
-    """Return the patches, each with the [CLS] of its image behind it."""
+    """Return the patches, each concatenated with the [CLS] of its image."""
     cls = tokens.cls[:, None].expand(-1, tokens.patches.shape[1], -1)
     return torch.cat([tokens.patches, cls], dim=-1)

@@ -1,4 +1,4 @@
-"""Heads on frozen features, any number of them side by side on one pass of the encoder.
+"""Linear heads on frozen features, trained side by side on one pass of the encoder.
 
 Each is a function of its own name, settings and seed: heads that are trained together are to the
 bit what they are alone. On several ranks, each trains all heads on the whole batch, so
@@ -19,24 +19,25 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from vitlab.data.transforms import IGNORE_INDEX
+from vitlab.errors import InputError
 from vitlab.optim.schedules import Progress
 from vitlab.probes.recipe import TrainingRecipe
 
-PIECE = 4  # images whose logits are enlarged at a time
+PIECE = 4  # images whose logits are upsampled at a time
 Logits = Float[Tensor, "b p c"]
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """What a head is made of: [dropout], [BatchNorm], and one linear layer on each patch.
+    """Layers of a head: [dropout], [BatchNorm], and one linear layer on each patch.
 
     Args:
         norm: whether features pass a BatchNorm over the whole batch.
         dropout: probability that a channel of an image is left out (Dropout2d).
         hidden_dim: width of a first layer with GroupNorm of one group and GELU, as LocAtViT's
             (`evaluations/segmentation/linear_seg.py`); 0 for none.
-        init_std: of the normal distribution that the linear layer starts from, with bias 0; 0 for
-            torch's own start of a convolution.
+        init_std: deviation of the linear layer's normal initialization, with bias 0; 0 for torch's
+            own initialization of a convolution.
     """
 
     norm: bool = True
@@ -47,9 +48,10 @@ class HeadConfig:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         if not 0 <= self.dropout < 1 or self.hidden_dim < 0 or self.init_std < 0:
-            raise ValueError(
-                f"dropout {self.dropout} must be in [0, 1), hidden_dim {self.hidden_dim} and init_std "
-                f"{self.init_std} 0 or more"
+            raise InputError(
+                f"dropout {self.dropout} must be in [0, 1), hidden_dim {self.hidden_dim} and "
+                f"init_std {self.init_std} 0 or more",
+                field="protocol.layers",
             )
 
 
@@ -58,9 +60,9 @@ class Head(nn.Module):
 
     Args:
         width: channels of a feature.
-        classes: of the logits.
-        layers: what it is made of.
-        generator: of its first weights.
+        classes: number of classes.
+        layers: settings.
+        generator: of the initialization.
     """
 
     def __init__(self, width: int, classes: int, layers: HeadConfig, generator: torch.Generator):
@@ -69,7 +71,7 @@ class Head(nn.Module):
         self.norm = nn.BatchNorm1d(width) if layers.norm else None
         self.hidden, self.group = None, None
         if layers.hidden_dim:
-            # mmcv's ConvModule: no bias in front of a norm, He's start by the outgoing width
+            # mmcv's ConvModule: no bias in front of a norm, He initialization by the outgoing width
             self.hidden = nn.utils.skip_init(nn.Linear, width, layers.hidden_dim, bias=False)
             std = math.sqrt(2 / layers.hidden_dim)
             nn.init.normal_(self.hidden.weight, std=std, generator=generator)
@@ -107,12 +109,12 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """A head to be made.
+    """Features and learning rate of a head.
 
     Attributes:
-        source: name of the features it reads.
-        width: of them.
-        lr: its peak learning rate, as the recipe lists it.
+        source: name of its features.
+        width: channels of them.
+        lr: peak learning rate, as in the recipe.
     """
 
     source: str
@@ -121,20 +123,20 @@ class HeadSpec:
 
     @property
     def name(self) -> str:
-        """What it is called in results."""
+        """Name in results; it also seeds the head, so it must not change."""
         return f"{self.source}, rate {self.lr:g}"
 
 
 class HeadGrid:
-    """All heads, and the one optimizer that trains them.
+    """Heads for every combination of features and learning rate, and their optimizer.
 
     Args:
-        planned: the heads.
-        classes: of the logits.
-        layers: what each is made of.
+        planned: features and learning rate of each head.
+        classes: number of classes.
+        layers: of each head.
         recipe: optimizer and schedule.
-        seed: of first weights and dropout.
-        device: where they are.
+        seed: of initialization and dropout.
+        device: of the heads.
     """
 
     def __init__(
@@ -208,18 +210,18 @@ class HeadGrid:
         return {key: value.detach().cpu().clone() for key, value in state.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that training goes on from."""
+        """Return weights and optimizer state."""
         weights = {name: self.weights(name) for name in self.names}
         return {"weights": weights, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore weights and optimizer state."""
         for name in self.names:
             self.modules[name].load_state_dict(state["weights"][name])
         self.optimizer.load_state_dict(state["optimizer"])
 
     def _generator(self, *key: object) -> torch.Generator:
-        """Random numbers of a head, whatever others there are."""
+        """Return the random generator of a head, independent of other heads."""
         digest = hashlib.sha256(repr((self.seed, *key)).encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
@@ -238,7 +240,7 @@ def pixel_loss(
 ) -> Callable[[Logits], None]:
     """Return the backward pass of cross-entropy on pixels: the mean over those with a label.
 
-    Logits are enlarged bilinearly to the masks, a few images at a time. A batch without any label
+    Logits are upsampled bilinearly to the masks, a few images at a time. A batch without any label
     has gradient 0.
 
     Args:
@@ -266,21 +268,12 @@ def pixel_loss(
     return backward
 
 
-def enlarge(
-    logits: Float[Tensor, "b c rows columns"], size: Sequence[int]
-) -> Float[Tensor, "b c height width"]:
-    """Bilinear interpolation, align_corners false, as two matrix products."""
-    down, across = interpolation(logits.shape[-2:], size, logits)
-    return down.T @ (logits @ across)
-
-
 def interpolation(
     grid: Sequence[int], size: Sequence[int], like: Tensor
 ) -> tuple[Float[Tensor, "rows height"], Float[Tensor, "columns width"]]:
-    """Share of each row and column of a grid in those of its enlargement.
+    """Return bilinear interpolation (align_corners false) as two matrices, of rows and of columns.
 
-    As matrices, since `F.interpolate` adds gradients in any order on a GPU: no two runs would
-    agree, nor two ranks of one.
+    The gradient of `F.interpolate` is not deterministic on a GPU: runs and ranks would differ.
     """
     down, across = (
         F.interpolate(torch.eye(old, device=like.device)[None], new, mode="linear")[0]

@@ -1,10 +1,11 @@
-"""A linear classifier on frozen features, fitted to convergence.
+"""Logistic regression on frozen features, fitted to convergence by L-BFGS.
 
 Axis letters: s rows, d width, c classes.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vitlab.probes.features import Features, Probe
+from vitlab.probes.scaler import StandardScaler
 
 Target = Int[Tensor, " s"] | Float[Tensor, "s c"]  # the class of each row, or their distribution
 Blocks = Callable[[], Iterator[tuple[Tensor, Tensor]]]  # rows (s, d) with their targets
@@ -21,10 +23,11 @@ _COLUMNS = 32
 
 @dataclass(frozen=True)
 class LogisticRegression:
-    """The best map by multinomial logistic regression: logits = x W + b.
+    """Multinomial logistic regression: logits = x W + b.
 
-    It minimizes mean cross-entropy + decay / 2 |W|^2 by L-BFGS from zero, on all rows at once: no
-    learning rate is chosen and no random number drawn. scikit-learn's C is 1 / (decay * rows).
+    It minimizes mean cross-entropy + weight_decay / 2 |W|^2 by L-BFGS from zero, on all rows at
+    once: no learning rate is chosen and no random number drawn. scikit-learn's C is
+    1 / (weight_decay * rows).
 
     Attributes:
         weight: W.
@@ -39,25 +42,25 @@ class LogisticRegression:
         cls,
         blocks: Blocks,
         classes: int,
-        decay: float,
+        weight_decay: float,
         steps: int,
         history: int = 100,
         tolerance: float = 1e-7,
     ) -> "LogisticRegression":
-        """Fit a map.
+        """Fit weight and bias.
 
         Args:
-            blocks: gives all rows, in blocks that may be as small as memory asks for.
+            blocks: returns all rows, in blocks of any size.
             classes: number of classes.
-            decay: L2 penalty on W.
+            weight_decay: L2 penalty on W.
             steps: L-BFGS iterations at most.
             history: steps that L-BFGS remembers.
-            tolerance: it ends when no entry of the gradient is larger.
+            tolerance: largest entry of the gradient at which it ends.
         """
         x, _ = next(blocks())
         d, rows = x.shape[1], sum(len(y) for _, y in blocks())
         # the unknown is W / scale: with a strong penalty, W is as easy to find as b, which has none
-        scale = (1 + classes * decay) ** -0.5
+        scale = (1 + classes * weight_decay) ** -0.5
         both = x.new_zeros(d + 1, classes, dtype=torch.float32)  # the last row is b
         solver = torch.optim.LBFGS(
             [both],
@@ -75,7 +78,7 @@ class LogisticRegression:
             weight, bias = scale * both[:d], both[d]
             columns[:, :classes] = weight
             slopes.zero_()
-            total = decay / 2 * weight.square().sum()
+            total = weight_decay / 2 * weight.square().sum()
             slope_of_bias = torch.zeros_like(bias)
             for x, y in blocks():
                 logits = x @ columns
@@ -83,7 +86,7 @@ class LogisticRegression:
                 total = total + value / rows
                 slopes.addmm_(x.T, logits, alpha=1 / rows)  # by now the slope, and zeros
                 slope_of_bias += slope.sum(0) / rows
-            slope_of_weight = slopes[:, :classes] + decay * weight
+            slope_of_weight = slopes[:, :classes] + weight_decay * weight
             both.grad = torch.cat([scale * slope_of_weight, slope_of_bias[None]])
             return total
 
@@ -126,7 +129,7 @@ class LinearClassifier:
     Args:
         x: features of the training rows.
         target: the class distribution of each row.
-        decay: L2 penalty on W.
+        weight_decay: L2 penalty on W.
         steps: L-BFGS iterations at most.
     """
 
@@ -134,37 +137,45 @@ class LinearClassifier:
         self,
         x: Float[Tensor, "s d"],
         target: Float[Tensor, "s c"],
-        decay: float = 1e-4,
+        weight_decay: float = 1e-4,
         steps: int = 100,
     ):
-        self.mean, self.std = x.mean(0), x.std(0).clamp_min(1e-6)
-        x = (x - self.mean) / self.std
-        fitted = LogisticRegression.fit(lambda: iter([(x, target)]), target.shape[1], decay, steps)
+        self.scaler = StandardScaler(x.mean(0), x.std(0).clamp_min(1e-6))
+        x = self.scaler.transform(x)
+        fitted = LogisticRegression.fit(
+            lambda: iter([(x, target)]), target.shape[1], weight_decay, steps
+        )
         self.weight, self.bias = fitted.weight, fitted.bias
 
     def __call__(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows c"]:
         """Return the logits of the classes."""
-        return (x - self.mean) / self.std @ self.weight + self.bias
+        return self.scaler.transform(x) @ self.weight + self.bias
 
 
 class LogisticProbe(Probe):
     """Top-1 of a logistic regression on features of one view per image.
 
-    Quick enough to run during training. Published linear figures train with augmentation and
-    choose a learning rate; this probe is for comparing encoders with each other, not with them.
+    Quick enough to run during training. Published linear results train with augmentation and
+    choose a learning rate; this probe compares encoders with each other, not with them.
 
     Args:
-        decay: L2 penalty.
+        weight_decay: L2 penalty.
         steps: L-BFGS iterations at most.
     """
 
-    def __init__(self, decay: float = 1e-4, steps: int = 100):
-        self.decay, self.steps = decay, steps
+    def __init__(self, weight_decay: float = 1e-4, steps: int = 100):
+        self.weight_decay, self.steps = weight_decay, steps
 
-    def score(self, train: Features, test: Features) -> dict[str, float]:
+    def fit(self, train: Features, num_classes: int) -> Self:
+        """Fit the classifier to convergence."""
+        target = F.one_hot(train.y, num_classes).float()
+        self.classifier = LinearClassifier(train.x, target, self.weight_decay, self.steps)
+        return self
+
+    def predict(self, x: Float[Tensor, "s d"]) -> Int[Tensor, " s"]:
+        """Return the class of the largest logit."""
+        return self.classifier(x).argmax(1)
+
+    def score(self, test: Features) -> dict[str, float]:
         """Return top-1 accuracy in percent."""
-        classes = int(max(train.y.max(), test.y.max())) + 1
-        target = F.one_hot(train.y, classes).float()
-        classify = LinearClassifier(train.x, target, self.decay, self.steps)
-        correct = (classify(test.x).argmax(1) == test.y).float().mean()
-        return {"top1": 100 * float(correct)}
+        return {"top1": 100 * float((self.predict(test.x) == test.y).float().mean())}

@@ -1,4 +1,4 @@
-"""What was counted on each image: scores of the set, and of sets resampled from it.
+"""Metric counts of each image: scores of a set, and of sets resampled from it.
 
 Axis letters: n images, c classes, r resamples.
 """
@@ -18,7 +18,7 @@ RESAMPLES = 1000
 
 
 class PerImageCounts(ABC):
-    """Counts of each image, in the order of the set; a score is a function of their sums."""
+    """Counts of each image, in the order of the set; the score depends on their sums."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -26,7 +26,7 @@ class PerImageCounts(ABC):
 
     @abstractmethod
     def score(self, times: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
-        """Return the score in percent of sets that hold each image so many times."""
+        """Return the score in percent of sets with `times` copies of each image."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -39,7 +39,7 @@ class PerImageCounts(ABC):
 
 
 class AccuracyCounts(PerImageCounts):
-    """Whether the class of each image was found: top-1 accuracy.
+    """Whether the predicted class of each image is correct: top-1 accuracy.
 
     Args:
         correct: of each image.
@@ -67,7 +67,7 @@ class IoUCounts(PerImageCounts):
     from which mIoU is defined. Ignored pixels are in none of them.
 
     Args:
-        both: pixels whose class was found.
+        both: pixels whose predicted class is correct.
         truth: pixels of each class.
         predicted: pixels predicted as each class.
     """
@@ -102,11 +102,11 @@ class IoUCounts(PerImageCounts):
 
 
 class IoUAccumulator:
-    """Counts the pixels of one image after another, on this rank's share of a set.
+    """Accumulates the pixel counts of images, on this rank's share of a set.
 
     Args:
         classes: number of classes; 255 in a truth is ignored.
-        device: where the counts of a rank without images are.
+        device: of the counts of a rank without images.
     """
 
     def __init__(self, classes: int, device: torch.device = torch.device("cpu")):  # noqa: B008
@@ -131,7 +131,7 @@ class IoUAccumulator:
         self._rows.append(torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]))
 
     def overlaps(self) -> IoUCounts:
-        """Return the counts of all ranks, in the order of the set, dealt out as `sharded_loader` does."""
+        """Return the counts of all ranks, in the order of the set."""
         none = torch.zeros(0, 3, self.classes, dtype=torch.long, device=self.device)
         rows = torch.stack(self._rows) if self._rows else none
         return IoUCounts(*distributed.all_gather_rows(rows).unbind(1))
@@ -142,9 +142,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the 95 % interval of the score, by the percentile bootstrap over images.
 
-    It says how much the score owes to the choice of test images, and nothing of how much another
-    training run would change it. A drawn set without any labeled pixel has no score and is left
-    out.
+    It covers the choice of test images, not the variance of training runs. A drawn set without any
+    labeled pixel has no score and is left out.
     """
     scores = bootstrap_scores(len(evidence), evidence.score, seed, resamples)
     low, high = scores.nanquantile(torch.tensor([0.025, 0.975], dtype=scores.dtype)).tolist()
@@ -157,7 +156,7 @@ def bootstrap_scores(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Float[Tensor, " resamples"]:
-    """Return a score on sets of n images drawn with replacement from n; NaN where it has none."""
+    """Return a score on sets of n images drawn with replacement from n; NaN where undefined."""
     generator = torch.Generator().manual_seed(seed)
     scores = []
     for _ in range(resamples):  # one row at a time: a set may have a hundred thousand images

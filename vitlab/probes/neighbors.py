@@ -1,4 +1,4 @@
-"""Exact nearest neighbors by matrix products, within a stated memory.
+"""Exact nearest neighbors by matrix products, in bounded memory.
 
 Axis letters: n queries, m keys, d width, k neighbors, g keys of a group.
 """
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vitlab.errors import InputError
 from vitlab.probes.finiteness import check_finite
 
 Metric = Literal["cosine", "l2"]
@@ -34,10 +35,10 @@ class Neighbors:
 
 
 class NeighborSearch:
-    """Finds the k nearest of keys that come block by block, of which none is kept.
+    """The k nearest of keys that are added block by block and not kept.
 
-    Of equally near keys, those added first are found; their order is that too. Blocks change
-    nothing but the rounding of products, in fp32. A cosine with a zero vector is 0.
+    Equally near keys are in the order in which they were added. Blocks change only the rounding of
+    products, in fp32. A cosine with a zero vector is 0.
 
     Args:
         queries: stay on their device, where the products are computed.
@@ -46,7 +47,7 @@ class NeighborSearch:
         memory: bytes that the blocks may take, besides queries and result.
 
     Raises:
-        ValueError: features that are not finite, or memory for less than one score.
+        InputError: features that are not finite, or memory for less than one score.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class NeighborSearch:
         memory: int = 2**28,
     ):
         if k < 1:
-            raise ValueError(f"k {k} is no count of neighbors; use 1 or more")
+            raise InputError(f"k {k} is no count of neighbors; use 1 or more", field="k")
         self.queries, self.k, self.metric, self.memory = queries, k, metric, memory
         check_finite(queries)
         self._found = 0  # keys so far
@@ -65,21 +66,22 @@ class NeighborSearch:
         self._index = torch.zeros(len(queries), 0, dtype=torch.long, device=queries.device)
 
     def add(self, keys: Float[Tensor, "m d"]) -> None:
-        """Look among more keys."""
+        """Search more keys."""
         columns, rows = blocks(self.memory, self.queries, len(keys), self.k)
         for block in keys.split(columns):
             self._add(block.to(self.queries.device).float(), rows)
 
     def neighbors(self) -> Neighbors:
-        """Return what is nearest of all keys so far.
+        """Return the nearest of all keys so far.
 
         Raises:
-            ValueError: fewer than k were added.
+            InputError: fewer than k were added.
         """
         if self._found < self.k:
-            raise ValueError(
+            raise InputError(
                 f"{self.k} neighbors are asked of {self._found} training features; use k "
-                f"{self._found} or less, or more training images"
+                f"{self._found} or less, or more training images",
+                field="k",
             )
         scores = self._scores
         if self.metric == "l2":
@@ -139,7 +141,7 @@ def blocks(memory: int, queries: Float[Tensor, "n d"], m: int, k: int) -> tuple[
         k: neighbors.
 
     Raises:
-        ValueError: memory for less than one query and one key.
+        InputError: memory for less than one query and one key.
     """
     d = queries.shape[1]
     columns = min(_MOST_KEYS, max(m, 1))
@@ -153,9 +155,10 @@ def blocks(memory: int, queries: Float[Tensor, "n d"], m: int, k: int) -> tuple[
             most = max(1, _MOST_SCORES[queries.device.type] // columns)
             return columns, min(spare // row, most)
         if columns == 1:
-            raise ValueError(
+            raise InputError(
                 f"memory of {memory} bytes does not hold one similarity of {d} wide features and "
-                f"{k} neighbors; allow {row + 8 * (d + 1)} bytes or more"
+                f"{k} neighbors; allow {row + 8 * (d + 1)} bytes or more",
+                field="memory",
             )
         columns = (columns + 1) // 2
 

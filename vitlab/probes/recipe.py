@@ -1,7 +1,7 @@
-"""How heads are trained: optimizer, schedule, length, and the order of the samples.
+"""Recipe of head training: optimizer, schedule, length, and the order of the samples.
 
-All of it is a function of settings, seed and iteration, so that a run that was killed goes on as if
-it had not been, and any number of ranks takes the same steps.
+All of it is a function of settings, seed and step, so that a killed run resumes to the bit, and any
+number of ranks takes the same steps.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int
 from torch.utils.data import Sampler
 
+from vitlab.errors import InputError
 from vitlab.optim.lr_schedule import LRFactor
 from vitlab.optim.schedules import Progress
 
@@ -21,11 +22,11 @@ Select = Literal["last", "held out", "val"]
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How heads are trained.
+    """Settings of head training.
 
     Args:
         optimizer: AdamW with betas (0.9, 0.999), or SGD.
-        lrs: peak learning rates; each makes a head of its own.
+        lrs: peak learning rates, one head for each.
         lr_schedule: factor of the peak, by step.
         batch_size: images of one step.
         iterations: steps; or 0 to count epochs.
@@ -34,10 +35,11 @@ class TrainingRecipe:
         momentum: of SGD.
         base_batch_size: images that lrs are stated for: they are multiplied by batch_size /
             base_batch_size; 0 takes them as they are.
-        select: which head, and which of its evaluations, makes the headline: "last" takes the
-            first head as it ends, "held out" the best one on a tenth of the training images, "val"
-            the best one on the images that are reported.
-        eval_interval: iterations or epochs between evaluations for the selection; 0 for the end only.
+        select: the reported head and evaluation: "last", the first head at the end; "held out",
+            the best one on a tenth of the training images; "val", the best one on the reported
+            images.
+        eval_interval: iterations or epochs between evaluations for the selection; 0 for the end
+            only.
     """
 
     lr_schedule: LRFactor
@@ -55,19 +57,28 @@ class TrainingRecipe:
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
         if (self.iterations > 0) == (self.epochs > 0):
-            raise ValueError(
+            raise InputError(
                 f"iterations {self.iterations} and epochs {self.epochs}: give one of them a "
-                "length, and leave the other 0"
+                "length, and leave the other 0",
+                field="protocol.recipe.iterations",
             )
         if not self.lrs or min(self.lrs) <= 0 or len(set(self.lrs)) < len(self.lrs):
-            raise ValueError(f"lrs {self.lrs}: give distinct positive learning rates")
-        if (
-            self.batch_size < 1
-            or min(self.eval_interval, self.base_batch_size, self.weight_decay) < 0
-        ):
-            raise ValueError(
-                "batch_size must be 1 or more; eval_interval, base_batch_size and weight_decay 0 or more"
+            raise InputError(
+                f"lrs {self.lrs}: give distinct positive learning rates",
+                field="protocol.recipe.lrs",
             )
+        least_values = {
+            "batch_size": 1,
+            "eval_interval": 0,
+            "base_batch_size": 0,
+            "weight_decay": 0,
+        }
+        for name, least in least_values.items():
+            if getattr(self, name) < least:
+                raise InputError(
+                    f"{name} {getattr(self, name)}: use {least} or more",
+                    field=f"protocol.recipe.{name}",
+                )
 
     def peak_lr(self, lr: float) -> float:
         """Return a learning rate for the batch size that is used."""
@@ -87,24 +98,24 @@ class TrainingRecipe:
         return self.eval_interval * unit or self.steps(images)
 
     def progress(self, step: int, images: int) -> Progress:
-        """What a schedule sees; where iterations are counted, each is an epoch of its own."""
+        """Progress for schedules; where iterations are counted, each is an epoch."""
         return Progress(step, self.steps(images), self.epochs or self.iterations, self.batch_size)
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):
     """The samples of each step that one rank loads, as (visit, index).
 
-    A step's batch is cut into chunks, the largest equal parts of at most `most` images. They are
-    dealt out to ranks in turn; a rank that gets one fewer than others takes one of theirs, which
-    is dropped behind `distributed.all_gather_rows`. So a forward pass sees the same images together on any
-    number of ranks. A visit is a pass over the images, in its own order.
+    A step's batch is cut into chunks, the largest equal parts of at most `most` images, which ranks
+    take in turn; a rank with one fewer than others repeats one of theirs, which is dropped after
+    `distributed.all_gather_rows`. So a forward pass has the same images on any number of ranks. A
+    visit is a pass over the images, in its own order.
 
     Args:
         indices: of the images that are trained on.
         recipe: batch and length.
         seed: of the order.
         most: images of one forward pass at most.
-        rank: which rank this is.
+        rank: of this process.
         world: number of ranks.
     """
 
@@ -135,14 +146,13 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield [place for start in starts for place in whole[start : start + self.chunk]]
 
     def batch(self, step: int) -> list[tuple[int, int]]:
-        """The whole batch of a step."""
+        """The batch of a step, of all ranks."""
         n = len(self.indices)
         epoch, within = divmod(step, self.recipe.steps_per_epoch(n))
         visits = -(-self.recipe.batch_size // n)  # more than one if a batch is larger than the set
         places = []
-        for position in range(
-            within * self.recipe.batch_size, (within + 1) * self.recipe.batch_size
-        ):
+        size = self.recipe.batch_size
+        for position in range(within * size, (within + 1) * size):
             visit = epoch * visits + position // n
             places.append((visit, int(self.indices[self._order(visit)[position % n]])))
         return places

@@ -1,4 +1,4 @@
-"""How dense heads are tested: whole images or windows, scales and flips, and what is counted.
+"""Segmentation inference of dense heads: whole images or sliding windows, scales and flips.
 
 Axis letters: w windows, p patches, c classes.
 """
@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -19,30 +18,32 @@ from vitlab.data import SegmentationSquare, SegmentationWhole, VisionDataModule,
 from vitlab.data.dataset import SegmentationDataset
 from vitlab.data.transforms import SegmentationTransform, windows
 from vitlab.encoders import Encoder
+from vitlab.errors import InputError
+from vitlab.probes.dense import upsample
 from vitlab.probes.feature_maps import FeatureMaps, FeatureSpec
 from vitlab.probes.features import InferenceConfig
 
-TOGETHER = 4  # windows of one forward pass: a constant, so that no setting moves a rounding
+WINDOWS = 4  # of one forward pass: constant, so that no setting changes a rounding
 
 Logits = Callable[[dict[str, Tensor]], Float[Tensor, "w p c"]]
 
 
 @dataclass(frozen=True)
 class SegmentationInference:
-    """How an image is predicted. The prediction is enlarged to the mask's own size.
+    """Settings of segmentation inference; predictions have the mask's own size.
 
     Args:
         short: short side of the image at ratio 1, in pixels; 0 leaves its size.
-        square: whether the image is squeezed to `short` by `short` instead.
-        aspect: longest shape, as long over short side, in times of `short`; mmsegmentation's own
-            configs have 4, DINOv2's no limit.
+        square: whether the image is resized to `short` by `short` instead.
+        aspect: largest long side, in times of `short`; 4 in mmsegmentation's own configs, no limit
+            in DINOv2's.
         window: edge of sliding windows, in pixels; 0 takes the whole image.
-        stride: from one window to the next, in pixels.
-        average: what overlapping windows average: "logits", as mmsegmentation and DINOv2, or
+        stride: of the windows, in pixels.
+        average: of overlapping windows: "logits", as mmsegmentation and DINOv2, or
             "probabilities", as DINOv3.
         ratios: factors of `short`; probabilities of several are averaged at the mask's size.
-        flip: whether each is also predicted from right to left.
-        pixels: edge of the square to which logits and mask are brought before they are compared,
+        flip: whether each is also predicted mirrored.
+        pixels: edge of the square to which logits and mask are resized before they are compared,
             in training as well; 0 for the mask's own size.
     """
 
@@ -61,13 +62,20 @@ class SegmentationInference:
         if self.window:
             windows(self.window, self.window, self.window, self.stride)  # refuses gaps
         if not self.ratios or min(self.ratios) <= 0:
-            raise ValueError(f"ratios {self.ratios}: give at least one, all positive")
+            raise InputError(
+                f"ratios {self.ratios}: give at least one, all positive",
+                field="protocol.test.ratios",
+            )
         if (self.square or self.ratios != (1.0,)) and not self.short:
-            raise ValueError("short is 0, but square and ratios need a length; give short")
+            raise InputError(
+                "short is 0, but square and ratios need a length; give short",
+                field="protocol.test.short",
+            )
         if self.pixels < 0 or (self.pixels and (self.window or self.several)):
-            raise ValueError(
+            raise InputError(
                 f"pixels {self.pixels} is for whole images at one scale; set window to 0, flip "
-                "to false and ratios to [1], or pixels to 0"
+                "to false and ratios to [1], or pixels to 0",
+                field="protocol.test.pixels",
             )
 
     @property
@@ -76,14 +84,14 @@ class SegmentationInference:
         return self.flip or len(self.ratios) > 1
 
     def edge(self) -> int:
-        """Edge of all that the encoder sees, in pixels; 0 where images decide it."""
+        """Return the edge of the encoder's inputs, in pixels; 0 where images differ."""
         smallest = int(self.short * min(self.ratios))
         if self.window and smallest >= self.window and (self.square or math.isinf(self.aspect)):
             return self.window
         return self.short if not self.window and self.square and len(self.ratios) == 1 else 0
 
     def scales(self, data: VisionDataModule, split: str) -> "MultiScaleDataset":
-        """The images of a split at each ratio, and their masks."""
+        """Return the images of a split at each ratio, and their masks."""
         return MultiScaleDataset(
             [data.segmentation_dataset(split, self._view(ratio)) for ratio in self.ratios]
         )
@@ -92,26 +100,26 @@ class SegmentationInference:
         short = int(self.short * ratio)
         return SegmentationSquare(short) if self.square else SegmentationWhole(short, self.aspect)
 
-    def truth(self, mask: UInt8[Tensor, "height width"]) -> UInt8[Tensor, "_ _"]:
-        """The mask as it is compared."""
+    def target(self, mask: UInt8[Tensor, "height width"]) -> UInt8[Tensor, "_ _"]:
+        """Return the mask at the size of the comparison."""
         return resize_mask(mask[None], self.pixels)[0]
 
-    def look(
+    def encode(
         self,
         encoder: Encoder,
         inputs: FeatureSpec,
         images: Sequence[UInt8[Tensor, "3 _ _"]],
         loading: InferenceConfig,
     ) -> list["EncodedImage"]:
-        """Pass each scale and direction of one image through the encoder, once for all heads."""
-        looks = []
+        """Encode each scale and direction of one image, once for all heads."""
+        encoded = []
         for image in images:
             for mirrored in (False, True) if self.flip else (False,):
-                seen = image.flip(-1) if mirrored else image
-                looks.append(self._look(encoder, inputs, seen, mirrored, loading))
-        return looks
+                view = image.flip(-1) if mirrored else image
+                encoded.append(self._encode(encoder, inputs, view, mirrored, loading))
+        return encoded
 
-    def _look(
+    def _encode(
         self,
         encoder: Encoder,
         inputs: FeatureSpec,
@@ -124,44 +132,44 @@ class SegmentationInference:
         rows, columns = min(size, height), min(size, width)
         corners = windows(height, width, size, self.stride or size)
         parts = torch.stack([image[:, t : t + rows, x : x + columns] for t, x in corners])
-        maps = [inputs.read(encoder, some, loading) for some in parts.split(TOGETHER)]
+        maps = [inputs.read(encoder, some, loading) for some in parts.split(WINDOWS)]
         joined = {
             name: torch.cat([each.features[name] for each in maps]) for name in maps[0].features
         }
         return EncodedImage(FeatureMaps(joined, maps[0].grid), (height, width), mirrored)
 
     def predict(
-        self, looks: Sequence["EncodedImage"], logits: Logits, size: Sequence[int]
+        self, views: Sequence["EncodedImage"], logits: Logits, size: Sequence[int]
     ) -> Int[Tensor, "_ _"]:
         """Return the class of each pixel by one head.
 
         Args:
-            looks: the image as the encoder saw it.
+            views: the encoded scales and directions of the image.
             logits: the head, from features to logits.
             size: height and width of the mask.
         """
         size = (self.pixels, self.pixels) if self.pixels else tuple(size)
         total: Tensor | None = None
-        for look in looks:
-            scores = _interpolate(self._scores(look, logits), size)
+        for view in views:
+            scores = upsample(self._scores(view, logits), size)
             if self.several:
                 scores = scores if self.average == "probabilities" else scores.softmax(1)
-                scores = scores.flip(-1) if look.mirrored else scores
+                scores = scores.flip(-1) if view.mirrored else scores
             total = scores if total is None else total.add_(scores)
         assert total is not None
         return total[0].argmax(0)
 
-    def _scores(self, look: "EncodedImage", logits: Logits) -> Float[Tensor, "1 c _ _"]:
-        """Logits or probabilities of one look at its own size; of patches where pixels asks."""
-        small = logits(look.maps.features).transpose(1, 2).unflatten(2, look.maps.grid)
+    def _scores(self, view: "EncodedImage", logits: Logits) -> Float[Tensor, "1 c _ _"]:
+        """Return logits or probabilities of one view at its own size; of patches with `pixels`."""
+        small = logits(view.maps.features).transpose(1, 2).unflatten(2, view.maps.grid)
         if self.pixels:
             return small
-        height, width = look.size
+        height, width = view.size
         size = self.window or max(height, width)
         remaining = iter(small.split(1))
 
         def window(region: Tensor) -> Tensor:
-            large = _interpolate(next(remaining), region.shape[-2:])
+            large = upsample(next(remaining), region.shape[-2:])
             return large.softmax(1) if self.average == "probabilities" else large
 
         blank = small.new_empty(1, 1, 1, 1).expand(1, 3, height, width)  # slide reads its shape
@@ -170,11 +178,11 @@ class SegmentationInference:
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One image at one scale and in one direction, as the encoder saw it.
+    """Features of one image at one scale and in one direction.
 
     Attributes:
         maps: features of its windows.
-        size: its height and width, in pixels.
+        size: height and width, in pixels.
         mirrored: whether left and right are swapped.
     """
 
@@ -187,7 +195,7 @@ class MultiScaleDataset(Dataset[tuple[list[Tensor], Tensor]]):
     """One image at several scales, with its mask.
 
     Args:
-        sets: the same samples by other views.
+        sets: the same samples at other sizes.
     """
 
     def __init__(self, sets: Sequence[SegmentationDataset]):
@@ -206,7 +214,7 @@ class MultiScaleDataset(Dataset[tuple[list[Tensor], Tensor]]):
 def resize_mask(
     masks: UInt8[Tensor, "b height width"], pixels: int
 ) -> UInt8[Tensor, "b new_height new_width"]:
-    """Masks at another size, each pixel the old one that its center lies in; 0 leaves them."""
+    """Return masks at another size, by the nearest pixel; 0 leaves their size."""
     if not pixels:
         return masks
     down, across = (
@@ -214,7 +222,3 @@ def resize_mask(
         for old in masks.shape[-2:]
     )
     return masks[:, down][:, :, across]
-
-
-def _interpolate(scores: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)

@@ -11,7 +11,7 @@ from vitlab.data.datasets.voc import palette
 from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes import InferenceConfig
-from vitlab.probes.dense import enlarge, patch_logits
+from vitlab.probes.dense import patch_logits, upsample
 from vitlab.probes.logistic import LinearClassifier
 from vitlab.visualization.attention import attention_image, attention_keys
 from vitlab.visualization.colors import apply_palette, rgb
@@ -72,7 +72,7 @@ def predict_masks(
     classify: LinearClassifier, tokens: Tokens, size: tuple[int, int]
 ) -> list[Int[Tensor, "_ _"]]:
     """Return the class of each pixel of images, at that size."""
-    return [enlarge(one, size).argmax(0).cpu() for one in patch_logits(classify, tokens)]
+    return list(upsample(patch_logits(classify, tokens), size).argmax(1).cpu())
 
 
 def draw_probe_grid(

@@ -64,7 +64,7 @@ def test_quirks_are_left_out_or_all_there():
 def test_the_fast_protocol_is_what_the_callback_does_by_default():
     fast, callback, dense = build("vitlab-fast"), OnlineProbes(), DenseProbe(2)
     assert (fast.size, fast.images) == (callback.dense_size, callback.dense_images)
-    assert (fast.decay, fast.steps) == (dense.decay, dense.steps)
+    assert (fast.decay, fast.steps) == (dense.weight_decay, dense.steps)
 
 
 @pytest.mark.parametrize("name", ["knn", "capi-knn", "capi-logreg", "hummingbird", "vitlab-fast"])

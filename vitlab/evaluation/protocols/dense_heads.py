@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -28,11 +29,8 @@ from vitlab.probes.feature_maps import FeatureSpec
 from vitlab.probes.features import sharded_loader
 from vitlab.probes.finiteness import FinitenessMonitor
 from vitlab.probes.head_batches import (
-    first_item,
     gather_batch,
     holdout_split,
-    single_image_config,
-    split_chunks,
     training_loader,
 )
 from vitlab.probes.head_training import HeadBatch, HeadTraining
@@ -145,7 +143,7 @@ class DenseHeads(TrainedHeads):
         for images, masks in context.track(loader, "training heads", total=len(places)):
             maps = [
                 self.inputs.read(encoder, some, context.loading)
-                for some in split_chunks(images, places)
+                for some in images.split(places.chunk)
             ]
             features = {
                 name: gather_batch(torch.cat([each.features[name] for each in maps]), places)
@@ -164,13 +162,13 @@ class DenseHeads(TrainedHeads):
         classes = next(iter(heads.modules.values())).classify.out_features
         counting = {name: IoUAccumulator(classes, context.device) for name in heads.names}
         watches = {name: FinitenessMonitor(context.device) for name in heads.names}
-        loader = sharded_loader(images, single_image_config(context.loading), first_item)
+        loader = sharded_loader(images, replace(context.loading, batch_size=1), itemgetter(0))
         for scales, mask in context.track(loader, "testing heads", total=len(loader)):
-            looks = self.test.look(encoder, self.inputs, scales, context.loading)
-            truth = self.test.truth(mask)
+            views = self.test.encode(encoder, self.inputs, scales, context.loading)
+            truth = self.test.target(mask)
             for name in heads.names:
                 predicted = self.test.predict(
-                    looks, partial(_watched, heads, name, watches[name]), mask.shape
+                    views, partial(_watched, heads, name, watches[name]), mask.shape
                 )
                 counting[name].update(predicted, truth)
         return {
@@ -202,8 +200,8 @@ class DenseHeads(TrainedHeads):
         shown = []
         for index in range(min(PICTURES, len(images))):  # type: ignore[arg-type]
             scales, mask = images[index]
-            looks = self.test.look(encoder, self.inputs, scales, context.loading)
-            predicted = self.test.predict(looks, partial(heads.logits, head), mask.shape)
+            views = self.test.encode(encoder, self.inputs, scales, context.loading)
+            predicted = self.test.predict(views, partial(heads.logits, head), mask.shape)
             # a prediction of `pixels` is compared at that size, and shown at the mask's
             shown.append(squeeze(predicted.to("cpu", torch.uint8), *mask.shape))
         return shown
@@ -212,7 +210,7 @@ class DenseHeads(TrainedHeads):
 def _watched(
     heads: HeadGrid, name: str, watch: FinitenessMonitor, features: dict[str, Tensor]
 ) -> Tensor:
-    return watch.see(heads.logits(name, features))
+    return watch.observe(heads.logits(name, features))
 
 
 def stack(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,6 @@ from vitlab.encoders import Encoder
 from vitlab.evaluation.features import check_ranks
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
 from vitlab.probes import DenseProbe
-from vitlab.probes.dense import enlarge, patch_logits
 
 PICTURES = 4  # test images whose predictions are kept
 
@@ -56,8 +55,8 @@ class FastDense(Protocol):
         shown = []
         for index in range(min(PICTURES, len(found.images))):
             image, mask = found.images[index]
-            logits = patch_logits(found.classify, context.loading.encode(encoder, image[None]))[0]
-            shown.append(enlarge(logits, mask.shape).argmax(0).byte().cpu())
+            tokens = context.loading.encode(encoder, image[None])
+            shown.append(dense.predict(tokens, [mask.shape])[0].byte().cpu())
         return Outcome(
             headline="miou",
             scores={"miou": found.score.miou},

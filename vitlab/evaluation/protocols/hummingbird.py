@@ -19,7 +19,7 @@ from vitlab.evaluation.ignore_index import require_labels, require_scored_pixels
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
 from vitlab.evaluation.protocols.confusion import PerImageConfusion
 from vitlab.evaluation.protocols.hummingbird_transforms import HummingbirdCrop, HummingbirdResize
-from vitlab.probes.dense import ALL_VOID, class_counts, enlarge
+from vitlab.probes.dense import ALL_VOID, class_counts, upsample
 from vitlab.probes.features import sharded_loader
 from vitlab.probes.hummingbird import sample_patches, soft_labels
 from vitlab.probes.layer_selection import LayerSelection, check_layers, extract_layers
@@ -256,7 +256,7 @@ class Hummingbird(Protocol):
         )
         for index, similarity in parts:
             soft = soft_labels(Neighbors(index, similarity), counts, self.temperature)
-            yield enlarge(soft.T.unflatten(1, (cells, cells)), (edge, edge)).argmax(0)
+            yield upsample(soft.T.unflatten(1, (cells, cells))[None], (edge, edge))[0].argmax(0)
 
 
 class _Pass(Dataset[ImageAndMask]):

@@ -24,7 +24,6 @@ from vitlab.probes.finiteness import FinitenessMonitor, check_finite
 from vitlab.probes.head_batches import (
     gather_batch,
     holdout_split,
-    split_chunks,
     training_loader,
 )
 from vitlab.probes.head_training import HeadBatch
@@ -161,9 +160,7 @@ class ImageHeads(TrainedHeads):
         )
         loader = training_loader(train, places, context.loading.num_workers, stack)
         for images, labels in context.track(loader, "training heads", total=len(places)):
-            read = [
-                self.inputs.read(encoder, some, context) for some in split_chunks(images, places)
-            ]
+            read = [self.inputs.read(encoder, some, context) for some in images.split(places.chunk)]
             features = {
                 name: gather_batch(torch.cat([each[name] for each in read]), places)
                 for name in read[0]
@@ -181,7 +178,7 @@ class ImageHeads(TrainedHeads):
         for pixels, labels in context.track(loader, "testing heads", total=len(loader)):
             features = self.inputs.read(encoder, pixels, context)
             truth = labels.to(context.device)
-            logits = [watches[name].see(heads.logits(name, features)) for name in heads.names]
+            logits = [watches[name].observe(heads.logits(name, features)) for name in heads.names]
             right = torch.stack([each[:, 0].argmax(1) == truth for each in logits], dim=1)
             rows.append(right.to(torch.uint8))
         table = distributed.all_gather_rows(torch.cat(rows)).bool()
