@@ -57,7 +57,7 @@ def test_each_block_has_the_dense_probe_of_an_encoder_that_ends_there(encoder: V
 def test_several_passes_give_the_rows_of_one(encoder: ViT, voc: VOC2012):
     ticks: list[int] = []
     one = block_miou("one", encoder, voc, VIEW, 0, LOADING, tick=lambda: ticks.append(1))
-    assert len(ticks) == batches(encoder, voc, VIEW, 0, LOADING.batch) == 2 + 2
+    assert len(ticks) == batches(encoder, voc, VIEW, 0, LOADING.batch_size) == 2 + 2
     ticks.clear()
     few = block_miou("one", encoder, voc, VIEW, 0, LOADING, 1, lambda: ticks.append(1))
     assert few == one

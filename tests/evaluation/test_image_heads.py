@@ -239,7 +239,7 @@ def test_linear_dino_is_what_was_published():
         1024,
     )
     assert r.peak_lr(r.lrs[0]) == pytest.approx(0.004)
-    assert (r.select, r.eval_interval, vars(r.schedule)) == ("val", 1, {"by": "epoch"})
+    assert (r.select, r.eval_interval, vars(r.lr_schedule)) == ("val", 1, {"interval": "epoch"})
     assert test.layers == HeadConfig(norm=False, init_std=0.01)
     assert test.inputs == ImageInputs((LayerSelection((-4, -3, -2, -1), True),), (False,))
     assert (test.transform.size, test.transform.scale, test.transform.flip, test.size) == (
@@ -258,5 +258,5 @@ def test_linear_grid_is_what_was_published():
     assert (r.optimizer, r.momentum, r.weight_decay) == ("sgd", 0.9, 0)
     assert (r.iterations, r.batch_size, r.peak_lr(0.1)) == (12_500, 1024, pytest.approx(0.4))
     assert r.lrs == (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
-    assert (r.select, r.eval_interval, vars(r.schedule)) == ("val", 0, {"by": "step"})
+    assert (r.select, r.eval_interval, vars(r.lr_schedule)) == ("val", 0, {"interval": "step"})
     assert sorted(test.inputs.widths(ViT("S")).values()) == [384, 768, 1536, 1920]
