@@ -7,7 +7,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.devices import on_devices
-from vitlab.analysis.measures.engine import Engine
+from vitlab.analysis.measures.engine import MeasureEngine
 from vitlab.encoders import ViT
 from vitlab.profiling.cost import OPTIONS
 from vitlab.profiling.timing import fastest
@@ -55,13 +55,13 @@ class Analysis:
     Args:
         encoder: in evaluation mode.
         images: normalized.
-        objects: masks, see `Engine.see`.
+        objects: masks, see `MeasureEngine.update`.
     """
 
     def __init__(self, encoder: ViT, images: Tensor, objects: Tensor):
         self.encoder, self.images, self.objects = encoder, images, objects
-        self.engine = Engine(encoder, images=1000)
-        self.step = self.engine.fitting(images.shape[2], images.device)
+        self.engine = MeasureEngine(encoder, images=1000)
+        self.step = self.engine.max_batch_size(images.shape[2], images.device)
 
     def forward(self) -> None:
         """Take a plain forward pass."""
@@ -72,4 +72,4 @@ class Analysis:
         """Measure all there is, a few images at a time as `vitlab analyze` does."""
         pieces = (each.split(self.step) for each in (self.images, self.objects))
         for images, objects in zip(*pieces, strict=True):
-            self.engine.see(images, objects)
+            self.engine.update(images, objects)

@@ -1,196 +1,92 @@
-"""The report of an analysis: well formed, complete, the same each time, whatever was found."""
+"""The report: well formed, complete, the same each time, whatever the results."""
 
 import math
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
-from random import Random
 from urllib.parse import unquote, urlparse
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from torch.utils.data import TensorDataset
 
-from vitlab.analysis.measures import (
-    attention,
-    bias,
-    channels,
-    cosines,
-    foreground,
-    locality,
-    norms,
-    prompts,
-    rank,
-)
-from vitlab.analysis.report import Picture, write_report
-from vitlab.analysis.report.drawing import interval, looks, number, shorten
-from vitlab.analysis.report.gathered import Gathered
-from vitlab.analysis.report.headline import headline
-from vitlab.analysis.report.histograms import histograms
-from vitlab.analysis.report.observations import observations
-from vitlab.analysis.results import AnalysisResults, Array, LeftOut, Measure, Model, Row
+from vitlab.analysis.analyze import analyze, name_encoder
+from vitlab.analysis.block_miou import BLOCK_MIOU
+from vitlab.analysis.images import Images
+from vitlab.analysis.report import Picture, headline, write_report
+from vitlab.analysis.report.array_figures import ArrayFigures
+from vitlab.analysis.report.figures import ReportData, RowFigures
+from vitlab.analysis.report.page import sections
+from vitlab.analysis.report.style import plot_style, shorten, styles_of
+from vitlab.analysis.report.summary import observations
+from vitlab.analysis.report.table import by_block, interval, layers, number
+from vitlab.analysis.results import AnalysisResults, Array, Measure, Omission, Row, table
+from vitlab.encoders import Locality, ViT, vit
+from vitlab.probes import InferenceConfig
 
-MODULES = (cosines, foreground, norms, attention, locality, bias, channels, rank, prompts)
-MIOU = Measure("block_miou", "mIoU of a linear head", "%", "Quick probe of patches.")
-MEASURES = [*(measure for module in MODULES for measure in module.MEASURES), MIOU]
-POINTS = ("input", "norm1", "attention", "scale1", "residual1", "norm2", "mlp", "output", "read")
-LEVELS = (0.6, 0.06, 0.45, 0.45, 0.62, 0.25, 0.5, 0.6, 0.5)  # of the [CLS]-patch cosine at each
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-class Invented:
-    """AnalysisResults that look like those of real encoders.
-
-    Attributes:
-        images: 1 gives no intervals.
-    """
-
-    def __init__(self, labels, depth=4, heads=3, width=32, images=200, seed=0) -> None:
-        self.labels, self.depth, self.heads, self.width = labels, depth, heads, width
-        self.images, self.random = images, Random(seed)
-        self.rows: list[Row] = []
-        self.arrays: list[Array] = []
-
-    def row(self, model, measure, block, value, *, point="", head=None, role="", spread=0.02):
-        mean = value + self.random.gauss(0, spread / 3)
-        bounds = (mean - spread, mean + spread) if self.images > 1 else (None, None)
-        self.rows.append(Row(model, measure, block, point, head, role, mean, *bounds, self.images))
-
-    def array(self, model, measure, block, values, axes, *, point="", head=None, role="", edges=()):
-        self.arrays.append(
-            Array(model, measure, block, point, head, role, values, axes, list(edges))
-        )
-
-    def findings(self) -> AnalysisResults:
-        for place, label in enumerate(self.labels):
-            for block in range(self.depth):
-                self.tokens(label, place, block)
-                self.heads_of(label, place, block)
-                self.channels(label, place, block)
-                self.norms(label, place, block)
-            self.output(label, place)
-        models = [
-            Model(f, f"runs/{f}/best.ckpt", "ab12" * 4, {"depth": self.depth}, self.depth,
-                  self.heads, 16, 4 * (i % 2), 21_665_664)
-            for i, f in enumerate(self.labels)
-        ]  # fmt: skip
-        data = {"dataset": "VOC2012", "root": "data/voc", "images": self.images, "size": 224}
-        command = "vitlab analyze --weights a b --data VOC2012"
-        return AnalysisResults(
-            {**data, "masks": True},
-            models,
-            MEASURES,
-            self.rows,
-            self.arrays,
-            [LeftOut("", "prompt_mass", "no prompts")],
-            {"command": command, "commit": "abc", "packages": {"torch": "2.8"}, "devices": []},
-        )
-
-    def tokens(self, label, place, block) -> None:
-        deep = block / max(1, self.depth - 1)
-        for point, level in zip(POINTS, LEVELS, strict=True):
-            cosine = level - 0.12 * place - 0.1 * deep
-            for role, shift in (("all", 0), ("foreground", 0.1), ("background", -0.07)):
-                self.row(label, "cls_patch_cosine", block, cosine + shift, point=point, role=role)
-                patch = 0.4 + 0.2 * deep + 0.3 * shift - 0.05 * place
-                self.row(label, "patch_patch_cosine", block, patch, point=point, role=role)
-            self.row(label, "diffusion_index", block, 0.3 + 0.3 * deep, point=point)
-        bump = 0.6 + 0.25 * math.exp(-(((deep - 0.35) * 4) ** 2)) - 0.02 * place
-        for name, value in (
-            ("foreground_auroc", bump),
-            ("foreground_hit", bump - 0.1),
-            ("foreground_hit_box", bump),
-            ("foreground_share", 0.3),
-            ("foreground_pc1_iou", 0.2 + 0.3 * deep),
-            ("locality", -0.6 + 0.4 * deep),
-            ("block_miou", 5 + 30 * deep - 2 * place),
-        ):
-            self.row(label, name, block, value, point="read")
-        if place % 2:
-            for name in ("cls_registers_cosine", "registers_patch_cosine"):
-                self.row(label, name, block, 0.3 - 0.2 * deep, point="output")
-
-    def heads_of(self, label, place, block) -> None:
-        for head in range(self.heads):
-            far = 20 + 90 * self.random.random() * (1 + block) / self.depth
-            where = {"head": head, "spread": 0.0}
-            self.row(label, "attention_distance", block, far, role="patches", **where)
-            self.row(label, "dead_keys", block, 0.1 * (place % 2) * self.random.random(), **where)
-            for role in ("patches", "cls"):
-                zeros = (place % 2) * self.random.uniform(0.3, 0.9)
-                self.row(label, "attention_zeros", block, zeros, role=role, **where)
-                self.row(label, "attention_support", block, 197 * (1 - zeros), role=role, **where)
-                entropy = self.random.uniform(2, 5.2)
-                self.row(label, "attention_entropy", block, entropy, role=role, **where)
-                self.row(label, "attention_max", block, 0.5 / entropy, role=role, **where)
-            if place == 1:
-                self.row(label, "bias_alpha", block, 1.0 + head, role="patches", **where)
-                values = [
-                    [1.0 + 0.1 * math.hypot(r - 6, c - 7) for c in range(14)] for r in range(13)
-                ]
-                self.array(label, "bias_alpha", block, values, ["row", "column"], head=head)
-
-    def channels(self, label, place, block) -> None:
-        for point in ("input", "norm1"):
-            for role in ("cls", "patches"):
-                values = [self.random.lognormvariate(-1, 0.5) for _ in range(self.width)]
-                values[0 if role == "cls" else -1] *= 12
-                self.array(
-                    label, "channel_magnitude", block, values, ["channel"], point=point, role=role
-                )
-                self.array(
-                    label, "channel_overlap", block, [3, 1, 2], ["rank"], point=point, role=role
-                )
-            ratio = [self.random.gauss(0, 1) for _ in range(self.width)]
-            self.array(label, "channel_log_ratio", block, ratio, ["channel"], point=point)
-            self.row(label, "channel_log_ratio", block, 0.5 + 0.1 * place, point=point)
-            self.row(label, "channel_overlap", block, 0.3, point=point)
-
-    def norms(self, label, place, block) -> None:
-        edges = [10 ** (-4 + i / 20) for i in range(241)]
-        middle = 20 * (1 + block)
-        counts = [round(4e4 * math.exp(-((math.log(e / middle) * 4) ** 2))) for e in edges[:-1]]
-        counts[130] += 50 * (place % 2)
-        self.array(
-            label, "token_norm", block, counts, ["bin"], point="output", role="patches", edges=edges
-        )
-        for role in ("patches", "cls"):
-            self.row(label, "token_norm", block, middle, point="output", role=role)
-        self.row(label, "norm_outliers", block, 0.03 * (place % 2), point="output", spread=0.003)
-        self.row(label, "norm_peak", block, 1.5 + 2 * (place % 2), point="output")
-
-    def output(self, label, place) -> None:
-        for name in ("cls_patch_cosine", "patch_patch_cosine"):
-            for role in ("all", "foreground", "background"):
-                self.row(label, name, None, 0.5 - 0.1 * place, point="final", role=role)
-        for name in ("diffusion_index", "foreground_auroc", "foreground_hit"):
-            self.row(label, name, None, 0.6 - 0.05 * place, point="final")
-        self.row(label, "block_miou", None, 33 - 2 * place, point="final")
-        for role in ("cls", "patches"):
-            self.row(label, "feature_rank", None, 200 - 10 * place, point="final", role=role)
-
-
 FEW = ("locality", "attention_zeros", "channel_magnitude", "token_norm", "bias_alpha")
+NASTY = (
+    "<script>alert(1)</script>", "a$b$ \\frac{", "_hidden", "</style>&amp;\"'", "{{ 7 * 7 }}",
+    "模型\nčau \U0001f600", "long " * 30,
+)  # fmt: skip
 
 
-def only(findings: AnalysisResults, *names: str) -> AnalysisResults:
-    """Return the findings of some measures, which are drawn quickly."""
+def results_of(labels, images=3) -> AnalysisResults:
+    """Results of small encoders on random images: plain, with registers and a bias, and so on."""
+    torch.manual_seed(0)
+    options = [{}, {"num_registers": 2, "normalizer": "entmax15", "locality": Locality("gaussian")}]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vit.SHAPES, "nano", replace(vit.SHAPES["nano"], embed_dim=16, depth=2))
+        encoders = [
+            name_encoder(
+                ViT("nano", 8, 32, **options[i % 2]), label, f"runs/{i}.ckpt", "ab12" * 4, {"a": i}
+            )
+            for i, label in enumerate(labels)
+        ]
+    masks = torch.zeros(images, 32, 32, dtype=torch.uint8)
+    masks[:, 8:24, 8:24] = 1
+    pairs = TensorDataset(torch.randint(0, 256, (images, 3, 32, 32), dtype=torch.uint8), masks)
+    about = {"dataset": "VOC2012", "root": "data/voc", "split": "val", "size": 32}
+    images = Images(pairs, {**about, "images": images, "masks": True}, True)
+    found = analyze(encoders, images, InferenceConfig(torch.device("cpu")))
+    rows = [
+        Row(label, "block_miou", block, "", None, "", 5.0 + block, 4.0 + block, 6.0 + block, 3)
+        for label in labels
+        for block in range(2)
+    ]
     return replace(
-        findings,
-        measures=[each for each in findings.measures if each.name in names],
-        rows=[row for row in findings.rows if row.measure in names],
-        arrays=[array for array in findings.arrays if array.measure in names],
+        found,
+        measures=[*found.measures, BLOCK_MIOU],
+        rows=pd.concat([found.rows, table(rows, Row)], ignore_index=True),
+        environment={"command": "vitlab analyze --weights a b", "packages": {"torch": "2.8"}},
     )
 
 
+def only(results: AnalysisResults, *names: str) -> AnalysisResults:
+    """The results of some measures, which are drawn quickly."""
+    return replace(
+        results,
+        measures=[each for each in results.measures if each.name in names],
+        rows=results.rows[results.rows["measure"].isin(names)],
+        arrays=results.arrays[results.arrays["measure"].isin(names)],
+    )
+
+
+def with_rows(results: AnalysisResults, *rows: Row) -> AnalysisResults:
+    return replace(results, rows=table(rows, Row), arrays=results.arrays.iloc[:0])
+
+
 class Page(HTMLParser):
-    """What a page refers to and says; refuses what is not well formed."""
+    """Links, images and text of a page that must be well formed."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -199,7 +95,7 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.images: list[dict] = []
         self.ids: list[str] = []
-        self.said = ""
+        self.text = ""
         self.feed(text)
         self.close()
         assert self.open == []
@@ -218,36 +114,39 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data) -> None:
-        self.said += data if self.open and self.open[-1] != "style" else ""
+        self.text += data if self.open and self.open[-1] != "style" else ""
 
 
-def written(findings: AnalysisResults, folder: Path, pictures=()) -> Page:
-    return Page(write_report(findings, pictures, folder)[0].read_text("utf-8"))
+def written(results: AnalysisResults, folder: Path, pictures=()) -> Page:
+    return Page(write_report(results, pictures, folder)[0].read_text("utf-8"))
 
 
-def png(color="red") -> bytes:
+def png() -> bytes:
     content = BytesIO()
-    Image.new("RGB", (8, 6), color).save(content, "PNG")
+    Image.new("RGB", (8, 6), "red").save(content, "PNG")
     return content.getvalue()
 
 
 @pytest.fixture(scope="module")
-def findings() -> AnalysisResults:
-    found = Invented(["dino", "entmax"], depth=3, heads=2, width=12).findings()
-    return replace(
-        only(found, *FEW, "cls_patch_cosine", "foreground_auroc", "foreground_hit",
-             "foreground_share", "block_miou", "channel_log_ratio", "channel_overlap",
-             "norm_outliers", "feature_rank", "cls_registers_cosine"),
-        measures=MEASURES,
-    )  # fmt: skip
+def results() -> AnalysisResults:
+    return results_of(["dino", "entmax"])
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are made, and not turned into files, which takes most of the time."""
+    monkeypatch.setattr("vitlab.analysis.report.figures.render", lambda figure: (b"", b""))
 
 
 @pytest.fixture(scope="module")
-def folder(findings, tmp_path_factory) -> Path:
-    """A whole report of two encoders."""
+def folder(results, tmp_path_factory) -> Path:
+    """A report of two encoders."""
     folder = tmp_path_factory.mktemp("report")
-    write_report(findings, [Picture("PCA", "three components", png())], folder)
-    findings.save(folder)
+    few = only(results, *FEW, "cls_patch_cosine", "foreground_auroc", "block_miou", "feature_rank",
+               "norm_outliers")  # fmt: skip
+    few = replace(few, measures=results.measures)
+    write_report(few, [Picture("PCA", "three components", png())], folder)
+    few.save(folder)
     return folder
 
 
@@ -272,144 +171,114 @@ def test_the_page_needs_nothing_but_itself(folder, page):
 
 def test_every_figure_has_words_numbers_and_both_files(folder, page):
     assert all(len(image["alt"]) > 10 for image in page.images)
-    drawn = page.images[:-1]  # the last is the picture
-    assert page.tags.count("details") >= len(drawn)
-    svgs = {path.stem for path in (folder / "figures").glob("*.svg")}
-    pngs = {path.stem for path in (folder / "figures").glob("*.png")}
-    assert len(drawn) == len(svgs)
+    svgs, pngs = ({path.stem for path in folder.glob(f"figures/*.{e}")} for e in ("svg", "png"))
+    assert len(page.images[:-1]) == len(svgs)  # the last is the picture
+    assert page.tags.count("details") >= len(svgs)
     assert pngs - svgs == {"picture-1-pca"}
     for name in svgs:
-        root = ElementTree.parse(folder / "figures" / f"{name}.svg").getroot()
+        svg = (folder / "figures" / f"{name}.svg").read_text("utf-8")
+        inches = [float(ElementTree.fromstring(svg).attrib[side][:-2]) / 72 for side in
+                  ("width", "height")]  # fmt: skip
         with Image.open(folder / "figures" / f"{name}.png") as image:
-            inches = [
-                float(root.attrib[side].removesuffix("pt")) / 72 for side in ("width", "height")
-            ]
             assert all(dots >= 150 * inch for dots, inch in zip(image.size, inches, strict=True))
-        assert "<text" not in (folder / "figures" / f"{name}.svg").read_text("utf-8")
+        assert "<text" not in svg
 
 
-def test_every_measure_is_defined_and_what_is_left_out_is_said(page):
-    for measure in MEASURES:
-        assert measure.name in page.said
-        assert measure.meaning in page.said
-    assert "no prompts" in page.said
-    for measure in ("exact zeros", "feature rank (RankMe)", "mIoU of a linear head"):
-        assert page.said.count(measure) >= 2
+def test_the_page_has_definitions_omissions_and_origin(results, page):
+    for measure in results.measures:
+        assert measure.name in page.text
+        assert measure.meaning in page.text
+    for text in ("no prompts", "vitlab analyze --weights", "VOC2012", "ab12ab12", "2.8"):
+        assert text in page.text
 
 
-def test_the_page_says_what_made_it(page):
-    for text in ("vitlab analyze --weights", "VOC2012", "ab12ab12", "abc", "21,665,664", "2.8"):
-        assert text in page.said
+def test_figures_of_each_measure(results, unrendered):
+    data = ReportData(results)
+    with plot_style():
+        names = {figure.name for section in sections(data) for figure in section.figures}
+        heads = {figure.name for figure in RowFigures(data, data.measure("dead_keys")).draw()}
+    assert heads == {"dead-keys-heads"}
+    assert names >= {
+        "attention-distance-heads-patches", "bias-alpha-heads-patches", "bias-alpha-map-patches-2",
+        "channel-log-ratio-by-channel-norm1", "channel-magnitude-cls-against-patches",
+        "cls-patch-cosine-across-norm1", "cls-patch-cosine-across-norm2",
+        "cls-patch-cosine-map-all", "cls-patch-cosine-read-all",
+        "cls-patch-cosine-read-foreground-background", "cls-patch-cosine-through-a-block",
+        "diffusion-index-across-norm1", "diffusion-index-read", "feature-rank-read-cls",
+        "foreground-hit-read", "layer-against-miou", "locality-output", "token-norm-last-layer",
+        "token-norm-output-registers", "token-norm-over-depth",
+    }  # fmt: skip
+    assert not [n for n in names if n.startswith(("diffusion-index-map", "foreground-share"))]
+    assert not [n for n in names if "diffusion-index-across-norm2" in n]
 
 
-def test_the_same_findings_give_the_same_bytes(findings, tmp_path):
-    few = only(findings, *FEW)
-    pages = [write_report(few, [], tmp_path / name) for name in "ab"]
-    assert [path.relative_to(tmp_path / "a") for path in pages[0]] == [
-        path.relative_to(tmp_path / "b") for path in pages[1]
-    ]
-    for one, other in zip(*pages, strict=True):
-        assert one.read_bytes() == other.read_bytes()
-
-
-def test_what_others_set_in_matplotlib_changes_nothing(findings, tmp_path):
-    few = only(findings, "locality")
-    plain = write_report(few, [], tmp_path / "a")
+def test_equal_results_give_equal_bytes_whatever_others_set_in_matplotlib(results, tmp_path):
+    few = only(results, "locality")
+    one = write_report(few, [], tmp_path / "a")
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "black", "text.usetex": False}):
-        changed = write_report(few, [], tmp_path / "b")
+        other = write_report(few, [], tmp_path / "b")
         assert mpl.rcParams["font.size"] == 30
-    for one, other in zip(plain, changed, strict=True):
-        assert one.read_bytes() == other.read_bytes()
-
-
-NASTY = (
-    "<script>alert(1)</script>", "a$b$ \\frac{", "_hidden", "</style>&amp;\"'", "{{ 7 * 7 }}",
-    "模型\nčau \U0001f600", "long " * 30,
-)  # fmt: skip
+    assert [p.relative_to(tmp_path / "a") for p in one] == [
+        p.relative_to(tmp_path / "b") for p in other
+    ]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, other, strict=True))
 
 
 def test_labels_are_harmless(tmp_path):
-    found = only(Invented(NASTY, depth=2, heads=2, width=6).findings(), *FEW)
+    found = only(results_of(NASTY), "locality", "dead_keys")
     found = replace(
         found,
         data={**found.data, "root": NASTY[0]},
         environment={"command": NASTY[0], "devices": [NASTY[3]]},
-        left_out=[LeftOut(NASTY[0], NASTY[3], NASTY[4])],
+        left_out=[Omission(NASTY[0], NASTY[3], NASTY[4])],
     )
     page = written(found, tmp_path, [Picture(NASTY[0], NASTY[3], png())])
     assert "script" not in page.tags
-    for label in NASTY:
-        assert label in page.said
-    for path in (tmp_path / "figures").glob("*.svg"):
-        ElementTree.parse(path)
-    assert all(
-        re.fullmatch(r"[a-z0-9-]+\.(svg|png)", p.name) for p in (tmp_path / "figures").iterdir()
-    )
+    assert all(label in page.text for label in NASTY)
+    for path in (tmp_path / "figures").iterdir():
+        assert re.fullmatch(r"[a-z0-9-]+\.(svg|png)", path.name)
 
 
-@pytest.mark.parametrize("count", [1, 5, 9])
-def test_any_number_of_models_is_told_apart(count, tmp_path):
-    labels = [f"model {i}" for i in range(count)]
-    found = only(
-        Invented(labels, depth=2, heads=1, width=6).findings(), "locality", "channel_magnitude"
-    )
-    page = written(found, tmp_path)
-    assert all(label in page.said for label in labels)
-    drawn = looks(labels).values()
-    assert len({(look.color, look.marker, look.dash) for look in drawn}) == count
-    assert len({look.marker for look in drawn}) == count
-
-
-def test_labels_that_shorten_alike_stay_apart():
+def test_nine_models_are_told_apart():
     labels = ["runs/dino/seed0/a/b/c/d/e/best.ckpt", "runs/dino/seed0/x/b/c/d/e/best.ckpt"]
-    short = [look.label for look in looks(labels).values()]
-    assert len(set(short)) == 2
-    assert max(map(len, short)) <= 30
+    styles = styles_of([*labels, *map(str, range(7))]).values()
+    for unique in (lambda s: s.marker, lambda s: s.label, lambda s: (s.color, s.marker, s.dash)):
+        assert len({unique(style) for style in styles}) == 9
+    assert max(len(style.label) for style in styles) <= 30
 
 
-def test_one_image_and_one_block_have_no_intervals(tmp_path):
-    found = Invented(["only"], depth=1, heads=1, width=4, images=1).findings()
-    found = only(found, *FEW, "foreground_auroc", "block_miou", "feature_rank")
+def test_one_image_has_no_intervals(tmp_path, unrendered):
+    found = only(results_of(["only"], images=1), "foreground_auroc", "feature_rank", "token_norm")
     page = written(found, tmp_path)
-    assert "no interval: one image has none" in page.said
-    assert "95 % interval over images" not in page.said
-    assert observations(Gathered(found)) == []
+    assert "no interval: one image has none" in page.text
+    assert "95 % interval over images" not in page.text
+    assert observations(ReportData(found)) == []
 
 
-def test_numbers_that_are_none_are_dashes(findings, tmp_path):
-    few = only(findings, "locality", "norm_outliers", "channel_magnitude", "token_norm")
-    broken = [math.nan, math.inf, -math.inf]
+def test_numbers_that_are_none_are_dashes(results, tmp_path, unrendered):
+    few = only(results, "locality", "norm_outliers", "channel_magnitude", "token_norm")
+    broken = [[math.nan, math.inf, -math.inf][i % 3] for i in range(len(few.rows))]
+    nothing = [[math.nan] * len(values) for values in few.arrays["values"]]
     few = replace(
         few,
-        rows=[
-            replace(row, mean=broken[i % 3], low=None, high=math.nan)
-            for i, row in enumerate(few.rows)
-        ],
-        arrays=[replace(array, values=[math.nan] * len(array.values)) for array in few.arrays],
-    )  # fmt: skip
+        rows=few.rows.assign(mean=broken, low=math.nan, high=math.nan),
+        arrays=few.arrays.assign(values=nothing),
+    )
     page = written(few, tmp_path)
-    assert "\N{EN DASH}" in page.said
-    assert not re.search(r"\b(nan|inf|None)\b", page.said)
-    assert headline(Gathered(few)).columns == []
+    assert "\N{EN DASH}" in page.text
+    assert not re.search(r"\b(nan|inf|None|<NA>)\b", page.text)
+    assert headline(few) == {}
 
 
-def test_without_masks_the_rest_is_there(findings, tmp_path):
-    few = only(findings, "cls_patch_cosine", "locality")
-    rows = [row for row in few.rows if row.role not in ("foreground", "background")]
-    page = written(replace(few, rows=rows), tmp_path)
-    assert "layers" not in page.ids
-    assert "norms" in page.ids
-
-
-def test_nothing_found_is_a_page_all_the_same(findings, tmp_path):
-    page = written(replace(findings, rows=[], arrays=[]), tmp_path)
+def test_no_results_are_a_page_all_the_same(results, tmp_path):
+    page = written(with_rows(results), tmp_path)
     assert page.images == []
-    assert "no intervals lie apart" in page.said
+    assert "No intervals lie apart" in page.text
 
 
-def arrays_of(label: str) -> Iterator[Array]:
-    """Arrays of many shapes, of a measure that no report has heard of."""
-    for values, axes, edges in (
+@pytest.mark.parametrize(
+    ("values", "axes", "edges"),
+    [
         ([1.0], ["channel"], []),
         ([3.0, None, 2.0], ["prompt"], []),
         ([[1.0, 2.0]], ["row", "column"], []),
@@ -419,104 +288,123 @@ def arrays_of(label: str) -> Iterator[Array]:
         ([0, 0], ["bin"], [0, 1, 2]),
         ([], ["channel"], []),
         ([[[1.0]]], ["a", "b", "c"], []),
-    ):
-        yield Array(label, "unheard_of", 0, "", None, "", values, axes, edges)
+    ],
+)
+def test_arrays_of_an_unknown_measure_are_drawn(values, axes, edges, results):
+    strange = Measure("strange", "Strange", "bananas", "Unknown.")
+    array = Array("dino", "strange", 0, "", None, "", values, axes, edges)
+    found = replace(with_rows(results), measures=[strange], arrays=table([array], Array))
+    with plot_style():
+        figures = ArrayFigures(ReportData(found), strange).draw()
+    assert len(figures) == (len(axes) < 3 and values != [])
 
 
-@pytest.mark.parametrize("array", list(arrays_of("dino")), ids=lambda a: f"{a.axes}{a.values}")
-def test_arrays_of_a_measure_never_heard_of_are_drawn(array, findings, tmp_path):
-    strange = Measure("unheard_of", "Strange", "bananas", "Nobody knows.")
-    page = written(
-        replace(findings, measures=[strange], rows=[], arrays=[array], models=findings.models[:1]),
-        tmp_path,
-    )
-    assert len(page.images) == (len(array.axes) < 3 and array.values != [])
-    assert "Nobody knows." in page.said
-
-
-def test_rows_of_a_measure_never_heard_of_are_drawn(findings, tmp_path):
+def test_rows_of_an_unknown_measure_are_drawn(results):
     def row(block=None, point="", head=None, role=""):
-        return Row("dino", "unheard_of", block, point, head, role, 1.5, 1.0, 2.0, 3)
+        return Row("dino", "strange", block, point, head, role, 1.5, 1.0, 2.0, 3)
 
-    for rows in (
-        [row()],
-        [row(0), row(1), row()],
-        [row(0, point, None, role) for point in "abcde" for role in "xy"],
-        [row(0, "", head, "cls") for head in range(3)],
-        [row(None, "", head) for head in range(3)],
-    ):
-        page = written(replace(findings, measures=[], rows=rows, arrays=[]), tmp_path)
-        assert len(page.images) >= 1
-        assert "unheard_of" in page.said
-
-
-def test_numbers_below_a_figure_are_those_of_the_findings(findings, tmp_path):
-    few = only(findings, "locality")
-    page = written(few, tmp_path)
-    for row in few.rows:
-        assert interval(row.mean, row.low, row.high) in page.said
+    for rows, names in (
+        ([row()], ["strange-whole"]),
+        ([row(0), row(1), row()], ["strange"]),
+        ([row(0, point, None, role) for point in "abcde" for role in "xy"],
+         ["strange-through-a-block", "strange-e-x", "strange-e-y"]),
+        ([row(0, "", head, "cls") for head in range(3)], ["strange-heads-cls"]),
+        ([row(None, "", head) for head in range(3)], ["strange-whole"]),
+    ):  # fmt: skip
+        data = ReportData(replace(with_rows(results, *rows), measures=[]))
+        with plot_style():
+            figures = RowFigures(data, data.measure("strange")).draw()
+        assert [figure.name for figure in figures] == names
 
 
-def test_the_headline_has_the_output_and_the_best_block():
+def test_numbers_below_a_figure_are_those_of_the_results(results):
+    data = ReportData(results)
+    with plot_style():
+        (curve,) = RowFigures(data, data.measure("locality")).draw()
+        figures = ArrayFigures(data, data.measure("token_norm")).draw()
+    for row in data.rows("locality").itertuples():
+        assert curve.table[row.model][row.block] == interval(row)
+    counts = data.arrays("token_norm").iloc[1]["values"]
+    shown = figures[0].table["share"][: sum(map(bool, counts))]
+    assert [*shown] == [number(count / sum(counts)) for count in counts if count]
+
+
+def test_output_belongs_to_what_is_read_and_is_shown_once():
     rows = [
-        Row("m", "foreground_auroc", 0, "read", None, "", 0.9, 0.89, 0.91, 9),
-        Row("m", "foreground_auroc", 1, "read", None, "", 0.5, 0.49, 0.51, 9),
-        Row("m", "foreground_auroc", None, "final", None, "", 0.5, 0.49, 0.51, 9),
+        Row("m", "x", block, point, None, role, 0.1 * (block or 9), None, None, 9)
+        for role in ("all", "foreground")
+        for block, point in ((0, "norm1"), (1, "norm1"), (0, "read"), (1, "read"), (None, "final"))
     ]
-    found = replace(Invented(["m"], depth=1).findings(), rows=rows, arrays=[])
-    top = headline(Gathered(found))
-    assert top.columns == ["foreground AUROC, best", "foreground AUROC, output"]
-    best, last = top.lines[0][2]
-    assert (best.text, best.interval, best.layer) == ("0.900", "[0.890, 0.910]", "block 0")
-    assert (last.text, last.layer) == ("0.500", "")
+    rows = table([*rows, Row("m", "x", 1, "read", 0, "all", 7.0, None, None, 9)], Row)
+    assert [*by_block(rows, "norm1", "all")["block"]] == [0, 1]
+    assert by_block(rows, "read", "all")["mean"].tolist() == pytest.approx([0.9, 0.1, 0.9])
+    assert layers(rows, "m")["mean"].tolist() == pytest.approx([0.9, 0.1, 0.9])
+    same = rows.assign(mean=0.5)
+    assert [*by_block(same, "read", "all")["block"]] == [0, 1]
 
 
-def test_high_norms_are_named_where_more_than_chance_is_sure():
-    rows = [
-        Row("sure", "norm_outliers", 0, "output", None, "", 0.037, 0.006, 0.068, 9),
-        Row("unsure", "norm_outliers", 0, "output", None, "", 0.039, 0.004, 0.075, 9),
-    ]
-    plain = Invented(["sure", "unsure"], depth=1).findings()
-    assert observations(Gathered(replace(plain, rows=rows, arrays=[]))) == [
-        "Surely more than 0.5 % of patches are of high norm: sure (3.7 %, block 0)."
-    ]
+def test_headline_has_the_output_and_the_best_block(results):
+    found = with_rows(
+        results,
+        Row("dino", "foreground_auroc", 0, "read", None, "", 0.9, 0.89, 0.91, 9),
+        Row("dino", "foreground_auroc", 1, "read", None, "", 0.5, 0.49, 0.51, 9),
+        Row("dino", "foreground_auroc", None, "final", None, "", 0.5, 0.49, 0.51, 9),
+        *(
+            Row("dino", "attention_zeros", 0, "", h, "patches", h / 4, None, None, 9)
+            for h in (1, 2)
+        ),
+        Row("dino", "attention_zeros", 0, "", None, "cls", 0.9, None, None, 9),
+    )
+    top = headline(found)
+    best, last, zeros = (cells["dino"] for cells in top.values())
+    assert [*top][:2] == ["foreground AUROC, best", "foreground AUROC, output"]
+    assert best == ("0.900", "[0.890, 0.910]", "block 0")
+    assert last == ("0.500", "[0.490, 0.510]", "")
+    assert zeros.text == "0.375"
+    assert {cells["entmax"].text for cells in top.values()} == {"\N{EN DASH}"}
 
 
-def test_a_histogram_says_what_it_counted(findings):
-    drawn = histograms(Gathered(findings), Gathered(findings).measure("token_norm"))
-    assert all("Share of all patches of all images" in each.caption for each in drawn)
-
-
-def test_sentences_need_intervals_that_lie_apart():
-    def found(after: tuple[float, float], miou: tuple[float, float]) -> list[str]:
-        rows = [Row("m", "cls_patch_cosine", 0, "input", None, "all", 0.6, 0.5, 0.7, 9)]
-        rows.append(Row("m", "cls_patch_cosine", 0, "norm1", None, "all", 0.1, *after, 9))
+def test_sentences_need_intervals_that_lie_apart(results):
+    def sentences(after: tuple[float, float], miou: tuple[float, float]) -> list[str]:
+        rows = [Row("dino", "cls_patch_cosine", 0, "input", None, "all", 0.6, 0.5, 0.7, 9)]
+        rows.append(Row("dino", "cls_patch_cosine", 0, "norm1", None, "all", 0.1, *after, 9))
         for block, (auroc, score) in enumerate(zip((0.9, 0.5), miou, strict=True)):
             bounds = (auroc - 0.01, auroc + 0.01)
-            rows.append(Row("m", "foreground_auroc", block, "read", None, "", auroc, *bounds, 9))
-            rows.append(Row("m", "block_miou", block, "read", None, "", score, None, None, 9))
-        plain = Invented(["m"], depth=1).findings()
-        return observations(Gathered(replace(plain, rows=rows, arrays=[])))
+            rows.append(Row("dino", "foreground_auroc", block, "read", None, "", auroc, *bounds, 9))
+            rows.append(Row("dino", "block_miou", block, "read", None, "", score, None, None, 9))
+        return observations(ReportData(with_rows(results, *rows)))
 
-    falls, aligns = found((0.0, 0.2), (10, 20))
-    assert (
-        falls == "Mean [CLS]-patch cosine falls across norm1: m from 0.60 to 0.10 (1 of 1 blocks)."
-    )
-    assert "m aligns best in block 0 (0.900) and segments best in block 1 (there 0.500)" in aligns
-    assert found((0.0, 0.55), (20, 10)) == [
-        "Foreground aligns best (AUROC of [CLS]-patch cosine for the object) before the last "
-        "layer: m block 0 (0.900, last 0.500)."
+    title = "AUROC of [CLS]-patch cosine for the object"
+    assert sentences((0.0, 0.2), (10, 20)) == [
+        "Mean [CLS]-patch cosine falls across norm1: dino from 0.60 to 0.10 (1 of 1 blocks).",
+        f"Foreground ({title}): dino aligns best in block 0 (0.900) and segments best in block 1 "
+        "(there 0.500).",
+    ]
+    assert sentences((0.0, 0.55), (20, 10)) == [
+        f"Foreground aligns best ({title}) before the last layer: dino block 0 (0.900, last 0.500)."
     ]
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0, "0"), (0.123456, "0.123"), (1234.5, "1234"), (1.5e7, "1.5e+07"), (-0.5, "-0.5")],
-)
-def test_numbers_have_three_digits(value, text):
-    assert number(value) == text
-    assert interval(0.5073, 0.4874, 0.5274) == "0.507 [0.487, 0.527]"
-    assert interval(0.5, 0.5, 0.5) == "0.500 [0.500, 0.500]"
+def test_differences_between_models_are_named_where_they_are_sure(results):
+    found = with_rows(
+        results,
+        Row("dino", "norm_outliers", 0, "output", None, "", 0.037, 0.006, 0.038, 9),
+        Row("entmax", "norm_outliers", 0, "output", None, "", 0.059, 0.004, 0.075, 9),
+        Row("dino", "diffusion_index", None, "final", None, "", 0.3, 0.2, 0.4, 9),
+        Row("entmax", "diffusion_index", None, "final", None, "", 0.6, 0.5, 0.7, 9),
+    )
+    assert observations(ReportData(found)) == [
+        "Surely more than 0.5 % of patches are of high norm: dino (3.7 %, block 0).",
+        "Diffusion index of the last layer is higher for entmax (0.60) than for dino (0.30).",
+    ]
+
+
+def test_numbers_have_three_digits():
+    values = {0.0: "0", 0.123456: "0.123", 1234.5: "1234", 1.5e7: "1.5e+07", -0.5: "-0.5"}
+    assert {value: number(value) for value in values} == values
+    row = Row("m", "x", 0, "", None, "", 0.5073, 0.4874, 0.5274, 9)
+    assert interval(row) == "0.507 [0.487, 0.527]"
+    assert interval(row._replace(mean=0.5, low=0.5, high=0.5)) == "0.500 [0.500, 0.500]"
     assert shorten("a\n\t\x00b") == "a b"
 
 

@@ -9,7 +9,7 @@ import torch
 from comparing import assert_same_bits, weights
 from PIL import Image
 
-from vitlab.analysis.calibration import main as report
+from vitlab.analysis.calibration_report import main as report
 from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.cli import main
 from vitlab.data.foreground import mask_name

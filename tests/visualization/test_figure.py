@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from refusals import refused
 
-from vitlab.analysis.pictures import example_pictures, middle
+from vitlab.analysis.example_pictures import example_pictures, middle
 from vitlab.cli import main
 from vitlab.commands.figure import run
 from vitlab.encoders import ViT, save

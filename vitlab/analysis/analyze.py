@@ -1,35 +1,24 @@
-"""Measure encoders side by side on the same images: the whole of `vitlab analyze` but its words."""
+"""Measurement of encoders side by side on the same images: `vitlab analyze` as a function."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from torch.utils.data import DataLoader
 
-from vitlab.analysis.images import Images, Pair
-from vitlab.analysis.measures.engine import MEASURES, WITH_MASKS, Engine, blocks_of
-from vitlab.analysis.results import AnalysisResults, Array, LeftOut, Measure, Model, Row
+from vitlab.analysis.images import Images
+from vitlab.analysis.measures.engine import MEASURES, WITH_MASKS, MeasureEngine, blocks_of
+from vitlab.analysis.results import AnalysisResults, Array, ModelInfo, Omission, Row, table
 from vitlab.atomic_io import environment
 from vitlab.data import normalize
 from vitlab.encoders import Encoder
+from vitlab.errors import InputError
+from vitlab.probes import InferenceConfig
+from vitlab.probes.layer_selection import depth_of
 
-HEADLINES = (  # measure, point, role, and how to call it
-    ("cls_patch_cosine", "final", "all", "\\[CLS]-patch cosine, output"),
-    ("patch_patch_cosine", "final", "all", "patch-patch cosine, output"),
-    ("diffusion_index", "final", "", "diffusion index, output"),
-    ("foreground_auroc", "final", "", "foreground AUROC, output"),
-    ("norm_outliers", "output", "", "high-norm patches, last block"),
-    ("attention_distance", "", "patches", "attention distance of patches, px, last block"),
-    ("attention_zeros", "", "patches", "exact zeros of patches, last block"),
-    ("dead_keys", "", "", "dead keys, last block"),
-    ("feature_rank", "final", "patches", "rank of patches, output"),
-    ("prompt_mass", "", "patches", "attention of patches to prompts, last block"),
-)
 WHY_ABSENT = {
     "cls_registers_cosine": "no registers",
     "registers_patch_cosine": "no registers",
@@ -43,82 +32,69 @@ WHY_ABSENT = {
 
 @dataclass(frozen=True)
 class NamedEncoder:
-    """An encoder that is analyzed.
+    """An encoder in evaluation mode, for images normalized by ImageNet's statistics, and its name.
 
     Attributes:
-        encoder: in evaluation mode; takes images normalized by ImageNet's statistics.
-        model: what the findings say of it.
+        encoder: of any class; attention is measured of ViTs alone.
+        info: label and description.
     """
 
     encoder: Encoder
-    model: Model
+    info: ModelInfo
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How the images pass.
-
-    Attributes:
-        device: of the encoders.
-        batch: images of one pass, or fewer where attention would take much memory.
-        workers: processes that decode.
-        precision: makes the context of a forward pass, such as autocast; measures are in fp32.
-    """
-
-    device: torch.device = torch.device("cpu")  # noqa: RUF009
-    batch: int = 32
-    workers: int = 0
-    precision: Callable[[], AbstractContextManager] = nullcontext
-
-
-def describe_encoder(
+def name_encoder(
     encoder: Encoder,
     label: str,
     weights: str = "",
     hash_: str = "",
     config: dict[str, Any] | None = None,
-) -> Model:
-    """Return what findings say of an encoder.
+) -> NamedEncoder:
+    """Return an encoder with its description.
 
     Args:
-        encoder: with blocks.
-        label: its name in figures.
-        weights: where they lie; "" if nowhere.
+        encoder: of any class.
+        label: its name in tables and figures.
+        weights: path; "" for none.
         hash_: fingerprint of options and tensors; "" for none.
-        config: the arguments it was made with, as JSON; by default its own, as text.
+        config: arguments of the encoder, as JSON; its own as text by default.
     """
     blocks = blocks_of(encoder)
     if config is None:
         config = {key: str(value) for key, value in getattr(encoder, "config", {}).items()}
-    return Model(
+    info = ModelInfo(
         label=label,
         weights=weights,
         hash=hash_,
         config=config,
-        depth=len(blocks),
-        heads=blocks[0].attn.num_heads,
-        patch=encoder.patch_size,
-        registers=int(config.get("num_registers", 0)),
+        depth=max(depth_of(encoder), 1),
+        heads=blocks[0].attn.num_heads if blocks else 0,
+        patch_size=encoder.patch_size,
+        num_registers=int(config.get("num_registers", 0)),
         parameters=sum(parameter.numel() for parameter in encoder.parameters()),
     )
+    return NamedEncoder(encoder, info)
 
 
 def analyze(
-    subjects: Sequence[NamedEncoder], images: Images, pace: Pace, console: Console | None = None
+    encoders: Sequence[NamedEncoder],
+    images: Images,
+    inference: InferenceConfig,
+    console: Console | None = None,
 ) -> AnalysisResults:
     """Measure encoders, one after the other, on the same images.
 
     Args:
-        subjects: with different labels.
+        encoders: with different labels.
         images: all of one size.
-        pace: device, batch and workers.
-        console: where progress is shown; standard error by default.
+        inference: device, images of a pass (fewer where attention would take much memory), loading
+            processes, and precision of the forward pass; measures are in fp32.
+        console: for progress; standard error by default.
 
     Raises:
-        ValueError: features are not finite.
+        InputError: features are not finite.
     """
-    rows: list[Row] = []
-    arrays: list[Array] = []
+    found: list[Row | Array] = []
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -126,104 +102,62 @@ def analyze(
         TimeRemainingColumn(),
         console=console or Console(stderr=True),
     ) as progress:
-        tasks = [progress.add_task(each.model.label, total=len(images)) for each in subjects]
-        for subject, task in zip(subjects, tasks, strict=True):
-            for found in measured(subject, images, pace, lambda n, t=task: progress.advance(t, n)):  # type: ignore[misc]
-                (rows if isinstance(found, Row) else arrays).append(found)  # type: ignore[arg-type]
+        tasks = [progress.add_task(each.info.label, total=len(images)) for each in encoders]
+        for encoder, task in zip(encoders, tasks, strict=True):
+            found += _measure(encoder, images, inference, lambda n, t=task: progress.advance(t, n))  # type: ignore[misc]
     return AnalysisResults(
         data=images.about,
-        models=[each.model for each in subjects],
+        models=[each.info for each in encoders],
         measures=MEASURES,
-        rows=rows,
-        arrays=arrays,
-        left_out=left_out(subjects, images, MEASURES, [*rows, *arrays]),
+        rows=table((each for each in found if isinstance(each, Row)), Row),
+        arrays=table((each for each in found if isinstance(each, Array)), Array),
+        left_out=list(_omissions(encoders, images, found)),
         environment=environment(),
     )
 
 
-def measured(
-    subject: NamedEncoder, images: Images, pace: Pace, tick: Callable[[int], Any]
+def _measure(
+    named: NamedEncoder, images: Images, inference: InferenceConfig, advance: Callable[[int], Any]
 ) -> Iterator[Row | Array]:
-    """Yield what is found of one encoder; `tick` is told of images that have passed."""
-    encoder = subject.encoder.to(pace.device).eval()
-    engine = Engine(encoder, len(images), pace.precision)
+    """Yield the numbers of one encoder; `advance` gets the number of images that have passed."""
+    device = inference.device
+    encoder = named.encoder.to(device).eval()
+    engine = MeasureEngine(encoder, len(images), inference.precision)
+    loader = DataLoader(
+        images.pairs,
+        inference.batch_size,
+        num_workers=inference.num_workers,
+        generator=torch.Generator(),  # leaves the global random stream alone
+    )
     try:
-        for pixels, objects in batches(images, pace):
-            step = engine.fitting(pixels.shape[2], pace.device)
-            for seen, labels in zip(pixels.split(step), objects.split(step), strict=True):
-                seen, labels = seen.to(pace.device), labels.to(pace.device)
-                engine.see(normalize(seen), labels if images.masks else None)
-                tick(len(seen))
-    except ValueError as error:
-        raise ValueError(f"{subject.model.label}: {error}") from error
+        for pixels, objects in loader:
+            step = engine.max_batch_size(pixels.shape[2], device)
+            for part, masks in zip(pixels.split(step), objects.split(step), strict=True):
+                part, masks = part.to(device), masks.to(device)
+                engine.update(normalize(part), masks if images.masks else None)
+                advance(len(part))
+    except InputError as error:
+        raise InputError(f"{named.info.label}: {error}", field=error.field) from error
     finally:
         encoder.cpu()
-    yield from engine.findings(subject.model.label)
+    yield from engine.compute(named.info.label)
 
 
-def batches(images: Images, pace: Pace) -> DataLoader[Pair]:
-    """Return a loader of the images in order, which draws nothing from the random stream."""
-    return DataLoader(
-        images.pairs,
-        pace.batch,
-        num_workers=pace.workers,
-        generator=torch.Generator(),
-    )
-
-
-def left_out(
-    subjects: Sequence[NamedEncoder],
-    images: Images,
-    measures: Sequence[Measure],
-    found: Sequence[Row | Array],
-) -> list[LeftOut]:
-    """Return what was not measured, and why: of all models, then of single ones."""
-    missing = []
+def _omissions(
+    encoders: Sequence[NamedEncoder], images: Images, found: Sequence[Row | Array]
+) -> Iterator[Omission]:
+    """Yield what was not measured: of all models, then of single ones."""
     if not images.masks:
-        missing.append(LeftOut("", ", ".join(WITH_MASKS), images.why_not))
+        yield Omission("", ", ".join(WITH_MASKS), images.why_no_masks)
     known = {(each.model, each.measure) for each in found}
-    for subject in subjects:
-        label = subject.model.label
+    for encoder in encoders:
+        label = encoder.info.label
         absent: dict[str, list[str]] = {}
-        for each in measures:
-            if (label, each.name) in known or (each.name in WITH_MASKS and not images.masks):
-                continue
-            reason = WHY_ABSENT.get(each.name, "defined for none of the images")
-            absent.setdefault(reason, []).append(each.name)
-        missing += [LeftOut(label, ", ".join(names), reason) for reason, names in absent.items()]
-    return missing
-
-
-def show(findings: AnalysisResults, console: Console) -> None:
-    """Print a few numbers of each model, and what was left out."""
-    about = findings.data
-    table = Table(
-        title=f"{about['dataset']}: {about['images']} images of {about['size']} px",
-        caption="± half of the 95 % interval over images",
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("")
-    for model in findings.models:
-        table.add_column(model.label, justify="right")
-    for measure, point, role, name in HEADLINES:
-        cells = []
-        for model in findings.models:
-            block = None if point == "final" else model.depth - 1
-            found = findings.select(
-                measure, model=model.label, block=block, point=point, role=role, head=None
-            )
-            cells.append(shown(found[0]) if found else "-")
-        if any(cell != "-" for cell in cells):
-            table.add_row(name, *cells)
-    console.print(table)
-    for each in findings.left_out:
-        if not each.model:
-            console.print(f"left out: {each.measure}: {each.reason}", highlight=False)
-
-
-def shown(row: Row) -> str:
-    """Return a number with half its interval."""
-    digits = 1 if abs(row.mean) >= 10 else 3
-    half = "" if row.high is None else f" ±{row.high - row.mean:.{digits}f}"
-    return f"{row.mean:.{digits}f}{half}"
+        for each in MEASURES:
+            if (label, each.name) not in known and (images.masks or each.name not in WITH_MASKS):
+                reason = WHY_ABSENT.get(each.name, "defined for none of the images")
+                if not encoder.info.heads and each.name.startswith(("attention", "dead")):
+                    reason = "no transformer blocks of vitlab"
+                absent.setdefault(reason, []).append(each.name)
+        for reason, names in absent.items():
+            yield Omission(label, ", ".join(names), reason)

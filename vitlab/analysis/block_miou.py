@@ -1,4 +1,4 @@
-"""Which depth segments best: the dense probe on the output of every block.
+"""The mIoU of a linear probe on the output of every block.
 
 Axis letters: s patches of a set, d width, c classes.
 """
@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 
 from vitlab.analysis.results import Measure, Row
 from vitlab.data import SegmentationTransform, VisionDataModule, normalize
+from vitlab.data.dataset import SegmentationDataset
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes import DenseProbe, InferenceConfig
-from vitlab.probes.dense import Encode
 from vitlab.probes.eval_mode import eval_mode
 from vitlab.probes.layer_selection import LayerSelection, depth_of, extract_layers
 from vitlab.probes.metrics import bootstrap_interval
@@ -34,60 +34,54 @@ def block_miou(
     model: str,
     encoder: Encoder,
     data: VisionDataModule,
-    view: SegmentationTransform,
+    transform: SegmentationTransform,
     images: int,
-    loading: InferenceConfig,
+    inference: InferenceConfig,
     memory: int = MEMORY,
-    tick: Callable[[], object] = lambda: None,
+    advance: Callable[[], object] = lambda: None,
 ) -> list[Row]:
     """Return the mIoU of every block.
 
-    One pass over each split serves as many blocks as fit into memory, see `groups`: all blocks of
-    a ViT-S on VOC 2012 take two passes.
+    One pass over each split serves as many blocks as fit into memory, see `group_blocks`: all
+    blocks of a ViT-S on VOC 2012 take two passes.
 
     Args:
         model: label of the rows.
-        encoder: with blocks; of one without, the rows are of its only state.
+        encoder: with blocks; of one without, the row is of its output.
         data: with masks.
-        view: what images and masks become; images of one size.
+        transform: of images and masks; to images of one size.
         images: training images; 0 for all.
-        loading: device, precision, batch and workers.
-        memory: bytes that the tables of features may take.
-        tick: called after every batch, for a progress bar of `batches` steps.
+        inference: device, precision, batch size and loading processes.
+        memory: bytes for the tables of features.
+        advance: called after every batch, for a progress bar of `count_batches` steps.
 
     Raises:
-        ValueError: there are no masks or no labels, or features are not finite.
+        InputError: there are no masks or no labels, or features are not finite.
     """
-    train, test = (
-        data.segmentation_dataset(data.train_split, view, images),
-        data.segmentation_dataset(data.val_split, view),
-    )
+    train, test = _splits(data, transform, images)
     rows = []
     with eval_mode(encoder):
-        for blocks in groups(encoder, train, data.num_classes, memory):
-            dense = DenseProbe(data.num_classes)
-            encode = _readings(encoder, blocks, loading)
-            maps = dense.fit_all(encode, train, loading, lambda *_: tick())
-            counts = dense.score_all(encode, maps, test, loading, lambda *_: tick())
-            for block, overlaps in zip(blocks, counts, strict=True):
-                low, high = bootstrap_interval(overlaps)
-                rows.append(
-                    Row(
-                        *(model, BLOCK_MIOU.name, block, "", None, ""),
-                        *(overlaps.value, low, high, len(overlaps)),
-                    )
-                )
+        for blocks in group_blocks(encoder, train, data.num_classes, memory):
+            probe = DenseProbe(data.num_classes)
+            encode = _block_features(encoder, blocks, inference)
+            maps = probe.fit_all(encode, train, inference, lambda *_: advance())
+            scores = probe.score_all(encode, maps, test, inference, lambda *_: advance())
+            for block, iou in zip(blocks, scores, strict=True):
+                numbers = iou.value, *bootstrap_interval(iou), len(iou)
+                rows.append(Row(model, BLOCK_MIOU.name, block, "", None, "", *numbers))
     return rows
 
 
-def groups(encoder: Encoder, train: Dataset, classes: int, memory: int = MEMORY) -> list[range]:
+def group_blocks(
+    encoder: Encoder, train: Dataset, classes: int, memory: int = MEMORY
+) -> list[range]:
     """Return the blocks that share a pass, as few groups as fit into memory.
 
     Args:
         encoder: whose patches make a table of fp32 for each block.
         train: pairs of an image and a mask.
-        classes: of the one table of targets.
-        memory: bytes for the tables; one block at a time is the least.
+        classes: columns of the one table of targets.
+        memory: bytes for the tables; a group has one block at least.
     """
     image = train[0][0]
     patches = (image.shape[-2] // encoder.patch_size) * (image.shape[-1] // encoder.patch_size)
@@ -99,26 +93,38 @@ def groups(encoder: Encoder, train: Dataset, classes: int, memory: int = MEMORY)
     return [range(start, min(start + fit, depth)) for start in range(0, depth, fit)]
 
 
-def batches(
-    encoder: Encoder, data: VisionDataModule, view: SegmentationTransform, images: int, batch: int
+def count_batches(
+    encoder: Encoder,
+    data: VisionDataModule,
+    transform: SegmentationTransform,
+    images: int,
+    batch_size: int,
 ) -> int:
-    """Return how many batches `block_miou` takes, by default."""
-    train, test = (
-        data.segmentation_dataset(data.train_split, view, images),
-        data.segmentation_dataset(data.val_split, view),
-    )
-    passes = len(groups(encoder, train, data.num_classes))
-    return passes * (-(-len(train) // batch) + -(-len(test) // batch))
+    """Return the number of batches of `block_miou`."""
+    train, test = _splits(data, transform, images)
+    passes = len(group_blocks(encoder, train, data.num_classes))
+    return passes * (-(-len(train) // batch_size) + -(-len(test) // batch_size))
 
 
-def _readings(encoder: Encoder, blocks: Sequence[int], loading: InferenceConfig) -> Encode:
-    """Return what reads the patches after each of these blocks, by one pass."""
+def _splits(
+    data: VisionDataModule, transform: SegmentationTransform, images: int
+) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """Return the images to fit and to score."""
+    train = data.segmentation_dataset(data.train_split, transform, images)
+    return train, data.segmentation_dataset(data.val_split, transform)
+
+
+def _block_features(
+    encoder: Encoder, blocks: Sequence[int], inference: InferenceConfig
+) -> Callable[[Tensor], list[Tokens]]:
+    """Return a function from images to the patches after each of the blocks, in one pass."""
+    layers = [LayerSelection((block,)) for block in blocks]
 
     def encode(pixels: Tensor) -> list[Tokens]:
-        pixels = pixels.to(loading.device)
+        pixels = pixels.to(inference.device)
         if pixels.dtype == torch.uint8:
             pixels = normalize(pixels)
-        with loading.precision():
-            return extract_layers(encoder, pixels, [LayerSelection((block,)) for block in blocks])
+        with inference.precision():
+            return extract_layers(encoder, pixels, layers)
 
     return encode

@@ -1,6 +1,6 @@
-"""What is cheap to know of patch features, from tokens that a dense probe has computed anyway.
+"""Statistics of patch features during training, from the tokens that a dense probe computes.
 
-The measures are those of `vitlab analyze`, at the encoder's output.
+The measures are those of `vitlab analyze` at the encoder's output.
 
 Axis letters: b images, p patches.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitlab import distributed
 from vitlab.analysis.measures import cosines, norms, rank
-from vitlab.analysis.measures.context import VOID, BatchContext, Labels
+from vitlab.analysis.measures.context import VOID, BatchContext, PatchLabels
 from vitlab.encoders import Encoder, Tokens, TokenSequence
 from vitlab.encoders.tokens import Grid, assemble, prefix_length
 from vitlab.probes.dense import class_counts
@@ -23,7 +23,7 @@ RANK = "feature_rank"
 
 
 class LastStateRecorder(Encoder):
-    """An encoder that keeps its last state, which only the final norm follows; else the same.
+    """An encoder that keeps the last state of its walk; otherwise the same.
 
     Attributes:
         state: of the last batch; None before the first.
@@ -52,66 +52,55 @@ class LastStateRecorder(Encoder):
 
 
 class OnlineFeatureStatistics:
-    """Sums up the patch features of a set, batch by batch; of an image, a few numbers are kept.
+    """Means of patch features over a dataset; `update` with each batch, then `compute`.
 
     Args:
-        watched: the encoder whose tokens will be seen.
+        recorder: the encoder of the tokens.
         background: the class that is no object; None where a set has none, as street scenes.
             Without it there is no diffusion index.
-        images: of the set, which decides how many patches of each enter the rank.
+        images: of the set; decides how many patches of each enter the rank.
     """
 
-    def __init__(self, watched: LastStateRecorder, background: int | None, images: int):
-        self.watched, self.background, self.images = watched, background, images
+    def __init__(self, recorder: LastStateRecorder, background: int | None, images: int):
+        self.recorder, self.background, self.images = recorder, background, images
         self._rows: list[Tensor] = []
         self._gram: Tensor | None = None
-        self._ranked = 0
+        self._patches_per_image = 0
 
     def update(self, tokens: Tokens, masks: list[Tensor]) -> None:
-        """Take in the features of one batch, and the masks of its images."""
-        assert self.watched.state is not None, "the tokens are not of the watched encoder"
-        patches = tokens.patches.float()
-        p = patches.shape[1]
+        """Add the features of one batch, and the masks of its images."""
+        assert self.recorder.state is not None, "the tokens are not of the recorded encoder"
+        x = patches = tokens.patches.float()
         if tokens.cls.shape[1]:
             x = assemble(tokens.cls[:, None].float(), tokens.registers.float(), patches)
-        else:
-            x = patches
-        scene = self._scene(tokens.grid, x, masks)
-        last = self.watched.state.x.float()
-        found = {**cosines.measure(x, scene), **norms.measure(last, scene)}
-        values = {name: value for (name, role), value in found.items() if role in ("", "all")}
+        labels = None
+        if self.background is not None:
+            labels = label_patches_of_any_size(masks, tokens.grid, self.background)
+        p = patches.shape[1]
+        context = BatchContext.of(
+            batch=len(x),
+            grid=tokens.grid,
+            patch_size=self.recorder.patch_size,
+            prefix=prefix_length(x.shape[1], tokens.grid),
+            labels=labels,
+            rows=min(p, max(rank.ROWS // self.images, 1)),
+            device=x.device,
+        )
+        last = self.recorder.state.x.float()
+        measured = cosines.measure(x, context) | norms.measure(last, context)
+        values = {name: value for (name, role), value in measured.items() if role in ("", "all")}
         self._rows.append(torch.stack([values[name].double() for name in NAMES], dim=1))
-        self._ranked = min(p, max(rank.ROWS // self.images, 1))
-        order = torch.randperm(p, generator=torch.Generator().manual_seed(0))
-        gram = rank.gram_matrix(patches[:, order[: self._ranked].to(x.device)].flatten(0, 1))
+        self._patches_per_image = context.rows
+        gram = rank.gram_matrix(patches[:, context.order[: context.rows]].flatten(0, 1))
         self._gram = gram if self._gram is None else self._gram + gram
 
-    def _scene(self, grid: Grid, x: Float[Tensor, "b n d"], masks: list[Tensor]) -> BatchContext:
-        b, p = len(x), grid[0] * grid[1]
-        none = torch.zeros(b, p, dtype=torch.bool)
-        labels = Labels(none, none)
-        if self.background is not None:
-            labels = labels_of_any_size(masks, grid, self.background)
-        return BatchContext(
-            grid=grid,
-            patch=self.watched.patch_size,
-            prefix=prefix_length(x.shape[1], grid),
-            foreground=labels.foreground.to(x.device),
-            background=labels.background.to(x.device),
-            order=torch.arange(p, device=x.device),
-            rows=0,
-        )
-
     def compute(self) -> dict[str, float]:
-        """Return the means over images, and the rank of patches, of all ranks together.
-
-        What has no value is left out.
-        """
-        assert self._gram is not None, "nothing was seen"
+        """Return means over the images of all processes, and the rank, where they are defined."""
+        assert self._gram is not None, "no batch was added"
         means = distributed.all_gather_rows(torch.cat(self._rows)).nanmean(0).tolist()
         found = dict(zip(NAMES, means, strict=True))
         total = distributed.all_reduce_mean(self._gram) * distributed.world_size()
-        found[RANK] = rank.rankme(total, self._ranked * self.images)
+        found[RANK] = rank.rankme(total, self._patches_per_image * self.images)
         return {name: value for name, value in found.items() if value == value}
 
 
@@ -120,8 +109,8 @@ def background_class(classes: Sequence[str]) -> int | None:
     return list(classes).index("background") if "background" in classes else None
 
 
-def labels_of_any_size(masks: Sequence[Tensor], grid: Grid, background: int) -> Labels:
-    """Return the labels of patches, by the rule of `scene.labels_of`, from masks of any size.
+def label_patches_of_any_size(masks: Sequence[Tensor], grid: Grid, background: int) -> PatchLabels:
+    """Return the labels of patches, by the rule of `label_patches`, from masks of any size.
 
     Args:
         masks: class of each pixel, 255 where there is none; patches need not tile them.
@@ -139,4 +128,4 @@ def labels_of_any_size(masks: Sequence[Tensor], grid: Grid, background: int) -> 
     known = counts[:, :, :2].sum(2)
     counted = 2 * known >= counts.sum(2)
     on = 2 * counts[:, :, 1] >= known
-    return Labels(counted & on, counted & ~on)
+    return PatchLabels(counted & on, counted & ~on)

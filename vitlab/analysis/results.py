@@ -1,25 +1,26 @@
-"""What an analysis finds: rows of numbers, arrays, and all that made them; as JSON and CSV."""
+"""Results of an analysis: a long table of numbers, arrays, and what made them; as JSON and CSV."""
 
-import csv
-import io
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from vitlab.atomic_io import write_bytes, write_json
+import pandas as pd
 
-FORMAT = "vitlab analysis 1"
-JSON, CSV = "findings.json", "findings.csv"
+from vitlab.atomic_io import decode_json, write_bytes, write_json
+from vitlab.errors import InputError
+
+FORMAT = "vitlab analysis 2"
+JSON, CSV = "analysis.json", "analysis.csv"
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured.
+    """Definition of a measure.
 
     Attributes:
-        name: as in rows, such as "cls_patch_cosine".
+        name: as in the tables, such as "cls_patch_cosine".
         title: for people, such as "[CLS]-patch cosine".
         unit: "" for a plain number, "pixels", "share", "nats" ...
         meaning: how it is computed and over what, with its source, in one or two sentences.
@@ -32,18 +33,18 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Model:
-    """An encoder that is analyzed.
+class ModelInfo:
+    """Description of an encoder.
 
     Attributes:
-        label: its name in rows and figures, unique.
-        weights: where they lie.
+        label: its name in tables and figures, unique.
+        weights: path of the weights.
         hash: fingerprint of options and tensors.
         config: arguments of the encoder.
         depth: number of blocks.
-        heads: in each block.
-        patch: pixels of a patch edge.
-        registers: tokens that are neither [CLS] nor patch.
+        heads: of each block.
+        patch_size: pixels of a patch edge.
+        num_registers: tokens that are neither [CLS] nor patch.
         parameters: number of them.
     """
 
@@ -53,26 +54,24 @@ class Model:
     config: dict[str, Any]
     depth: int
     heads: int
-    patch: int
-    registers: int
+    patch_size: int
+    num_registers: int
     parameters: int
 
 
-@dataclass(frozen=True)
-class Row:
-    """One number: the mean over images, with a 95 % interval.
+class Row(NamedTuple):
+    """A number: the mean over images, with a 95 % interval.
 
     Attributes:
         model: label of the model.
         measure: name of the measure.
-        block: number from 0; None for the encoder's output or what has no block.
+        block: number from 0; None for the encoder's output.
         point: inside the block, such as "norm1"; "" where there is only one.
         head: number from 0; None for all together.
-        role: which tokens: "all", "foreground", "background", "cls", "patches", "registers"; "".
+        role: tokens: "all", "foreground", "background", "cls", "patches", "registers"; "".
         mean: the number.
-        low: of the interval; None where one image, or none of its own per image, has no spread.
-        high: the same.
-        images: how many it is the mean of.
+        low, high: the interval; None for one image, and for numbers of the whole set.
+        images: number of images in the mean.
     """
 
     model: str
@@ -87,14 +86,13 @@ class Row:
     images: int
 
 
-@dataclass(frozen=True)
-class Array:
-    """Numbers that belong together: a value for each channel, a map over the grid, a histogram.
+class Array(NamedTuple):
+    """Numbers that belong together: a value per channel, a map over the grid, a histogram.
 
     Attributes:
         model, measure, block, point, head, role: as in a `Row`.
         values: nested lists.
-        axes: what they run over, such as ["channel"], ["row", "column"], ["bin"].
+        axes: of the values, such as ["channel"], ["row", "column"], ["bin"].
         edges: of a histogram's bins, one more than values; empty otherwise.
     """
 
@@ -106,12 +104,12 @@ class Array:
     role: str
     values: list[Any]
     axes: list[str]
-    edges: list[float] = field(default_factory=list)
+    edges: list[float] = []  # noqa: RUF012
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """What was not measured, and why, in a sentence; `model` is "" where it holds for all."""
+class Omission:
+    """A measure that was left out, and the reason; `model` is "" where it holds for all."""
 
     model: str
     measure: str
@@ -120,60 +118,82 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class AnalysisResults:
-    """All that one analysis found.
+    """All results of an analysis.
 
     Attributes:
         data: dataset, root, split, images, size in pixels, and whether there are masks.
-        environment: what made it, see `vitlab.atomic_io.environment`.
+        models: the encoders.
+        measures: definitions.
+        rows: a `Row` per number; block and head are nullable integers.
+        arrays: an `Array` per row.
+        left_out: measures that were left out.
+        environment: see `vitlab.atomic_io.environment`.
     """
 
     data: dict[str, Any]
-    models: Sequence[Model]
+    models: Sequence[ModelInfo]
     measures: Sequence[Measure]
-    rows: Sequence[Row]
-    arrays: Sequence[Array] = ()
-    left_out: Sequence[LeftOut] = ()
+    rows: pd.DataFrame
+    arrays: pd.DataFrame
+    left_out: Sequence[Omission] = ()
     environment: dict[str, Any] = field(default_factory=dict)
 
-    def select(self, measure: str, **where: Any) -> list[Row]:
-        """Return the rows of a measure whose fields have the given values."""
-        return [
-            row
-            for row in self.rows
-            if row.measure == measure and all(getattr(row, k) == v for k, v in where.items())
-        ]
+    def select(self, measure: str, **where: Any) -> pd.DataFrame:
+        """Return the rows of a measure whose columns have the given values; None is missing."""
+        found = self.rows[self.rows["measure"] == measure]
+        for name, value in where.items():
+            found = found[found[name].isna() if value is None else found[name].eq(value)]
+        return found
 
     def save(self, folder: Path) -> None:
-        """Write findings.json, and the rows as findings.csv."""
-        write_json(folder / JSON, {"format": FORMAT, **asdict(self)})
-        text = io.StringIO()
-        writer = csv.writer(text)
-        names = [each.name for each in fields(Row)]
-        writer.writerow(names)
-        for row in self.rows:
-            values = (getattr(row, name) for name in names)
-            writer.writerow(["" if value is None else value for value in values])
-        write_bytes(folder / CSV, text.getvalue().encode())
+        """Write analysis.json, and the rows as analysis.csv."""
+        described = {
+            name: [asdict(each) for each in getattr(self, name)]
+            for name in ("models", "measures", "left_out")
+        }
+        tables = {"rows": records(self.rows), "arrays": records(self.arrays)}
+        content = {"format": FORMAT, "data": self.data, **described, **tables}
+        write_json(folder / JSON, {**content, "environment": self.environment})
+        write_bytes(folder / CSV, self.rows.to_csv(index=False).encode())
+
+
+def table(rows: Iterable[Row] | Iterable[Array], kind: type[Row] | type[Array]) -> pd.DataFrame:
+    """Return rows as a table with the columns of their kind."""
+    found = pd.DataFrame(list(rows), columns=list(kind._fields))
+    types = {"block": "Int64", "head": "Int64"}
+    if kind is Row:
+        types |= {"mean": "float64", "low": "float64", "high": "float64", "images": "int64"}
+    return found.astype(types)
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON has them."""
+    columns = {
+        name: [None if each is pd.NA or each != each else each for each in frame[name].tolist()]
+        for name in frame
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def read_results(path: Path) -> AnalysisResults:
-    """Read findings.json, or the one in a folder.
+    """Read analysis.json, or the one in a folder.
 
     Raises:
-        ValueError: the file is none of ours; the message says what to give.
+        InputError: the file is missing or of another kind.
     """
     path = path / JSON if path.is_dir() else path
     try:
-        content = json.loads(path.read_text())
+        content = decode_json(path.read_bytes(), dict[str, Any])
         if content.pop("format") != FORMAT:
             raise KeyError("format")
-        kinds = {"models": Model, "measures": Measure, "rows": Row, "arrays": Array}
-        kinds["left_out"] = LeftOut
-        for name, kind in kinds.items():
-            content[name] = [kind(**each) for each in content[name]]
+        for name, kind in (("models", ModelInfo), ("measures", Measure), ("left_out", Omission)):
+            content[name] = decode_json(json.dumps(content[name]).encode(), list[kind])  # type: ignore[valid-type]
+        for name, row in (("rows", Row), ("arrays", Array)):
+            content[name] = table((row(**each) for each in content[name]), row)  # type: ignore[arg-type]
         return AnalysisResults(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
             f"{path} holds no analysis of this version ({error}); give the folder that "
-            "`vitlab analyze --out` wrote"
+            "`vitlab analyze --out` wrote",
+            field=JSON,
         ) from error

@@ -1,197 +1,265 @@
 """`vitlab analyze`."""
 
-import argparse
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
+import pandas as pd
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from vitlab.analysis.analyze import NamedEncoder, Pace, analyze, describe_encoder, show
-from vitlab.analysis.block_miou import BLOCK_MIOU, batches, block_miou
-from vitlab.analysis.images import Images, dataset_class, find_images
-from vitlab.analysis.pictures import example_pictures
-from vitlab.analysis.report import Picture, write_report
-from vitlab.analysis.results import CSV, JSON, AnalysisResults
-from vitlab.commands.analyze_words import UNTRAINED, labels, parser, refuse
+from vitlab.analysis.analyze import NamedEncoder, analyze
+from vitlab.analysis.block_miou import BLOCK_MIOU, block_miou, count_batches
+from vitlab.analysis.example_pictures import example_pictures
+from vitlab.analysis.images import Images, find_images
+from vitlab.analysis.report import headline, write_report
+from vitlab.analysis.results import CSV, JSON, AnalysisResults, Row, table
+from vitlab.commands.data_option import with_data_class
 from vitlab.commands.device import choose_device
+from vitlab.commands.parser import SUBCLASS, parse
+from vitlab.commands.weights_option import check_weights_options, load_encoders
 from vitlab.data import SegmentationSquare, VisionDataModule
-from vitlab.evaluation.fingerprint import fingerprint
-from vitlab.evaluation.frozen_encoder import load_frozen_encoder
+from vitlab.errors import InputError
 from vitlab.probes import InferenceConfig
-from vitlab.training.encoder_config import encoder_from_config
 
-EXAMPLES = 4  # images that are drawn
+EXAMPLES = """\
+examples:
+  vitlab analyze --weights runs/dino/seed0/best.ckpt runs/dino_entmax/seed0/best.ckpt \\
+      --which teacher --labels softmax entmax --data.root /data/VOCdevkit --out analysis
+  vitlab analyze --weights dino_deitsmall16_pretrain.pth --family dino \\
+      --data.root /data/imagenet --images 1000 --out analysis
+  vitlab analyze --weights runs/dino/seed0/last.ckpt runs/dino/seed0/last.ckpt \\
+      --which teacher student --photographs my_photographs --size 512 --out analysis
+  vitlab analyze --weights best.ckpt untrained:configs/dino.yaml --which teacher \\
+      --data ADE20K --data.root /data/ADEChallengeData2016 --foreground person car --out analysis
+"""
+PICTURES = 4  # images that are drawn
+
+
+@dataclass(frozen=True)
+class AnalyzeOptions:
+    """Measure encoders side by side, and write a report that opens in any browser, JSON and CSV.
+
+    Cosines of [CLS] and patches at every point of every block, reach and sparsity of attention,
+    tokens of high norm, alignment with the foreground, feature rank: means over images with 95 %
+    intervals. docs/analysis.md defines each number.
+
+    Args:
+        weights: checkpoints of runs, exported folders, files of DINO, DINOv2, DeiT, timm or
+            LocAtViT, or untrained:CONFIG for the encoder of a config at initialization (seed 0)
+        out: folder to write
+        labels: names of the encoders, one for each; by default from the paths
+        which: student, teacher ... of a file with several models; one for all, or one for each
+        family: of the weights; one for all, or one for each
+        pixels: auto, imagenet or half, see `vitlab evaluate --help`; one for all, or one for each
+        backbone: of a run of prompts, if it moved; one for all, or one for each
+        data: dataset of the images; recognized where only --data.root is given
+        photographs: a folder of photographs, or one photograph, in place of a dataset
+        split: of the dataset; its val_split by default
+        foreground: classes that are objects; by default all but the one called background
+        images: at most so many; 0 for all
+        size: pixels of the center crop of images whose short side is size / 0.875
+        batch_size: images of a forward pass; fewer where attention needs memory
+        num_workers: processes that decode images
+        device: auto is a GPU where there is one
+        precision: of forward passes
+        probe: segmentation dataset, for the mIoU of a linear probe on each block, which takes two
+            more passes over both splits; recognized where only --probe.root is given
+        probe_images: training images of the probe; 0 for all
+        overwrite: replace an analysis
+        dry_run: check everything, print the plan and stop
+    """
+
+    weights: list[str]
+    out: Path
+    labels: list[str] = field(default_factory=list)
+    which: list[str] = field(default_factory=lambda: [""])
+    family: list[str] = field(default_factory=lambda: ["auto"])
+    pixels: list[Literal["auto", "imagenet", "half"]] = field(default_factory=lambda: ["auto"])
+    backbone: list[str] = field(default_factory=lambda: [""])
+    data: VisionDataModule | None = field(default=None, metadata=SUBCLASS)
+    photographs: Path | None = None
+    split: str = ""
+    foreground: list[str] = field(default_factory=list)
+    images: int = 1000
+    size: int = 224
+    batch_size: int = 32
+    num_workers: int = 2
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    probe: VisionDataModule | None = field(default=None, metadata=SUBCLASS)
+    probe_images: int = 0
+    overwrite: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        least = {"images": 0, "size": 1, "batch_size": 1, "num_workers": 0, "probe_images": 0}
+        for name, smallest in least.items():
+            option, value = f"--{name.replace('_', '-')}", getattr(self, name)
+            if value < smallest:
+                raise InputError(
+                    f"{option} {value} is too small; give {smallest} or more", field=option
+                )
+        if (self.data is None) == (self.photographs is None):
+            raise InputError(
+                "give the images: a dataset as --data.root DIR, or --photographs with a folder or "
+                "a file",
+                field="--data",
+            )
+        check_weights_options(self)
+        _check_folder(self.out, self.overwrite)
 
 
 def run(words: Sequence[str]) -> None:
     """Analyze encoders.
 
     Raises:
-        ValueError: what was given cannot be used; before anything is measured.
+        InputError: options, weights or data that cannot be used, before anything is measured.
     """
-    given = parser().parse_args(words)
-    refuse(given)
+    words = with_data_class(with_data_class(words), "--probe")
+    options = parse(AnalyzeOptions, words, "vitlab analyze", EXAMPLES)
     images = find_images(
-        given.data, given.dataset, given.split, given.size, given.images, given.foreground
+        options.data or options.photographs,
+        *(options.size, options.images, options.split, options.foreground),
     )
-    subjects = read(given)
-    for subject in subjects:
-        subject.encoder.check_img_size(given.size, "--size")
+    encoders = load_encoders(options)
+    for each in encoders:
+        each.encoder.check_img_size(options.size, "--size")
+    if options.probe is not None:  # before anything is measured
+        for split in (options.probe.train_split, options.probe.val_split):
+            options.probe.segmentation_dataset(split, SegmentationSquare(options.size))
+    device = choose_device(options.device)
+    inference = InferenceConfig(device, options.batch_size, options.num_workers)
+    if options.precision == "bf16":
+        autocast = partial(torch.autocast, device.type, torch.bfloat16)
+        inference = replace(inference, precision=autocast)
     console = Console(width=max(110, Console().width))
-    segmented = to_segment(given.probe, given.probe_dataset, given.size)
-    pace = Pace(choose_device(given.device), given.batch, given.workers, precision(given))
-    show_plan(subjects, images, pace, given.out, console)
-    if given.dry_run:
+    _show_plan(encoders, images, inference, options.out, console)
+    if options.dry_run:
         return
-    findings = analyze(subjects, images, pace)
-    write(findings, given.out)
-    if segmented is not None:
-        findings = with_miou(findings, subjects, segmented, given, pace)
-        findings.save(given.out)
-    show(findings, console)
-    page = write_report(findings, pictures(subjects, images, pace), given.out)[0]
-    console.print(f"{page}: open it in a browser; {JSON} and {CSV} beside it", highlight=False)
-
-
-def read(given: argparse.Namespace) -> list[NamedEncoder]:
-    """Read all weights.
-
-    Raises:
-        ValueError: they cannot be read, or would have one name.
-    """
-    count = len(given.weights)
-    each = {
-        name: getattr(given, name) * (count if len(getattr(given, name)) == 1 else 1)
-        for name in ("family", "which", "pixels", "backbone")
-    }
-    names = given.labels or labels(given.weights, each["which"])
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise ValueError(
-            f"several weights would be called {', '.join(twice)}; tell them apart with --labels"
+    results = analyze(encoders, images, inference)
+    _write_folder(results, options.out)
+    if options.probe is not None:
+        rows = table(_block_mious(encoders, options, inference), Row)
+        results = replace(
+            results,
+            measures=[*results.measures, BLOCK_MIOU],
+            rows=pd.concat([results.rows, rows], ignore_index=True),
         )
-    subjects = []
-    for index, (weights, label) in enumerate(zip(given.weights, names, strict=True)):
-        if weights.startswith(UNTRAINED):
-            subjects.append(untrained(weights, label))
-            continue
-        own = {name: values[index] for name, values in each.items()}
-        found = load_frozen_encoder(Path(weights), **own)
-        used = found.info
-        where = f"{used.path} ({used.branch})" if used.branch else used.path
-        subjects.append(
-            NamedEncoder(
-                found.encoder,
-                describe_encoder(found.encoder, label, where, used.hash, used.encoder),
-            )
-        )
-    return subjects
+        results.save(options.out)
+    _show(results, console)
+    shown = [images.pairs[index] for index in range(min(PICTURES, len(images)))]
+    pictures = example_pictures(
+        {each.info.label: each.encoder.to(device) for each in encoders},
+        [image for image, _ in shown],
+        [mask for _, mask in shown] if images.masks else None,
+        replace(inference, num_workers=0),
+    )
+    page = write_report(results, pictures, options.out)[0]
+    console.print(f"report  {page}, with {JSON} and {CSV}", highlight=False)
 
 
-def untrained(weights: str, label: str) -> NamedEncoder:
-    """Return the encoder of a config as it is before training."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        encoder = encoder_from_config(Path(weights.removeprefix(UNTRAINED))).eval()
-    return NamedEncoder(encoder, describe_encoder(encoder, label, weights, fingerprint(encoder)))
-
-
-def to_segment(root: Path | None, dataset: str, size: int) -> VisionDataModule | None:
-    """Return the segmentation set that each block is probed on, if one is asked for.
-
-    Raises:
-        ValueError: it is none, or cannot be read.
-    """
-    if root is None:
-        return None
-    kind = dataset_class(root, dataset)
-    if kind is None:
-        raise ValueError(
-            f"--probe {root} is no dataset that shows what it is; name its class with "
-            "--probe-dataset: VOC2012, ADE20K, Cityscapes or Folder"
-        )
-    data = kind(str(root))
-    for split in (data.train_split, data.val_split):
-        data.segmentation_dataset(split, SegmentationSquare(size))
-    return data
-
-
-def with_miou(
-    findings: AnalysisResults,
-    subjects: Sequence[NamedEncoder],
-    data: VisionDataModule,
-    given: argparse.Namespace,
-    pace: Pace,
-) -> AnalysisResults:
-    """Return the findings with the mIoU of every block."""
-    loading = InferenceConfig(pace.device, pace.batch, pace.workers, pace.precision)
-    view, images = SegmentationSquare(given.size), given.probe_images
-    rows = list(findings.rows)
+def _block_mious(
+    encoders: Sequence[NamedEncoder], options: AnalyzeOptions, inference: InferenceConfig
+) -> list[Row]:
+    """Return the mIoU of a linear probe on every block."""
+    data, transform, images = options.probe, SegmentationSquare(options.size), options.probe_images
+    assert data is not None
+    rows: list[Row] = []
     with Progress(console=Console(stderr=True)) as progress:
-        for subject in subjects:
-            encoder, label = subject.encoder.to(pace.device), subject.model.label
-            total = batches(encoder, data, view, images, pace.batch)
+        for named in encoders:
+            encoder, label = named.encoder.to(inference.device), named.info.label
+            total = count_batches(encoder, data, transform, images, inference.batch_size)
             task = progress.add_task(f"mIoU of {label}", total=total)
-            rows += block_miou(
-                *(label, encoder, data, view, images, loading),
-                tick=partial(progress.advance, task),
-            )
+            advance = partial(progress.advance, task)
+            rows += block_miou(label, encoder, data, transform, images, inference, advance=advance)
             encoder.cpu()
-    return replace(findings, measures=[*findings.measures, BLOCK_MIOU], rows=rows)
+    return rows
 
 
-def pictures(subjects: Sequence[NamedEncoder], images: Images, pace: Pace) -> list[Picture]:
-    """Return what the first images look like to the encoders."""
-    shown = [images.pairs[index] for index in range(min(EXAMPLES, len(images)))]
-    models = {each.model.label: each.encoder.to(pace.device) for each in subjects}
-    masks = [mask for _, mask in shown] if images.masks else None
-    loading = InferenceConfig(pace.device, pace.batch, 0, pace.precision)
-    return example_pictures(models, [image for image, _ in shown], masks, loading)
-
-
-def precision(given: argparse.Namespace) -> Callable[[], AbstractContextManager]:
-    """Return what makes the context of a forward pass."""
-    if given.precision == "fp32":
-        return nullcontext
-    return partial(torch.autocast, choose_device(given.device).type, torch.bfloat16)
-
-
-def show_plan(
-    subjects: Sequence[NamedEncoder], images: Images, pace: Pace, out: Path, console: Console
+def _show_plan(
+    encoders: Sequence[NamedEncoder],
+    images: Images,
+    inference: InferenceConfig,
+    out: Path,
+    console: Console,
 ) -> None:
-    """Print what is going to be done."""
-    table = Table(title="analysis", show_header=False, title_justify="left")
-    for each in subjects:
-        model = each.model
-        table.add_row(
-            model.label,
-            f"{model.weights}: {model.depth} blocks, {model.heads} heads, patch {model.patch}, "
-            f"{model.registers} registers",
+    plan = Table(title="analysis", show_header=False, title_justify="left")
+    for info in (each.info for each in encoders):
+        plan.add_row(
+            info.label,
+            f"{info.weights}: {info.depth} blocks, {info.heads} heads, patch size "
+            f"{info.patch_size}, {info.num_registers} registers",
         )
     about = images.about
     named = " ".join(part for part in (about["dataset"], about["split"]) if part)
-    table.add_row("images", f"{len(images)} of {named}, the middle {about['size']} px")
-    table.add_row("masks", "yes" if images.masks else f"none: {images.why_not}")
-    table.add_row("device", f"{pace.device}")
-    table.add_row("result", str(out))
-    console.print(table)
+    plan.add_row("images", f"{len(images)} of {named}, center crop of {about['size']} px")
+    plan.add_row("masks", "yes" if images.masks else f"none: {images.why_no_masks}")
+    plan.add_row("device", f"{inference.device}")
+    plan.add_row("result", str(out))
+    console.print(plan)
 
 
-def write(findings: AnalysisResults, folder: Path) -> None:
-    """Write an analysis beside its place, and move it there: a folder is whole or not there."""
+def _show(results: AnalysisResults, console: Console) -> None:
+    """Print the main numbers of each model, and what was left out."""
+    about = results.data
+    shown = Table(
+        title=f"{about['dataset']}: {about['images']} images of {about['size']} px",
+        caption="in brackets: 95 % interval over images",
+        title_justify="left",
+        caption_justify="left",
+    )
+    shown.add_column("")
+    for model in results.models:
+        shown.add_column(escape(model.label), justify="right")
+    for title, cells in headline(results).items():
+        layers = [f"({cell.layer})" if cell.layer else "" for cell in cells.values()]
+        texts = [
+            " ".join(filter(None, (cell.text, cell.interval, layer)))
+            for cell, layer in zip(cells.values(), layers, strict=True)
+        ]
+        shown.add_row(*map(escape, [title, *texts]))
+    console.print(shown)
+    for each in results.left_out:
+        if not each.model:
+            console.print(f"left out: {each.measure}: {each.reason}", highlight=False)
+
+
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder with other files, with an analysis to keep, or that cannot be written."""
+    reason = ""
+    if folder.exists() and not folder.is_dir():
+        reason = "is a file; name a folder"
+    elif folder.is_dir() and any(folder.iterdir()):
+        if not (folder / JSON).is_file():
+            reason = "holds other files; name a new folder"
+        elif not overwrite:
+            reason = "holds an analysis; choose another folder, or --overwrite"
+    else:
+        above = next(parent for parent in folder.absolute().parents if parent.exists())
+        try:
+            with tempfile.TemporaryFile(dir=above):
+                pass
+        except OSError as error:
+            reason = f"cannot be written: {above}: {error.strerror}; name another folder"
+    if reason:
+        raise InputError(f"--out {folder} {reason}", field="--out")
+
+
+def _write_folder(results: AnalysisResults, folder: Path) -> None:
+    """Write an analysis next to its place and move it there, so that no folder is incomplete."""
     folder = folder.absolute()
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        findings.save(aside)
+        results.save(aside)
         if folder.exists():
             shutil.rmtree(folder)
         aside.rename(folder)

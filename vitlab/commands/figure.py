@@ -7,11 +7,11 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from vitlab.commands.analyze import read
 from vitlab.commands.data_option import with_data_class
 from vitlab.commands.device import choose_device
 from vitlab.commands.figure_options import EXAMPLES, FigureOptions, blocks_of, places_of
 from vitlab.commands.parser import parse
+from vitlab.commands.weights_option import load_encoders
 from vitlab.data import SegmentationSquare
 from vitlab.encoders import Encoder
 from vitlab.encoders.attention import Attention
@@ -39,7 +39,7 @@ def run(words: Sequence[str]) -> None:
     places = places_of(options, photographs)
     if len(places) > len(photographs):  # several places of one photograph
         photographs = photographs * len(places)
-    models = {each.model.label: each.encoder.eval() for each in read(options)}
+    models = {each.info.label: each.encoder.eval() for each in load_encoders(options)}
     blocks = blocks_of(options, models)
     most = max(map(_num_heads, models.values()))
     if options.head.isdecimal() and int(options.head) >= most:

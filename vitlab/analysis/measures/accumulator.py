@@ -1,4 +1,4 @@
-"""Sums over images, from which means with intervals are made; nothing of an image is kept.
+"""Sums over images, from which means with intervals are computed; no image is kept.
 
 Axis letters: b images, h heads.
 """
@@ -11,37 +11,29 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from vitlab.analysis.measures.context import Place, Values
+from vitlab.analysis.measures.context import Location, Values
 from vitlab.analysis.results import Row
 
-Where = tuple[int | None, str]  # block and point
+Point = tuple[int | None, str]  # block and point
 Key = tuple[int | None, str, str, str]  # block, point, measure, role
 
 
-@dataclass(frozen=True)
-class Mean:
-    """A mean with its 95 % interval; None where there is no spread to tell it from."""
-
-    value: float
-    low: float | None
-    high: float | None
-    images: int
-
-
-def mean_of(count: float, total: float, squares: float) -> Mean:
-    """Return mean and interval by Student's t, from sums over so many images.
+def mean_interval(
+    count: float, total: float, squares: float
+) -> tuple[float, float | None, float | None]:
+    """Return a mean with its 95 % interval by Student's t; None for the bounds of one image.
 
     Args:
         count: of images.
-        total: of their numbers.
-        squares: of these, squared.
+        total: sum of their numbers.
+        squares: sum of the squared numbers.
     """
-    value = total / count
+    mean = total / count
     if count < 2:
-        return Mean(value, None, None, int(count))
-    variance = max(squares - total * value, 0.0) / (count - 1)
+        return mean, None, None
+    variance = max(squares - total * mean, 0.0) / (count - 1)
     half = float(stats.t.ppf(0.975, count - 1)) * math.sqrt(variance / count)
-    return Mean(value, value - half, value + half, int(count))
+    return mean, mean - half, mean + half
 
 
 @dataclass
@@ -49,10 +41,10 @@ class Accumulator:
     """Counts, sums and sums of squares of every measure, in double precision.
 
     Attributes:
-        pending: numbers of one batch, (b,) or (b, h), by what they are.
+        pending: numbers of one batch, (b,) or (b, h), by block, point, measure and role.
         kept: sums of all batches, (3,) or (3, 1 + h).
         totals: sums of arrays over all images.
-        images: that were seen.
+        images: number of images.
     """
 
     pending: dict[Key, Tensor] = field(default_factory=dict)
@@ -60,27 +52,25 @@ class Accumulator:
     totals: dict[Key, Tensor] = field(default_factory=dict)
     images: int = 0
 
-    def add(self, where: Where, values: Values) -> None:
-        """Take numbers of each image; NaN means undefined, and is left out."""
+    def add(self, point: Point, values: Values) -> None:
+        """Add numbers of each image; NaN means undefined, and is left out."""
         for name, each in values.items():
-            self.pending[*where, *name] = each
+            self.pending[*point, *name] = each
 
-    def add_sums(self, where: Where, sums: Values) -> None:
-        """Take arrays that are summed over the images of the batch."""
+    def add_sums(self, point: Point, sums: Values) -> None:
+        """Add arrays that are summed over the images of the batch."""
         for name, each in sums.items():
-            key = (*where, *name)
+            key = (*point, *name)
             each = each.double()
             self.totals[key] = self.totals[key] + each if key in self.totals else each
 
     def flush(self, images: int) -> None:
-        """Sum up one batch; all at once, for there are a thousand small tensors."""
+        """Sum the numbers of one batch; together, for there are a thousand small tensors."""
         for axes in (1, 2):
             keys = [key for key, each in self.pending.items() if each.ndim == axes]
-            shapes = {tuple(self.pending[key].shape) for key in keys}
-            for shape in shapes:
+            for shape in {tuple(self.pending[key].shape) for key in keys}:
                 same = [key for key in keys if tuple(self.pending[key].shape) == shape]
-                stacked = torch.stack([self.pending[key].double() for key in same])
-                self._sum(same, stacked)
+                self._sum(same, torch.stack([self.pending[key].double() for key in same]))
         self.pending.clear()
         self.images += images
 
@@ -101,16 +91,13 @@ class Accumulator:
             heads = [None, *range(len(columns) - 1)]
             for head, own in zip(heads, columns, strict=True):
                 if own[0]:
-                    mean = mean_of(*own)
-                    yield Row(
-                        *(model, measure, block, point, head, role),
-                        *(mean.value, mean.low, mean.high, mean.images),
-                    )
+                    mean = mean_interval(*own)
+                    yield Row(model, measure, block, point, head, role, *mean, int(own[0]))
 
-    def arrays(self, model: str) -> Iterator[tuple[Place, str, Mapping[str, Tensor]]]:
-        """Yield where, of which measure, and the sums of each role."""
+    def arrays(self, model: str) -> Iterator[tuple[Location, str, Mapping[str, Tensor]]]:
+        """Yield location, measure, and the sums of each role."""
         found: dict[tuple[int | None, str, str], dict[str, Tensor]] = {}
         for (block, point, measure, role), each in self.totals.items():
             found.setdefault((block, point, measure), {})[role] = each.cpu()
         for (block, point, measure), total in found.items():
-            yield Place(model, block, point), measure, total
+            yield Location(model, block, point), measure, total

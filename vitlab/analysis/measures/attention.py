@@ -86,10 +86,10 @@ def rows(weights: Float[Tensor, "s n k"], distances: Float[Tensor, "n n"]) -> Ro
     )
 
 
-def measure(weights: Float[Tensor, "b h n k"], scene: BatchContext) -> Values:
+def measure(weights: Float[Tensor, "b h n k"], context: BatchContext) -> Values:
     """Return what is known of each image's heads, by the role of the query."""
     n = weights.shape[2]
-    distances = torch.nn.functional.pad(scene.distances, (scene.prefix, 0, scene.prefix, 0))
+    distances = torch.nn.functional.pad(context.distances, (context.prefix, 0, context.prefix, 0))
     distances = distances.to(weights.dtype)
     flat = weights.flatten(0, 1)
     step = len(flat) if flat.is_cuda else max(1, AT_ONCE // (n * flat.shape[2]))
@@ -100,7 +100,7 @@ def measure(weights: Float[Tensor, "b h n k"], scene: BatchContext) -> Values:
 
     zeros = whole("zeros")
     values = {
-        ("attention_distance", "patches"): whole("distance")[..., scene.prefix :].nanmean(-1),
+        ("attention_distance", "patches"): whole("distance")[..., context.prefix :].nanmean(-1),
         ("dead_keys", ""): whole("dead"),
     }
     for name, each in (
@@ -109,7 +109,7 @@ def measure(weights: Float[Tensor, "b h n k"], scene: BatchContext) -> Values:
         ("attention_support", n * (1 - zeros)),
         ("attention_max", whole("largest")),
     ):
-        values |= {(name, role): own for role, own in by_role(each, scene.prefix).items()}
+        values |= {(name, role): own for role, own in by_role(each, context.prefix).items()}
     return values
 
 

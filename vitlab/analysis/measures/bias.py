@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.analysis.measures.context import BatchContext, Place, Values
+from vitlab.analysis.measures.context import BatchContext, Location, Values
 from vitlab.analysis.results import Array, Measure, Row
 from vitlab.encoders.locality import GaussianBias
 
@@ -38,12 +38,12 @@ MEASURES = (
 
 
 def maps(
-    bias: GaussianBias, q: Float[Tensor, "b h n e"], scene: BatchContext
+    bias: GaussianBias, q: Float[Tensor, "b h n e"], context: BatchContext
 ) -> dict[str, Float[Tensor, "b h p"]]:
     """Return alpha and, where they are finite, both variances of each query."""
     with torch.autocast(q.device.type, enabled=False):
-        x = q[:, :, scene.prefix :].to(torch.promote_types(q.dtype, torch.float32))
-        alpha, variance = bias.predict(x, scene.grid)
+        x = q[:, :, context.prefix :].to(torch.promote_types(q.dtype, torch.float32))
+        alpha, variance = bias.predict(x, context.grid)
     found = {"bias_alpha": alpha[..., 0]}
     if bias.log_var is not None:  # of kind "uniform" they are infinite
         found["bias_variance_rows"] = variance[..., 0]
@@ -56,16 +56,19 @@ def measure(found: Mapping[str, Float[Tensor, "b h p"]]) -> Values:
     return {(name, "patches"): each.mean(-1) for name, each in found.items()}
 
 
-def sums(found: Mapping[str, Float[Tensor, "b h p"]], scene: BatchContext) -> Values:
+def sums(found: Mapping[str, Float[Tensor, "b h p"]], context: BatchContext) -> Values:
     """Return the maps, summed over images."""
     return {
-        (name, "patches"): each.sum(0).unflatten(-1, scene.grid) for name, each in found.items()
+        (name, "patches"): each.sum(0).unflatten(-1, context.grid) for name, each in found.items()
     }
 
 
 def conclude(
-    measure: str, place: Place, total: Mapping[str, Float[Tensor, "h rows columns"]], images: int
+    measure: str,
+    location: Location,
+    total: Mapping[str, Float[Tensor, "h rows columns"]],
+    images: int,
 ) -> Iterator[Row | Array]:
     """Yield a map for each head."""
     for head, each in enumerate(total["patches"] / images):
-        yield place.array(measure, "patches", each, ["row", "column"], head=head)
+        yield location.array(measure, "patches", each, ["row", "column"], head=head)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.analysis.measures.context import BatchContext, Place, Values
+from vitlab.analysis.measures.context import BatchContext, Location, Values
 from vitlab.analysis.results import Array, Measure, Row
 from vitlab.encoders.tokens import TokenSequence
 
@@ -43,11 +43,11 @@ MEASURES = (
 )
 
 
-def sums(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
+def sums(x: Float[Tensor, "b n d"], context: BatchContext) -> Values:
     """Return the summed magnitudes of the channels."""
-    if not scene.prefix:
+    if not context.prefix:
         return {}
-    tokens = TokenSequence(x, scene.grid).tokens()
+    tokens = TokenSequence(x, context.grid).tokens()
     patches = torch.linalg.vector_norm(tokens.patches, ord=1, dim=1) / tokens.patches.shape[1]
     return {
         ("channel_magnitude", "cls"): tokens.cls.abs().sum(0),
@@ -56,18 +56,18 @@ def sums(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
 
 
 def conclude(
-    place: Place, total: Mapping[str, Float[Tensor, " d"]], images: int
+    location: Location, total: Mapping[str, Float[Tensor, " d"]], images: int
 ) -> Iterator[Row | Array]:
     """Yield the magnitudes of both roles and how they differ."""
     means = {role: total[role] / images for role in ("cls", "patches")}
     for role, mean in means.items():
-        yield place.array("channel_magnitude", role, mean, ["channel"])
+        yield location.array("channel_magnitude", role, mean, ["channel"])
     # a stable order, so that equal channels are told by their number
     top = [mean.sort(descending=True, stable=True).indices[:TOP] for mean in means.values()]
     common = torch.isin(*top).double().mean()
-    yield place.row("channel_overlap", "", float(common), images)
+    yield location.row("channel_overlap", "", float(common), images)
     both = (means["cls"] > 0) & (means["patches"] > 0)
     if both.any():
         ratio = (means["cls"] / means["patches"]).where(both, torch.ones(()).double()).log()
-        yield place.array("channel_log_ratio", "", ratio, ["channel"])
-        yield place.row("channel_log_ratio", "", float(ratio[both].abs().mean()), images)
+        yield location.array("channel_log_ratio", "", ratio, ["channel"])
+        yield location.row("channel_log_ratio", "", float(ratio[both].abs().mean()), images)

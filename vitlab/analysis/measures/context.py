@@ -1,4 +1,4 @@
-"""What the images of a batch show, in patches, and where a number belongs.
+"""What measures need to know of a batch: grid, roles of tokens, objects; where numbers belong.
 
 Axis letters: b images, n tokens, p patches, r roles.
 """
@@ -21,26 +21,54 @@ ROLES = ("cls", "registers", "all", "foreground", "background")  # "all" patches
 
 
 @dataclass(frozen=True)
+class PatchLabels:
+    """Patches on an object, and patches that are not; where masks are void, neither."""
+
+    foreground: Bool[Tensor, "b p"]
+    background: Bool[Tensor, "b p"]
+
+
+@dataclass(frozen=True)
 class BatchContext:
-    """A batch of images as a measure sees it.
+    """What measures need to know of a batch of images.
 
     Attributes:
         grid: rows and columns of patches.
-        patch: pixels of a patch edge.
+        patch_size: pixels of a patch edge.
         prefix: tokens before the patches; 0 for an encoder without [CLS].
-        foreground: patches that lie on an object; none if there are no masks.
-        background: patches that do not; where labels are missing, a patch is neither.
+        foreground: patches on an object; none without masks.
+        background: patches that are not.
         order: of the patches, drawn once: the first ones are a sample.
         rows: patches of an image that enter a table of the whole set.
     """
 
     grid: Grid
-    patch: int
+    patch_size: int
     prefix: int
     foreground: Bool[Tensor, "b p"]
     background: Bool[Tensor, "b p"]
     order: Int[Tensor, " p"]
     rows: int
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        batch: int,
+        grid: Grid,
+        patch_size: int,
+        prefix: int,
+        labels: PatchLabels | None,
+        rows: int,
+        device: torch.device,
+    ) -> "BatchContext":
+        """Return the context of a batch of images with or without labels."""
+        count = grid[0] * grid[1]
+        none = torch.zeros(batch, count, dtype=torch.bool)
+        labels = labels or PatchLabels(none, none)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+        moved = (each.to(device) for each in (labels.foreground, labels.background, order))
+        return cls(grid, patch_size, prefix, *moved, rows)
 
     @cached_property
     def roles(self) -> Float[Tensor, "b r n"]:
@@ -54,46 +82,32 @@ class BatchContext:
 
     @cached_property
     def distances(self) -> Float[Tensor, "p p"]:
-        """Pixels between the middles of two patches."""
+        """Pixels between the centers of two patches."""
         places = torch.cartesian_prod(*(torch.arange(size) for size in self.grid)).view(-1, 2)
         places = places.float().to(self.foreground.device)
         # not by a product of matrices, which would leave rounding on the diagonal
-        return self.patch * (places[:, None] - places).norm(dim=-1)
+        return self.patch_size * (places[:, None] - places).norm(dim=-1)
 
 
-@dataclass(frozen=True)
-class Labels:
-    """Which patches lie on an object, and which do not."""
-
-    foreground: Bool[Tensor, "b p"]
-    background: Bool[Tensor, "b p"]
-
-
-def labels_of(objects: UInt8[Tensor, "b height width"], patch: int) -> Labels:
+def label_patches(objects: UInt8[Tensor, "b height width"], patch_size: int) -> PatchLabels:
     """Return the labels of patches from those of pixels.
 
     A patch counts if half of its pixels or more are labeled; it is foreground if half of these or
     more are of an object.
 
     Args:
-        objects: 1 on an object, 0 elsewhere, 255 where it is not known.
-        patch: pixels of a patch edge.
+        objects: 1 on an object, 0 elsewhere, 255 unknown.
+        patch_size: pixels of a patch edge.
     """
-    known = F.avg_pool2d((objects != VOID).float()[:, None], patch).flatten(1)
-    on = F.avg_pool2d((objects == 1).float()[:, None], patch).flatten(1)
+    known = F.avg_pool2d((objects != VOID).float()[:, None], patch_size).flatten(1)
+    on = F.avg_pool2d((objects == 1).float()[:, None], patch_size).flatten(1)
     counts = known >= 0.5
-    return Labels(counts & (2 * on >= known), counts & (2 * on < known))
+    return PatchLabels(counts & (2 * on >= known), counts & (2 * on < known))
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a number was measured.
-
-    Attributes:
-        model: label of the model.
-        block: number from 0; None for the encoder's output.
-        point: inside the block.
-    """
+class Location:
+    """Model, block (None for the encoder's output) and point of a number."""
 
     model: str
     block: int | None
@@ -106,14 +120,13 @@ class Place:
         )
 
     def array(self, measure: str, role: str, values: Tensor, axes: list[str], **more: Any) -> Array:
-        """Return numbers that belong together, to six digits."""
+        """Return an array with six significant digits."""
         head = more.pop("head", None)
-        found = rounded(values)
-        return Array(self.model, measure, self.block, self.point, head, role, found, axes, **more)
+        rounded = _rounded(values)
+        return Array(self.model, measure, self.block, self.point, head, role, rounded, axes, **more)
 
 
-def rounded(values: Tensor) -> list[Any]:
-    """Return nested lists of numbers with six significant digits."""
+def _rounded(values: Tensor) -> list[Any]:
     if values.ndim > 1:
-        return [rounded(each) for each in values]
+        return [_rounded(each) for each in values]
     return [float(f"{each:.6g}") for each in values.tolist()]

@@ -76,9 +76,9 @@ def mean_cosines(
     return means.masked_fill(pairs == 0, torch.nan)
 
 
-def measure(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
+def measure(x: Float[Tensor, "b n d"], context: BatchContext) -> Values:
     """Return the cosines of each image."""
-    means = mean_cosines(x, scene.roles)
+    means = mean_cosines(x, context.roles)
     place = {role: index for index, role in enumerate(ROLES)}
 
     def between(one: str, other: str) -> Float[Tensor, " b"]:

@@ -1,6 +1,6 @@
-"""Measures an encoder on batches of images, while they pass through it: nothing is kept.
+"""Measurement of an encoder on batches of images during their forward pass; no feature is kept.
 
-Axis letters: b images, h heads, n tokens, k keys, p patches, d width.
+Axis letters: b images, h heads, n tokens, k keys, p patches, d embed_dim.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,12 +24,14 @@ from vitlab.analysis.measures import (
     rank,
 )
 from vitlab.analysis.measures.accumulator import Accumulator
-from vitlab.analysis.measures.context import BatchContext, Values, labels_of
+from vitlab.analysis.measures.context import BatchContext, Values, label_patches
 from vitlab.analysis.results import Array, Measure, Row
 from vitlab.encoders.encoder import Encoder
 from vitlab.encoders.hooks import hook_blocks, hook_points
 from vitlab.encoders.tokens import Tokens, TokenSequence, assemble, prefix_length
 from vitlab.encoders.vit import Block
+from vitlab.errors import InputError
+from vitlab.probes.layer_selection import depth_of
 
 MEASURES: tuple[Measure, ...] = (
     *(*cosines.MEASURES, *channels.MEASURES, *norms.MEASURES, *locality.MEASURES),
@@ -43,12 +45,14 @@ WITH_MASKS = (
 WEIGHTS_AT_ONCE = {"cpu": 2**21, "cuda": 2**27}  # attention weights of one pass of one block
 
 
-class Engine:
-    """Takes batches of images, gives rows and arrays.
+class MeasureEngine:
+    """Measures batches of images; `update` with each batch, then `compute`.
+
+    Of an encoder without `Block`s, the states of its walk are measured, as outputs of blocks.
 
     Args:
         encoder: in evaluation mode, on its device.
-        images: how many are going to come; decides how many patches of each enter `feature_rank`.
+        images: number of all images; decides how many patches of each enter `feature_rank`.
         precision: makes the context of a forward pass, such as autocast.
     """
 
@@ -60,19 +64,20 @@ class Engine:
     ):
         self.encoder, self.images, self.precision = encoder, images, precision
         self.blocks = blocks_of(encoder)
-        self.tally = Accumulator()
-        self.scene: BatchContext
-        self.rows_of_image = 0
+        self.depth = max(depth_of(encoder), 1)
+        self.accumulator = Accumulator()
+        self.context: BatchContext
         self._last: tuple[Tensor | None, Values, Values] = (None, {}, {})
 
-    def fitting(self, size: int, device: torch.device) -> int:
+    def max_batch_size(self, size: int, device: torch.device) -> int:
         """Return how many images of this size may pass at once without much memory."""
         tokens = (size // self.encoder.patch_size) ** 2 + 1
         most = WEIGHTS_AT_ONCE["cuda" if device.type == "cuda" else "cpu"]
-        return max(1, most // (self.blocks[0].attn.num_heads * tokens**2))
+        heads = self.blocks[0].attn.num_heads if self.blocks else 1
+        return max(1, most // (heads * tokens**2))
 
     @torch.inference_mode()
-    def see(
+    def update(
         self,
         images: Float[Tensor, "b 3 height width"],
         objects: UInt8[Tensor, "b height width"] | None = None,
@@ -81,125 +86,116 @@ class Engine:
 
         Args:
             images: normalized.
-            objects: 1 on an object, 0 elsewhere, 255 where it is not known.
+            objects: 1 on an object, 0 elsewhere, 255 unknown.
 
         Raises:
-            ValueError: features are not finite.
+            InputError: features are not finite.
         """
-        self._look(images, objects)
+        patch_size = self.encoder.patch_size
+        grid = (images.shape[2] // patch_size, images.shape[3] // patch_size)
+        self.context = BatchContext.of(
+            batch=len(images),
+            grid=grid,
+            patch_size=patch_size,
+            prefix=-1,  # unknown before the first block
+            labels=None if objects is None else label_patches(objects, patch_size),
+            rows=min(grid[0] * grid[1], -(-rank.ROWS // max(self.images, 1))),
+            device=images.device,
+        )
         with ExitStack() as stack:
-            stack.enter_context(hook_points(self.encoder, self._point))
-            stack.enter_context(hook_blocks(self.encoder, "attn.weights", self._weights))
-            if all(block.attn.gaug is not None for block in self.blocks):
-                stack.enter_context(hook_blocks(self.encoder, "attn.gaug", self._bias))
+            if self.blocks:
+                hook = partial(hook_blocks, self.encoder)
+                stack.enter_context(hook_points(self.encoder, self._measure_point))
+                stack.enter_context(hook("attn.weights", self._measure_attention))
+                if all(block.attn.gaug is not None for block in self.blocks):
+                    stack.enter_context(hook("attn.gaug", self._measure_bias))
             stack.enter_context(self.precision())
-            self.encoder(images)
+            if self.blocks:
+                self.encoder(images)
+            else:
+                states = list(self.encoder.walk(images))
+                for block, state in enumerate(states[-self.depth :]):
+                    self._measure_point(block, "output", state.x)
         self._last = (None, {}, {})
-        self.tally.flush(len(images))
+        self.accumulator.flush(len(images))
 
-    def findings(self, model: str) -> Iterator[Row | Array]:
-        """Yield all that was found, under the label of the model."""
-        yield from self.tally.rows(model)
+    def compute(self, model: str) -> Iterator[Row | Array]:
+        """Yield all results under the label of the model."""
+        yield from self.accumulator.rows(model)
         conclude: dict[str, Callable[..., Iterator[Row | Array]]] = {
             "channel_magnitude": channels.conclude,
             "token_norm": norms.conclude,
-            "feature_rank": partial(rank.conclude, rows=self.rows_of_image),
+            "feature_rank": partial(rank.conclude, rows=self.context.rows),
             "prompt_mass": prompts.conclude,
             **{each.name: partial(bias.conclude, each.name) for each in bias.MEASURES},
         }
-        for place, measure, total in self.tally.arrays(model):
-            yield from conclude[measure](place, total, self.tally.images)
+        for location, measure, total in self.accumulator.arrays(model):
+            yield from conclude[measure](location, total, self.accumulator.images)
 
-    def _look(self, images: Tensor, objects: Tensor | None) -> None:
-        """Make the scene; the number of tokens before the patches is seen on the first block."""
-        patch = self.encoder.patch_size
-        grid = (images.shape[2] // patch, images.shape[3] // patch)
-        count = grid[0] * grid[1]
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-        self.rows_of_image = min(count, -(-rank.ROWS // max(self.images, 1)))
-        none = torch.zeros(len(images), count, dtype=torch.bool, device=images.device)
-        labels = None if objects is None else labels_of(objects, patch)
-        self.scene = BatchContext(
-            *(grid, patch, -1),
-            none if labels is None else labels.foreground,
-            none if labels is None else labels.background,
-            order.to(images.device),
-            self.rows_of_image,
-        )
-
-    def _point(self, block: int, point: str, x: Float[Tensor, "b n d"]) -> None:
+    def _measure_point(self, block: int, point: str, x: Float[Tensor, "b n d"]) -> None:
         """Measure the tokens at a point of a block."""
-        if self.scene.prefix < 0:
-            self.scene = replace(self.scene, prefix=prefix_length(x.shape[1], self.scene.grid))
+        if self.context.prefix < 0:
+            prefix = prefix_length(x.shape[1], self.context.grid)
+            self.context = replace(self.context, prefix=prefix)
         seen, cosine, magnitude = self._last
         if seen is not x:  # what leaves a block enters the next, and is measured once
-            wide = precise(x)
+            wide = at_least_fp32(x)
             cosine, magnitude = (
-                cosines.measure(wide, self.scene),
-                channels.sums(wide, self.scene),
+                cosines.measure(wide, self.context),
+                channels.sums(wide, self.context),
             )
             self._last = (x, cosine, magnitude)
-        self.tally.add((block, point), cosine)
-        self.tally.add_sums((block, point), magnitude)
+        self.accumulator.add((block, point), cosine)
+        self.accumulator.add_sums((block, point), magnitude)
         if point == "output":
-            self._output(block, x)
+            self._measure_output(block, x)
 
-    def _output(self, block: int, x: Float[Tensor, "b n d"]) -> None:
-        """Measure the tokens that leave a block, as they are and as an encoder's output is read."""
-        wide = precise(x)
+    def _measure_output(self, block: int, x: Float[Tensor, "b n d"]) -> None:
+        """Measure the tokens that leave a block, as they are and read like the encoder's output."""
+        wide = at_least_fp32(x)
         if not wide.isfinite().all():
-            raise ValueError(
+            raise InputError(
                 f"the features of block {block} are not finite, and nothing can be measured on "
-                "them; give weights of before they diverged, or --precision fp32"
+                "them; give weights of before they diverged, or --precision fp32",
+                field="--weights",
             )
-        self.tally.add((block, "output"), norms.measure(wide, self.scene))
-        self.tally.add((block, "output"), locality.measure(wide, self.scene))
-        self.tally.add_sums((block, "output"), norms.sums(wide, self.scene))
-        read = self.encoder.read(TokenSequence(x, self.scene.grid))
-        tokens = Tokens(
-            precise(read.cls), precise(read.registers), precise(read.patches), read.grid
-        )
+        self.accumulator.add((block, "output"), norms.measure(wide, self.context))
+        self.accumulator.add((block, "output"), locality.measure(wide, self.context))
+        self.accumulator.add_sums((block, "output"), norms.sums(wide, self.context))
+        read = self.encoder.read(TokenSequence(x, self.context.grid))
+        parts = (at_least_fp32(each) for each in (read.cls, read.registers, read.patches))
+        tokens = Tokens(*parts, read.grid)
         sequence = tokens.patches
-        if self.scene.prefix:
+        if self.context.prefix:
             sequence = assemble(tokens.cls[:, None], tokens.registers, tokens.patches)
-        found = foreground.measure(tokens, self.scene) | cosines.measure(sequence, self.scene)
-        sums = rank.sums(tokens, self.scene)
-        for where in ((block, "read"), (None, "final")):
-            if where[0] is not None or block == len(self.blocks) - 1:
-                self.tally.add(where, found)
-                self.tally.add_sums(where, sums)
+        values = foreground.measure(tokens, self.context) | cosines.measure(sequence, self.context)
+        sums = rank.sums(tokens, self.context)
+        for point in ((block, "read"), (None, "final")):
+            if point[0] is not None or block == self.depth - 1:
+                self.accumulator.add(point, values)
+                self.accumulator.add_sums(point, sums)
 
-    def _weights(self, block: int, _: tuple, weights: Float[Tensor, "b h n k"]) -> None:
-        """Measure attention weights."""
-        wide = precise(weights)
-        self.tally.add((block, ""), attention.measure(wide, self.scene))
-        self.tally.add((block, ""), prompts.measure(wide, self.scene))
-        self.tally.add_sums((block, ""), prompts.sums(wide, self.scene))
+    def _measure_attention(self, block: int, _: tuple, weights: Float[Tensor, "b h n k"]) -> None:
+        wide = at_least_fp32(weights)
+        self.accumulator.add((block, ""), attention.measure(wide, self.context))
+        self.accumulator.add((block, ""), prompts.measure(wide, self.context))
+        self.accumulator.add_sums((block, ""), prompts.sums(wide, self.context))
 
-    def _bias(self, block: int, given: tuple, _: Tensor) -> None:
-        """Measure the bias of locality from the queries it was given."""
+    def _measure_bias(self, block: int, given: tuple, _: Tensor) -> None:
+        """Measure the bias of locality from its queries."""
         predictor = self.blocks[block].attn.gaug
         assert predictor is not None
-        found = bias.maps(predictor, given[0], self.scene)
-        self.tally.add((block, ""), bias.measure(found))
-        self.tally.add_sums((block, ""), bias.sums(found, self.scene))
+        maps = bias.maps(predictor, given[0], self.context)
+        self.accumulator.add((block, ""), bias.measure(maps))
+        self.accumulator.add_sums((block, ""), bias.sums(maps, self.context))
 
 
 def blocks_of(encoder: Encoder) -> list[Block]:
-    """Return the blocks of an encoder.
-
-    Raises:
-        ValueError: it has none that can be looked into.
-    """
-    listed = getattr(encoder, "blocks", ())
-    blocks = [each for each in listed if isinstance(each, Block)]
-    if not blocks or len(blocks) != len(listed):
-        raise ValueError(
-            f"{type(encoder).__name__} has no transformer blocks to look into; give a ViT"
-        )
-    return blocks
+    """Return the blocks of an encoder; none where some are of another class."""
+    listed = list(getattr(encoder, "blocks", ()))
+    return listed if all(isinstance(each, Block) for each in listed) else []
 
 
-def precise(x: Tensor) -> Tensor:
+def at_least_fp32(x: Tensor) -> Tensor:
     """Return numbers in single precision, or double where they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -54,19 +54,19 @@ MEASURES = (
 )
 
 
-def measure(tokens: Tokens, scene: BatchContext) -> Values:
+def measure(tokens: Tokens, context: BatchContext) -> Values:
     """Return how well each image's object is found."""
-    fore, back = scene.foreground, scene.background
+    fore, back = context.foreground, context.background
     both = fore.any(1) & back.any(1)
     if not both.any():
-        return {name: both.float() * torch.nan for name in _names(scene)}
+        return {name: both.float() * torch.nan for name in _names(context)}
     found = {
         ("foreground_share", ""): fore.sum(1) / (fore | back).sum(1),
         ("foreground_pc1_iou", ""): iou(
             objects_by_component(tokens.patches, tokens.grid), fore, back
         ),
     }
-    if scene.prefix:
+    if context.prefix:
         likeness = F.cosine_similarity(tokens.cls[:, None], tokens.patches, dim=-1)
         found["foreground_auroc", ""] = auroc(likeness, fore, back)
         found["foreground_hit", ""] = hit(likeness, fore, fore | back)
@@ -74,11 +74,11 @@ def measure(tokens: Tokens, scene: BatchContext) -> Values:
     return {name: each.masked_fill(~both, torch.nan) for name, each in found.items()}
 
 
-def _names(scene: BatchContext) -> list[tuple[str, str]]:
+def _names(context: BatchContext) -> list[tuple[str, str]]:
     """Return all that is measured of such an encoder."""
     of_cls = {"foreground_auroc", "foreground_hit", "foreground_hit_box"}
     names = [each.name for each in MEASURES]
-    return [(name, "") for name in names if scene.prefix or name not in of_cls]
+    return [(name, "") for name in names if context.prefix or name not in of_cls]
 
 
 def auroc(

@@ -27,12 +27,12 @@ MEASURES = (
 )
 
 
-def measure(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
+def measure(x: Float[Tensor, "b n d"], context: BatchContext) -> Values:
     """Return the correlation of each image."""
-    chosen = scene.order[:SAMPLE]
-    unit = F.normalize(TokenSequence(x, scene.grid).tokens().patches[:, chosen], dim=-1)
+    chosen = context.order[:SAMPLE]
+    unit = F.normalize(TokenSequence(x, context.grid).tokens().patches[:, chosen], dim=-1)
     one, other = torch.triu_indices(len(chosen), len(chosen), 1, device=x.device)
     likeness = ((unit @ unit.mT)[:, one, other] / _DIGITS).round()
-    distance = scene.distances[chosen][:, chosen][one, other][None].to(x.dtype)
+    distance = context.distances[chosen][:, chosen][one, other][None].to(x.dtype)
     found = correlation(average_ranks(likeness), average_ranks(distance))
     return {("locality", ""): found}

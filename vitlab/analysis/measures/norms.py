@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.analysis.measures.context import BatchContext, Place, Values
+from vitlab.analysis.measures.context import BatchContext, Location, Values
 from vitlab.analysis.results import Array, Measure, Row
 from vitlab.encoders.tokens import TokenSequence
 
@@ -42,9 +42,9 @@ MEASURES = (
 )
 
 
-def measure(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
+def measure(x: Float[Tensor, "b n d"], context: BatchContext) -> Values:
     """Return the norms of each image, and its outliers."""
-    tokens = TokenSequence(x, scene.grid).tokens()
+    tokens = TokenSequence(x, context.grid).tokens()
     norms = tokens.patches.norm(dim=-1)
     middle = median(norms)
     deviation = median((norms - middle[:, None]).abs())
@@ -55,7 +55,7 @@ def measure(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
         ("norm_outliers", ""): high.to(norms.dtype).mean(1),
         ("norm_peak", ""): (norms.amax(1) / middle).masked_fill(middle == 0, torch.nan),
     }
-    if scene.prefix:
+    if context.prefix:
         found["token_norm", "cls"] = tokens.cls.norm(dim=-1)
     return found
 
@@ -67,16 +67,16 @@ def median(x: Float[Tensor, "b p"]) -> Float[Tensor, " b"]:
     return (ordered[:, last // 2] + ordered[:, (last + 1) // 2]) / 2
 
 
-def sums(x: Float[Tensor, "b n d"], scene: BatchContext) -> Values:
+def sums(x: Float[Tensor, "b n d"], context: BatchContext) -> Values:
     """Return how many patches have a norm in each bin; the first and last take what is beyond."""
-    norms = TokenSequence(x, scene.grid).tokens().patches.norm(dim=-1)
+    norms = TokenSequence(x, context.grid).tokens().patches.norm(dim=-1)
     bins = (DECADES[1] - DECADES[0]) * PER_DECADE
-    place = ((norms.log10() - DECADES[0]) * PER_DECADE).floor().clamp(0, bins - 1)
-    return {("token_norm", "patches"): place.long().flatten().bincount(minlength=bins)}
+    location = ((norms.log10() - DECADES[0]) * PER_DECADE).floor().clamp(0, bins - 1)
+    return {("token_norm", "patches"): location.long().flatten().bincount(minlength=bins)}
 
 
 def conclude(
-    place: Place, total: Mapping[str, Float[Tensor, " bins"]], images: int
+    location: Location, total: Mapping[str, Float[Tensor, " bins"]], images: int
 ) -> Iterator[Row | Array]:
     """Yield the histogram, without the empty bins at its ends."""
     counts = total["patches"]
@@ -84,4 +84,4 @@ def conclude(
     first, last = int(used[0]), int(used[-1])
     edges = [10 ** (DECADES[0] + edge / PER_DECADE) for edge in range(first, last + 2)]
     edges = [float(f"{edge:.6g}") for edge in edges]
-    yield place.array("token_norm", "patches", counts[first : last + 1], ["bin"], edges=edges)
+    yield location.array("token_norm", "patches", counts[first : last + 1], ["bin"], edges=edges)

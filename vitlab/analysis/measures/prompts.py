@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitlab.analysis.measures.attention import by_role
-from vitlab.analysis.measures.context import BatchContext, Place, Values
+from vitlab.analysis.measures.context import BatchContext, Location, Values
 from vitlab.analysis.results import Array, Measure, Row
 
 MEASURES = (
@@ -34,16 +34,16 @@ MEASURES = (
 )
 
 
-def measure(weights: Float[Tensor, "b h n k"], scene: BatchContext) -> Values:
+def measure(weights: Float[Tensor, "b h n k"], context: BatchContext) -> Values:
     """Return the use of prompts in each image; nothing where there are none."""
     m = weights.shape[3] - weights.shape[2]
     if not m:
         return {}
     of_prompts = weights[..., :m]
     values: Values = {}
-    for role, own in by_role(of_prompts.sum(-1), scene.prefix).items():
+    for role, own in by_role(of_prompts.sum(-1), context.prefix).items():
         values["prompt_mass", role] = own
-    for role, own in by_prompt(of_prompts, scene.prefix).items():
+    for role, own in by_prompt(of_prompts, context.prefix).items():
         values["prompt_used", role] = (own > 0).to(own.dtype).mean(-1)
     return values
 
@@ -54,18 +54,18 @@ def by_prompt(weights: Float[Tensor, "b h n m"], prefix: int) -> dict[str, Float
     return {role: own.unflatten(1, (weights.shape[1], -1)) for role, own in means.items()}
 
 
-def sums(weights: Float[Tensor, "b h n k"], scene: BatchContext) -> Values:
+def sums(weights: Float[Tensor, "b h n k"], context: BatchContext) -> Values:
     """Return the weight of each prompt, summed over images."""
     m = weights.shape[3] - weights.shape[2]
     if not m:
         return {}
-    found = by_prompt(weights[..., :m], scene.prefix)
+    found = by_prompt(weights[..., :m], context.prefix)
     return {("prompt_mass", role): own.mean(1).sum(0) for role, own in found.items()}
 
 
 def conclude(
-    place: Place, total: Mapping[str, Float[Tensor, " m"]], images: int
+    location: Location, total: Mapping[str, Float[Tensor, " m"]], images: int
 ) -> Iterator[Row | Array]:
     """Yield the mean weight of each prompt."""
     for role, each in total.items():
-        yield place.array("prompt_mass", role, each / images, ["prompt"])
+        yield location.array("prompt_mass", role, each / images, ["prompt"])

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.analysis.measures.context import BatchContext, Place, Values
+from vitlab.analysis.measures.context import BatchContext, Location, Values
 from vitlab.analysis.results import Array, Measure, Row
 from vitlab.encoders.tokens import Tokens
 
@@ -31,12 +31,12 @@ MEASURES = (
 )
 
 
-def sums(tokens: Tokens, scene: BatchContext) -> Values:
+def sums(tokens: Tokens, context: BatchContext) -> Values:
     """Return X^T X of both tables, in double precision: singular values are roots of its own."""
     found = {}
-    if scene.prefix:
+    if context.prefix:
         found["feature_rank", "cls"] = gram_matrix(tokens.cls)
-    patches = tokens.patches[:, scene.order[: scene.rows]]
+    patches = tokens.patches[:, context.order[: context.rows]]
     found["feature_rank", "patches"] = gram_matrix(patches.flatten(0, 1))
     return found
 
@@ -60,9 +60,9 @@ def rankme(gram: Float[Tensor, "d d"], rows: int) -> float:
 
 
 def conclude(
-    place: Place, total: Mapping[str, Float[Tensor, "_ _"]], images: int, rows: int
+    location: Location, total: Mapping[str, Float[Tensor, "_ _"]], images: int, rows: int
 ) -> Iterator[Row | Array]:
     """Yield the rank of [CLS] and of patches, of so many patches of an image."""
     for role, count in (("cls", images), ("patches", images * rows)):
         if role in total and total[role].any():
-            yield place.row("feature_rank", role, rankme(total[role], count), images)
+            yield location.row("feature_rank", role, rankme(total[role], count), images)

@@ -1,76 +1,119 @@
-"""Write a report: a page that stands alone, and every figure as SVG and PNG."""
+"""The report: one page that needs no other file, and every figure as SVG and PNG."""
 
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from vitlab.analysis.report.drawing import DASH, Drawing, number, style
-from vitlab.analysis.report.gathered import Gathered, slug
-from vitlab.analysis.report.headline import headline
-from vitlab.analysis.report.observations import observations
-from vitlab.analysis.report.sections import Section, sections
-from vitlab.analysis.results import CSV, JSON, AnalysisResults, Model
+from vitlab.analysis.report.array_figures import ArrayFigures
+from vitlab.analysis.report.figures import ReportData, ReportFigure, RowFigures, layer_comparison
+from vitlab.analysis.report.style import plot_style
+from vitlab.analysis.report.summary import ALIGN, SEGMENT, headline, observations
+from vitlab.analysis.report.table import DASH, depth, number, slug
+from vitlab.analysis.results import CSV, JSON, AnalysisResults
 from vitlab.atomic_io import write_bytes
 
 HERE = Path(__file__).parent
 LONG = 80  # letters of a fact
 HTML, FIGURES = "report.html", "figures"
 HEAVY = 100_000  # bytes of an SVG above which the page shows the PNG if that is lighter
+CHANCE_ONLY = "foreground_share"  # drawn as the line of chance of foreground_hit
+# anchor, title, lead, beginnings of the names of the measures
+SECTIONS = (
+    ("norms", "Around each norm", "A fall across norm1 while patches stay alike: the norm "
+     "separates [CLS] from patches.", ("cls_patch_", "patch_patch_")),
+    ("foreground", "Foreground by depth", "How well [CLS] finds the object, and how far object and "
+     "background have become alike.", ("foreground", "diffusion")),
+    ("layers", "Layer against mIoU", "The depth that aligns best with the foreground need not be "
+     "the one that segments best.", (SEGMENT,)),
+    ("attention", "Attention", "How far each head looks, how evenly, and how much of it is exactly "
+     "zero.", ("attention", "dead_")),
+    ("locality", "Locality", "Whether near patches are alike, and where a Gaussian bias keeps "
+     "attention near.", ("locality", "bias_")),
+    ("lengths", "Lengths of patches", "Artifacts are patches of high norm; the histogram's right "
+     "end shows them.", ("token_norm", "norm_")),
+    ("channels", "Channels", "Whether [CLS] and patches are large in different channels: dimension "
+     "separation.", ("channel_",)),
+    ("rank", "Rank", "How many directions the features use.", ("feature_rank",)),
+    ("prompts", "Prompts", "How much attention the prompts beside the sequence receive.",
+     ("prompt_",)),
+    ("registers", "Registers", "Register tokens, which no other section counts.",
+     ("registers_", "cls_registers_")),
+    ("other", "Other measures", "", ("",)),
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An example picture, such as PCA maps.
-
-    Attributes:
-        title: above it.
-        caption: what is seen, and how it was made.
-        png: the file.
-    """
+class Picture(NamedTuple):
+    """An example picture, such as PCA maps: title, caption, and the content of a PNG file."""
 
     title: str
     caption: str
     png: bytes
 
 
-def write_report(
-    findings: AnalysisResults, pictures: Sequence[Picture], folder: Path
-) -> list[Path]:
-    """Write report.html, and its figures below `figures/`; equal findings give equal bytes.
+class Section(NamedTuple):
+    """A part of the page."""
+
+    anchor: str
+    title: str
+    lead: str
+    figures: list[ReportFigure]
+
+
+def write_report(results: AnalysisResults, pictures: Sequence[Picture], folder: Path) -> list[Path]:
+    """Write report.html, and its figures below `figures/`; equal results give equal bytes.
 
     The page links to the files that `AnalysisResults.save` writes into the same folder.
 
     Returns:
-        What was written, the page first.
+        The files, the page first.
     """
-    gathered = Gathered(findings)
-    with style():
-        parts = sections(gathered)
+    data = ReportData(results)
+    with plot_style():
+        parts = sections(data)
     named = [(each, slug(f"picture-{i + 1}", each.title)) for i, each in enumerate(pictures)]
     files = {f"{name}.png": each.png for each, name in named}
-    for drawing in (each for part in parts for each in part.drawings):
-        files[f"{drawing.name}.svg"] = drawing.svg
-        files[f"{drawing.name}.png"] = drawing.png
+    for figure in (each for part in parts for each in part.figures):
+        files |= {f"{figure.name}.svg": figure.svg, f"{figure.name}.png": figure.png}
     for name, content in files.items():
         write_bytes(folder / FIGURES / name, content)
-    write_bytes(folder / HTML, page(gathered, parts, named).encode())
+    write_bytes(folder / HTML, render_page(data, parts, named).encode())
     return [folder / HTML, *(folder / FIGURES / name for name in files)]
 
 
-def page(
-    gathered: Gathered, parts: Sequence[Section], pictures: Sequence[tuple[Picture, str]]
+def sections(data: ReportData) -> list[Section]:
+    """Return the sections that have figures."""
+    drawn: dict[str, list[ReportFigure]] = {}
+    align = next((name for name in ALIGN if depth(data.rows(name))), "")
+    compared = align and depth(data.rows(SEGMENT))
+    for measure in data.measures:
+        anchor = next(a for a, _, _, names in SECTIONS if measure.name.startswith(names))
+        figures = drawn.setdefault(anchor, [])
+        if measure.name == SEGMENT and compared:
+            figures.append(layer_comparison(data, data.measure(align), measure))
+        elif measure.name != CHANCE_ONLY:
+            figures += RowFigures(data, measure).draw() + ArrayFigures(data, measure).draw()
+    return [
+        Section(anchor, title, lead, drawn[anchor])
+        for anchor, title, lead, _ in SECTIONS
+        if drawn.get(anchor)
+    ]
+
+
+def render_page(
+    data: ReportData, parts: Sequence[Section], pictures: Sequence[tuple[Picture, str]]
 ) -> str:
     """Return the page; every text is escaped."""
-    findings = gathered.findings
-    environment = dict(findings.environment)
+    results = data.results
+    environment = dict(results.environment)
     command = environment.pop("command", "")
-    labels = [model.label for model in findings.models]
+    labels = list(data.styles)
+    facts = flat(results.data)
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         (HERE / "page.html").read_text("utf-8")
     )
@@ -78,18 +121,18 @@ def page(
         title=f"Analysis of {labels[0]}"
         if len(labels) == 1
         else f"{len(labels)} encoders compared",
-        data=sentence(findings.data),
+        data=" · ".join(f"{name}: {text}" for name, text in facts if 0 < len(text) <= LONG),
         css=Markup((HERE / "page.css").read_text("utf-8")),
-        headline=headline(gathered),
-        observations=observations(gathered),
-        models=[(model, gathered.looks[model.label].color) for model in findings.models],
+        headline=headline(results),
+        observations=observations(data),
+        models=[(model, data.styles[model.label].color) for model in results.models],
         sections=parts,
         pictures=pictures,
-        measures=gathered.measures,
-        left_out=findings.left_out,
+        measures=data.measures,
+        left_out=results.left_out,
         command=command,
-        facts=[*flat(findings.data), *flat(environment)],
-        config=configuration,
+        facts=[*facts, *flat(environment)],
+        config=lambda model: json.dumps(model.config, indent=1, default=str, ensure_ascii=False),
         inline=inline,
         base64=encoded,
         csv=CSV,
@@ -97,20 +140,10 @@ def page(
     )
 
 
-def sentence(data: Mapping[str, Any]) -> str:
-    """Return what was analyzed, on one line; long lists stand below, under how it was made."""
-    return " · ".join(f"{name}: {value}" for name, value in flat(data) if 0 < len(value) <= LONG)
-
-
 def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return names and values as text; what is nested gets a dotted name."""
-    found: list[tuple[str, str]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found += [(f"{name}.{key}", text) for key, text in flat(value)]
-        else:
-            found.append((str(name), as_text(value)))
-    return found
+    """Return names and values as text; nested ones get a dotted name."""
+    (found,) = pd.json_normalize(dict(values)).to_dict("records") or [{}]
+    return [(str(name), as_text(value)) for name, value in found.items()]
 
 
 def as_text(value: Any) -> str:
@@ -124,18 +157,13 @@ def as_text(value: Any) -> str:
     return DASH if value is None else str(value)
 
 
-def configuration(model: Model) -> str:
-    """Return the arguments of an encoder."""
-    return json.dumps(model.config, indent=1, default=str, ensure_ascii=False)
-
-
-def inline(drawing: Drawing) -> str:
+def inline(figure: ReportFigure) -> str:
     """Return a figure as the address of an image: SVG, or PNG where SVG is heavy."""
-    if len(drawing.svg) > max(HEAVY, len(drawing.png)):
-        return f"data:image/png;base64,{encoded(drawing.png)}"
-    return f"data:image/svg+xml;base64,{encoded(drawing.svg)}"
+    if len(figure.svg) > max(HEAVY, len(figure.png)):
+        return f"data:image/png;base64,{encoded(figure.png)}"
+    return f"data:image/svg+xml;base64,{encoded(figure.svg)}"
 
 
 def encoded(content: bytes) -> str:
-    """Return bytes as text."""
+    """Return bytes in base64."""
     return base64.b64encode(content).decode()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchvision.io import read_image
 
-from vitlab.analysis import prompts as reports
-from vitlab.analysis.prompts import Run, choices, colored, macs, main, read_prompted, table
+from vitlab.analysis import prompt_report as reports
+from vitlab.analysis.prompt_report import Run, choices, colored, macs, main, read_prompted, table
 from vitlab.cli import main as vitlab
 from vitlab.encoders import Pool, PromptedViT, Prompts, ViT, save
 from vitlab.objectives.classification import Classifier

@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vitlab.analysis.measures.context import labels_of
+from vitlab.analysis.measures.context import label_patches
 from vitlab.analysis.online_statistics import (
     LastStateRecorder,
     OnlineFeatureStatistics,
     background_class,
-    labels_of_any_size,
+    label_patches_of_any_size,
 )
 from vitlab.encoders import Pixels, Tokens, TokenSequence, ViT
 
@@ -31,7 +31,7 @@ class Planted(Pixels):
         raise AssertionError("one walk is enough")
 
 
-def glance(patches: torch.Tensor, cls: torch.Tensor, background: int | None = 0) -> dict:
+def statistics(patches: torch.Tensor, cls: torch.Tensor, background: int | None = 0) -> dict:
     """What is found of planted tokens, whose left half is an object."""
     x = torch.cat([cls[:, None], patches], dim=1)
     watched = LastStateRecorder(Planted(x))
@@ -43,7 +43,7 @@ def glance(patches: torch.Tensor, cls: torch.Tensor, background: int | None = 0)
 
 def test_constant_tokens_are_alike_and_of_rank_one():
     one = torch.ones(3, 16, 6)
-    found = glance(one, one[:, 0])
+    found = statistics(one, one[:, 0])
     assert found["cls_patch_cosine"] == pytest.approx(1)
     assert found["patch_patch_cosine"] == pytest.approx(1)
     assert found["diffusion_index"] == pytest.approx(1)
@@ -53,7 +53,7 @@ def test_constant_tokens_are_alike_and_of_rank_one():
 
 def test_object_and_background_that_share_nothing_have_no_diffusion():
     patches = F.one_hot((~HALF).long(), 4).float().expand(2, -1, -1)
-    found = glance(patches, patches[:, 0])
+    found = statistics(patches, patches[:, 0])
     assert found["diffusion_index"] == pytest.approx(0)
     assert found["cls_patch_cosine"] == pytest.approx(0.5)
     assert found["patch_patch_cosine"] == pytest.approx(2 * 8 * 7 / (16 * 15))
@@ -64,12 +64,12 @@ def test_a_planted_outlier_is_one_of_sixteen_patches():
     patches = torch.randn(2, 16, 8, generator=torch.Generator().manual_seed(0))
     patches = F.normalize(patches, dim=-1) * torch.linspace(1, 1.1, 16)[:, None]
     patches[:, 5] *= 100
-    assert glance(patches, patches[:, 0])["norm_outliers"] == pytest.approx(1 / 16)
+    assert statistics(patches, patches[:, 0])["norm_outliers"] == pytest.approx(1 / 16)
 
 
 def test_sets_without_a_background_have_no_diffusion_index():
     patches = torch.randn(2, 16, 8)
-    assert "diffusion_index" not in glance(patches, patches[:, 0], None)
+    assert "diffusion_index" not in statistics(patches, patches[:, 0], None)
     assert background_class(("road", "sky")) is None
     assert background_class(("background", "cat")) == 0
 
@@ -106,7 +106,7 @@ def test_a_watched_encoder_returns_the_bits_of_the_encoder():
 def test_masks_of_the_image_size_are_labeled_as_in_an_analysis():
     objects = torch.randint(0, 2, (3, 32, 32), dtype=torch.uint8)
     objects[torch.rand(3, 32, 32) < 0.4] = 255
-    ours = labels_of_any_size(list(objects), GRID, 0)
-    theirs = labels_of(objects, 8)
+    ours = label_patches_of_any_size(list(objects), GRID, 0)
+    theirs = label_patches(objects, 8)
     assert torch.equal(ours.foreground, theirs.foreground)
     assert torch.equal(ours.background, theirs.background)

@@ -1,6 +1,6 @@
 r"""What calibration changed: classifiers side by side, their scores, what their decisions rest on.
 
-    python -m vitlab.analysis.calibration before=BASE/last.ckpt blank=BLANK/last.ckpt \
+    python -m vitlab.analysis.calibration_report before=BASE/last.ckpt blank=BLANK/last.ckpt \
         tokens=TOKENS/last.ckpt --root DIR --size 224 --out report
 
 The first is the model before calibration (arXiv:2304.04354): foreground and rules are its own.
@@ -184,7 +184,7 @@ def report(arms: dict[str, Path], data: VisionDataModule, size: int, out: Path) 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, write the report."""
     parser = argparse.ArgumentParser(
-        "python -m vitlab.analysis.calibration",
+        "python -m vitlab.analysis.calibration_report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -2,15 +2,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import refused
 
-from vitlab.analysis.block_miou import BLOCK_MIOU, batches, block_miou, groups
+from vitlab.analysis.block_miou import BLOCK_MIOU, block_miou, count_batches, group_blocks
 from vitlab.data import VOC2012, ImageNet, SegmentationSquare
 from vitlab.encoders import Encoder, Pixels, ViT
 from vitlab.probes import DenseProbe, InferenceConfig
 from vitlab.probes.eval_mode import eval_mode
 
-VIEW = SegmentationSquare(64)
-LOADING = InferenceConfig(torch.device("cpu"), batch_size=3)
+TRANSFORM = SegmentationSquare(64)
+INFERENCE = InferenceConfig(torch.device("cpu"), batch_size=3)
 
 
 class Cut(Encoder):
@@ -40,12 +41,12 @@ def voc(drawn: Path) -> VOC2012:
 
 
 def test_each_block_has_the_dense_probe_of_an_encoder_that_ends_there(encoder: ViT, voc: VOC2012):
-    rows = block_miou("one", encoder, voc, VIEW, 0, LOADING)
+    rows = block_miou("one", encoder, voc, TRANSFORM, 0, INFERENCE)
     assert [row.block for row in rows] == [0, 1, 2, 3]
     ends = [Cut(encoder, block) for block in range(3)] + [encoder]
     for row, end in zip(rows, ends, strict=True):
         with eval_mode(end):
-            expected = DenseProbe(voc.num_classes).run(end, voc, VIEW, 0, LOADING).score.miou
+            expected = DenseProbe(voc.num_classes).run(end, voc, TRANSFORM, 0, INFERENCE).score.miou
         assert row.mean == expected
         assert (row.model, row.measure, row.images) == ("one", BLOCK_MIOU.name, 4)
         assert row.low is not None
@@ -55,30 +56,32 @@ def test_each_block_has_the_dense_probe_of_an_encoder_that_ends_there(encoder: V
 
 
 def test_several_passes_give_the_rows_of_one(encoder: ViT, voc: VOC2012):
-    ticks: list[int] = []
-    one = block_miou("one", encoder, voc, VIEW, 0, LOADING, tick=lambda: ticks.append(1))
-    assert len(ticks) == batches(encoder, voc, VIEW, 0, LOADING.batch_size) == 2 + 2
-    ticks.clear()
-    few = block_miou("one", encoder, voc, VIEW, 0, LOADING, 1, lambda: ticks.append(1))
+    batches: list[int] = []
+    one = block_miou(
+        "one", encoder, voc, TRANSFORM, 0, INFERENCE, advance=lambda: batches.append(1)
+    )
+    assert len(batches) == count_batches(encoder, voc, TRANSFORM, 0, INFERENCE.batch_size) == 2 + 2
+    batches.clear()
+    few = block_miou("one", encoder, voc, TRANSFORM, 0, INFERENCE, 1, lambda: batches.append(1))
     assert few == one
-    assert len(ticks) == 4 * (2 + 2)
+    assert len(batches) == 4 * (2 + 2)
 
 
 def test_as_many_blocks_share_a_pass_as_fit_into_memory(encoder: ViT, voc: VOC2012):
-    train = voc.segmentation_dataset("train", VIEW)
+    train = voc.segmentation_dataset("train", TRANSFORM)
     table, targets = 4 * 6 * 16 * encoder.embed_dim, 4 * 6 * 16 * 21
-    assert groups(encoder, train, 21) == [range(4)]
-    assert groups(encoder, train, 21, 4 * table + targets) == [range(3), range(3, 4)]
-    assert groups(encoder, train, 21, 0) == [range(n, n + 1) for n in range(4)]
+    assert group_blocks(encoder, train, 21) == [range(4)]
+    assert group_blocks(encoder, train, 21, 4 * table + targets) == [range(3), range(3, 4)]
+    assert group_blocks(encoder, train, 21, 0) == [range(n, n + 1) for n in range(4)]
 
 
 def test_an_encoder_without_blocks_has_one_row(voc: VOC2012):
-    (row,) = block_miou("pixels", Pixels(16), voc, VIEW, 0, LOADING)
+    (row,) = block_miou("pixels", Pixels(16), voc, TRANSFORM, 0, INFERENCE)
     with torch.no_grad():
-        assert row.mean == DenseProbe(21).run(Pixels(16), voc, VIEW, 0, LOADING).score.miou
+        assert row.mean == DenseProbe(21).run(Pixels(16), voc, TRANSFORM, 0, INFERENCE).score.miou
 
 
 def test_data_without_masks_are_refused(encoder: ViT, drawn: Path):
     data = ImageNet(str(drawn / "imagenet"), num_workers=0)
-    with pytest.raises(ValueError, match="has no masks"):
-        block_miou("one", encoder, data, VIEW, 0, LOADING)
+    with refused():
+        block_miou("one", encoder, data, TRANSFORM, 0, INFERENCE)

@@ -1,6 +1,6 @@
 r"""What prompts changed: tuned encoders beside the linear probe of the same frozen backbone.
 
-    python -m vitlab.analysis.prompts linear=LINEAR/last.ckpt tcpa=TCPA/last.ckpt \
+    python -m vitlab.analysis.prompt_report linear=LINEAR/last.ckpt tcpa=TCPA/last.ckpt \
         --data Folder --root DIR --size 224 --out report
 
 The first arm is what prompts are compared with: `PromptTuning` with no prompts. An arm may be given
@@ -250,7 +250,7 @@ def report(
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line, write the report."""
     parser = argparse.ArgumentParser(
-        "python -m vitlab.analysis.prompts",
+        "python -m vitlab.analysis.prompt_report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

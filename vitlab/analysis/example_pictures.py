@@ -1,4 +1,4 @@
-"""Example pictures for the report of `vitlab analyze`: what the numbers are about."""
+"""Example pictures for the report of `vitlab analyze`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,7 +29,7 @@ def example_pictures(
     models: Mapping[str, Encoder],
     images: Sequence[UInt8[Tensor, "3 _ _"]],
     masks: Sequence[UInt8[Tensor, "_ _"]] | None,
-    loading: InferenceConfig | None = None,
+    inference: InferenceConfig | None = None,
 ) -> list[Picture]:
     """Return PCA, [CLS] attention, similarity to the object and parts, models side by side.
 
@@ -39,13 +39,13 @@ def example_pictures(
         models: by label, in evaluation mode.
         images: a few, RGB, of any sizes; edges that are no multiples of the patch are resized.
         masks: of their sizes; what is neither 0 nor void is the object. None if there are none.
-        loading: where the models are; the CPU by default.
+        inference: where the models are; the CPU by default.
     """
     photographs = [Photograph(f"image {i}", image.cpu()) for i, image in enumerate(images)]
     known: Sequence[Tensor | None] = masks if masks is not None else [None] * len(photographs)
     places = [middle(mask, *photo.size) for mask, photo in zip(known, photographs, strict=True)]
-    loading = loading or InferenceConfig(torch.device("cpu"))
-    seen = extract_features(models, photographs, 0, loading, places=[None] * len(photographs))
+    inference = inference or InferenceConfig(torch.device("cpu"))
+    seen = extract_features(models, photographs, 0, inference, places=[None] * len(photographs))
     of_object = "the middle of the object" if masks is not None else "the middle of the image"
     kinds: list[tuple[str, str, MapSet, Sequence[Place]]] = [
         ("PCA of patch features", "", pca_maps(seen), ()),

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from vitlab.analysis.measures.engine import Engine
+from vitlab.analysis.measures.engine import MeasureEngine
 from vitlab.analysis.results import Row
 from vitlab.encoders import (
     CLSSpecialization,
+    Encoder,
     Locality,
     Pixels,
     Pool,
@@ -58,11 +60,11 @@ def objects():
 
 
 def found_of(encoder, images, objects=None, batch=5):
-    engine = Engine(encoder, len(images))
+    engine = MeasureEngine(encoder, len(images))
     for start in range(0, len(images), batch):
         part = slice(start, start + batch)
-        engine.see(images[part], None if objects is None else objects[part])
-    return list(engine.findings("m"))
+        engine.update(images[part], None if objects is None else objects[part])
+    return list(engine.compute("m"))
 
 
 def rows_of(found):
@@ -241,16 +243,38 @@ def test_features_that_are_not_finite_are_refused(images):
     encoder = encoder_of()
     with torch.no_grad():
         encoder.blocks[1].mlp.fc2.bias.fill_(torch.nan)
-    with pytest.raises(ValueError, match="block 1 are not finite"):
-        Engine(encoder, 5).see(images)
+    with refused("--weights"):
+        MeasureEngine(encoder, 5).update(images)
 
 
-def test_an_encoder_without_blocks_is_refused():
-    with pytest.raises(ValueError, match="Pixels has no transformer blocks"):
-        Engine(Pixels(), 5)
+def test_of_an_encoder_without_blocks_the_walk_is_measured(images, objects):
+    class Own(Encoder):
+        """An encoder of the user's own, around a ViT."""
+
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.blocks = inner, [None] * len(inner.blocks)
+            self.embed_dim, self.patch_size = inner.embed_dim, inner.patch_size
+
+        def walk(self, images):
+            return self.inner.walk(images)
+
+        def read(self, state):
+            return self.inner.read(state)
+
+        def forward(self, images):
+            return self.inner(images)
+
+    own, plain = (rows_of(found_of(e, images, objects)) for e in (Own(encoder_of()), encoder_of()))
+    assert ("cls_patch_cosine", 1, "output", None, "all") in own
+    assert ("feature_rank", None, "final", None, "patches") in own
+    for key, row in own.items():  # without hooks attention is fused
+        assert row.mean == pytest.approx(plain[key].mean, rel=1e-4, abs=1e-5)
+    final = rows_of(found_of(Pixels(8), images))
+    assert {key[1] for key in final} == {0, None}
 
 
 def test_large_images_pass_a_few_at_a_time():
-    engine = Engine(encoder_of(), 5)
+    engine = MeasureEngine(encoder_of(), 5)
     cpu = torch.device("cpu")
-    assert engine.fitting(32, cpu) > engine.fitting(512, cpu) >= 1
+    assert engine.max_batch_size(32, cpu) > engine.max_batch_size(512, cpu) >= 1

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from batch_contexts import context_of, drawn
 from hypothesis import given
 from hypothesis import strategies as st
-from scenes import drawn, scene_of
 from scipy import stats
 
 from vitlab.analysis.measures import attention, bias, prompts
@@ -17,10 +17,10 @@ ATTENTION = "attention_entropy", "attention_zeros", "attention_support", "attent
 
 
 def test_one_hot_attention_has_no_entropy_one_key_and_a_known_distance():
-    scene = scene_of(1, grid=(3, 4), prefix=2)
+    context = context_of(1, grid=(3, 4), prefix=2)
     weights = torch.zeros(1, 1, 14, 14)
     weights[..., 5] = 1  # all look at patch 3: row 0, column 3
-    found = attention.measure(weights, scene)
+    found = attention.measure(weights, context)
     for role in ("cls", "registers", "patches"):
         assert found["attention_entropy", role].item() == 0
         assert found["attention_support", role].item() == pytest.approx(1)
@@ -33,8 +33,8 @@ def test_one_hot_attention_has_no_entropy_one_key_and_a_known_distance():
 
 
 def test_uniform_attention_has_the_largest_entropy_and_no_dead_key():
-    scene = scene_of(2)
-    found = attention.measure(torch.full((2, 3, 13, 13), 1 / 13), scene)
+    context = context_of(2)
+    found = attention.measure(torch.full((2, 3, 13, 13), 1 / 13), context)
     for role in ("cls", "patches"):
         torch.testing.assert_close(
             found["attention_entropy", role], torch.full((2, 3), np.log(13)).float()
@@ -43,22 +43,22 @@ def test_uniform_attention_has_the_largest_entropy_and_no_dead_key():
         assert ("attention_entropy", "registers") not in found
     assert found["dead_keys", ""].unique().tolist() == [0]
     torch.testing.assert_close(
-        found["attention_distance", "patches"], scene.distances.mean().expand(2, 3)
+        found["attention_distance", "patches"], context.distances.mean().expand(2, 3)
     )
 
 
 @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(0, 4), st.booleans())
 def test_attention_is_numpys(seed, prefix, m, double):
-    n, scene = prefix + 12, scene_of(2, prefix=prefix)
+    n, context = prefix + 12, context_of(2, prefix=prefix)
     weights = entmax15(
         2 * drawn(2, 3, n, m + n, seed=seed).to([torch.float32, torch.float64][double])
     )
-    found = attention.measure(weights, scene)
+    found = attention.measure(weights, context)
     w = weights.double().numpy()[..., m:]
     total = w.sum(-1)
     own = w / np.where(total, total, np.nan)[..., None]
     there = w[..., prefix:, prefix:]
-    distance = (there * scene.distances.numpy()).sum(-1) / np.where(
+    distance = (there * context.distances.numpy()).sum(-1) / np.where(
         there.sum(-1), there.sum(-1), np.nan
     )
     rows = {
@@ -85,63 +85,65 @@ def test_a_query_that_sees_no_patch_has_no_distance_and_one_without_any_weight_n
     weights[..., 0] = 1
     weights[..., 1, :] = 0
     weights[..., 2, 2] = 1
-    found = attention.measure(weights, scene_of(1))
+    found = attention.measure(weights, context_of(1))
     assert found["attention_distance", "patches"].item() == 0
     assert found["attention_entropy", "patches"].isnan().all()
     assert found["attention_entropy", "cls"].item() == 0
 
 
 def test_the_pieces_that_a_cache_holds_change_nothing(monkeypatch):
-    scene, weights = scene_of(2), drawn(2, 3, 13, 13).softmax(-1)
-    whole = attention.measure(weights, scene)
+    context, weights = context_of(2), drawn(2, 3, 13, 13).softmax(-1)
+    whole = attention.measure(weights, context)
     monkeypatch.setattr(attention, "AT_ONCE", 1)
-    pieces = attention.measure(weights, scene)
+    pieces = attention.measure(weights, context)
     for name, each in whole.items():
         torch.testing.assert_close(pieces[name], each, rtol=1e-6, atol=1e-6)
 
 
 def test_prompts_are_no_keys_of_the_sequence():
-    scene = scene_of(2, prefix=2)
+    context = context_of(2, prefix=2)
     plain = drawn(2, 3, 14, 14).softmax(-1)
     beside = torch.cat([torch.full((2, 3, 14, 4), 0.1), 0.6 * plain], dim=-1)
-    for name, each in attention.measure(plain, scene).items():
+    for name, each in attention.measure(plain, context).items():
         torch.testing.assert_close(
-            attention.measure(beside, scene)[name], each, rtol=1e-5, atol=1e-5
+            attention.measure(beside, context)[name], each, rtol=1e-5, atol=1e-5
         )
-    assert prompts.measure(plain, scene) == {}
-    assert prompts.sums(plain, scene) == {}
-    found = prompts.measure(beside, scene)
+    assert prompts.measure(plain, context) == {}
+    assert prompts.sums(plain, context) == {}
+    found = prompts.measure(beside, context)
     for role in ("cls", "registers", "patches"):
         torch.testing.assert_close(found["prompt_mass", role], torch.full((2, 3), 0.4))
         assert found["prompt_used", role].unique().tolist() == [1]
 
 
 def test_prompts_of_a_role_are_used_by_that_role():
-    scene = scene_of(2)
+    context = context_of(2)
     weights = torch.full((2, 1, 13, 16), 1 / 16)
     weights[:, :, 0, 1:3] = 0  # [CLS] reads prompt 0
     weights[:, :, 1:, 0] = 0  # patches read 1, and one of them 2
     weights[:, :, 2:, 2] = 0
-    found = prompts.measure(weights, scene)
+    found = prompts.measure(weights, context)
     torch.testing.assert_close(found["prompt_used", "cls"], torch.full((2, 1), 1 / 3))
     torch.testing.assert_close(found["prompt_used", "patches"], torch.full((2, 1), 2 / 3))
     torch.testing.assert_close(found["prompt_mass", "cls"], torch.full((2, 1), 1 / 16))
-    sums = prompts.sums(weights, scene)
+    sums = prompts.sums(weights, context)
     torch.testing.assert_close(
         sums["prompt_mass", "patches"], 2 * torch.tensor([0, 1 / 16, 1 / 16 / 12])
     )
 
 
 def test_the_bias_is_what_its_predictors_say():
-    scene = scene_of(2)
+    context = context_of(2)
     layer = GaussianBias(8, (3, 4), Locality("gaussian"))
     q = drawn(2, 3, 13, 8)
-    found = bias.maps(layer, q, scene)
+    found = bias.maps(layer, q, context)
     alpha, variance = layer.predict(q[:, :, 1:], (3, 4))
     assert torch.equal(found["bias_alpha"], alpha[..., 0])
     assert torch.equal(found["bias_variance_columns"], variance[..., 1])
     # the diagonal of the bias is alpha itself
     both = layer(q, (3, 4)).diagonal(dim1=-2, dim2=-1)[..., 1:]
     torch.testing.assert_close(both, found["bias_alpha"])
-    assert bias.sums(found, scene)["bias_alpha", "patches"].shape == (3, 3, 4)
-    assert set(bias.maps(GaussianBias(8, (3, 4), Locality("uniform")), q, scene)) == {"bias_alpha"}
+    assert bias.sums(found, context)["bias_alpha", "patches"].shape == (3, 3, 4)
+    assert set(bias.maps(GaussianBias(8, (3, 4), Locality("uniform")), q, context)) == {
+        "bias_alpha"
+    }

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from batch_contexts import context_of, drawn
 from hypothesis import given
 from hypothesis import strategies as st
-from scenes import drawn, scene_of
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
@@ -28,7 +28,7 @@ def test_a_planted_object_is_found_by_all():
     patches = torch.where(fore[..., None], torch.tensor([1.0, 0.2]), torch.tensor([0.1, 1.0]))
     patches = patches + 0.01 * drawn(1, 30, 2)
     found = foreground.measure(
-        tokens_of(torch.tensor([[1.0, 0]]), patches, (6, 5)), scene_of(1, (6, 5), fore=fore)
+        tokens_of(torch.tensor([[1.0, 0]]), patches, (6, 5)), context_of(1, (6, 5), fore=fore)
     )
     for name in ("auroc", "hit", "hit_box", "pc1_iou"):
         assert found[f"foreground_{name}", ""].item() == 1, name
@@ -39,7 +39,7 @@ def test_an_object_that_cls_avoids_is_missed_but_its_component_is_still_found():
     fore = middle((6, 5))
     patches = torch.where(fore[..., None], torch.tensor([-1.0, 0.2]), torch.tensor([1.0, 0.1]))
     found = foreground.measure(
-        tokens_of(torch.tensor([[1.0, 0]]), patches, (6, 5)), scene_of(1, (6, 5), fore=fore)
+        tokens_of(torch.tensor([[1.0, 0]]), patches, (6, 5)), context_of(1, (6, 5), fore=fore)
     )
     assert found["foreground_auroc", ""].item() == 0
     assert found["foreground_hit", ""].item() == 0
@@ -69,13 +69,13 @@ def test_auroc_is_scikit_learns_over_the_labeled_patches(seed, ties):
 def test_images_with_one_side_alone_are_left_out():
     fore = torch.stack([torch.zeros(12), torch.ones(12), torch.arange(12) < 3]).bool()
     found = foreground.measure(
-        tokens_of(drawn(3, 4), drawn(3, 12, 4), (3, 4)), scene_of(3, fore=fore)
+        tokens_of(drawn(3, 4), drawn(3, 12, 4), (3, 4)), context_of(3, fore=fore)
     )
     for each in found.values():
         assert each.isnan().tolist() == [True, True, False]
     none = torch.zeros(3, 12, dtype=torch.bool)
     without = foreground.measure(
-        tokens_of(drawn(3, 4), drawn(3, 12, 4), (3, 4)), scene_of(3, fore=none)
+        tokens_of(drawn(3, 4), drawn(3, 12, 4), (3, 4)), context_of(3, fore=none)
     )
     assert set(without) == set(found)
     assert all(each.isnan().all() for each in without.values())
@@ -125,5 +125,5 @@ def test_grids_of_borders_alone_are_borne(grid):
 def test_an_encoder_without_cls_has_components_alone():
     fore = torch.arange(12)[None] < 3
     tokens = tokens_of(drawn(1, 4), drawn(1, 12, 4), (3, 4))
-    found = foreground.measure(tokens, scene_of(1, prefix=0, fore=fore))
+    found = foreground.measure(tokens, context_of(1, prefix=0, fore=fore))
     assert {name for name, _ in found} == {"foreground_share", "foreground_pc1_iou"}

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from batch_contexts import context_of, drawn
 from hypothesis import given
 from hypothesis import strategies as st
-from scenes import drawn, scene_of
 from scipy import stats
 
 from vitlab.analysis.measures import channels, cosines, locality, norms, rank
-from vitlab.analysis.measures.context import Place, labels_of
+from vitlab.analysis.measures.context import Location, label_patches
 from vitlab.analysis.measures.ranks import average_ranks, correlation
 from vitlab.encoders import Tokens
 
-PLACE = Place("model", 2, "output")
+PLACE = Location("model", 2, "output")
 
 
 def cos(a, b):
@@ -23,7 +23,7 @@ def cos(a, b):
 def test_constant_tokens_are_all_alike():
     x = torch.ones(2, 13, 5) * torch.tensor([1.0, -2, 3, 0, 1])
     fore = torch.arange(12)[None].expand(2, -1) < 5
-    for (name, _), each in cosines.measure(x, scene_of(fore=fore)).items():
+    for (name, _), each in cosines.measure(x, context_of(fore=fore)).items():
         if "registers" in name:
             assert each.isnan().all()
         else:
@@ -35,7 +35,7 @@ def test_two_plants_have_the_cosine_of_the_two_between_object_and_background():
     one, other = torch.tensor([1.0, 0, 0]), torch.tensor([3.0, 4, 0])  # cosine 0.6
     patches = torch.where(fore[0][:, None], 7 * one, 0.1 * other)
     x = torch.cat([one[None] * 2, patches])[None]
-    found = cosines.measure(x, scene_of(1, fore=fore))
+    found = cosines.measure(x, context_of(1, fore=fore))
     assert float(found["diffusion_index", ""]) == pytest.approx(0.6)
     assert float(found["patch_patch_cosine", "foreground"]) == pytest.approx(1)
     assert float(found["patch_patch_cosine", "background"]) == pytest.approx(1)
@@ -48,7 +48,7 @@ def test_two_plants_have_the_cosine_of_the_two_between_object_and_background():
 def test_cosines_are_those_of_a_loop_over_pairs(seed, prefix, dtype):
     fore = drawn(2, 12, seed=seed) > 0.3
     x = drawn(2, prefix + 12, 6, seed=seed + 1).to(dtype)
-    found = cosines.measure(x, scene_of(2, prefix=prefix, fore=fore))
+    found = cosines.measure(x, context_of(2, prefix=prefix, fore=fore))
     rows = x.double().numpy()
     for b in range(2):
         cls, registers, patches = rows[b, 0], rows[b, 1:prefix], rows[b, prefix:]
@@ -76,7 +76,7 @@ def test_registers_are_on_neither_side():
     x = drawn(2, 15, 6)
     moved = x.clone()
     moved[:, 1:3] *= -5
-    before, after = (cosines.measure(each, scene_of(prefix=3)) for each in (x, moved))
+    before, after = (cosines.measure(each, context_of(prefix=3)) for each in (x, moved))
     for name in before:
         same = torch.equal(before[name].nan_to_num(), after[name].nan_to_num())
         assert same == ("registers" not in name[0])
@@ -85,23 +85,23 @@ def test_registers_are_on_neither_side():
 def test_a_zero_vector_is_like_nothing():
     x = torch.ones(1, 13, 3)
     x[0, 1] = 0
-    found = cosines.measure(x, scene_of(1))
+    found = cosines.measure(x, context_of(1))
     assert float(found["cls_patch_cosine", "all"]) == pytest.approx(11 / 12)
     assert float(found["patch_patch_cosine", "all"]) == pytest.approx(11 * 10 / (12 * 11))
 
 
 def test_without_cls_patches_are_measured_alone():
-    found = cosines.measure(torch.ones(2, 12, 3), scene_of(prefix=0))
+    found = cosines.measure(torch.ones(2, 12, 3), context_of(prefix=0))
     assert found["cls_patch_cosine", "all"].isnan().all()
     torch.testing.assert_close(found["patch_patch_cosine", "all"], torch.ones(2))
-    assert channels.sums(torch.ones(2, 12, 3), scene_of(prefix=0)) == {}
+    assert channels.sums(torch.ones(2, 12, 3), context_of(prefix=0)) == {}
 
 
 def test_channels_planted_in_each_role_are_found():
     x = 0.01 * torch.ones(2, 13, 40)
     x[:, 0, :10] = -4.0
     x[:, 1:, 6:16] = 2.0
-    sums = channels.sums(x, scene_of())
+    sums = channels.sums(x, context_of())
     found = list(channels.conclude(PLACE, {role: s.double() for (_, role), s in sums.items()}, 2))
     rows = {each.measure: each.mean for each in found if hasattr(each, "mean")}
     arrays = {(each.measure, each.role): each.values for each in found if hasattr(each, "values")}
@@ -117,7 +117,7 @@ def test_planted_outliers_are_counted():
     norms_ = torch.tensor([1.0, 1.1, 0.9, 1.05, 0.95, 1, 1.02, 0.98, 1.2, 0.8, 30, 40])
     x = torch.zeros(1, 13, 4)
     x[0, 0, 0], x[0, 1:, 1] = 5, norms_
-    found = norms.measure(x, scene_of(1))
+    found = norms.measure(x, context_of(1))
     values = norms_.double().numpy()
     middle = np.median(values)
     mad = stats.median_abs_deviation(values)
@@ -130,14 +130,14 @@ def test_planted_outliers_are_counted():
 
 
 def test_equal_norms_have_no_outlier():
-    found = norms.measure(torch.ones(2, 13, 4), scene_of())
+    found = norms.measure(torch.ones(2, 13, 4), context_of())
     assert found["norm_outliers", ""].tolist() == [0, 0]
     assert found["norm_peak", ""].tolist() == [1, 1]
 
 
 def test_the_histogram_counts_every_patch_in_its_bin():
     x = drawn(3, 13, 8) * torch.logspace(-6, 10, 13)[:, None]  # below the first bin, above the last
-    total = norms.sums(x, scene_of(3))["token_norm", "patches"].double()
+    total = norms.sums(x, context_of(3))["token_norm", "patches"].double()
     (array,) = norms.conclude(PLACE, {"patches": total}, 3)
     values = x[:, 1:].norm(dim=-1).flatten().double().numpy()
     clipped = values.clip(array.edges[0] * 1.0001, array.edges[-1] * 0.9999)
@@ -156,8 +156,8 @@ def test_near_patches_that_are_alike_give_minus_one_and_far_ones_plus_one():
     angle = torch.linspace(0, 1.5, 12)  # along one row, so likeness falls with distance
     line = torch.stack([angle.cos(), angle.sin()], -1)
     x = torch.cat([line[:1], line])[None].double()  # ties are ties
-    scene = scene_of(1, grid=(1, 12))
-    assert float(locality.measure(x, scene)["locality", ""]) == pytest.approx(-1)
+    context = context_of(1, grid=(1, 12))
+    assert float(locality.measure(x, context)["locality", ""]) == pytest.approx(-1)
     assert correlation(
         torch.tensor([[1.0, 2, 3]]), torch.tensor([[2.0, 4, 6]])
     ).item() == pytest.approx(1)
@@ -165,15 +165,15 @@ def test_near_patches_that_are_alike_give_minus_one_and_far_ones_plus_one():
 
 def test_constant_tokens_have_no_locality():
     x = drawn(1, 1, 7).expand(2, 13, 7)
-    assert locality.measure(x, scene_of())["locality", ""].isnan().all()
+    assert locality.measure(x, context_of())["locality", ""].isnan().all()
 
 
 def test_locality_is_spearmans_over_the_sampled_pairs():
-    scene = scene_of(2, grid=(12, 10))
+    context = context_of(2, grid=(12, 10))
     x = drawn(2, 121, 16)
-    chosen = scene.order[: locality.SAMPLE].numpy()
+    chosen = context.order[: locality.SAMPLE].numpy()
     assert len(chosen) == 96
-    found = locality.measure(x, scene)["locality", ""]
+    found = locality.measure(x, context)["locality", ""]
     for b in range(2):
         patches = x[b, 1:].double().numpy()
         pairs = [(i, j) for n, i in enumerate(chosen) for j in chosen[n + 1 :]]
@@ -201,11 +201,11 @@ def test_rank_is_the_papers_formula_on_singular_values(count):
 
 
 def test_rank_is_that_of_all_batches_and_of_the_patches_that_were_drawn():
-    scene = scene_of(4)
+    context = context_of(4)
     tokens = Tokens(drawn(4, 6), drawn(4, 0, 6), drawn(4, 12, 6, seed=1), (3, 4))
-    sums = rank.sums(tokens, scene)
+    sums = rank.sums(tokens, context)
     rows = list(
-        rank.conclude(PLACE, {role: each for (_, role), each in sums.items()}, 4, scene.rows)
+        rank.conclude(PLACE, {role: each for (_, role), each in sums.items()}, 4, context.rows)
     )
     assert [row.role for row in rows] == ["cls", "patches"]
     sigma = np.linalg.svd(tokens.patches.flatten(0, 1).double().numpy(), compute_uv=False)
@@ -220,6 +220,6 @@ def test_a_patch_is_labeled_by_half_of_its_pixels():
     pixels[0, :2, 8:12] = 1  # half an object
     pixels[0, :, 12:16] = 255
     pixels[0, :2, 12:15] = 1  # six of sixteen known: too few
-    labels = labels_of(pixels, 4)
+    labels = label_patches(pixels, 4)
     assert labels.foreground.tolist() == [[False, True, True, False]]
     assert labels.background.tolist() == [[True, False, False, False]]

@@ -1,0 +1,19 @@
+"""Batch contexts and numbers for tests of measures."""
+
+import torch
+
+from vitlab.analysis.measures.context import BatchContext, PatchLabels
+
+
+def context_of(b=2, grid=(3, 4), prefix=1, fore=None):
+    """The context of images whose objects are the given patches; without masks by default."""
+    labels = None if fore is None or not fore.any() else PatchLabels(fore, ~fore)
+    return BatchContext.of(
+        batch=b, grid=grid, patch_size=16, prefix=prefix, labels=labels, rows=grid[0] * grid[1],
+        device=torch.device("cpu"),
+    )  # fmt: skip
+
+
+def drawn(*shape, seed=0):
+    """Normal numbers, the same ones for a seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
