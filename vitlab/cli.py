@@ -53,6 +53,10 @@ VERBS = {
         "look into encoders: tokens, attention, foreground and rank by block, as a report",
         "analyze",
     ),
+    "report calibration": Verb(
+        "compare classifiers before and after calibration", "report:calibration"
+    ),
+    "report prompts": Verb("compare prompt tuning with the linear probe", "report:prompts"),
     "cost": Verb(
         "measure what encoders cost: parameters, FLOPs, memory, images per second",
         "cost",

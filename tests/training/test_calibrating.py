@@ -9,7 +9,6 @@ import torch
 from comparing import assert_same_bits, weights
 from PIL import Image
 
-from vitlab.analysis.calibration_report import main as report
 from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.cli import main
 from vitlab.data.foreground import mask_name
@@ -165,8 +164,8 @@ def test_the_report_puts_the_arms_side_by_side(
     stage = calibrate("tokens")
     arms = [f"before={converged}", f"tokens={stage / 'last.ckpt'}"]
     out = tmp_path / "new" / "report.v1"
-    options = ["--root", str(drawn / "imagenet"), "--size", "64", "--out", str(out)]
-    report([*arms, *options])
+    options = ["--data.root", str(drawn / "imagenet"), "--size", "64", "--out", str(out)]
+    main(["report", "calibration", *arms, *options])
     lines = out.with_name("report.v1.md").read_text().splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["before", "tokens"]
     scored = json.loads((stage / "results.json").read_text())[-1]["val/top1"]
@@ -176,11 +175,13 @@ def test_the_report_puts_the_arms_side_by_side(
     for wrong, message in (
         (["nothing"], "is no NAME=CHECKPOINT"),
         (["a=nothing"], "there is no file"),
-        ([*arms, arms[0]], "name an arm twice"),
+        ([*arms, arms[0]], "is given twice"),
         ([*arms, "--size", "60"], "is not a multiple of patch 8"),
     ):
         asked = [*options, *wrong]
-        assert message in refused(capsys, lambda asked=asked: report(asked))
+        assert message in refused(
+            capsys, lambda asked=asked: main(["report", "calibration", *asked])
+        )
 
 
 def test_masks_reach_a_run_and_those_that_show_no_background_add_nothing(
