@@ -7,7 +7,7 @@ from vitlab.optim.schedules import Progress
 
 
 class Brightness(Objective):
-    """The least that an objective must say."""
+    """The smallest objective."""
 
     def __init__(self):
         super().__init__()

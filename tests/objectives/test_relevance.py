@@ -107,10 +107,7 @@ def test_slopes_that_are_nowhere_positive_leave_no_relevance():
 def test_one_pixel_makes_exactly_one_patch_foreground():
     mask = torch.zeros(1, 224, 224, dtype=torch.bool)
     mask[0, 0, 0] = True
-    found = masked_foreground(mask, 16)
-    assert found.shape == (1, 196)
-    assert found.sum() == 1
-    assert found[0, 0]
+    assert masked_foreground(mask, 16).nonzero().tolist() == [[0, 0]]
 
 
 def test_derived_foreground_is_the_row_of_cls_in_the_product_over_blocks():
@@ -123,10 +120,7 @@ def test_derived_foreground_is_the_row_of_cls_in_the_product_over_blocks():
     assert torch.equal(foreground(found, (4, 4), 0.15), expected)
     assert foreground(found, (4, 4), 0.0).all()
     assert (foreground(found, (4, 4), 1.0).sum(1) == 1).all()
-
-
-def test_where_all_patches_are_alike_all_are_foreground():
-    assert foreground([torch.zeros(2, 17, 17)], (4, 4), 0.15).all()
+    assert foreground([torch.zeros(2, 17, 17)], (4, 4), 0.15).all()  # where all are equal
 
 
 @pytest.mark.parametrize(
