@@ -185,7 +185,7 @@ def test_a_protocol_that_names_another_class_is_refused(capsys):
     from vitlab.evaluation import registry
 
     with pytest.raises(ValueError, match=r"theirs\.yaml: protocol\.class_path names a_stranger"):
-        registry._parse(folder / "theirs.yaml")
+        registry.read_protocol(folder / "theirs.yaml")
     words = [*KNN, "--weights", "x", "--data", "Folder"]
     words += ["--protocol.class_path", "a_stranger.Guest"]
     assert "a_stranger" in refused(words, capsys)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -59,18 +59,29 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         OSError: the disk is full, or fails; what was there before is still there.
     """
+    with replacing(path) as aside:
+        aside.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path to write to, which becomes the file at the end, or nothing after an error.
+
+    Raises:
+        OSError: the disk is full, or fails; what was there before is still there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
+        yield aside
+        with aside.open("rb") as file:
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # or it would hide what went wrong
+            aside.unlink(missing_ok=True)
 
 
 def unwritable(path: Path, error: OSError) -> OSError:

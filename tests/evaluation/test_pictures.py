@@ -99,7 +99,7 @@ def test_a_mask_of_another_size_is_our_mistake():
 
 def test_tensorboard_shows_scores_classes_and_the_sheet(results):
     image, truth = example((20, 30))
-    result = results.result(results.overlaps())
+    result = results.result(results.counts())
     for _ in range(2):  # the second replaces the first
         write_events(results.folder, result, sheet([image], [truth], [truth], ["a", "b", "c"]))
     (file,) = results.folder.iterdir()

@@ -178,10 +178,10 @@ def test_sizes_that_differ_need_a_way_to_fit():
     ):
         assert SegmentationInference(**settings).edge() == expected
     for encoder, size in ((Pixels(14), 512), (Pixels(16), 0)):
-        with refused("protocol.inputs.fit"):
+        with refused("protocol.features.fit"):
             FeatureSpec().check(encoder, size, "test.window")
     FeatureSpec(fit="crop").check(Pixels(14), 512, "test.window")
     with refused("layers"):
         FeatureSpec((LayerSelection((3,)),), fit="pad").check(Pixels(16), 512, "test.window")
-    with refused("protocol.inputs.cls"):
+    with refused("protocol.features.cls"):
         FeatureSpec(cls=(True, True))

@@ -1,34 +1,51 @@
-"""`vitlab compare`."""
+"""`vitlab compare`: results of `vitlab evaluate` side by side."""
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitlab.evaluation.compare import compare
+from vitlab.commands.parser import POSITIONAL, parse
+from vitlab.evaluation import comparison_plot
+from vitlab.evaluation.comparison import compare
+from vitlab.evaluation.comparison_text import to_csv, to_latex, to_markdown, to_text
+from vitlab.evaluation.evaluations import read_evaluations
+from vitlab.evaluation.references import read_references
+
+EXAMPLES = """\
+  vitlab compare evaluations/
+  vitlab compare evaluations/dino evaluations/dino_entmax --out table --references
+"""
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """Show results side by side: a table, and with --out Markdown, CSV, LaTeX and a plot.
+
+    Results of one protocol, with the same settings and data, are a table; others are apart, with
+    what differs. Folders named seed... with one parent hold seeds of one row, as `vitlab fit`
+    lays them out. Differences are paired by seed and test image.
+
+    Args:
+        results: folders of evaluations, their result.json, or folders above them.
+        out: name of the files to write, without ending: .md, .csv, .tex, .png and .svg.
+        baseline: row that others are compared with, by its label; in each table the first.
+        references: show published numbers as well, apart from ours.
+    """
+
+    results: list[Path] = field(metadata=POSITIONAL)
+    out: Path | None = None
+    baseline: str = ""
+    references: bool = False
 
 
 def run(words: Sequence[str]) -> None:
-    """Put evaluations side by side."""
-    text = (compare.__doc__ or "").partition("Args:")[0]
-    parser = argparse.ArgumentParser("vitlab compare", description=text)
-    parser.add_argument(
-        "results",
-        nargs="+",
-        type=Path,
-        help="folders of evaluations, their result.json, or folders above them",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="name of the files to write, without ending: .md, .csv, .tex, .png and .svg",
-    )
-    parser.add_argument(
-        "--baseline",
-        default="",
-        help="row that others are compared with, by its label; in each table the first",
-    )
-    parser.add_argument(
-        "--references", action="store_true", help="show published numbers as well, apart from ours"
-    )
-    given = parser.parse_args(words)
-    compare(given.results, given.out, given.baseline, given.references)
+    """Run the verb with the words behind it."""
+    given = parse(CompareArguments, words, "vitlab compare", EXAMPLES)
+    references = read_references() if given.references else None
+    comparison = compare(read_evaluations(given.results), given.baseline, references)
+    print(to_text(comparison))
+    if given.out is not None:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        for ending, text in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex)):
+            given.out.with_name(f"{given.out.name}.{ending}").write_text(text(comparison), "utf-8")
+        comparison_plot.save(comparison, given.out)

@@ -13,7 +13,8 @@ from vitlab.config_safety import check_command_line
 
 Arguments = TypeVar("Arguments")
 POSITIONAL = {"positional": True}  # metadata of a field that is given without an option's name
-SUBCLASS = {"subclass": True}  # metadata of a field whose value is built from a class_path
+# metadata of a field whose value is built from a class_path; `skip` names arguments left out
+SUBCLASS = {"subclass": True}
 
 
 class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -70,7 +71,8 @@ def _add(parser: ArgumentParser, field: dataclasses.Field, hint: Any, text: str)
     required = default is dataclasses.MISSING
     if field.metadata.get("subclass"):
         kinds = tuple(each for each in get_args(hint) if each is not NoneType) or hint
-        parser.add_subclass_arguments(kinds, field.name, required=required, help=text)
+        skip = field.metadata.get("skip")
+        parser.add_subclass_arguments(kinds, field.name, required=required, help=text, skip=skip)
         return
     more: dict[str, Any] = {"type": hint, "help": text}
     if get_origin(hint) in (list, tuple) and get_args(hint)[-1:] != ():

@@ -1,10 +1,10 @@
-"""The words of `vitlab evaluate`: a protocol by name, and every setting of it by its own."""
+"""Command line of `vitlab evaluate`: a protocol by name, and every setting of it as an option."""
 
+import argparse
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 import vitlab.evaluation.protocols  # noqa: F401, the parser finds classes once imported
-from vitlab.config_safety import restrict_imports
+from vitlab.commands.parser import SUBCLASS, build_parser
+from vitlab.config_safety import check_command_line
 from vitlab.data import VisionDataModule
+from vitlab.data.check import recognize
+from vitlab.errors import InputError
 from vitlab.evaluation.protocol import Protocol
 from vitlab.evaluation.registry import ProtocolSettings, differences, find, names
 
-DESCRIPTION = """\
-Evaluate the frozen features of an encoder by a named protocol, and write a result that says how it
-was made. Every setting of the protocol can be changed, which the result then says as well.
-
+EXAMPLES = """\
   vitlab evaluate --list
   vitlab evaluate --weights runs/dino/seed0/best.ckpt --which teacher --protocol knn \\
       --data.root /data/imagenet
@@ -31,92 +31,119 @@ was made. Every setting of the protocol can be changed, which the result then sa
   vitlab evaluate ... --protocol dinov2-linear --protocol.recipe.iterations 1000
   vitlab evaluate --protocol dinov2-linear --help       # the settings of one protocol as well
 """
-# of a dataset, what only training uses, or what an evaluation decides
-NOT_OURS = {
-    "global_batch_size",
-    "micro_batch_size",
-    "transform",
-    "num_workers",
-    "max_unreadable",
-    "seed",
+# options of a dataset that only training uses, or that an evaluation decides
+FIXED = {
+    *("global_batch_size", "micro_batch_size", "transform", "num_workers"),
+    *("max_unreadable", "seed"),
 }
-
-LEAST = {
-    "batch_size": 1,
-    "num_workers": 0,
-    "seed": 0,
-    "devices": 1,
-    "num_nodes": 1,
-    "memory": 0.001,
-}
+MINIMA = {"batch_size": 1, "num_workers": 0, "seed": 0, "devices": 1, "num_nodes": 1}
 
 
 @dataclass(frozen=True)
-class EvaluationArguments:
-    """What the command line asks for.
+class EvaluateArguments:
+    """Evaluate the frozen features of an encoder by a named protocol.
 
-    Attributes:
-        given: the parsed words.
-        protocol: the object that runs.
-        settings: what it stands for.
-        data: the dataset.
+    The result names every setting of the protocol, and those that were changed.
+
+    Args:
+        weights: A run's best.ckpt or last.ckpt, an exported folder, or a file of DINO, DINOv2,
+            DeiT, timm or LocAtViT; see `vitlab import --help`.
+        protocol: Name or YAML file of a protocol.
+        data: Class of the dataset; may be left out where its folder is recognized.
+        family: Format of the weights.
+        which: Model of a file with several: student, teacher ...
+        backbone: Of a run of prompts, the backbone's file, if it is no longer where the run had it.
+        pixels: Normalization that the weights are trained with: ImageNet's mean and deviation, or
+            0.5 and 0.5. auto knows it of every family but timm, which has both.
+        out: Folder for the result; by default evaluations/WEIGHTS/PROTOCOL-DATASET.
+        overwrite: Replace a result that is there.
+        seed: Seed of heads, order and augmentation.
+        batch_size: Images per forward pass and device.
+        num_workers: Processes that load images, per device.
+        accelerator: cpu, cuda or auto.
+        devices: Processes per machine, one for each device.
+        num_nodes: Machines.
+        memory: GiB that blocked computations may take, on each device.
+        cache: Folder for features of protocols without augmentation; none if empty.
+        dry_run: Check everything, print the plan and stop.
     """
 
-    given: Namespace
-    protocol: Protocol
-    settings: ProtocolSettings
-    data: VisionDataModule
+    weights: Path
+    protocol: Protocol = field(metadata=SUBCLASS)
+    data: VisionDataModule = field(metadata={**SUBCLASS, "skip": FIXED})
+    family: str = "auto"
+    which: str = ""
+    backbone: str = ""
+    pixels: Literal["auto", "imagenet", "half"] = "auto"
+    out: str = ""
+    overwrite: bool = False
+    seed: int = 0
+    batch_size: int = 64
+    num_workers: int = 4
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    memory: float = 2.0
+    cache: str = ""
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        for name, least in {**MINIMA, "memory": 0.001}.items():
+            option, value = f"--{name.replace('_', '-')}", getattr(self, name)
+            if value < least:
+                raise InputError(f"{value} is too small; use {least} or more", field=option)
 
 
-def parse(words: Sequence[str]) -> EvaluationArguments:
+def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolSettings]:
     """Read the command line; every file it names is found, no image is read.
 
     Raises:
-        ValueError: a protocol or dataset that is unknown or missing.
+        InputError: a protocol or dataset that is unknown or missing.
         SystemExit: with code 2 for any other mistake, after one message.
     """
-    restrict_imports()
-    words = _one_word_each(words)
-    if {"-h", "--help"} & set(words):
-        _help(_value(words, "--protocol"))
-    name, root = _value(words, "--protocol"), _value(words, "--data.root")
-    if name is None:
-        raise ValueError(f"--protocol is missing; choose one of {', '.join(names())}")
-    if root is None:
-        raise ValueError("--data.root is missing; give the folder of the dataset")
-    if not Path(root).is_dir():
-        raise ValueError(f"there is no folder {root}; set --data.root to the dataset")
-    published = find(name)
-    dataset = _value(words, "--data", "--data.class_path") or _recognize(Path(root))
+    check_command_line(words)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--protocol")
+    first.add_argument("--data", "--data.class_path")
+    first.add_argument("--data.root", dest="root")
+    found, rest = first.parse_known_args(words)
+    if {"-h", "--help"} & set(rest):
+        _help(found.protocol)
+    if found.protocol is None:
+        known = ", ".join(names())
+        raise InputError(f"--protocol is missing; choose one of {known}", field="--protocol")
+    if found.root is None:
+        raise InputError("--data.root is missing; give the dataset's folder", field="--data.root")
+    if not Path(found.root).is_dir():
+        raise InputError(
+            f"there is no folder {found.root}; set --data.root to the dataset", field="--data.root"
+        )
+    published = find(found.protocol)
+    dataset = found.data or type(recognize(Path(found.root))).__name__
     chosen = published.on(dataset.rpartition(".")[2])
-    parser = _parser()
-    rest = _without(words, "--protocol", "--data", "--data.class_path")
-    base = ["--protocol", json.dumps(chosen), "--data", dataset]
+    parser = build_parser(EvaluateArguments, "vitlab evaluate", EXAMPLES)
+    base = ["--protocol", json.dumps(chosen), "--data", dataset, "--data.root", found.root]
     given = parser.parse_args([*base, *rest])
-    as_published = parser.parse_args([*base, "--data.root", root, "--weights", str(given.weights)])
-    values = _plain(parser, given)
-    changed = differences(_plain(parser, as_published), values)
-    for option, least in LEAST.items():
-        if given[option] < least:
-            raise ValueError(
-                f"--{option.replace('_', '-')} {given[option]} is too small; use {least} or more"
-            )
-    built = parser.instantiate_classes(given)
-    built.data.max_unreadable, built.data.seed = 0, given.seed
-    built.data.num_workers = given.num_workers
-    settings = ProtocolSettings(published.name, published.version, values, changed)
-    return EvaluationArguments(given, built.protocol, settings, built.data)
+    values = _values(parser, given)
+    published_values = _values(parser, parser.parse_args([*base, "--weights", str(given.weights)]))
+    settings = ProtocolSettings(
+        published.name, published.version, values, differences(published_values, values)
+    )
+    built = EvaluateArguments(**vars(parser.instantiate_classes(given)))
+    built.data.max_unreadable, built.data.seed = 0, built.seed
+    built.data.num_workers = built.num_workers
+    return built, settings
 
 
 def _help(name: str | None) -> NoReturn:
     """Print the options; with a protocol, its file and what its class takes as well."""
-    print(DESCRIPTION)
     words = ["--help"]
     if name is not None:
         published = find(name)
         print(yaml.safe_dump(published.protocol["init_args"], sort_keys=False, width=100))
         words = ["--protocol.help", published.protocol["class_path"]]
-    _parser().parse_args(words)
+    build_parser(EvaluateArguments, "vitlab evaluate", EXAMPLES).parse_args(words)
     raise AssertionError("help ends the program")
 
 
@@ -128,63 +155,14 @@ def show_names() -> None:
     Console().print(table)
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser("vitlab evaluate")
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        required=True,
-        help="A run's best.ckpt or last.ckpt, an exported folder, or a file of DINO, DINOv2, DeiT, "
-        "timm or LocAtViT; see `vitlab import --help`.",
-    )
-    parser.add_argument("--family", type=str, default="auto", help="Whose weights they are.")
-    parser.add_argument(
-        "--which", type=str, default="", help="student, teacher ... of a file with several models."
-    )
-    parser.add_argument(
-        "--backbone",
-        type=str,
-        default="",
-        help="Of a run of prompts, the backbone's file, if it is no longer where the run had it.",
-    )
-    parser.add_argument(
-        "--pixels",
-        type=Literal["auto", "imagenet", "half"],
-        default="auto",
-        help="Mean and deviation of the pixels that the weights are trained with: ImageNet's, or "
-        "0.5 and 0.5. auto knows it of every family but timm, which has both.",
-    )
-    parser.add_subclass_arguments(Protocol, "protocol", required=True)
-    parser.add_subclass_arguments(VisionDataModule, "data", required=True, skip=NOT_OURS)
-    options: list[tuple[str, type, Any, str]] = [
-        ("out", str, "", "Folder for the result; by default evaluations/WEIGHTS/PROTOCOL-DATASET."),
-        ("overwrite", bool, False, "Replace a result that is there."),
-        ("seed", int, 0, "Of heads, order and augmentation."),
-        ("batch-size", int, 64, "Images of one forward pass, on each device."),
-        ("num-workers", int, 4, "Processes that load images, for each device."),
-        ("accelerator", str, "auto", "cpu, cuda or auto."),
-        ("devices", int, 1, "Processes, one for each device."),
-        ("num-nodes", int, 1, "Machines."),
-        ("memory", float, 2.0, "GiB that blocked computations may take, on each device."),
-        ("cache", str, "", "Folder for features of protocols without augmentation; none if empty."),
-        ("dry-run", bool, False, "Check everything, print the plan and stop."),
-    ]
-    for name, kind, default, text in options:
-        if kind is bool:
-            parser.add_argument(f"--{name}", action="store_true", help=text)
-        else:
-            parser.add_argument(f"--{name}", type=kind, default=default, help=text)
-    return parser
-
-
-def _plain(parser: ArgumentParser, given: Namespace) -> dict[str, Any]:
+def _values(parser: ArgumentParser, given: Namespace) -> dict[str, Any]:
     """Return the protocol's settings as plain values, with short class names."""
     text = parser.dump(Namespace(protocol=given.protocol), skip_validation=True)
     return _short(yaml.safe_load(text)["protocol"])
 
 
 def _short(value: Any) -> Any:
-    """Drop the module in front of class names: where a class lies is no setting."""
+    """Drop the module in front of class names: where a class is defined is no setting."""
     if isinstance(value, list):
         return [_short(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -195,38 +173,3 @@ def _short(value: Any) -> Any:
         key: each.rpartition(".")[2] if key == "class_path" else _short(each)
         for key, each in value.items()
     }
-
-
-def _recognize(root: Path) -> str:
-    """Return the class of the dataset in a folder."""
-    found = [
-        kind.__name__
-        for kind in VisionDataModule.__subclasses__()
-        if kind.layout.marks and kind.layout.find(root)
-    ]
-    if len(found) != 1:
-        what = f"could be {' or '.join(found)}" if found else "is no dataset that shows what it is"
-        raise ValueError(
-            f"{root} {what}; name its class with --data: ImageNet, VOC2012, ADE20K, Cityscapes or "
-            "Folder. `vitlab data check --root DIR` says what is wrong with a folder"
-        )
-    return found[0]
-
-
-def _one_word_each(words: Sequence[str]) -> list[str]:
-    """Split --name=value, so that names and values alternate."""
-    return [
-        part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])
-    ]
-
-
-def _value(words: Sequence[str], *options: str) -> str | None:
-    values = [after for word, after in pairwise(words) if word in options]
-    return values[-1] if values else None
-
-
-def _without(words: Sequence[str], *options: str) -> list[str]:
-    places = {place for place, word in enumerate(words) if word in options}
-    return [
-        word for place, word in enumerate(words) if place not in places and place - 1 not in places
-    ]

@@ -1,4 +1,4 @@
-"""One encoder, one protocol, one dataset: check, run, and tell what was found."""
+"""Evaluate one encoder by one protocol on one dataset."""
 
 from dataclasses import replace
 
@@ -6,7 +6,8 @@ import torch
 
 from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
-from vitlab.evaluation.ignore_index import require_labels
+from vitlab.errors import InputError
+from vitlab.evaluation.ignore_index import check_labels
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Protocol
 from vitlab.probes.eval_mode import eval_mode
 
@@ -15,24 +16,26 @@ def check(encoder: Encoder, protocol: Protocol, data: VisionDataModule) -> None:
     """Refuse, before any long work, what cannot be evaluated.
 
     Raises:
-        ValueError: what was given, what is allowed, what to do.
+        InputError: an encoder, a protocol and data that do not fit.
     """
     for split in (data.train_split, data.val_split):
         samples = data.samples(split)
         missing = samples.labels if protocol.task == "classification" else samples.masks
         if missing is None:
             kind = "image labels" if protocol.task == "classification" else "masks"
-            raise ValueError(
+            raise InputError(
                 f"{type(protocol).__name__} needs {kind}, which split {split!r} of "
-                f"{type(data).__name__} does not have; choose other data or another protocol"
+                f"{type(data).__name__} does not have; choose other data or another protocol",
+                field="--protocol",
             )
     if data.max_unreadable:
-        raise ValueError(
+        raise InputError(
             f"max_unreadable is {data.max_unreadable}, but a test set with replaced images is "
-            "another test set; set data.max_unreadable to 0"
+            "another test set; set data.max_unreadable to 0",
+            field="data.max_unreadable",
         )
     if protocol.task == "segmentation":
-        require_labels(data, data.val_split)
+        check_labels(data, data.val_split)
     protocol.check(encoder, data)
 
 
@@ -42,13 +45,13 @@ def evaluate(
     """Evaluate an encoder; the same figure on any number of ranks, batch size and workers.
 
     Args:
-        encoder: is frozen meanwhile, and moved to the device of the work.
+        encoder: is frozen meanwhile, and moved to the context's device.
         protocol: all that decides the number.
         data: a dataset with the labels or masks that the protocol needs.
         context: where and how fast.
 
     Raises:
-        ValueError: what cannot be evaluated, before any long work; see `check`.
+        InputError: an encoder, a protocol and data that do not fit.
     """
     check(encoder, protocol, data)
     encoder.to(context.device)

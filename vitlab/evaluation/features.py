@@ -3,9 +3,7 @@
 Axis letters: n images, p patches, d width.
 """
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +17,15 @@ from vitlab.data import SegmentationSquare, VisionDataModule, normalize
 from vitlab.data.dataset import SegmentationDataset
 from vitlab.data.transforms import resize_nearest
 from vitlab.encoders import Encoder, Tokens
+from vitlab.errors import InputError
 from vitlab.evaluation.cache import Cache, Tables
 from vitlab.evaluation.fingerprint import (
+    features_key,
     fingerprint,
     fingerprint_of_data,
     sampled_contents,
-    unknown,
 )
-from vitlab.evaluation.protocol import EvaluationContext, Precision
+from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Precision
 from vitlab.probes import Features
 from vitlab.probes.features import InferenceConfig, sharded_loader
 from vitlab.probes.layer_selection import LayerSelection, extract_layers
@@ -39,14 +38,14 @@ class Source:
     Attributes:
         encoder: in evaluation mode.
         data: with the labels or masks that are asked for.
-        reading: of the encoder's states.
+        layer_selection: of the encoder's states.
         size: pixels of the image edge.
         precision: of the forward pass.
     """
 
     encoder: Encoder
     data: VisionDataModule
-    reading: LayerSelection
+    layer_selection: LayerSelection
     size: int
     precision: Precision = "fp32"
 
@@ -55,31 +54,19 @@ class Source:
         return {
             "what": what,
             "weights": fingerprint(self.encoder),
+            "features": features_key(self.encoder, self.size),
             "data": fingerprint_of_data(self.data, split),
             "files": sampled_contents(self.data, split),
-            "reading": self.reading.name,
+            "layer_selection": self.layer_selection.name,
             "size": str(self.size),
             "precision": self.precision,
         }
-
-    def cache(self, context: EvaluationContext) -> Cache:
-        """Return where tables are kept: nowhere, if two encoders could not be told apart."""
-        parts = unknown(self.encoder) if context.cache is not None else []
-        if not parts:
-            return Cache(context.cache)
-        warnings.warn(
-            f"features of {type(self.encoder).__name__} are not kept: {', '.join(parts[:3])} may "
-            "change them and cannot be hashed; keep all that they depend on in tensors, plain "
-            "attributes or a dict `config`",
-            stacklevel=4,
-        )
-        return Cache(None)
 
     def encode(self, images: Tensor, loading: InferenceConfig) -> Tokens:
         """Return the features of 8-bit images."""
         with loading.precision():
             return extract_layers(
-                self.encoder, normalize(images.to(loading.device)), [self.reading]
+                self.encoder, normalize(images.to(loading.device)), [self.layer_selection]
             )[0]
 
 
@@ -98,41 +85,29 @@ class PatchTable:
     grid: tuple[int, int]
 
 
-@contextmanager
-def image_table(source: Source, split: str, context: EvaluationContext) -> Iterator[Features]:
-    """Give [CLS] and label of every image of a split, from DINO's center crop."""
+def image_table(source: Source, split: str, context: EvaluationContext) -> Features:
+    """Return [CLS] and label of every image of a split, from DINO's center crop."""
 
-    def make() -> Tables:
-        check_ranks(source.data, split)
-        images = source.data.classification_dataset(split, source.size)
+    def rows(pixels: Tensor, labels: Tensor) -> Tables:
+        return {"x": source.encode(pixels, context.loading).cls.float().cpu(), "y": labels}
 
-        def rows(pixels: Tensor, labels: Tensor) -> Tables:
-            cls = source.encode(pixels, context.loading).cls.float().cpu()
-            return {"x": cls, "y": labels}
-
-        return _collect(images, rows, f"features of {split}", context)
-
-    key = source.key(split, f"[CLS] of center crops, share {7 / 8}")
-    with source.cache(context).table(key, make) as tables:
-        yield Features(tables["x"], tables["y"])
+    images = source.data.classification_dataset(split, source.size)
+    what = f"[CLS] of center crops, share {7 / 8}"
+    tables = _table(source, split, what, images, rows, context)
+    return Features(tables["x"], tables["y"])
 
 
-@contextmanager
-def patch_table(source: Source, split: str, context: EvaluationContext) -> Iterator[PatchTable]:
-    """Give the patches of every image of a split, squeezed into a square, and its mask."""
+def patch_table(source: Source, split: str, context: EvaluationContext) -> PatchTable:
+    """Return the patches of every image of a split, squeezed into a square, and its mask."""
 
-    def make() -> Tables:
-        check_ranks(source.data, split)
+    def rows(pixels: Tensor, masks: Tensor) -> Tables:
+        patches = source.encode(pixels, context.loading).patches.float().cpu()
+        return {"x": patches, "masks": masks}
 
-        def rows(pixels: Tensor, masks: Tensor) -> Tables:
-            patches = source.encode(pixels, context.loading).patches.float().cpu()
-            return {"x": patches, "masks": masks}
-
-        return _collect(_Squares(source, split), rows, f"features of {split}", context)
-
+    squares = _Squares(source, split)
+    tables = _table(source, split, "patches of squares", squares, rows, context)
     edge = source.size // source.encoder.patch_size
-    with source.cache(context).table(source.key(split, "patches of squares"), make) as tables:
-        yield PatchTable(tables["x"], tables["masks"], (edge, edge))
+    return PatchTable(tables["x"], tables["masks"], (edge, edge))
 
 
 class _Squares(Dataset[tuple[Tensor, Tensor]]):
@@ -164,14 +139,26 @@ def check_ranks(data: VisionDataModule, split: str) -> None:
     """Refuse more processes than images: one would have nothing to do.
 
     Raises:
-        ValueError: how many there are.
+        InputError: how many there are.
     """
     images = len(data.samples(split))
     if images < distributed.world_size():
-        raise ValueError(
+        raise InputError(
             f"split {split!r} has {images} images for {distributed.world_size()} processes; use "
-            f"{images} devices or fewer"
+            f"{images} devices or fewer",
+            field="--devices",
         )
+
+
+def first_of_all(
+    maps: list[UInt8[Tensor, "size size"]], size: int, context: EvaluationContext
+) -> list[UInt8[Tensor, "size size"]]:
+    """Return the first few maps of the set, for pictures, from the first ones of each rank."""
+    count = -(-PICTURES // distributed.world_size())
+    first = torch.zeros(min(count, len(maps)), size, size, dtype=torch.uint8)
+    for place, each in zip(first, maps, strict=False):
+        place[:] = each
+    return list(distributed.all_gather_rows(first.to(context.device))[:PICTURES].cpu())
 
 
 def at_own_sizes(
@@ -182,16 +169,28 @@ def at_own_sizes(
     return [squeeze(each, *images[index][1].shape) for index, each in enumerate(predictions)]
 
 
-def _collect(
-    images: Dataset, rows: Callable[[Tensor, Tensor], Tables], what: str, context: EvaluationContext
+def _table(
+    source: Source,
+    split: str,
+    what: str,
+    images: Dataset,
+    rows: Callable[[Tensor, Tensor], Tables],
+    context: EvaluationContext,
 ) -> Tables:
-    loader = sharded_loader(images, context.loading)
-    found = [rows(*batch) for batch in context.track(loader, what, total=len(loader))]
-    # gathered by image, so that the order is that of the set on any number of ranks
-    device = context.device if distributed.world_size() > 1 else torch.device("cpu")
-    return {
-        name: distributed.all_gather_rows(
-            torch.cat([part[name] for part in found]).to(device)
-        ).cpu()
-        for name in found[0]
-    }
+    """Return rows of all images of a split, from the cache or made and kept there."""
+
+    def make() -> Tables:
+        check_ranks(source.data, split)
+        loader = sharded_loader(images, context.loading)
+        title = f"features of {split}"
+        found = [rows(*batch) for batch in context.track(loader, title, total=len(loader))]
+        # gathered by image, so that the order is that of the set on any number of ranks
+        device = context.device if distributed.world_size() > 1 else torch.device("cpu")
+        tables = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+        return {
+            name: distributed.all_gather_rows(table.to(device)).cpu()
+            for name, table in tables.items()
+        }
+
+    key = source.key(split, what) if context.cache else {}
+    return Cache(context.cache).table(key, make)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitlab.data import MEAN, STD
 from vitlab.encoders import Encoder, LoadedEncoder, Tokens, TokenSequence, load_pretrained
+from vitlab.errors import InputError
 from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.evaluation.result import WeightsInfo
 
@@ -41,7 +42,7 @@ def load_frozen_encoder(
         backbone: path of the backbone of prompts.
 
     Raises:
-        ValueError: unreadable weights, or unknown normalization.
+        InputError: unreadable weights, or unknown normalization.
     """
     imported = load_pretrained(weights, family, which, backbone=backbone)
     pixels = _pixels(pixels, imported)
@@ -64,9 +65,10 @@ def _pixels(asked: str, imported: LoadedEncoder) -> str:
     if asked != "auto":
         return asked
     if imported.origin == "timm":
-        raise ValueError(
-            "weights of timm are trained with pixels of either kind; say --pixels imagenet or "
-            "--pixels half (mean and deviation 0.5, as AugReg), see the model's pretrained_cfg"
+        raise InputError(
+            "weights of timm are trained with pixels of either kind; give --pixels imagenet or "
+            "--pixels half (mean and deviation 0.5, as AugReg), see the model's pretrained_cfg",
+            field="--pixels",
         )
     return "half" if imported.origin == "locatvit" else "imagenet"
 

@@ -1,4 +1,4 @@
-"""What a protocol is: all that decides a number, and a way to get it."""
+"""Base class of protocols: all that decides a number, and a way to get it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -21,6 +21,7 @@ from vitlab.probes.metrics import PerImageCounts
 
 Item = TypeVar("Item")
 Precision = Literal["fp32", "bf16"]
+PICTURES = 4  # test images whose predictions are kept
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,12 @@ class EvaluationContext:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a protocol found.
+    """The numbers of a protocol.
 
     Attributes:
         headline: the score that the protocol is quoted by, a key of scores.
         scores: percent, by name.
-        evidence: counts of each image behind the headline, whose value it is.
+        counts: per image, behind the headline, whose value it is.
         tried: score of every head, layer or k that was tried, in percent, by name.
         chosen: the one behind the headline, a key of tried; "" where there was one only.
         chosen_on: the images that decided it: "" none, "held out" images of the training split, or
@@ -73,7 +74,7 @@ class Outcome:
 
     headline: str
     scores: dict[str, float]
-    evidence: PerImageCounts
+    counts: PerImageCounts
     tried: dict[str, float] = field(default_factory=dict)
     chosen: str = ""
     chosen_on: Literal["", "held out", "val"] = ""
@@ -97,7 +98,7 @@ class Protocol(ABC):
         """Refuse, before any long work, what cannot be evaluated.
 
         Raises:
-            ValueError: what was given, what is allowed, what to do.
+            InputError: which setting or data, and what fits.
         """
 
     @abstractmethod

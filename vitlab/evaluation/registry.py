@@ -12,12 +12,13 @@ import yaml
 
 import vitlab
 from vitlab.config_safety import check_config
-from vitlab.evaluation.fields import plain
+from vitlab.errors import InputError
+from vitlab.evaluation.result import plain
 
-# beside the package, in a clone; then where the command runs
+# beside the package, in a clone; then in the working directory
 FOLDERS = (Path(vitlab.__file__).parents[1] / "configs/protocols", Path("configs/protocols"))
 KEYS = {"name", "version", "protocol", "datasets"}
-NO_PROTOCOLS = {"references"}  # files in the same folder that are none
+NO_PROTOCOLS = {"references"}  # other files in the same folder
 
 
 @dataclass(frozen=True)
@@ -56,42 +57,38 @@ class ProtocolSettings:
     name: str
     version: int
     values: dict[str, Any]
-    changed: dict[str, list[Any]] = field(default_factory=dict)
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that stand for name, version and values."""
-        return protocol_hash(self.name, self.version, self.values)
-
-
-def protocol_hash(name: str, version: int, values: Mapping[str, Any]) -> str:
-    """Return the hash of settings, the same before they were written and after."""
-    text = json.dumps([name, version, plain(values)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+        text = json.dumps([self.name, self.version, plain(self.values)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def find(name: str) -> PublishedProtocol:
     """Read a protocol by its name, or by the path of a YAML file.
 
     Raises:
-        ValueError: it is unknown (the nearest names are shown), or its file is not a protocol's.
+        InputError: an unknown name (the nearest ones are shown), or a file of another kind.
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        path = Path(name)
-        if not path.is_file():
-            raise ValueError(f"there is no protocol file {path}; give a YAML file or a name")
-        return _parse(path)
+        return read_protocol(Path(name))
     known = names()
+    if not known:
+        raise InputError(
+            f"protocol {name!r} is unknown, and there is no folder configs/protocols beside "
+            "the package or here; give the path of a protocol's YAML file",
+            field="--protocol",
+        )
     if name not in known:
         near = difflib.get_close_matches(name, known, 3, 0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(
-            f"protocol {name!r} is unknown; {hint}The protocols are {', '.join(known)}"
-            if known
-            else f"protocol {name!r} is unknown, and there is no folder configs/protocols beside "
-            "the package or here; give the path of a protocol's YAML file"
+        raise InputError(
+            f"protocol {name!r} is unknown; {hint}The protocols are {', '.join(known)}",
+            field="--protocol",
         )
-    return _parse(known[name])
+    return read_protocol(known[name])
 
 
 def names() -> dict[str, Path]:
@@ -103,6 +100,31 @@ def names() -> dict[str, Path]:
     return {}
 
 
+def read_protocol(path: Path) -> PublishedProtocol:
+    """Read the YAML file of a protocol.
+
+    Raises:
+        InputError: no such file, or one of another kind.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {error}", field="--protocol") from error
+    if not isinstance(content, dict) or not {"name", "version", "protocol"} <= set(content) <= KEYS:
+        raise InputError(
+            f"{path} is not a protocol; it needs name, version and protocol (class_path and "
+            "init_args), and may have datasets",
+            field="--protocol",
+        )
+    check_config(content, path)
+    if content["name"] != path.stem:
+        raise InputError(
+            f"{path} is named {content['name']!r} inside; name and file must agree",
+            field="--protocol",
+        )
+    return PublishedProtocol(**content)
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return base with the values of over, mapping by mapping; lists are replaced."""
     merged = dict(base)
@@ -112,31 +134,15 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def differences(published: object, used: object, name: str = "") -> dict[str, list[Any]]:
-    """Return [published, used] of every setting in which two trees differ.
+def differences(published: object, used: object, name: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return (published, used) of every setting in which two trees differ.
 
     By dotted name, as the command line takes it: without `init_args`.
     """
     if isinstance(published, Mapping) and isinstance(used, Mapping):
-        found: dict[str, list[Any]] = {}
+        found: dict[str, tuple[Any, Any]] = {}
         for key in sorted({*published, *used}):
             dotted = ".".join(part for part in (name, key) if part and part != "init_args")
             found |= differences(published.get(key), used.get(key), dotted)
         return found
-    return {} if published == used else {name: [published, used]}
-
-
-def _parse(path: Path) -> PublishedProtocol:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict) or not {"name", "version", "protocol"} <= set(content) <= KEYS:
-        raise ValueError(
-            f"{path} is not a protocol; it needs name, version and protocol (class_path and "
-            "init_args), and may have datasets"
-        )
-    check_config(content, path)
-    if content["name"] != path.stem:
-        raise ValueError(f"{path} calls itself {content['name']!r}; name and file must agree")
-    return PublishedProtocol(**content)
+    return {} if published == used else {name: (published, used)}

@@ -1,35 +1,34 @@
-"""One evaluation on disk: `result.json` says how its numbers were made, `evidence` proves them."""
+"""One evaluation on disk: `result.json` with the numbers and their origin, and per-image counts."""
 
-import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple
 
-from vitlab.atomic_io import write_bytes, write_json
-from vitlab.evaluation.counts import Counts, pack, unpack
-from vitlab.evaluation.fields import decode, plain
-from vitlab.evaluation.registry import protocol_hash
-from vitlab.probes.metrics import IoUCounts, PerImageCounts
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from vitlab.atomic_io import read_json_as, write_bytes, write_json
+from vitlab.errors import InputError
+from vitlab.probes.metrics import AccuracyCounts, IoUCounts, PerImageCounts
 
 RESULT = "result.json"
-EVIDENCE = "evidence.safetensors"
-FORMAT = 1  # raised when an older vitlab could not read the file
-MARK = "vitlab_result"  # its key
-ROUNDING = 1e-6  # percent between a score and the same from the counts, summed elsewhere
+COUNTS = "counts.safetensors"
+FORBID = {"extra": "forbid"}  # keys that a file may not have
 
 
 @dataclass(frozen=True)
 class ProtocolInfo:
-    """The protocol of a number.
+    """The protocol of a result.
 
     Attributes:
         name: of its file.
         version: of its file.
         settings: all that decides the number, every default written out.
-        hash: stands for name, version and settings.
+        hash: of name, version and settings.
         changed: settings that differ from the published ones, [published, used] by dotted name.
     """
 
@@ -39,15 +38,10 @@ class ProtocolInfo:
     hash: str
     changed: dict[str, tuple[Any, Any]]
 
-    def __post_init__(self) -> None:
-        pairs = {key: (plain(old), plain(new)) for key, (old, new) in self.changed.items()}
-        object.__setattr__(self, "settings", plain(self.settings))
-        object.__setattr__(self, "changed", pairs)
-
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """The encoder of a number.
+    """The encoder of a result.
 
     Attributes:
         path: of the weights, as it was given.
@@ -63,20 +57,17 @@ class WeightsInfo:
     family: str
     branch: str
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "encoder", plain(self.encoder))
-
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The images of a number.
+    """The images of a result.
 
     Attributes:
         dataset: its class.
         train: split that was learned from.
         val: split that is scored.
         counts: images of each split.
-        fingerprint: stands for the files and labels of both splits.
+        fingerprint: of the files and labels of both splits.
         root: folder they were read from.
     """
 
@@ -90,7 +81,7 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class Result:
-    """The numbers of one evaluation, and all that made them. What is NaN is None.
+    """The numbers of one evaluation, and all that made them. NaN is None.
 
     Attributes:
         protocol: how it was measured.
@@ -108,8 +99,10 @@ class Result:
         seed: of everything random in the evaluation.
         seconds: that it took.
         environment: command, commit, versions, hardware.
-        evidence: SHA-256 of the file of counts beside it; `write` fills it in.
+        vitlab_result: format of the file.
     """
+
+    __pydantic_config__ = FORBID
 
     protocol: ProtocolInfo
     weights: WeightsInfo
@@ -124,17 +117,7 @@ class Result:
     seed: int
     seconds: float
     environment: dict[str, Any]
-    evidence: str = ""
-
-    def __post_init__(self) -> None:
-        for name in ("scores", "classes", "tried", "environment"):
-            object.__setattr__(self, name, plain(getattr(self, name)))
-        if self.scores.get(self.headline) is None:
-            raise ValueError(f"the headline {self.headline!r} has no score among {self.scores}")
-        if not self.interval[0] <= self.interval[1]:
-            raise ValueError(f"{self.interval} is no interval")
-        if self.chosen and self.chosen not in self.tried:
-            raise ValueError(f"{self.chosen!r} was chosen, but not tried")
+    vitlab_result: Literal[2] = 2
 
     @property
     def value(self) -> float:
@@ -151,149 +134,98 @@ class Result:
             path: its folder or its JSON file.
 
         Raises:
-            ValueError: there is none, it is damaged or edited, or of another program or version.
+            InputError: no result, a damaged one, or one of another version of vitlab.
         """
         file = path / RESULT if path.is_dir() else path
-        if not file.is_file():
-            half = (file.parent / EVIDENCE).exists()
-            why = ": an evaluation was interrupted there; run it again" if half else ""
-            raise ValueError(
-                f"there is no {file}{why or '; give the folder of a `vitlab evaluate`'}"
-            )
         try:
-            content = json.loads(file.read_text("utf-8"), parse_constant=_no_number)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(
-                f"{file} is damaged or no JSON: {error}; evaluate again with --overwrite"
-            ) from error
-        if not isinstance(content, dict) or MARK not in content:
-            raise ValueError(f"{file} is not a result of `vitlab evaluate`, which says {MARK!r}")
-        version = content.pop(MARK)
-        if version != FORMAT:
-            raise ValueError(
-                f"{file} has format {version!r}, this vitlab reads {FORMAT}; read it with the "
-                "vitlab that wrote it, or evaluate again"
-            )
-        try:
-            result = decode(cls, content)
-            _check(result)
-            return result
-        except ValueError as error:
-            raise ValueError(
-                f"{file} is damaged or was edited: {error}; evaluate again with --overwrite"
+            return read_json_as(file, cls)
+        except FileNotFoundError as error:
+            half = (file.parent / COUNTS).exists()
+            why = "an evaluation was interrupted there; run it again"
+            raise InputError(
+                f"there is no {file}: {why if half else 'give the folder of a `vitlab evaluate`'}",
+                field=RESULT,
             ) from error
 
     def write(
-        self, folder: Path, evidence: PerImageCounts, names: Sequence[str], overwrite: bool = False
-    ) -> "Result":
-        """Write the result and its counts, the result last: what can be read is whole.
+        self,
+        folder: Path,
+        counts: PerImageCounts,
+        names: Sequence[str],
+        overwrite: bool = False,
+    ) -> None:
+        """Write the result and its counts, the result last: a folder that has one is complete.
 
         Args:
             folder: one for each evaluation.
-            evidence: counts of each image behind the headline.
+            counts: of each image behind the headline.
             names: of these images.
             overwrite: whether to replace a result that is there.
 
-        Returns:
-            The result as it was written, with the hash of the counts.
-
         Raises:
-            ValueError: there is a result already.
+            InputError: an existing result.
         """
         refuse_overwriting(folder, overwrite)
-        assert abs(evidence.value - self.value) < ROUNDING, "a headline is that of its evidence"
-        content = pack(evidence, names)
-        written = replace(self, evidence=hashlib.sha256(content).hexdigest())
+        assert len(names) == len(counts), f"{len(names)} names for {len(counts)} images"
+        tensors = {name: each.contiguous().clone() for name, each in counts.tensors().items()}
+        letters = json.dumps(list(names)).encode("ascii")  # escapes what is no Unicode
+        tensors["names"] = torch.frombuffer(bytearray(letters), dtype=torch.uint8)
         (folder / RESULT).unlink(missing_ok=True)  # never an old result beside new counts
-        write_bytes(folder / EVIDENCE, content)
-        own = {each.name: getattr(written, each.name) for each in fields(written)}
-        nested = {key: asdict(own[key]) for key in ("protocol", "weights", "data")}
-        write_json(folder / RESULT, {MARK: FORMAT, **own, **nested})
-        return written
+        write_bytes(folder / COUNTS, safetensors.torch.save(tensors))
+        write_json(folder / RESULT, plain(asdict(self)))
+
+
+class NamedCounts(NamedTuple):
+    """What was counted on each test image.
+
+    Attributes:
+        counts: of n images.
+        names: of these images, n.
+    """
+
+    counts: PerImageCounts
+    names: tuple[str, ...]
+
+
+def read_counts(path: Path) -> NamedCounts | None:
+    """Read the counts beside a result; None where they are missing.
+
+    Args:
+        path: folder of the result, or its JSON file.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    file = (path if path.is_dir() else path.parent) / COUNTS
+    if not file.is_file():
+        return None
+    try:
+        tensors = safetensors.torch.load(file.read_bytes())
+        names = tuple(json.loads(tensors.pop("names").numpy().tobytes()))
+        kind = AccuracyCounts if "correct" in tensors else IoUCounts
+        return NamedCounts(kind(**tensors), names)
+    except (SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{file} cannot be read: {error}; evaluate again", field=COUNTS) from error
 
 
 def refuse_overwriting(folder: Path, overwrite: bool = False) -> None:
     """Refuse a folder that holds a result; to be asked before any long work.
 
     Raises:
-        ValueError: there is a result, and it is not to be replaced.
+        InputError: an existing result that is not to be replaced.
     """
     if (folder / RESULT).exists() and not overwrite:
-        raise ValueError(
-            f"{folder} already holds a result, which is not overwritten unless told; choose "
-            "another folder with --out DIR, or --overwrite"
+        raise InputError(
+            f"{folder} already holds a result; choose another folder with --out DIR, or replace it "
+            "with --overwrite",
+            field="--out",
         )
 
 
-def read_counts(path: Path, result: Result) -> Counts | None:
-    """Read the counts of a result; None where they are not beside it.
-
-    Args:
-        path: folder of the result, or its JSON file.
-        result: what was read there.
-
-    Raises:
-        ValueError: they are damaged, or those of another result, or say something else.
-    """
-    file = (path if path.is_dir() else path.parent) / EVIDENCE
-    if not file.is_file():
-        return None
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != result.evidence:
-        raise ValueError(
-            f"{file} is not the one that the result beside it was made of: it is damaged or was "
-            "replaced; copy both files again, or evaluate again with --overwrite"
-        )
-    try:
-        counts = unpack(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} holds no counts: {error}; evaluate again") from error
-    if why := _disagreement(counts, result):
-        raise ValueError(f"{file} {why}: the result was edited; evaluate again")
-    return counts
-
-
-def _check(result: Result) -> None:
-    """Refuse what an evaluation would not have written.
-
-    Raises:
-        ValueError: what that is.
-    """
-    used, (low, high) = result.protocol, result.interval
-    stands = protocol_hash(used.name, used.version, used.settings)
-    if used.hash != stands:
-        raise ValueError(
-            f"protocol.hash is {used.hash!r}, but name, version and settings have {stands!r}"
-        )
-    if not -ROUNDING <= low <= high <= 100 + ROUNDING:
-        raise ValueError(f"interval [{low}, {high}] is not within 0 and 100 %")
-
-
-def _disagreement(counts: Counts, result: Result) -> str:
-    """Say in what counts and a result differ; "" if in nothing that both of them say."""
-    evidence, data = counts.evidence, result.data
-    # a protocol may score a part of the split, but no more than all of it
-    images = data.counts.get(data.val)
-    if images is not None and len(evidence) > images:
-        return f"has {len(evidence)} images, its result says {images} in {data.val!r}"
-    if not abs(evidence.value - result.value) < ROUNDING:
-        return f"gives {evidence.value:.6g} %, its result says {result.value:.6g} %"
-    ious = evidence.iou().tolist() if isinstance(evidence, IoUCounts) else []
-    if not bool(ious) <= len(result.classes) <= len(ious):
-        return f"has {len(ious)} classes, its result names {len(result.classes)}"
-    all_named = len(ious) == len(result.classes)  # else some share a name, which are one entry
-    for place, (name, said) in enumerate(result.classes.items()):
-        if not any(_alike(said, iou) for iou in (ious[place : place + 1] if all_named else ious)):
-            return f"gives another IoU of {name!r} than its result"
-    return ""
-
-
-def _alike(said: float | None, counted: float) -> bool:
-    """Whether a percentage of a result is that of its counts; None stands for NaN."""
-    if said is None or math.isnan(counted):
-        return said is None and math.isnan(counted)
-    return abs(said - counted) < ROUNDING
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number in JSON")
+def plain(value: Any) -> Any:
+    """Return a value as JSON would give it back: lists for tuples, None for NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

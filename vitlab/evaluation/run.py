@@ -1,4 +1,4 @@
-"""`vitlab evaluate`: from words to a folder with a result."""
+"""`vitlab evaluate`: from its command line to a folder with a result."""
 
 import contextlib
 import shutil
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jsonargparse import Namespace
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
@@ -17,17 +16,14 @@ from rich.table import Table
 from vitlab import distributed
 from vitlab.atomic_io import environment, write_bytes
 from vitlab.data import SegmentationWhole, VisionDataModule
-from vitlab.evaluation.arguments import EvaluationArguments, parse, show_names
+from vitlab.errors import InputError
+from vitlab.evaluation.arguments import EvaluateArguments, parse, show_names
 from vitlab.evaluation.evaluate import check, evaluate
 from vitlab.evaluation.fingerprint import fingerprint_of_data
 from vitlab.evaluation.frozen_encoder import FrozenEncoder, load_frozen_encoder
 from vitlab.evaluation.protocol import EvaluationContext, Outcome
-from vitlab.evaluation.result import (
-    DataInfo,
-    ProtocolInfo,
-    Result,
-    refuse_overwriting,
-)
+from vitlab.evaluation.registry import ProtocolSettings
+from vitlab.evaluation.result import DataInfo, ProtocolInfo, Result, plain, refuse_overwriting
 from vitlab.evaluation.tensorboard import write_events
 from vitlab.probes import InferenceConfig
 from vitlab.probes.metrics import IoUCounts, bootstrap_interval
@@ -38,32 +34,29 @@ UNFINISHED = ".unfinished"
 
 
 def evaluate_command(words: Sequence[str]) -> None:
-    """Run `vitlab evaluate`.
-
-    Args:
-        words: of the command line after `evaluate`.
+    """Run `vitlab evaluate` with the words behind the verb.
 
     Raises:
-        ValueError: what cannot be evaluated: what was given, what is allowed, what to do.
+        InputError: weights, protocol and data that do not fit.
     """
     if "--list" in words:
         show_names()
         return
-    asked = parse(words)
-    given, data = asked.given, asked.data
-    folder = Path(given.out) if given.out else default_folder(asked)
+    given, settings = parse(words)
+    folder = Path(given.out) if given.out else default_folder(given, settings)
     refuse_overwriting(folder, given.overwrite)
     _refuse_unwritable(folder)
-    names = ("weights", "family", "which", "pixels", "backbone")
-    subject = load_frozen_encoder(**{name: given[name] for name in names})
-    check(subject.encoder, asked.protocol, data)
+    frozen = load_frozen_encoder(
+        given.weights, given.family, given.which, given.pixels, given.backbone
+    )
+    check(frozen.encoder, given.protocol, given.data)
     if given.dry_run:
-        show_plan(asked, subject, folder)
+        show_plan(given, settings, frozen, folder)
         return
     device = launch(given)
     first = distributed.rank() == 0
     if first:
-        show_plan(asked, subject, folder)
+        show_plan(given, settings, frozen, folder)
     context = EvaluationContext(
         loading=InferenceConfig(device, given.batch_size, given.num_workers),
         folder=folder / UNFINISHED,
@@ -72,9 +65,12 @@ def evaluate_command(words: Sequence[str]) -> None:
         seed=given.seed,
     )
     began = time.perf_counter()
-    outcome = evaluate(subject.encoder, asked.protocol, data, context)
+    outcome = evaluate(frozen.encoder, given.protocol, given.data, context)
     if first:
-        conclude(asked, subject, outcome, time.perf_counter() - began, folder)
+        seconds = time.perf_counter() - began
+        result = _result(given, settings, frozen, outcome, seconds)
+        _write(result, outcome, given, folder)
+        show(result, folder)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -87,24 +83,26 @@ def _refuse_unwritable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"--out {folder}: {error.strerror}; choose another folder") from error
+        raise InputError(
+            f"--out {folder}: {error.strerror}; choose another folder", field="--out"
+        ) from error
     finally:
         for place in new:
             with contextlib.suppress(OSError):
                 place.rmdir()
 
 
-def default_folder(asked: EvaluationArguments) -> Path:
-    """Return where a result goes unless told: evaluations/WEIGHTS/PROTOCOL-DATASET."""
-    weights: Path = asked.given.weights
+def default_folder(given: EvaluateArguments, settings: ProtocolSettings) -> Path:
+    """Return the default folder of a result: evaluations/WEIGHTS/PROTOCOL-DATASET."""
+    weights = given.weights
     # of runs/dino/seed0/best.ckpt: runs-dino-seed0-best
     parts = [part for part in (*weights.parent.parts, weights.stem) if part not in ("/", "..")]
-    name = f"{asked.settings.name}-{type(asked.data).__name__.lower()}"
-    seed = f"-seed{asked.given.seed}" if asked.given.seed else ""
+    name = f"{settings.name}-{type(given.data).__name__.lower()}"
+    seed = f"-seed{given.seed}" if given.seed else ""
     return Path("evaluations") / "-".join(parts[-4:]) / f"{name}{seed}"
 
 
-def launch(given: Namespace) -> torch.device:
+def launch(given: EvaluateArguments) -> torch.device:
     """Start the other processes, where several devices are asked for; return this one's device."""
     many = given.devices * given.num_nodes > 1
     try:
@@ -115,18 +113,21 @@ def launch(given: Namespace) -> torch.device:
             strategy="ddp" if many else "auto",
         )
     except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise ValueError(
+        raise InputError(
             f"--accelerator {given.accelerator} with --devices {given.devices} cannot be used on "
-            f"this machine: {error}"
+            f"this machine: {error}",
+            field="--accelerator",
         ) from error
     if many:
         fabric.launch()
     return fabric.device
 
 
-def show_plan(asked: EvaluationArguments, subject: FrozenEncoder, folder: Path) -> None:
+def show_plan(
+    given: EvaluateArguments, settings: ProtocolSettings, frozen: FrozenEncoder, folder: Path
+) -> None:
     """Print what is going to be done."""
-    data, settings, info = asked.data, asked.settings, subject.info
+    data, info = given.data, frozen.info
     table = Table(title="evaluation", show_header=False, title_justify="left")
     table.add_row("weights", f"{info.path} ({info.family}, {info.hash[:12]})")
     table.add_row("protocol", f"{settings.name} version {settings.version}, hash {settings.hash}")
@@ -138,54 +139,65 @@ def show_plan(asked: EvaluationArguments, subject: FrozenEncoder, folder: Path) 
     Console().print(table)
 
 
-def conclude(
-    asked: EvaluationArguments,
-    subject: FrozenEncoder,
+def _result(
+    given: EvaluateArguments,
+    settings: ProtocolSettings,
+    frozen: FrozenEncoder,
     outcome: Outcome,
     seconds: float,
-    folder: Path,
-) -> None:
-    """Write the result with its pictures and curves, and print it."""
-    data = asked.data
-    evidence, samples = outcome.evidence, data.samples(data.val_split)
+) -> Result:
+    """Return the numbers of an evaluation with all that made them."""
+    data, counts = given.data, outcome.counts
     classes = {}
-    if isinstance(evidence, IoUCounts):
-        classes = dict(zip(data.classes, evidence.iou().tolist(), strict=True))
-    settings = asked.settings
-    result = Result(
+    if isinstance(counts, IoUCounts):
+        classes = dict(zip(data.classes, counts.iou().tolist(), strict=True))
+    return Result(
         protocol=ProtocolInfo(
-            settings.name,
-            settings.version,
-            settings.values,
-            settings.hash,
-            {key: (old, new) for key, (old, new) in settings.changed.items()},
+            settings.name, settings.version, settings.values, settings.hash, settings.changed
         ),
-        weights=subject.info,
-        data=_data_used(data, outcome),
+        weights=frozen.info,
+        data=_data_info(data, outcome),
         headline=outcome.headline,
-        scores=dict(outcome.scores),
-        interval=bootstrap_interval(evidence, asked.given.seed),
-        classes=classes,
-        tried=dict(outcome.tried),
+        scores=plain(outcome.scores),
+        interval=bootstrap_interval(counts, given.seed),
+        classes=plain(classes),
+        tried=plain(outcome.tried),
         chosen=outcome.chosen,
         chosen_on=outcome.chosen_on,
-        seed=asked.given.seed,
+        seed=given.seed,
         seconds=seconds,
         environment=environment(),
     )
-    picture = None
+
+
+def _data_info(data: VisionDataModule, outcome: Outcome) -> DataInfo:
+    train, val = outcome.train or data.train_split, data.val_split
+    return DataInfo(
+        dataset=type(data).__name__,
+        train=train,
+        val=val,
+        counts={train: len(data.samples(train)), val: len(outcome.counts)},
+        fingerprint="-".join(fingerprint_of_data(data, split) for split in (train, val)),
+        root=str(data.root),
+    )
+
+
+def _write(result: Result, outcome: Outcome, given: EvaluateArguments, folder: Path) -> None:
+    """Write a result with its pictures and curves."""
+    data, sheet = given.data, None
     folder.mkdir(parents=True, exist_ok=True)
     if outcome.predictions:
-        seen = data.segmentation_dataset(data.val_split, SegmentationWhole(0))
-        pairs = [seen[index] for index in range(len(outcome.predictions))]
-        images, truths = [pair.image for pair in pairs], [pair.mask for pair in pairs]
-        picture = compare_masks(images, truths, outcome.predictions, data.classes).render()
-        write_bytes(folder / "pictures.png", encode_png(picture))
-    write_events(folder, result, picture)
-    names = [samples.image(index) for index in range(len(evidence))]
-    result = result.write(folder, evidence, names, asked.given.overwrite)  # last: then it is whole
+        dataset = data.segmentation_dataset(data.val_split, SegmentationWhole(0))
+        pairs = [dataset[index] for index in range(len(outcome.predictions))]
+        truths = [pair.mask for pair in pairs]
+        images = [pair.image for pair in pairs]
+        sheet = compare_masks(images, truths, outcome.predictions, data.classes).render()
+        write_bytes(folder / "pictures.png", encode_png(sheet))
+    write_events(folder, result, sheet)
+    samples = data.samples(data.val_split)
+    names = [samples.image(index) for index in range(len(outcome.counts))]
+    result.write(folder, outcome.counts, names, given.overwrite)  # last: then it is complete
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-    show(result, folder)
 
 
 def show(result: Result, folder: Path) -> None:
@@ -202,16 +214,3 @@ def show(result: Result, folder: Path) -> None:
     if result.chosen:
         console.print(f"chosen on {result.chosen_on}: {result.chosen} of {len(result.tried)} tried")
     console.print(f"result  {folder} ({result.seconds:.0f} s)")
-
-
-def _data_used(data: VisionDataModule, outcome: Outcome) -> DataInfo:
-    train = outcome.train or data.train_split
-    counts = {split: len(data.samples(split)) for split in (train, data.val_split)}
-    return DataInfo(
-        dataset=type(data).__name__,
-        train=train,
-        val=data.val_split,
-        counts={**counts, data.val_split: len(outcome.evidence)},
-        fingerprint="-".join(fingerprint_of_data(data, split) for split in (train, data.val_split)),
-        root=str(data.root),
-    )

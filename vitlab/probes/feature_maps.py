@@ -45,7 +45,7 @@ class FeatureSpec:
     """Variants of features from one forward pass: each layer selection with each choice of [CLS].
 
     Args:
-        readings: layers, and whether they pass the final norm.
+        layer_selections: layers, and whether they pass the final norm.
         cls: for each variant whether [CLS] is concatenated to every patch.
         fit: of sides that are no multiple of the patch size: refused, padded with the mean color on
             both sides ("pad", DINOv2's notebook) or at the bottom and on the right ("pad end",
@@ -53,24 +53,24 @@ class FeatureSpec:
             resized to the whole image, as the published code does.
     """
 
-    readings: tuple[LayerSelection, ...] = (LayerSelection(),)
+    layer_selections: tuple[LayerSelection, ...] = (LayerSelection(),)
     cls: tuple[bool, ...] = (False,)
     fit: Fit = "refuse"
 
     def __post_init__(self) -> None:
         """Refuse empty and repeated choices."""
-        for name, value in [("readings", self.readings), ("cls", self.cls)]:
+        for name, value in [("layer_selections", self.layer_selections), ("cls", self.cls)]:
             if not value or len(set(value)) < len(value):
                 raise InputError(
                     f"{name} {value}: name at least one, and none twice",
-                    field=f"protocol.inputs.{name}",
+                    field=f"protocol.features.{name}",
                 )
 
     def widths(self, encoder: Encoder) -> dict[str, int]:
         """Width of each variant, by its name."""
         return {
-            self._name(reading, cls): encoder.embed_dim * len(reading.layers) * (1 + cls)
-            for reading in self.readings
+            self._name(selection, cls): encoder.embed_dim * len(selection.layers) * (1 + cls)
+            for selection in self.layer_selections
             for cls in self.cls
         }
 
@@ -82,22 +82,23 @@ class FeatureSpec:
             size: pixels of an image edge; 0 where it depends on the image.
             setting: the option of the size.
         """
-        check_layers(encoder, self.readings)
+        check_layers(encoder, self.layer_selections)
         if any(self.cls):
-            check_cls(encoder, encoder.patch_size, "inputs.cls asks for; set inputs.cls to [false]")
+            remedy = "features.cls asks for; set features.cls to [false]"
+            check_cls(encoder, encoder.patch_size, remedy)
         if self.fit != "refuse":
             return
         if not size:
             raise InputError(
                 f"{setting} leaves images or windows of sizes that are not all multiples of patch "
-                f"{encoder.patch_size}; set inputs.fit to pad, pad end or crop",
-                field="protocol.inputs.fit",
+                f"{encoder.patch_size}; set features.fit to pad, pad end or crop",
+                field="protocol.features.fit",
             )
         try:
             encoder.check_img_size(size, setting)
         except ValueError as error:
             raise InputError(
-                f"{error}; or set inputs.fit to pad or crop", field="protocol.inputs.fit"
+                f"{error}; or set features.fit to pad or crop", field="protocol.features.fit"
             ) from error
 
     def read(
@@ -110,19 +111,19 @@ class FeatureSpec:
         """
         with torch.no_grad(), loading.precision():
             fitted = self._fitted(normalize(images.to(loading.device)), encoder.patch_size)
-            found = extract_layers(encoder, fitted, self.readings)
+            found = extract_layers(encoder, fitted, self.layer_selections)
         check_finite(*(tokens.patches for tokens in found))
         if any(self.cls):
             check_finite(*(tokens.cls for tokens in found))
         features = {
-            self._name(reading, cls): (concatenate_cls(tokens) if cls else tokens.patches).float()
-            for reading, tokens in zip(self.readings, found, strict=True)
+            self._name(selection, cls): (concatenate_cls(tokens) if cls else tokens.patches).float()
+            for selection, tokens in zip(self.layer_selections, found, strict=True)
             for cls in self.cls
         }
         return FeatureMaps(features, found[0].grid)
 
-    def _name(self, reading: LayerSelection, cls: bool) -> str:
-        return f"{reading.name}{' and [CLS]' if cls else ''}"
+    def _name(self, selection: LayerSelection, cls: bool) -> str:
+        return f"{selection.name}{' and [CLS]' if cls else ''}"
 
     def _fitted(self, images: Tensor, patch: int) -> Tensor:
         height, width = images.shape[-2:]

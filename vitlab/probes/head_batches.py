@@ -61,10 +61,10 @@ def holdout_split(
 
 
 def settings_repr(value: object) -> object:
-    """Return settings as nested lists, whose repr has all values and no address in memory."""
+    """Return public settings as nested lists, whose repr has no address in memory."""
     if isinstance(value, list | tuple):
         return [settings_repr(each) for each in value]
     if hasattr(value, "__dict__"):
-        named = sorted(vars(value).items())
-        return [type(value).__name__, [(name, settings_repr(each)) for name, each in named]]
+        public = sorted(name for name in vars(value) if not name.startswith("_"))
+        return [type(value).__name__, [(name, settings_repr(vars(value)[name])) for name in public]]
     return value

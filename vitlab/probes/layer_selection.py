@@ -40,7 +40,9 @@ class LayerSelection:
 
 
 def extract_layers(
-    encoder: Encoder, images: Float[Tensor, "b 3 height width"], readings: Sequence[LayerSelection]
+    encoder: Encoder,
+    images: Float[Tensor, "b 3 height width"],
+    selections: Sequence[LayerSelection],
 ) -> list[Tokens]:
     """Return the features of every selection, from one forward pass.
 
@@ -50,13 +52,13 @@ def extract_layers(
         InputError: a layer that the encoder does not have.
     """
     depth = depth_of(encoder)
-    wanted = {_index(layer, depth) for reading in readings for layer in reading.layers}
+    wanted = {_index(layer, depth) for selection in selections for layer in selection.layers}
     states: dict[int, TokenSequence] = {}
     for index, state in enumerate(encoder.walk(images)):
         # the first state enters the first block, unless there are no blocks
         if index - (depth > 0) in wanted:
             states[index - (depth > 0)] = state
-    return [_read_one(encoder, states, reading, depth) for reading in readings]
+    return [_read_one(encoder, states, selection, depth) for selection in selections]
 
 
 def depth_of(encoder: Encoder) -> int:
@@ -64,14 +66,14 @@ def depth_of(encoder: Encoder) -> int:
     return len(getattr(encoder, "blocks", ()))
 
 
-def check_layers(encoder: Encoder, readings: Sequence[LayerSelection]) -> None:
+def check_layers(encoder: Encoder, selections: Sequence[LayerSelection]) -> None:
     """Refuse layers that the encoder does not have.
 
     Raises:
         InputError: the layer, and the allowed ones.
     """
-    for reading in readings:
-        for layer in reading.layers:
+    for selection in selections:
+        for layer in selection.layers:
             _index(layer, depth_of(encoder))
 
 
@@ -91,7 +93,7 @@ def check_cls(encoder: Encoder, size: int, remedy: str) -> None:
         tokens = encoder(torch.zeros(1, 3, size, size, device=first.device))
     if not tokens.cls.shape[1]:
         raise InputError(
-            f"{type(encoder).__name__} has no [CLS], which {remedy}", field="protocol.inputs.cls"
+            f"{type(encoder).__name__} has no [CLS], which {remedy}", field="protocol.features.cls"
         )
 
 
@@ -108,10 +110,10 @@ def _index(layer: int, depth: int) -> int:
 
 
 def _read_one(
-    encoder: Encoder, states: dict[int, TokenSequence], reading: LayerSelection, depth: int
+    encoder: Encoder, states: dict[int, TokenSequence], selection: LayerSelection, depth: int
 ) -> Tokens:
-    parts = [states[_index(layer, depth)] for layer in reading.layers]
-    tokens = [encoder.read(state) if reading.norm else state.tokens() for state in parts]
+    parts = [states[_index(layer, depth)] for layer in selection.layers]
+    tokens = [encoder.read(state) if selection.norm else state.tokens() for state in parts]
     if len(tokens) == 1:
         return tokens[0]
     return Tokens(

@@ -19,11 +19,11 @@ class Matched:
     """Counts after predicted classes have their names.
 
     Attributes:
-        overlaps: of each image.
+        counts: of each image.
         classes: the class, or 255, that each prediction stands for.
     """
 
-    overlaps: IoUCounts
+    counts: IoUCounts
     classes: UInt8[Tensor, " e"]
 
 
@@ -51,7 +51,7 @@ class PerImageConfusion:
         self._rows.append(counts.view(self.classes, self.predicted).int().cpu())
 
     def matched(self, rename: bool) -> Matched:
-        """Return the counts of all ranks, in the order of the set, dealt out as `share` does.
+        """Return the counts of all ranks, in the order of the set (see `sharded_loader`).
 
         Args:
             rename: whether predicted classes are assigned to those of the truth, one to one, so
@@ -67,8 +67,8 @@ class PerImageConfusion:
         classes = torch.full((self.predicted,), 255, dtype=torch.uint8)
         classes[column] = torch.arange(self.classes, dtype=torch.uint8)
         both = confusions[:, torch.arange(self.classes), column]
-        overlaps = IoUCounts(both, confusions.sum(2), confusions.sum(1)[:, column])
-        return Matched(overlaps, classes)
+        counts = IoUCounts(both, confusions.sum(2), confusions.sum(1)[:, column])
+        return Matched(counts, classes)
 
 
 def best_columns(confusion: Int[Tensor, "c e"]) -> Int[Tensor, " c"]:

@@ -5,9 +5,12 @@ from itertools import product
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from vitlab.errors import InputError
 from vitlab.evaluation.protocol import EvaluationContext, Precision
-from vitlab.evaluation.protocols.resized import Predicted, Query, ResizedProtocol, by_rows
+from vitlab.evaluation.protocols.resized import Predicted, ResizedProtocol, by_rows
 from vitlab.probes.knn import majority
 from vitlab.probes.layer_selection import LayerSelection
 from vitlab.probes.neighbors import Metric, Neighbors, NeighborSearch
@@ -27,8 +30,8 @@ class DenseKNN(ResizedProtocol):
         transfer: "pixels" as described; "patches" gives each patch the most frequent label of its
             neighbors, each of which has one.
         size: pixels of the square's edge.
-        reading: which features of patches.
-        held_out: share of the training images that decides.
+        layer_selection: which features of patches.
+        holdout_fraction: share of the training images that decides.
         precision: of the forward pass.
     """
 
@@ -38,13 +41,16 @@ class DenseKNN(ResizedProtocol):
         metrics: tuple[Metric, ...] = ("cosine", "l2"),
         transfer: Literal["pixels", "patches"] = "pixels",
         size: int = 224,
-        reading: LayerSelection = LayerSelection(),  # noqa: B008, frozen
-        held_out: float = 0.1,
+        layer_selection: LayerSelection = LayerSelection(),  # noqa: B008, frozen
+        holdout_fraction: float = 0.1,
         precision: Precision = "fp32",
     ):
-        super().__init__(size, reading, held_out, precision)
+        super().__init__(size, layer_selection, holdout_fraction, precision)
         if not ks or not metrics or sorted(set(ks)) != list(ks) or not 0 < ks[0] <= ks[-1] < 2**15:
-            raise ValueError(f"ks {ks} are no rising counts of neighbors with a metric each")
+            raise InputError(
+                f"ks {ks} must be rising counts of neighbors, with one metric or more",
+                field="protocol.ks",
+            )
         self.ks, self.metrics, self.transfer = tuple(ks), tuple(metrics), transfer
         self._grid = list(product(self.ks, self.metrics))
 
@@ -55,8 +61,8 @@ class DenseKNN(ResizedProtocol):
 
     def label(
         self,
-        bank: PatchDataset,
-        query: Query,
+        patches: PatchDataset,
+        x: Float[Tensor, "s d"],
         settings: Sequence[int],
         classes: int,
         context: EvaluationContext,
@@ -66,29 +72,27 @@ class DenseKNN(ResizedProtocol):
         metrics = list(dict.fromkeys(metric for _, metric in asked))
         most = {metric: max(k for k, each in asked if each == metric) for metric in metrics}
         half = context.memory // 2
-        searches = {
-            metric: NeighborSearch(query.x, most[metric], metric, half) for metric in metrics
-        }
-        blocks = bank.blocks(half, context.device)
-        for x, _ in context.track(blocks, "neighbors", total=bank.count(half)):
+        searches = {metric: NeighborSearch(x, most[metric], metric, half) for metric in metrics}
+        blocks = patches.blocks(half, context.device)
+        for keys, _ in context.track(blocks, "neighbors", total=patches.count(half)):
             for search in searches.values():
-                search.add(x)
-        found: dict[tuple[int, str], torch.Tensor] = {}
+                search.add(keys)
+        found: dict[tuple[int, str], Tensor] = {}
         for metric, search in searches.items():
             ks = tuple(sorted(k for k, each in asked if each == metric))
-            votes = self._vote(bank, search.neighbors(), ks, classes, context)
+            votes = self._vote(patches, search.neighbors(), ks, classes, context)
             found |= {(k, metric): labels for k, labels in zip(ks, votes, strict=True)}
         return [found[each] for each in asked]
 
     def _vote(
         self,
-        bank: PatchDataset,
+        patches: PatchDataset,
         neighbors: Neighbors,
         ks: tuple[int, ...],
         classes: int,
         context: EvaluationContext,
     ) -> Predicted:
-        labels = bank.pixels if self.transfer == "pixels" else bank.labels[:, None]
+        labels = patches.pixels if self.transfer == "pixels" else patches.labels[:, None]
         most, places = ks[-1], labels.shape[1]
 
         def vote(rows: slice) -> Predicted:

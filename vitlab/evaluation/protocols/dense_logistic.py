@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from vitlab.errors import InputError
 from vitlab.evaluation.protocol import EvaluationContext, Precision
-from vitlab.evaluation.protocols.resized import Predicted, Query, ResizedProtocol
+from vitlab.evaluation.protocols.resized import Predicted, ResizedProtocol
 from vitlab.probes.layer_selection import LayerSelection
 from vitlab.probes.logistic import LogisticRegression
 from vitlab.probes.patch_dataset import PatchDataset
@@ -19,37 +21,40 @@ class DenseLogistic(ResizedProtocol):
     label is that of all its pixels.
 
     Args:
-        low: decimal logarithm of the smallest C.
-        high: decimal logarithm of the largest C.
-        steps: how many C, evenly spaced by their logarithm.
-        iterations: of L-BFGS at most.
-        history: steps that L-BFGS remembers.
+        log10_c_min: decimal logarithm of the smallest C.
+        log10_c_max: decimal logarithm of the largest C.
+        num_c: how many C, evenly spaced by their logarithm.
+        max_iter: of L-BFGS at most.
+        history_size: steps that L-BFGS remembers.
         size: pixels of the square's edge.
-        reading: which features of patches.
-        held_out: share of the training images that decides.
+        layer_selection: which features of patches.
+        holdout_fraction: share of the training images that decides.
         precision: of the forward pass.
     """
 
     def __init__(
         self,
-        low: float = -6.0,
-        high: float = 5.0,
-        steps: int = 8,
-        iterations: int = 1000,
-        history: int = 5,
+        log10_c_min: float = -6.0,
+        log10_c_max: float = 5.0,
+        num_c: int = 8,
+        max_iter: int = 1000,
+        history_size: int = 5,
         size: int = 224,
-        reading: LayerSelection = LayerSelection(),  # noqa: B008, frozen
-        held_out: float = 0.1,
+        layer_selection: LayerSelection = LayerSelection(),  # noqa: B008, frozen
+        holdout_fraction: float = 0.1,
         precision: Precision = "fp32",
     ):
-        super().__init__(size, reading, held_out, precision)
-        if steps < 1 or iterations < 1 or history < 1 or low > high:
-            raise ValueError(
-                f"steps {steps}, iterations {iterations} and history {history} must be 1 or more, "
-                f"and low {low} not above high {high}"
+        super().__init__(size, layer_selection, holdout_fraction, precision)
+        if min(num_c, max_iter, history_size) < 1 or log10_c_min > log10_c_max:
+            raise InputError(
+                f"num_c {num_c}, max_iter {max_iter} and history_size {history_size} must be 1 or "
+                f"more, and log10_c_min {log10_c_min} not above log10_c_max {log10_c_max}",
+                field="protocol.log10_c_min",
             )
-        self.iterations, self.history = iterations, history
-        self.strengths = [10**x for x in torch.linspace(low, high, steps, dtype=torch.float64)]
+        self.max_iter, self.history_size = max_iter, history_size
+        self.strengths = [
+            10**x for x in torch.linspace(log10_c_min, log10_c_max, num_c, dtype=torch.float64)
+        ]
 
     @property
     def settings(self) -> list[str]:
@@ -58,36 +63,36 @@ class DenseLogistic(ResizedProtocol):
 
     def label(
         self,
-        bank: PatchDataset,
-        query: Query,
+        patches: PatchDataset,
+        x: Float[Tensor, "s d"],
         settings: Sequence[int],
         classes: int,
         context: EvaluationContext,
     ) -> Predicted:
         """Fit each C, one after the other."""
-        blocks = _Blocks(bank, context)
+        blocks = _Blocks(patches, context)
         found = []
         for index in context.track(settings, "logistic regression", total=len(settings)):
-            decay = 1 / (float(self.strengths[index]) * len(bank))
-            fitted = LogisticRegression.fit(blocks, classes, decay, self.iterations, self.history)
+            decay = 1 / (float(self.strengths[index]) * len(patches))
+            fitted = LogisticRegression.fit(
+                blocks, classes, decay, self.max_iter, self.history_size
+            )
             rows = max(1, context.memory // (8 * classes))
-            labels = [fitted(x).argmax(1).to(torch.uint8).cpu() for x in query.x.split(rows)]
+            labels = [fitted(part).argmax(1).to(torch.uint8).cpu() for part in x.split(rows)]
             found.append(torch.cat(labels)[:, None])
         return found
 
 
 class _Blocks:
-    """The rows of a bank: kept where they fit into memory, else standardized again in each pass."""
+    """Rows of patches: kept where they fit into memory, else standardized again in each pass."""
 
-    def __init__(self, bank: PatchDataset, context: EvaluationContext):
-        self.bank, self.context = bank, context
+    def __init__(self, patches: PatchDataset, context: EvaluationContext):
+        self.patches, self.context = patches, context
         self.kept: list[tuple[Tensor, Tensor]] = []
-        if 4 * len(bank) * bank.x.shape[2] <= context.memory:
-            self.kept = list(bank.blocks(context.memory // 4, context.device))
+        if 4 * len(patches) * patches.x.shape[2] <= context.memory:
+            self.kept = list(patches.blocks(context.memory // 4, context.device))
 
     def __call__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return (
-            iter(self.kept)
-            if self.kept
-            else self.bank.blocks(self.context.memory, self.context.device)
-        )
+        if self.kept:
+            return iter(self.kept)
+        return self.patches.blocks(self.context.memory, self.context.device)

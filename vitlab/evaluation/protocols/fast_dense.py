@@ -2,11 +2,10 @@
 
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder
+from vitlab.errors import InputError
 from vitlab.evaluation.features import check_ranks
-from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
+from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Outcome, Precision, Protocol
 from vitlab.probes import DenseProbe
-
-PICTURES = 4  # test images whose predictions are kept
 
 
 class FastDense(Protocol):
@@ -14,9 +13,9 @@ class FastDense(Protocol):
 
     Args:
         size: pixels of the edge of the square that all of an image is resized to.
-        images: training images to learn from, the same every time; 0 for all.
-        decay: L2 penalty.
-        steps: L-BFGS iterations at most.
+        max_train_images: training images to learn from, the same every time; 0 for all.
+        weight_decay: L2 penalty.
+        max_iter: L-BFGS iterations at most.
         precision: of the forward pass.
     """
 
@@ -25,23 +24,29 @@ class FastDense(Protocol):
     def __init__(
         self,
         size: int = 224,
-        images: int = 0,
-        decay: float = 1e-5,
-        steps: int = 100,
+        max_train_images: int = 0,
+        weight_decay: float = 1e-5,
+        max_iter: int = 100,
         precision: Precision = "fp32",
     ):
-        if images < 0:
-            raise ValueError(f"images {images} is negative; use 0 for all, or a count")
-        if steps < 1 or decay < 0:
-            raise ValueError(f"steps {steps} must be 1 or more, and decay {decay} not negative")
-        self.transform, self.size, self.images = SegmentationSquare(size), size, images
-        self.decay, self.steps, self.precision = decay, steps, precision
+        for name, value, least in (
+            ("max_train_images", max_train_images, 0),
+            ("max_iter", max_iter, 1),
+            ("weight_decay", weight_decay, 0),
+        ):
+            if value < least:
+                raise InputError(
+                    f"{name} {value} must be {least} or more", field=f"protocol.{name}"
+                )
+        self.transform, self.size = SegmentationSquare(size), size
+        self.max_train_images = max_train_images
+        self.weight_decay, self.max_iter, self.precision = weight_decay, max_iter, precision
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse sizes and data that do not fit.
 
         Raises:
-            ValueError: what was given, what is allowed, what to do.
+            InputError: which, and what fits.
         """
         encoder.check_img_size(self.size, "protocol.size")
         for split in (data.train_split, data.val_split):
@@ -50,8 +55,8 @@ class FastDense(Protocol):
     def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Fit on the training images, score the test images."""
         check_ranks(data, data.val_split)
-        dense = DenseProbe(data.num_classes, self.decay, self.steps)
-        found = dense.run(encoder, data, self.transform, self.images, context.loading)
+        dense = DenseProbe(data.num_classes, self.weight_decay, self.max_iter)
+        found = dense.run(encoder, data, self.transform, self.max_train_images, context.loading)
         shown = []
         for index in range(min(PICTURES, len(found.images))):
             image, mask = found.images[index]
@@ -60,6 +65,6 @@ class FastDense(Protocol):
         return Outcome(
             headline="miou",
             scores={"miou": found.score.miou},
-            evidence=found.score.overlaps,
+            counts=found.score.overlaps,
             predictions=shown,
         )

@@ -14,9 +14,10 @@ from vitlab.data import VisionDataModule, normalize
 from vitlab.data.dataset import SegmentationDataset
 from vitlab.data.transforms import STD, ImageAndMask
 from vitlab.encoders import Encoder, Tokens
-from vitlab.evaluation.features import at_own_sizes, check_ranks
-from vitlab.evaluation.ignore_index import require_labels, require_scored_pixels
-from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
+from vitlab.errors import InputError
+from vitlab.evaluation.features import at_own_sizes, check_ranks, first_of_all
+from vitlab.evaluation.ignore_index import check_labels, check_scored
+from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Outcome, Precision, Protocol
 from vitlab.evaluation.protocols.confusion import PerImageConfusion
 from vitlab.evaluation.protocols.hummingbird_transforms import HummingbirdCrop, HummingbirdResize
 from vitlab.probes.dense import ALL_VOID, class_counts, upsample
@@ -24,8 +25,6 @@ from vitlab.probes.features import sharded_loader
 from vitlab.probes.hummingbird import sample_patches, soft_labels
 from vitlab.probes.layer_selection import LayerSelection, check_layers, extract_layers
 from vitlab.probes.neighbors import Neighbors, NeighborSearch
-
-PICTURES = 4  # test images whose predictions are kept
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,19 @@ class Quirks:
     Args:
         scale: shares of the image's area that crops cover. There (0.5, 2): parts larger than the
             image are drawn in vain.
-        smooth: whether images are resized bicubically; there bilinearly.
-        void: "left out" of the memory; "background" makes it class 0, as there; "class" makes it
-            one more class that may be predicted, as there for ADE20K, whose void is value 0.
-        blue: deviation by which blue is divided; there 0.255, a slip.
-        matched: whether predicted classes are renamed so that the sum of IoU over the reported
-            images is largest (Hungarian matching), as there.
+        bicubic: whether images are resized bicubically; there bilinearly.
+        void: "ignore" leaves it out of the memory; "background" makes it class 0, as there; "class"
+            makes it one more class that may be predicted, as there for ADE20K, whose void is 0.
+        blue_std: deviation by which blue is divided; there 0.255, a slip.
+        hungarian_matching: whether predicted classes are renamed so that the sum of IoU over the
+            reported images is largest, as there.
     """
 
     scale: tuple[float, float] = (0.5, 1.0)
-    smooth: bool = True
-    void: Literal["left out", "background", "class"] = "left out"
-    blue: float = STD[2]
-    matched: bool = False
+    bicubic: bool = True
+    void: Literal["ignore", "background", "class"] = "ignore"
+    blue_std: float = STD[2]
+    hungarian_matching: bool = False
 
 
 class Hummingbird(Protocol):
@@ -63,11 +62,11 @@ class Hummingbird(Protocol):
     Args:
         size: pixels of the square's edge, at most: the largest multiple of the patch counts, which
             for 512 is 504 with patch 14.
-        memory: patches at most; 0 keeps all.
-        passes: over the training images.
-        neighbors: of each patch.
+        memory_size: patches at most; 0 keeps all.
+        augmentation_epochs: over the training images.
+        num_neighbors: of each patch.
         temperature: of the softmax.
-        reading: which features of patches.
+        layer_selection: which features of patches.
         quirks: the open code's.
         precision: of the forward pass; everything else is fp32.
     """
@@ -77,22 +76,28 @@ class Hummingbird(Protocol):
     def __init__(
         self,
         size: int = 512,
-        memory: int = 10_240_000,
-        passes: int = 2,
-        neighbors: int = 30,
+        memory_size: int = 10_240_000,
+        augmentation_epochs: int = 2,
+        num_neighbors: int = 30,
         temperature: float = 0.02,
-        reading: LayerSelection = LayerSelection(),  # noqa: B008, frozen
+        layer_selection: LayerSelection = LayerSelection(),  # noqa: B008, frozen
         quirks: Quirks = Quirks(),
         precision: Precision = "fp32",
     ):
-        if memory < 0 or min(passes, neighbors) < 1 or temperature <= 0:
-            raise ValueError(
-                f"memory {memory} must not be negative, passes {passes} and neighbors {neighbors} "
-                f"1 or more, temperature {temperature} above 0"
-            )
-        self.size, self.memory, self.passes = size, memory, passes
-        self.neighbors, self.temperature = neighbors, temperature
-        self.reading, self.quirks, self.precision = reading, quirks, precision
+        for name, value, least in (
+            ("memory_size", memory_size, 0),
+            ("augmentation_epochs", augmentation_epochs, 1),
+            ("num_neighbors", num_neighbors, 1),
+            ("temperature", temperature, 1e-6),
+        ):
+            if value < least:
+                raise InputError(
+                    f"{name} {value} must be {least} or more", field=f"protocol.{name}"
+                )
+        self.size, self.memory_size = size, memory_size
+        self.augmentation_epochs = augmentation_epochs
+        self.num_neighbors, self.temperature = num_neighbors, temperature
+        self.layer_selection, self.quirks, self.precision = layer_selection, quirks, precision
 
     def edge(self, encoder: Encoder) -> int:
         """Return the pixels of the square's edge."""
@@ -101,86 +106,93 @@ class Hummingbird(Protocol):
     def patches(self, encoder: Encoder, images: int) -> int:
         """Return how many patches of each crop enter the memory."""
         cells = (self.edge(encoder) // encoder.patch_size) ** 2
-        return min(self.memory // (images * self.passes), cells) if self.memory else cells
+        return (
+            min(self.memory_size // (images * self.augmentation_epochs), cells)
+            if self.memory_size
+            else cells
+        )
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse sizes, layers and data that do not fit.
 
         Raises:
-            ValueError: what was given, what is allowed, what to do.
+            InputError: which, and what fits.
         """
         edge = self.edge(encoder)
         if edge < encoder.patch_size:
-            raise ValueError(
+            raise InputError(
                 f"protocol.size {self.size} is smaller than patch {encoder.patch_size}; use "
-                f"{encoder.patch_size} or more"
+                f"{encoder.patch_size} or more",
+                field="protocol.size",
             )
         encoder.check_img_size(edge, "protocol.size")
-        check_layers(encoder, [self.reading])
+        check_layers(encoder, [self.layer_selection])
         for split in (data.train_split, data.val_split):
             data.segmentation_dataset(split, HummingbirdResize(edge)).check()
-            if split == data.val_split or self.quirks.void == "left out":
-                require_labels(data, split)
+            if split == data.val_split or self.quirks.void == "ignore":
+                check_labels(data, split)
         images = len(data.samples(data.train_split))
-        each = self.patches(encoder, images)
+        crops, each = images * self.augmentation_epochs, self.patches(encoder, images)
         if not each:
-            raise ValueError(
-                f"a memory of {self.memory} has no room for one patch of each of {images} images "
-                f"in {self.passes} passes; use {images * self.passes} or more"
+            raise InputError(
+                f"a memory of {self.memory_size} has no room for one patch of each of {images} "
+                f"images in {self.augmentation_epochs} passes; use {crops} or more",
+                field="protocol.memory_size",
             )
-        if each * images * self.passes < self.neighbors:
-            raise ValueError(
-                f"{self.neighbors} neighbors are asked of a memory of "
-                f"{each * images * self.passes} patches; use fewer, or more images"
+        if each * crops < self.num_neighbors:
+            raise InputError(
+                f"{self.num_neighbors} neighbors are asked of a memory of {each * crops} patches; "
+                "use fewer, or more images",
+                field="protocol.num_neighbors",
             )
 
     def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
-        """Let the memory pass by the test images' patches, then read out and score."""
+        """Pass the memory by the test images' patches, then read out and score."""
         edge = self.edge(encoder)
+        cells = edge // encoder.patch_size
         check_ranks(data, data.val_split)
-        test = data.segmentation_dataset(
-            data.val_split, HummingbirdResize(edge, self.quirks.smooth)
-        )
+        resize = HummingbirdResize(edge, self.quirks.bicubic)
+        test = data.segmentation_dataset(data.val_split, resize)
         loader = sharded_loader(test, context.loading)
         features, masks = [], []
         for images, truths in context.track(loader, "test features", total=len(loader)):
             features.append(self._encode(encoder, images, context).patches.float().flatten(0, 1))
             masks.append(truths)
-        search = NeighborSearch(torch.cat(features), self.neighbors, "cosine", context.memory)
+        search = NeighborSearch(torch.cat(features), self.num_neighbors, "cosine", context.memory)
         del features
-        counts = torch.cat(list(self._remember(encoder, data, search, context)))
-        if not len(counts):
-            raise ValueError(ALL_VOID)
-        confusions = PerImageConfusion(counts.shape[1], data.num_classes, context.device)
-        maps = self._predict(search.neighbors(), counts, edge // encoder.patch_size, edge)
-        least = -(-PICTURES // distributed.world_size())  # of each rank
-        shown = torch.zeros(0, edge, edge, dtype=torch.uint8, device=context.device)
+        memory = torch.cat(list(self._remember(encoder, data, search, context)))
+        if not len(memory):
+            raise InputError(ALL_VOID, field="data")
+        confusion = PerImageConfusion(memory.shape[1], data.num_classes, context.device)
+        first: list[Tensor] = []
+        maps = self._predict(search.neighbors(), memory, cells, edge)
         for mask, predicted in zip(torch.cat(masks), maps, strict=True):
-            confusions.update(predicted, mask)
-            if len(shown) < least:
-                shown = torch.cat([shown, predicted[None].to(torch.uint8)])
-        found = confusions.matched(self.quirks.matched)
-        require_scored_pixels(found.overlaps, data)
-        pictures = distributed.all_gather_rows(shown)[:PICTURES].cpu()
+            confusion.update(predicted, mask)
+            if len(first) < PICTURES:
+                first.append(predicted.cpu())
+        found = confusion.matched(self.quirks.hungarian_matching)
+        counts = found.counts
+        check_scored(counts, data)
+        shown = first_of_all([found.classes[each] for each in first], edge, context)
         return Outcome(
             headline="miou",
             scores={
-                "miou": found.overlaps.value,
+                "miou": counts.value,
                 # the open code's mean has every class, absent ones and ADE20K's void with IoU 0
-                "miou/every class": float(found.overlaps.iou().nansum() / counts.shape[1]),
+                "miou/every class": float(counts.iou().nansum() / memory.shape[1]),
             },
-            evidence=found.overlaps,
-            predictions=at_own_sizes(list(found.classes[pictures.long()]), data),
+            counts=counts,
+            predictions=at_own_sizes(shown, data),
         )
 
     def _encode(
         self, encoder: Encoder, images: UInt8[Tensor, "b 3 h w"], context: EvaluationContext
     ) -> Tokens:
         x = normalize(images.to(context.device))
-        if self.quirks.blue != STD[2]:
-            x[:, 2] *= STD[2] / self.quirks.blue
+        if self.quirks.blue_std != STD[2]:
+            x[:, 2] *= STD[2] / self.quirks.blue_std
         with context.loading.precision():
-            return extract_layers(encoder, x, [self.reading])[0]
+            return extract_layers(encoder, x, [self.layer_selection])[0]
 
     def _remember(
         self,
@@ -189,30 +201,29 @@ class Hummingbird(Protocol):
         search: NeighborSearch,
         context: EvaluationContext,
     ) -> Iterator[Int16[Tensor, "_ c"]]:
-        """Show the memory's features to the search, and yield its labels."""
-        edge, loading = self.edge(encoder), context.loading
-        transform = HummingbirdCrop(edge, self.quirks.scale, smooth=self.quirks.smooth)
-        train = data.segmentation_dataset(data.train_split, transform)
+        """Pass the memory's features through the search, and yield its labels."""
+        edge, loading, world = self.edge(encoder), context.loading, distributed.world_size()
+        crop = HummingbirdCrop(edge, self.quirks.scale, bicubic=self.quirks.bicubic)
+        train = data.segmentation_dataset(data.train_split, crop)
         train.seed = context.seed  # the result's seed, not the dataset's, decides the crops
         most = self.patches(encoder, len(train))
-        steps = -(-len(train) // (loading.batch_size * distributed.world_size()))
+        steps = -(-len(train) // (loading.batch_size * world))
         nothing = torch.zeros(0, 3, edge, edge, dtype=torch.uint8), torch.zeros(0, edge, edge)
-        for number in range(self.passes):
-            loader = iter(sharded_loader(_Pass(train, number), loading))
-            name = f"memory, pass {number + 1} of {self.passes}"
+        for epoch in range(self.augmentation_epochs):
+            loader = iter(sharded_loader(_Epoch(train, epoch), loading))
+            name = f"memory, pass {epoch + 1} of {self.augmentation_epochs}"
             for step in context.track(range(steps), name, total=steps):
                 # ranks may run out one step earlier than others, and then give nothing
                 images, masks = next(loader, nothing)
-                first = step * loading.batch_size * distributed.world_size() + distributed.rank()
-                seeds = [
-                    (context.seed, number, first + row * distributed.world_size())
-                    for row in range(len(images))
-                ]
+                first = step * loading.batch_size * world + distributed.rank()
                 labels = [self._labels(mask, edge // encoder.patch_size, data) for mask in masks]
-                chosen = [sample_patches(*each, most) for each in zip(labels, seeds, strict=True)]
-                rows = self._rows(encoder, images, labels, chosen, most, data, context)
-                search.add(rows[0])
-                yield rows[1].to("cpu", torch.int16)
+                chosen = [
+                    sample_patches(each, (context.seed, epoch, first + row * world), most)
+                    for row, each in enumerate(labels)
+                ]
+                x, y = self._rows(encoder, images, labels, chosen, most, data, context)
+                search.add(x)
+                yield y.to("cpu", torch.int16)
 
     def _rows(
         self,
@@ -226,7 +237,7 @@ class Hummingbird(Protocol):
     ) -> tuple[Float[Tensor, "m d"], Int[Tensor, "m c"]]:
         """Return features and labels of the chosen patches of all ranks, in the set's order."""
         classes = data.num_classes + (self.quirks.void == "class")
-        x = torch.zeros(len(images), most, encoder.embed_dim * len(self.reading.layers))
+        x = torch.zeros(len(images), most, encoder.embed_dim * len(self.layer_selection.layers))
         y = torch.full((len(images), most, classes), -1, dtype=torch.int32)  # -1: no patch
         if len(images):
             patches = self._encode(encoder, images, context).patches.float().cpu()
@@ -259,14 +270,14 @@ class Hummingbird(Protocol):
             yield upsample(soft.T.unflatten(1, (cells, cells))[None], (edge, edge))[0].argmax(0)
 
 
-class _Pass(Dataset[ImageAndMask]):
-    """The images of one pass, each with its own random crop."""
+class _Epoch(Dataset[ImageAndMask]):
+    """The training images, each with its own random crop in each epoch."""
 
-    def __init__(self, images: SegmentationDataset, number: int):
-        self.images, self.number = images, number
+    def __init__(self, images: SegmentationDataset, epoch: int):
+        self.images, self.epoch = images, epoch
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> ImageAndMask:
-        return self.images[self.number, index]
+        return self.images[self.epoch, index]

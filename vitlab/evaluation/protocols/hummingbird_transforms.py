@@ -1,4 +1,4 @@
-"""What images become for Hummingbird: crops with other colors for the memory, squares for tests."""
+"""Transforms of Hummingbird: crops with other colors for the memory, squares for tests."""
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from vitlab.data.transforms import (
     resize_nearest,
     uniforms,
 )
+from vitlab.errors import InputError
 
 STEPS = ("brightness", "contrast", "saturation", "hue")
 
@@ -31,7 +32,7 @@ class HummingbirdCrop(SegmentationTransform):
             again, ten times, as torchvision does.
         jitter: strength of each change.
         chance: probability of each change.
-        smooth: whether images are resized bicubically; False is bilinear. Both antialias.
+        bicubic: whether images are resized bicubically; False is bilinear. Both antialias.
     """
 
     def __init__(
@@ -40,18 +41,20 @@ class HummingbirdCrop(SegmentationTransform):
         scale: tuple[float, float],
         jitter: float = 0.1,
         chance: float = 0.5,
-        smooth: bool = True,
+        bicubic: bool = True,
     ):
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise ValueError(
+            raise InputError(
                 f"scale {tuple(scale)} is not a range of area shares; use two positive numbers, "
-                "the smaller first"
+                "the smaller first",
+                field="scale",
             )
         if not 0 <= jitter <= 0.5 or not 0 <= chance <= 1:
-            raise ValueError(
-                f"jitter {jitter} must be from 0 to 0.5, and chance {chance} from 0 to 1"
+            raise InputError(
+                f"jitter {jitter} must be from 0 to 0.5, and chance {chance} from 0 to 1",
+                field="jitter",
             )
-        self.size, self.scale, self.smooth = size, (scale[0], scale[1]), smooth
+        self.size, self.scale, self.bicubic = size, (scale[0], scale[1]), bicubic
         self.jitter, self.chance = jitter, chance
 
     def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
@@ -64,7 +67,7 @@ class HummingbirdCrop(SegmentationTransform):
         box = random_box(mask.shape[0], mask.shape[1], self.scale, numbers)
         columns = slice(box.left, box.left + box.width)
         part = mask[box.top : box.top + box.height, columns]
-        return _square(box.of(image), part, self.size, self.smooth)
+        return _square(box.of(image), part, self.size, self.bicubic)
 
 
 class HummingbirdResize(SegmentationTransform):
@@ -72,20 +75,20 @@ class HummingbirdResize(SegmentationTransform):
 
     Args:
         size: edge of the square, in pixels.
-        smooth: whether the image is resized bicubically; False is bilinear. Both antialias.
+        bicubic: whether the image is resized bicubically; False is bilinear. Both antialias.
     """
 
-    def __init__(self, size: int, smooth: bool = True):
-        self.size, self.smooth = size, smooth
+    def __init__(self, size: int, bicubic: bool = True):
+        self.size, self.bicubic = size, bicubic
 
     def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
         """The image and the mask at their new size; nothing is random."""
-        return _square(image, mask, self.size, self.smooth)
+        return _square(image, mask, self.size, self.bicubic)
 
 
-def _square(image: Pixels, mask: Mask, size: int, smooth: bool) -> ImageAndMask:
+def _square(image: Pixels, mask: Mask, size: int, bicubic: bool) -> ImageAndMask:
     labels = np.ascontiguousarray(resize_nearest(mask, size, size))
-    if smooth:
+    if bicubic:
         pixels = torch.from_numpy(np.ascontiguousarray(resize(image, size, size))).permute(2, 0, 1)
     else:
         whole = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]

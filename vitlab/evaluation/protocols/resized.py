@@ -1,10 +1,9 @@
-"""What CAPI's two dense protocols share (arXiv:2502.08769): squeezed images, a choice, a refit."""
+"""Base of CAPI's two dense protocols (arXiv:2502.08769): squeezed images, a choice, a refit."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Integer
@@ -13,30 +12,22 @@ from torch import Tensor
 from vitlab import distributed
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder
-from vitlab.evaluation.features import PatchTable, Source, at_own_sizes, patch_table
+from vitlab.errors import InputError
+from vitlab.evaluation.features import (
+    PatchTable,
+    Source,
+    at_own_sizes,
+    first_of_all,
+    patch_table,
+)
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
 from vitlab.evaluation.protocols.confusion import PerImageConfusion
 from vitlab.probes.layer_selection import LayerSelection, check_layers
 from vitlab.probes.metrics import IoUCounts
 from vitlab.probes.patch_dataset import PatchDataset, StandardScaler, unpatchify
 
-PICTURES = 4  # test images whose predictions are kept
-
 # labels of all pixels, or the one label, of each patch of the queries; of each setting
 Predicted = list[Integer[Tensor, "s l"]]
-
-
-@dataclass(frozen=True)
-class Query:
-    """Patches that are to be labeled: this rank's share of the images.
-
-    Attributes:
-        x: standardized features, image after image.
-        images: their places in the table.
-    """
-
-    x: Float[Tensor, "s d"]
-    images: list[int]
 
 
 class ResizedProtocol(Protocol):
@@ -50,8 +41,8 @@ class ResizedProtocol(Protocol):
 
     Args:
         size: pixels of the square's edge.
-        reading: which features of patches.
-        held_out: share of the training images that decides.
+        layer_selection: which features of patches.
+        holdout_fraction: share of the training images that decides.
         precision: of the forward pass; everything else is fp32.
     """
 
@@ -60,14 +51,17 @@ class ResizedProtocol(Protocol):
     def __init__(
         self,
         size: int = 224,
-        reading: LayerSelection = LayerSelection(),  # noqa: B008, frozen
-        held_out: float = 0.1,
+        layer_selection: LayerSelection = LayerSelection(),  # noqa: B008, frozen
+        holdout_fraction: float = 0.1,
         precision: Precision = "fp32",
     ):
-        if not 0 < held_out < 1:
-            raise ValueError(f"held_out {held_out} is no share of images; use one between 0 and 1")
-        self.size, self.reading = size, reading
-        self.held_out, self.precision = held_out, precision
+        if not 0 < holdout_fraction < 1:
+            raise InputError(
+                f"holdout_fraction {holdout_fraction} must be between 0 and 1",
+                field="protocol.holdout_fraction",
+            )
+        self.size, self.layer_selection = size, layer_selection
+        self.holdout_fraction, self.precision = holdout_fraction, precision
 
     @property
     @abstractmethod
@@ -77,120 +71,113 @@ class ResizedProtocol(Protocol):
     @abstractmethod
     def label(
         self,
-        bank: PatchDataset,
-        query: Query,
+        patches: PatchDataset,
+        x: Float[Tensor, "s d"],
         settings: Sequence[int],
         classes: int,
         context: EvaluationContext,
     ) -> Predicted:
-        """Learn from a bank, and label patches by each of some settings."""
+        """Learn from labeled patches, and label others by each of some settings.
+
+        Args:
+            patches: to learn from.
+            x: standardized features to be labeled.
+            settings: places in `settings`.
+            classes: number of classes; void is one more.
+            context: where, and how much memory.
+        """
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse sizes, layers and data that do not fit.
 
         Raises:
-            ValueError: what was given, what is allowed, what to do.
+            InputError: which, and what fits.
         """
         encoder.check_img_size(self.size, "protocol.size")
-        check_layers(encoder, [self.reading])
+        check_layers(encoder, [self.layer_selection])
         for split in (data.train_split, data.val_split):
             data.segmentation_dataset(split, SegmentationSquare(self.size)).check()
         images = len(data.samples(data.train_split))
         if images < 2 and len(self.settings) > 1:
-            raise ValueError(
+            raise InputError(
                 f"{images} training image cannot be divided into ones to learn from and ones to "
-                "choose by; give 2 or more, or one setting only"
+                "choose by; give 2 or more, or one setting only",
+                field="data.train_split",
             )
 
     def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Choose on the held out images, learn from all, score the test images."""
-        source = Source(encoder, data, self.reading, self.size, self.precision)
-        with ExitStack() as opened:
-            train = opened.enter_context(patch_table(source, data.train_split, context))
-            test = opened.enter_context(patch_table(source, data.val_split, context))
-            return self._run(train, test, data, context)
-
-    def _run(
-        self,
-        train: PatchTable,
-        test: PatchTable,
-        data: VisionDataModule,
-        context: EvaluationContext,
-    ) -> Outcome:
+        source = Source(encoder, data, self.layer_selection, self.size, self.precision)
+        train = patch_table(source, data.train_split, context)
+        test = patch_table(source, data.val_split, context)
         order = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(context.seed))
-        held, rest = order.split([(count := self._held(len(order))), len(order) - count])
-        held, rest = held.sort().values, rest.sort().values
+        count = max(1, int(len(order) * self.holdout_fraction)) if len(self.settings) > 1 else 0
+        held, rest = order[:count].sort().values, order[count:].sort().values
         standard = StandardScaler.fit(train.x, rest, context.memory)
-        bank_of = partial(
+        dataset = partial(
             PatchDataset, train.x, train.masks, standard=standard, classes=data.num_classes
         )
         tried: dict[str, float] = {}
         chosen = 0
-        if len(held):
-            found = self._score(
-                bank_of(images=rest), train, held, range(len(self.settings)), data, context
-            )
-            tried = {
-                name: overlaps.value
-                for name, (overlaps, _) in zip(self.settings, found, strict=True)
-            }
-            chosen = max(range(len(found)), key=lambda index: tried[self.settings[index]])
-        everything = torch.arange(len(test.x))
-        bank = bank_of(images=torch.arange(len(train.x)))
-        ((overlaps, shown),) = self._score(bank, test, everything, [chosen], data, context)
-        accuracy = 100 * float(overlaps.both.sum() / overlaps.truth.sum())
+        if count:
+            every = range(len(self.settings))
+            found = self._score(dataset(images=rest), train, held, every, data, context)
+            values = [each.counts.value for each in found]
+            tried = dict(zip(self.settings, values, strict=True))
+            chosen = values.index(max(values))
+        learned, tested = dataset(images=torch.arange(len(train.x))), torch.arange(len(test.x))
+        (last,) = self._score(learned, test, tested, [chosen], data, context)
+        counts = last.counts
+        accuracy = 100 * float(counts.both.sum() / counts.truth.sum())
         return Outcome(
             headline="miou",
-            scores={"miou": overlaps.value, "accuracy": accuracy},
-            evidence=overlaps,
+            scores={"miou": counts.value, "accuracy": accuracy},
+            counts=counts,
             tried=tried,
             chosen=self.settings[chosen] if tried else "",
             chosen_on="held out" if tried else "",
-            predictions=at_own_sizes(shown, data),
+            predictions=at_own_sizes(last.maps, data),
         )
-
-    def _held(self, images: int) -> int:
-        return max(1, int(images * self.held_out)) if len(self.settings) > 1 else 0
 
     def _score(
         self,
-        bank: PatchDataset,
+        patches: PatchDataset,
         table: PatchTable,
         images: Int[Tensor, " n"],
         settings: Sequence[int],
         data: VisionDataModule,
         context: EvaluationContext,
-    ) -> list[tuple[IoUCounts, list[Tensor]]]:
+    ) -> list["Scored"]:
         """Return the counts of each setting, and the first predictions."""
         mine = images.tolist()[distributed.rank() :: distributed.world_size()]
-        x = bank.standard(table.x[mine].flatten(0, 1)).to(context.device)
-        predicted = self.label(bank, Query(x, mine), settings, data.num_classes, context)
-        return [self._count(labels, table, mine, data.num_classes, context) for labels in predicted]
+        x = patches.standard(table.x[mine].flatten(0, 1)).to(context.device)
+        classes, scored = data.num_classes, []
+        for labels in self.label(patches, x, settings, classes, context):
+            # void may be predicted, which is a miss
+            confusion = PerImageConfusion(classes + 1, classes, context.device)
+            maps = [
+                unpatchify(each, table.grid, self.size)
+                for each in labels.split(table.grid[0] * table.grid[1])
+                if len(each)
+            ]
+            for index, predicted in zip(mine, maps, strict=True):
+                confusion.update(predicted.long(), table.masks[index])
+            found = confusion.matched(rename=False)
+            shown = first_of_all([found.classes[each.long()] for each in maps], self.size, context)
+            scored.append(Scored(found.counts, shown))
+        return scored
 
-    def _count(
-        self,
-        labels: Integer[Tensor, "s l"],
-        table: PatchTable,
-        images: list[int],
-        classes: int,
-        context: EvaluationContext,
-    ) -> tuple[IoUCounts, list[Tensor]]:
-        # void may be predicted, which is a miss
-        counting = PerImageConfusion(classes + 1, classes, context.device)
-        maps = [
-            unpatchify(each, table.grid, self.size)
-            for each in labels.split(table.grid[0] * table.grid[1])
-            if len(each)
-        ]
-        for index, predicted in zip(images, maps, strict=True):
-            counting.update(predicted.long(), table.masks[index])
-        least = -(-PICTURES // distributed.world_size())
-        found = counting.matched(rename=False)
-        shown = torch.zeros(min(least, len(maps)), self.size, self.size, dtype=torch.uint8)
-        for place, predicted in zip(shown, maps, strict=False):
-            place[:] = found.classes[predicted.long()]
-        gathered = distributed.all_gather_rows(shown.to(context.device)).cpu()
-        return found.overlaps, list(gathered[:PICTURES])
+
+class Scored(NamedTuple):
+    """Predictions of one setting.
+
+    Attributes:
+        counts: of each image.
+        maps: class of each pixel of the first images.
+    """
+
+    counts: IoUCounts
+    maps: list[Tensor]
 
 
 def by_rows(
@@ -205,13 +192,14 @@ def by_rows(
         label: labels some of them, by each setting.
 
     Raises:
-        ValueError: memory for less than one.
+        InputError: memory for less than one.
     """
     rows = memory // bytes_of_one
     if rows < 1:
-        raise ValueError(
+        raise InputError(
             f"memory of {memory} bytes does not hold the votes of one patch; allow "
-            f"{bytes_of_one} bytes or more"
+            f"{bytes_of_one} bytes or more",
+            field="--memory",
         )
     # at least one block: a rank may have nothing to label
     parts = [label(slice(start, start + rows)) for start in range(0, max(count, 1), rows)]

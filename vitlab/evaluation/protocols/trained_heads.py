@@ -1,20 +1,22 @@
-"""What the protocols of trained heads share: training, what its state is known by, the outcome."""
+"""Protocols whose heads are trained side by side on frozen features: training, choice, outcome."""
 
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import ClassVar, NamedTuple
 
+from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from vitlab import distributed
-from vitlab.data import VisionDataModule
+from vitlab.data import SegmentationTransform, SingleCrop, VisionDataModule
 from vitlab.encoders import Encoder
+from vitlab.errors import InputError
 from vitlab.evaluation.fingerprint import (
     digest,
+    features_key,
+    fingerprint,
     fingerprint_of_data,
-    fingerprint_of_heads,
     sampled_contents,
 )
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Protocol
@@ -24,39 +26,44 @@ from vitlab.probes.linear_heads import HeadConfig, HeadGrid, HeadSpec
 from vitlab.probes.metrics import PerImageCounts
 from vitlab.probes.recipe import StepSampler, TrainingRecipe
 
-Counts = TypeVar("Counts", bound=PerImageCounts)
 
-
-@dataclass(frozen=True)
-class Tested(Generic[Counts]):
-    """What a head was found to know.
+class HeadScore(NamedTuple):
+    """The predictions of a head on test images.
 
     Attributes:
-        evidence: of its predictions.
-        finite: whether all its logits were; otherwise predictions mean nothing.
+        counts: of each image.
+        finite: whether all logits were; otherwise predictions mean nothing.
     """
 
-    evidence: Counts
+    counts: PerImageCounts
     finite: bool
 
     @property
     def value(self) -> float:
         """The score in percent; NaN for a head that has diverged."""
-        return self.evidence.value if self.finite else math.nan
+        return self.counts.value if self.finite else math.nan
 
 
 class TrainedHeads(Protocol):
-    """Heads trained side by side: every combination of features and learning rate is one.
+    """Every combination of features and learning rate is a head; all share the encoder's passes.
 
     Attributes:
-        recipe: how heads are trained, and which one makes the headline.
-        layers: what a head is made of.
+        score: name of the score of a head.
         chunk: training images of one forward pass at most.
+        recipe: how heads are trained, and which one makes the headline.
+        head: what a head is made of.
+        transform: of training images, to one size.
+        train_split: training images; "" for the dataset's own choice.
+        max_val_images: the first so many test images; 0 for all.
     """
 
+    score: ClassVar[str]
+    chunk: ClassVar[int]
     recipe: TrainingRecipe
-    layers: HeadConfig
-    chunk: int
+    head: HeadConfig
+    transform: SegmentationTransform | SingleCrop
+    train_split: str = ""
+    max_val_images: int = 0
 
     @abstractmethod
     def widths(self, encoder: Encoder) -> dict[str, int]:
@@ -73,20 +80,68 @@ class TrainedHeads(Protocol):
         """Yield the features of each step from its place on."""
 
     @abstractmethod
-    def tested(self, data: VisionDataModule, split: str) -> Dataset:
+    def test_dataset(self, data: VisionDataModule, split: str) -> Dataset:
         """Return the images of a split as heads are tested on them."""
 
     @abstractmethod
-    def examine(
+    def test(
         self, encoder: Encoder, heads: HeadGrid, images: Dataset, context: EvaluationContext
-    ) -> Mapping[str, Tested[Any]]:
+    ) -> Mapping[str, HeadScore]:
         """Test all heads on the same passes of the encoder."""
+
+    def predictions(
+        self,
+        encoder: Encoder,
+        heads: HeadGrid,
+        name: str,
+        images: Dataset,
+        context: EvaluationContext,
+    ) -> list[Tensor]:
+        """Return predictions of one head for the first images, for pictures."""
+        return []
+
+    def check_scored(self, scores: Mapping[str, HeadScore], data: VisionDataModule) -> None:
+        """Refuse scores without any labeled pixel."""
+
+    def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
+        """Train all heads, choose one as the recipe says, and test all of them."""
+        reported = self.test_dataset(data, data.val_split)
+        if self.max_val_images:
+            count = min(self.max_val_images, len(data.samples(data.val_split)))
+            reported = Subset(reported, range(count))
+        training = self.fit(encoder, data, reported, context)
+        found = self.test(encoder, training.heads, reported, context)
+        self.check_scored(found, data)
+        select = self.recipe.select
+        head = training.heads.names[0] if select == "last" else training.chosen
+        if not found[head].finite:
+            raise InputError(
+                f"the head of the headline ({head}) has diverged: its logits are not finite; give "
+                "smaller learning rates as protocol.recipe.lrs",
+                field="protocol.recipe.lrs",
+            )
+        scores = {name: each.value for name, each in found.items()}
+        tried = scores if select == "last" else training.tried
+        several = len(tried) > 1
+        chosen = head if select == "last" else training.label(head)
+        return Outcome(
+            headline=self.score,
+            scores={
+                self.score: scores[head],
+                **{f"{self.score}/{name}": value for name, value in scores.items()},
+            },
+            counts=found[head].counts,
+            tried=tried,
+            chosen=chosen if several else "",
+            chosen_on=select if several and select != "last" else "",
+            predictions=self.predictions(encoder, training.heads, head, reported, context),
+            train=self.train_split,
+        )
 
     def fit(
         self,
         encoder: Encoder,
         data: VisionDataModule,
-        train: str,
         reported: Dataset,
         context: EvaluationContext,
     ) -> HeadTraining:
@@ -95,105 +150,60 @@ class TrainedHeads(Protocol):
         Args:
             encoder: whose features they read.
             data: the dataset.
-            train: split that is learned from.
             reported: images that decide where the recipe selects on them.
             context: where, and what is kept.
 
         Returns:
             The heads; where the recipe selects, each at its best.
         """
-        recipe = self.recipe
+        recipe, train = self.recipe, self.train_split or data.train_split
         kept, held = holdout_split(len(data.samples(train)), recipe.select == "held out")
-        planned = [
+        specs = [
             HeadSpec(source, width, lr)
             for source, width in self.widths(encoder).items()
             for lr in recipe.lrs
         ]
-        heads = HeadGrid(
-            planned, data.num_classes, self.layers, recipe, context.seed, context.device
-        )
+        heads = HeadGrid(specs, data.num_classes, self.head, recipe, context.seed, context.device)
         key = key_of_heads(encoder, self, data, train, context.seed)
-        fitting = HeadTraining(heads, len(kept), context.folder, key)
+        training = HeadTraining(heads, len(kept), context.folder, key)
         places = StepSampler(
             kept, recipe, context.seed, self.chunk, distributed.rank(), distributed.world_size()
         )
-        places.start = fitting.step
-        decides: Dataset | None = None
-        if recipe.select == "val":
-            decides = reported
-        elif recipe.select == "held out":
-            decides = Subset(self.tested(data, train), held.tolist())
+        places.start = training.step
+        deciding = reported
+        if recipe.select == "held out":
+            deciding = Subset(self.test_dataset(data, train), held.tolist())
 
         def scores() -> dict[str, float]:
-            assert decides is not None
-            found = self.examine(encoder, heads, decides, context)
-            return {name: tested.value for name, tested in found.items()}
+            found = self.test(encoder, heads, deciding, context)
+            return {name: each.value for name, each in found.items()}
 
-        fitting.run(
-            self.batches(encoder, data, places, context), None if decides is None else scores
-        )
-        fitting.keep_best()
-        return fitting
+        batches = self.batches(encoder, data, places, context)
+        training.run(batches, None if recipe.select == "last" else scores)
+        training.keep_best()
+        return training
 
 
 def key_of_heads(
-    encoder: Encoder, protocol: Protocol, data: VisionDataModule, train: str, seed: int
+    encoder: Encoder, protocol: TrainedHeads, data: VisionDataModule, train: str, seed: int
 ) -> str:
     """Return sha256 over all that trained heads and their choice come from.
 
     Args:
-        encoder: its class, arguments and weights count.
-        protocol: all its settings count.
-        data: names, labels and sampled contents of both splits count.
+        encoder: its class, config, weights, and features of one image.
+        protocol: all its settings.
+        data: names, labels and sampled contents of both splits.
         train: split that is learned from.
         seed: of everything random.
     """
-    rest = {
-        "settings": repr(settings_repr(protocol)),
-        "data": [fingerprint_of_data(data, split) for split in (train, data.val_split)],
-        "files": [sampled_contents(data, split) for split in (train, data.val_split)],
-        "seed": seed,
-    }
-    return fingerprint_of_heads(encoder, data.samples(train), digest(rest))
-
-
-def head_of_headline(found: Mapping[str, Tested], fitting: HeadTraining) -> str:
-    """Return the name of the head that is quoted: the chosen one, or the first.
-
-    Raises:
-        ValueError: it has diverged.
-    """
-    heads = fitting.heads
-    head = fitting.chosen if heads.recipe.select != "last" else heads.names[0]
-    if not found[head].finite:
-        raise ValueError(
-            f"the head of the headline ({head}) has diverged: its logits are not finite; give "
-            "smaller learning rates as protocol.recipe.lrs"
-        )
-    return head
-
-
-def outcome_of(
-    score: str, head: str, found: Mapping[str, Tested], fitting: HeadTraining
-) -> Outcome:
-    """Return what was found, with the head of the headline in front.
-
-    Args:
-        score: what heads are scored by.
-        head: of the headline.
-        found: of every head on the test images, by its name.
-        fitting: that made them.
-    """
-    select = fitting.heads.recipe.select
-    scores = {name: tested.value for name, tested in found.items()}
-    tried = scores if select == "last" else fitting.tried
-    several = len(tried) > 1
-    chosen = head if select == "last" else fitting.label(head)
-    return Outcome(
-        headline=score,
-        scores={score: scores[head], **{f"{score}/{name}": s for name, s in scores.items()}},
-        evidence=found[head].evidence,
-        tried=tried,
-        chosen=chosen if several else "",
-        chosen_on=select if several and select != "last" else "",
+    splits = (train, data.val_split)
+    return digest(
+        {
+            "encoder": fingerprint(encoder),
+            "features": features_key(encoder, protocol.transform.size),  # type: ignore[union-attr]
+            "settings": repr(settings_repr(protocol)),
+            "data": [fingerprint_of_data(data, split) for split in splits],
+            "files": [sampled_contents(data, split) for split in splits],
+            "seed": seed,
+        }
     )

@@ -7,24 +7,40 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from vitlab.data import VOC2012, ImageNet, VisionDataModule
+from vitlab.data import VOC2012, ImageNet, SegmentationCrop, SingleCrop, VisionDataModule
 from vitlab.encoders import Encoder, ViT
 from vitlab.evaluation.evaluate import evaluate
 from vitlab.evaluation.protocol import EvaluationContext, Protocol
-from vitlab.evaluation.protocols.dense_knn import DenseKNN
-from vitlab.evaluation.protocols.dense_logistic import DenseLogistic
-from vitlab.evaluation.protocols.fast_dense import FastDense
-from vitlab.evaluation.protocols.hummingbird import Hummingbird, Quirks
-from vitlab.evaluation.protocols.image_knn import ImageKNN
+from vitlab.evaluation.protocols import (
+    DenseHeads,
+    DenseKNN,
+    DenseLogistic,
+    FastDense,
+    Hummingbird,
+    ImageHeads,
+    ImageKNN,
+)
+from vitlab.evaluation.protocols.hummingbird import Quirks
+from vitlab.optim.lr_schedule import WarmupPoly
 from vitlab.probes import InferenceConfig
+from vitlab.probes.recipe import TrainingRecipe
+from vitlab.probes.segmentation_inference import SegmentationInference
 
 ROOT = Path(__file__).parents[3]
 
 
 def plans(drawn: str) -> list[tuple[Protocol, VisionDataModule]]:
-    imagenet = ImageNet(f"{drawn}/imagenet", max_unreadable=0)
-    voc = VOC2012(f"{drawn}/VOCdevkit", max_unreadable=0)
-    quirks = Quirks(void="background", matched=True)
+    imagenet = ImageNet(f"{drawn}/imagenet", num_workers=0, max_unreadable=0)
+    voc = VOC2012(f"{drawn}/VOCdevkit", num_workers=0, max_unreadable=0)
+    one = VOC2012(f"{drawn}/VOCdevkit", num_workers=0, max_unreadable=0)
+    one._samples["val"] = one.samples("val").subset(1)
+    quirks = Quirks(void="background", hungarian_matching=True)
+    schedule = WarmupPoly(warmup_steps=2)
+    recipe = TrainingRecipe(
+        schedule, (0.001, 0.05), batch_size=12, iterations=6, select="held out", eval_interval=3
+    )
+    inference = SegmentationInference(short=64, window=64, stride=32)
+    dense = DenseHeads(SegmentationCrop(64, 64), recipe, inference)
     return [
         (ImageKNN(3, (3,), size=64), imagenet),
         (DenseKNN((1, 3), size=64), voc),
@@ -32,6 +48,9 @@ def plans(drawn: str) -> list[tuple[Protocol, VisionDataModule]]:
         (FastDense(64), voc),
         (Hummingbird(64, 50, 2, 5), voc),
         (Hummingbird(64, 0, 1, 5, quirks=quirks), voc),
+        (dense, voc),
+        (dense, one),  # a rank has nothing to test
+        (ImageHeads(recipe, transform=SingleCrop(64), size=64), imagenet),
     ]
 
 
@@ -46,15 +65,16 @@ def work(rank: int, drawn: str, folder: str, world: int, batch: int) -> None:
     store = dist.FileStore(f"{folder}/store{world}", world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
     found = []
-    for protocol, data in plans(drawn):
+    for index, (protocol, data) in enumerate(plans(drawn)):
         for _ in range(2):
-            plan = EvaluationContext(
+            context = EvaluationContext(
                 InferenceConfig(torch.device("cpu"), batch),
+                folder=Path(folder) / f"heads{world}-{index}",
                 cache=Path(folder) / f"cache{world}",
                 quiet=True,
             )
-            outcome = evaluate(encoder(), protocol, data, plan)
-            found.append((outcome.scores, outcome.evidence.tensors(), outcome.predictions))
+            outcome = evaluate(encoder(), protocol, data, context)
+            found.append((outcome.scores, outcome.counts.tensors(), outcome.predictions))
     torch.save(found, f"{folder}/{world}.{rank}.pt")
     dist.destroy_process_group()
 
@@ -74,3 +94,10 @@ def test_two_ranks_find_what_one_does(drawn, tmp_path):
             for name, tensor in theirs.items():
                 assert torch.allclose(counts[name].double(), tensor.double(), rtol=0.02, atol=50)
             assert [each.shape for each in shown] == [each.shape for each in drawn_by_one]
+    for file in tmp_path.glob("heads1-*/heads.pt"):
+        heads = [
+            torch.load(path, weights_only=True)["heads"]["weights"]
+            for path in (file, tmp_path / file.parent.name.replace("heads1", "heads2") / file.name)
+        ]
+        for name, state in heads[0].items():  # trained heads are the same to the bit
+            assert all(torch.equal(value, heads[1][name][key]) for key, value in state.items())

@@ -1,0 +1,82 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from refusals import refused
+
+from vitlab.encoders import Encoder, Pixels, TokenSequence
+from vitlab.evaluation.protocols import ImageKNN
+from vitlab.probes import image_features
+
+
+def by_hand(train, test, k):
+    """Vote as the paper says, one image after another."""
+    keys = train.x.numpy() / np.linalg.norm(train.x.numpy(), axis=1, keepdims=True)
+    right = []
+    for x, y in zip(test.x.numpy(), test.y.tolist(), strict=True):
+        cosine = keys @ (x / np.linalg.norm(x))
+        votes: dict[int, float] = {}
+        for index in np.argsort(-cosine)[:k]:
+            label = int(train.y[index])
+            votes[label] = votes.get(label, 0.0) + np.exp(cosine[index] / 0.07)
+        right.append(max(votes, key=lambda label: votes[label]) == y)
+    return 100 * np.mean(right)
+
+
+def test_votes_are_those_by_hand_with_any_batch_memory_and_cache(
+    imagenet, encoder, context, tmp_path
+):
+    protocol = ImageKNN(3, (1, 5), size=64)
+    protocol.check(encoder, imagenet)
+    cached = {"cache": tmp_path / "cache"}
+    contexts = [context(**cached), context(**cached), context(), context(7, memory=5000)]
+    train, test = (
+        image_features(encoder, imagenet.classification_dataset(split, 64), contexts[0].loading)
+        for split in ("train", "val")
+    )
+    for each in contexts:  # the second reads what the first kept
+        found = protocol.run(encoder, imagenet, each)
+        for k in (1, 3, 5):
+            assert found.scores[f"top1/k {k}"] == pytest.approx(by_hand(train, test, k))
+        assert found.headline == "top1"
+        assert found.scores["top1"] == found.counts.value == found.scores["top1/k 3"]
+        assert (found.chosen, found.chosen_on) == ("", "")
+
+
+def test_training_images_find_themselves(imagenet, context):
+    train = imagenet.samples("train")
+    # by another name, since images that are scored must not be learned from
+    again = np.array([b"./" + name for name in train.images.tolist()])
+    imagenet._samples["val"] = replace(train, images=again)
+    assert ImageKNN(1, (1,), size=64).run(Pixels(16), imagenet, context()).scores["top1"] == 100
+
+
+class NoCls(Encoder):
+    """Patches of color, and nothing for the image."""
+
+    embed_dim, patch_size = 0, 16
+
+    def walk(self, images):
+        grid = (images.shape[2] // 16, images.shape[3] // 16)
+        yield TokenSequence(images.new_zeros(len(images), 1 + grid[0] * grid[1], 0), grid)
+
+    def forward(self, images):
+        return next(iter(self.walk(images))).tokens()
+
+
+def test_what_cannot_be_evaluated_is_refused(imagenet, encoder, colors):
+    images = len(imagenet.samples("train"))
+    with refused("protocol.k"):
+        ImageKNN(images + 1).check(encoder, imagenet)
+    with refused(kind=ValueError, wording=False):
+        ImageKNN(1, (1,), size=64).check(encoder, colors)
+    with refused(kind=ValueError):
+        ImageKNN(1, (1,), size=64).check(NoCls(), imagenet)
+    with refused("protocol.k"):
+        ImageKNN(0)
+
+
+def test_a_k_beyond_the_images_is_left_out_with_a_warning(imagenet, encoder, context):
+    with pytest.warns(UserWarning, match="no score for k 100000"):
+        found = ImageKNN(1, (1, 100_000), size=64).run(encoder, imagenet, context())
+    assert set(found.scores) == {"top1", "top1/k 1"}

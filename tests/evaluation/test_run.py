@@ -1,0 +1,192 @@
+"""`vitlab evaluate` as people type it."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from refusals import check_wording
+
+from vitlab.cli import main
+from vitlab.encoders import Locality, ViT, load_pretrained, save
+from vitlab.evaluation.frozen_encoder import Renormalized
+from vitlab.evaluation.registry import names
+from vitlab.evaluation.result import Result, read_counts
+from vitlab.probes.layer_selection import LayerSelection, extract_layers
+
+# what makes a protocol of trained heads small; the settings are the protocol's own
+SMALL = [
+    *("--protocol.recipe.iterations", "3", "--protocol.recipe.batch_size", "3"),
+    *("--protocol.transform.size", "64", "--protocol.transform.short_side", "64"),
+    *("--protocol.inference.window", "64", "--protocol.inference.stride", "32"),
+    *("--protocol.inference.short", "64"),
+]
+pytestmark = pytest.mark.filterwarnings("ignore:there are 40 training images")
+
+
+def test_a_result_has_the_numbers_and_their_origin(evaluate, tmp_path, capsys):
+    result = evaluate("knn", "--protocol.size", "64")
+    assert result.protocol.name == "knn"
+    assert result.protocol.changed == {"size": (224, 64)}
+    assert result.data.dataset == "ImageNet"
+    assert result.data.counts == {"train": 40, "val": 20}
+    assert result.weights.encoder["size"] == "nano"
+    assert result.weights.encoder["pixels"] == "imagenet"
+    assert result.scores[result.headline] == result.scores["top1/k 20"]
+    shown = capsys.readouterr().out
+    assert f"{result.value:.2f}" in shown
+    assert result.protocol.hash in shown
+    counts = read_counts(tmp_path / "result")
+    assert len(counts.names) == 20
+    assert counts.counts.value == pytest.approx(result.value)
+
+
+def test_a_segmentation_has_pictures_and_names_its_changes(evaluate, tmp_path):
+    result = evaluate(
+        "dinov2-linear", *SMALL, "--protocol.recipe.weight_decay", "0.5", data="VOCdevkit"
+    )
+    assert (tmp_path / "result/pictures.png").stat().st_size > 1000
+    assert list((tmp_path / "result").glob("events.out.tfevents.*"))
+    assert not (tmp_path / "result/.unfinished").exists()
+    assert result.protocol.changed["recipe.iterations"] == (40000, 3)
+    assert result.protocol.changed["recipe.weight_decay"] == (1e-4, 0.5)
+    assert "recipe.lrs" not in result.protocol.changed
+    # of VOC2012, in the protocol's file
+    transform = result.protocol.settings["init_args"]["transform"]["init_args"]
+    assert transform["ratio_range"] == [1.0, 3.0]
+
+
+def test_patch100_ends_with_pictures_at_the_sizes_of_the_masks(evaluate, tmp_path):
+    small = ["--protocol.recipe.epochs", "1", "--protocol.recipe.batch_size", "3"]
+    small += ["--protocol.transform.size", "64", "--protocol.inference.short", "64"]
+    few = ["--protocol.train_split", "train", "--protocol.max_val_images", "3"]
+    assert 0 <= evaluate("patch100", *small, *few, data="VOCdevkit").value <= 100
+    assert (tmp_path / "result/pictures.png").stat().st_size > 1000
+
+
+def test_results_are_kept_unless_told_and_put_side_by_side(evaluate, tmp_path, capsys):
+    small = ("--protocol.size", "64")
+    evaluate("knn", *small, out="all/a")
+    with pytest.raises(SystemExit) as stopped:
+        evaluate("knn", *small, out="all/a")
+    assert stopped.value.code == 2
+    assert "already holds a result" in capsys.readouterr().err
+    evaluate("knn", *small, "--overwrite", out="all/a")
+    evaluate("knn", *small, out="all/b")
+    main(["compare", str(tmp_path / "all"), "--out", str(tmp_path / "table")])
+    assert "+0.00 [+0.00, +0.00]" in capsys.readouterr().out
+    for ending in ("md", "csv", "tex", "png", "svg"):
+        assert (tmp_path / f"table.{ending}").stat().st_size
+
+
+def test_a_dry_run_checks_and_leaves_nothing(evaluate, tmp_path, capsys):
+    with pytest.raises(ValueError, match="there is no"):
+        evaluate("knn", "--dry-run")
+    assert "40 images" in capsys.readouterr().out
+    assert not (tmp_path / "result").exists()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "data", "options"),
+    [
+        ("knnn", "imagenet", []),
+        ("knn", "VOCdevkit", []),
+        ("dinov2-linear", "imagenet", []),
+        ("knn", "imagenet", ["--weights", "nothing.pth"]),
+        ("knn", "imagenet", ["--data.train_split", "trian"]),
+        ("vitlab-fast", "VOCdevkit", ["--protocol.size", "100"]),
+        ("dinov2-linear", "VOCdevkit", ["--protocol.features.layer_selections", "[{layers: [9]}]"]),
+        ("knn", "imagenet", ["--data.root", "/nope"]),
+        ("knn", "imagenet", ["--out", "/proc/nothing"]),
+        ("knn", "imagenet", ["--out", "weights/config.json/result"]),
+        ("knn", "imagenet", ["--batch-size", "0"]),
+        ("knn", "imagenet", ["--memory", "0"]),
+    ],
+)
+def test_bad_input_is_refused_with_one_message(evaluate, tmp_path, capsys, protocol, data, options):
+    with pytest.raises(SystemExit) as stopped:
+        evaluate(protocol, *options, data=data)
+    assert stopped.value.code == 2
+    check_wording(capsys.readouterr().err)
+    assert not (tmp_path / "result").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--data.global_batch_size", "3"], "global_batch_size"),  # it would be ignored
+        (["--accelerator", "nonsense"], "cannot be used on this machine"),
+        (["--seed", "x"], "seed"),
+    ],
+)
+def test_what_others_refuse_is_one_message_too(evaluate, capsys, options, reason):
+    with pytest.raises(SystemExit) as stopped:
+        evaluate("knn", *options)
+    assert stopped.value.code == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_help_and_list_teach(capsys):
+    main(["evaluate", "--list"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in names())
+    for words, text in (
+        ([], "--protocol.recipe.iterations 1000"),
+        (["--protocol", "dinov2-linear"], "iterations: 40000"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["evaluate", *words, "--help"])
+        assert stopped.value.code == 0
+        shown = capsys.readouterr().out
+        assert text in shown
+    assert "learning rate" in shown
+
+
+def test_an_interruption_is_told_in_a_sentence(evaluate, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vitlab.evaluation.run.evaluate", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        evaluate("knn")
+    assert stopped.value.code == 2
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_other_pixel_statistics_are_undone_exactly():
+    torch.manual_seed(0)
+    encoder = ViT("nano", 16, 32, locality=Locality(refine=True)).double().eval()
+    rgb = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    mean = torch.tensor((0.485, 0.456, 0.406), dtype=torch.float64).view(3, 1, 1)
+    std = torch.tensor((0.229, 0.224, 0.225), dtype=torch.float64).view(3, 1, 1)
+    shifted = Renormalized(encoder).double()
+    expected = encoder((rgb - 0.5) / 0.5)
+    found = shifted((rgb - mean) / std)
+    torch.testing.assert_close(found.cls, expected.cls, atol=1e-6, rtol=0)
+    (last,) = extract_layers(shifted, (rgb - mean) / std, [LayerSelection((3,))])
+    assert torch.equal(last.cls, found.cls)
+
+
+def test_weights_have_their_pixel_statistics(evaluate, weights, tmp_path, capsys):
+    encoder = load_pretrained(weights).encoder
+    save(encoder, tmp_path / "plain.safetensors", "timm")
+    given = ("--weights", str(tmp_path / "plain.safetensors"), "--family", "timm")
+    with pytest.raises(SystemExit):
+        evaluate("knn", *given)
+    assert "--pixels half" in capsys.readouterr().err
+    save(encoder, tmp_path / "imported", origin="locatvit")
+    small = ("--protocol.size", "64", "--weights", str(tmp_path / "imported"))
+    assert evaluate("knn", *small).weights.encoder["pixels"] == "half"
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_result_of_one(weights, drawn, tmp_path):
+    for processes in (1, 2):
+        words = ["evaluate", "--weights", str(weights), "--protocol", "dinov2-linear"]
+        words += ["--data.root", str(drawn / "VOCdevkit"), "--num-workers", "0", *SMALL]
+        words += ["--accelerator", "cpu", "--devices", str(processes)]
+        words += ["--out", str(tmp_path / str(processes))]
+        subprocess.run([sys.executable, "-m", "vitlab", *words], check=True, timeout=300)
+    one, two = (Result.read(tmp_path / str(processes)) for processes in (1, 2))
+    assert one.scores == pytest.approx(two.scores, abs=1e-6)
+    assert one.interval == pytest.approx(two.interval, abs=1e-6)
