@@ -263,7 +263,8 @@ def grid_by_kind(
         notes = [several[photo] for photo in count for several in maps.notes]
         columns.append(GridColumn(maps.title, images, notes=notes))
     labels = [model.label for _ in count for model in features]
-    keys = [maps.keys for maps in {str(each.keys): each for each in kinds}.values()]
+    groups = dict.fromkeys(tuple(maps.keys) for maps in kinds)
+    keys = [group for group in groups if not any(set(group) < set(other) for other in groups)]
     caption = " ".join(dict.fromkeys(each.caption for each in kinds if each.caption))
     return ImageGrid(columns, labels, keys, caption, HEIGHT if len(kinds) <= FEW else LOW)
 

@@ -175,7 +175,7 @@ def _draw(grid: ImageGrid, scale: int) -> Figure:
     legend = LINE * max(len(column.legend) for column in columns)
     below = top + sum(height for height, _ in sizes) + (GAP + note) * rows + legend
     groups = [list(_flow(group, width - MARGIN)) for group in grid.keys if group]
-    caption = wrap(grid.caption, width - 2 * MARGIN, SMALL)
+    caption = wrap(grid.caption, width - 3 * MARGIN, SMALL)
     lines = sum(1 + group[-1][1] for group in groups) + len(caption)
     canvas = _Canvas(width, below + LINE * lines + MARGIN, scale)
 
