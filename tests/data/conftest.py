@@ -113,7 +113,7 @@ def flatten() -> Callable[..., list[str]]:
     return with_devkit
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw() -> Callable[..., Path]:
     return picture
 

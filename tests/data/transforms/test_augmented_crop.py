@@ -1,4 +1,4 @@
-"""Crops of supervised training: functions of image and seed; equal to timm's; masks go with them."""
+"""Crops of supervised training: functions of image and seed, equal to timm's; their masks."""
 
 import random
 

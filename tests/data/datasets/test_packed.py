@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import refused
 
 from vitlab.data import (
     ADE20K,
@@ -108,8 +109,9 @@ def batches_of(data: VisionDataModule, epoch: int = 0, start: str | None = None)
     if start:
         loader.multiprocessing_context = start
     found = list(loader)
-    del loader
-    gc.collect()  # ends the workers here, not in a later test
+    if data.num_workers:
+        del loader
+        gc.collect()  # ends the workers here, not in a later test
     return found
 
 
@@ -132,12 +134,11 @@ def test_archives_hold_the_samples_of_the_folder(request, packed, cache, kind):
     assert not cache.exists()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "workers"), [("imagenet", 2), ("ade_deflated", 0), ("voc", 0)])
 def test_archives_give_the_batches_of_the_folder(request, packed, kind, workers):
     source, target = both(kind, request, packed)
-    extracted = data_of(kind, source)
-    data = data_of(kind, target, num_workers=workers)
+    extracted = data_of(kind, source, global_batch_size=3 if kind == "imagenet" else 1)
+    data = data_of(kind, target, num_workers=workers, global_batch_size=extracted.global_batch_size)
     data.samples("val")  # has the archive opened before the workers start
     data.samples("train").files.read(data.samples("train").image(0))
     for epoch in (0, 1):
@@ -203,8 +204,7 @@ def test_folders_and_archives_in_the_training_folder_are_an_extraction_that_stop
     folder = imagenet / "train/n02102040"
     pack.tar(folder.with_suffix(".tar"), pack.contents(folder))
     shutil.rmtree(folder)
-    expected = r"2 class folders and 1 archives .*\(n02102040\.tar\).*extract these, too"
-    with pytest.raises(DataError, match=expected):
+    with refused("data.root", DataError):
         data_of("imagenet", imagenet).samples("train")
 
 
@@ -226,24 +226,15 @@ def test_one_packed_half_goes_with_an_extracted_one(cityscapes, packed):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("imagenet", TRAIN), ("imagenet", VAL), ("voc", VOC), ("ade", ADE)]
+    ("kind", "name"),
+    [("imagenet", TRAIN), ("imagenet", "ILSVRC2012_devkit_t12.tar.gz"), ("voc", VOC), ("ade", ADE)],
 )
-def test_a_cut_archive_is_named_with_the_remedy(request, packed, kind, name):
+def test_a_cut_archive_is_named(request, packed, kind, name):
     _, target = both(kind, request, packed)
     archive = target / name
-    archive.write_bytes(archive.read_bytes()[:3000])
-    with pytest.raises(
-        DataError, match=rf"{name} is no whole (tar|zip) archive.*download it again"
-    ):
+    archive.write_bytes(archive.read_bytes()[: 300 if name.endswith("gz") else 3000])
+    with refused(name, DataError):
         data_of(kind, target).samples("val")
-
-
-def test_a_cut_devkit_is_named_with_the_remedy(imagenet, packed):
-    target = packed("imagenet", imagenet)
-    kit = target / "ILSVRC2012_devkit_t12.tar.gz"
-    kit.write_bytes(kit.read_bytes()[:300])
-    with pytest.raises(DataError, match=r"cannot read .*devkit_t12\.tar\.gz.*download it again"):
-        data_of("imagenet", target).samples("val")
 
 
 def test_a_damaged_member_is_replaced_by_the_next_image_and_named(ade, packed):

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitlab.data.storage import ArchiveTree, FileTree, FolderTree, Listing, OverlayTree
+from vitlab.data.storage import (
+    ArchiveTree,
+    FileTree,
+    FolderTree,
+    Listing,
+    MemoryTree,
+    OverlayTree,
+)
 
 # "-" and "." sort before "/", "0" and "é" after it
 TRAPS = ["a", "a-b", "a.b", "a0", "a b", "aé", "é", "日本", ".hidden", "b", "B", "~"]
@@ -70,7 +77,7 @@ def assert_holds(files: FileTree, members: dict[str, bytes]) -> None:
                     files.open(wrong)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(TREES, st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
 def test_a_tar_holds_what_was_packed(pack, members, format):
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +85,7 @@ def test_a_tar_holds_what_was_packed(pack, members, format):
         assert_holds(ArchiveTree([(path, "")]), members)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(TREES, st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
 def test_a_zip_holds_what_was_packed(pack, members, packing):
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +93,7 @@ def test_a_zip_holds_what_was_packed(pack, members, packing):
         assert_holds(ArchiveTree([(path, "")]), members)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(TREES)
 def test_a_folder_holds_what_was_written(members):
     with tempfile.TemporaryDirectory() as folder:
@@ -144,3 +151,26 @@ def test_an_empty_folder_is_listed_and_a_missing_one_is_none(tmp_path):
     assert files.listing("nothing") is None
     assert files.listing("file") is None
     assert files.listing("file/deeper") is None
+
+
+def test_a_link_that_is_no_folder_counts_as_a_file(tmp_path):
+    (tmp_path / "itself").symlink_to("itself")
+    (tmp_path / "nowhere").symlink_to("missing")
+    (tmp_path / "up").symlink_to("..")
+    (tmp_path / "file").touch()
+    (tmp_path / "linked").symlink_to("file")
+    files = FolderTree(tmp_path)
+    assert files.listing() == Listing(["up"], ["file", "itself", "linked", "nowhere"])
+    assert files.listing("itself") is files.listing("nowhere") is files.listing("linked") is None
+    assert files.listing("itself/deeper") is None
+    assert files.read("linked") == b""
+    with pytest.raises(OSError, match="symbolic links"):
+        files.read("itself")
+    with pytest.raises(FileNotFoundError):
+        files.read("nowhere")
+
+
+def test_files_in_memory_are_a_tree_without_folders():
+    files = MemoryTree({"a": b"1", "b": b"2"}, "archive")
+    assert_holds(files, {"a": b"1", "b": b"2"})
+    assert files.where("a") == "archive:a"

@@ -1,5 +1,6 @@
+"""Image and mask files to arrays: PIL's pixels; damage is an error, never a gray picture."""
+
 import io
-import re
 import struct
 import zlib
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from refusals import refused
 from scipy.io import savemat
 
 from vitlab.data import DataError, UnreadableImage, read_image, read_mask
@@ -89,11 +91,6 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
     assert (read_image(tmp_path / "a.tif") == 128).all()
 
 
-def test_a_png_named_jpeg_is_read(tmp_path, draw):
-    path = draw(tmp_path / "a.png").rename(tmp_path / "a.JPEG")
-    assert read_image(path).shape == (30, 40, 3)
-
-
 def with_orientation(flag, ending="jpeg", **options):
     exif = Image.Exif()
     exif[0x0112] = flag
@@ -102,17 +99,15 @@ def with_orientation(flag, ending="jpeg", **options):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("flag", range(10))
-def test_the_orientation_flag_of_a_jpeg_turns_the_picture_as_pil_does(flag):
-    data = with_orientation(flag)
-    expected = np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    image = decode_image(data, "a.jpg")
-    assert image.shape == expected.shape
-    assert image.flags["C_CONTIGUOUS"]
-    assert abs(image.astype(int) - expected).max() <= 1
-
-
-def test_the_orientation_flag_counts_in_either_byte_order():
+def test_the_orientation_flag_turns_the_picture_as_pil_does_in_either_byte_order():
+    for flag in range(10):
+        data = with_orientation(flag)
+        expected = np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+        image = decode_image(data, "a.jpg")
+        assert image.shape == expected.shape
+        assert image.flags["C_CONTIGUOUS"]
+        assert abs(image.astype(int) - expected).max() <= 1
+    assert decode_image(with_orientation(6, "webp"), "a.webp").shape == (40, 30, 3)
     data = with_orientation(6)
     start = data.index(b"Exif\0\0") + 6
     assert data[start : start + 2] == b"MM"
@@ -122,17 +117,13 @@ def test_the_orientation_flag_counts_in_either_byte_order():
     assert decode_image(data, "a.jpg").shape == (40, 30, 3)
 
 
-@pytest.mark.parametrize("kept", [0, 2, 7, 12, 20])
-def test_broken_metadata_leave_the_picture_as_it_is(kept):
+def test_broken_metadata_leave_the_picture_as_it_is():
     data = with_orientation(6)
     start = data.index(b"Exif\0\0") + 6
     length = data.index(b"\xff\xdb") - start
-    broken = data[: start + kept] + b"\xfe" * (length - kept) + data[start + length :]
-    assert decode_image(broken, "a.jpg").shape in {(30, 40, 3), (40, 30, 3)}
-
-
-def test_the_orientation_flag_of_other_formats_turns_the_picture_too():
-    assert decode_image(with_orientation(6, "webp"), "a.webp").shape == (40, 30, 3)
+    for kept in (0, 2, 7, 12, 20):
+        broken = data[: start + kept] + b"\xfe" * (length - kept) + data[start + length :]
+        assert decode_image(broken, "a.jpg").shape in {(30, 40, 3), (40, 30, 3)}
 
 
 @pytest.mark.parametrize(
@@ -216,6 +207,7 @@ def test_random_damage_gives_a_picture_or_the_words_of_the_decoder(options):
 def test_stray_bytes_that_harm_no_pixel_do_not_make_a_jpeg_unreadable(place):
     data = encoded()
     at = {"tables": data.index(b"\xff\xdb"), "scan": data.index(b"\xff\xda"), "end": len(data) - 2}
+    assert (decode_image(data + b"\0\0more", "a.jpg") == decode_image(data, "a.jpg")).all()
     stray = data[: at[place]] + b"\x01\x02" * 20 + data[at[place] :]
     assert abs(decode_image(stray, "a.jpg").astype(int) - by_pil(data)).max() <= 1
     assert (
@@ -224,18 +216,15 @@ def test_stray_bytes_that_harm_no_pixel_do_not_make_a_jpeg_unreadable(place):
     )
 
 
-def test_bytes_after_the_end_do_no_harm():
-    data = encoded()
-    expected = decode_image(data, "a.jpg")
-    assert (decode_image(data + b"\0\0more", "a.jpg") == expected).all()
-
-
-def test_a_jpeg_that_claims_to_be_giant_is_refused_before_it_takes_all_memory():
-    data = bytearray(encoded())
+def test_giant_and_unknown_jpegs_are_refused_before_they_take_all_memory():
+    data = bytearray(encoded(subsampling="4:4:4"))
     frame = data.index(b"\xff\xc0")
-    data[frame + 5 : frame + 9] = b"\xff\x00\xff\x00"
-    with pytest.raises(UnreadableImage, match="exceeds limit"):
-        decode_image(bytes(data), "a.jpg")
+    giant, deep = data.copy(), data.copy()
+    giant[frame + 5 : frame + 9] = b"\xff\x00\xff\x00"
+    deep[frame + 4] = 12  # bits
+    for damaged, reason in ((giant, "exceeds limit"), (deep, "precision 12")):
+        with pytest.raises(UnreadableImage, match=reason):
+            decode_image(bytes(damaged), "a.jpg")
 
 
 @pytest.mark.parametrize("edge", [20_000, 60_000])  # OpenCV would take all memory, or fail itself
@@ -248,14 +237,6 @@ def test_a_png_that_claims_to_be_giant_is_refused_before_it_takes_all_memory(edg
         data += struct.pack(">I", zlib.crc32(name + content))
     with pytest.raises(UnreadableImage, match="exceeds limit"):
         decode_image(data, "a.png")
-
-
-def test_a_jpeg_that_turbojpeg_does_not_know_is_read_or_refused_in_words():
-    data = bytearray(encoded(subsampling="4:4:4"))
-    frame = data.index(b"\xff\xc0")
-    data[frame + 4] = 12  # bits
-    with pytest.raises(UnreadableImage, match="precision 12"):
-        decode_image(bytes(data), "a.jpg")
 
 
 def test_a_png_with_a_wrong_checksum_is_unreadable(tmp_path, draw):
@@ -298,23 +279,13 @@ def test_a_palette_mask_is_read_as_indices(tmp_path, stripe):
     assert mask.shape == (30, 40)
 
 
-def test_a_colored_mask_is_refused(tmp_path, draw):
-    with pytest.raises(DataError, match=r"a\.png is an image of mode RGB.*index per pixel.*use"):
-        read_mask(draw(tmp_path / "a.png"))
-
-
-@pytest.mark.parametrize("ending", ["png", "tif"])
-def test_a_mask_of_sixteen_bits_is_refused(tmp_path, ending):
-    Image.fromarray(np.full((8, 8), 300, dtype=np.uint16)).save(tmp_path / f"a.{ending}")
-    with pytest.raises(DataError, match=re.escape(f"a.{ending} is an image of mode I;16")):
-        read_mask(tmp_path / f"a.{ending}")
-
-
-def test_a_cut_mask_is_unreadable(tmp_path, stripe):
-    path = stripe(tmp_path / "a.png", list(range(40)))
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UnreadableImage, match=r"a\.png"):
-        read_mask(path)
+@pytest.mark.parametrize("name", ["a.png", "deep.png", "deep.tif"])
+def test_masks_of_colors_or_sixteen_bits_are_refused(tmp_path, draw, name):
+    draw(tmp_path / "a.png")
+    for ending in ("png", "tif"):
+        Image.fromarray(np.full((8, 8), 300, np.uint16)).save(tmp_path / f"deep.{ending}")
+    with refused("data.root", DataError):
+        read_mask(tmp_path / name)
 
 
 def matlab(compressed=True, **fields):
@@ -323,8 +294,9 @@ def matlab(compressed=True, **fields):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (1, 7), (7, 1), (1, 1)])
-@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "compressed"), [((5, 7), True), ((1, 7), False), ((7, 1), True), ((1, 1), False)]
+)
 def test_a_mask_of_the_semantic_boundaries_dataset_is_read(shape, compressed):
     classes = np.random.default_rng(0).integers(0, 21, shape, dtype=np.uint8)
     boundaries = np.empty((20, 1), dtype=object)
@@ -338,11 +310,10 @@ def test_a_mask_of_the_semantic_boundaries_dataset_is_read(shape, compressed):
 def test_a_matlab_file_of_another_kind_is_refused():
     other = io.BytesIO()
     savemat(other, {"GTinst": {"Segmentation": np.zeros((4, 4), np.uint8)}})
-    for data in (other.getvalue(), matlab(Boundaries=1)):
-        with pytest.raises(DataError, match=r"a\.mat .* without GTcls\.Segmentation.*folder cls"):
+    floats = matlab(Segmentation=np.zeros((4, 4)))
+    for data in (other.getvalue(), matlab(Boundaries=1), floats):
+        with refused("data.root", DataError):
             decode_mask(data, "a.mat")
-    with pytest.raises(DataError, match=r"a\.mat holds float64 of shape \(4, 4\)"):
-        decode_mask(matlab(Segmentation=np.zeros((4, 4))), "a.mat")
 
 
 @pytest.mark.parametrize("compressed", [True, False])

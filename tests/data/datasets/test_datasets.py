@@ -1,0 +1,360 @@
+"""Datasets in their original layouts: files, classes, mask values; wrong folders are named."""
+
+import os
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+from refusals import refused
+
+from vitlab.data import (
+    ADE20K,
+    VOC2012,
+    Cityscapes,
+    DataError,
+    Folder,
+    ImageNet,
+    MultiCrop,
+    SegmentationSquare,
+    UnreadableImage,
+)
+
+KINDS = {"imagenet": ImageNet, "voc": VOC2012, "ade": ADE20K, "cityscapes": Cityscapes}
+SQUARE = SegmentationSquare(16)
+# labels.py of the authors' scripts, column by column: labelId of each trainId of Cityscapes
+TRAINED = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+VOID = [*range(7), 9, 10, 14, 15, 16, 18, 29, 30, 255]
+
+
+def refuse(data, split, field="data.root"):
+    with refused(field, DataError):
+        data.samples(split)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_wrong_roots_and_splits_are_refused(request, tmp_path_factory, kind):
+    empty = tmp_path_factory.mktemp("empty")
+    refuse(KINDS[kind](str(empty / "nowhere")), "train")
+    (empty / "loop").symlink_to("loop")
+    refuse(KINDS[kind](str(empty / "loop")), "train")
+    refuse(KINDS[kind](str(empty)), "train")
+    root = request.getfixturevalue(kind)
+    refuse(KINDS[kind](str(root)), "validation", "split")
+    for other in KINDS.values():
+        if other is not KINDS[kind]:  # the folder of another dataset is recognized
+            refuse(other(str(root)), "train")
+
+
+@pytest.mark.parametrize("kind", ["voc", "ade", "cityscapes"])
+def test_an_image_without_a_mask_is_named(request, kind):
+    data = KINDS[kind](str(request.getfixturevalue(kind)))
+    (data.folder / data.samples("val").mask(0)).unlink()
+    refuse(KINDS[kind](str(data.root)), "val")
+
+
+@pytest.mark.parametrize("kind", ["ade", "cityscapes"])
+def test_an_empty_split_is_an_error_and_files_are_listed_once(request, kind):
+    data = KINDS[kind](str(request.getfixturevalue(kind)))
+    assert data.samples("train") is data.samples("train")
+    for image in data.folder.glob("images/validation/*"):
+        image.unlink()
+    shutil.rmtree(data.folder / "leftImg8bit/val/munster", ignore_errors=True)
+    for _ in range(2):
+        refuse(data, "val")
+
+
+def test_classes_of_imagenet_are_sorted_wordnet_ids(imagenet):
+    for path in (".DS_Store", "n02102040/._n02102040_1.JPEG"):
+        (imagenet / "train" / path).touch()  # hidden files are no classes and no images
+    data = ImageNet(str(imagenet))
+    assert data.classes == ("n01440764", "n02102040", "n03000684")
+    assert data.num_classes == 3
+    for split, count in (("train", 12), ("val", 6)):
+        samples = data.samples(split)
+        assert len(samples) == count
+        for i in range(count):
+            assert (imagenet / samples.image(i)).is_file()
+            assert samples.image(i).split("/")[:2] == [split, data.classes[samples.labels[i]]]
+
+
+@pytest.mark.parametrize("above", ["ILSVRC/Data/CLS-LOC", "imagenet"])
+def test_flat_validation_takes_its_labels_from_the_devkit_or_from_kaggle(
+    imagenet, flatten, tmp_path_factory, above
+):
+    names = flatten(imagenet)
+    root = tmp_path_factory.mktemp("above")
+    shutil.copytree(imagenet, root / above)
+    samples = ImageNet(str(root)).samples("val")
+    assert samples.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert samples.image(0) == "val/ILSVRC2012_val_00000001.JPEG"
+    shutil.rmtree(root / above / "ILSVRC2012_devkit_t12")
+    refuse(ImageNet(str(root)), "val")
+    boxes = [f"ILSVRC2012_val_{i + 1:08d},{names[i // 2]} 1 2 3 4" for i in range(6)]
+    text = "ImageId,PredictionString\n" + "\n".join(boxes)
+    (root / "LOC_val_solution.csv").write_text(text)
+    assert ImageNet(str(root)).samples("val").labels.tolist() == [0, 0, 1, 1, 2, 2]
+    (root / "LOC_val_solution.csv").write_text(text.rpartition(",")[0] + ",\n")  # cut
+    refuse(ImageNet(str(root)), "val")
+
+
+FLAT_FAULTS = {
+    "a missing image": lambda root: (root / "val/ILSVRC2012_val_00000004.JPEG").unlink(),
+    "a missing class": lambda root: shutil.rmtree(root / "train/n02102040"),
+    "folders and images": lambda root: (root / "val/n02102040").mkdir(),
+}
+FOLDER_FAULTS = {
+    "numbers of the devkit": lambda root: (root / "val/n02102040").rename(root / "val/151"),
+    "a stray folder": lambda root: (root / "train/misc").mkdir(),
+    "the folder above": lambda root: (root / "train/up").symlink_to(".."),
+    "an empty class": lambda root: [path.unlink() for path in (root / "train/n02102040").iterdir()],
+    "a val that is no folder": lambda root: (
+        shutil.rmtree(root / "val"),
+        (root / "val").symlink_to("val"),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", [*FLAT_FAULTS, *FOLDER_FAULTS])
+def test_faults_of_imagenet_are_refused(imagenet, flatten, fault):
+    if fault in FLAT_FAULTS:
+        flatten(imagenet)
+    (FLAT_FAULTS | FOLDER_FAULTS)[fault](imagenet)
+    refuse(ImageNet(str(imagenet)), "train" if fault == "an empty class" else "val")
+
+
+def test_validation_sorted_by_another_order_of_classes_is_refused(imagenet, flatten):
+    names = flatten(imagenet)
+    for number, name in enumerate([names[1], names[0], names[2]] * 2, 1):
+        (imagenet / "val" / name).mkdir(exist_ok=True)
+        image = imagenet / f"val/ILSVRC2012_val_{number:08d}.JPEG"
+        image.rename(imagenet / "val" / name / image.name)
+    refuse(ImageNet(str(imagenet)), "val")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_devkit_that_cannot_be_read_is_named(imagenet, flatten, packed):
+    flatten(imagenet)
+    folder = imagenet / "ILSVRC2012_devkit_t12"
+    for content in (b"", bytes(300), b"\x80\x04."):
+        (folder / "data/meta.mat").write_bytes(content)
+        if packed:
+            with tarfile.open(f"{folder}.tar.gz", "w:gz") as archive:
+                archive.add(folder, folder.name)
+            folder.rename(imagenet / "aside")
+        with refused(folder.name, DataError, wording=False) as caught:
+            ImageNet(str(imagenet)).samples("val")
+        assert "cannot read the devkit" in str(caught.value)
+        if packed:
+            (imagenet / "aside").rename(folder)
+
+
+@pytest.mark.parametrize("below", ["", "VOCdevkit", "VOCdevkit/VOC2012"])
+def test_voc_has_21_classes_and_its_lists(voc, below):
+    data = VOC2012(str(voc / below))
+    assert data.num_classes == len(set(data.classes)) == 21
+    assert [data.classes[i] for i in (0, 15, 20)] == ["background", "person", "tv/monitor"]
+    assert [len(data.samples(split)) for split in ("train", "val", "trainval")] == [3, 1, 4]
+    samples = data.samples("val")
+    assert samples.image(0) == "JPEGImages/2007_000033.jpg"
+    assert samples.mask(0) == "SegmentationClass/2007_000033.png"
+    folder = voc / "VOCdevkit/VOC2012"
+    assert samples.files.where(samples.mask(0)) == str(folder / samples.mask(0))
+    (folder / "ImageSets/Segmentation/trainval.txt").unlink()
+    (folder / "JPEGImages/2007_000039.jpg").unlink()
+    for split in ("trainval", "train"):
+        refuse(VOC2012(str(voc / below)), split)
+
+
+@pytest.mark.parametrize("below", ["", "ADEChallengeData2016"])
+def test_ade20k_has_its_folders_and_names(ade, below):
+    data = ADE20K(str(ade / below))
+    samples = data.samples("val")
+    assert len(samples) == len(data.samples("train")) == 2
+    assert samples.image(0) == "images/validation/ADE_val_00000001.jpg"
+    assert samples.mask(0) == "annotations/validation/ADE_val_00000001.png"
+    assert data.classes[:2] == ("class 1", "class 2")
+    rows = ["Idx\tRatio\tTrain\tVal\tStuff\tName"]
+    rows += [f"{i}\t0.1\t9\t1\t1\tthing {i}, item {i}" for i in range(1, 151)]
+    (ade / "ADEChallengeData2016/objectInfo150.txt").write_text("\n".join(rows))
+    data = ADE20K(str(ade))
+    assert data.classes[0] == "thing 1"
+    assert len(data.classes) == data.num_classes == 150
+
+
+def label_masks(root):
+    return sorted(root.glob("gtFine/*/*/*_gtFine_labelIds.png"))
+
+
+def write_train_ids(root, stripe):
+    """Masks as the authors' scripts would write them, beside the others."""
+    for path in label_masks(root):
+        made = path.with_name(path.name.replace("labelIds", "labelTrainIds"))
+        stripe(made, [255, 0, 1, 2, 255, 18, 255])
+
+
+def table_of(values):
+    table = np.full(256, -1)
+    table[list(values)] = list(values.values())
+    return table
+
+
+def test_cityscapes_has_19_classes_and_a_place_for_every_label_id(cityscapes, draw):
+    draw(cityscapes / "leftImg8bit/val/munster/preview.png")  # is passed over
+    data = Cityscapes(str(cityscapes))
+    samples, stem = data.samples("val"), "val/munster/munster_000000_000019"
+    assert len(samples) == 1
+    assert samples.image(0) == f"leftImg8bit/{stem}_leftImg8bit.png"
+    assert samples.mask(0) == f"gtFine/{stem}_gtFine_labelIds.png"
+    assert data.num_classes == len(set(data.classes)) == 19
+    assert (data.classes[0], data.classes[18]) == ("road", "bicycle")
+    expected = dict.fromkeys(VOID, 255) | {value: index for index, value in enumerate(TRAINED)}
+    table = data.segmentation_dataset("val", SQUARE).table
+    assert np.array_equal(table, table_of(expected))
+    refuse(data, "test", "data.val_split")
+
+
+def test_train_ids_of_cityscapes_are_read_where_there_are_no_label_ids(cityscapes, stripe):
+    def first(split):
+        return Cityscapes(str(cityscapes)).segmentation_dataset(split, SQUARE)[0][1]
+
+    expected = {split: first(split) for split in ("train", "val")}
+    write_train_ids(cityscapes, stripe)
+    assert np.array_equal(first("val"), expected["val"])  # label ids count where there are both
+    for path in label_masks(cityscapes):
+        path.unlink()
+    for split, mask in expected.items():
+        assert np.array_equal(first(split), mask)
+    data = Cityscapes(str(cityscapes))
+    assert data.samples("val").mask(0).endswith("_gtFine_labelTrainIds.png")
+    train_ids = {index: index for index in (*range(19), 255)}
+    table = data.segmentation_dataset("val", SQUARE).table
+    assert np.array_equal(table, table_of(train_ids))
+
+
+def test_mixed_and_misnamed_masks_of_cityscapes_are_refused(cityscapes, stripe):
+    write_train_ids(cityscapes, stripe)
+    next(cityscapes.glob("gtFine/train/*/*_labelIds.png")).unlink()
+    next(cityscapes.glob("gtFine/val/*/*_labelTrainIds.png")).unlink()
+    refuse(Cityscapes(str(cityscapes)), "val")
+    for path in label_masks(cityscapes):
+        path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
+    with refused("data.root", DataError):
+        Cityscapes(str(cityscapes)).segmentation_dataset("val", SQUARE)[0]
+    for path in cityscapes.glob("gtFine/*/*/*_labelTrainIds.png"):
+        stripe(path.with_name(path.name.replace("labelTrainIds", "labelIds")), [0, 1, 18, 255])
+        path.unlink()
+    with refused("data.root", DataError):
+        Cityscapes(str(cityscapes)).segmentation_dataset("val", SQUARE).check()
+
+
+def test_class_folders_of_any_name_are_labels(imagenet, tmp_path_factory, draw):
+    for split in ("train", "val"):
+        (imagenet / split / "n02102040").rename(imagenet / split / "dog")
+    data = Folder(str(imagenet))
+    assert data.classes == ("dog", "n01440764", "n03000684")
+    assert data.samples("val").labels.tolist() == [0, 0, 1, 1, 2, 2]
+    root = tmp_path_factory.mktemp("flat")
+    draw(root / "train/a.jpg")
+    refuse(Folder(str(root)), "train")
+
+
+def test_the_ignored_class_of_masks_gets_no_index(dense_folder):
+    data = Folder(
+        str(dense_folder), global_batch_size=2, transform=MultiCrop(16, 8, 1), num_workers=0
+    )
+    assert data.classes == ("sky", "road")
+    assert data.num_classes == 2
+    assert data.mask_values == {0: 0, 1: 255, 2: 1, 255: 255}
+    assert len(data.segmentation_dataset("train", SQUARE)) == 2
+    assert next(iter(data.train_dataloader())).labels is None
+    refuse(data, "test", "split")
+    (dense_folder / "classes.json").write_text('{"classes": ["sky", "void", "road"]}')
+    assert Folder(str(dense_folder)).mask_values == {0: 0, 1: 1, 2: 2, 255: 255}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        '{"classes": ["a"], "ignore": 2}',
+        '{"classes": 3}',
+        '{"classes": ["a"], "ignore_index": "2"}',
+        "[",
+    ],
+)
+def test_bad_class_lists_are_refused(dense_folder, content):
+    file = dense_folder / "classes.json"
+    file.write_text(content) if content else file.unlink()
+    with refused("classes.json", DataError):
+        _ = Folder(str(dense_folder)).classes
+
+
+@pytest.fixture
+def linked(imagenet):
+    """ImageNet with three links in a class folder."""
+    folder = imagenet / "train/n02102040"
+    (folder / "itself.JPEG").symlink_to("itself.JPEG")
+    (folder / "nowhere.JPEG").symlink_to("missing.JPEG")
+    (folder / "up").symlink_to("..")
+    return imagenet
+
+
+@pytest.mark.parametrize("kind", [ImageNet, Folder])
+def test_bad_links_in_a_class_folder_are_listed_and_replaced(linked, kind):
+    transform = MultiCrop(16, 8, 2)
+    data = kind(str(linked), global_batch_size=14, transform=transform, num_workers=0)
+    samples = data.samples("train")
+    assert len(samples) == 12 + 2
+    loader = data.train_dataloader()
+    (batch,) = loader
+    names = sorted(path.rpartition("/")[2].split(" ")[0] for path in {*batch.unreadable})
+    assert names == ["itself.JPEG", "nowhere.JPEG"]
+    assert batch.labels.bincount().tolist() == [4, 5, 5]  # the next in order takes their place
+    index = next(i for i in range(14) if "itself" in samples.image(i))
+    with pytest.raises(UnreadableImage, match="symbolic links") as caught:
+        loader.dataset._read(index)
+    assert caught.value.path == str(linked / samples.image(index))
+
+
+def test_linked_folders_files_and_archives_are_as_good_as_others(
+    imagenet, voc, pack, tmp_path_factory
+):
+    root = tmp_path_factory.mktemp("links")
+    (root / "val").symlink_to(imagenet / "val")
+    for folder in (imagenet / "train").iterdir():
+        (root / "train" / folder.name).mkdir(parents=True)
+        for file in folder.iterdir():
+            (root / "train" / folder.name / file.name).symlink_to(file)
+    for split in ("train", "val"):
+        linked, whole = (ImageNet(str(place)).samples(split) for place in (root, imagenet))
+        assert linked.images.tolist() == whole.images.tolist()
+        assert linked.files.read(linked.image(3)) == whole.files.read(whole.image(3))
+    expected = VOC2012(str(voc)).samples("val")
+    packed = pack.tar(voc / "x.tar", pack.contents(voc / "VOCdevkit", "VOCdevkit/"))
+    (root / "VOCtrainval_11-May-2012.tar").symlink_to(os.path.relpath(packed, root))
+    samples = VOC2012(str(root)).samples("val")
+    assert samples.files.read(samples.mask(0)) == expected.files.read(expected.mask(0))
+    shutil.rmtree(root / "train")
+    for target in ("nowhere", "ILSVRC2012_img_train.tar", "."):  # a bad link is no archive
+        (root / "ILSVRC2012_img_train.tar").unlink(missing_ok=True)
+        (root / "ILSVRC2012_img_train.tar").symlink_to(target)
+        refuse(ImageNet(str(root)), "train")
+
+
+def test_real_datasets_are_read(real):
+    data = ImageNet(str(real("imagenette_96")))
+    assert [len(data.samples(split)) for split in ("train", "val")] == [9171, 3903]
+    assert data.classification_dataset("val", 64, limit=10)[3][1] == 3
+    data = Folder(str(real("camvid_half")))
+    assert [len(data.samples(split)) for split in ("train", "val")] == [367, 101]
+    mini = real("mini_layouts")
+    for kind, root, always, classes in (
+        (ADE20K, mini, {0}, 150),  # wall is in almost every image; 255 if reduced twice
+        (VOC2012, real("voc_half"), {0, 255}, 21),
+        (Cityscapes, mini / "cityscapes_256x128", {0, 255}, 19),
+        (Folder, real("camvid_half"), set(), 11),
+    ):
+        dataset = kind(str(root)).segmentation_dataset("val", SegmentationSquare(32), limit=12)
+        found = {value for i in range(len(dataset)) for value in dataset[i][1].unique().tolist()}
+        assert always <= found <= {*range(classes), 255}

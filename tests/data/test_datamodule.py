@@ -1,0 +1,401 @@
+"""Batches are a function of files, seed and epoch: not of workers, ranks or stops."""
+
+import gc
+import pickle
+import warnings
+from itertools import chain
+from unittest.mock import Mock
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI
+from refusals import refused
+
+from vitlab import distributed
+from vitlab.data import (
+    ADE20K,
+    VOC2012,
+    Batch,
+    BatchLayout,
+    CenterCrop,
+    DataError,
+    ImageNet,
+    MultiCrop,
+    SegmentationSquare,
+    VisionDataModule,
+    normalize,
+)
+from vitlab.probes import InferenceConfig
+from vitlab.probes.dense import stack_images
+from vitlab.probes.features import sharded_loader
+
+TRANSFORM = MultiCrop(16, 8, 2)
+WORLDS = [1, 2, 4]
+
+
+def data_of(root, **changes) -> ImageNet:
+    arguments = {"global_batch_size": 4, "transform": TRANSFORM, "num_workers": 0} | changes
+    return ImageNet(str(root), **arguments)
+
+
+def attached(data, world=1, rank=0, step=0, accumulate=1):
+    """The data as a rank of a run of so many ranks has them after so many steps."""
+    data.trainer = Mock(
+        spec=Trainer,
+        world_size=world,
+        global_rank=rank,
+        accumulate_grad_batches=accumulate,
+        lightning_module=Mock(automatic_optimization=True),
+        limit_train_batches=1.0,
+        global_step=step,
+        fit_loop=Mock(epoch_loop=Mock(batch_progress=Mock(current=Mock(ready=0)))),
+    )
+    return data
+
+
+def epochs_of(data, epochs=(0,)) -> list[Batch]:
+    """Batches of some epochs, as Lightning draws them: the first may have been begun."""
+    loader = data.train_dataloader()
+    found = []
+    for epoch in epochs:
+        loader.batch_sampler.set_epoch(epoch)
+        found += list(loader)
+    if data.num_workers:
+        del loader
+        gc.collect()  # ends the workers here, not in a later test
+    return found
+
+
+def assert_equal(batches, others) -> None:
+    assert len(batches) == len(others) > 0
+    for one, other in zip(batches, others, strict=True):
+        assert one.unreadable == other.unreadable
+        assert torch.equal(one.labels, other.labels)
+        for a, b in zip(one.views, other.views, strict=True):
+            assert torch.equal(a, b)
+
+
+def samples_in(batches) -> list[tuple[int, tuple[bytes, ...]]]:
+    """Each image of a step with its label and all of its crops, in no order."""
+    return sorted(
+        (int(batch.labels[i]), tuple(stack[:, i].numpy().tobytes() for stack in batch.views))
+        for batch in batches
+        for i in range(len(batch.labels))
+    )
+
+
+def steps_of(root, world, step=0, epochs=range(2), **changes) -> list[list]:
+    """Samples of each optimizer step, from all ranks and micro-batches together."""
+    ranks = [
+        epochs_of(attached(data_of(root, **changes), world, rank, step), epochs)
+        for rank in range(world)
+    ]
+    accumulate = data_of(root, **changes).batch_layout(world).accumulate_grad_batches
+    assert len({len(rank) for rank in ranks}) == 1
+    return [
+        samples_in(chain(*(rank[first : first + accumulate] for rank in ranks)))
+        for first in range(0, len(ranks[0]), accumulate)
+    ]
+
+
+def test_batches_have_one_stack_for_each_resolution_and_labels_where_there_are_any(imagenet, voc):
+    batch = epochs_of(data_of(imagenet))[0]
+    assert [tuple(stack.shape) for stack in batch.views] == [(2, 4, 3, 16, 16), (2, 4, 3, 8, 8)]
+    assert batch.labels.dtype == torch.int64
+    assert batch.unreadable == ()
+    data = VOC2012(str(voc), global_batch_size=3, transform=TRANSFORM, num_workers=0)
+    assert epochs_of(data)[0].labels is None
+    data = data_of(imagenet, global_batch_size=5)
+    assert data.steps_per_epoch == len(epochs_of(data)) == 2
+    assert data_of(imagenet).transform.crop_sizes == TRANSFORM.crop_sizes
+    assert ImageNet(str(imagenet)).transform.crop_sizes == [(2, 224), (8, 96)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_no_bit_of_an_image_or_its_replacement_or_a_resumed_run(imagenet, workers):
+    (imagenet / "train/n02102040/n02102040_1.JPEG").write_bytes(b"")
+    whole = epochs_of(attached(data_of(imagenet)), range(2))
+    assert any(batch.unreadable for batch in whole)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for step in (0, 4):  # the workers persist from one epoch to the next
+        data = attached(data_of(imagenet, num_workers=workers), step=step)
+        assert_equal(epochs_of(data, range(step // 3, 2)), whole[step:])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("world", "micro"), [(1, 1), (1, 2), (2, 0), (2, 1), (4, 0)])
+def test_a_step_has_the_same_crops_on_any_number_of_ranks_and_micro_batches(imagenet, world, micro):
+    whole = steps_of(imagenet, 1)  # three steps in each of two epochs
+    assert len(whole) == len(set(map(str, whole))) == 6
+    assert steps_of(imagenet, world, micro_batch_size=micro) == whole
+    for step in (1, 3, 5):  # also of a run that goes on on other ranks
+        epochs = range(step // 3, 2)
+        assert steps_of(imagenet, world, step, epochs, micro_batch_size=micro) == whole[step:]
+
+
+def test_augmentation_depends_on_seed_epoch_sample_and_copy(imagenet):
+    def crops(**changes):
+        first = chain(*(batch.views[0][0] for batch in epochs_of(data_of(imagenet, **changes))))
+        return [crop.numpy().tobytes() for crop in first]
+
+    assert crops() == crops()
+    assert len({*crops()}) == 12
+    assert not {*crops()} & {*crops(seed=1)}
+    one, repeated = epochs_of(data_of(imagenet))[0], epochs_of(data_of(imagenet, repeats=2))[0]
+    assert repeated.labels[0] == repeated.labels[1]
+    assert not torch.equal(repeated.views[0][0][0], repeated.views[0][0][1])
+    assert torch.equal(repeated.views[0][0][0], one.views[0][0][0])  # copy 0 as it is alone
+
+
+def test_the_trainer_accumulates_what_the_batch_needs(imagenet):
+    assert data_of(imagenet, global_batch_size=12, micro_batch_size=3).batch_layout(2) == (
+        BatchLayout(3, 2)
+    )
+    data = attached(data_of(imagenet, micro_batch_size=2))
+    data.setup("fit")
+    assert data.trainer.accumulate_grad_batches == 2
+    data.trainer.accumulate_grad_batches = 4
+    with refused("trainer.accumulate_grad_batches", DataError):
+        data.setup("fit")
+    data.trainer.lightning_module.automatic_optimization = False
+    data.setup("fit")
+
+
+def test_an_unreadable_image_is_replaced_by_the_next_and_reported_once(imagenet):
+    data = data_of(imagenet, global_batch_size=12)
+    broken = imagenet / "train/n02102040/n02102040_3.JPEG"
+    whole = epochs_of(data)[0]
+    broken.write_bytes(broken.read_bytes()[:200])
+    batch = epochs_of(data)[0]
+    assert len(batch.unreadable) == 1
+    assert str(broken) in batch.unreadable[0]
+    changed = (whole.views[0] != batch.views[0]).any(dim=(0, 2, 3, 4))
+    assert changed.sum() == 1
+    assert whole.labels[changed] == 1
+    assert batch.labels[changed] == 2  # the next in index order is the first of the next class
+    assert len(samples_in([batch])) == len({*samples_in([batch])})  # it is augmented otherwise
+    with pytest.warns(UserWarning, match=r"n02102040_3.JPEG .*1 so far, 100 allowed"):
+        data.on_before_batch_transfer(batch, 0)
+    with warnings.catch_warnings(record=True) as caught:
+        data.on_before_batch_transfer(batch, 0)
+        data.on_before_batch_transfer(torch.zeros(1), 0)
+    assert not caught
+    (imagenet / "train/n03000684/n03000684_3.JPEG").write_bytes(b"")  # the last: the first follows
+    assert torch.bincount(epochs_of(data)[0].labels).tolist() == [5, 3, 4]
+
+
+def test_too_many_unreadable_images_stop_the_run_and_are_named(imagenet):
+    data = data_of(imagenet, max_unreadable=1)
+    with pytest.warns(UserWarning, match=r"a\.jpg"):
+        data.on_before_batch_transfer(Batch([], unreadable=("a.jpg (cut)",)), 0)
+    with refused("data.max_unreadable", DataError):
+        data.on_before_batch_transfer(Batch([], unreadable=("b.jpg (empty)",)), 0)
+    for path in imagenet.glob("train/*/*"):
+        path.write_bytes(b"")
+    with refused("data.max_unreadable", DataError):
+        epochs_of(data_of(imagenet, max_unreadable=2))
+
+
+class Recorder(LightningModule):
+    """Keeps its batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[tuple[int, bytes]] = []
+
+    def training_step(self, batch, index):
+        self.seen.append((self.current_epoch, batch.views[0].numpy().tobytes()))
+        return self.weight * batch.views[0].mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fit(root, folder, resume=None, workers=0, accumulate=2, **changes) -> list[tuple[int, bytes]]:
+    """Two epochs of three steps of `accumulate` micro-batches; a checkpoint after each step."""
+    model = Recorder()
+    trainer = Trainer(
+        default_root_dir=folder,
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)],
+        **changes,
+    )
+    with warnings.catch_warnings():
+        # Lightning's own: its trees, and the checkpoint folder of the resumed run
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+        warnings.filterwarnings("ignore", "The dirpath has changed from")
+        warnings.filterwarnings("ignore", "The 'train_dataloader' does not have many workers")
+        data = data_of(root, micro_batch_size=4 // accumulate, num_workers=workers)
+        trainer.fit(model, data, ckpt_path=resume, weights_only=False if resume else None)
+    steps = changes.get("limit_train_batches", 3 * accumulate) // accumulate
+    assert trainer.global_step == 2 * steps
+    return model.seen
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, images):
+    """Batches of a whole run, and its checkpoints."""
+    folder = tmp_path_factory.mktemp("stopped")
+    return fit(images, folder), folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, draw):
+    root = tmp_path_factory.mktemp("imagenet")
+    for label, wordnet in enumerate(("n01440764", "n02102040", "n03000684")):
+        for i in range(4):
+            draw(root / f"train/{wordnet}/{wordnet}_{i}.JPEG", seed=10 * label + i)
+    return root
+
+
+def test_each_epoch_of_a_trainer_has_its_own_order_and_crops(stopped, images):
+    seen, _ = stopped
+    assert [epoch for epoch, _ in seen] == [0] * 6 + [1] * 6
+    assert len({crops for _, crops in seen}) == 12
+    for epoch in (0, 1):
+        expected = epochs_of(data_of(images, micro_batch_size=2), [epoch])
+        assert [crops for e, crops in seen if e == epoch] == [
+            normalize(batch.views[0]).numpy().tobytes() for batch in expected
+        ]
+
+
+@pytest.mark.parametrize("step", range(1, 7))
+def test_a_resumed_run_has_the_batches_of_the_whole_run(stopped, images, tmp_path, step):
+    whole, folder = stopped
+    workers = int(step == 2)
+    assert fit(images, tmp_path, folder / f"step={step}.ckpt", workers) == whole[2 * step :]
+    gc.collect()
+
+
+@pytest.mark.parametrize(("accumulate", "step"), [(1, 2), (1, 3), (4, 1), (4, 3), (4, 5)])
+def test_a_run_may_go_on_with_another_number_of_micro_batches(
+    stopped, images, tmp_path, accumulate, step
+):
+    whole = fit(images, tmp_path / "whole", accumulate=accumulate)
+    checkpoint = stopped[1] / f"step={step}.ckpt"
+    resumed = fit(images, tmp_path / "on", checkpoint, accumulate=accumulate)
+    assert resumed == whole[step * accumulate :]
+
+
+def test_a_shortened_epoch_is_resumed_too(images, tmp_path):
+    whole = fit(images, tmp_path / "whole", limit_train_batches=4)
+    assert [epoch for epoch, _ in whole] == [0] * 4 + [1] * 4
+    for step in (1, 2, 3):
+        checkpoint = tmp_path / f"whole/step={step}.ckpt"
+        resumed = fit(images, tmp_path / f"from_{step}", checkpoint, limit_train_batches=4)
+        assert resumed == whole[2 * step :], step
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("global_batch_size", 0),
+        ("repeats", 0),
+        ("micro_batch_size", -1),
+        ("num_workers", -1),
+        ("max_unreadable", -1),
+        ("seed", -1),
+    ],
+)
+def test_wrong_settings_are_refused_at_once(imagenet, name, wrong):
+    with refused(f"data.{name}", DataError):
+        data_of(imagenet, **{name: wrong})
+
+
+def test_the_training_split_is_checked_before_the_run_and_travels_to_processes(imagenet, tmp_path):
+    data = data_of(tmp_path / "nowhere")
+    for check in (data.prepare_data, lambda: data.setup("fit")):
+        with refused("data.root", DataError):
+            check()
+    data.setup("validate")
+    loader = data_of(imagenet).train_dataloader()
+    copied = pickle.loads(pickle.dumps(loader.dataset))
+    for a, b in zip(loader.dataset[0, 3].views, copied[0, 3].views, strict=True):
+        assert torch.equal(a, b)
+
+
+class Own(VisionDataModule):
+    """A dataset of one's own: the abstract members suffice."""
+
+    classes = ("one",)
+
+    def scan(self, split):
+        raise NotImplementedError
+
+
+# Lightning calls a method that jsonargparse has renamed
+@pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning")
+def test_the_command_line_builds_data_and_transforms(imagenet, monkeypatch, capsys):
+    def build(*given: str) -> VisionDataModule:
+        common = ["--trainer.logger=false", "--trainer.accelerator=cpu"]
+        monkeypatch.setattr("sys.argv", ["vitlab", *common, *given])
+        return LightningCLI(
+            Recorder,
+            VisionDataModule,
+            subclass_mode_data=True,
+            seed_everything_default=False,
+            save_config_callback=None,
+            run=False,
+        ).datamodule
+
+    given = ["--data=ImageNet", f"--data.root={imagenet}", "--data.num_workers=0"]
+    assert build(*given).transform.crop_sizes == [(2, 224), (8, 96)]
+    scaled = build(*given, "--data.transform=MultiCrop", "--data.transform.scale=[0.14,1]")
+    assert scaled.transform.scale == (0.14, 1)
+    without = build(*given, "--data.transform.num_local_crops=0")
+    assert without.transform.crop_sizes == [(2, 224)]
+    center = build(*given, "--data.transform=CenterCrop", "--data.transform.size=32").transform
+    assert isinstance(center, CenterCrop)
+    assert center.crop_sizes == [(1, 32)]
+    with pytest.raises(SystemExit):
+        build("--data.help=VOC2012")
+    explained = " ".join(capsys.readouterr().out.split())
+    assert "images in one optimizer step, over all devices" in explained
+    assert "name of the split to train on" in explained
+    assert Own(str(imagenet)).files.has("train")
+
+
+class Numbers(torch.utils.data.Dataset):
+    """Images of their number."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int):
+        return torch.full((3, 8, 8), float(index)), index
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_ranks_share_an_evaluation_without_one_image_twice(ade, monkeypatch, world):
+    monkeypatch.setattr(distributed, "world_size", lambda: world)
+
+    def shares(dataset, config, collate=None):
+        for rank in range(world):
+            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            yield list(sharded_loader(dataset, config, collate))
+
+    cpu = torch.device("cpu")
+    for count in (1, 7, 8, 9):
+        seen = [
+            [int(index) for _, labels in mine for index in labels]
+            for mine in shares(Numbers(count), InferenceConfig(cpu, batch_size=2))
+        ]
+        assert sorted(chain(*seen)) == list(range(count))
+        assert [seen[i % world][i // world] for i in range(count)] == list(range(count))
+        assert max(map(len, seen)) - min(map(len, seen)) <= 1
+    masks = ADE20K(str(ade)).segmentation_dataset("val", SegmentationSquare(16))
+    parts = shares(masks, InferenceConfig(cpu, batch_size=1), stack_images)
+    found = [mask.numpy().tobytes() for mine in parts for _, stack in mine for mask in stack]
+    assert sorted(found) == sorted(masks[i][1].numpy().tobytes() for i in range(len(masks)))

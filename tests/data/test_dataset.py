@@ -1,0 +1,230 @@
+"""Datasets of the probes, and of training with masks of objects."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from refusals import refused
+
+from vitlab.data import (
+    ADE20K,
+    VOC2012,
+    AugmentedCrop,
+    CenterCrop,
+    Cityscapes,
+    DataError,
+    Folder,
+    ImageNet,
+    SegmentationSquare,
+    SingleCrop,
+    UnreadableImage,
+    read_image,
+    read_mask,
+)
+from vitlab.data.check import check
+from vitlab.data.foreground import decode_foreground, mask_name
+
+SQUARE = SegmentationSquare(16)
+KINDS = [
+    ("voc", VOC2012, {0: 0, 15: 15, 20: 20, 255: 255}, 21),
+    ("ade", ADE20K, {0: 255, 1: 0, 2: 1, 150: 149}, 255),
+    ("cityscapes", Cityscapes, {0: 255, 7: 0, 8: 1, 11: 2, 29: 255, 33: 18, 255: 255}, 34),
+    ("dense_folder", Folder, {0: 0, 1: 255, 2: 1}, 3),
+]
+
+
+def mask_path(dataset) -> Path:
+    """The file of the first mask."""
+    return Path(dataset.samples.files.where(dataset.samples.mask(0)))
+
+
+def test_labeled_images_are_center_crops_with_their_class(imagenet):
+    dataset = ImageNet(str(imagenet)).classification_dataset("val", 32)
+    assert [dataset[i][1] for i in range(len(dataset))] == [0, 0, 1, 1, 2, 2]
+    image = read_image(imagenet / "val/n02102040/n02102040_1.JPEG")
+    assert torch.equal(dataset[3][0], CenterCrop(32)(image)[0][0])
+
+
+def test_a_limit_takes_as_many_of_each_class_and_always_the_same(imagenet, voc):
+    data = ImageNet(str(imagenet))
+    picked = data.classification_dataset("train", 16, limit=6)
+    assert sorted(picked[i][1] for i in range(6)) == [0, 0, 1, 1, 2, 2]
+    again = ImageNet(str(imagenet), seed=5).classification_dataset("train", 16, limit=6)
+    assert (picked.samples.images == again.samples.images).all()
+    four = data.classification_dataset("train", 16, limit=4)
+    assert np.bincount(four.labels).tolist() == [2, 1, 1]
+    assert len(data.classification_dataset("train", 16, limit=99)) == 12
+    first, again = (
+        VOC2012(str(voc)).segmentation_dataset("train", SQUARE, limit=2).samples for _ in range(2)
+    )
+    assert len(first) == 2
+    assert (first.masks == again.masks).all()
+    with refused("limit", DataError):
+        VOC2012(str(voc)).segmentation_dataset("train", SQUARE, limit=-1)
+
+
+@pytest.mark.parametrize(("layout", "kind", "expected", "wrong"), KINDS)
+def test_mask_values_become_train_ids_once(request, stripe, layout, kind, expected, wrong):
+    dataset = kind(str(request.getfixturevalue(layout))).segmentation_dataset("val", SQUARE)
+    image, mask = dataset[0]
+    assert image.shape == (3, 16, 16)
+    assert mask.shape == (30, 40)  # masks keep their own size
+    assert image.dtype == mask.dtype == torch.uint8
+    raw = read_mask(mask_path(dataset))
+    assert dict(zip(raw.flat, mask.numpy().flat, strict=True)) == expected
+    path = stripe(mask_path(dataset), [0, wrong])
+    for _ in ("of a value", "of a size"):
+        with refused("data.root", DataError):
+            dataset[0]
+        stripe(path, [0], size=(40, 31))
+
+
+def test_a_mask_that_leads_nowhere_is_replaced_with_its_image(ade):
+    mask = ade / "ADEChallengeData2016/annotations/validation/ADE_val_00000001.png"
+    mask.unlink()
+    mask.symlink_to(mask.name)
+    dataset = ADE20K(str(ade)).segmentation_dataset("val", SQUARE)
+    with pytest.warns(UserWarning, match=r"cannot read .*ADE_val_00000001\.png .*symbolic links"):
+        dataset[0]
+    dataset.check()  # such a pair is replaced in loading
+
+
+def test_leaks_and_datasets_without_labels_or_masks_are_refused(voc, imagenet):
+    data = VOC2012(str(voc), train_split="trainval")
+    with refused("data.train_split", DataError):
+        data.segmentation_dataset("trainval", SQUARE)
+    with refused("data.root", DataError):
+        VOC2012(str(voc)).classification_dataset("val", 16)
+    with refused("data.root", DataError):
+        ImageNet(str(imagenet)).segmentation_dataset("val", SQUARE)
+
+
+COLORS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
+
+
+def scene(seed: int, height: int = 80, width: int = 100) -> np.ndarray:
+    """True on a box of random place and size."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((height, width), bool)
+    top, left = rng.integers(5, height // 2), rng.integers(5, width // 2)
+    mask[top : top + rng.integers(25, 35), left : left + rng.integers(25, 45)] = True
+    return mask
+
+
+def paint(path: Path, mask: np.ndarray, color=(255,)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = (mask[..., None] * np.array(color)).astype(np.uint8).squeeze()
+    Image.fromarray(values).save(path, quality=95)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Boxes of a color on black in two classes; of each class, the image 2 has no mask."""
+    for number, (name, color) in enumerate(COLORS.items()):
+        for index in range(4):
+            mask = scene(10 * number + index)
+            paint(tmp_path / f"train/{name}/{index}.png", mask, color)
+            if index != 2:
+                paint(tmp_path / f"masks/train/{name}/{index}.png", mask)
+        paint(tmp_path / f"val/{name}/0.png", mask, color)
+    return tmp_path
+
+
+def batch_of(root, **options):
+    data = Folder(
+        str(root), global_batch_size=8, num_workers=0, transform=AugmentedCrop(32, **options)
+    )
+    data.use_foreground_masks()
+    return data, next(iter(data.train_dataloader()))
+
+
+def test_batches_hold_masks_that_fit_their_crops(folder):
+    data, batch = batch_of(folder, auto_augment="")
+    objects = batch.views[0][0].amax(1) >= 128  # with the middle of their soft edge
+    known = ~batch.masks.all(2).all(1)
+    assert batch.masks.shape == (8, 32, 32)
+    assert torch.equal(batch.masks[known], objects[known])
+    order = next(iter(data.train_dataloader().batch_sampler))
+    missing = [str(data.samples("train").image(index)).endswith("2.png") for _, index in order]
+    assert batch.masks[torch.tensor(missing)].all()
+    assert known.sum() >= 4
+    assert data.use_foreground_masks() == 6
+    plain = Folder(str(folder), global_batch_size=8, num_workers=0, transform=AugmentedCrop(32))
+    assert next(iter(plain.train_dataloader())).masks is None
+    assert plain.splits == ("train", "val")
+
+
+def test_a_mask_of_a_reduced_image_is_reduced_too(folder):
+    """A JPEG eight times as large is decoded at a part of its size."""
+    mask = np.kron(scene(3), np.ones((8, 8), bool))
+    for path in [*folder.glob("*/*/*.png"), *folder.glob("masks/*/*/*.png")]:
+        path.unlink()
+    for index in range(4):
+        for name, color in COLORS.items():
+            paint(folder / f"train/{name}/{index}.jpg", mask, color)
+            paint(folder / f"masks/train/{name}/{index}.png", mask)
+    _, batch = batch_of(folder, auto_augment="", area=(0.5, 1.0))
+    objects = batch.views[0][0].amax(1) >= 128
+    assert (batch.masks != objects).float().mean() < 0.02
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "I;16"])
+def test_whatever_is_not_zero_is_the_object(tmp_path, mode):
+    mask = scene(1)
+    values = {
+        "1": mask,
+        "L": (mask * 7).astype(np.uint8),
+        "P": (mask * 3).astype(np.uint8),
+        "RGB": mask[..., None] * np.array([0, 1, 0], np.uint8),  # 256 as ImageNet-S writes it
+        "I;16": (mask * 256).astype(np.uint16),
+    }[mode]
+    image = Image.fromarray(values)
+    if mode == "P":
+        image.putpalette([0, 0, 0] * 256)
+    assert image.mode == mode
+    image.save(tmp_path / "mask.png")
+    content = (tmp_path / "mask.png").read_bytes()
+    assert np.array_equal(decode_foreground(content, "mask"), mask)
+    for damaged in (b"", content[:40]):
+        with pytest.raises(UnreadableImage):
+            decode_foreground(damaged, "mask")
+
+
+def test_bad_masks_of_objects_are_named(folder):
+    Image.new("RGBA", (4, 4)).save(folder / "mask.png")
+    with refused("data.root", DataError):
+        decode_foreground((folder / "mask.png").read_bytes(), "mask")
+    Image.new("L", (10, 10)).save(folder / "masks/train/red/0.png")
+    with refused("data.root", DataError):
+        batch_of(folder)
+    with refused("data.transform"):
+        Folder(str(folder), transform=SingleCrop(32)).use_foreground_masks()
+    for file in (folder / "masks").rglob("*.png"):
+        file.unlink()
+    with refused("data.root", DataError):
+        Folder(str(folder), transform=AugmentedCrop(32)).use_foreground_masks()
+
+
+def test_imagenet_has_masks_of_objects_in_the_same_place(imagenet):
+    image = next((imagenet / "train/n02102040").iterdir())
+    place = imagenet / mask_name(f"train/n02102040/{image.name}")
+    paint(place, np.ones((30, 40), bool))
+    assert ImageNet(str(imagenet), transform=AugmentedCrop(32)).use_foreground_masks() == 1
+
+
+def test_check_sees_masks_that_do_not_fit(folder):
+    report = check(folder)
+    assert not report.errors
+    notes = [finding.text for finding in report.findings]
+    assert "6 images of train have a mask of their object" in notes
+    Image.new("L", (10, 10)).save(folder / "masks/train/red/0.png")
+    Image.new("L", (100, 80)).save(folder / "masks/train/red/1.png")
+    Image.new("L", (100, 80), 1).save(folder / "masks/train/red/9.png")
+    (folder / "masks/train/blue/0.png").write_bytes(b"")
+    text = "\n".join(finding.text for finding in check(folder).findings)
+    assert "1 masks of train have no image: masks/train/red/9.png" in text
+    assert "1 masks of train are of another size than their image: masks/train/red/0.png" in text
+    assert "1 masks of train show no object: masks/train/red/1.png" in text
+    assert "masks/train/blue/0.png" in text
