@@ -7,7 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from vitlab import distributed, signals
 from vitlab.callbacks.checkpoint import CheckpointCallback
-from vitlab.cluster.status import slurm_job_id
+from vitlab.cluster.status import number
 
 
 class Preempted(Exception):  # noqa: N818, no error
@@ -27,11 +27,11 @@ class Preempted(Exception):  # noqa: N818, no error
 class Preemption(Callback):
     """Between two steps, asks all ranks whether to stop and whether a checkpoint is due.
 
-    A handler that wrote the checkpoint itself would do so in the middle of a step, or while other
-    ranks wait in another place. The first of the callbacks, as an epoch's end may take long.
+    A signal handler that wrote the checkpoint itself would do so in the middle of a step, or while
+    other ranks wait in another place. It is the first of the callbacks, as an epoch's end is long.
 
     Args:
-        checkpoints: writes them.
+        checkpoints: the callback that writes them.
     """
 
     def __init__(self, checkpoints: CheckpointCallback):
@@ -39,20 +39,22 @@ class Preemption(Callback):
         self.first = 0  # step at which this start began
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse ranks that have read different checkpoints.
+        """Take the signals back from Lightning; refuse ranks that have read other checkpoints.
 
         Raises:
-            Stopped: a rank has been asked to stop, while there was nothing to save yet.
+            OSError: the ranks continue from different steps.
+            Preempted: a rank has been asked to stop, while there was nothing to save yet.
         """
+        signals.listen()
         self.first = step = trainer.global_step
-        low, high, found = distributed.all_reduce_max([-step, step, signals.noted()])
+        low, high, asked = distributed.all_reduce_max([-step, step, signals.noted()])
         if -low != high:
             raise OSError(
                 f"the ranks continue from different steps, {-low} to {high}: not all of them can "
                 "read the newest checkpoint; see that the run's folder is the same on all machines"
             )
-        if found:
-            raise Preempted(found, step, further=False)
+        if asked:
+            raise Preempted(asked, step, further=False)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
@@ -69,29 +71,24 @@ class Preemption(Callback):
         """Write a checkpoint if one is due.
 
         Raises:
-            Stopped: a rank has been asked to stop; the checkpoint is written.
+            Preempted: a rank has been asked to stop; the checkpoint is written.
         """
-        found, due = distributed.all_reduce_max([signals.noted(), int(self.checkpoints.due)])
+        asked, due = distributed.all_reduce_max([signals.noted(), int(self.checkpoints.due)])
         step = trainer.global_step
         # by steps, or by the measurements of an epoch's end, which leave a checkpoint
         further = step > self.first or self.checkpoints.step == step
-        if (found or due) and self.checkpoints.step != step:
-            self.checkpoints.save(trainer, amid=True)
-        if found:
-            raise Preempted(found, step, further)
+        if (asked or due) and self.checkpoints.step != step:
+            self.checkpoints.save(trainer, mid_epoch=True)
+        if asked:
+            raise Preempted(asked, step, further)
 
 
 def requeue() -> str:
-    """Ask SLURM to start this job again, as it ends before its time limit.
-
-    Returns:
-        What came of it, for the user.
-    """
-    job = slurm_job_id(os.environ)
+    """Ask SLURM to start this job again; return the outcome as text for the user."""
+    job = number(os.environ)
+    words = ["scontrol", "requeue", job]
     try:
-        done = subprocess.run(
-            ["scontrol", "requeue", job], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
     except OSError as error:
         return f"job {job} could not be requeued: {error}"
     if done.returncode:

@@ -1,0 +1,34 @@
+"""Everything that depends on internals of Lightning, in one place; each function has a test."""
+
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch.strategies.launchers import subprocess_script
+
+
+def set_position_in_epoch(checkpoint: dict[str, Any], mid_epoch: bool) -> None:
+    """Have a resumed trainer stand between two micro-batches, or behind the end of an epoch.
+
+    Lightning itself knows checkpoints only within a batch, or after all callbacks of an epoch.
+
+    Args:
+        checkpoint: as Lightning makes it; its loop state is changed.
+        mid_epoch: whether the epoch goes on, or its measurements are still to come.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+    batches["is_last_batch"] = not mid_epoch
+    if mid_epoch:
+        for count in (batches["total"], batches["current"]):
+            count["ready"] = count["started"] = count["processed"] = count["completed"]
+        for count in (epochs["total"], epochs["current"]):
+            count["processed"] = count["completed"]
+
+
+def observe_local_ranks(observe: Callable[[list[subprocess.Popen]], None]) -> None:
+    """Have a function watch the ranks that Lightning starts from this process.
+
+    Lightning's own watch kills the first rank without a message.
+    """
+    subprocess_script._launch_process_observer = observe
