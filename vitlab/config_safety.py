@@ -1,20 +1,24 @@
-"""Configs are data: they may build classes of a few packages, and name nothing else.
+"""Config safety: a config may build classes of a few packages, and name nothing else.
 
 A config says which classes a run is made of, and a parser that imports whatever is named would run
-a stranger's program. Two gates stand before that. `check_config` reads a config as plain values and says
-which key of which file names a class from elsewhere. `restrict` lets the parser itself import
-nothing else, by whatever way a name comes to it: another file, a word of the command line, a
-checkpoint's settings. What it imports must be a class: many functions of torch and lightning, given
-a config's arguments, run a command or a pickle, and no list of them would be complete.
+a stranger's program. Three gates prevent that. `check_config` reads a config as plain values and
+names the key and file of a class from elsewhere. `restrict_imports` lets jsonargparse import only
+the allowed packages, wherever a name comes from: another file, the command line, the settings in a
+checkpoint. `ClassesOnly.instantiate_classes` refuses functions before anything is built: many
+functions of torch and lightning run a command or a pickle, and no list of them would be complete.
 """
 
+import importlib
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import wraps
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from vitlab.errors import InputError
 
 PACKAGES = ("vitlab", "torch", "timm", "lightning", "torchmetrics", "albumentations")
 # of these packages, what runs, compiles or unpickles what it is given
@@ -26,47 +30,106 @@ NEVER = (
     *("torch.cuda.memory", "torch._inductor", "torch._dynamo", "torch.testing"),
 )
 VARIABLE = "VITLAB_ALLOW"
-MOST = 100_000  # values of a config, those that it repeats by reference counted each time
+MAX_VALUES = 100_000  # of a config, with those repeated by reference counted each time
 
 
 def restrict_imports() -> None:
-    """Let parsers of this process import the allowed packages only, and of these only classes.
+    """Let parsers of this process import the allowed packages only.
 
     Raises:
-        ValueError: the variable VITLAB_ALLOW holds no names of packages.
+        InputError: the variable VITLAB_ALLOW holds no names of packages.
     """
-    # only now: `vitlab submit --help` is immediate
-    from jsonargparse import _util, set_parsing_settings
-
     set_parsing_settings(
         import_path_denylist=["*", *NEVER],
         import_path_allowlist=[*PACKAGES, *_allowed_by_user()],
-        # else an argument of any type would be built from what names a class
+        # else an argument of any type would be built from a mapping that names a class
         instantiate_subclass_spec_in_any=False,
     )
-    # the one place where the parser has what a name stands for, and has not used it yet
-    known = _util.canonical_import_paths
-    checked = _of_classes(getattr(known, "__wrapped__", known))
-    _util.canonical_import_paths = checked  # type: ignore[assignment]
 
 
-def _of_classes(paths_of: Callable[[object], set[str]]) -> Callable[[object], set[str]]:
-    """Let a function of the parser, which says where an object is defined, refuse functions."""
+class ClassesOnly:
+    """Mix-in of a parser of jsonargparse that builds classes and calls no function."""
 
-    @wraps(paths_of)
-    def checked(found: object) -> set[str]:
-        paths = paths_of(found)
-        allowed = tuple(f"{name}." for name in _allowed_by_user())
-        if not inspect.isclass(found) and not all(f"{path}.".startswith(allowed) for path in paths):
-            name = min(paths, default=repr(found))
-            # not a ValueError, whose words the parser leaves out; nor the name between spaces
-            raise ImportError(
-                f"{name}, which is no class, was not called: a config may only build classes. If "
-                f"you trust both the config and {name}, allow it with {VARIABLE}={name}"
-            )
-        return paths
+    def parse_settings(self, settings: Mapping[str, Any], where: object) -> Namespace:
+        """Parse plain values, as of a checkpoint.
 
-    return checked
+        Args:
+            settings: values of the parser's arguments.
+            where: file they are from, for the message.
+
+        Raises:
+            InputError: they name a class from elsewhere.
+            ArgumentError: they are not what the parser expects.
+        """
+        check_config(settings, where)
+        restrict_imports()
+        return self.parse_object(dict(settings))  # type: ignore[attr-defined]
+
+    def instantiate_classes(self, cfg: Namespace, **options: Any) -> Namespace:
+        """Build the classes of a parsed config.
+
+        Raises:
+            InputError: the config names a function.
+        """
+        refuse_functions(cfg)
+        return super().instantiate_classes(cfg, **options)  # type: ignore[misc]
+
+
+class ClassParser(ClassesOnly, ArgumentParser):
+    """A parser of command lines and settings that builds classes and calls no function."""
+
+
+def refuse_functions(content: object, key: str = "") -> None:
+    """Refuse anything but classes in a parsed config.
+
+    Args:
+        content: as a parser makes it: names of classes, imported functions, plain values.
+        key: of the content, for the message.
+
+    Raises:
+        InputError: a class_path or a value that is a function, and not allowed by VITLAB_ALLOW.
+    """
+    if isinstance(content, Namespace | Mapping):
+        for name, value in (
+            vars(content).items() if isinstance(content, Namespace) else content.items()
+        ):
+            inner = f"{key}.{name}" if key else str(name)
+            if name == "class_path" and isinstance(value, str):
+                if "." in value and not inspect.isclass(_resolve(value)):
+                    _refuse_function(value, inner)
+            else:
+                refuse_functions(value, inner)
+    elif isinstance(content, list | tuple):
+        for index, value in enumerate(content):
+            refuse_functions(value, f"{key}[{index}]")
+    elif callable(content) and not (inspect.isclass(content) or isinstance(content, os.PathLike)):
+        kind = type(content)  # defaults of ours may be callable objects
+        if inspect.isroutine(content) or not _is_allowed(f"{kind.__module__}.{kind.__qualname__}"):
+            names = (getattr(content, part, "") for part in ("__module__", "__qualname__"))
+            _refuse_function(".".join(names), key)
+
+
+def _refuse_function(name: str, key: str) -> None:
+    if not any(f"{name}.".startswith(f"{allowed}.") for allowed in _allowed_by_user()):
+        raise InputError(
+            f"{key}: {name}, which is no class, was not called: a config may only build classes. "
+            f"If you trust both the config and {name}, allow it with {VARIABLE}={name}",
+            field=key,
+        )
+
+
+def _resolve(name: str) -> object:
+    """Return the object of a dotted name, whose modules a parser has imported already."""
+    parts = name.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:count]))
+            for part in parts[count:]:
+                found = getattr(found, part)
+        except (ImportError, AttributeError):
+            continue
+        return found
+    return None
 
 
 def check_config(content: object, where: object) -> None:
@@ -77,25 +140,31 @@ def check_config(content: object, where: object) -> None:
         where: the file it is from, for the message.
 
     Raises:
-        ValueError: the file, the key, the class, and what to do.
+        InputError: a key names a class from elsewhere, or the config is nested without end.
     """
     try:
         for count, _ in enumerate(_values(content)):
-            if count > MOST:
-                raise ValueError(f"{where} holds more than {MOST:,} values; no config does")
+            if count > MAX_VALUES:
+                raise InputError(
+                    f"{where} holds more than {MAX_VALUES:,} values; no config does",
+                    field=str(where),
+                )
         named = list(_classes(content))
     except RecursionError as error:
-        raise ValueError(f"{where} is nested too deep, or in itself; no config is") from error
+        raise InputError(
+            f"{where} is nested too deep, or in itself; no config is", field=str(where)
+        ) from error
     for key, name in named:
         if "." not in name or _is_allowed(name):
             continue  # without a dot, one of the classes that the parser knows already
         package = name.partition(".")[0]
         if package in PACKAGES:
             package = name  # of an allowed package, one of the few names that are not
-        raise ValueError(
+        raise InputError(
             f"{where}: {key} names {name}, but a config may only build classes of "
             f"{', '.join((*PACKAGES, *_allowed_by_user()))}. Nothing of it was run. If you trust "
-            f"both the config and {package}, allow it with {VARIABLE}={package}"
+            f"both the config and {package}, allow it with {VARIABLE}={package}",
+            field=key,
         )
 
 
@@ -103,15 +172,13 @@ def check_command_line(words: Sequence[str]) -> None:
     """Check the configs and classes that a command line names, and restrict its parser.
 
     Raises:
-        ValueError: one of them names a class from elsewhere.
+        InputError: one of them names a class from elsewhere.
     """
     restrict_imports()
     for place, word in enumerate(words):
         option, equals, value = word.partition("=")
         value = value if equals else "".join(words[place + 1 : place + 2])
-        if (
-            option in ("--config", "-c") and Path(value).is_file()
-        ):  # else the parser says what is wrong
+        if option in ("--config", "-c") and Path(value).is_file():  # else the parser refuses it
             check_config(read_yaml(Path(value)), value)
         elif option.endswith(".class_path"):
             check_config({option: value}, "the command line")
@@ -123,29 +190,32 @@ def read_yaml(path: Path) -> object:
     """Return what a YAML file holds: plain values, as tags for objects of Python are refused.
 
     Raises:
-        ValueError: the file is not YAML, or asks for objects.
+        InputError: the file is not YAML, or asks for objects.
         OSError: it cannot be read.
     """
     try:
         return yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a YAML file of plain values: {error}") from error
+        raise InputError(
+            f"{path} is not a YAML file of plain values: {error}", field=str(path)
+        ) from error
 
 
 def _plain(text: str) -> object:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        return None  # the parser, which reads it the same way, says what is wrong
+        return None  # the parser refuses it
 
 
 def _allowed_by_user() -> list[str]:
     names = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
     for name in names:
         if not all(part.isidentifier() for part in name.split(".")):
-            raise ValueError(
+            raise InputError(
                 f"{VARIABLE} has {name!r}, which is no package; give names such as "
-                "my_package,other_package.models"
+                "my_package,other_package.models",
+                field=VARIABLE,
             )
     return names
 

@@ -1,4 +1,4 @@
-"""From signs to a cause: each rule knows one way in which training goes wrong.
+"""Collapse checks: each rule finds one way in which training goes wrong.
 
 The thresholds are ours. They lie far from what healthy runs show; docs/running.md has how far.
 """
@@ -53,10 +53,10 @@ class Diagnosis:
     sentence: str
 
 
-def uncentered(signs: TrainingStats) -> Diagnosis | None:
+def uncentered(stats: TrainingStats) -> Diagnosis | None:
     """Nothing keeps one prototype from winning."""
-    teacher = signs.teacher
-    if teacher is None or signs.step < START or teacher.center_error < UNCENTERED:
+    teacher = stats.teacher
+    if teacher is None or stats.step < START or teacher.center_error < UNCENTERED:
         return None
     collapsed = teacher.prototypes < 1.5
     state = "has collapsed to one prototype" if collapsed else "is not kept from one prototype"
@@ -64,71 +64,71 @@ def uncentered(signs: TrainingStats) -> Diagnosis | None:
         "no centering",
         f"the teacher {state}: its center lies {teacher.center_error:.0%} of the way off the mean "
         f"of its logits (norm of the center {teacher.center_norm:.2g}), and it uses "
-        f"{teacher.prototypes:.1f} of {teacher.outputs} prototypes. The center must follow: set "
+        f"{teacher.prototypes:.1f} of {teacher.out_dim} prototypes. The center must follow: set "
         "model.objective.center_momentum to 0.9, and lower if training is short",
     )
 
 
-def large_steps(signs: TrainingStats) -> Diagnosis | None:
+def large_steps(stats: TrainingStats) -> Diagnosis | None:
     """The learning rate is too high: weights forget what they have learned."""
-    if signs.speed > FAST and signs.step > FEW:
-        evidence = f"each step moves the weights on by {signs.speed:.1%} of their norm, "
+    if stats.speed > FAST and stats.step > FEW:
+        evidence = f"each step moves the weights on by {stats.speed:.1%} of their norm, "
         evidence += "measured from the teacher, their average; healthy runs stay below 0.3%"
-    elif signs.update is not None and signs.update > LARGE:
-        evidence = f"one step changes the weights by {signs.update:.0%} of their norm; healthy "
+    elif stats.update is not None and stats.update > LARGE:
+        evidence = f"one step changes the weights by {stats.update:.0%} of their norm; healthy "
         evidence += "runs stay below 5%"
     else:
         return None
-    return Diagnosis(TOO_HIGH, f"the learning rate is too high: {evidence}. {_lower(signs)}")
+    return Diagnosis(TOO_HIGH, f"the learning rate is too high: {evidence}. {_lower(stats)}")
 
 
-def diverged(signs: TrainingStats) -> Diagnosis | None:
+def diverged(stats: TrainingStats) -> Diagnosis | None:
     """The loss is worse than that of a model that knows nothing."""
-    if signs.chance is None or signs.step < START:
+    if stats.constant_loss is None or stats.step < START:
         return None
     # sigmoids begin at ln 2, far above
-    if signs.loss < ABOVE * max(signs.chance, math.log(2)):
+    if stats.loss < ABOVE * max(stats.constant_loss, math.log(2)):
         return None
     return Diagnosis(
         TOO_HIGH,
         f"training diverges, most often as the learning rate is too high: the loss is "
-        f"{signs.loss:.3g}{_of_chance(signs)}, at learning rate {signs.learning_rate:.2g} and a "
-        f"gradient norm of {signs.gradient:.2g}. Lower model.optimizer.lr, or make "
+        f"{stats.loss:.3g}{_of_constant(stats)}, at learning rate {stats.learning_rate:.2g} and a "
+        f"gradient norm of {stats.gradient:.2g}. Lower model.optimizer.lr, or make "
         "model.optimizer.warmup_epochs longer",
     )
 
 
-def unlearned(signs: TrainingStats) -> Diagnosis | None:
+def unlearned(stats: TrainingStats) -> Diagnosis | None:
     """The learning rate was too high: large steps have made all answers the same."""
-    if signs.teacher is not None or signs.chance is None or signs.mean is None:
+    if stats.teacher is not None or stats.constant_loss is None or stats.mean is None:
         return None
-    if signs.mean < UNMOVED * signs.chance or signs.largest < STRONG:
+    if stats.mean < UNMOVED * stats.constant_loss or stats.largest < STRONG:
         return None
     return Diagnosis(
         TOO_HIGH,
         f"nothing is learned, most often as the learning rate is too high: the loss of the last "
-        f"{RECENT} steps is {signs.mean:.3g}{_of_chance(signs)}, and single steps changed the "
-        f"weights by up to {signs.largest:.1%} of their norm. {_lower(signs)}, and start anew",
+        f"{RECENT} steps is {stats.mean:.3g}{_of_constant(stats)}, and single steps changed the "
+        f"weights by up to {stats.largest:.1%} of their norm. {_lower(stats)}, and start anew",
     )
 
 
-def spikes(signs: TrainingStats) -> Diagnosis | None:
+def spikes(stats: TrainingStats) -> Diagnosis | None:
     """Gradients are now and then much larger than usual."""
-    if not signs.usual or signs.spike < SPIKE * signs.usual:
+    if not stats.usual or stats.spike < SPIKE * stats.usual:
         return None
     return Diagnosis(
         "gradient spikes",
-        f"the gradient jumps: its norm was {signs.spike:.2g} within the last steps, "
-        f"{signs.spike / signs.usual:.0f} times its usual {signs.usual:.2g}; the learning rate, "
-        f"{signs.learning_rate:.2g}, is likely too high. Lower model.optimizer.lr, make "
+        f"the gradient jumps: its norm was {stats.spike:.2g} within the last steps, "
+        f"{stats.spike / stats.usual:.0f} times its usual {stats.usual:.2g}; the learning rate, "
+        f"{stats.learning_rate:.2g}, is likely too high. Lower model.optimizer.lr, make "
         "model.optimizer.warmup_epochs longer, or lower model.optimizer.clip_grad_norm",
     )
 
 
-def unsharpened(signs: TrainingStats) -> Diagnosis | None:
+def unsharpened(stats: TrainingStats) -> Diagnosis | None:
     """Nothing keeps the uniform answer from winning."""
-    teacher = signs.teacher
-    if teacher is None or signs.step < START:
+    teacher = stats.teacher
+    if teacher is None or stats.step < START:
         return None
     if teacher.temperature < teacher.student_temperature:
         return None
@@ -136,95 +136,95 @@ def unsharpened(signs: TrainingStats) -> Diagnosis | None:
         "no sharpening",
         f"the teacher is not sharpened: its temperature {teacher.temperature:.3g} is not below the "
         f"student's {teacher.student_temperature:.3g}, so that the uniform answer wins (its "
-        f"entropy is {_of_uniform(signs)}). {SHARPEN.format(teacher.temperature)}",
+        f"entropy is {_of_uniform(stats)}). {SHARPEN.format(teacher.temperature)}",
     )
 
 
-def uniform(signs: TrainingStats) -> Diagnosis | None:
+def uniform(stats: TrainingStats) -> Diagnosis | None:
     """The teacher says nothing, and the student agrees."""
-    teacher = signs.teacher
-    if teacher is None or signs.step < LATER:  # at first, images may look alike
+    teacher = stats.teacher
+    if teacher is None or stats.step < LATER:  # at first, images may look alike
         return None
-    if teacher.entropy < UNIFORM * math.log(teacher.outputs) or _told(signs) > SAME:
+    if teacher.entropy < UNIFORM * math.log(teacher.out_dim) or _told(stats) > SAME:
         return None
     if teacher.temperature > SHARP * teacher.student_temperature:
         likely = ("no sharpening", SHARPEN.format(teacher.temperature))
     else:
         likely = ("collapsed", SHARP_ALREADY.format(teacher.temperature))
-    name, remedy = _why(signs, *likely)
+    name, remedy = _why(stats, *likely)
     return Diagnosis(
         name,
         f"training has collapsed to the uniform answer: the teacher's entropy is "
-        f"{_of_uniform(signs)}, the loss {signs.loss:.3g}, and {teacher.divergence:.2g} of it is "
+        f"{_of_uniform(stats)}, the loss {stats.loss:.3g}, and {teacher.divergence:.2g} of it is "
         f"left to learn. {remedy}",
     )
 
 
-def one_answer(signs: TrainingStats) -> Diagnosis | None:
+def one_answer(stats: TrainingStats) -> Diagnosis | None:
     """The teacher says the same of every image."""
-    teacher = signs.teacher
-    if teacher is None or signs.step < START or teacher.prototypes > 1.1:
+    teacher = stats.teacher
+    if teacher is None or stats.step < START or teacher.prototypes > 1.1:
         return None
     center = (
         "The center does not keep up: set model.objective.center_momentum to 0.9 or lower, or "
         f"raise model.objective.teacher_temperature ({teacher.temperature:.3g})"
     )
-    name, remedy = _why(signs, "no centering", center)
+    name, remedy = _why(stats, "no centering", center)
     return Diagnosis(
         name,
         f"training has collapsed to one prototype: the teacher uses {teacher.prototypes:.2f} of "
-        f"{teacher.outputs} for the images of a batch, and its entropy is {teacher.entropy:.2g}. "
+        f"{teacher.out_dim} for the images of a batch, and its entropy is {teacher.entropy:.2g}. "
         f"{remedy}",
     )
 
 
-def same_answer(signs: TrainingStats) -> Diagnosis | None:
+def same_answer(stats: TrainingStats) -> Diagnosis | None:
     """The teacher's answers differ in time, but not from image to image."""
-    teacher = signs.teacher
-    if teacher is None or not signs.warm or signs.step < LATER or _told(signs) > SAME:
+    teacher = stats.teacher
+    if teacher is None or not stats.warm or stats.step < LATER or _told(stats) > SAME:
         return None
-    name, remedy = _why(signs, "collapsed", "Lower model.optimizer.lr and start anew")
+    name, remedy = _why(stats, "collapsed", "Lower model.optimizer.lr and start anew")
     return Diagnosis(
         name,
         f"training has collapsed: the teacher says the same of every image (its answer tells "
-        f"{max(0.0, _told(signs)):.2f} nats of an image, at {teacher.prototypes:.1f} of "
-        f"{teacher.outputs} prototypes in use). {remedy}",
+        f"{max(0.0, _told(stats)):.2f} nats of an image, at {teacher.prototypes:.1f} of "
+        f"{teacher.out_dim} prototypes in use). {remedy}",
     )
 
 
-def _why(signs: TrainingStats, name: str, remedy: str) -> tuple[str, str]:
+def _why(stats: TrainingStats, name: str, remedy: str) -> tuple[str, str]:
     """Return the likely cause of a collapse and what helps; large steps come first."""
-    if signs.fastest < FAST:
+    if stats.fastest < FAST:
         return name, remedy
     return TOO_HIGH, (
-        f"The learning rate is too high: steps moved the weights on by up to {signs.fastest:.1%} "
-        f"of their norm. {_lower(signs)}, and start anew"
+        f"The learning rate is too high: steps moved the weights on by up to {stats.fastest:.1%} "
+        f"of their norm. {_lower(stats)}, and start anew"
     )
 
 
-def _lower(signs: TrainingStats) -> str:
+def _lower(stats: TrainingStats) -> str:
     return (
         f"Lower model.optimizer.lr by a factor of 10 or more (learning rate now "
-        f"{signs.learning_rate:.2g}, at its peak {signs.peak:.2g})"
+        f"{stats.learning_rate:.2g}, at its peak {stats.peak:.2g})"
     )
 
 
-def lagging(signs: TrainingStats) -> Diagnosis | None:
+def lagging(stats: TrainingStats) -> Diagnosis | None:
     """The teacher does not follow the student."""
-    teacher = signs.teacher
-    if teacher is None or signs.step < START:
+    teacher = stats.teacher
+    if teacher is None or stats.step < START:
         return None
     if teacher.taken < TAKEN:
         return Diagnosis(
             "teacher lags",
-            f"the teacher lags behind: at momentum {teacher.momentum:.6g}, all {signs.steps} steps "
+            f"the teacher lags behind: at momentum {teacher.momentum:.6g}, all {stats.steps} steps "
             f"together take {teacher.taken:.0%} of its weights from the student, so that it stays "
             "what it was at the start. Lower model.objective.momentum; a run of few steps needs a "
             "quick teacher",
         )
-    if not signs.warm or teacher.distance < FAR:
+    if not stats.warm or teacher.distance < FAR:
         return None
-    share = teacher.divergence / max(signs.loss, 1e-12)
+    share = teacher.divergence / max(stats.loss, 1e-12)
     if share < UNLEARNED:
         return None
     return Diagnosis(
@@ -236,34 +236,34 @@ def lagging(signs: TrainingStats) -> Diagnosis | None:
     )
 
 
-def shrunk(signs: TrainingStats) -> Diagnosis | None:
+def shrunk(stats: TrainingStats) -> Diagnosis | None:
     """Features use ever fewer directions."""
-    teacher = signs.teacher
-    if teacher is None or not signs.warm or teacher.rank > LOST * signs.best_rank:
+    teacher = stats.teacher
+    if teacher is None or not stats.warm or teacher.rank > LOST * stats.best_rank:
         return None
     return Diagnosis(
         "features lose rank",
         f"the features lose rank: [CLS] uses {teacher.rank:.1f} directions (RankMe), and "
-        f"{signs.best_rank:.1f} at its best. Lower model.optimizer.lr or "
+        f"{stats.best_rank:.1f} at its best. Lower model.optimizer.lr or "
         "model.objective.teacher_temperature; last.ckpt may already be past its best",
     )
 
 
-def small_steps(signs: TrainingStats) -> Diagnosis | None:
+def small_steps(stats: TrainingStats) -> Diagnosis | None:
     """The learning rate is too low: the run ends where it began."""
-    if signs.step < START:
+    if stats.step < START:
         return None
     reach = 0.0
-    if signs.peak:
-        if not signs.update or not signs.learning_rate:
+    if stats.peak:
+        if not stats.update or not stats.learning_rate:
             return None
-        reach = signs.update * signs.peak / signs.learning_rate * signs.steps
+        reach = stats.update * stats.peak / stats.learning_rate * stats.steps
     if reach > SMALL:
         return None
-    usual = "; DINO's is 0.0005 per 256 images" if signs.teacher else " by a factor of 10 or more"
+    usual = "; DINO's is 0.0005 per 256 images" if stats.teacher else " by a factor of 10 or more"
     return Diagnosis(
         "learning rate too low",
-        f"the learning rate is too low: at its peak, {signs.peak:.2g}, all {signs.steps} steps "
+        f"the learning rate is too low: at its peak, {stats.peak:.2g}, all {stats.steps} steps "
         f"together would change the weights by at most {reach:.1%} of their norm. Raise "
         f"model.optimizer.lr{usual}",
     )
@@ -276,22 +276,22 @@ RULES: tuple[Callable[[TrainingStats], Diagnosis | None], ...] = (
 )
 
 
-def diagnose(signs: TrainingStats) -> Diagnosis | None:
+def diagnose(stats: TrainingStats) -> Diagnosis | None:
     """Return what the first rule that finds something says; None if all is well."""
-    return next((found for rule in RULES if (found := rule(signs))), None)
+    return next((found for rule in RULES if (found := rule(stats))), None)
 
 
-def _told(signs: TrainingStats) -> float:
+def _told(stats: TrainingStats) -> float:
     """Nats that the teacher's answer tells of an image: entropy of the mean less mean entropy."""
-    assert signs.teacher is not None
-    return math.log(signs.teacher.prototypes) - signs.teacher.entropy
+    assert stats.teacher is not None
+    return math.log(stats.teacher.prototypes) - stats.teacher.entropy
 
 
-def _of_uniform(signs: TrainingStats) -> str:
-    assert signs.teacher is not None
-    outputs = signs.teacher.outputs
-    return f"{signs.teacher.entropy:.2f} of at most ln {outputs} = {math.log(outputs):.2f}"
+def _of_uniform(stats: TrainingStats) -> str:
+    assert stats.teacher is not None
+    out_dim = stats.teacher.out_dim
+    return f"{stats.teacher.entropy:.2f} of at most ln {out_dim} = {math.log(out_dim):.2f}"
 
 
-def _of_chance(signs: TrainingStats) -> str:
-    return f" (knowing nothing gives {signs.chance:.3g})"
+def _of_constant(stats: TrainingStats) -> str:
+    return f" (knowing nothing gives {stats.constant_loss:.3g})"

@@ -1,4 +1,4 @@
-"""RUN/collapse_monitor.jsonl: what went wrong in a run, a line each."""
+"""RUN/collapse_monitor.jsonl: the diagnoses of a run, a line each."""
 
 import json
 from dataclasses import asdict
@@ -10,28 +10,29 @@ from vitlab.callbacks.collapse_checks import Diagnosis
 FILE = "collapse_monitor.jsonl"
 
 
-def note(folder: Path, step: int, diagnosis: Diagnosis) -> None:
+def append(folder: Path, step: int, diagnosis: Diagnosis) -> None:
     """Add a line, whole or not at all.
 
     Raises:
         OSError: the disk is full, or fails; the lines before are still there.
     """
-    path = folder / FILE
-    rows = path.read_bytes() if path.exists() else b""
-    write_bytes(path, rows + json.dumps({"step": step, **asdict(diagnosis)}).encode() + b"\n")
+    line = json.dumps({"step": step, **asdict(diagnosis)}) + "\n"
+    write_bytes(folder / FILE, "".join([*_lines(folder), line]).encode())
 
 
-def forget(folder: Path, step: int) -> None:
-    """Drop what an attempt said behind the step that the run goes on from; it is said again."""
-    path = folder / FILE
-    if path.exists():
-        rows = path.read_text().splitlines(keepends=True)
-        kept = "".join(row for row in rows if json.loads(row)["step"] <= step)
-        write_bytes(path, kept.encode())
+def drop_after(folder: Path, step: int) -> None:
+    """Drop the diagnoses of an attempt that came further than the step the run continues from."""
+    if lines := _lines(folder):
+        kept = "".join(line for line in lines if json.loads(line)["step"] <= step)
+        write_bytes(folder / FILE, kept.encode())
 
 
 def last(folder: Path) -> str:
-    """Return the last thing that went wrong in a run, or nothing."""
+    """Return the last diagnosis of a run with its step, or nothing."""
+    rows = [json.loads(line) for line in _lines(folder)[-1:]]
+    return "".join(f"step {row['step']}: {row['sentence']}" for row in rows)
+
+
+def _lines(folder: Path) -> list[str]:
     path = folder / FILE
-    rows = path.read_text().splitlines() if path.exists() else []
-    return f"step {(row := json.loads(rows[-1]))['step']}: {row['sentence']}" if rows else ""
+    return path.read_text().splitlines(keepends=True) if path.exists() else []

@@ -7,7 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from vitlab import distributed, signals
 from vitlab.callbacks.checkpoint import CheckpointCallback
-from vitlab.cluster.status import number
+from vitlab.cluster.status import slurm_job_id
 
 
 class Preempted(Exception):  # noqa: N818, no error
@@ -85,7 +85,7 @@ class Preemption(Callback):
 
 def requeue() -> str:
     """Ask SLURM to start this job again; return the outcome as text for the user."""
-    job = number(os.environ)
+    job = slurm_job_id(os.environ)
     words = ["scontrol", "requeue", job]
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -1,7 +1,7 @@
-"""A run whose ranks are not all alive ends within a minute, with the reason.
+"""Watchdog of ranks: a run whose ranks are not all alive ends within a minute, with the reason.
 
-Without this, those left would wait in the next exchange of gradients until the backend gives up:
-for ten minutes with NCCL, for thirty with gloo.
+Without it, the other ranks would wait in the next exchange of gradients until the backend's
+time-out: ten minutes with NCCL, thirty with gloo.
 """
 
 import os
@@ -17,9 +17,9 @@ from typing import NoReturn
 
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies.launchers import subprocess_script
 
 from vitlab import distributed
+from vitlab.training.lightning_compat import observe_local_ranks
 
 TICK = 4.0  # seconds between two signs of life
 PATIENCE = 10  # ticks without one after which a rank counts as dead
@@ -63,14 +63,14 @@ class ProcessWatcher(threading.Thread):
 def watch_local_ranks(remedy: Callable[[], str]) -> None:
     """Watch the ranks that Lightning starts from this process, or the one that started this.
 
-    Lightning's own watch kills the first rank without a word.
+    Lightning's own observer kills the first rank without a message.
     """
 
     def observe(child_processes: list[subprocess.Popen]) -> None:
         _started.extend(child_processes)
         ProcessWatcher(child_processes, remedy).start()
 
-    subprocess_script._launch_process_observer = observe
+    observe_local_ranks(observe)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         os.environ[FIRST] = str(os.getpid())
     elif "SLURM_JOB_ID" not in os.environ:

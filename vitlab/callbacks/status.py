@@ -1,4 +1,4 @@
-"""Says in a small file how far the run is, for `vitlab runs` and other readers."""
+"""RUN/status.json: how far a run is, for `vitlab runs` and other readers."""
 
 import math
 import time
@@ -15,63 +15,60 @@ from vitlab.callbacks.preemption import Preempted
 from vitlab.callbacks.rank_watchdog import is_lost_rank
 from vitlab.cluster.status import STATUS, RunStatus
 
-EVERY = 15.0  # seconds between two writings
+INTERVAL = 15.0  # seconds between two writings
 
 
 class StatusWriter(Callback):
-    """Writes RUN/status.json on the first rank: at the start, now and then, and at the end."""
+    """Writes RUN/status.json on the first rank: at the start, every 15 s, and at the end."""
 
     def __init__(self) -> None:
         self.status = RunStatus("running", began=time.time())
         self.written = -math.inf
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that the run lives, before the baselines are measured."""
+        """Write that the run is alive, before the baselines are measured."""
         self.write(trainer, steps=pl_module.progress.steps)  # type: ignore[union-attr]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *of_batch: object
     ) -> None:
-        """Say how far it is, when some time has passed."""
-        if time.monotonic() - self.written > EVERY:
+        """Write the step, when some time has passed."""
+        if time.monotonic() - self.written > INTERVAL:
             self.write(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that an epoch is complete."""
+        """Write that an epoch is complete."""
         self.write(trainer, epoch=trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that the run is complete."""
+        """Write that the run is complete."""
         self.write(trainer, state="finished", epoch=trainer.current_epoch)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Say why it is not."""
+        """Write the reason of an early end."""
         asked = isinstance(exception, Preempted | KeyboardInterrupt | SystemExit)
         reason = (str(exception) or type(exception).__name__).splitlines()[0]
         if is_lost_rank(exception):
-            reason = "another rank is gone or does not answer"  # without what gloo says of it
+            reason = "another rank is gone or does not answer"  # gloo's own text is of no help
         self.write(trainer, state="stopped" if asked else "failed", reason=reason)
 
     def write(self, trainer: Trainer, **known: Any) -> None:
-        """Write the file anew."""
+        """Replace the file."""
         if not trainer.is_global_zero:
             return
         numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.status = replace(
-            self.status,
-            **{
-                "step": trainer.global_step,
-                "epoch": trainer.current_epoch,
-                "epochs": trainer.max_epochs or 0,
-                # JSON has no infinity
-                "metrics": {name: value for name, value in numbers.items() if math.isfinite(value)},
-                "warning": diagnosis_log.last(Path(trainer.default_root_dir)),
-                "updated": time.time(),
-                **known,
-            },
-        )
+        current = {
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+            "epochs": trainer.max_epochs or 0,
+            # JSON has no infinity
+            "metrics": {name: value for name, value in numbers.items() if math.isfinite(value)},
+            "warning": diagnosis_log.last(Path(trainer.default_root_dir)),
+            "updated": time.time(),
+        }
+        self.status = replace(self.status, **{**current, **known})
         self.written = time.monotonic()
         try:
             write_json(Path(trainer.default_root_dir) / STATUS, asdict(self.status))

@@ -1,4 +1,4 @@
-"""Takes a step again with an eye on every module, and says where numbers stop being finite."""
+"""Trace of a step: every tensor in the order of the computation, and the first not finite one."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ Kind = Literal["image", "weight", "output", "loss", "gradient"]
 
 @dataclass(frozen=True)
 class TensorStats:
-    """A tensor that was looked at.
+    """Range of a tensor, and how many of its numbers are not finite.
 
     Attributes:
         kind: an image or weight that went in, an output of a module, the loss, or the gradient of
@@ -108,7 +108,7 @@ def trace_step(
     hooks = [
         module.register_forward_hook(partial(_note, seen, name or "objective"))
         for name, module in objective.named_modules()
-        # attention computes otherwise while someone listens to its weights, which pass an identity
+        # a hook on the identity that attention weights pass would change how they are computed
         if not isinstance(module, nn.Identity)
     ]
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Signs of how training goes, and cheap ways to measure them."""
+"""Statistics of a training step that show collapse or divergence, and cheap measures of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class TeacherStats:
-    """What DINO's teacher says; entropies in nats.
+    """Statistics of DINO's teacher; entropies in nats.
 
     Attributes:
-        outputs: prototypes of the head.
-        entropy: mean over images; ln(outputs) if it is uniform.
+        out_dim: prototypes of the head.
+        entropy: mean over images; ln(out_dim) if it is uniform.
         divergence: of the student from the teacher, the mean over pairs of views; the loss is the
             sum of both.
         prototypes: in use: exp of the entropy of the mean over this rank's images.
@@ -29,7 +29,7 @@ class TeacherStats:
         taken: share of its weights that all steps of the run together take from the student.
     """
 
-    outputs: int
+    out_dim: int
     entropy: float
     divergence: float
     prototypes: float
@@ -45,23 +45,22 @@ class TeacherStats:
 
 @dataclass(frozen=True)
 class TrainingStats:
-    """What is known of a run at one step.
+    """Statistics of a run at one step.
 
     Attributes:
         step: optimizer steps taken.
         steps: of the whole run.
         warm: whether the warm-up of the learning rate is over.
         loss: of the newest micro-batch.
-        chance: least loss of saying the same of every image, in nats, where all classes or
-            prototypes are as likely; None where it is not known.
-        gradient: median norm of the gradient in the steps since the last look.
+        constant_loss: least loss of a constant prediction, see `Objective.constant_loss`.
+        gradient: median norm of the gradient in the steps since the last check.
         spike: the largest of them.
-        usual: median norm over the looks before; 0 at first.
+        usual: median norm over the checks before; 0 at first.
         learning_rate: of the step.
         peak: the highest learning rate of the run.
         update: change of a weight matrix in the step as a share of its norm, the median over
             several; None where no matrix is trained.
-        largest: the largest update at any look so far.
+        largest: the largest update at any check so far.
         mean: loss of the newest `RECENT` steps, the mean of one micro-batch of each, without what
             the keys of prompts add; None until there are as many behind the warm-up.
         teacher: of DINO; None for others.
@@ -75,7 +74,7 @@ class TrainingStats:
     steps: int
     warm: bool
     loss: float
-    chance: float | None
+    constant_loss: float | None
     gradient: float
     spike: float
     usual: float
@@ -103,7 +102,7 @@ RECENT = 100  # steps, over which a loss is not the luck of a few small batches 
 MATRICES = 8  # of an encoder, evenly through its depth, stand for all of them
 
 
-def watched(module: nn.Module, count: int = MATRICES) -> list[tuple[str, nn.Parameter]]:
+def watched_weights(module: nn.Module, count: int = MATRICES) -> list[tuple[str, nn.Parameter]]:
     """Return some of the matrices of linear maps that are trained, evenly through the module."""
     found = [
         (f"{name}.weight", weight)

@@ -1,6 +1,6 @@
-"""Scores the classifier while it trains: top-1, top-5, loss, calibration.
+"""Scores of the classifier while it trains: top-1, top-5, loss, calibration.
 
-Apart from training, as the probes: it draws nothing from the run's random streams.
+Like probing, it draws nothing from training's random streams.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,11 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from vitlab.callbacks.checkpoint import keep
-from vitlab.callbacks.online_probes import Measurement, OnlineProbes
+from vitlab.callbacks.checkpoint import save_checkpoint
+from vitlab.callbacks.measurements import Measurement, MeasurementLog
+from vitlab.callbacks.online_probes import check_counts, is_due
 from vitlab.data import DataError, VisionDataModule, normalize
+from vitlab.errors import InputError
 from vitlab.objectives import Objective
 from vitlab.probes.eval_mode import eval_mode
 from vitlab.probes.features import InferenceConfig, sharded_loader
@@ -26,12 +28,13 @@ BINS = 15  # of confidence, for the calibration error
 
 
 class Validation(Callback):
-    """Scores what an objective offers as classifiers on the labeled images of `data.val_split`.
+    """Scores the classifiers of an objective on the labeled images of `data.val_split`.
 
     For each of them, val (the model) and ema (the moving average of its weights): NAME/top1 and
     NAME/top5 in percent; NAME/loss, the cross-entropy in nats; NAME/ece, the expected calibration
     error in percent: 15 bins of the confidence, absolute differences. Logits become probabilities
-    by a softmax, whatever loss was trained. The checkpoint with the best val/top1 is kept.
+    by a softmax, whatever loss was trained. The checkpoint with the best val/top1 is kept. The
+    scores are logged, so `EarlyStopping` and `ModelCheckpoint` can monitor them.
 
     Args:
         every_n_epochs: epochs between scores; the last epoch is always scored, 0 scores only that.
@@ -49,96 +52,75 @@ class Validation(Callback):
         batch_size: int = 64,
         num_workers: int = 4,
     ):
-        for name, value in [
-            ("every_n_epochs", every_n_epochs),
-            ("size", size),
-            ("batch_size", batch_size - 1),
-            ("num_workers", num_workers),
-        ]:
-            if value < 0:
-                raise ValueError(
-                    f"validation.{name} is too small; 0 is the least, for batch_size 1"
-                )
+        counts = {"every_n_epochs": every_n_epochs, "size": size, "batch_size": batch_size - 1}
+        check_counts("validation", {**counts, "num_workers": num_workers})
         if not 0 < crop <= 1:
-            raise ValueError(
-                f"validation.crop {crop} is no part of the image; use a number in (0, 1]"
+            field = "validation.crop"
+            raise InputError(
+                f"{field} {crop} is no part of the image; use a number in (0, 1]", field=field
             )
         self.every_n_epochs, self.size, self.crop = every_n_epochs, size, crop
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.settings = (every_n_epochs, size, crop, batch_size, num_workers)
-        self.probing = OnlineProbes()  # the one of the run takes its place
+        self.measurements = MeasurementLog()
 
-    def check(self, objective: Objective, data: VisionDataModule, probing: OnlineProbes) -> None:
+    def check(self, objective: Objective, data: VisionDataModule) -> None:
         """Read the list of labeled images and refuse what cannot be scored.
 
-        Args:
-            objective: whose classifiers are scored.
-            data: with the images.
-            probing: of the run; keeps the scores beside its own.
-
         Raises:
-            ValueError: what was given, what is allowed, what to do.
+            InputError: labels that are missing or no index of a class, or an image size that the
+                patches do not tile.
         """
-        self.probing = probing
-        if not objective.classifiers():
-            if self.settings != Validation().settings:
-                raise ValueError(
-                    f"validation is set, but {type(objective).__name__} trains no classifier and it "
-                    "would be ignored; leave it out"
-                )
-            return
-        check_labels(data, data.train_split, objective.num_classes)
-        check_labels(data, data.val_split, objective.num_classes)
-        objective.encoder.check_img_size(
-            self.size or data.transform.crop_sizes[0][1], "validation.size"
-        )
+        if objective.classifiers():
+            check_labels(data, data.train_split, objective.num_classes)
+            check_labels(data, data.val_split, objective.num_classes)
+            size = self.size or data.transform.crop_sizes[0][1]
+            objective.encoder.check_img_size(size, "validation.size")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score when due; keep the checkpoint with the best top-1 so far."""
         objective: Objective = pl_module.objective  # type: ignore[assignment]
-        epoch = trainer.current_epoch + 1
-        last = epoch == trainer.max_epochs or trainer.should_stop
-        if not objective.classifiers() or (
-            not last and (self.every_n_epochs == 0 or epoch % self.every_n_epochs)
-        ):
+        if not objective.classifiers() or not is_due(trainer, self.every_n_epochs):
             return
-        best = max((m.scores.get(TOP1, -1.0) for m in self.probing.measurements), default=-1.0)
+        epoch = trainer.current_epoch + 1
+        best = self.measurements.best(TOP1)
         scores = self.measure(trainer, objective)
-        self.keep(Measurement("trained", epoch, trainer.global_step, scores))
-        self.probing.write(trainer)
-        if trainer.logger is not None:
-            trainer.logger.log_metrics(scores, step=trainer.global_step)
+        self.measurements.add(Measurement("trained", epoch, trainer.global_step, scores))
+        self.measurements.write(trainer)
+        for logger in trainer.loggers:
+            logger.log_metrics(scores, step=trainer.global_step)
+        self.log_dict(scores, logger=False)
         shown = ", ".join(f"{tag} {value:.2f}" for tag, value in scores.items())
         rank_zero_info(f"classifier, epoch {epoch}: {shown}")
         # decided on one rank, as saving takes all of them
         if trainer.strategy.broadcast(scores[TOP1] > best):
-            keep(trainer, BEST)
-
-    def keep(self, found: Measurement) -> None:
-        """Put scores beside those of the probes, in the same row where they measured too."""
-        for row in self.probing.measurements:
-            if (row.encoder, row.epoch) == (found.encoder, found.epoch):
-                row.scores.update(found.scores)
-                return
-        self.probing.measurements.append(found)
+            save_checkpoint(trainer, BEST)
 
     def measure(self, trainer: Trainer, objective: Objective) -> dict[str, float]:
         """Return the scores of all classifiers."""
         data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        device = trainer.strategy.root_device
         loading = InferenceConfig(
-            device, self.batch_size, self.num_workers, trainer.precision_plugin.forward_context
+            trainer.strategy.root_device,
+            self.batch_size,
+            self.num_workers,
+            trainer.precision_plugin.forward_context,
         )
         size = self.size or data.transform.crop_sizes[0][1]
-        images = sharded_loader(
-            data.classification_dataset(data.val_split, size, crop=self.crop), loading
-        )
+        labeled = data.classification_dataset(data.val_split, size, crop=self.crop)
+        images = sharded_loader(labeled, loading)
         with eval_mode(objective):
             return {
                 f"{name}/{score}": value
                 for name, classify in objective.classifiers().items()
                 for score, value in scored(classify, images, loading, objective.num_classes).items()
             }
+
+    def state_dict(self) -> dict:
+        """Return the measurements so far."""
+        return self.measurements.state_dict()
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Continue the measurements of an earlier part of the run."""
+        self.measurements.load_state_dict(state_dict)
 
 
 def scored(
@@ -177,7 +159,7 @@ def check_labels(data: VisionDataModule, split: str, classes: int) -> None:
     """Refuse a split without labels, or with ones that are no index of a class.
 
     Raises:
-        DataError: what was given, what is allowed, what to do.
+        DataError: the split has no labels, or ones that are no index of a class.
     """
     labels = data.samples(split).labels
     if labels is None:

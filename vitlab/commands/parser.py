@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from vitlab.config_safety import check_command_line
+from vitlab.config_safety import ClassParser, check_command_line
 
 Arguments = TypeVar("Arguments")
 POSITIONAL = {"positional": True}  # metadata of a field that is given without an option's name
@@ -53,7 +53,7 @@ def build_parser(kind: type, prog: str, examples: str = "") -> ArgumentParser:
     documentation = parse_docstring(kind.__doc__ or "")
     texts = {each.arg_name: each.description for each in documentation.params}
     long = documentation.long_description
-    parser = ArgumentParser(
+    parser = ClassParser(
         prog=prog,
         description="\n\n".join(filter(None, [documentation.short_description, long])),
         epilog=examples,

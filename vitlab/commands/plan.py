@@ -45,8 +45,9 @@ def run(words: Sequence[str]) -> None:
     from rich.progress import Progress
 
     from vitlab.profiling.report import report
-    from vitlab.profiling.trial import WARM_UP, quiet, run_trial
-    from vitlab.training.fit import FitCLI
+    from vitlab.profiling.trial import WARM_UP, run_trial
+    from vitlab.training.cli import FitCLI
+    from vitlab.training.lightning_compat import quiet
     from vitlab.training.plan import plan_run
 
     try:

@@ -50,7 +50,7 @@ def run(words: Sequence[str]) -> None:
 
     from vitlab.cluster import submission
     from vitlab.training import run_dir
-    from vitlab.training.described import ParsedConfig
+    from vitlab.training.cli import ParsedConfig
 
     config = ParsedConfig(
         [

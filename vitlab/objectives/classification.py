@@ -8,6 +8,7 @@ Axis letters: b images, c classes.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from typing import Literal
 
@@ -95,6 +96,16 @@ class Classification(Objective):
         )
         logits = at_least_fp32(self.model(images))
         return Loss(classification_loss(logits, targets.to(logits.dtype), self.kind))
+
+    @property
+    def constant_loss(self) -> float:
+        """Least loss of a constant prediction: how often a class is present."""
+        if self.kind == "cross_entropy":
+            return math.log(self.num_classes)
+        share = 1 / self.num_classes
+        mixed = self.mixup.prob if self.mixup.active else 0.0
+        present = share + mixed * share * (1 - share)  # the other image of a pair has it alone
+        return -present * math.log(present) - (1 - present) * math.log(1 - present)
 
     def classifiers(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Return what to score on labeled images: the model and, where kept, its average."""

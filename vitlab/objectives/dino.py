@@ -7,6 +7,7 @@ Axis letters: v views, b images, k prototypes.
 """
 
 import copy
+import math
 from collections.abc import Iterable
 
 import torch
@@ -118,6 +119,11 @@ class DINO(Objective):
         self.mean_logits.clear()
         update = get_ema_multi_avg_fn(self.teacher_momentum(progress))
         update(list(self.teacher.parameters()), list(self.student.parameters()), None)
+
+    @property
+    def constant_loss(self) -> float:
+        """Least loss of a constant prediction: the uniform one."""
+        return math.log(self.out_dim)
 
     def teacher_momentum(self, progress: Progress) -> float:
         """Return the decay of the teacher's moving average for this step."""

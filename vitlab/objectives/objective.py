@@ -70,6 +70,18 @@ class Objective(nn.Module, ABC):
         """
         return ""
 
+    @property
+    def constant_loss(self) -> float | None:
+        """Least loss of a constant prediction, in nats; None where it is not known.
+
+        Classes, or prototypes, are taken to be equally frequent.
+        """
+        return None
+
+    def task_loss(self, logs: dict[str, Tensor]) -> Tensor:
+        """Return the part of a logged loss that a constant prediction cannot lower."""
+        return logs["loss"]
+
     def before_step(self, progress: Progress) -> None:
         """Change gradients, which are already clipped, before the optimizer uses them."""
 

@@ -8,6 +8,7 @@ Visual Prompting" (TCPA, arXiv:2505.02406), whose recipe is the default. Where t
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder, PromptedViT, record
@@ -91,6 +92,10 @@ class PromptTuning(Classification):
             ema_decay=0.0,
         )
         self.matching = matching
+
+    def task_loss(self, logs: dict[str, Tensor]) -> Tensor:
+        """Return a logged loss without the matching loss."""
+        return logs["loss"] - self.matching.weight * logs.get("prompts/mismatch", 0.0)
 
     def loss(self, batch: Batch, progress: Progress) -> Loss:
         """Return the loss of a micro-batch, with the matching loss in the logs."""

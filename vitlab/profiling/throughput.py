@@ -14,7 +14,7 @@ from vitlab.probes import InferenceConfig
 from vitlab.probes.dense import stack_images
 from vitlab.probes.eval_mode import eval_mode
 from vitlab.probes.features import sharded_loader
-from vitlab.training.fit import FitCLI
+from vitlab.training.cli import FitCLI
 
 MAX_SECONDS = 30.0  # after which a loader has been measured for long enough
 Progress = Callable[[str], object]  # called with what has been done

@@ -4,12 +4,9 @@ The steps are those of `vitlab fit`: the same module, loop, precision, loaders a
 one device with its share. Nothing is written and the weights are thrown away.
 """
 
-import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +20,7 @@ from lightning.pytorch.plugins import Precision
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from vitlab.callbacks.checkpoint import CheckpointCallback
-from vitlab.callbacks.nan_guard import NotFiniteError
+from vitlab.callbacks.nan_guard import NaNGuard, NotFiniteError
 from vitlab.encoders.attention import Attention
 from vitlab.encoders.entmax.attention import entmax_attention
 from vitlab.errors import InputError
@@ -31,9 +28,9 @@ from vitlab.objectives import Objective
 from vitlab.profiling.forecast import RunFacts, Timing, TrialResult
 from vitlab.profiling.step_profiler import StepProfiler
 from vitlab.profiling.throughput import Progress, evaluation_seconds, loader_throughput
-from vitlab.training.fit import FitCLI
+from vitlab.training.cli import FitCLI
+from vitlab.training.lightning_compat import ignore_known_warnings
 from vitlab.training.plan import RunPlan, available
-from vitlab.training.preparing import Preparing
 
 WARM_UP = 2  # steps that do not count: memory is allocated, kernels are chosen
 PICTURE_COLUMNS = 5  # of the grids of the probes
@@ -93,20 +90,6 @@ class TrialSteps(Callback):
         trainer.save_checkpoint("not written", weights_only=False)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what Lightning logs about the hardware; the report has it."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def run_trial(
     cli: FitCLI, plan: RunPlan, steps: int, progress: Progress
 ) -> tuple[TrialResult, RunFacts]:
@@ -139,7 +122,7 @@ def run_trial(
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
-        "callbacks": [Preparing(), trial_steps],
+        "callbacks": [NaNGuard(), trial_steps],
         # one process, also where SLURM has started several
         "plugins": [
             LightningEnvironment(),
@@ -149,9 +132,7 @@ def run_trial(
         "profiler": profiler,
     }
     with TemporaryDirectory() as folder, warnings.catch_warnings():  # for the traces of a NaN
-        # as in `vitlab fit`
-        warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
-        warnings.filterwarnings("ignore", r"Found .* module\(s\) in eval mode")
+        ignore_known_warnings()
         trainer = Trainer(**{**settings, "default_root_dir": folder})
         loading = loader_throughput(data, progress)
         _fit(trainer, cli, facts)

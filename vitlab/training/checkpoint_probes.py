@@ -7,15 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError
 from lightning.fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from vitlab.atomic_io import environment, write_json
-from vitlab.callbacks.online_probes import Measurement, OnlineProbes
-from vitlab.config_safety import check_config, read_yaml, restrict_imports
+from vitlab.callbacks.measurements import Measurement
+from vitlab.callbacks.online_probes import OnlineProbes
+from vitlab.config_safety import ClassParser, check_config, read_yaml, restrict_imports
 from vitlab.data import VisionDataModule
 from vitlab.data.check import recognize
 from vitlab.encoders import Encoder
@@ -96,7 +97,7 @@ class SeriesProbes:
             "which": changes.which,
         }
         restrict_imports()
-        parser = ArgumentParser(exit_on_error=False)
+        parser = ClassParser(exit_on_error=False)
         parser.add_class_arguments(OnlineProbes, "probing")
         parser.add_subclass_arguments(VisionDataModule, "data", required=False)
         wanted = {"probing": probing, **({"data": data} if data else {})}

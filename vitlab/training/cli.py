@@ -1,31 +1,49 @@
-"""The command line of `vitlab fit`: its options, its config, the folder of the run."""
+"""The command line of `vitlab fit`: options, config, folder of the run, trainer."""
 
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
 from vitlab.atomic_io import environment, write_bytes, write_json
-from vitlab.callbacks.checkpoint import CheckpointCallback
+from vitlab.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback
 from vitlab.callbacks.collapse_monitor import CollapseMonitor
+from vitlab.callbacks.nan_guard import NaNGuard
 from vitlab.callbacks.online_probes import OnlineProbes
+from vitlab.callbacks.preemption import Preemption
+from vitlab.callbacks.rank_watchdog import RankWatchdog
+from vitlab.callbacks.status import StatusWriter
+from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.callbacks.validation import Validation
-from vitlab.config_safety import check_command_line
+from vitlab.cluster.slurm import count_tasks
+from vitlab.config_safety import ClassesOnly, check_command_line
 from vitlab.data import VisionDataModule
+from vitlab.data.sampler import split_global_batch
 from vitlab.encoders import ViT
+from vitlab.errors import InputError
 from vitlab.objectives import Pretrained  # all of them: YAML finds classes once imported
 from vitlab.training import run_dir
+from vitlab.training.lightning_compat import quiet
 from vitlab.training.module import Pretraining
+from vitlab.training.run_dir import resume_hint
+
+DRAWING = 600  # seconds that other ranks wait for the first one to draw the embedded data sets
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """The embedded data set, drawn when a run reads below its folder and it is not there yet.
+    """The embedded data sets, drawn when a run reads below their folder and it is not there yet.
 
     Args:
         root: folder of the drawn data sets; empty for none.
@@ -36,8 +54,12 @@ class Synthetic:
     seed: int = 0
 
 
-class ParserCLI(LightningCLI):
-    """What can be said on the command line of `vitlab fit`, and the run's folder."""
+class FitParser(ClassesOnly, LightningArgumentParser):
+    """Lightning's parser, which here builds classes and calls no function."""
+
+
+class FitCLI(LightningCLI):
+    """`vitlab fit` up to the first step: everything is parsed, checked and built."""
 
     def __init__(self, args: Sequence[str]):
         super().__init__(
@@ -46,6 +68,7 @@ class ParserCLI(LightningCLI):
             save_config_callback=None,  # the run folder keeps config.yaml, see `record`
             subclass_mode_data=True,
             auto_configure_optimizers=False,
+            parser_class=FitParser,
             parser_kwargs={
                 "prog": "vitlab fit",
                 "usage": "vitlab fit --config FILE ... [options]",  # of the parser, 80 lines
@@ -63,15 +86,11 @@ class ParserCLI(LightningCLI):
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed, with a help of our own: here every run has one."""
-        parser.add_argument(
-            "--seed_everything",
-            type=int,
-            default=0,
-            help="Seed of weights, data order, augmentation and drop path.",
-        )
+        text = "Seed of weights, data order, augmentation and drop path."
+        parser.add_argument("--seed_everything", type=int, default=0, help=text)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what a run has besides trainer, model and data."""
+        """Add the options of a run besides trainer, model and data."""
         parser.add_lightning_class_args(OnlineProbes, "probing")
         parser.add_lightning_class_args(Validation, "validation")
         parser.add_lightning_class_args(CheckpointCallback, "checkpoint")
@@ -97,38 +116,42 @@ class ParserCLI(LightningCLI):
         )
         for target in ("data.init_args.seed", "model.seed"):
             parser.link_arguments("seed_everything", target)
-        # of objectives that have it
-        target = "model.objective.init_args.num_classes"
-        parser.link_arguments("data", target, _classes, apply_on="instantiate")
+        target = "model.objective.init_args.num_classes"  # of objectives that have it
+        parser.link_arguments("data", target, _num_classes, apply_on="instantiate")
 
-    def parse_arguments(self, parser: LightningArgumentParser, args) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the given words, whatever the command line of the process is."""
         check_command_line(args)
         self.config = parser.parse_args(args)
 
-    def before_instantiate_classes(self) -> None:
-        """Settle the run's folder, before any work; draw the embedded data if they are read."""
+    @property
+    def run_folder(self) -> Path:
+        """Folder of the run, by default from the names of the configs and the seed."""
         configs = [str(path) for path in self.config.get("config") or []]
-        folder = self.config.run_dir or run_dir.default_folder(configs, self.config.seed_everything)
-        self.folder = Path(folder)
+        seed = self.config.seed_everything
+        return Path(self.config.run_dir or run_dir.default_folder(configs, seed))
+
+    def before_instantiate_classes(self) -> None:
+        """Find the checkpoint to continue from; draw the embedded data sets where they are read."""
+        self.folder = self.run_folder
         if (self.config.model.objective.get("init_args") or {}).get("num_classes") is not None:
-            raise ValueError(
-                "model.objective.num_classes would be ignored: it is that of the data; leave it out"
+            field = "model.objective.num_classes"
+            raise InputError(
+                f"{field} would be ignored: it is that of the data; leave it out", field=field
             )
         if first_rank():
             run_dir.check_unlocked(self.folder)
-        # a job that SLURM has started again goes on, whatever its script says
-        again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) and run_dir.resumable_checkpoints(
-            self.folder
-        )
+        # a job that SLURM has started again goes on, whatever --ckpt_path its script has
+        restarted = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        again = restarted and run_dir.resumable_checkpoints(self.folder)
         asked = "auto" if again else self.config.ckpt_path
         if first_rank() or asked in ("last", "auto"):
             self.start = run_dir.find_resume_point(self.folder, asked)
         else:  # other ranks of a run start when the first has already made the folder
             self.start = run_dir.ResumePoint(Path(asked) if asked else None)
-        from_here = self.start.checkpoint
+        checkpoint = self.start.checkpoint
         # however its path is spelled, and best.ckpt as well
-        if first_rank() and from_here and self.folder.resolve() in from_here.resolve().parents:
+        if first_rank() and checkpoint and self.folder.resolve() in checkpoint.resolve().parents:
             run_dir.check_same_settings(self.folder, yaml.safe_load(self.text()))
         self.draw()
 
@@ -142,16 +165,80 @@ class ParserCLI(LightningCLI):
 
             if first_rank():
                 synthesize(Path(root), self.config.synthetic.seed)
-            for _ in range(600):  # seconds; under SLURM all ranks start at once
+            for _ in range(DRAWING):  # under SLURM all ranks start at once
                 if (Path(root) / MARKER).exists():
                     return
                 time.sleep(1)
-            raise ValueError(f"the first rank did not draw {root} in ten minutes; see its messages")
+            raise InputError(
+                f"the first rank did not draw {root} in {DRAWING} s; see its messages",
+                field="synthetic.root",
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Return a trainer that writes every file into the folder of the run."""
+        built = self.config_init
+        config = {**built.trainer, **kwargs}
+        self._check_trainer_options(config)
+        built.validation.measurements = (
+            built.probing.measurements
+        )  # one row for each epoch, in one file
+        callbacks: list[Callback] = [
+            Preemption(built.checkpoint),  # first, as an epoch's end takes long
+            NaNGuard(),
+            built.collapse_monitor,
+            built.probing,
+            built.validation,
+            *(config["callbacks"] or []),  # may monitor the scores of those above
+            ThroughputMonitor(),
+            RankWatchdog(partial(resume_hint, self.folder)),
+            StatusWriter(),
+            built.checkpoint,  # last, with the state of all others
+        ]
+        if config["enable_progress_bar"] is not False:
+            callbacks.append(RichProgressBar(leave=True))
+        if config["logger"] is None:
+            # curves of an attempt that went further than its checkpoint end with that
+            purge = self.start.step + 1 if self.start.checkpoint else 0
+            config["logger"] = TensorBoardLogger(self.folder, name="", version="", purge_step=purge)
+        given = config["plugins"] or []
+        plugins = [*(given if isinstance(given, list) else [given]), AtomicCheckpointIO()]
+        count_tasks()
+        if SLURMEnvironment.detect() and not any(
+            isinstance(each, ClusterEnvironment) for each in plugins
+        ):
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # `Preemption` does
+        config |= {"callbacks": callbacks, "plugins": plugins}
+        return Trainer(**{**config, "default_root_dir": str(self.folder)})
+
+    def _check_trainer_options(self, config: dict[str, Any]) -> None:
+        """Refuse options of the trainer that other options of `vitlab fit` decide."""
+        for key, unset, instead in (
+            ("default_root_dir", None, "--run-dir"),
+            ("accumulate_grad_batches", 1, "--data.micro_batch_size"),
+        ):
+            if config[key] != unset:
+                raise InputError(
+                    f"trainer.{key} would be ignored; use {instead}", field=f"trainer.{key}"
+                )
+        if config["max_time"] is not None:  # Lightning would take it for the end of the run
+            raise InputError(
+                "trainer.max_time would end the run for good, within an epoch; leave it out and "
+                "start the run as `timeout 6h vitlab fit ...`, which asks it to stop: it can go on "
+                "with --ckpt_path last",
+                field="trainer.max_time",
+            )
 
     def after_instantiate_classes(self) -> None:
         """Make checkpoints self-describing: `Pretraining.load_from_checkpoint(path)` is enough."""
-        settings = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False))
         objective = self.model.objective
+        defaults = self.parser.get_defaults().validation
+        if self.config.validation != defaults and not objective.classifiers():
+            raise InputError(
+                f"validation is set, but {type(objective).__name__} trains no classifier and it "
+                "would be ignored; leave it out",
+                field="validation",
+            )
+        settings = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False))
         arguments = settings["model"]["objective"].setdefault("init_args", {})
         if objective.num_classes:
             arguments["num_classes"] = objective.num_classes
@@ -163,8 +250,7 @@ class ParserCLI(LightningCLI):
                 "class_path": "vitlab.encoders.ViT",
                 "init_args": _plain(objective.encoder),
             }
-        instantiator = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
-        self.model.save_hyperparameters({**settings["model"], **instantiator}, logger=False)
+        self.model.save_hyperparameters(settings["model"], logger=False)
 
     def text(self) -> str:
         """Return the resolved config as YAML."""
@@ -172,12 +258,50 @@ class ParserCLI(LightningCLI):
 
     @rank_zero_only
     def record(self) -> None:
-        """Write the resolved config and the environment into the run's folder."""
+        """Write the resolved config and the environment into the folder of the run."""
         write_bytes(self.folder / run_dir.CONFIG, self.text().encode())
         write_json(self.folder / "environment.json", environment())
 
 
-def _classes(data: VisionDataModule) -> int:
+class ParsedConfig(FitCLI):
+    """The settings of a run, checked as far as a machine can that has neither its data nor GPUs."""
+
+    def __init__(self, args: Sequence[str]):
+        with quiet():  # the seed that Lightning sets is of no interest here
+            super().__init__(args)
+
+    def before_instantiate_classes(self) -> None:
+        """Leave the run's folder as it is."""
+
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+    def after_instantiate_classes(self) -> None:
+        """Nothing was built."""
+
+    def check_division(self) -> None:
+        """Refuse a batch that does not divide among the devices.
+
+        Raises:
+            DataError: it does not.
+        """
+        data, trainer = self.config.data.init_args, self.config.trainer
+        world = int(trainer.devices) * trainer.num_nodes
+        split_global_batch(data.global_batch_size, world, data.micro_batch_size)
+
+    def place(self, seeds: bool) -> Path:
+        """Return the run's folder; of several seeds, the one that holds theirs."""
+        folder = self.run_folder
+        return (folder.parent if seeds and not self.config.run_dir else folder).absolute()
+
+    def text(self) -> str:
+        """Return all settings as YAML, but for where the run goes and begins."""
+        settings = self.config.clone()
+        settings.run_dir, settings.ckpt_path = "", None
+        return self.parser.dump(settings, skip_link_targets=True, skip_none=False)
+
+
+def _num_classes(data: VisionDataModule) -> int:
     return data.num_classes
 
 
@@ -190,5 +314,5 @@ def _plain(encoder: ViT) -> dict[str, object]:
 
 
 def first_rank() -> bool:
-    """Whether this process is the first of the run, before ranks can speak with each other."""
+    """Whether this process is the first of the run, before ranks can exchange anything."""
     return getattr(rank_zero_only, "rank", 0) == 0

@@ -1,18 +1,19 @@
-"""What configs of `vitlab fit` describe, without the rest of a run."""
+"""The encoder that a config of `vitlab fit` describes, without the rest of a run."""
 
 from pathlib import Path
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError
 
-from vitlab.config_safety import check_config, read_yaml, restrict_imports
+from vitlab.config_safety import ClassParser, read_yaml
 from vitlab.encoders import Encoder
+from vitlab.errors import InputError
 
 
 def encoder_from_config(path: Path) -> Encoder:
-    """Return the encoder that a config of `vitlab fit` describes.
+    """Return the encoder of a config.
 
     Raises:
-        ValueError: the file describes none, or one that cannot be made; the message says why.
+        InputError: the file describes none, or one that cannot be made.
         OSError: the file cannot be read.
     """
     try:
@@ -20,15 +21,15 @@ def encoder_from_config(path: Path) -> Encoder:
         encoder["class_path"]  # an overlay may have init_args alone
     except (KeyError, TypeError) as error:
         reason = f"{type(error).__name__} {error}".replace("\n", " ")
-        raise ValueError(
+        raise InputError(
             f"{path} has no model.objective.init_args.encoder with a class_path ({reason}); give "
-            "a config such as configs/dino.yaml, not one that only overlays others"
+            "a config such as configs/dino.yaml, not one that only overlays others",
+            field=str(path),
         ) from None
-    check_config(encoder, path)
-    restrict_imports()
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ClassParser(exit_on_error=False)
     parser.add_subclass_arguments(Encoder, "encoder")
     try:
-        return parser.instantiate_classes(parser.parse_object({"encoder": encoder})).encoder
+        parsed = parser.parse_settings({"encoder": encoder}, path)
     except ArgumentError as error:
-        raise ValueError(f"the encoder in {path}: {error}") from None
+        raise InputError(f"the encoder in {path}: {error}", field=str(path)) from None
+    return parser.instantiate_classes(parsed).encoder

@@ -1,7 +1,10 @@
-"""Everything that depends on internals of Lightning, in one place; each function has a test."""
+"""Everything that depends on internals or messages of Lightning; each function has a test."""
 
+import logging
 import subprocess
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch.strategies.launchers import subprocess_script
@@ -32,3 +35,25 @@ def observe_local_ranks(observe: Callable[[list[subprocess.Popen]], None]) -> No
     Lightning's own watch kills the first rank without a message.
     """
     subprocess_script._launch_process_observer = observe
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide the messages of Lightning on devices, seeds and plugins."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def ignore_known_warnings() -> None:
+    """Hide two warnings that are no fault of a run, until the filters are reset."""
+    # Lightning 2.6 itself calls what newer torch calls deprecated
+    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
+    # frozen encoders and references are meant to be in eval mode
+    warnings.filterwarnings("ignore", r"Found .* module\(s\) in eval mode")

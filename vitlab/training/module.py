@@ -1,22 +1,31 @@
-"""The single LightningModule: asks an objective for losses and takes the steps."""
+"""The LightningModule: takes optimizer steps on the loss of an objective."""
 
+from collections.abc import Iterator, Sequence
 from math import ceil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningModule
+from jsonargparse import ArgumentError
+from lightning import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.nn.utils import get_total_norm
+from torch.utils.data import DataLoader, Subset
 
-from vitlab.config_safety import restrict_imports
+from vitlab.config_safety import ClassParser
+from vitlab.data import DataError, VisionDataModule, normalize
 from vitlab.data.batch import Batch
+from vitlab.errors import InputError
 from vitlab.objectives import Objective
 from vitlab.optim.optimizer import OptimizerConfig
 from vitlab.optim.schedules import Progress
 
+SETUP_BATCH = 64  # images of one forward pass of `Objective.setup`
+
 
 class Pretraining(LightningModule):
-    """Wraps one objective.
+    """Trains one objective.
 
     Args:
         objective: what is learned, and with which encoder.
@@ -31,57 +40,109 @@ class Pretraining(LightningModule):
         seed: int = 0,
     ):
         super().__init__()
-        from vitlab.callbacks.nan_guard import NaNGuard
-
         self.objective, self.settings, self.seed = objective, optimizer, seed
-        self.guard = NaNGuard()
         self.logs: dict[str, Tensor] = {}  # of the newest micro-batch, and its step
         self.last = Progress(0, 1, 1, 1)  # that the newest step began with
 
     @classmethod
-    def load_from_checkpoint(cls, *args, **kwargs) -> "Pretraining":
-        """Rebuild a run's model from its checkpoint, as Lightning does, with our classes only."""
-        restrict_imports()
-        return super().load_from_checkpoint(*args, **kwargs)
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, **_: Any
+    ) -> "Pretraining":
+        """Rebuild a run's model from its checkpoint, with classes that a config may build.
+
+        Raises:
+            InputError: the settings in the checkpoint are of no model.
+        """
+        content = torch.load(checkpoint_path, map_location, weights_only=True)
+        module = build_module(content["hyper_parameters"], checkpoint_path)
+        module.on_load_checkpoint(content)
+        module.load_state_dict(content["state_dict"])
+        return module
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the optimizer of what the objective trains."""
+        """Return the optimizer of the objective's trained parameters."""
         return self.settings.build(self.objective)
 
     @property
     def progress(self) -> Progress:
-        """How far the run has come."""
-        per_epoch = ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        """Training progress."""
+        accumulate = self.trainer.accumulate_grad_batches
+        per_epoch = ceil(self.trainer.num_training_batches / accumulate)
         epochs = self.trainer.max_epochs or 1
-        batch = self.trainer.datamodule.global_batch_size  # type: ignore[attr-defined]
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, VisionDataModule):
+            batch = data.global_batch_size
+        else:  # of a loader given to `Trainer.fit`
+            loader: Any = self.trainer.train_dataloader
+            batch = (loader.batch_size or 1) * accumulate * self.trainer.world_size
         return Progress(self.global_step, per_epoch * epochs, epochs, batch)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the schedules, and make the randomness of a step a function of the step.
+    def step_seed(self, batch_idx: int) -> int:
+        """Return the seed of torch's random numbers in a micro-batch of the next step.
 
-        Thus a resumed run draws what the uninterrupted one would have drawn, and nothing that
-        happens between steps, such as a probe, can change training.
+        It is a function of the step. Thus a resumed run draws what the uninterrupted one would have
+        drawn, and nothing that happens between steps, such as a probe, can change training.
         """
-        self.settings.apply_schedules(self.trainer.optimizers[0], self.progress)
         entropy = [self.seed, self.global_step, batch_idx, self.global_rank]
-        drawn = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-        self.guard.begin(batch, batch_idx, drawn)
-        torch.manual_seed(drawn)
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+    def on_fit_start(self) -> None:
+        """Refuse settings of the trainer that would be ignored; set up the objective of a new run.
+
+        Raises:
+            InputError: a setting of the trainer that cannot be used.
+            DataError: the objective cannot learn from these data.
+        """
+        check_trainer(self.trainer)
+        if self.trainer.ckpt_path is None:  # else the checkpoint holds its state
+            self.setup_objective()
+
+    def setup_objective(self) -> None:
+        """Call `Objective.setup` with the training images: center crops, in fp32.
+
+        Nothing is drawn from training's random streams.
+
+        Raises:
+            DataError: the objective cannot learn from these data.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, VisionDataModule):
+            return
+
+        def read(indices: Sequence[int]) -> Iterator[Batch]:
+            size = data.transform.crop_sizes[0][1]
+            images = Subset(data.classification_dataset(data.train_split, size), indices)
+            options = {"num_workers": data.num_workers, "generator": torch.Generator()}
+            for pixels, labels in DataLoader(images, SETUP_BATCH, **options):
+                yield Batch([normalize(pixels.to(self.device))[None]], labels.to(self.device))
+
+        training = self.objective.training
+        self.objective.eval()
+        try:
+            found = self.objective.setup(read, len(data.samples(data.train_split)))
+        except ValueError as error:
+            raise DataError(str(error)) from error  # of a model and its data, not of the code
+        finally:
+            self.objective.train(training)
+        if found:
+            rank_zero_info(found)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the schedules and the seed of the step."""
+        self.settings.apply_schedules(self.trainer.optimizers[0], self.progress)
+        torch.manual_seed(self.step_seed(batch_idx))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a micro-batch."""
-        loss = self.objective.loss(batch, self.progress)
-        self.log("loss", loss.value.detach(), prog_bar=True)
-        self.log_dict(loss.logs)
-        self.logs = {"loss": loss.value.detach(), **loss.logs}
-        return self.guard.checked(loss.value, batch_idx)
+        """Return the loss of a micro-batch; NaN in place of any other that is not finite.
 
-    def on_after_backward(self) -> None:
-        """Look at each micro-batch of several, to know which one is to blame."""
-        if self.trainer.accumulate_grad_batches > 1:
-            gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
-            if not torch.isfinite(get_total_norm(gradients)):
-                self.guard.blame(self.guard.index)
+        NaN reaches the gradients of all ranks, so that all of them see it, see `NaNGuard`.
+        """
+        loss = self.objective.loss(batch, self.progress)
+        value = loss.value.detach()
+        self.log("loss", value, prog_bar=True)
+        self.log_dict(loss.logs)
+        self.logs = {"loss": value, **loss.logs}
+        return loss.value if torch.isfinite(value) else loss.value * torch.nan
 
     def configure_gradient_clipping(
         self,
@@ -92,7 +153,6 @@ class Pretraining(LightningModule):
         """Clip gradients, then let the objective change them."""
         norm = self.settings.clip(self.objective.parameters())
         progress = self.progress
-        self.guard.check(self.trainer, self.objective, norm, progress)
         self.objective.before_step(progress)
         logs: dict[str, Tensor | float] = {
             "optimizer/gradient_norm": norm,
@@ -114,7 +174,7 @@ class Pretraining(LightningModule):
         """Refuse to write weights that are not finite over good ones.
 
         Raises:
-            FloatingPointError: which weight.
+            FloatingPointError: a parameter or buffer is not finite.
         """
         kept = [*self.named_parameters(), *self.named_buffers()]  # of buffers, DINO's center
         for name, weight in kept:
@@ -126,7 +186,11 @@ class Pretraining(LightningModule):
                 )
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Refuse a checkpoint of another model, naming what differs."""
+        """Refuse a checkpoint of another model.
+
+        Raises:
+            InputError: tensors that are missing, unknown or of another shape.
+        """
         given, wanted = checkpoint["state_dict"], self.state_dict()
         missing = [key for key in wanted if key not in given]
         unknown = [key for key in given if key not in wanted]
@@ -136,12 +200,59 @@ class Pretraining(LightningModule):
             if key in given and given[key].shape != wanted[key].shape
         ]
         if missing or unknown or shapes:
-            raise ValueError(
+            raise InputError(
                 "the checkpoint is of another model than the config describes: "
                 f"{len(shapes)} tensors of another shape {_first(shapes)}, {len(missing)} missing "
                 f"{_first(missing)}, {len(unknown)} unknown {_first(unknown)}. Give the config it "
-                "was trained with; config.yaml lies beside it"
+                "was trained with; config.yaml lies beside it",
+                field="--ckpt_path",
             )
+
+
+def build_module(settings: dict[str, Any], where: object) -> Pretraining:
+    """Build a model from the arguments that a checkpoint or a failed step holds.
+
+    Args:
+        settings: arguments of `Pretraining` as plain values.
+        where: file they are from, for the message.
+
+    Raises:
+        InputError: they name a class from elsewhere, or are of no model.
+    """
+    parser = ClassParser(exit_on_error=False)
+    parser.add_class_arguments(Pretraining, "model")
+    try:
+        parsed = parser.parse_settings({"model": settings}, where)
+    except ArgumentError as error:
+        raise InputError(f"{where} has settings of no model: {error}", field=str(where)) from error
+    return parser.instantiate_classes(parsed).model
+
+
+def check_trainer(trainer: Trainer) -> None:
+    """Refuse settings of the trainer that would be ignored or spoil a run.
+
+    Raises:
+        InputError: the length, the precision or the clipping of gradients.
+    """
+    if (trainer.max_epochs or 0) < 1 or trainer.max_steps != -1:
+        raise InputError(
+            f"trainer.max_epochs is {trainer.max_epochs} and max_steps {trainer.max_steps}, but "
+            "schedules count in epochs; set trainer.max_epochs to at least 1 and leave max_steps",
+            field="trainer.max_epochs",
+        )
+    if str(trainer.precision).endswith("-true") and trainer.precision not in ("32-true", "64-true"):
+        raise InputError(
+            f"trainer.precision {trainer.precision} keeps the weights in 16 bits, where a moving "
+            "average loses its small steps; use bf16-mixed, 16-mixed or 32-true",
+            field="trainer.precision",
+        )
+    if trainer.gradient_clip_val is not None:
+        raise InputError(
+            "trainer.gradient_clip_val clips all gradients together and would be ignored; set "
+            "model.optimizer.clip_grad_norm, and model.optimizer.clip_mode: per_parameter as in "
+            "DINO, or global",
+            field="trainer.gradient_clip_val",
+        )
 
 
 def _first(names: list[str]) -> str:

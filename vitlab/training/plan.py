@@ -17,7 +17,7 @@ from vitlab.data import BatchLayout, VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.objectives import Objective
 from vitlab.optim.schedules import Progress
-from vitlab.training.module import Pretraining
+from vitlab.training.module import Pretraining, check_trainer
 
 Crops = Iterable[tuple[int, int]]
 GIB = 2**30
@@ -76,21 +76,7 @@ def plan_run(
     Raises:
         ValueError: what was given, what is allowed, what to do.
     """
-    if (trainer.max_epochs or 0) < 1 or trainer.max_steps != -1:
-        raise ValueError(
-            f"trainer.max_epochs is {trainer.max_epochs} and max_steps {trainer.max_steps}, but "
-            "schedules count in epochs; set trainer.max_epochs to at least 1 and leave max_steps"
-        )
-    if str(trainer.precision).endswith("-true") and trainer.precision not in ("32-true", "64-true"):
-        raise ValueError(
-            f"trainer.precision {trainer.precision} keeps the weights in 16 bits, where a moving "
-            "average loses its small steps; use bf16-mixed, 16-mixed or 32-true"
-        )
-    if trainer.gradient_clip_val is not None:
-        raise ValueError(
-            "trainer.gradient_clip_val clips all gradients together and would be ignored; set "
-            "model.optimizer.clip_grad_norm, and model.optimizer.clip_mode: per_parameter as DINO, or global"
-        )
+    check_trainer(trainer)
     crops = data.transform.crop_sizes
     model.objective.check_crops(crops)
     division = data.batch_layout(trainer.world_size)
@@ -104,7 +90,7 @@ def plan_run(
         )
     masks = data.use_foreground_masks() if model.objective.needs_masks else 0
     probing.check(model.objective.encoder, data)
-    validation.check(model.objective, data, probing)
+    validation.check(model.objective, data)
     needed = memory(trainer, model, crops)
     check_memory(needed, division, trainer, data)
     rows = describe(trainer, model, data, probing, division, needed)

@@ -1,22 +1,23 @@
-"""The folder of a run: one for each, never overwritten, with all that made it."""
+"""Run directory: its checkpoints, its settings, its lock. One for each run, never overwritten."""
 
-import fcntl
 import os
 import pickle
 import platform
 import re
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from safetensors import SafetensorError
 
+from vitlab.atomic_io import exclusive_lock
 from vitlab.cluster.job import JOB_FOLDER as JOB
 from vitlab.config_safety import read_yaml
+from vitlab.errors import InputError
 
 CONFIG = "config.yaml"
 LAST = "last.ckpt"
@@ -75,7 +76,7 @@ def find_resume_point(folder: Path, ckpt_path: str | None) -> ResumePoint:
             the same where there is one, a file, or None for a new run.
 
     Raises:
-        ValueError: the folder holds a run already, or the checkpoint does not exist.
+        InputError: the folder holds a run already, or the checkpoint does not exist.
     """
     finished = (folder / RESULTS).exists()
     if ckpt_path == "auto":
@@ -85,24 +86,28 @@ def find_resume_point(folder: Path, ckpt_path: str | None) -> ResumePoint:
     if ckpt_path:
         start = _newest(folder) if ckpt_path == "last" else _from(Path(ckpt_path), folder)
         if finished:
-            raise ValueError(
+            raise InputError(
                 f"the run in {folder} is finished; continue from its checkpoint with another "
-                "--run-dir DIR and more --trainer.max_epochs"
+                "--run-dir DIR and more --trainer.max_epochs",
+                field="--run-dir",
             )
         return start
     if finished:
-        raise ValueError(
+        raise InputError(
             f"{folder} already holds a finished run, which is never overwritten; choose another "
-            "folder with --run-dir DIR or another --seed_everything"
+            "folder with --run-dir DIR or another --seed_everything",
+            field="--run-dir",
         )
     if resumable_checkpoints(folder):
-        raise ValueError(
+        raise InputError(
             f"{folder} already holds an unfinished run; continue it with --ckpt_path last, or "
-            "choose another folder with --run-dir DIR or another --seed_everything"
+            "choose another folder with --run-dir DIR or another --seed_everything",
+            field="--run-dir",
         )
     if _foreign(folder):
-        raise ValueError(
-            f"{folder} holds other files; choose an empty or new folder with --run-dir DIR"
+        raise InputError(
+            f"{folder} holds other files; choose an empty or new folder with --run-dir DIR",
+            field="--run-dir",
         )
     return ResumePoint()
 
@@ -117,25 +122,30 @@ def _newest(folder: Path) -> ResumePoint:
         else:
             return ResumePoint(path, step, tuple(damaged))
     if damaged:
-        raise ValueError("no checkpoint of the run can be read:\n  " + "\n  ".join(damaged))
-    raise ValueError(
-        f"there is no checkpoint {folder / LAST}; --ckpt_path takes 'last' (the run's own, in "
-        f"{folder}), 'auto' (the same if there is one) or a file. Leave it out to start anew"
-    )
+        raise InputError(
+            "no checkpoint of the run can be read:\n  " + "\n  ".join(damaged), field="--ckpt_path"
+        )
+    raise _missing(folder / LAST, folder)
 
 
 def _from(path: Path, folder: Path) -> ResumePoint:
     if not path.is_file():
-        raise ValueError(
-            f"there is no checkpoint {path}; --ckpt_path takes 'last' (the run's own, in "
-            f"{folder}), 'auto' (the same if there is one) or a file. Leave it out to start anew"
-        )
+        raise _missing(path, folder)
     step = check_readable(path)
     if folder.resolve() not in path.resolve().parents and resumable_checkpoints(folder):
-        raise ValueError(
-            f"{folder} already holds another run; choose a new folder with --run-dir DIR"
+        raise InputError(
+            f"{folder} already holds another run; choose a new folder with --run-dir DIR",
+            field="--run-dir",
         )
     return ResumePoint(path, step)
+
+
+def _missing(path: Path, folder: Path) -> InputError:
+    return InputError(
+        f"there is no checkpoint {path}; --ckpt_path takes 'last' (the run's own, in {folder}), "
+        "'auto' (the same if there is one) or a file. Leave it out to start anew",
+        field="--ckpt_path",
+    )
 
 
 def check_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
@@ -146,15 +156,16 @@ def check_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
         settings: given now, as plain values.
 
     Raises:
-        ValueError: which settings differ, and what to do.
+        InputError: a setting that decides the weights differs.
     """
     if not (folder / CONFIG).is_file():
         return
     began = read_yaml(folder / CONFIG)
     if not isinstance(began, Mapping):
-        raise ValueError(
+        raise InputError(
             f"{folder / CONFIG} is damaged: it holds no settings; remove it if you know that those "
-            "given now are the run's own"
+            "given now are the run's own",
+            field="config.yaml",
         )
     before, now = dict(_flat(began)), dict(_flat(settings))
     changed = [
@@ -163,10 +174,11 @@ def check_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
         if key in now and now[key] != value and _decides(key)
     ]
     if changed:
-        raise ValueError(
+        raise InputError(
             f"the run in {folder} began with other settings: {'; '.join(changed[:5])}. Leave them "
             f"as they were, or begin another run from its weights with --run-dir DIR --ckpt_path "
-            f"{folder / LAST}"
+            f"{folder / LAST}",
+            field="config.yaml",
         )
 
 
@@ -180,9 +192,9 @@ def _flat(content: object, key: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _decides(key: str) -> bool:
-    """Whether a setting decides the weights a run ends with; what a path names may have moved.
+    """Whether a setting decides the weights a run ends with; a file may have moved.
 
-    Its weights are in the checkpoint, or, of a frozen backbone, told by a fingerprint in it.
+    The weights of a file are in the checkpoint, or, of a frozen backbone, their fingerprint.
     """
     return _within(key, LEARNED) and not _within(key, FREE) and not key.endswith(".path")
 
@@ -216,7 +228,7 @@ def check_readable(checkpoint: Path) -> int:
         The optimizer steps that it has taken.
 
     Raises:
-        ValueError: what is wrong with the file, and what to do.
+        InputError: the file is damaged, or holds more than that.
     """
     try:
         with zipfile.ZipFile(checkpoint) as archive:
@@ -236,31 +248,28 @@ def check_readable(checkpoint: Path) -> int:
         if isinstance(error, pickle.UnpicklingError):  # torch's words advise to run it
             found = re.search(r"GLOBAL (\S+)", str(error))
             reason = f"reading it would run {found[1]}" if found else "it holds more than values"
-        raise ValueError(
+        raise InputError(
             f"the checkpoint {checkpoint} cannot be read safely: {reason}; it is damaged or from "
-            "elsewhere. Continue from another one, such as best.ckpt"
+            "elsewhere. Continue from another one, such as best.ckpt",
+            field="--ckpt_path",
         ) from error
     if not isinstance(content, dict) or "pytorch-lightning_version" not in content:
-        raise ValueError(
+        raise InputError(
             f"{checkpoint} is not a checkpoint of `vitlab fit`, whose runs are all that "
-            "--ckpt_path can continue"
+            "--ckpt_path can continue",
+            field="--ckpt_path",
         )
     return int(content["global_step"])
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process alone.
-
-    The lock is the system's, on an open file: it ends with the process, however that ends, so
-    that nothing stale is left behind. What the file says is for people.
+    """Hold a run's folder for this process alone; what the lock file has is for people.
 
     Raises:
-        ValueError: another process writes into the folder.
+        InputError: another process writes into the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as file:
-        _lock(file.fileno(), folder)
+    with _lock(folder) as file:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
@@ -274,24 +283,29 @@ def check_unlocked(folder: Path) -> None:
     """Refuse a folder that another process writes into; nothing is written.
 
     Raises:
-        ValueError: who that is.
+        InputError: another process holds the lock.
     """
     if (folder / LOCK).exists():
-        with (folder / LOCK).open("r+") as file:
-            _lock(file.fileno(), folder)
+        with _lock(folder):
+            pass
 
 
-def _lock(file: int, folder: Path) -> None:
+@contextmanager
+def _lock(folder: Path) -> Iterator[TextIO]:
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
+        with exclusive_lock(folder / LOCK) as file:
+            yield file
+    except BlockingIOError as error:
         holder = (folder / LOCK).read_text() or "another process"
-        raise ValueError(
+        raise InputError(
             f"{folder} is in use: {holder} writes into it. Wait for its end, or choose another "
-            "folder with --run-dir DIR"
+            "folder with --run-dir DIR",
+            field="--run-dir",
         ) from error
-    except OSError as error:  # such as Lustre without its option
-        warnings.warn(
-            f"the filesystem of {folder} has no locks ({error}); see that no other process uses it",
-            stacklevel=3,
-        )
+
+
+def resume_hint(folder: Path) -> str:
+    """Return how to go on with a run, as part of a message."""
+    if not resumable_checkpoints(folder):
+        return "start anew, as nothing is saved yet"
+    return f"continue with --run-dir {folder} --ckpt_path last"

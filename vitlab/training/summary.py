@@ -3,26 +3,25 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
 from vitlab.atomic_io import write_json
-from vitlab.callbacks.online_probes import Measurement, OnlineProbes
+from vitlab.callbacks.measurements import Measurement, MeasurementLog
 from vitlab.callbacks.validation import BEST, TOP1
 from vitlab.training import run_dir
 
 
 @rank_zero_only
-def write_summary(trainer: Trainer, probing: OnlineProbes, folder: Path) -> None:
+def write_summary(log: MeasurementLog, folder: Path) -> None:
     """Write the results, print them as a table, and say where everything is."""
-    rows = summary_rows(probing.measurements)
+    rows = summary_rows(log.rows)
     write_json(folder / run_dir.RESULTS, rows)
     console = Console()
     for table in tables(rows, console.width):
         console.print(table)
-    last = next((m.warning for m in reversed(probing.measurements) if m.warning), "")
+    last = next((m.warning for m in reversed(log.rows) if m.warning), "")
     if last:
         console.print(f"warning      {last}")
     console.print(
