@@ -228,7 +228,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
         options = (*UNLEARNED, "--model.objective.classifier.allow_uncalibrated", "true")
     calm = calibrate(stage, *options, name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("vitlab.training.fit.Metering", Interrupted)
+        patch.setattr("vitlab.training.cli.ThroughputMonitor", Interrupted)
         with pytest.raises(SystemExit):
             calibrate(stage, *options, name="stopped")
     resumed = calibrate(stage, *options, "--ckpt_path", "last", name="stopped")

@@ -9,10 +9,10 @@ import torch
 import yaml
 from comparing import assert_same_bits, weights
 
-from vitlab.callbacks.online_probes import Measurement
+from vitlab.callbacks.measurements import Measurement
 from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.training import Pretraining
-from vitlab.training.fit import FitCLI
+from vitlab.training.cli import FitCLI
 from vitlab.training.summary import summary_rows
 
 Fit = Callable[..., Path]
@@ -47,7 +47,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(fit: Fit, monk
     options = ("--model.objective.encoder.drop_path", "0.3", "--probing.every_n_epochs", "1")
     calm = fit(*options, name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("vitlab.training.fit.Metering", Interrupted)
+        patch.setattr("vitlab.training.cli.ThroughputMonitor", Interrupted)
         with pytest.raises(SystemExit) as stopped:
             fit(*options, name="stopped")
     assert stopped.value.code == 1
@@ -112,7 +112,7 @@ def test_curves_of_an_attempt_that_saved_nothing_are_hidden(fit: Fit, monkeypatc
     options = (*UNPROBED, "--trainer.log_every_n_steps", "1")
     calm = fit(*options, name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("vitlab.training.fit.Metering", Broken)
+        patch.setattr("vitlab.training.cli.ThroughputMonitor", Broken)
         with pytest.raises(SystemExit):
             fit(*options, name="again")
     again = fit(*options, name="again")

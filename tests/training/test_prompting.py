@@ -12,7 +12,7 @@ from vitlab.cli import main
 from vitlab.encoders import PromptedViT, Prompts, ViT, load_pretrained, save
 from vitlab.objectives import PromptTuning
 from vitlab.training import Pretraining
-from vitlab.training.fit import FitCLI
+from vitlab.training.cli import FitCLI
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("prompts_*.yaml"))
@@ -99,7 +99,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(train, backbon
     options = ("--model.objective.matching.random_fraction", "0.7")
     calm = train(*options, name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("vitlab.training.fit.Metering", Interrupted)
+        patch.setattr("vitlab.training.cli.ThroughputMonitor", Interrupted)
         with pytest.raises(SystemExit):
             train(*options, name="stopped")
     moved = backbone.rename(backbone.with_name("moved"))

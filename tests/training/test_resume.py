@@ -62,7 +62,7 @@ def stopped_at_every_step(train: Train, monkeypatch, capsys, *arguments: str) ->
     """Return the folders of a calm run and of one stopped at each of its steps."""
     calm = train(*arguments, name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("vitlab.training.fit.Metering", Signalled)
+        patch.setattr("vitlab.training.cli.ThroughputMonitor", Signalled)
         for step in range(1, STEPS + 1):
             with pytest.raises(SystemExit) as stopped:
                 train(*arguments, name="stopped")

@@ -15,7 +15,7 @@ from vitlab.encoders import export, load_pretrained
 from vitlab.encoders.vit import DropPath
 from vitlab.objectives import Classification
 from vitlab.training import Pretraining
-from vitlab.training.fit import FitCLI
+from vitlab.training.cli import FitCLI
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("supervised_*.yaml"))
@@ -78,7 +78,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(train: Train, 
     )
     calm = train(*options, name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("vitlab.training.fit.Metering", Interrupted)
+        patch.setattr("vitlab.training.cli.ThroughputMonitor", Interrupted)
         with pytest.raises(SystemExit):
             train(*options, name="stopped")
     resumed = train(*options, "--ckpt_path", "last", name="stopped")
@@ -106,7 +106,7 @@ def test_lamb_resumes_too(train: Train, monkeypatch):
     options = ("--model.optimizer.name", "lamb", *UNPROBED)
     calm = train(*options, config="supervised_deit3_s", name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("vitlab.training.fit.Metering", Interrupted)
+        patch.setattr("vitlab.training.cli.ThroughputMonitor", Interrupted)
         with pytest.raises(SystemExit):
             train(*options, config="supervised_deit3_s", name="stopped")
     resumed = train(*options, "--ckpt_path", "last", config="supervised_deit3_s", name="stopped")

@@ -19,7 +19,7 @@ from vitlab.callbacks.checkpoint import CheckpointCallback
 from vitlab.callbacks.preemption import Preempted, Preemption, requeue
 from vitlab.callbacks.rank_watchdog import ProcessWatcher, RankWatchdog
 from vitlab.data import DataError
-from vitlab.training.exit_codes import ending
+from vitlab.training.exit_codes import exit_reason
 
 
 def test_signals_are_noted_and_their_handlers_put_back(capfd):
@@ -89,12 +89,12 @@ def test_a_job_that_comes_no_further_is_not_queued_for_ever(
     with pytest.raises(Preempted) as raised:
         stopping.pause(Mock(spec=Trainer, global_step=step))
     asked = raised.value
-    assert "requeued" not in str(ending(asked, tmp_path, begun=True))  # outside of SLURM
+    assert "requeued" not in str(exit_reason(asked, tmp_path, begun=True))  # outside of SLURM
     monkeypatch.setenv("SLURM_JOB_ID", "12")
-    found = ending(asked, tmp_path, begun=True)
+    found = exit_reason(asked, tmp_path, begun=True)
     assert found is not None
-    assert words in found.reason
-    assert found.code == 75
+    assert words in found[0]
+    assert found[1] == 75
 
 
 ENDS = [
@@ -102,7 +102,7 @@ ENDS = [
     (SystemExit(1), "interrupted", 1),
     (DataError("no images"), "no images", 1),
     (FloatingPointError("the loss is nan"), "the loss is nan", 1),
-    (torch.OutOfMemoryError("out"), "device_batch lower", 1),
+    (torch.OutOfMemoryError("out"), "micro_batch_size lower", 1),
     (
         RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed."),
         "--data.num_workers",
@@ -116,15 +116,15 @@ ENDS = [
 
 @pytest.mark.parametrize(("error", "words", "code"), ENDS, ids=lambda x: type(x).__name__)
 def test_an_end_has_a_sentence_and_a_code(tmp_path, error, words, code):
-    found = ending(error, tmp_path, begun=False)
+    found = exit_reason(error, tmp_path, begun=False)
     assert found is not None
-    assert words in found.reason
-    assert found.code == code
+    assert words in found[0]
+    assert found[1] == code
 
 
 def test_an_error_of_the_code_keeps_its_place(tmp_path):
-    assert ending(ZeroDivisionError(), tmp_path, begun=True) is None
-    assert ending(ValueError("of a loss"), tmp_path, begun=True) is None
+    assert exit_reason(ZeroDivisionError(), tmp_path, begun=True) is None
+    assert exit_reason(ValueError("of a loss"), tmp_path, begun=True) is None
 
 
 def test_a_dead_rank_is_named_with_the_way_it_died():

@@ -15,12 +15,12 @@ from vitlab.callbacks.training_stats import (
     TrainingStats,
     relative_change,
     speed_of,
-    watched,
+    watched_weights,
 )
 
 # of the demo, seed 0, at step 1000 of 2790
 TEACHER = TeacherStats(
-    outputs=256,
+    out_dim=256,
     entropy=2.5,
     divergence=1.1,
     prototypes=46.0,
@@ -37,7 +37,7 @@ HEALTHY = TrainingStats(
     steps=2790,
     warm=True,
     loss=3.6,
-    chance=math.log(256),
+    constant_loss=math.log(256),
     gradient=2.0,
     spike=5.4,
     usual=2.5,
@@ -52,10 +52,10 @@ HEALTHY = TrainingStats(
 
 # cross-entropy of 10 classes, measured on photographs after 150 steps
 LABELS = replace(
-    HEALTHY, step=160, steps=280, loss=2.3, chance=math.log(10), mean=2.25, largest=2.7e-3
+    HEALTHY, step=160, steps=280, loss=2.3, constant_loss=math.log(10), mean=2.25, largest=2.7e-3
 )
 LABELS = replace(LABELS, teacher=None, speed=0.0, fastest=0.0, best_rank=0.0)
-BINARY = replace(LABELS, loss=0.49, chance=0.486, mean=0.485)
+BINARY = replace(LABELS, loss=0.49, constant_loss=0.486, mean=0.485)
 
 
 def of(signs=HEALTHY, **teacher):
@@ -134,7 +134,7 @@ def test_a_cause_is_named_with_evidence_and_remedy(name, signs):
             momentum=0.99999,
             distance=0.3,
         ),
-        replace(HEALTHY, update=None, chance=None, teacher=None),
+        replace(HEALTHY, update=None, constant_loss=None, teacher=None),
         replace(HEALTHY, step=20, speed=4.1e-3),  # few steps of large batches
         replace(HEALTHY, step=20, speed=2.5e-3),  # three times the rate ends as well
         LABELS,
@@ -142,7 +142,7 @@ def test_a_cause_is_named_with_evidence_and_remedy(name, signs):
         replace(LABELS, mean=2.3),  # mixed images of many classes are learned slowly
         replace(LABELS, mean=None, largest=0.02),  # the warm-up
         BINARY,
-        replace(BINARY, step=31, loss=0.65, chance=0.0144, mean=None),  # 1,000 classes: ln 2 falls
+        replace(BINARY, step=31, loss=0.65, constant_loss=0.0144, mean=None),  # 1,000 classes: ln 2 falls
     ],
 )
 def test_a_healthy_run_gets_no_diagnosis(signs):
@@ -190,6 +190,6 @@ def test_the_change_of_matrices_is_the_median_of_those_that_are_not_0():
 def test_matrices_are_taken_evenly_from_those_that_are_trained():
     layers = nn.Sequential(*(nn.Linear(2, 2) for _ in range(20)))
     layers[0].requires_grad_(False)
-    names = [name for name, _ in watched(layers, 4)]
+    names = [name for name, _ in watched_weights(layers, 4)]
     assert names == ["1.weight", "6.weight", "11.weight", "16.weight"]
-    assert watched(layers.requires_grad_(False)) == []
+    assert watched_weights(layers.requires_grad_(False)) == []

@@ -11,8 +11,8 @@ import torch
 from lightning import Trainer
 
 from vitlab.callbacks.collapse_checks import Diagnosis
-from vitlab.callbacks.collapse_monitor import CollapseMonitor, _chance, _task_loss
-from vitlab.callbacks.diagnosis_log import FILE, forget, last
+from vitlab.callbacks.collapse_monitor import CollapseMonitor
+from vitlab.callbacks.diagnosis_log import FILE, drop_after, last
 from vitlab.encoders import ViT
 from vitlab.objectives import DINO, Classification, PromptTuning
 from vitlab.objectives.mixup import Mixup
@@ -28,7 +28,7 @@ ILL = Diagnosis("ill", "something is wrong")
 def settled(pattern: str) -> str:
     """Return where a watch over well (.) and ill (x) looks speaks up (!)."""
     watching = CollapseMonitor()
-    said = (watching.settle(ILL if look == "x" else None) for look in pattern)
+    said = (watching.confirm(ILL if look == "x" else None) for look in pattern)
     return "".join("!" if found else "-" for found in said)
 
 
@@ -49,14 +49,14 @@ def test_an_episode_is_said_once_and_noise_not_at_all(looks, said):
 
 def test_a_resumed_run_does_not_say_it_again():
     first, second = CollapseMonitor(), CollapseMonitor()
-    assert [first.settle(ILL) for _ in range(3)] == [None, None, ILL]
+    assert [first.confirm(ILL) for _ in range(3)] == [None, None, ILL]
     second.load_state_dict(first.state_dict())
-    assert [second.settle(ILL) for _ in range(5)] == [None] * 5
+    assert [second.confirm(ILL) for _ in range(5)] == [None] * 5
 
 
 def test_a_resumed_run_has_the_gradients_since_the_last_look():
     first, second = CollapseMonitor(), CollapseMonitor()
-    first.norms = [torch.tensor(0.3), torch.tensor(2.0)]
+    first.norms.extend([torch.tensor(0.3), torch.tensor(2.0)])
     first.center_errors.append(torch.tensor(0.4))
     first.losses.append(torch.tensor(2.3))
     first.largest = 0.03
@@ -70,20 +70,20 @@ def test_a_warning_that_a_full_disk_cuts_short_is_not_there(tmp_path, monkeypatc
     """Else a run could not go on: its status quotes the last one."""
     trainer = Mock(Trainer, global_step=9, loggers=[], default_root_dir=tmp_path)
     watching = CollapseMonitor()
-    watching.say(trainer, ILL)
+    watching.report(trainer, ILL)
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
         with pytest.raises(OSError, match="No space left"):
-            watching.say(trainer, ILL)
+            watching.report(trainer, ILL)
     assert last(tmp_path) == "step 9: something is wrong"
 
 
 def test_what_a_lost_attempt_said_is_forgotten_when_the_run_goes_on(tmp_path):
-    forget(tmp_path, 10)  # nothing was said
+    drop_after(tmp_path, 10)  # nothing was said
     assert not (tmp_path / FILE).exists()
     rows = [json.dumps({"step": step, "name": "ill", "sentence": "x"}) for step in (30, 50, 70)]
     (tmp_path / FILE).write_text("\n".join(rows) + "\n")
-    forget(tmp_path, 50)
+    drop_after(tmp_path, 50)
     assert (tmp_path / FILE).read_text() == "\n".join(rows[:2]) + "\n"
 
 
@@ -115,7 +115,7 @@ def test_chance_of_sigmoids_is_the_entropy_of_how_often_a_class_is_present(mixin
     targets = [mixing(images, torch.randint(5, (4,)), 5, 0.0)[1] for _ in range(1500)]
     share = (torch.cat(targets) > 0).double().mean(0)
     least = torch.special.entr(share) + torch.special.entr(1 - share)
-    assert _chance(objective) == pytest.approx(float(least.mean()), rel=0.01)
+    assert objective.constant_loss == pytest.approx(float(least.mean()), rel=0.01)
 
 
 def test_the_loss_of_the_newest_steps_is_that_of_steps_behind_the_warm_up(fit: Fit, monkeypatch):
@@ -127,7 +127,7 @@ def test_the_loss_of_the_newest_steps_is_that_of_steps_behind_the_warm_up(fit: F
         losses.append(signs.loss)
         means.append(signs.mean)
 
-    monkeypatch.setattr(CollapseMonitor, "draw", draw)
+    monkeypatch.setattr(CollapseMonitor, "log_stats", draw)
     fit(*QUICK, "--data.global_batch_size", "4", "--collapse_monitor.every_n_steps", "1")
     assert means[:13] == [None] * 13
     expected = [sum(losses[end - 4 : end]) / 4 for end in range(14, 21)]
@@ -137,8 +137,8 @@ def test_the_loss_of_the_newest_steps_is_that_of_steps_behind_the_warm_up(fit: F
 def test_the_keys_of_prompts_are_no_part_of_what_is_learned():
     prompting = Mock(spec=PromptTuning, matching=KeyMatching(weight=0.5))
     logs = {"loss": torch.tensor(3.0), "prompts/mismatch": torch.tensor(2.0)}
-    assert _task_loss(prompting, logs) == 2.0
-    assert _task_loss(prompting, {"loss": torch.tensor(3.0)}) == 3.0
+    assert PromptTuning.task_loss(prompting, logs) == 2.0
+    assert PromptTuning.task_loss(prompting, {"loss": torch.tensor(3.0)}) == 3.0
 
 
 def test_a_center_that_stays_is_named_and_the_weights_are_left_alone(fit: Fit, caplog):
@@ -171,7 +171,7 @@ def test_a_center_that_stays_is_named_and_the_weights_are_left_alone(fit: Fit, c
 def test_a_center_that_is_far_from_a_batch_now_and_then_follows(fit: Fit, monkeypatch):
     """With two images, the mean logits of a batch jump; the center is near most of them."""
     seen = []
-    monkeypatch.setattr(CollapseMonitor, "settle", lambda self, found: seen.append(found))
+    monkeypatch.setattr(CollapseMonitor, "confirm", lambda self, found: seen.append(found))
     before = DINO.after_step
 
     def after(self, progress):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitlab.callbacks.failed_step import FailedStep, place, read, read_batch, read_weights, write
+from vitlab.callbacks.failed_step import FailedStep, free_folder, read, read_batch, read_weights, write
 from vitlab.cli import main
 from vitlab.data import ImageNet
 from vitlab.data.batch import Batch
@@ -186,8 +186,8 @@ def test_a_center_that_is_not_finite_is_no_good_checkpoint_either():
 
 def test_a_second_failure_gets_a_folder_of_its_own(tmp_path):
     for name in ("failure", "failure.2", "failure.3"):
-        assert place(tmp_path) == tmp_path / name
-        place(tmp_path).mkdir()
+        assert free_folder(tmp_path) == tmp_path / name
+        free_folder(tmp_path).mkdir()
 
 
 @pytest.fixture(scope="module")
@@ -235,9 +235,10 @@ def rebuilt_as(class_path: str) -> Callable[[Path], None]:
         (lambda f: (f / "batch.safetensors").unlink(), "batch.safetensors: "),
         (lambda f: (f / "failure.json").write_text("[" * 100_000), "can be read"),
         (lambda f: edited(f, threads=-3), "its threads are -3"),
-        (lambda f: edited(f, threads="two"), "its threads is 'two'"),
-        (lambda f: edited(f, model=3), "its settings are none of a model"),
-        (lambda f: edited(f, progress={"step": "x", "steps": 4, "epochs": 2, "batch": 20}), "'x'"),
+        (lambda f: edited(f, threads="two"), "threads: Input should be a valid integer"),
+        (lambda f: edited(f, model=3), "model: Input should be a valid dictionary"),
+        (lambda f: edited(f, progress={"step": "x", "steps": 4, "epochs": 2, "batch_size": 20}),
+         "progress.step: Input should be a valid integer"),
         (rebuilt_as("os.system"), "names os.system, but a config may only build classes of"),
         (rebuilt_as("torch.hub.load"), "names torch.hub.load, but a config"),
         (rebuilt_as("vitlab.objectives.Nothing"), "has settings of no model"),
@@ -261,7 +262,7 @@ import torch
 from vitlab import distributed
 from vitlab.cli import main
 from vitlab.objectives import DINO
-from vitlab.objectives.dino_head import Projection
+from vitlab.objectives.dino_head import DINOHeadConfig
 from vitlab.training import Pretraining
 
 before = DINO.loss
