@@ -142,7 +142,9 @@ def test_a_cause_is_named_with_evidence_and_remedy(name, signs):
         replace(LABELS, mean=2.3),  # mixed images of many classes are learned slowly
         replace(LABELS, mean=None, largest=0.02),  # the warm-up
         BINARY,
-        replace(BINARY, step=31, loss=0.65, constant_loss=0.0144, mean=None),  # 1,000 classes: ln 2 falls
+        replace(
+            BINARY, step=31, loss=0.65, constant_loss=0.0144, mean=None
+        ),  # 1,000 classes: ln 2 falls
     ],
 )
 def test_a_healthy_run_gets_no_diagnosis(signs):

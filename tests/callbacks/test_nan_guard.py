@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitlab.callbacks.failed_step import FailedStep, free_folder, read, read_batch, read_weights, write
+from vitlab.callbacks.failed_step import (
+    FailedStep,
+    free_folder,
+    read,
+    read_batch,
+    read_weights,
+    write,
+)
 from vitlab.cli import main
 from vitlab.data import ImageNet
 from vitlab.data.batch import Batch
@@ -237,8 +244,10 @@ def rebuilt_as(class_path: str) -> Callable[[Path], None]:
         (lambda f: edited(f, threads=-3), "its threads are -3"),
         (lambda f: edited(f, threads="two"), "threads: Input should be a valid integer"),
         (lambda f: edited(f, model=3), "model: Input should be a valid dictionary"),
-        (lambda f: edited(f, progress={"step": "x", "steps": 4, "epochs": 2, "batch_size": 20}),
-         "progress.step: Input should be a valid integer"),
+        (
+            lambda f: edited(f, progress={"step": "x", "steps": 4, "epochs": 2, "batch_size": 20}),
+            "progress.step: Input should be a valid integer",
+        ),
         (rebuilt_as("os.system"), "names os.system, but a config may only build classes of"),
         (rebuilt_as("torch.hub.load"), "names torch.hub.load, but a config"),
         (rebuilt_as("vitlab.objectives.Nothing"), "has settings of no model"),
