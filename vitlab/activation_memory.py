@@ -1,4 +1,4 @@
-"""What a forward pass keeps until its backward pass."""
+"""Activation memory: bytes that a forward pass keeps until its backward pass."""
 
 from collections.abc import Callable, Iterable
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from vitlab.commands.parser import POSITIONAL, SUBCLASS
+from vitlab.commands.weights_option import check_weights_options
 from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
@@ -131,13 +132,7 @@ class FigureOptions:
                 )
         if self.data is not None and self.block != ["-1"]:
             raise InputError("masks are of the last block; leave out --block", field="--block")
-        for option in ("labels", "which", "family", "pixels", "backbone"):
-            count, models = len(getattr(self, option)), len(self.weights)
-            if count and count not in ({models} if option == "labels" else {1, models}):
-                raise InputError(
-                    f"--{option} has {count} values for {models} weights; give one for each",
-                    field=f"--{option}",
-                )
+        check_weights_options(self)
 
     @property
     def long_edge(self) -> int:

@@ -1,4 +1,4 @@
-"""What a run is going to do, said and checked before its first step."""
+"""Plan of a run: checks before its first step, and a table of what it is going to do."""
 
 import copy
 from collections.abc import Iterable
@@ -15,23 +15,24 @@ from vitlab.callbacks.online_probes import OnlineProbes
 from vitlab.callbacks.validation import Validation
 from vitlab.data import BatchLayout, VisionDataModule
 from vitlab.encoders import Encoder
+from vitlab.errors import InputError
 from vitlab.objectives import Objective
 from vitlab.optim.schedules import Progress
 from vitlab.training.module import Pretraining, check_trainer
 
 Crops = Iterable[tuple[int, int]]
 GIB = 2**30
-SAMPLE = 4  # images that memory is measured on: for a single one, small kernels are chosen
+SAMPLE = 4  # images to measure memory on: a single one would get kernels for small inputs
 _LINES = {"cosine": "cosine", "timm": "cosine", "linear": "linearly"}
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run is going to do.
+    """Plan of a run.
 
     Attributes:
-        rows: a text for each thing worth knowing, in order.
-        division: of the batch.
+        rows: of the printed table: name and text.
+        division: layout of the batch.
         needed: memory of a device.
     """
 
@@ -49,18 +50,18 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes a training step needs on one device, roughly.
+    """Estimated bytes of a training step on one device.
 
     Attributes:
-        weights: for weights, gradients and AdamW's two averages.
-        per_image: for what one image with all its crops keeps until backward.
+        weights: of weights, gradients and AdamW's two averages.
+        per_image: activations that one image with all its crops keeps until backward.
     """
 
     weights: int
     per_image: int
 
     def total(self, images: int) -> int:
-        """Return the bytes for a micro-batch of so many images."""
+        """Return the bytes for a micro-batch of this size."""
         return self.weights + images * self.per_image
 
 
@@ -162,10 +163,10 @@ def describe(
 
 
 def memory(trainer: Trainer, model: Pretraining, crops: Crops) -> Memory:
-    """Return what a training step needs.
+    """Return the estimated memory of a training step.
 
-    What an encoder keeps for backward is measured on one crop of each size; the loss keeps a few
-    numbers per crop and output.
+    The activations of an encoder are measured on crops of each size; the loss keeps a few numbers
+    per crop and output.
     """
     objective = model.objective
     mixed = "mixed" in str(trainer.precision)
@@ -178,7 +179,7 @@ def memory(trainer: Trainer, model: Pretraining, crops: Crops) -> Memory:
 
 
 def trained_encoder(objective: Objective) -> Encoder:
-    """Return the encoder that is trained, of DINO the student; if there is none, the frozen one."""
+    """Return the encoder that is trained (the student of DINO), or the frozen one if none is."""
     for module in objective.modules():
         if isinstance(module, Encoder) and any(p.requires_grad for p in module.parameters()):
             return module
@@ -189,9 +190,9 @@ def kept_for_backward(encoder: Encoder, edge: int, mixed: bool) -> int:
     """Return the bytes that one image of this size keeps until backward.
 
     Args:
-        encoder: measured as a copy on the CPU, wherever it will run; what is frozen stays so.
+        encoder: measured as a copy on the CPU; frozen parts stay frozen.
         edge: pixels.
-        mixed: whether matrix products are taken in 16 bits.
+        mixed: whether matrix products are in 16 bits.
     """
     twin = copy.deepcopy(encoder).cpu()
     images = torch.zeros(SAMPLE, 3, edge, edge)
@@ -216,7 +217,7 @@ def check_memory(
     """Refuse a micro-batch that cannot fit.
 
     Raises:
-        ValueError: what was given, what is allowed, what to do.
+        InputError: the estimate exceeds the memory of the device.
     """
     limit, images = available(trainer), division.micro_batch_size
     if needed.total(images) <= limit:
@@ -227,9 +228,9 @@ def check_memory(
         if fits > 0
         else "use fewer or smaller crops (data.transform) or a smaller encoder"
     )
-    raise ValueError(
+    raise InputError(
         f"{images} images with {sum(count for count, _ in data.transform.crop_sizes)} crops each "
-        "need "
-        f"about {needed.total(images) / GIB:.1f} GiB and a device has {limit / GIB:.1f} GiB; "
-        f"{remedy}"
+        f"need about {needed.total(images) / GIB:.1f} GiB and a device has {limit / GIB:.1f} GiB; "
+        f"{remedy}",
+        field="data.micro_batch_size",
     )
