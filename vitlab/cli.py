@@ -63,11 +63,11 @@ VERBS = {
     ),
     "import": Verb(
         "turn weights of DINO, DINOv2, DeiT, timm or LocAtViT into a vitlab folder",
-        "functions:to_import",
+        "import_weights",
     ),
     "export": Verb(
         "write the encoder of a run as a vitlab folder, or for timm",
-        "functions:to_export",
+        "export",
     ),
     "data check": Verb(
         "say which dataset a folder holds, what is wrong with it, and the remedy",

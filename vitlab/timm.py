@@ -6,11 +6,10 @@
     model = timm.create_model("vitlab_vit_small_patch16_entmax15", num_classes=10)
 
 The names are vitlab_vit_{tiny,small,base}_patch16_{entmax15,cls_specialized,locat}. Registering
-needs this import, since `import vitlab` alone loads neither torch nor timm. There are no
-pretrained weights under these names; `vitlab.encoders.load_pretrained(path, into=model.encoder)`
-fills a model.
+needs this import, since `import vitlab` alone loads neither torch nor timm. No weights have these
+names; `vitlab.encoders.load_pretrained(path, into=model.encoder)` fills a model.
 
-Axis letters: b images, n tokens, d width, c classes.
+Axis letters: b images, n tokens, d channels, c classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +20,10 @@ from jaxtyping import Float
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from vitlab.encoders import CLSSpecialization, Locality, Tokens, TokenSequence, ViT
+from vitlab.encoders import CLSSpecialization, Locality, TokenSequence, ViT
 from vitlab.encoders.locality import refined_cls
 from vitlab.encoders.tokens import split_at
+from vitlab.errors import InputError
 
 _SIZES = {"tiny": "Ti", "small": "S", "base": "B"}
 _VARIANTS: dict[str, dict[str, Any]] = {
@@ -124,35 +124,34 @@ class TimmViT(nn.Module):
             The final tokens (b, n, d) and the list; only the list if so asked.
 
         Raises:
-            ValueError: a block or format that there is not.
+            InputError: a block or format does not exist.
         """
         if output_fmt not in ("NCHW", "NLC"):
-            raise ValueError(f"output_fmt {output_fmt!r} is unknown; give NCHW or NLC")
-        take = self.blocks_taken(indices)
-        found, state = [], None
+            raise InputError(
+                f"output_fmt {output_fmt!r} is unknown; give NCHW or NLC", field="output_fmt"
+            )
+        take = self.block_numbers(indices)
+        outputs, state = [], None
         for block, state in enumerate(self.encoder.walk(x), start=-1):
             if block in take:
-                found.append(self.normed(state) if norm else state.tokens())
+                x = self.encoder.route("norm", state.x) if norm else state.x
+                outputs.append(TokenSequence(x, state.grid).tokens())
             if stop_early and intermediates_only and block == max(take):
                 break
-        maps: list = [t.map if output_fmt == "NCHW" else t.patches for t in found]
+        maps: list = [t.map if output_fmt == "NCHW" else t.patches for t in outputs]
         if return_prefix_tokens:
-            prefixes = [torch.cat([t.cls[:, None], t.registers], dim=1) for t in found]
+            prefixes = [torch.cat([t.cls[:, None], t.registers], dim=1) for t in outputs]
             maps = list(zip(maps, prefixes, strict=True))
         if intermediates_only:
             return maps
         assert state is not None
         return self.encoder.route("norm", state.x), maps
 
-    def normed(self, state: TokenSequence) -> Tokens:
-        """Return the tokens of a state after the final norm."""
-        return TokenSequence(self.encoder.route("norm", state.x), state.grid).tokens()
-
-    def blocks_taken(self, indices: int | Sequence[int] | None) -> list[int]:
-        """Return the numbers of the blocks that timm's way to name them means.
+    def block_numbers(self, indices: int | Sequence[int] | None) -> list[int]:
+        """Return the numbers of blocks: all for None, the last n for a number n.
 
         Raises:
-            ValueError: there is no such block.
+            InputError: there is no such block.
         """
         depth = len(self.encoder.blocks)
         if indices is None:
@@ -160,9 +159,10 @@ class TimmViT(nn.Module):
         numbers = range(-indices, 0) if isinstance(indices, int) else indices
         taken = [depth + i if i < 0 else i for i in numbers]
         if not taken or not all(0 <= i < depth for i in taken):
-            raise ValueError(
-                f"blocks {indices} are asked of an encoder of {depth} blocks; give some of 0 to "
-                f"{depth - 1}, or a number up to {depth} for the last ones"
+            raise InputError(
+                f"blocks {indices} are not blocks of an encoder of {depth}; give some of 0 to "
+                f"{depth - 1}, or a number up to {depth} for the last ones",
+                field="indices",
             )
         return taken
 
@@ -172,12 +172,13 @@ class TimmViT(nn.Module):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Remove the blocks that these features do not need; return the numbers of theirs."""
-        taken = self.blocks_taken(indices)
+        """Remove the blocks after the last one of `indices`; return the numbers of these."""
+        taken = self.block_numbers(indices)
         self.encoder.blocks = self.encoder.blocks[: max(taken) + 1]
         if prune_norm:
             self.encoder.register_module("norm", nn.Identity())
-            self.encoder._modules.pop("norm_cls", None)
+            if hasattr(self.encoder, "norm_cls"):
+                del self.encoder.norm_cls
         if prune_head:
             self.reset_classifier(0, "")
         return taken
@@ -190,10 +191,13 @@ class TimmViT(nn.Module):
         """Replace the classifier by a new one.
 
         Raises:
-            ValueError: a pooling that there is not.
+            InputError: the pooling is unknown.
         """
         if global_pool not in (None, "token", "avg", ""):
-            raise ValueError(f"global_pool {global_pool!r} is unknown; give token, avg or ''")
+            raise InputError(
+                f"global_pool {global_pool!r} is unknown; give token, avg or ''",
+                field="global_pool",
+            )
         if global_pool is not None:
             self.global_pool = global_pool
         self.num_classes = num_classes
@@ -201,7 +205,7 @@ class TimmViT(nn.Module):
         self.head.to(self.encoder.cls_token.device).train(self.training)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Return patterns of parameter names by depth, for learning rates that fall with it."""
+        """Return patterns of parameter names by depth, for layer-wise learning rates."""
         stem = r"^encoder\.(?:cls_token|reg_token|pos_embed|patch_embed)"
         blocks = [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))]
         return {"stem": stem, "blocks": blocks}
@@ -211,13 +215,16 @@ class TimmViT(nn.Module):
         return {f"encoder.{name}" for name in ("pos_embed", "cls_token", "reg_token")}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Refuse to trade time for memory, which this encoder cannot.
+        """Gradient checkpointing is not available.
 
         Raises:
-            ValueError: it is asked for.
+            InputError: it is enabled.
         """
         if enable:
-            raise ValueError("gradient checkpointing is not available; use smaller micro-batches")
+            raise InputError(
+                "gradient checkpointing is not available; use smaller micro-batches",
+                field="set_grad_checkpointing",
+            )
 
 
 def _build(
@@ -231,11 +238,11 @@ def _build(
 ) -> TimmViT:
     height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
     if height != width or in_chans != 3:
-        raise ValueError(
-            f"img_size {img_size} and in_chans {in_chans} are asked; the encoder is made for "
-            "square images of 3 channels, and takes images of other sizes as they come"
+        raise InputError(
+            f"img_size {img_size} and in_chans {in_chans} cannot be built; the encoder is for "
+            "square images of 3 channels, and takes images of other sizes as they come",
+            field="img_size",
         )
-    # timm's way to resample positions, for those who come from there
     encoder = ViT(
         img_size=height, drop_path=drop_path_rate, pos_interpolation="antialias", **options
     )
@@ -246,9 +253,9 @@ def _entry(size: str, variant: str) -> Callable[..., nn.Module]:
     name = f"vitlab_vit_{size}_patch16_{variant}"
 
     def entry(pretrained: bool = False, **options: Any) -> nn.Module:
-        given = {"size": _SIZES[size], **_VARIANTS[variant], **options}
-        features = {"out_indices": given.pop("out_indices", 3), "feature_cls": "getter"}
-        return build_model_with_cfg(_build, name, pretrained, feature_cfg=features, **given)
+        arguments = {"size": _SIZES[size], **_VARIANTS[variant], **options}
+        features = {"out_indices": arguments.pop("out_indices", 3), "feature_cls": "getter"}
+        return build_model_with_cfg(_build, name, pretrained, feature_cfg=features, **arguments)
 
     entry.__name__ = entry.__qualname__ = name
     entry.__doc__ = f"ViT of size {size} with patches of 16 pixels and the option {variant}."

@@ -6,7 +6,6 @@ from jsonargparse import auto_cli
 
 from vitlab.data.synthetic import synthesize
 from vitlab.data.voc_masks import voc_masks
-from vitlab.encoders import export, import_weights
 
 
 def data_voc_masks(words: Sequence[str]) -> None:
@@ -17,16 +16,6 @@ def data_voc_masks(words: Sequence[str]) -> None:
 def data_synthesize(words: Sequence[str]) -> None:
     """Run `vitlab data synthesize`."""
     _call(synthesize, words, "vitlab data synthesize")
-
-
-def to_export(words: Sequence[str]) -> None:
-    """Run `vitlab export`."""
-    print(_call(export, words, "vitlab export"))
-
-
-def to_import(words: Sequence[str]) -> None:
-    """Run `vitlab import`."""
-    print(_call(import_weights, words, "vitlab import"))
 
 
 def _call(work: Callable[..., object], words: Sequence[str], name: str) -> object:

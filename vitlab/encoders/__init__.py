@@ -1,14 +1,6 @@
 """Images to tokens. Plain torch."""
 
-from vitlab.encoders.checkpoint_io import (
-    LoadedEncoder,
-    LoadReport,
-    export,
-    import_weights,
-    load,
-    load_pretrained,
-    save,
-)
+from vitlab.encoders.checkpoint_io import LoadedEncoder, LoadReport, load, load_pretrained, save
 from vitlab.encoders.cls_specialization import CLSSpecialization
 from vitlab.encoders.encoder import Encoder
 from vitlab.encoders.entmax.normalizer import Normalizer
@@ -34,8 +26,6 @@ __all__ = [
     "TokenSequence",
     "Tokens",
     "ViT",
-    "export",
-    "import_weights",
     "load",
     "load_pretrained",
     "record",

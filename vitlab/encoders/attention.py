@@ -1,9 +1,9 @@
-"""normalize(sharpness q k^T / sqrt(e) + bias) v, with the factors chosen one by one.
+"""Multi-head self-attention: normalize(sharpness q k^T / sqrt(e) + bias) v.
 
 Prompts are more keys and values, before those of the tokens: [k_m; k], [v_m; v] (`prompts.py`).
 
-Axis letters: b images, h heads, n tokens, m prompts, k keys (n or m + n), d width, e channels of a
-head.
+Axis letters: b images, h heads, n tokens, m prompts, k keys (n or m + n), d channels of a token,
+e channels of a head.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vitlab.encoders.cls_specialization import Routed
 from vitlab.encoders.entmax.attention import entmax_attention
 from vitlab.encoders.entmax.normalizer import Normalizer, NormalizerName, get_normalizer
-from vitlab.encoders.hooks import recording
+from vitlab.encoders.hooks import HookPoint
 from vitlab.encoders.locality import GaussianBias
 from vitlab.encoders.prompts import PromptKV
 from vitlab.encoders.tokens import Grid
@@ -26,7 +26,7 @@ class Attention(Routed):
     Args:
         embed_dim: channels of a token, a multiple of num_heads.
         num_heads: number of heads.
-        normalizer: what makes weights of the scores; its `blocks` are not looked at.
+        normalizer: maps scores to weights; its `blocks` are ignored.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class Attention(Routed):
         self.normalizer = get_normalizer(normalizer)
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.proj = nn.Linear(embed_dim, embed_dim)
-        self.weights = nn.Identity()  # where `hooks.record` listens
+        self.weights = HookPoint()
         self.gaug: GaussianBias | None = None  # LocAtViT's name for it
 
     def forward(
         self, x: Float[Tensor, "b n d"], grid: Grid, extra: PromptKV | None = None
     ) -> Float[Tensor, "b n d"]:
-        """Let the tokens interact, and read what is beside them."""
+        """Let the tokens attend to each other and to the prompts."""
         q, k, v = self.route("qkv", x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         bias = None if self.gaug is None else self.gaug(q, grid)
         gate = None
@@ -72,7 +72,7 @@ class Attention(Routed):
         """Mix the values by the normalized scores, of which a gate sets some to 0 thereafter."""
         if self.normalizer.sharpness != 1:
             q = q * self.normalizer.sharpness
-        if gate is None and not recording(self.weights):
+        if gate is None and not self.weights.hooks:
             if self.normalizer.alpha == 1 and fused_is_faster(q):
                 return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
             if self.normalizer.alpha == 1.5 and q.shape == k.shape:
@@ -87,7 +87,7 @@ class Attention(Routed):
 
 
 def fused_is_faster(q: Tensor) -> bool:
-    """Return whether torch's fused kernel, which knows only softmax, is worth calling.
+    """Return whether torch's fused softmax kernel is the faster one.
 
     On a CPU in half precision it is not: forward and backward of (64, 2, 37, 64) in bf16 took 27 ms
     on one core, the two plain products 2 ms (torch 2.13).

@@ -1,4 +1,4 @@
-"""Separate weights for [CLS] and patches in token-wise layers.
+"""[CLS] specialization: separate weights for [CLS] and patches in token-wise layers.
 
 "Revisiting [CLS] and Patch Token Interaction in Vision Transformers" (arXiv:2602.08626).
 Attention itself stays joint: f(X)_t = f(X_t; theta_role(t)).
@@ -14,6 +14,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vitlab.encoders.tokens import split_at
+from vitlab.errors import InputError
+
+LAYERS = {
+    "norm": ("norm1", "norm2", "ls1", "ls2"),
+    "qkv": ("attn.qkv",),
+    "proj": ("attn.proj",),
+    "mlp": ("mlp",),
+}
 
 
 @dataclass(frozen=True)
@@ -30,8 +38,8 @@ class CLSSpecialization:
         mlp: the MLP (an ablation).
         final_norm: whether the norm after the last block is split as well (an ablation).
         registers: whose weights the registers use.
-        init: how the second copies begin: "clone" of the first, so that the encoder begins as the
-            plain one, or "random" by themselves. Norms and LayerScales begin alike in either case.
+        init: "clone" initializes the copies with the plain layers, so that the encoder equals the
+            plain one; "random" draws them. Norms and LayerScales start alike in either case.
     """
 
     norm: float = 0.0
@@ -43,47 +51,48 @@ class CLSSpecialization:
     init: Literal["clone", "random"] = "clone"
 
     def __post_init__(self) -> None:
-        """Refuse fractions outside [0, 1], and a start that nothing has."""
-        for name in ("norm", "qkv", "proj", "mlp"):
+        """Check fractions, and that a random initialization has a layer.
+
+        Raises:
+            InputError: a fraction is not in [0, 1], or no layer would be drawn.
+        """
+        for name in LAYERS:
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
+                raise InputError(
                     f"cls_specialization.{name} {getattr(self, name)} is not a fraction of the "
-                    "depth; give a number from 0 (shared) to 1 (split in every block)"
+                    "depth; give a number from 0 (shared) to 1 (split in every block)",
+                    field=f"cls_specialization.{name}",
                 )
         if self.init == "random" and not self.qkv + self.proj + self.mlp:
-            raise ValueError(
-                "cls_specialization.init random is asked where nothing with weights to draw "
-                "is split; leave it out, or split qkv, proj or mlp"
+            raise InputError(
+                "cls_specialization.init random has no effect where no layer with random weights "
+                "is split; leave it out, or split qkv, proj or mlp",
+                field="cls_specialization.init",
             )
 
     def check(self, depth: int) -> None:
-        """Refuse fractions that are less than one block of so many.
+        """Check fractions against the depth of the encoder.
 
         Raises:
-            ValueError: such a fraction would be ignored.
+            InputError: a fraction is less than one block, and would be ignored.
         """
-        for name in ("norm", "qkv", "proj", "mlp"):
+        for name in LAYERS:
             fraction = getattr(self, name)
             if fraction and int(fraction * depth + 1e-6) < 1:
-                raise ValueError(
+                raise InputError(
                     f"cls_specialization.{name} {fraction} of {depth} blocks is less than one; "
-                    f"give at least {math.ceil(1000 / depth) / 1000}, or 0 for shared weights"
+                    f"give at least {math.ceil(1000 / depth) / 1000}, or 0 for shared weights",
+                    field=f"cls_specialization.{name}",
                 )
 
     def splits(self, block: int, depth: int) -> tuple[str, ...]:
-        """Return the names of the layers that are split in this block of so many."""
-        layers = {
-            "norm": ("norm1", "norm2", "ls1", "ls2"),
-            "qkv": ("attn.qkv",),
-            "proj": ("attn.proj",),
-            "mlp": ("mlp",),
-        }
+        """Return the names of the layers that are split in a block of an encoder of that depth."""
         # the small number keeps 1/3 of 12 at 4 when the fraction was rounded in floating point
         return tuple(
-            name
-            for field, names in layers.items()
-            if block < int(getattr(self, field) * depth + 1e-6)
-            for name in names
+            layer
+            for name, layers in LAYERS.items()
+            if block < int(getattr(self, name) * depth + 1e-6)
+            for layer in layers
         )
 
 
@@ -91,8 +100,8 @@ class Routed(nn.Module):
     """A module whose token-wise layers may have a copy for [CLS].
 
     The layer keeps its name and serves the patches, so a plain checkpoint names the same tensors;
-    the copy has the suffix `_cls`. As it starts equal, a split module computes what the plain one
-    does, and no random number is drawn.
+    the copy has the suffix `_cls`. It is a clone, so that a split module computes the same as the
+    plain one, and no random number is drawn.
     """
 
     global_tokens = 1  # tokens at the start of the sequence that use the copies
@@ -107,7 +116,7 @@ class Routed(nn.Module):
     def route(
         self, name: str, x: Float[Tensor, "b n d"], roles: Bool[Tensor, "b n"] | None = None
     ) -> Float[Tensor, "b n e"]:
-        """Apply the layer of that name, or its two copies, each to its own tokens.
+        """Apply the layer of that name, or the layer and its copy, each to its own tokens.
 
         Args:
             name: of the layer.
@@ -115,8 +124,7 @@ class Routed(nn.Module):
             roles: true for tokens of the copy, where images are packed into one sequence and such
                 tokens are not the first. Without it they are the first ones of every sequence.
         """
-        layer = getattr(self, name)
-        own = self._modules.get(f"{name}_cls")
+        layer, own = getattr(self, name), getattr(self, f"{name}_cls", None)
         if own is None:
             return layer(x)
         if roles is None:

@@ -1,8 +1,8 @@
-"""A learned Gaussian that favors near patches, and attention among the final tokens.
+"""Locality: a learned Gaussian attention bias (GAug) and patch refinement (PRR).
 
-"Locality-Attending Vision Transformer" (LocAtViT, arXiv:2603.04892): GAug and PRR. The predictors
-and their names are those of the authors' code, whose `log_` prefixes are misnomers. The kinds other
-than "gaussian", the boosted prefix and the warm start are ours, as controls.
+"Locality-Attending Vision Transformer" (LocAtViT, arXiv:2603.04892). The predictors and their names
+are those of the authors' code, whose `log_` prefixes are misnomers. The kinds besides "gaussian",
+the boosted prefix and the warm start are ours, as controls.
 
 Axis letters: b images, h heads, n tokens, p patches, e channels of a head.
 """
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitlab.encoders.tokens import Grid, Tokens, TokenSequence, prefix_length, split_at
+from vitlab.errors import InputError
 
 Kind = Literal["none", "gaussian", "constant", "fixed", "uniform"]
 
@@ -26,19 +27,18 @@ class Locality:
     """Locality of the attention; "none" and no refinement is the plain encoder.
 
     Args:
-        kind: "gaussian" adds alpha * exp(-distance / variance) to the logits of patches, with
-            alpha and variance predicted from each query. The others tell its effects apart:
-            "constant" learns alpha and variance of a layer, the same for all queries; "fixed"
-            learns nothing, alpha is ln 2 and the variance 1, where all of them start; "uniform"
-            has no distance, only alpha of each query, for all patches alike.
+        kind: "gaussian" adds alpha * exp(-distance / variance) to the logits of patches, alpha and
+            variance predicted from each query. Controls: "constant" learns alpha and variance of a
+            layer, the same for all queries; "fixed" learns nothing (alpha ln 2, variance 1, the
+            initial values of all kinds); "uniform" has alpha of each query and no distance.
         refine: whether [CLS] is read after one attention among the final tokens (PRR), which gives
             the last block's patches a gradient. Patch features are returned without it.
-        resolution: how the variance follows a patch grid other than the constructed one: "linear"
-            in its short side as the authors do, or "quadratic", which keeps its share of the image.
-        boost_prefix: whether [CLS] and registers are boosted as well, each by alpha, so that
-            patches do not gain on them.
-        init: "authors" for alpha near ln 2 from the first step; "warm" for alpha 0.0025, for
-            weights trained without it.
+        resolution: how the variance scales with the patch grid: "linear" in its short side as the
+            authors do, or "quadratic", which keeps its share of the image.
+        boost_prefix: whether [CLS] and registers get alpha as well, so that patches do not gain on
+            them.
+        init: "authors" for alpha near ln 2; "warm" for alpha 0.0025, to continue from weights
+            trained without it.
     """
 
     kind: Kind = "none"
@@ -48,25 +48,30 @@ class Locality:
     init: Literal["authors", "warm"] = "authors"
 
     def __post_init__(self) -> None:
-        """Refuse settings that the kind would ignore."""
+        """Check that no setting is without effect for the kind.
+
+        Raises:
+            InputError: there is one.
+        """
         ignored = {
             "resolution": self.resolution != "linear" and self.kind in ("none", "uniform"),
             "boost_prefix": self.boost_prefix and self.kind == "none",
             "init": self.init != "authors" and self.kind in ("none", "fixed"),
         }
         for name in (name for name, given in ignored.items() if given):
-            raise ValueError(
+            raise InputError(
                 f"locality.{name} {getattr(self, name)} has no effect with kind {self.kind}; "
-                "leave it out, or choose kind gaussian or constant"
+                "leave it out, or choose kind gaussian or constant",
+                field=f"locality.{name}",
             )
 
 
-class Constant(nn.Module):
-    """A predictor that says the same of every query: a linear map without the map.
+class ConstantPredictor(nn.Module):
+    """A predictor whose output is the same for every query: the bias of a linear layer.
 
     Args:
-        outputs: numbers it predicts; 0 at the start.
-        learned: whether they are; else they stay 0 and are in no checkpoint.
+        outputs: numbers it predicts, initially 0.
+        learned: whether it is a parameter; else the numbers stay 0 and are in no checkpoint.
     """
 
     def __init__(self, outputs: int, learned: bool):
@@ -92,25 +97,21 @@ class GaussianBias(nn.Module):
     Args:
         channels: channels of a head.
         grid: patch grid the encoder is made for, at least 2 x 2.
-        locality: see there; any kind but "none".
+        locality: any kind but "none".
 
     Raises:
-        ValueError: the grid has one patch alone, which has no neighbor.
+        InputError: the grid has a single patch.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        grid: Grid,
-        locality: Locality = Locality("gaussian"),
-    ):
+    def __init__(self, channels: int, grid: Grid, locality: Locality):
         super().__init__()
         if max(grid) < 2:
-            raise ValueError(
-                f"locality.kind {locality.kind} is asked of an encoder made for one patch; give "
-                "encoder.img_size of two patches or more"
+            raise InputError(
+                f"locality.kind {locality.kind} needs an encoder of more than one patch; give "
+                "encoder.img_size of two patches or more",
+                field="locality.kind",
             )
-        log_var = predictor(locality, channels, 2)  # drawn by all kinds, so that they share alpha
+        log_var = predictor(locality, channels, 2)  # drawn for all kinds, so that they share alpha
         self.log_var = None if locality.kind == "uniform" else log_var
         self.log_alpha = predictor(locality, channels, 1)
         if locality.init == "warm":
@@ -138,7 +139,7 @@ class GaussianBias(nn.Module):
             x = q[:, :, prefix:].to(torch.promote_types(q.dtype, torch.float32))
             alpha, variance = self.predict(x, grid)
             near = [
-                torch.exp(-self.distance(axis, grid, x) / (variance[..., axis, None]))
+                torch.exp(-self.distance(axis, grid, x) / variance[..., axis, None])
                 for axis in (0, 1)
             ]
             bias = ((alpha * near[0])[..., :, None] * near[1][..., None, :]).flatten(-2)
@@ -171,18 +172,20 @@ class GaussianBias(nn.Module):
         return table.repeat_interleave(columns, 0) if axis == 0 else table.repeat(rows, 1)
 
 
-def predictor(locality: Locality, channels: int, outputs: int) -> nn.Linear | Constant:
-    """Return what predicts so many numbers from a query of so many channels, near 0 at first."""
+def predictor(locality: Locality, channels: int, outputs: int) -> nn.Linear | ConstantPredictor:
+    """Return a predictor from the channels of a query to so many numbers, initially near 0."""
     if locality.kind in ("constant", "fixed"):
-        return Constant(outputs, learned=locality.kind == "constant")
+        return ConstantPredictor(outputs, learned=locality.kind == "constant")
     layer = nn.Linear(channels, outputs)
     nn.init.trunc_normal_(layer.weight, std=0.02)
     nn.init.zeros_(layer.bias)
     return layer
 
 
-def predicted(layer: nn.Linear | Constant, q: Float[Tensor, "b h p e"]) -> Float[Tensor, "b h p k"]:
-    """Return what a predictor says of queries, in their dtype, whatever that of its weights."""
+def predicted(
+    layer: nn.Linear | ConstantPredictor, q: Float[Tensor, "b h p e"]
+) -> Float[Tensor, "b h p k"]:
+    """Apply a predictor in the dtype of its weights; return the dtype of the queries."""
     return layer(q.to(layer.bias.dtype)).to(q.dtype)
 
 

@@ -1,4 +1,4 @@
-"""The encoder that sees nothing but color: what a probe reaches without any features."""
+"""Raw pixels as features."""
 
 from collections.abc import Iterator
 
@@ -23,15 +23,14 @@ class Pixels(Encoder):
         super().__init__()
         self.patch_size = patch_size
         self.embed_dim = 3 * patch_size * patch_size
+        self.config = {"patch_size": patch_size}
 
     def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[TokenSequence]:
-        """Yield the only state there is."""
-        height, width = images.shape[2:]
-        grid = (height // self.patch_size, width // self.patch_size)
-        patches = F.unfold(images, self.patch_size, stride=self.patch_size).transpose(1, 2)
-        small = F.interpolate(images, size=(self.patch_size, self.patch_size), mode="area").flatten(
-            1
-        )
+        """Yield the only sequence there is."""
+        edge = self.patch_size
+        grid = (images.shape[2] // edge, images.shape[3] // edge)
+        patches = F.unfold(images, edge, stride=edge).transpose(1, 2)
+        small = F.interpolate(images, size=(edge, edge), mode="area").flatten(1)
         yield TokenSequence(assemble(small[:, None], patches[:, :0], patches), grid)
 
     def forward(self, images: Float[Tensor, "b 3 height width"]) -> Tokens:

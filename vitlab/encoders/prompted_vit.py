@@ -1,4 +1,4 @@
-"""An encoder with prompts: the backbone stays as it is, the prompts are learned.
+"""A frozen ViT with learned prompts.
 
 "Visual Prompt Tuning" (arXiv:2203.12119), "Token Coordinated Prompt Attention is Needed for Visual
 Prompting" (arXiv:2505.02406).
@@ -15,62 +15,63 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from vitlab.encoders.encoder import Encoder
+from vitlab.encoders.encoder import Encoder, plain_values
 from vitlab.encoders.entmax.normalizer import SOFTMAX, get_normalizer
 from vitlab.encoders.prompts import DeepPrompts, Prompts
 from vitlab.encoders.tokens import Grid, Tokens, TokenSequence
-from vitlab.encoders.vit import Block, ViT, beside
+from vitlab.encoders.vit import Block, ViT, named_random_stream
+from vitlab.errors import InputError
 
-PRINT = "fingerprint"
-SEEN_IN_TENSORS = ("size", "patch_size", "img_size")
+FINGERPRINT = "fingerprint"  # its name in state dicts
+SHOWN_BY_TENSORS = ("size", "patch_size", "img_size")
 WITHOUT_EFFECT = ("drop_path",)  # of a frozen backbone
 
 
 class PromptedViT(Encoder):
-    """A frozen ViT whose blocks read prompts beside their tokens; it returns as many tokens.
+    """A frozen ViT whose attention reads prompts as well; it returns as many tokens.
 
     Its state dict holds the prompts, their keys and a fingerprint of the backbone, but not the
-    backbone: it is read back beside the same weights, and refused beside others. The backbone is in
-    evaluation mode throughout. Without any prompts it is the backbone itself.
+    backbone: it can be loaded with the same backbone only. The backbone is in evaluation mode
+    throughout. Without any prompts it is the backbone itself.
 
     Args:
-        backbone: of any origin; `vitlab.objectives.Pretrained` reads it from a file. It is frozen
-            and gets the prompts in place.
-        prompts: which ones, in every block.
+        backbone: a ViT, frozen and given the prompts in place; `vitlab.objectives.Pretrained`
+            reads it from a file.
+        prompts: those of every block.
 
     Attributes:
         config: the arguments of the backbone, and `prompts`.
 
     Raises:
-        ValueError: the backbone is no ViT, has prompts already, or lacks the registers that the
-            prompts speak of.
+        InputError: the backbone is no ViT, has prompts already, or lacks registers that
+            `prompts.registers` needs.
     """
 
     def __init__(self, backbone: Encoder, prompts: Prompts = Prompts()):  # noqa: B008
         super().__init__()
         if not isinstance(backbone, ViT):
-            raise ValueError(
+            raise InputError(
                 f"prompts are keys and values of attention, read by [CLS] and patches, and "
-                f"{type(backbone).__name__} has no such blocks; give a ViT"
+                f"{type(backbone).__name__} has no such blocks; give a ViT",
+                field="backbone",
             )
         if any(block.prompts is not None for block in blocks_of(backbone)):
-            raise ValueError("the backbone has prompts already; give one without")
+            raise InputError("the backbone has prompts already; give one without", field="backbone")
         if prompts.registers != "none" and backbone.reg_token is None:
-            raise ValueError(
-                f"prompts.registers {prompts.registers} would be ignored: the backbone has no "
-                "registers; leave it out, or give a backbone with registers"
+            raise InputError(
+                f"prompts.registers {prompts.registers} has no effect: the backbone has no "
+                "registers; leave it out, or give a backbone with registers",
+                field="prompts.registers",
             )
         self.backbone, self.prompts = backbone.requires_grad_(False), prompts
         self.config = {**backbone.config, "prompts": prompts}
-        self.embed_dim, self.patch_size, self.num_heads = (
-            backbone.embed_dim,
-            backbone.patch_size,
-            backbone.num_heads,
-        )
+        self.embed_dim, self.patch_size = backbone.embed_dim, backbone.patch_size
+        self.num_heads = backbone.num_heads
         for index, block in enumerate(blocks_of(backbone) if prompts.count else ()):
-            with beside(f"blocks.{index}.memory"):
+            with named_random_stream(f"blocks.{index}.memory"):
                 block.prompts = DeepPrompts(prompts, self.embed_dim, self.patch_size)
         self._fingerprint: Tensor | None = None
+        self.register_load_state_dict_pre_hook(_add_backbone)
         self.train()
 
     @property
@@ -85,35 +86,43 @@ class PromptedViT(Encoder):
 
     @property
     def block_prompts(self) -> list[DeepPrompts]:
-        """The prompts of each block; none if there are none."""
+        """The prompts of each block; empty if there are none."""
         return [block.prompts for block in blocks_of(self.backbone) if block.prompts is not None]
+
+    def spec(self) -> dict[str, Any]:
+        """Return `class_path` and `init_args`, with those of the backbone."""
+        arguments = plain_values({"prompts": self.prompts})
+        return {
+            "class_path": "vitlab.encoders.PromptedViT",
+            "init_args": {"backbone": self.backbone.spec(), **arguments},
+        }
 
     def forward(self, images: Float[Tensor, "b 3 height width"]) -> Tokens:
         """Return the features of the images, after the final norm."""
         return self.backbone(images)
 
     def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[TokenSequence]:
-        """Yield the state entering each block, then the one leaving the last."""
+        """Yield the sequence entering each block, then the one leaving the last."""
         return self.backbone.walk(images)
 
     def read(self, state: TokenSequence) -> Tokens:
-        """Return a state as the backbone reads it."""
+        """Return a sequence as the backbone reads it."""
         return self.backbone.read(state)
 
     def train(self, mode: bool = True) -> "PromptedViT":
         """Set the mode of the prompts; the backbone is never in training mode."""
         super().train(mode)
         self.backbone.eval()
-        for memory in self.block_prompts:
-            memory.train(mode)
+        for prompts in self.block_prompts:
+            prompts.train(mode)
         return self
 
     def draw(self, random: bool) -> None:
-        """Set whether, in training, entries of the pools are drawn instead of chosen by keys."""
-        for memory in self.block_prompts:
-            for entries in (memory.cls, memory.patches):
-                if entries is not None:
-                    entries.drawing = random
+        """Set whether, in training, entries of pools are drawn at random instead of by keys."""
+        for prompts in self.block_prompts:
+            for pool in (prompts.cls, prompts.patches):
+                if pool is not None:
+                    pool.drawing = random
 
     @property
     def fingerprint(self) -> UInt8[Tensor, "32"]:
@@ -127,32 +136,32 @@ class PromptedViT(Encoder):
         state = super().state_dict(*args, prefix=prefix, **options)
         for name in frozen_names(self.backbone):
             del state[f"{prefix}backbone.{name}"]
-        state[prefix + PRINT] = self.fingerprint
+        state[prefix + FINGERPRINT] = self.fingerprint
         return state
 
-    def _load_from_state_dict(
-        self, state_dict, prefix, local_metadata, strict, missing_keys, *others
-    ) -> None:
-        """Let torch find the backbone where it is, after a look at the fingerprint."""
-        found = state_dict.pop(prefix + PRINT, None)
-        if found is None:
-            missing_keys.append(prefix + PRINT)
-        elif not torch.equal(found.cpu(), self.fingerprint):
-            raise ValueError(
-                f"the prompts were learned beside the backbone {spelled(found)}, and this one is "
-                f"{spelled(self.fingerprint)} (first digits of SHA-256); give the weights and the "
-                "options of the encoder that they were trained with"
-            )
-        own = self.backbone.state_dict()
-        for name in frozen_names(self.backbone):
-            state_dict[f"{prefix}backbone.{name}"] = own[name]
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, *others
+
+def _add_backbone(
+    encoder: PromptedViT, state: dict[str, Tensor], prefix: str, *others: Any
+) -> None:
+    """Check the fingerprint of a state dict and add the backbone, before torch loads it."""
+    *_, missing_keys, _, _ = others  # local_metadata, strict, missing_, unexpected_, error_msgs
+    found = state.pop(prefix + FINGERPRINT, None)
+    if found is None:
+        missing_keys.append(prefix + FINGERPRINT)
+    elif not torch.equal(found.cpu(), encoder.fingerprint):
+        raise InputError(
+            f"the prompts were learned with the backbone {hex_digits(found)}, and this one is "
+            f"{hex_digits(encoder.fingerprint)} (first digits of SHA-256); give the weights and "
+            "the options of the encoder that they were trained with",
+            field="backbone",
         )
+    own = encoder.backbone.state_dict()
+    for name in frozen_names(encoder.backbone):
+        state[f"{prefix}backbone.{name}"] = own[name]
 
 
-def backbone_of(encoder: ViT | PromptedViT) -> ViT:
-    """Return the ViT of an encoder, which has all its tensors, those of prompts among them."""
+def backbone_of(encoder: Encoder) -> Encoder:
+    """Return the encoder that has all tensors: of a PromptedViT, the ViT with the prompts."""
     return encoder.backbone if isinstance(encoder, PromptedViT) else encoder
 
 
@@ -162,44 +171,44 @@ def blocks_of(backbone: ViT) -> list[Block]:
 
 
 def frozen_names(backbone: ViT) -> list[str]:
-    """Return the names of the tensors that are the backbone's own."""
+    """Return the names of the tensors of the backbone without those of prompts."""
     return [name for name in backbone.state_dict() if ".prompts." not in name]
 
 
 def fingerprint(backbone: ViT) -> UInt8[Tensor, "32"]:
-    """Return the SHA-256 of a ViT without its prompts, whatever device it is on.
+    """Return the SHA-256 of a ViT without its prompts, the same on every device.
 
     Of its options, those that tensors do not show and that are not neutral take part, so that an
-    option which later versions add leaves it as it is.
+    option added in a later version does not change it.
     """
-    given = {**backbone.config, "normalizer": get_normalizer(backbone.config["normalizer"])}
+    config = {**backbone.config, "normalizer": get_normalizer(backbone.config["normalizer"])}
     neutral = {name: each.default for name, each in signature(ViT).parameters.items()}
     neutral["normalizer"] = SOFTMAX
-    shown = {
+    options = {
         name: value
-        for name, value in different(given, neutral).items()
-        if name not in (*SEEN_IN_TENSORS, *WITHOUT_EFFECT)
+        for name, value in different(config, neutral).items()
+        if name not in (*SHOWN_BY_TENSORS, *WITHOUT_EFFECT)
     }
-    found = hashlib.sha256(json.dumps(shown, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
     state = backbone.state_dict()
     for name in frozen_names(backbone):
         tensor = state[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.view(torch.uint8).numpy())
-    return torch.frombuffer(bytearray(found.digest()), dtype=torch.uint8)
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.view(torch.uint8).numpy())
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
-def different(given: dict[str, Any], neutral: dict[str, Any]) -> dict[str, Any]:
+def different(config: dict[str, Any], neutral: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that are not neutral; of dataclasses, the fields that are not."""
     return {
         name: different(vars(value), vars(type(value)()))
         if is_dataclass(value) and not isinstance(value, type)
         else value
-        for name, value in given.items()
+        for name, value in config.items()
         if value != neutral.get(name)
     }
 
 
-def spelled(print_: Tensor) -> str:
+def hex_digits(digest: Tensor) -> str:
     """Return the first digits of a fingerprint."""
-    return bytes(print_.cpu().tolist()).hex()[:12]
+    return bytes(digest.cpu().tolist()).hex()[:12]

@@ -1,13 +1,13 @@
-"""Prompts: learned keys and values beside the sequence, in every block.
+"""Deep prompts: learned keys and values of attention, in every block.
 
 VPT-Deep ("Visual Prompt Tuning", arXiv:2203.12119) has the same prompts for all queries. TCPA
 ("Token Coordinated Prompt Attention is Needed for Visual Prompting", arXiv:2505.02406) has a pool
 for [CLS] and one for patches (R-TCPA), and lets each query read only the entries of its pool whose
-learned keys are nearest to it (T-TCPA). Both throw away what prompts become, so prompts need no
+learned keys are nearest to it (T-TCPA). Both discard the output of prompts, so prompts need no
 queries, no MLP and no place in the sequence: keys and values give the same features for less.
 
-Axis letters: b images, n tokens, m prompts, q queries of a role, s entries of a pool, k chosen
-entries (of attention: all keys), d width, h heads, e channels of a head.
+Axis letters: b images, n tokens, m prompts, q queries of a role, s entries of a pool, k selected
+entries (of attention: all keys), d channels, h heads, e channels of a head.
 """
 
 import math
@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from vitlab.encoders.hooks import HookPoint
 from vitlab.encoders.tokens import Grid, prefix_length, split_at
+from vitlab.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Pool:
     Args:
         size: entries; 0 for no pool.
         length: prompts of an entry.
-        top_k: entries that a query reads, those with the keys nearest to it (T-TCPA); 0 lets it
-            read all, without keys (R-TCPA).
+        top_k: entries that a query reads, those with the keys nearest to it (T-TCPA); 0 for all,
+            without keys (R-TCPA).
     """
 
     size: int = 0
@@ -39,22 +41,29 @@ class Pool:
     top_k: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse counts that do not fit together."""
+        """Check counts.
+
+        Raises:
+            InputError: one is too small, or they contradict each other.
+        """
         for name, least in [("size", 0), ("length", 1), ("top_k", 0)]:
             if getattr(self, name) < least:
-                raise ValueError(
+                raise InputError(
                     f"{name} {getattr(self, name)} of a pool of prompts is too small; {least} is "
-                    "the least"
+                    "the least",
+                    field=name,
                 )
         if not self.size and (self.length, self.top_k) != (1, 0):
-            raise ValueError(
-                f"length {self.length} and top_k {self.top_k} are asked of a pool of size 0 and "
-                "would be ignored; give its size, or leave them out"
+            raise InputError(
+                f"length {self.length} and top_k {self.top_k} have no effect in a pool of size 0; "
+                "give its size, or leave them out",
+                field="size",
             )
         if self.top_k > self.size:
-            raise ValueError(
-                f"top_k {self.top_k} is more than the {self.size} entries of the pool; choose "
-                f"1 to {self.size}, or 0 to read all without keys"
+            raise InputError(
+                f"top_k {self.top_k} is more than the {self.size} entries of the pool; give "
+                f"1 to {self.size}, or 0 to read all without keys",
+                field="top_k",
             )
 
     @property
@@ -74,14 +83,14 @@ class Prompts:
         shared: prompts that all queries read.
         cls: pool of [CLS].
         patches: pool of the patches.
-        mask_mode: where prompts that a query may not read are taken out: "post_softmax" sets their
-            weights to 0 without normalizing the others anew, as the authors' code does, so that
-            they damp what is read; "pre_softmax" excludes them from the normalizer.
+        mask_mode: "post_softmax" sets the weights of prompts that a query may not read to 0 and
+            keeps the others as they are, as the authors' code does, which damps the output;
+            "pre_softmax" excludes such prompts from the normalizer.
         registers: whose pool registers read; the authors' encoders have none.
         dropout: probability that a channel of a prompt is 0 for an image, in training.
         fourier: whether prompts pass a Fourier transform over prompts and channels, of which the
             real part is kept (VFPT, the baseline of the authors' scripts). The pools then mix.
-        detach_query: whether the loss of the choice trains keys alone, not earlier prompts too.
+        detach_query: whether the matching loss trains keys alone, not earlier prompts too.
     """
 
     shared: int = 0
@@ -94,23 +103,34 @@ class Prompts:
     detach_query: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no count or no probability, and what nothing would heed."""
+        """Check ranges, and that no setting is without effect.
+
+        Raises:
+            InputError: a number is out of range, or a setting has no effect.
+        """
         if self.shared < 0:
-            raise ValueError(f"prompts.shared {self.shared} is negative; give 0 or more prompts")
+            raise InputError(
+                f"prompts.shared {self.shared} is negative; give 0 or more prompts",
+                field="prompts.shared",
+            )
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"prompts.dropout {self.dropout} is not in [0, 1); TCPA uses 0.1")
+            raise InputError(
+                f"prompts.dropout {self.dropout} is not in [0, 1); TCPA uses 0.1",
+                field="prompts.dropout",
+            )
         pools = self.cls.size + self.patches.size
         ignored = {
             "mask_mode": (self.mask_mode != "post_softmax" and not pools, "a pool"),
             "registers": (self.registers != "none" and not pools, "a pool"),
             "fourier": (self.fourier and not self.count, "prompts"),
-            "detach_query": (self.detach_query and not self.matched, "a pool with chosen entries"),
+            "detach_query": (self.detach_query and not self.matched, "a pool with top_k"),
         }
-        for name, (given, needed) in ignored.items():
-            if given:
-                raise ValueError(
-                    f"prompts.{name} {getattr(self, name)} would be ignored without {needed}; "
-                    f"leave it out, or give {needed}"
+        for name, (without_effect, needed) in ignored.items():
+            if without_effect:
+                raise InputError(
+                    f"prompts.{name} {getattr(self, name)} has no effect without {needed}; "
+                    f"leave it out, or give {needed}",
+                    field=f"prompts.{name}",
                 )
 
     @property
@@ -120,18 +140,18 @@ class Prompts:
 
     @property
     def matched(self) -> bool:
-        """Whether some prompts are chosen by keys."""
+        """Whether some prompts are selected by keys."""
         return self.cls.top_k + self.patches.top_k > 0
 
 
 @dataclass(frozen=True)
 class PromptKV:
-    """What attention reads beside the sequence.
+    """The prompts of a block, of which attention takes keys and values.
 
     Attributes:
         tokens: prompts, of each image or the same for all.
         visible: which token may read which prompt; None for all.
-        post: whether the others are taken out after the normalizer, not before.
+        post: whether the others are masked after the normalizer, not before.
     """
 
     tokens: Float[Tensor, "#b m d"]
@@ -139,16 +159,16 @@ class PromptKV:
     post: bool
 
     def through(self, layer: Callable[[Tensor], Tensor]) -> "PromptKV":
-        """Return the same with a layer applied to the prompts."""
+        """Apply a layer to the prompts."""
         return replace(self, tokens=layer(self.tokens))
 
     def bias(
         self, own: Float[Tensor, "#b #h n n"] | None, q: Float[Tensor, "b h n e"]
     ) -> Float[Tensor, "#b #h n k"] | None:
-        """Return what is added to the scores of prompts and tokens; prompts come first.
+        """Return the bias on the scores of prompts and tokens; prompts come first.
 
         Args:
-            own: what is added to those of tokens; None for nothing.
+            own: bias on the scores of tokens; None for 0.
             q: queries.
         """
         n, m = q.shape[2], self.tokens.shape[1]
@@ -168,16 +188,16 @@ class PromptKV:
 
 
 class DeepPrompts(nn.Module):
-    """The prompts of one block, and the choice among them.
+    """The prompts of one block, and their selection.
 
     `record(encoder, "prompts.mismatch")` collects the matching loss: the mean of 1 - cos(query,
-    key) over chosen entries, the sum of both roles; `prompts.cls.chosen` and
-    `prompts.patches.chosen` the indices (b, q, k) of what each query reads.
+    key) over selected entries, the sum of both roles; `prompts.cls.chosen` and
+    `prompts.patches.chosen` the indices (b, q, k) of the entries each query reads.
 
     Args:
         prompts: how many; at least one.
         embed_dim: channels of a token.
-        patch_size: pixels of a patch edge, on which VPT's first values depend.
+        patch_size: pixels of a patch edge, on which VPT's initialization depends.
     """
 
     def __init__(self, prompts: Prompts, embed_dim: int, patch_size: int):
@@ -186,15 +206,14 @@ class DeepPrompts(nn.Module):
         self.shared = None
         if prompts.shared:
             bound = math.sqrt(6 / (3 * patch_size**2 + embed_dim))  # 0.0625 for ViT-B/16
-            self.shared = nn.Parameter(
-                torch.empty(prompts.shared, embed_dim).uniform_(-bound, bound)
-            )
+            values = torch.empty(prompts.shared, embed_dim).uniform_(-bound, bound)
+            self.shared = nn.Parameter(values)
         self.cls = PromptPool(prompts.cls, embed_dim) if prompts.cls.size else None
         self.patches = PromptPool(prompts.patches, embed_dim) if prompts.patches.size else None
-        self.mismatch = nn.Identity()  # where `hooks.record` listens
+        self.mismatch = HookPoint()
 
     def forward(self, x: Float[Tensor, "b n d"], grid: Grid) -> PromptKV:
-        """Return the prompts, and which the tokens that enter the block may read."""
+        """Return the prompts, and which of them the tokens that enter the block may read."""
         b, n, _ = x.shape
         prefix, settings = prefix_length(n, grid), self.settings
         ends = prefix if settings.registers == "cls" else 1  # of those that read [CLS]'s pool
@@ -205,15 +224,15 @@ class DeepPrompts(nn.Module):
         if self.shared is not None:
             tokens.append(self.shared)
             visible.append(x.new_ones(1, n, len(self.shared), dtype=torch.bool))
-        for entries, queries, rows in (
+        for pool, queries, rows in (
             (self.cls, split_at(x, ends)[0], (0, n - ends)),
             (self.patches, split_at(x, begins)[1], (begins, 0)),
         ):
-            if entries is not None:
-                match = entries(queries.detach() if settings.detach_query else queries)
-                mismatch = mismatch + match.mismatch
-                tokens.append(entries.prompts.flatten(0, 1))
-                visible.append(F.pad(match.visible, (0, 0, *rows)))
+            if pool is not None:
+                selection = pool(queries.detach() if settings.detach_query else queries)
+                mismatch = mismatch + selection.mismatch
+                tokens.append(pool.prompts.flatten(0, 1))
+                visible.append(F.pad(selection.visible, (0, 0, *rows)))
         self.mismatch(mismatch)
         whole = None
         if self.cls is not None or self.patches is not None:
@@ -224,7 +243,7 @@ class DeepPrompts(nn.Module):
         )
 
     def drop(self, tokens: Float[Tensor, "m d"], b: int) -> Float[Tensor, "_ m d"]:
-        """Return the prompts as images see them: each its own in training, else all the same."""
+        """Apply dropout, in training of each image its own, and the Fourier transform."""
         whole = tokens[None]
         if self.training and self.settings.dropout:
             whole = F.dropout(whole.expand(b, -1, -1), self.settings.dropout)
@@ -235,11 +254,11 @@ class DeepPrompts(nn.Module):
 
 @dataclass(frozen=True)
 class PoolSelection:
-    """What the queries of a role read.
+    """Which prompts the queries of a role read.
 
     Attributes:
         visible: which query reads which prompt of the pool.
-        mismatch: mean of 1 - cos(query, key) over what was chosen; 0 without keys.
+        mismatch: mean of 1 - cos(query, key) over the selected entries; 0 without keys.
     """
 
     visible: Bool[Tensor, "#b q m"]
@@ -247,17 +266,17 @@ class PoolSelection:
 
 
 class PromptPool(nn.Module):
-    """A pool of prompts and, where queries choose among them, a key of each.
+    """A pool of prompts and, where queries select among them, a key of each entry.
 
-    All start uniform in [-1, 1], as in the authors' code.
+    All are initialized uniformly in [-1, 1], as in the authors' code.
 
     Args:
         pool: how many.
         embed_dim: channels of a token.
 
     Attributes:
-        drawing: whether, in training, entries are drawn without looking at keys; which keys are
-            then pulled towards the queries that drew them.
+        drawing: whether, in training, entries are drawn at random instead of by keys; their keys
+            are then pulled towards the queries that drew them.
     """
 
     def __init__(self, pool: Pool, embed_dim: int):
@@ -268,10 +287,10 @@ class PromptPool(nn.Module):
         self.keys = None
         if pool.top_k:
             self.keys = nn.Parameter(torch.empty(pool.size, embed_dim).uniform_(-1, 1))
-        self.chosen = nn.Identity()  # where `hooks.record` listens
+        self.chosen = HookPoint()
 
     def forward(self, x: Float[Tensor, "b q d"]) -> PoolSelection:
-        """Return what each query reads; among equals the lower index."""
+        """Select entries for each query; among equals the lower index."""
         if self.keys is None:
             everything = x.new_ones(1, x.shape[1], self.pool.prompts, dtype=torch.bool)
             return PoolSelection(everything, x.new_zeros(()))
@@ -282,7 +301,7 @@ class PromptPool(nn.Module):
         return PoolSelection(opened.repeat_interleave(self.pool.length, dim=-1), mismatch)
 
     def choose(self, similarity: Float[Tensor, "b q s"]) -> Int[Tensor, "b q k"]:
-        """Return the indices of the chosen entries of each query, different ones."""
+        """Return the indices of the selected entries of each query, all different."""
         if self.training and self.drawing:
             order = torch.rand_like(similarity).argsort(-1)
         else:  # a stable order, since that of topk among equals depends on the device

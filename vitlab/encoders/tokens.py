@@ -1,6 +1,6 @@
-"""What travels between blocks, and what an encoder returns: the only file that slices a sequence.
+"""Token sequences and their parts: the only file that slices a sequence.
 
-Axis letters: b images, n tokens, r registers, p patches, d width.
+Axis letters: b images, n tokens, r registers, p patches, d channels.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Tokens:
 
     Attributes:
         cls: the image-level feature.
-        registers: scratch tokens, of use to nobody but the encoder.
+        registers: scratch tokens of the encoder, no features.
         patches: one feature for each patch, row by row.
         grid: rows and columns of patches; p = rows * columns.
     """
@@ -30,19 +30,19 @@ class Tokens:
 
     @property
     def map(self) -> Float[Tensor, "b d rows columns"]:
-        """The patches where they are in the image."""
+        """The patches at their places in the image."""
         return self.patches.transpose(1, 2).unflatten(2, self.grid)
 
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """The sequence on its way through the blocks: [CLS], then registers, then patches."""
+    """The sequence between blocks: [CLS], then registers, then patches."""
 
     x: Float[Tensor, "b n d"]
     grid: Grid
 
     def tokens(self) -> Tokens:
-        """Name the parts of the sequence."""
+        """Split the sequence into its parts."""
         prefix = prefix_length(self.x.shape[1], self.grid)
         return Tokens(self.x[:, 0], self.x[:, 1:prefix], self.x[:, prefix:], self.grid)
 

@@ -1,4 +1,4 @@
-"""The vision transformer, assembled from its options.
+"""Vision transformer with a choice of token interactions.
 
 "An Image is Worth 16x16 Words" (arXiv:2010.11929) in the form of DINO (arXiv:2104.14294), with
 timm's parameter names: a DINO or DeiT checkpoint loads strictly into the plain encoder.
@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from vitlab.encoders.attention import Attention
 from vitlab.encoders.cls_specialization import CLSSpecialization, Routed
-from vitlab.encoders.encoder import Encoder
+from vitlab.encoders.encoder import Encoder, plain_values
 from vitlab.encoders.entmax.normalizer import Normalizer, NormalizerName, get_normalizer
+from vitlab.encoders.hooks import HookPoint
 from vitlab.encoders.locality import GaussianBias, Locality, refine
 from vitlab.encoders.prompts import DeepPrompts
 from vitlab.encoders.tokens import Grid, Tokens, TokenSequence, assemble
@@ -28,7 +29,7 @@ PosInterpolation = Literal["size", "dino", "antialias"]  # how positions are res
 
 @dataclass(frozen=True)
 class Shape:
-    """Width in channels, depth in blocks, attention heads."""
+    """Channels of a token, number of blocks, attention heads."""
 
     embed_dim: int
     depth: int
@@ -51,19 +52,18 @@ class ViT(Routed, Encoder):
     drawn beside the random stream, so arms that differ in one option share all other weights.
 
     Args:
-        size: nano (128 wide, 4 blocks, 2 heads), Ti, S, B or L.
+        size: nano (128 channels, 4 blocks, 2 heads), Ti, S, B or L.
         patch_size: pixels of a patch edge: 4, 8, 14 or 16.
-        img_size: pixels of the image edge that the learned positions are made for; other sizes are
-            resampled at run time, so this is no limit.
-        normalizer: what makes attention weights of scores: softmax; entmax15 or sparsemax, which
+        img_size: pixels of the image edge for which positions are learned; at other sizes they are
+            resampled.
+        normalizer: maps attention scores to weights: softmax; entmax15 or sparsemax, whose weights
             can be exactly zero; or any of this family, in chosen blocks, as a `Normalizer`.
         cls_specialization: separate weights for [CLS] and patches.
         locality: Gaussian bias towards near patches, and patch refinement.
         num_registers: extra tokens without position between [CLS] and patches (arXiv:2309.16588).
-        layer_scale: start value of a learned factor per channel behind attention and MLP; 0 for
-            none.
-        drop_path: probability to skip a branch of the last block for an image, growing linearly
-            from 0 at the first block.
+        layer_scale: initial value of LayerScale after attention and MLP; 0 for none.
+        drop_path: probability to skip a branch of the last block for an image; 0 at the first
+            block, linear between.
         pos_interpolation: how positions are resampled: "size" to the exact grid, as DeiT; "dino",
             as DINO's own code does, for its released weights; "antialias", as timm.
 
@@ -88,32 +88,22 @@ class ViT(Routed, Encoder):
         config.pop("self")
         super().__init__()
         self.config = config
-        shape = SHAPES[size]
-        self.embed_dim, self.patch_size, self.num_heads = (
-            shape.embed_dim,
-            patch_size,
-            shape.num_heads,
-        )
+        shape, weights = SHAPES[size], get_normalizer(normalizer)
+        d, depth = shape.embed_dim, shape.depth
+        self.embed_dim, self.patch_size, self.num_heads = d, patch_size, shape.num_heads
         self.check_img_size(img_size, "encoder.img_size")
-        self.grid: Grid = (img_size // patch_size, img_size // patch_size)
+        rows = img_size // patch_size
+        self.grid: Grid = (rows, rows)
         self.refine, self.pos_interpolation = locality.refine, pos_interpolation
-        self.patch_embed = PatchEmbed(patch_size, self.embed_dim)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
-        self.pos_embed = nn.Parameter(
-            torch.zeros(1, 1 + self.grid[0] * self.grid[1], self.embed_dim)
-        )
-        depth, weights = shape.depth, get_normalizer(normalizer)
+        self.patch_embed = PatchEmbed(patch_size, d)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, d))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + rows * rows, d))
+        rates = [drop_path * block / max(depth - 1, 1) for block in range(depth)]
         self.blocks = nn.ModuleList(
-            Block(
-                self.embed_dim,
-                shape.num_heads,
-                weights.for_block(block, depth),
-                layer_scale,
-                drop_path * block / max(depth - 1, 1),
-            )
-            for block in range(depth)
+            Block(d, shape.num_heads, weights.for_block(block, depth), layer_scale, rate)
+            for block, rate in enumerate(rates)
         )
-        self.norm = nn.LayerNorm(self.embed_dim, eps=1e-6)
+        self.norm = nn.LayerNorm(d, eps=1e-6)
         self.apply(_initialize)
         for parameter in (self.pos_embed, self.cls_token):
             nn.init.trunc_normal_(parameter, std=0.02)
@@ -123,18 +113,16 @@ class ViT(Routed, Encoder):
         self, cls_specialization: CLSSpecialization, locality: Locality, num_registers: int
     ) -> None:
         """Add what the options need to the plain encoder."""
-        self.reg_token = (
-            nn.Parameter(torch.zeros(1, num_registers, self.embed_dim)) if num_registers else None
-        )
-        if self.reg_token is not None:
+        self.reg_token: nn.Parameter | None = None
+        if num_registers:
+            self.reg_token = nn.Parameter(torch.zeros(1, num_registers, self.embed_dim))
             with torch.random.fork_rng(devices=[]):
                 nn.init.normal_(self.reg_token, std=1e-6)
         if locality.kind != "none":
             channels = self.embed_dim // self.num_heads
             with torch.random.fork_rng(devices=[]):
-                for module in list(self.modules()):
-                    if isinstance(module, Attention):
-                        module.gaug = GaussianBias(channels, self.grid, locality)
+                for block in self.blocks:
+                    block.attn.gaug = GaussianBias(channels, self.grid, locality)
         cls_specialization.check(len(self.blocks))
         global_tokens = 1 + num_registers * (cls_specialization.registers == "cls")
         for index, block in enumerate(self.blocks.children()):
@@ -146,13 +134,17 @@ class ViT(Routed, Encoder):
                 if not isinstance(getattr(owner, layer), nn.Identity):
                     copied = owner.split(layer, global_tokens)
                     if cls_specialization.init == "random":
-                        with beside(f"blocks.{index}.{name}_cls"):
+                        with named_random_stream(f"blocks.{index}.{name}_cls"):
                             copied.apply(_initialize)
         if cls_specialization.final_norm:
             self.split("norm", global_tokens)
 
+    def spec(self) -> dict[str, Any]:
+        """Return `class_path` and `init_args`; a ViT that read its weights needs no file again."""
+        return {"class_path": "vitlab.encoders.ViT", "init_args": plain_values(self.config)}
+
     def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[TokenSequence]:
-        """Yield the state entering each block, then the one leaving the last."""
+        """Yield the sequence entering each block, then the one leaving the last."""
         state = self.embed(images)
         for block in self.blocks:
             yield state
@@ -166,7 +158,7 @@ class ViT(Routed, Encoder):
         return self.read(state)
 
     def read(self, state: TokenSequence) -> Tokens:
-        """Return a state after the final norm and, where chosen, patch refinement."""
+        """Return a sequence after the final norm and, where chosen, patch refinement."""
         state = TokenSequence(self.route("norm", state.x), state.grid)
         return refine(state, self.num_heads) if self.refine else state.tokens()
 
@@ -221,20 +213,15 @@ class Block(Routed):
     """x + scale attention(norm(x)), then the same with an MLP."""
 
     def __init__(
-        self,
-        embed_dim: int,
-        num_heads: int,
-        normalizer: Normalizer,
-        layer_scale: float,
-        drop: float,
+        self, d: int, num_heads: int, normalizer: Normalizer, layer_scale: float, drop: float
     ):
         super().__init__()
-        self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
-        self.attn = Attention(embed_dim, num_heads, normalizer)
-        self.ls1 = LayerScale(embed_dim, layer_scale) if layer_scale else nn.Identity()
-        self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
-        self.mlp = MLP(embed_dim)
-        self.ls2 = LayerScale(embed_dim, layer_scale) if layer_scale else nn.Identity()
+        self.norm1 = nn.LayerNorm(d, eps=1e-6)
+        self.attn = Attention(d, num_heads, normalizer)
+        self.ls1 = LayerScale(d, layer_scale) if layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(d, eps=1e-6)
+        self.mlp = MLP(d)
+        self.ls2 = LayerScale(d, layer_scale) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop)
         self.prompts: DeepPrompts | None = None  # of `PromptedViT`
 
@@ -253,7 +240,7 @@ class MLP(nn.Module):
     def __init__(self, embed_dim: int):
         super().__init__()
         self.fc1 = nn.Linear(embed_dim, 4 * embed_dim)
-        self.hidden = nn.Identity()  # where `hooks.record` listens
+        self.hidden = HookPoint()
         self.fc2 = nn.Linear(4 * embed_dim, embed_dim)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
@@ -295,10 +282,11 @@ def _initialize(module: nn.Module) -> None:
 
 
 @contextmanager
-def beside(name: str) -> Iterator[None]:
-    """Draw numbers that depend on the random stream and a name, and leave the stream alone.
+def named_random_stream(name: str) -> Iterator[None]:
+    """Draw random numbers from a stream of that name and leave torch's global stream as it is.
 
-    So what is drawn under one name is independent of other names, and of whether they are drawn.
+    The numbers depend on the state of the global stream and on the name, not on what other names
+    draw.
     """
     with torch.random.fork_rng(devices=[]):
         seed = int(torch.randint(2**62, (), device="cpu"))

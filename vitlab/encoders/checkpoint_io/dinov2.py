@@ -7,36 +7,14 @@ models are built (facebookresearch/dinov2, `hub/backbones.py`: interpolate_offse
 antialias, 0.0 with). The giant size has a gated MLP and no counterpart here.
 """
 
-import re
+from vitlab.encoders.checkpoint_io.family import Family
 
-from vitlab.encoders.checkpoint_io.family import (
-    Family,
-    Weights,
-    has,
-    infer_config,
-    refuse,
-    remap_pos_embed,
-    without,
+DINOV2 = Family(
+    "dinov2",
+    lambda source: source.has("mask_token", "register_tokens"),
+    lambda source: "antialias" if "register_tokens" in source.state else "dino",
+    lambda _: (1,),
+    ignored={"mask_token": "token of masked patches, used in pretraining alone"},
+    refused={"mlp.w12.": "a gated MLP (SwiGLU, the giant size)"},
+    renamed={r"^blocks\.\d+\.(\d+)\.": r"blocks.\1.", r"^register_tokens$": "reg_token"},
 )
-from vitlab.encoders.checkpoint_io.source import Source
-
-_REASONS = {"mask_token": "token of masked patches, of use in pretraining alone"}
-
-
-def _fits(source: Source) -> bool:
-    return source.config is None and has(source, "mask_token", "register_tokens")
-
-
-def _convert(source: Source) -> Weights:
-    refuse(source, {"mlp.w12.": "a gated MLP (SwiGLU, the giant size)"})
-    state, left_out = without(source.state, _REASONS)
-    state = {re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", k): v for k, v in state.items()}
-    registers = state.pop("register_tokens", None)
-    if registers is not None:
-        state["reg_token"] = registers
-    state = remap_pos_embed(source, state, 1)
-    rule = infer_config(source, state, "dino" if registers is None else "antialias")
-    return Weights(state, rule, left_out)
-
-
-DINOV2 = Family("dinov2", _fits, _convert)

@@ -1,9 +1,9 @@
-"""What is to be known of a family of weights, and what several of them share."""
+"""Families of weights: how each is recognized and becomes the state dict of a ViT."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from math import isqrt
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,104 +12,91 @@ from torch import Tensor
 from vitlab.encoders.checkpoint_io.files import StateDict
 from vitlab.encoders.checkpoint_io.source import Source
 from vitlab.encoders.vit import SHAPES, PosInterpolation
+from vitlab.errors import InputError
 
-
-@dataclass(frozen=True)
-class Weights:
-    """The tensors of an encoder in the names of `ViT`.
-
-    Attributes:
-        state: the tensors; positions have one entry for [CLS], none for registers.
-        config: the arguments of the ViT they make.
-        left_out: tensors of the source that belong to no encoder, and what they are.
-    """
-
-    state: StateDict
-    config: dict[str, Any]
-    left_out: dict[str, str]
-
-    @property
-    def rule(self) -> PosInterpolation:
-        """How the family resamples positions."""
-        return self.config.get("pos_interpolation", "size")
+CLASSIFIERS = {"head": "classifier", "head_dist": "classifier of the distillation token"}
 
 
 @dataclass(frozen=True)
 class Family:
-    """Weights of one origin.
+    """Facts of the weights of one origin.
 
     Attributes:
-        name: as users write it.
+        name: value of the option `family`.
         fits: whether a source can be of this family.
-        convert: renames its tensors and infers the encoder.
+        pos_interpolation: how it resamples positions, see `ViT`.
+        covered: of the number of registers, how many tokens before the patches may have positions.
+        ignored: names of tensors that belong to no encoder, and what they are.
+        refused: parts of names of tensors that ViT lacks, and what they are.
+        renamed: regular expressions of names, and their replacements.
+        options: arguments of ViT that tensors do not show.
     """
 
     name: str
     fits: Callable[[Source], bool]
-    convert: Callable[[Source], Weights]
+    pos_interpolation: Callable[[Source], PosInterpolation]
+    covered: Callable[[int], tuple[int, ...]]
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def convert(self, source: Source) -> Source:
+        """Return the tensors in the names of ViT, and the `spec` of the encoder.
+
+        Raises:
+            InputError: the weights are of an architecture or size that ViT does not have.
+        """
+        for key in source.state:
+            for part, reason in self.refused.items():
+                if part in key:
+                    raise InputError(
+                        f"{source.path} is of a transformer that ViT cannot express: {key} is of "
+                        f"{reason}. Give weights of the plain architecture",
+                        field=source.path.name,
+                    )
+        state, ignored = {}, dict(source.ignored)
+        for key, value in source.state.items():
+            heads = [name for name in self.ignored if f"{key}.".startswith(f"{name}.")]
+            if heads:
+                ignored[key] = self.ignored[heads[0]]
+                continue
+            name = key
+            for pattern, replacement in self.renamed.items():
+                name = re.sub(pattern, replacement, name)
+            state[name] = value
+        state = remap_pos_embed(replace(source, state=state), self.covered)
+        converted = replace(source, state=state, ignored=ignored)
+        config = infer_config(converted, self.pos_interpolation(source)) | dict(self.options)
+        return replace(converted, spec={"class_path": "vitlab.encoders.ViT", "init_args": config})
 
 
-def has(source: Source, *parts: str) -> bool:
-    """Return whether the name of any tensor contains one of the parts."""
-    return any(part in key for key in source.state for part in parts)
+def remap_pos_embed(source: Source, covered: Callable[[int], tuple[int, ...]]) -> StateDict:
+    """Return the tensors with one position for [CLS] and one for each patch.
 
-
-def without(state: StateDict, reasons: Mapping[str, str]) -> tuple[StateDict, dict[str, str]]:
-    """Return the state without the tensors whose names begin so, and why each was left out."""
-    left_out = {
-        key: reason
-        for key in state
-        for start, reason in reasons.items()
-        if key == start or key.startswith(f"{start}.")
-    }
-    return {key: value for key, value in state.items() if key not in left_out}, left_out
-
-
-def refuse(source: Source, parts: Mapping[str, str]) -> None:
-    """Refuse a source for tensors that the ViT has no place for.
+    Positions of registers are added to the registers, as every forward pass would do; where [CLS]
+    has none it gets zeros. DeiT's distillation token becomes a register.
 
     Args:
-        source: of the tensors.
-        parts: what a name contains, and what such a tensor is.
+        source: with `pos_embed`, and maybe `reg_token` or `dist_token`.
+        covered: see `Family`.
 
     Raises:
-        ValueError: there is such a tensor.
+        InputError: the number of positions fits no square grid, or more than one.
     """
-    for key in source.state:
-        for part, reason in parts.items():
-            if part in key:
-                raise ValueError(
-                    f"{source.path} is of a transformer that ViT cannot express: {key} is of "
-                    f"{reason}. Give weights of the plain architecture"
-                )
-
-
-def remap_pos_embed(source: Source, state: StateDict, *covered: int) -> StateDict:
-    """Give positions exactly one entry beside the patches, that of [CLS].
-
-    Positions of registers are added to the registers, which is what they do in every forward pass;
-    where [CLS] has none it gets zeros. DeiT's distillation token becomes a register.
-
-    Args:
-        source: for the error.
-        state: with `pos_embed`, and maybe `reg_token` or `dist_token`.
-        covered: how many tokens before the patches the family may give positions to.
-
-    Raises:
-        ValueError: the number of positions fits no square grid, or more than one.
-    """
-    state = dict(state)
+    state = dict(source.state)
     if "dist_token" in state:
         state["reg_token"] = state.pop("dist_token")
-    positions = get(source, state, "pos_embed", 3)
-    n = positions.shape[1]
-    possible = [k for k in sorted(set(covered)) if n > k and isqrt(n - k) ** 2 == n - k]
+    registers = state["reg_token"].shape[1] if "reg_token" in state else 0
+    positions = source.tensor("pos_embed", 3)
+    n, counts = positions.shape[1], sorted(set(covered(registers)))
+    possible = [k for k in counts if n > k and math.isqrt(n - k) ** 2 == n - k]
     if len(possible) != 1:
-        counts = " or ".join(str(k) for k in sorted(set(covered)))
-        raise ValueError(
-            f"{source.path} has {n} positions, of which {counts} are for tokens other than "
-            "patches; the rest must be a square grid, and of one size. Give weights made for "
-            "square images"
+        raise InputError(
+            f"{source.path} has {n} positions, of which {' or '.join(map(str, counts))} are for "
+            "tokens other than patches; the rest must be a square grid, and of one size. Give "
+            "weights made for square images",
+            field=source.path.name,
         )
     (k,) = possible
     if k == 0:
@@ -121,65 +108,39 @@ def remap_pos_embed(source: Source, state: StateDict, *covered: int) -> StateDic
     return state
 
 
-def infer_config(
-    source: Source, state: StateDict, pos_interpolation: PosInterpolation, **options: Any
-) -> dict[str, Any]:
+def infer_config(source: Source, pos_interpolation: PosInterpolation) -> dict[str, Any]:
     """Return the arguments of the ViT whose tensors these are.
 
-    The number of heads cannot be seen in tensors; it is that of the size.
+    Tensors do not show the number of heads; it is that of the size.
 
     Args:
-        source: for the error.
-        state: in our names, with positions as `remap_pos_embed` leaves them.
-        pos_interpolation: the rule of the family.
-        options: arguments that tensors do not show.
+        source: in our names, with positions as `remap_pos_embed` leaves them.
+        pos_interpolation: that of the family.
 
     Raises:
-        ValueError: tensors are missing, or no size has this width and depth.
+        InputError: tensors are missing, or no size has this width and depth.
     """
-    kernel = get(source, state, "patch_embed.proj.weight", 4)
-    width, depth = kernel.shape[0], 1 + max(_blocks(state), default=-1)
+    kernel: Tensor = source.tensor("patch_embed.proj.weight", 4)
+    blocks = [int(match[1]) for key in source.state if (match := re.match(r"blocks\.(\d+)\.", key))]
+    width, depth = kernel.shape[0], 1 + max(blocks, default=-1)
     sizes = {(shape.embed_dim, shape.depth): size for size, shape in SHAPES.items()}
     if (width, depth) not in sizes or kernel.shape[2] != kernel.shape[3]:
         known = ", ".join(f"{size} ({w} and {d})" for (w, d), size in sizes.items())
-        raise ValueError(
+        raise InputError(
             f"{source.path} is of a transformer {width} wide with {depth} blocks and patches of "
             f"{kernel.shape[2]}x{kernel.shape[3]} pixels; ViT has the sizes {known}, with square "
-            "patches. Give weights of one of these"
+            "patches. Give weights of one of these",
+            field=source.path.name,
         )
-    count = get(source, state, "pos_embed", 3).shape[1] - 1
+    count = source.tensor("pos_embed", 3).shape[1] - 1
     config: dict[str, Any] = {
         "size": sizes[width, depth],
         "patch_size": kernel.shape[2],
         "img_size": kernel.shape[2] * math.isqrt(count),
         "pos_interpolation": pos_interpolation,
-        **options,
     }
-    if "reg_token" in state:
-        config["num_registers"] = state["reg_token"].shape[1]
-    if "blocks.0.ls1.gamma" in state:
-        config["layer_scale"] = 1e-5  # any start but 0 builds it; the weights replace it
+    if "reg_token" in source.state:
+        config["num_registers"] = source.state["reg_token"].shape[1]
+    if "blocks.0.ls1.gamma" in source.state:
+        config["layer_scale"] = 1e-5  # any value but 0 builds it; the weights replace it
     return config
-
-
-def get(source: Source, state: StateDict, name: str, axes: int) -> Tensor:
-    """Return a tensor that every vision transformer has.
-
-    Raises:
-        ValueError: it is missing or has another number of axes.
-    """
-    if name not in state or state[name].ndim != axes:
-        shape = f"has shape {tuple(state[name].shape)}" if name in state else "is missing"
-        raise ValueError(
-            f"{source.path} is not a vision transformer as ViT knows it: {name} {shape}. It holds "
-            f"{', '.join(list(source.state)[:4])} and others; give the weights of a DINO, DINOv2, "
-            "DeiT, timm or LocAtViT transformer"
-        )
-    return state[name]
-
-
-def _blocks(state: StateDict) -> Iterator[int]:
-    for key in state:
-        parts = key.split(".")
-        if parts[0] == "blocks" and len(parts) > 2 and parts[1].isdigit():
-            yield int(parts[1])

@@ -7,33 +7,16 @@ the authors' pretraining with DINO, whose checkpoints have student and teacher
 RoPE and Jumbo hosts are other architectures.
 """
 
-from vitlab.encoders.checkpoint_io.family import (
-    Family,
-    Weights,
-    has,
-    infer_config,
-    refuse,
-    remap_pos_embed,
-    without,
-)
-from vitlab.encoders.checkpoint_io.source import Source
-from vitlab.encoders.checkpoint_io.timm import PARTS, REASONS
+from vitlab.encoders.checkpoint_io.family import CLASSIFIERS, Family
+from vitlab.encoders.checkpoint_io.timm import REFUSED
 from vitlab.encoders.locality import Locality
-from vitlab.encoders.vit import PosInterpolation
 
-
-def _fits(source: Source) -> bool:
-    return source.config is None and has(source, ".attn.gaug.")
-
-
-def _convert(source: Source) -> Weights:
-    refuse(source, {**PARTS, "prr.": "a refinement with weights"})
-    state, left_out = without(source.state, REASONS)
-    registers = state.get("reg_token")
-    state = remap_pos_embed(source, state, 0, 1 + (0 if registers is None else registers.shape[1]))
-    rule: PosInterpolation = "dino" if source.branch in ("student", "teacher") else "antialias"
-    locality = Locality("gaussian", refine=True)
-    return Weights(state, infer_config(source, state, rule, locality=locality), left_out)
-
-
-LOCATVIT = Family("locatvit", _fits, _convert)
+LOCATVIT = Family(
+    "locatvit",
+    lambda source: source.has(".attn.gaug."),
+    lambda source: "dino" if source.branch in ("student", "teacher") else "antialias",
+    lambda registers: (0, 1 + registers),
+    ignored=CLASSIFIERS,
+    refused={**REFUSED, "prr.": "a refinement with weights"},
+    options={"locality": Locality("gaussian", refine=True)},
+)

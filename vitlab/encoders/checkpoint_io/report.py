@@ -1,9 +1,7 @@
-"""Which tensors of a file became which of an encoder, and which did not."""
+"""Load report: what became of the tensors of a file and of an encoder."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-REMEDY = "Give weights of this architecture, or allow it with partial=True"
 
 
 @dataclass(frozen=True)
@@ -13,11 +11,11 @@ class LoadReport:
     Attributes:
         matched: tensors of the encoder that were read.
         resized: those of them that were resampled to the encoder's grid.
-        copied: tensors of the encoder that got a copy of a plain layer's, those of roles.
-        missing_keys: tensors of the encoder that the file does not have; they keep their start.
-        unexpected_keys: tensors of the file that the encoder has no place for.
-        left_out: tensors of the file that belong to no encoder, such as classifiers, and what
-            they are; they do not count against coverage.
+        copied: tensors of the encoder that got a copy of a plain layer's, see `CLSSpecialization`.
+        missing_keys: tensors of the encoder that the file lacks; they keep their initial values.
+        unexpected_keys: tensors of the file that the encoder lacks.
+        ignored: tensors of the file that belong to no encoder, such as classifiers, and what they
+            are; they do not count against `full`.
     """
 
     matched: tuple[str, ...]
@@ -25,11 +23,11 @@ class LoadReport:
     copied: tuple[str, ...] = ()
     missing_keys: tuple[str, ...] = ()
     unexpected_keys: tuple[str, ...] = ()
-    left_out: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
 
     @property
     def full(self) -> bool:
-        """Whether nothing is missing and nothing unexpected."""
+        """Whether no key is missing and none unexpected."""
         return not self.missing_keys and not self.unexpected_keys
 
     def __str__(self) -> str:
@@ -37,9 +35,9 @@ class LoadReport:
         for name in ("resized", "copied", "missing_keys", "unexpected_keys"):
             if names := getattr(self, name):
                 parts.append(f"{len(names)} {name.removesuffix('_keys')} ({few(names)})")
-        if self.left_out:
-            reasons = ", ".join(sorted(set(self.left_out.values())))
-            parts.append(f"{len(self.left_out)} left out ({reasons})")
+        if self.ignored:
+            reasons = ", ".join(sorted(set(self.ignored.values())))
+            parts.append(f"{len(self.ignored)} ignored ({reasons})")
         return "; ".join(parts)
 
 

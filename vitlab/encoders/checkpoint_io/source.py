@@ -1,40 +1,63 @@
-"""What a file offers: the tensors of one model, out of the wrappings that programs put around."""
+"""One model of a checkpoint, without the wrappers that programs put around it."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from vitlab.encoders.checkpoint_io.files import StateDict, is_folder, read, read_folder
+from vitlab.encoders.checkpoint_io.files import StateDict, is_folder, read_checkpoint, read_folder
+from vitlab.errors import InputError
 
 # the keys under which programs keep state dicts, several of them in one file
 _BRANCHES = ("student", "teacher", "model", "model_ema", "state_dict", "state_dict_ema")
-_HEAD = "head of pretraining, beside the backbone"
 _RUN = re.compile(r"objective\.(?:(?:\w+\.)*?(\w+)\.)?encoder\.(.+)")
 
 
 @dataclass(frozen=True)
 class Source:
-    """The tensors of one model in a file, as yet in the names of whoever wrote it.
+    """The tensors of one model in a file.
 
     Attributes:
         path: the file or folder.
         branch: the key they were kept under, such as "teacher"; "" where the file is just them.
-        state: the tensors.
-        config: arguments of the encoder, where vitlab wrote the file.
-        left_out: tensors of the model that are not the encoder's, and what they are.
-        backbone: of a run of prompts, which keeps neither its tensors nor its options: arguments of
-            `vitlab.objectives.Pretrained`, which read them.
+        state: the tensors, in the names of the program that wrote them.
+        spec: `class_path` and `init_args` of the encoder, where vitlab wrote the file.
+        ignored: tensors of the model that are not the encoder's, and what they are.
+        origin: family that the weights of an exported folder were imported from.
+        is_run: whether it is a checkpoint of `vitlab fit`.
     """
 
     path: Path
     branch: str
     state: StateDict
-    config: dict | None = None
-    left_out: dict[str, str] = field(default_factory=dict)
-    backbone: dict | None = None
+    spec: dict[str, Any] | None = None
+    ignored: dict[str, str] = field(default_factory=dict)
+    origin: str = ""
+    is_run: bool = False
+
+    def has(self, *parts: str) -> bool:
+        """Return whether the name of any tensor contains one of the parts."""
+        return any(part in key for key in self.state for part in parts)
+
+    def tensor(self, name: str, axes: int) -> Tensor:
+        """Return a tensor that every vision transformer has.
+
+        Raises:
+            InputError: it is missing or has another number of axes.
+        """
+        found = self.state.get(name)
+        if found is None or found.ndim != axes:
+            what = "is missing" if found is None else f"has shape {tuple(found.shape)}"
+            raise InputError(
+                f"{self.path} is not a vision transformer as ViT knows it: {name} {what}. It holds "
+                f"{', '.join(list(self.state)[:4])} and others; give the weights of a DINO, "
+                "DINOv2, DeiT, timm or LocAtViT transformer",
+                field=self.path.name,
+            )
+        return found
 
 
 def open_source(path: Path, which: str = "") -> Source:
@@ -42,17 +65,17 @@ def open_source(path: Path, which: str = "") -> Source:
 
     Args:
         path: a checkpoint, or a folder that vitlab exported.
-        which: the model, such as "student" or "teacher"; must be said if there are several, and
-            cannot be if there is one without a name.
+        which: the model, such as "student" or "teacher"; needed if there are several.
 
     Raises:
-        ValueError: the file cannot be read, holds no model, or which does not fit it.
+        InputError: the file cannot be read, holds no model, or `which` does not fit it.
     """
     if is_folder(path):
         config, state = read_folder(path)
         _choose(path, {"": state}, which)
-        return Source(path, "", state, config)
-    content = read(path)
+        spec = {"class_path": config.class_path, "init_args": config.init_args}
+        return Source(path, "", state, spec, origin=config.origin)
+    content = read_checkpoint(path)
     if "pytorch-lightning_version" in content:
         return _of_run(path, content, which)
     branches = {
@@ -60,13 +83,14 @@ def open_source(path: Path, which: str = "") -> Source:
         for name in _BRANCHES
         if isinstance(content.get(name), Mapping) and _tensors(content[name])
     }
-    branch = _choose(path, branches or {"": _tensors(content)}, which)
+    branch = _choose(path, branches or {"": {}}, which)
     state = branches[branch] if branch else _tensors(content)
     if not state:
         names = ", ".join(repr(name) for name in list(content)[:6])
-        raise ValueError(
+        raise InputError(
             f"{path} holds no tensors but {names or 'nothing'}; give a file with a model's "
-            f"state_dict(), by itself or under one of {', '.join(_BRANCHES)}"
+            f"state_dict(), by itself or under one of {', '.join(_BRANCHES)}",
+            field=path.name,
         )
     # put in front of names by DistributedDataParallel and torch.compile
     state = {re.sub(r"^(module\.|_orig_mod\.)+", "", key): value for key, value in state.items()}
@@ -75,8 +99,9 @@ def open_source(path: Path, which: str = "") -> Source:
         for key, value in state.items()
         if key.startswith("backbone.")
     }
-    left_out = {key: _HEAD for key in state if not key.startswith("backbone.")}
-    return Source(path, branch, backbone or state, left_out=left_out if backbone else {})
+    heads = [key for key in state if not key.startswith("backbone.")] if backbone else []
+    ignored = dict.fromkeys(heads, "head of pretraining, beside the backbone")
+    return Source(path, branch, backbone or state, ignored=ignored)
 
 
 def _tensors(content: Mapping) -> StateDict:
@@ -89,12 +114,16 @@ def _choose(path: Path, branches: Mapping[str, StateDict], which: str) -> str:
         if which not in names:
             remedy = f"choose one of {', '.join(names)}" if names else "leave it out"
             holds = f"the models {', '.join(names)}" if names else "one model without a name"
-            raise ValueError(f"which={which!r} is asked of {path}, which holds {holds}; {remedy}")
+            raise InputError(
+                f"which={which!r} does not fit {path}, which holds {holds}; {remedy}",
+                field="--which",
+            )
         return which
     if len(names) > 1:
-        raise ValueError(
+        raise InputError(
             f"{path} holds several models: {', '.join(names)}; choose one with "
-            f"which={names[-1]!r}, on the command line --which {names[-1]}"
+            f"which={names[-1]!r}, on the command line --which {names[-1]}",
+            field="--which",
         )
     return next(iter(branches))
 
@@ -103,19 +132,16 @@ def _of_run(path: Path, content: Mapping, which: str) -> Source:
     """Return an encoder of a run of `vitlab fit`."""
     branches: dict[str, StateDict] = {}
     for key, value in _tensors(content["state_dict"]).items():
-        if found := _RUN.fullmatch(key):
-            branches.setdefault(found[1] or "", {})[found[2]] = value
-    objective = content.get("hyper_parameters", {}).get("objective", {})
-    encoder = objective.get("init_args", {}).get("encoder", {}) if objective else {}
-    kind = str(encoder.get("class_path", "")).rpartition(".")[2]
-    if not branches or kind not in ("ViT", "PromptedViT"):
-        raise ValueError(
-            f"{path} is a checkpoint of Lightning, but not of a `vitlab fit` of a ViT"
-            f"{f' ({kind})' if kind else ''}; give the best.ckpt or last.ckpt of such a run"
+        if match := _RUN.fullmatch(key):
+            branches.setdefault(match[1] or "", {})[match[2]] = value
+    objective = content.get("hyper_parameters", {}).get("objective") or {}
+    spec = objective.get("init_args", {}).get("encoder") or {}
+    if not branches or "class_path" not in spec:
+        raise InputError(
+            f"{path} is a checkpoint of Lightning, but not of a `vitlab fit`; give the best.ckpt "
+            "or last.ckpt of such a run",
+            field=path.name,
         )
     branch = _choose(path, branches, which)
-    arguments = dict(encoder.get("init_args", {}))
-    backbone = None
-    if kind == "PromptedViT":
-        backbone = dict((arguments.pop("backbone", None) or {}).get("init_args", {}))
-    return Source(path, branch, branches[branch], arguments, backbone=backbone)
+    spec = {"class_path": spec["class_path"], "init_args": dict(spec.get("init_args") or {})}
+    return Source(path, branch, branches[branch], spec, is_run=True)

@@ -5,19 +5,10 @@ They are resampled to the exact size, bicubic, antialiased (`resample_abs_pos_em
 weights are loaded or run with `dynamic_img_size`.
 """
 
-from vitlab.encoders.checkpoint_io.family import (
-    Family,
-    Weights,
-    has,
-    infer_config,
-    refuse,
-    remap_pos_embed,
-    without,
-)
+from vitlab.encoders.checkpoint_io.family import CLASSIFIERS, Family
 from vitlab.encoders.checkpoint_io.source import Source
 
-REASONS = {"head": "classifier", "head_dist": "classifier of the distillation token"}
-PARTS = {
+REFUSED = {
     "q_norm.": "normalized queries and keys",
     "norm_pre.": "a norm before the blocks",
     "patch_embed.norm.": "a norm of the patches",
@@ -31,16 +22,14 @@ PARTS = {
 
 def _fits(source: Source) -> bool:
     foreign = ("gamma_1", "register_tokens", "mask_token", "gaug")
-    bare = source.branch in ("", "state_dict", "state_dict_ema")
-    return source.config is None and bare and not has(source, *foreign)
+    return source.branch in ("", "state_dict", "state_dict_ema") and not source.has(*foreign)
 
 
-def _convert(source: Source) -> Weights:
-    refuse(source, PARTS)
-    state, left_out = without(source.state, REASONS)
-    registers = state.get("reg_token", state.get("dist_token"))
-    state = remap_pos_embed(source, state, 0, 1 + (0 if registers is None else registers.shape[1]))
-    return Weights(state, infer_config(source, state, "antialias"), left_out)
-
-
-TIMM = Family("timm", _fits, _convert)
+TIMM = Family(
+    "timm",
+    _fits,
+    lambda _: "antialias",
+    lambda registers: (0, 1 + registers),
+    ignored=CLASSIFIERS,
+    refused=REFUSED,
+)

@@ -1,1 +1,1 @@
-"""entmax."""
+"""1.5-entmax and its family: operator, normalizer of attention, fused attention."""

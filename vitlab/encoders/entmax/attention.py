@@ -5,10 +5,9 @@
 | plain | everywhere, also compiled and exported; any dtype | all of them |
 | cpu | CPU, fp32, bf16, fp16, with a C compiler | none kept |
 | triton | CUDA, fp32, bf16, fp16, heads of 16 to 128 channels, no bias | none kept |
-| package | everywhere: the entmax package, as a reference | all of them |
 
-All but the package's can be differentiated twice; the second time is that of the plain path.
-The operator is that of `entmax.py` (arXiv:1905.05702).
+All can be differentiated twice; the second derivative is that of the plain path. The operator is
+that of `operator.py` (arXiv:1905.05702).
 
 Axis letters: b images, h heads, n tokens, e channels of a head.
 """
@@ -27,7 +26,7 @@ from torch.autograd import Function
 from vitlab.encoders.entmax import cpu
 from vitlab.encoders.entmax.operator import entmax15, in_graph
 
-Path = Literal["auto", "plain", "cpu", "triton", "package"]
+Path = Literal["auto", "plain", "cpu", "triton"]
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -48,12 +47,12 @@ def entmax_attention(
         k: keys.
         v: values.
         bias: added to the logits; -inf excludes a pair.
-        path: see above; "auto" takes the fastest that is able to, and says once in a process why
-            a faster one is not, except for reasons that this module's documentation names: fp64,
-            a bias on CUDA, work too small to be worth it, and graphs.
+        path: see above. "auto" takes the fastest that can compute this, and warns once in a
+            process why a faster one cannot, except for fp64, a bias on CUDA, work too small to be
+            worth it, and graphs.
 
     Raises:
-        ValueError: the path asked for cannot do this; the message says why.
+        ValueError: the chosen path cannot compute this; the message has the reason.
     """
     device = q.device.type
     if torch.is_autocast_enabled(device):
@@ -65,8 +64,8 @@ def entmax_attention(
     elif reason := _reason_against(path, q, k, v, bias):
         raise ValueError(f"entmax attention cannot take the path {path}: {reason}")
     with torch.autocast(device, enabled=False):
-        if path in ("plain", "package"):
-            return plain(q, k, v, bias, path)
+        if path == "plain":
+            return plain(q, k, v, bias)
         if bias is not None:
             bias = bias.expand(*q.shape[:3], q.shape[2])
         return _Fused.apply(_kernel(path), q, k, v, bias)
@@ -77,17 +76,10 @@ def plain(
     k: Float[Tensor, "b h n e"],
     v: Float[Tensor, "b h n e"],
     bias: Float[Tensor, "#b #h #n #n"] | None,
-    path: str = "plain",
 ) -> Float[Tensor, "b h n e"]:
     """Return the attention by torch's operations, all scores at once."""
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
-    if bias is not None:
-        scores = scores + bias
-    if path == "package":
-        import entmax  # only a reference: costs its import only who asks for it
-
-        return entmax.entmax15(scores.float(), dim=-1).to(v.dtype) @ v
-    return entmax15(scores) @ v
+    return entmax15(scores if bias is None else scores + bias) @ v
 
 
 def _choose(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Path:
@@ -95,33 +87,33 @@ def _choose(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Path:
         return "plain"
     scores = q.shape[0] * q.shape[1] * q.shape[2] ** 2
     if q.device.type == "cpu" and scores >= cpu.FASTER_FROM:
-        wish: Path = "cpu"
+        best: Path = "cpu"
     elif q.device.type == "cuda" and bias is None:
-        wish = "triton"
+        best = "triton"
     else:
         return "plain"
-    reason = _reason_against(wish, q, k, v, bias)
+    reason = _reason_against(best, q, k, v, bias)
     if reason is None:
-        return wish
-    _say(f"entmax attention takes the slower path plain, since {wish} cannot: {reason}")
+        return best
+    _warn_once(f"entmax attention takes the slower path plain, since {best} cannot: {reason}")
     return "plain"
 
 
 def _reason_against(path: Path, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> str | None:
     """Return why the path cannot compute this, or None if it can."""
-    if path in ("plain", "package"):
+    if path == "plain":
         return None
-    given = [q, k, v] if bias is None else [q, k, v, bias]
-    if any(map(in_graph, given)):
+    inputs = [q, k, v] if bias is None else [q, k, v, bias]
+    if any(map(in_graph, inputs)):
         return "it cannot be part of a graph"
     if not q.shape == k.shape == v.shape or 0 in q.shape:
         return f"queries, keys and values must have one shape without 0, not {tuple(q.shape)}, ..."
-    if any(x.dtype != q.dtype or x.device != q.device for x in given) or q.dtype not in _DTYPES:
+    if any(x.dtype != q.dtype or x.device != q.device for x in inputs) or q.dtype not in _DTYPES:
         return "all must have one device and one dtype of fp32, bf16, fp16"
-    return _reason_of_cpu(q) if path == "cpu" else _reason_of_triton(q, bias)
+    return _reason_against_cpu(q) if path == "cpu" else _reason_against_triton(q, bias)
 
 
-def _reason_of_cpu(q: Tensor) -> str | None:
+def _reason_against_cpu(q: Tensor) -> str | None:
     if q.device.type != "cpu":
         return f"the tensors are on {q.device}"
     try:
@@ -131,7 +123,7 @@ def _reason_of_cpu(q: Tensor) -> str | None:
     return None
 
 
-def _reason_of_triton(q: Tensor, bias: Tensor | None) -> str | None:
+def _reason_against_triton(q: Tensor, bias: Tensor | None) -> str | None:
     if bias is not None:
         return "it takes no bias"
     if not 16 <= q.shape[-1] <= 128:
@@ -144,12 +136,12 @@ def _reason_of_triton(q: Tensor, bias: Tensor | None) -> str | None:
 
 
 @functools.cache
-@torch.inference_mode(mode=False)  # its gradients are needed, whoever asks first
+@torch.inference_mode(mode=False)  # its gradients are needed, also for a caller in inference mode
 def _trial(device: torch.device, dtype: torch.dtype, n: int, e: int) -> str | None:
-    """Run the Triton kernels once, before anyone trusts them here, and compare with plain.
+    """Compare the Triton kernels with the plain path once per device, dtype and size.
 
-    Drivers, Triton and GPUs come in more combinations than tests can see. A row of 300 is computed
-    as any longer one is.
+    Drivers, Triton and GPUs come in more combinations than tests can cover. A row of 300 is
+    computed as any longer one is.
     """
     q, k, v, grad = torch.linspace(-8, 8, 4 * n * e, device=device).sin().view(4, 1, 1, n, e)
     exact = [x.to(dtype).float().requires_grad_() for x in (q, k, v)]
@@ -158,14 +150,14 @@ def _trial(device: torch.device, dtype: torch.dtype, n: int, e: int) -> str | No
         half = [x.detach().to(dtype) for x in exact]
         with torch.no_grad():
             out, rows = kernel.forward(*half, None)
-            found = [out, *kernel.backward(grad.to(dtype), *half, None, rows, False)[:3]]
-    except Exception as error:  # whatever it is: the plain path works, and the reason is told
+            results = [out, *kernel.backward(grad.to(dtype), *half, None, rows, False)[:3]]
+    except Exception as error:  # of any kind: the plain path works, and the reason is reported
         return f"{type(error).__name__}: {error}"
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):
         expected = plain(exact[0], exact[1], exact[2], None)
         gradients = torch.autograd.grad(expected, exact, grad.to(dtype).float())
     tolerance = 1e-3 if dtype == torch.float32 else 0.05
-    for x, y in zip(found, (expected, *gradients), strict=True):
+    for x, y in zip(results, (expected, *gradients), strict=True):
         if not (x.float() - y).abs().max() <= tolerance * y.abs().max() + 1e-6:
             return "its result on a trial differs from that of the plain path"
     return None
@@ -179,7 +171,7 @@ def _kernel(path: Path) -> ModuleType:
 
 
 @functools.cache
-def _say(reason: str) -> None:
+def _warn_once(reason: str) -> None:
     warnings.warn(reason, stacklevel=2)
 
 
@@ -199,7 +191,7 @@ class _Fused(Function):
         wanted = ctx.needs_input_grad[1:]
         if not torch.is_grad_enabled():
             return None, *ctx.kernel.backward(grad, *inputs, rows, wanted[3])
-        # someone will differentiate what this returns
+        # under create_graph: the gradient must be differentiable itself
         asked = [x for x, wish in zip(inputs, wanted, strict=True) if wish]
-        found = iter(torch.autograd.grad(plain(*inputs), asked, grad, create_graph=True))
-        return None, *(next(found) if wish else None for wish in wanted)
+        grads = iter(torch.autograd.grad(plain(*inputs), asked, grad, create_graph=True))
+        return None, *(next(grads) if wish else None for wish in wanted)

@@ -1,7 +1,7 @@
-"""What makes attention weights of scores: softmax, entmax and sparsemax are one family.
+"""Attention normalizer: the entmax family from softmax to sparsemax.
 
-entmax_alpha (arXiv:1905.05702) is softmax at alpha 1, 1.5-entmax between, sparsemax at 2
-(arXiv:1602.02068). Sparser weights are sharper ones too: `sharpness` tells the two apart.
+entmax_alpha (arXiv:1905.05702) is softmax at alpha 1 and sparsemax at alpha 2 (arXiv:1602.02068).
+Sparse weights are also sharper: `sharpness` alone is the control that separates the two.
 """
 
 import math
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitlab.encoders.entmax.operator import entmax
+from vitlab.errors import InputError
 
 NormalizerName = Literal["softmax", "entmax15", "sparsemax"]
 
@@ -23,8 +24,8 @@ class Normalizer:
 
     Args:
         alpha: 1 for softmax to 2 for sparsemax; weights can be exactly zero above 1.
-        sharpness: factor on the products of queries and keys; a bias is added as it is.
-        blocks: numbers of the blocks that have it, counted from 0; empty for all.
+        sharpness: factor on the products of queries and keys; a bias is added unscaled.
+        blocks: numbers of the blocks that use it, from 0; empty for all.
     """
 
     alpha: float = 1.5
@@ -32,41 +33,49 @@ class Normalizer:
     blocks: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what is no member of the family."""
-        object.__setattr__(self, "blocks", tuple(self.blocks))  # a list, where JSON was read
+        """Check ranges.
+
+        Raises:
+            InputError: a number is out of range, or the blocks would equal the others.
+        """
+        object.__setattr__(self, "blocks", tuple(self.blocks))  # a list in JSON
         if not 1 <= self.alpha <= 2:
-            raise ValueError(
+            raise InputError(
                 f"normalizer.alpha {self.alpha} is not in [1, 2]; give 1 (softmax), 1.5 (entmax) "
-                "or 2 (sparsemax), or a number between"
+                "or 2 (sparsemax), or a number between",
+                field="normalizer.alpha",
             )
         if not 0 < self.sharpness < math.inf:
-            raise ValueError(
+            raise InputError(
                 f"normalizer.sharpness {self.sharpness} is not a positive number; give 1 for none, "
-                "2 for scores twice as large"
+                "2 for scores twice as large",
+                field="normalizer.sharpness",
             )
         if self.blocks and self.alpha == self.sharpness == 1:
-            raise ValueError(
-                f"normalizer.blocks {list(self.blocks)} are asked to have softmax, which all have; "
-                "leave blocks out, or give alpha above 1 or another sharpness"
+            raise InputError(
+                f"normalizer.blocks {list(self.blocks)} would have softmax, as all others; "
+                "leave blocks out, or give alpha above 1 or another sharpness",
+                field="normalizer.blocks",
             )
 
     def __call__(self, scores: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows n"]:
-        """Return the weights of each row of scores, which are sharpened already."""
+        """Return the weights of each row of scores; `sharpness` is applied by the caller."""
         return scores.softmax(dim=-1) if self.alpha == 1 else entmax(scores, self.alpha)
 
     def for_block(self, block: int, depth: int) -> "Normalizer":
-        """Return the normalizer of this block of so many.
+        """Return the normalizer of one block of an encoder of that depth.
 
         Raises:
-            ValueError: there is no block of a number in `blocks`.
+            InputError: a number in `blocks` is not one of a block.
         """
         if not all(0 <= each < depth for each in self.blocks):
-            raise ValueError(
-                f"normalizer.blocks {list(self.blocks)} are asked of an encoder of {depth} blocks; "
-                f"give numbers from 0 to {depth - 1}, or leave blocks out for all"
+            raise InputError(
+                f"normalizer.blocks {list(self.blocks)} are not blocks of an encoder of {depth}; "
+                f"give numbers from 0 to {depth - 1}, or leave blocks out for all",
+                field="normalizer.blocks",
             )
-        chosen = not self.blocks or block in self.blocks
-        return Normalizer(self.alpha, self.sharpness) if chosen else SOFTMAX
+        applies = not self.blocks or block in self.blocks
+        return Normalizer(self.alpha, self.sharpness) if applies else SOFTMAX
 
 
 SOFTMAX = Normalizer(alpha=1.0)
@@ -74,16 +83,17 @@ NORMALIZERS = {"softmax": SOFTMAX, "entmax15": Normalizer(1.5), "sparsemax": Nor
 
 
 def get_normalizer(normalizer: NormalizerName | Normalizer) -> Normalizer:
-    """Return the normalizer of that name, or the one that is given itself.
+    """Return the normalizer of that name; a `Normalizer` is returned as it is.
 
     Raises:
-        ValueError: there is no such name.
+        InputError: the name is unknown.
     """
     if isinstance(normalizer, Normalizer):
         return normalizer
     if normalizer not in NORMALIZERS:
-        raise ValueError(
+        raise InputError(
             f"normalizer {normalizer!r} is unknown; choose {', '.join(NORMALIZERS)}, or give alpha "
-            "as Normalizer(alpha=...)"
+            "as Normalizer(alpha=...)",
+            field="normalizer",
         )
     return NORMALIZERS[normalizer]
