@@ -27,7 +27,7 @@ def build():
 
 
 def jitter(module):
-    """Move all parameters away from their start, or constants would hide mistakes."""
+    """Move all parameters away from their initial values, which could hide mistakes."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -44,3 +44,13 @@ def jitter_fixture():
 def images():
     """Two images of a size no test's encoder is made for."""
     return torch.randn(2, 3, 40, 56, generator=torch.Generator().manual_seed(2))
+
+
+def assert_same_tokens(ours, theirs, atol=0.0, rtol=0.0):
+    for part in ("cls", "registers", "patches"):
+        torch.testing.assert_close(getattr(ours, part), getattr(theirs, part), rtol=rtol, atol=atol)
+
+
+@pytest.fixture(name="same_tokens")
+def same_tokens_fixture():
+    return assert_same_tokens

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from refusals import refused
 from timm.layers import AttentionPoolPrr
 
-from vitlab.encoders import Locality, TokenSequence, ViT, record, save
+from vitlab.encoders import Locality, TokenSequence, ViT, record
 from vitlab.encoders.locality import GaussianBias, refine
 
 GAUSSIAN = Locality("gaussian")
@@ -17,9 +18,9 @@ def count(module):
     return sum(p.numel() for p in module.parameters())
 
 
-def gaussian(grid=(14, 14), spread=0.0, channels=8, kind="gaussian", **options):
-    """Return a bias whose predictors are random by so much, and queries for its grid."""
-    bias = GaussianBias(channels, grid, Locality(kind, **options)).double()
+def gaussian(grid=(14, 14), spread=0.0, kind="gaussian", **options):
+    """Return a bias for heads of 8 channels whose predictors are random by so much."""
+    bias = GaussianBias(8, grid, Locality(kind, **options)).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in bias.parameters():
@@ -43,28 +44,17 @@ def kernel(variance, grid=(14, 14)):
 
 
 @pytest.mark.parametrize(
-    ("size", "parameters", "classifying"),
-    [
-        ("Ti", 5_526_756, 5_719_756),
-        ("S", 21_668_004, 22_053_004),
-        ("B", 85_800_996, 86_569_996),
-    ],
+    ("size", "parameters"), [("Ti", 5_526_756), ("S", 21_668_004), ("B", 85_800_996)]
 )
-def test_parameter_counts_are_those_of_the_specification(size, parameters, classifying):
+def test_parameter_counts_are_those_of_the_specification(size, parameters):
     with torch.device("meta"):
         vit, plain = ViT(size, locality=GAUSSIAN), ViT(size)
         refined = ViT(size, locality=Locality("gaussian", refine=True))
     assert count(vit) == count(refined) == parameters == count(plain) + 2_340
-    assert count(vit) + 1000 * (vit.embed_dim + 1) == classifying
-    assert not list(vit.buffers())
-    assert not list(refined.buffers())
+    assert not [*vit.buffers(), *refined.buffers()]
     added = {k: tuple(v.shape) for k, v in vit.state_dict().items() if k not in plain.state_dict()}
-    shapes = {
-        "log_var.weight": (2, 64),
-        "log_var.bias": (2,),
-        "log_alpha.weight": (1, 64),
-        "log_alpha.bias": (1,),
-    }
+    shapes = {"log_var.weight": (2, 64), "log_var.bias": (2,)}
+    shapes |= {"log_alpha.weight": (1, 64), "log_alpha.bias": (1,)}
     assert added == {
         f"blocks.{i}.attn.gaug.{name}": shape for i in range(12) for name, shape in shapes.items()
     }
@@ -73,7 +63,7 @@ def test_parameter_counts_are_those_of_the_specification(size, parameters, class
 
 @pytest.mark.parametrize("refine", [False, True])
 @pytest.mark.parametrize("normalizer", ["softmax", "entmax15"])
-def test_without_amplitude_it_is_the_plain_model(build, images, refine, normalizer):
+def test_without_amplitude_it_is_the_plain_model(build, images, refine, normalizer, same_tokens):
     plain = build(locality=Locality(refine=refine), normalizer=normalizer).double()
     local = build(locality=Locality("gaussian", refine=refine), normalizer=normalizer).double()
     local.load_state_dict(plain.state_dict(), strict=False)
@@ -82,9 +72,7 @@ def test_without_amplitude_it_is_the_plain_model(build, images, refine, normaliz
             block.attn.gaug.log_alpha.weight.zero_()
             block.attn.gaug.log_alpha.bias.fill_(-1e4)
     assert not local.blocks[0].attn.gaug(queries(36, 16), (5, 7)).any()
-    ours, theirs = local(images.double()), plain(images.double())
-    torch.testing.assert_close(ours.cls, theirs.cls, rtol=0, atol=1e-12)
-    torch.testing.assert_close(ours.patches, theirs.patches, rtol=0, atol=1e-12)
+    same_tokens(local(images.double()), plain(images.double()), 1e-12)
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 5])
@@ -93,8 +81,8 @@ def test_the_bias_has_its_shape_its_range_and_no_effect_on_the_prefix(prefix):
     bias, q = gaussian(grid, spread=1.0), queries(prefix + 35)
     s = bias(q, grid)
     assert s.shape == (2, 3, prefix + 35, prefix + 35)
-    assert (s[:, :, :prefix] == 0).all()
-    assert (s[..., :prefix] == 0).all()
+    assert not s[:, :, :prefix].any()
+    assert not s[..., :prefix].any()
     patches = s[:, :, prefix:, prefix:]
     alpha, _ = bias.predict(q[:, :, prefix:], grid)
     assert patches.diagonal(dim1=2, dim2=3).equal(alpha[..., 0])
@@ -108,41 +96,29 @@ def test_the_kernel_of_constant_predictors_has_the_values_of_the_specification()
     alpha, variance = gaussian().predict(queries(196), (14, 14))
     torch.testing.assert_close(alpha, torch.full_like(alpha, 0.693147181), rtol=0, atol=1e-9)
     torch.testing.assert_close(variance, torch.full_like(variance, 1.1))  # with epsilon
-    values = {
-        (0, 1): 0.634736419,
-        (1, 1): 0.402890322,
-        (0, 2): 0.162320611,
-        (2, 2): 0.026347981,
-        (0, 3): 0.016724023,
-    }
+    values = {(0, 1): 0.634736419, (1, 1): 0.402890322, (0, 2): 0.162320611}
+    values |= {(2, 2): 0.026347981, (0, 3): 0.016724023}
     for (row, column), value in values.items():
         for sign in (1, -1):
-            assert g[7, 7, 7 + sign * row, 7 + sign * column].item() == pytest.approx(
-                value, abs=1e-9
-            )
+            near = g[7, 7, 7 + sign * row, 7 + sign * column].item()
+            assert near == pytest.approx(value, abs=1e-9)
     matrix = g.reshape(196, 196)
     torch.testing.assert_close(matrix, matrix.T, rtol=0, atol=1e-16)
     inner = g[1:, 1:, 1:, 1:]  # block Toeplitz: only the offset matters
     torch.testing.assert_close(inner, g[:-1, :-1, :-1, :-1], rtol=0, atol=1e-16)
     assert torch.linalg.eigvalsh(matrix)[0].item() == pytest.approx(8.7e-4, rel=0.01)
-    mass = g.sum((2, 3))
-    assert mass[7, 7].item() == pytest.approx(6.911504, abs=1e-6)
-    assert mass[0, 7].item() == pytest.approx(4.770239, abs=1e-6)
-    assert mass[0, 0].item() == pytest.approx(3.292363, abs=1e-6)
-
-
-def test_the_variance_stays_in_its_range():
+    for place, mass in {(7, 7): 6.911504, (0, 7): 4.770239, (0, 0): 3.292363}.items():
+        assert g.sum((2, 3))[place].item() == pytest.approx(mass, abs=1e-6)
     widest, narrowest = kernel(1e4), kernel(-1e4)
     assert widest[0, 0, 13, 13].item() == pytest.approx(0.422399, abs=1e-6)
     assert widest[0, 0, 0, 1].item() == pytest.approx(0.997454, abs=1e-6)
     assert narrowest[0, 0, 0, 1].item() == pytest.approx(math.exp(-5), abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("grid", "epsilon"), [(14, 0.1), (26, 0.1), (27, 0.2), (51, 0.2), (52, 0.4)]
-)
-def test_epsilon_grows_with_the_grid(grid, epsilon):
-    assert GaussianBias(8, (grid, grid), GAUSSIAN).epsilon == epsilon
+def test_epsilon_grows_with_the_grid():
+    grids = {14: 0.1, 26: 0.1, 27: 0.2, 51: 0.2, 52: 0.4}
+    found = {grid: GaussianBias(8, (grid, grid), GAUSSIAN).epsilon for grid in grids}
+    assert found == grids
 
 
 @pytest.mark.parametrize(
@@ -150,7 +126,6 @@ def test_epsilon_grows_with_the_grid(grid, epsilon):
     [
         ((14, 14), "linear", (1, 1)),
         ((20, 15), "linear", (1.0714286, 1.0714286)),
-        ((28, 28), "linear", (2, 2)),
         ((32, 43), "linear", (2.2857143, 2.2857143)),
         ((6, 6), "linear", (0.4285714, 0.4285714)),
         ((28, 7), "quadratic", (4, 0.25)),
@@ -158,8 +133,7 @@ def test_epsilon_grows_with_the_grid(grid, epsilon):
 )
 def test_the_variance_follows_the_grid(grid, resolution, factors):
     bias, q = gaussian(resolution=resolution, spread=1.0), queries(9)
-    _, before = bias.predict(q, (14, 14))
-    _, after = bias.predict(q, grid)
+    (_, before), (_, after) = bias.predict(q, (14, 14)), bias.predict(q, grid)
     ratio = (after - bias.epsilon) / (before - bias.epsilon)
     expected = torch.tensor(factors, dtype=torch.float64).expand_as(ratio)
     torch.testing.assert_close(ratio, expected, rtol=1e-7, atol=0)
@@ -171,39 +145,47 @@ def test_the_separable_kernel_is_the_direct_one(grid, resolution):
     """The predictors differ by axis and the last grid reaches beyond the clamp at 13 patches."""
     bias, q = gaussian(resolution=resolution, spread=1.0), queries(math.prod(grid))[:1, :1]
     alpha, variance = bias.predict(q, grid)
-    rows, columns = (
-        axis.flatten().double()
-        for axis in torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    )
     exponent = torch.zeros(())
-    for m, place in enumerate((rows, columns)):
+    for m, place in enumerate(torch.cartesian_prod(*map(torch.arange, grid)).double().T):
         d = (0.5 * (place[:, None] - place).square()).clamp(max=0.5 * 13**2)
         exponent = exponent + d / variance[..., m, None]
     torch.testing.assert_close(bias(q, grid) / alpha, torch.exp(-exponent), rtol=0, atol=1e-15)
 
 
-def test_the_bias_is_found_in_full_precision_under_autocast():
+def test_the_bias_is_computed_in_full_precision(build, images):
     bias, q = gaussian((5, 7), spread=1.0).float(), queries(36).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         s = bias(q, (5, 7))
     assert s.dtype == torch.bfloat16
     assert s.equal(bias(q.float(), (5, 7)).bfloat16())
+    vit = build(locality=Locality("gaussian", refine=True))
+    expected = vit(images).cls
+    half = vit.bfloat16()(images.bfloat16()).cls
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, rtol=0, atol=0.1)
 
 
-def test_the_bias_multiplies_the_odds_against_cls(build):
+@pytest.mark.parametrize("kind", ["gaussian", "uniform"])
+def test_the_bias_multiplies_the_odds_against_cls(build, kind):
+    """Fact 7, in the first block, which both encoders enter alike."""
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    local, plain = build(locality=GAUSSIAN).double(), build().double()
+    local, plain = build(locality=Locality(kind)).double(), build().double()
     plain.load_state_dict(local.state_dict(), strict=False)
     with record(local, "attn.weights") as ours, record(plain, "attn.weights") as theirs:
         local(images), plain(images)
-    a, b = ours[0], theirs[0]  # the first block, which both enter alike
-    block = local.blocks[0]
+    after, before, block = ours[0], theirs[0], local.blocks[0]
     x = next(iter(local.walk(images))).x
     q = block.attn.qkv(block.norm1(x)).unflatten(2, (3, 2, 16))[:, :, 0].transpose(1, 2)
-    s = block.attn.gaug(q, (4, 4))[:, :, 1:, 1:]
-    odds = (a[:, :, 1:, 1:] / a[:, :, 1:, :1]) / (b[:, :, 1:, 1:] / b[:, :, 1:, :1])
-    torch.testing.assert_close(odds, s.exp(), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(a[:, :, 0], b[:, :, 0], rtol=0, atol=1e-14)
+    odds = [w[:, :, 1:, 1:] / w[:, :, 1:, :1] for w in (after, before)]
+    factor = block.attn.gaug(q, (4, 4))[:, :, 1:, 1:].exp()
+    torch.testing.assert_close(odds[0] / odds[1], factor, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(after[:, :, 0], before[:, :, 0], rtol=0, atol=1e-14)
+    assert (after[:, :, 1:, 0] < before[:, :, 1:, 0]).all()
+    if kind == "uniform":  # S = alpha for all pairs of patches
+        alpha, _ = block.attn.gaug.predict(q[:, :, -16:], (4, 4))
+        torch.testing.assert_close(factor, alpha.exp().expand_as(factor))
+        among = [w[:, :, 1:, 1:] / w[:, :, 1:, 1:].sum(-1, keepdim=True) for w in (after, before)]
+        torch.testing.assert_close(among[0], among[1], rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("refined", [False, True])
@@ -213,59 +195,27 @@ def test_the_last_blocks_bias_learns_from_cls_only_with_refinement(build, images
     *others, last = (block.attn.gaug for block in vit.blocks)
     for bias in others:
         assert all(p.grad.abs().max() > 0 for p in bias.parameters())
-    for parameter in last.parameters():
-        assert (parameter.grad.abs().max() > 0) == refined
-
-
-def test_the_mean_of_the_patches_teaches_the_last_blocks_bias(build, images):
-    vit = build(locality=GAUSSIAN)
+    assert all((p.grad.abs().max() > 0) == refined for p in last.parameters())
+    vit.zero_grad()
     vit(images).patches.mean(1).sin().sum().backward()
-    for block in vit.blocks:
-        assert all(p.grad.abs().max() > 0 for p in block.attn.gaug.parameters())
-
-
-def pairs(local, plain, images):
-    """Return the attention of the first block, which both enter alike, and alpha of its queries."""
-    plain.load_state_dict(local.state_dict(), strict=False)
-    with record(local, "attn.weights") as ours, record(plain, "attn.weights") as theirs:
-        local(images), plain(images)
-    block = local.blocks[0]
-    x = next(iter(local.walk(images))).x
-    q = block.attn.qkv(block.norm1(x)).unflatten(2, (3, 2, 16))[:, :, 0].transpose(1, 2)
-    alpha, _ = block.attn.gaug.predict(q[:, :, -16:], (4, 4))
-    return ours[0], theirs[0], alpha
-
-
-def test_a_uniform_bias_multiplies_all_odds_against_cls_and_leaves_patches_to_themselves(build):
-    """Fact 7: with S = alpha on all pairs of patches."""
-    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    local, plain = build(locality=Locality("uniform")).double(), build().double()
-    after, before, alpha = pairs(local, plain, images)
-    odds = [w[:, :, 1:, 1:] / w[:, :, 1:, :1] for w in (after, before)]
-    expected = alpha.exp().expand_as(odds[0])
-    torch.testing.assert_close(odds[0] / odds[1], expected, rtol=1e-12, atol=1e-12)
-    among = [w[:, :, 1:, 1:] / w[:, :, 1:, 1:].sum(-1, keepdim=True) for w in (after, before)]
-    torch.testing.assert_close(among[0], among[1], rtol=0, atol=1e-14)
-    torch.testing.assert_close(after[:, :, 0], before[:, :, 0], rtol=0, atol=1e-14)
-    assert (after[:, :, 1:, 0] < before[:, :, 1:, 0]).all()
+    assert all(p.grad.abs().max() > 0 for p in last.parameters())
 
 
 @pytest.mark.parametrize("normalizer", ["softmax", "entmax15", "sparsemax"])
-def test_a_uniform_bias_with_a_boosted_prefix_is_the_plain_model(build, images, normalizer):
+def test_a_uniform_bias_with_a_boosted_prefix_is_the_plain_model(
+    build, images, normalizer, same_tokens
+):
     """Every key of a patch gets the same, which no normalizer sees."""
     options = {"normalizer": normalizer, "num_registers": 2}
     local = build(locality=Locality("uniform", boost_prefix=True), **options).double()
     plain = build(**options).double()
     plain.load_state_dict(local.state_dict(), strict=False)
-    ours, theirs = local(images.double()), plain(images.double())
-    torch.testing.assert_close(ours.cls, theirs.cls, rtol=0, atol=1e-12)
-    torch.testing.assert_close(ours.patches, theirs.patches, rtol=0, atol=1e-12)
+    same_tokens(local(images.double()), plain(images.double()), 1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("prefix", [1, 3])
-def test_a_boosted_prefix_gets_alpha_and_gives_nothing(kind, prefix):
-    grid = (5, 7)
+def test_a_boosted_prefix_gets_alpha_and_gives_nothing(kind):
+    grid, prefix = (5, 7), 3
     q = queries(prefix + 35)
     plain = gaussian(grid, spread=1.0, kind=kind)
     boosted = gaussian(grid, spread=1.0, kind=kind, boost_prefix=True)
@@ -276,21 +226,16 @@ def test_a_boosted_prefix_gets_alpha_and_gives_nothing(kind, prefix):
     assert s[:, :, prefix:, prefix:].equal(plain(q, grid)[:, :, prefix:, prefix:])
 
 
-@pytest.mark.parametrize(
-    ("kind", "shapes"),
-    [
-        ("constant", {"log_var.bias": (2,), "log_alpha.bias": (1,)}),
-        ("fixed", {}),
-        ("uniform", {"log_alpha.weight": (1, 8), "log_alpha.bias": (1,)}),
-    ],
-)
-def test_controls_have_no_more_parameters_than_they_use(kind, shapes):
-    bias = gaussian(kind=kind)
-    assert {name: tuple(value.shape) for name, value in bias.state_dict().items()} == shapes
-    assert set(dict(bias.named_parameters())) == set(shapes)
+def test_controls_have_no_more_parameters_than_they_use():
+    shapes = {"constant": {"log_var.bias": (2,), "log_alpha.bias": (1,)}, "fixed": {}}
+    shapes["uniform"] = {"log_alpha.weight": (1, 8), "log_alpha.bias": (1,)}
+    for kind, expected in shapes.items():
+        bias = gaussian(kind=kind)
+        assert {name: tuple(p.shape) for name, p in bias.named_parameters()} == expected
+        assert set(bias.state_dict()) == set(expected)
 
 
-def test_a_constant_bias_is_a_gaussian_one_without_a_view_of_the_query():
+def test_a_constant_bias_is_a_gaussian_one_that_ignores_the_query():
     grid, q = (5, 7), queries(36)
     full, constant = gaussian(grid, spread=1.0), gaussian(grid, kind="constant")
     with torch.no_grad():
@@ -298,119 +243,52 @@ def test_a_constant_bias_is_a_gaussian_one_without_a_view_of_the_query():
         full.log_alpha.weight.zero_()
     constant.load_state_dict(full.state_dict(), strict=False)
     assert constant(q, grid).equal(full(q, grid))
-    s = constant(q, grid)
-    torch.testing.assert_close(s[:1, :1].expand_as(s), s, rtol=0, atol=1e-15)
-
-
-@pytest.mark.parametrize("kind", ["constant", "fixed"])
-def test_a_constant_bias_starts_where_a_fixed_one_stays(kind):
-    alpha, variance = gaussian(kind=kind).predict(queries(196), (14, 14))
-    torch.testing.assert_close(alpha, torch.full_like(alpha, math.log(2)), rtol=0, atol=1e-15)
-    torch.testing.assert_close(variance, torch.full_like(variance, 1.1))  # with epsilon
-    reference = gaussian(kind="gaussian")(queries(196), (14, 14))
-    torch.testing.assert_close(gaussian(kind=kind)(queries(196), (14, 14)), reference)
+    reference = gaussian()(queries(196), (14, 14))  # at its initial values
+    for kind in ("constant", "fixed"):
+        torch.testing.assert_close(gaussian(kind=kind)(queries(196), (14, 14)), reference)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "constant", "uniform"])
-def test_a_warm_start_is_almost_the_plain_model_and_learns(build, images, kind):
-    torch.manual_seed(0)
-    warm = ViT("nano", 8, 32, locality=Locality(kind, init="warm"))
+def test_a_warm_start_is_almost_the_plain_model_and_learns(images, kind, same_tokens):
+    warm, plain = ViT("nano", 8, 32, locality=Locality(kind, init="warm")), ViT("nano", 8, 32)
     for block in warm.blocks:
         alpha, _ = block.attn.gaug.predict(torch.randn(1, 1, 4, 16), (2, 2))
         torch.testing.assert_close(alpha, torch.full_like(alpha, 0.0024757), rtol=1e-4, atol=0)
-    plain = ViT("nano", 8, 32)
     plain.load_state_dict(warm.state_dict(), strict=False)
-    torch.testing.assert_close(warm(images).patches, plain(images).patches, rtol=0, atol=1e-3)
+    same_tokens(warm(images), plain(images), 1e-3)
     warm(images).patches.sin().sum().backward()
     for block in warm.blocks:
-        for parameter in block.attn.gaug.log_alpha.parameters():
-            assert parameter.grad.abs().max() > 0
+        assert all(p.grad.abs().max() > 0 for p in block.attn.gaug.log_alpha.parameters())
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"resolution": "quadratic"}, "locality.resolution quadratic has no effect with kind none"),
-        ({"kind": "uniform", "resolution": "quadratic"}, "no effect with kind uniform; leave it"),
-        ({"boost_prefix": True}, "locality.boost_prefix True has no effect with kind none"),
-        ({"init": "warm"}, "locality.init warm has no effect with kind none"),
-        ({"kind": "fixed", "init": "warm"}, "no effect with kind fixed; leave it out"),
-    ],
-)
-def test_a_setting_that_would_be_ignored_is_refused_with_a_remedy(options, message):
-    with pytest.raises(ValueError, match=message):
-        Locality(**options)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_timm_gets_no_encoder_with_a_bias_even_if_it_has_no_tensors(build, tmp_path, kind):
-    with pytest.raises(ValueError, match=rf"locality\.kind: {kind}.*format=vitlab"):
-        save(build(locality=Locality(kind)), tmp_path / "model.safetensors", "timm")
-
-
-def test_an_encoder_for_a_single_patch_is_refused_with_a_remedy():
-    with pytest.raises(
-        ValueError, match=r"made for one patch; give encoder\.img_size of two patches"
+def test_settings_without_effect_and_an_encoder_of_one_patch_are_refused():
+    for options in (
+        {"resolution": "quadratic"},
+        {"kind": "uniform", "resolution": "quadratic"},
+        {"boost_prefix": True},
+        {"init": "warm"},
+        {"kind": "fixed", "init": "warm"},
     ):
+        with refused(f"locality.{list(options)[-1]}"):
+            Locality(**options)
+    with refused("locality.kind"):
         ViT("nano", 8, 8, locality=GAUSSIAN)
 
 
-def test_an_encoder_in_half_precision_has_its_bias_in_full(build, images):
-    vit = build(locality=Locality("gaussian", refine=True))
-    expected = vit(images).cls
-    half = vit.bfloat16()(images.bfloat16()).cls
-    assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half.float(), expected, rtol=0, atol=0.1)
-
-
-class TestRefinement:
-    @pytest.fixture
-    def x(self):
-        return torch.randn(2, 1 + 2 + 12, 32, generator=torch.Generator().manual_seed(0))
-
-    def test_it_equals_timms(self, x):
-        pool = AttentionPoolPrr(32, num_heads=4)
-        torch.testing.assert_close(
-            refine(TokenSequence(x, (3, 4)), 4).cls, pool(x), rtol=0, atol=1e-6
-        )
-
-    def test_patches_and_registers_are_left_alone(self, x):
-        state = TokenSequence(x, (3, 4))
-        tokens, plain = refine(state, 4), state.tokens()
-        assert tokens.patches.equal(plain.patches)
-        assert tokens.registers.equal(plain.registers)
-
-    def test_the_pairs_of_tokens_are_symmetric(self, x):
-        """Reading any token as [CLS], no pair has a direction before the softmax."""
-        scores = x.unflatten(2, (4, -1)).transpose(1, 2)
-        scores = scores @ scores.mT / 8**0.5
-        torch.testing.assert_close(scores, scores.mT, rtol=0, atol=1e-5)
-        expected = (scores[:, :, :1].softmax(-1) @ x.unflatten(2, (4, -1)).transpose(1, 2)).flatten(
-            1
-        )
-        torch.testing.assert_close(
-            refine(TokenSequence(x, (3, 4)), 4).cls, expected, rtol=0, atol=1e-5
-        )
-
-    def test_the_order_of_patches_does_not_matter(self, x):
-        order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(14)])
-        turned = refine(TokenSequence(x[:, order], (3, 4)), 4)
-        torch.testing.assert_close(
-            turned.cls, refine(TokenSequence(x, (3, 4)), 4).cls, rtol=0, atol=1e-5
-        )
-
-    def test_equal_tokens_are_a_fixed_point(self, x):
-        same = x[:, :1].expand(-1, 15, -1)
-        tokens = refine(TokenSequence(same, (3, 4)), 4)
-        torch.testing.assert_close(tokens.cls, same[:, 0], rtol=0, atol=1e-5)
-
-    def test_each_channel_stays_within_those_of_the_tokens(self, x):
-        cls = refine(TokenSequence(x, (3, 4)), 4).cls
-        assert (cls >= x.amin(1) - 1e-6).all()
-        assert (cls <= x.amax(1) + 1e-6).all()
-
-    def test_it_has_no_parameters_and_changes_only_cls(self, build, images):
-        plain, refined = build(), build(locality=Locality(refine=True))
-        assert list(plain.state_dict()) == list(refined.state_dict())
-        assert plain(images).patches.equal(refined(images).patches)
-        assert not torch.allclose(plain(images).cls, refined(images).cls, atol=1e-2)
+def test_refinement_equals_timms_and_changes_cls_alone(build, images):
+    x = torch.randn(2, 1 + 2 + 12, 32)
+    state = TokenSequence(x, (3, 4))
+    tokens, plain = refine(state, 4), state.tokens()
+    pool = AttentionPoolPrr(32, num_heads=4)
+    torch.testing.assert_close(tokens.cls, pool(x), rtol=0, atol=1e-6)
+    assert tokens.patches.equal(plain.patches)
+    assert tokens.registers.equal(plain.registers)
+    order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(14)])
+    turned = refine(TokenSequence(x[:, order], (3, 4)), 4)
+    torch.testing.assert_close(turned.cls, tokens.cls, rtol=0, atol=1e-5)
+    same = refine(TokenSequence(x[:, :1].expand(-1, 15, -1), (3, 4)), 4)  # a fixed point
+    torch.testing.assert_close(same.cls, x[:, 0], rtol=0, atol=1e-5)
+    plain_vit, refined = build(), build(locality=Locality(refine=True))
+    assert list(plain_vit.state_dict()) == list(refined.state_dict())
+    assert plain_vit(images).patches.equal(refined(images).patches)
+    assert not torch.allclose(plain_vit(images).cls, refined(images).cls, atol=1e-2)

@@ -1,21 +1,30 @@
-"""Out and in again."""
+"""Exported encoders are read back."""
 
 import json
-from itertools import product
+from collections.abc import Iterator
 
 import pytest
 import torch
-from jsonargparse import auto_cli
+from refusals import refused
 from safetensors import safe_open
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 import vitlab
+from vitlab.cli import main
 from vitlab.encoders import (
     CLSSpecialization,
+    Encoder,
     Locality,
-    export,
-    import_weights,
+    Normalizer,
+    Pixels,
+    Pool,
+    PromptedViT,
+    Prompts,
+    Tokens,
+    TokenSequence,
+    ViT,
     load_pretrained,
     save,
 )
@@ -23,51 +32,66 @@ from vitlab.encoders import (
 SPLIT = CLSSpecialization(norm=1, qkv=0.334, mlp=0.67, registers="cls")
 
 
-@pytest.mark.parametrize(
-    ("normalizer", "cls_specialization", "kind", "registers", "layer_scale"),
-    list(
-        product(
-            ["softmax", "entmax15"],
-            [CLSSpecialization(), SPLIT],
-            ["none", "gaussian"],
-            [0, 2],
-            [0.0, 1.0],
-        )
-    ),
-    ids=str,
-)
-def test_every_combination_is_read_back_exactly(
-    build, same, tmp_path, normalizer, cls_specialization, kind, registers, layer_scale
-):
-    vit = build(
-        normalizer=normalizer,
-        cls_specialization=cls_specialization,
-        locality=Locality(kind, True, "linear" if kind == "none" else "quadratic"),
-        num_registers=registers,
-        layer_scale=layer_scale,
-        pos_interpolation="dino",
-    )
-    save(vit, tmp_path / "folder")
-    again = vitlab.load(tmp_path / "folder")
-    assert again.config == vit.config
-    assert not again.training
-    assert list(again.state_dict()) == list(vit.state_dict())
-    for name, value in vit.state_dict().items():
-        assert again.state_dict()[name].equal(value)
-    same(again, vit)
-
-
-def test_the_dtype_is_kept(build, tmp_path):
+def test_bits_and_dtypes_are_kept(build, tmp_path):
     vit = build().to(torch.bfloat16)
     vit.norm.float()
     save(vit, tmp_path / "folder")
+    ours, theirs = vitlab.load(tmp_path / "folder").state_dict(), vit.state_dict()
+    assert all(ours[name].dtype == value.dtype for name, value in theirs.items())
+    assert all(ours[name].equal(value) for name, value in theirs.items())
+
+
+def test_prompts_and_their_backbone_are_one_folder(build, tmp_path, same):
+    encoder = PromptedViT(build(), Prompts(1, Pool(4, 2, 2), Pool(5), mask_mode="pre_softmax"))
+    save(encoder.eval(), tmp_path / "folder")
     again = vitlab.load(tmp_path / "folder")
-    assert [p.dtype for p in again.parameters()] == [p.dtype for p in vit.parameters()]
+    assert isinstance(again, PromptedViT)
+    assert again.config == encoder.config
+    same(again, encoder)
+
+
+class Own(Encoder):
+    """A class of the user's own, with an encoder and options inside."""
+
+    def __init__(self, base: Encoder, normalizer: Normalizer, factor: float = 2.0):
+        super().__init__()
+        self.base, self.factor = base, torch.nn.Parameter(torch.tensor(factor))
+        self.embed_dim, self.patch_size = base.embed_dim, base.patch_size
+        self.config = {"base": base.spec(), "normalizer": normalizer, "factor": factor}
+
+    def forward(self, images: Tensor) -> Tokens:
+        return next(self.walk(images)).tokens()
+
+    def walk(self, images: Tensor) -> Iterator[TokenSequence]:
+        for state in self.base.walk(images):
+            yield TokenSequence(state.x * self.factor, state.grid)
+
+
+def test_an_encoder_of_ones_own_is_saved_and_loaded(tmp_path, monkeypatch, same):
+    own = Own(Pixels(8), Normalizer(1.25, blocks=(0,)), 3.0)
+    monkeypatch.setattr("vitlab.encoders.Own", Own, raising=False)
+    monkeypatch.setattr(Own, "__module__", "vitlab.encoders")
+    save(own, tmp_path / "folder")
+    again = vitlab.load(tmp_path / "folder")
+    assert (type(again), again.config) == (Own, own.config)
+    same(again, own)
+    assert load_pretrained(tmp_path / "folder").encoder.factor == 3
+    with refused("--format"):
+        save(own, tmp_path / "own.safetensors", "timm")
+    del own.config
+    with refused("config"):
+        save(own, tmp_path / "other")
+    config = json.loads((tmp_path / "folder/config.json").read_text())
+    (tmp_path / "folder/config.json").write_text(
+        json.dumps({**config, "class_path": "subprocess.Popen"})
+    )
+    with pytest.raises(ValueError, match=r"subprocess.Popen.*Nothing of it was run"):
+        vitlab.load(tmp_path / "folder")
 
 
 @pytest.mark.parametrize("registers", [0, 3])
 @pytest.mark.parametrize("layer_scale", [0.0, 1e-2])
-def test_timm_reads_what_is_exported_for_it(build, tmp_path, registers, layer_scale):
+def test_timm_reads_what_is_exported_for_it(build, tmp_path, registers, layer_scale, same_tokens):
     vit = build(num_registers=registers, layer_scale=layer_scale, pos_interpolation="antialias")
     path = tmp_path / "model.safetensors"
     save(vit, path, "timm")
@@ -80,39 +104,34 @@ def test_timm_reads_what_is_exported_for_it(build, tmp_path, registers, layer_sc
         tokens, expected = vit(images), theirs.forward_features(images)
         torch.testing.assert_close(tokens.cls, expected[:, 0], rtol=0, atol=1e-5)
         torch.testing.assert_close(tokens.patches, expected[:, 1 + registers :], rtol=0, atol=1e-5)
-        again = load_pretrained(path, "timm").encoder(images)
-        torch.testing.assert_close(again.cls, tokens.cls, rtol=0, atol=1e-5)
+        same_tokens(load_pretrained(path, "timm").encoder(images), tokens, 1e-5)
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"cls_specialization": SPLIT}, r"cls_specialization: .*_cls"),
-        ({"cls_specialization": CLSSpecialization(final_norm=True)}, r"norm_cls\.weight"),
-        ({"locality": Locality("gaussian")}, r"locality\.kind: .*gaug"),
-        ({"locality": Locality(refine=True)}, r"locality\.refine"),
-        ({"normalizer": "entmax15"}, "entmax15 attention"),
-    ],
-    ids=str,
-)
-def test_timm_does_not_get_what_it_would_compute_otherwise(build, tmp_path, options, reason):
-    with pytest.raises(ValueError, match=rf"(?s){reason}.*format=vitlab"):
-        save(build(**options), tmp_path / "model.safetensors", "timm")
+def test_timm_does_not_get_what_it_would_compute_otherwise(build, tmp_path):
+    options = [{"cls_specialization": SPLIT}, {"normalizer": "entmax15"}]
+    options += [{"cls_specialization": CLSSpecialization(final_norm=True)}]
+    options += [{"locality": Locality(k)} for k in ("gaussian", "constant", "fixed", "uniform")]
+    options += [{"locality": Locality(refine=True)}, {"normalizer": Normalizer(1, sharpness=2)}]
+    encoders = [build(**each) for each in options]
+    for encoder in (*encoders, PromptedViT(build(), Prompts(shared=2))):
+        with refused("--format"):
+            save(encoder, tmp_path / "model.safetensors", "timm")
     assert not list(tmp_path.iterdir())
+    save(build(normalizer=Normalizer(1)), tmp_path / "softmax.safetensors", "timm")
 
 
 def test_nothing_is_overwritten_and_no_half_of_an_export_stays(build, tmp_path, monkeypatch):
     vit = build()
     save(vit, tmp_path / "folder")
-    with pytest.raises(ValueError, match="folder exists, and is not overwritten"):
+    with refused("--out"):
         save(vit, tmp_path / "folder")
-    with pytest.raises(ValueError, match=r"give a name in \.safetensors"):
+    with refused("--out"):
         save(vit, tmp_path / "model.bin", "timm")
 
     def fail(*given):
         raise OSError("disk full")
 
-    monkeypatch.setattr("vitlab.encoders.checkpoint_io.files._flush", fail)
+    monkeypatch.setattr("os.fsync", fail)
     for path, format in ((tmp_path / "b", "vitlab"), (tmp_path / "c.safetensors", "timm")):
         with pytest.raises(OSError, match="disk full"):
             save(vit, path, format)
@@ -123,36 +142,36 @@ def test_a_damaged_folder_is_refused(build, tmp_path):
     folder = tmp_path / "folder"
     save(build(), folder)
     config = json.loads((folder / "config.json").read_text())
+    arguments = config["init_args"]
 
-    def refuse(match):
-        with pytest.raises(ValueError, match=match):
+    def write(changes=(), **top):
+        settings = {**config, "init_args": {**arguments, **dict(changes)}, **top}
+        (folder / "config.json").write_text(json.dumps(settings))
+
+    def refuse(field, wording=True):
+        with refused(field, wording=wording):
             vitlab.load(folder)
 
-    def write(**changes):
-        (folder / "config.json").write_text(json.dumps({**config, **changes}))
-
-    write(ViT={**config["ViT"], "swiglu": True})
-    refuse("cannot make.*swiglu.*the version that wrote it")
-    write(ViT={**config["ViT"], "cls_specialization": {"norm": 0, "rope": 1}})
-    refuse("does not fit this version.*rope")
-    write(ViT={**config["ViT"], "num_registers": 2})
-    refuse("not those of its config.*missing .reg_token")
-    write(ViT={**config["ViT"], "img_size": 64})
-    refuse("not those of its config.*resized")
-    write(ViT={**config["ViT"], "patch_size": 16})
-    refuse("of another size than the encoder")
+    for changes in ({"swiglu": True}, {"cls_specialization": {"norm": 0, "rope": 1}}):
+        write(changes)
+        refuse("folder", wording=False)
+    for changes in ({"num_registers": 2}, {"img_size": 64}, {"patch_size": 16}):
+        write(changes)
+        refuse("folder")
     write(format="vitlab encoder 9")
-    refuse("format 'vitlab encoder 9'")
+    refuse("config.json")
+    write(class_path="vitlab.encoders.Tokens", init_args={})
+    refuse("folder", wording=False)
     (folder / "config.json").write_text("{")
-    refuse("cannot be read")
+    refuse("config.json", wording=False)
     write()
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[:-100])
-    refuse("copy it again")
+    refuse("model.safetensors", wording=False)
     (folder / "model.safetensors").unlink()
-    refuse("no model.safetensors")
+    refuse("model.safetensors")
     (folder / "config.json").unlink()
-    refuse("not a folder with config.json that vitlab exported")
+    refuse("path")
 
 
 @pytest.mark.slow
@@ -164,29 +183,32 @@ def test_a_run_is_exported_as_it_was_trained(fit, tmp_path, same, config):
     checkpoint = run / "last.ckpt"
     objective = Pretraining.load_from_checkpoint(checkpoint, map_location="cpu").objective.eval()
     for which, expected in (("teacher", objective.encoder), ("student", objective.student.encoder)):
-        assert export(checkpoint, tmp_path / which, which=which).full
+        words = ["--weights", str(checkpoint), "--out", str(tmp_path / which), "--which", which]
+        main(["export", *words])
         same(vitlab.load(tmp_path / which), expected)
-    with pytest.raises(ValueError, match="several models: student, teacher; choose one"):
-        export(checkpoint, tmp_path / "neither")
+    with refused("--which"):
+        load_pretrained(checkpoint)
 
 
-def test_weights_of_others_become_a_folder(dino, write, tmp_path, same):
+def test_import_and_export_are_verbs(dino, write, tmp_path, same, capsys):
     path = write(dino)
-    report = import_weights(path, tmp_path / "folder", "dino", img_size=48)
-    assert report.resized == ("pos_embed",)
-    same(vitlab.load(tmp_path / "folder"), load_pretrained(path, "dino", img_size=48).encoder)
-    # and a folder is itself something to read
-    again = load_pretrained(tmp_path / "folder")
-    assert (again.family, again.branch) == ("vitlab", "")
-    with pytest.raises(ValueError, match="leave it out"):
-        load_pretrained(tmp_path / "folder", which="teacher")
-
-
-def test_both_directions_can_be_verbs_of_a_command(dino, write, tmp_path):
-    words = ["--weights", str(write(dino)), "--out", str(tmp_path / "in"), "--family", "dino"]
-    assert auto_cli(import_weights, args=words, as_positional=False).full
+    words = ["--out", str(tmp_path / "in"), "--family", "dino", "--img-size", "48"]
+    main(["import", "--weights", str(path), *words])
+    assert "1 resized (pos_embed)" in capsys.readouterr().out
+    same(vitlab.load(tmp_path / "in"), load_pretrained(path, "dino", img_size=48).encoder)
+    # a folder is itself something to read, and remembers the family
+    again = load_pretrained(tmp_path / "in")
+    assert (again.family, again.branch, again.origin) == ("vitlab", "", "dino")
+    with refused("--which"):
+        load_pretrained(tmp_path / "in", which="teacher")
     out = tmp_path / "out.safetensors"
-    words = ["--weights", str(tmp_path / "in"), "--out", str(out), "--format", "timm"]
-    assert auto_cli(export, args=words, as_positional=False).full
+    main(["export", "--weights", str(tmp_path / "in"), "--out", str(out), "--format", "timm"])
     for name, value in load_file(out).items():
-        assert value.equal(dino[name])
+        assert value.equal(again.encoder.state_dict()[name])
+
+
+def test_the_arguments_of_an_encoder_are_kept():
+    vit = ViT("nano", 8, 32, num_registers=2, pos_interpolation="antialias")
+    assert ViT(**vit.config).config == vit.config
+    assert vit.config["num_registers"] == 2
+    assert set(vit.config) == set(ViT.__init__.__annotations__) - {"return"}

@@ -1,191 +1,183 @@
-"""Facts 1 to 4 of the entmax specification, and what makes the operator safe to train with."""
+"""The entmax family: facts 1 to 4 of the specification, and the entmax package as a reference."""
 
 import entmax as package
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
+from vitlab.encoders import Normalizer, record
 from vitlab.encoders.attention import Attention
-from vitlab.encoders.entmax.operator import entmax15, threshold
+from vitlab.encoders.entmax.operator import entmax, entmax15, threshold
 
 LENGTHS = [1, 2, 37, 197, 1025, 4097]
 GOLDEN = [1, 0.5, 0, -0.5, -1, -3]
+ALPHAS = [1.1, 1.25, 1.5, 1.75, 2.0]
+alphas = pytest.mark.parametrize("alpha", ALPHAS)
 
 
 def double(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def rows(n, dtype=torch.float32):
-    """Rows of many kinds: Gaussian, ties, uniform, ramps, one-hot."""
+def rows(n, dtype=torch.float64):
+    """Rows of many kinds: Gaussian, ties, ramps, geometric, one-hot, constant."""
     g = torch.Generator().manual_seed(n)
-    noise = torch.randn(6, n, generator=g, dtype=torch.float64)
-    scale = double([0.1, 0.25, 0.5, 1, 2, 4])[:, None]
-    ties = torch.randint(0, 3, (4, n), generator=g) * double([0.01, 0.3, 1, 5])[:, None]
-    ramps = torch.linspace(0, 1, n, dtype=torch.float64) * double([0.1, 1, 10, 100])[:, None]
-    geometric = -(2.0 ** torch.arange(n).clamp_max(30).double())[None]
-    one_hot = torch.eye(min(n, 2), n, dtype=torch.float64) * 50
-    constant = torch.zeros(1, n, dtype=torch.float64)
-    return torch.cat([noise * scale, ties, ramps, geometric, one_hot, constant]).to(dtype)
+    scale = double([0.1, 0.5, 1, 4, 1e4])[:, None]
+    noise = torch.randn(5, n, generator=g, dtype=torch.float64)
+    ties = torch.randint(0, 3, (5, n), generator=g)
+    ramp = torch.linspace(0, 1, n, dtype=torch.float64).expand(5, n)
+    steep = -(2.0 ** torch.arange(n).clamp_max(30).double())[None] * double([[1], [1e-3]])
+    shallow = -(2.0 ** -torch.arange(n).clamp_max(30).double()).expand(5, n)
+    one_hot = torch.eye(1, n, dtype=torch.float64).expand(5, n)
+    kinds = [*(x * scale for x in (noise, ties, ramp, shallow, one_hot)), steep]
+    return torch.cat([*kinds, torch.zeros(1, n, dtype=torch.float64)]).to(dtype)
 
 
-def test_golden_rows():
-    expected = double(
-        [0.6234335740958187, 0.29114452469860624, 0.08385547530139376, 0.0015664259041812637, 0, 0]
-    )
+def by_package(z, alpha):
+    if alpha == 1.5:
+        return package.entmax15(z, dim=-1)
+    if alpha == 2:
+        return package.sparsemax(z, dim=-1)
+    return package.entmax_bisect(z, alpha, dim=-1, n_iter=60)
+
+
+@alphas
+def test_it_equals_the_package_and_every_row_is_a_distribution(alpha):
+    for n in LENGTHS if alpha != 1.5 else (*LENGTHS, 128**2 + 1):  # needs Newton's steps
+        z = rows(n)
+        p, single = entmax(z, alpha), entmax(z.float(), alpha).double()
+        if n <= 4097:
+            expected = by_package(z, alpha)
+            torch.testing.assert_close(p, expected, rtol=0, atol=1e-9)
+            torch.testing.assert_close(single, expected, rtol=0, atol=4e-6)
+        for found, tolerance in ((p, 2e-13), (single, 4e-6 if n <= 4097 else 8e-6)):
+            assert found.min() >= 0
+            assert (found.sum(-1) - 1).abs().max() <= tolerance
+        torch.testing.assert_close(p[-1], torch.full_like(p[-1], 1 / n))  # equal logits
+        far = z.amax(-1, keepdim=True) - z >= 1 / (alpha - 1)
+        assert (p[far] == 0).all()
+        assert (single[far] == 0).all()
+
+
+def test_golden_rows_threshold_and_gradient():
+    expected = [0.6234335740958187, 0.29114452469860624, 0.08385547530139376]
+    expected = double([*expected, 0.0015664259041812637, 0, 0])
     torch.testing.assert_close(entmax15(double(GOLDEN)), expected, rtol=0, atol=1e-14)
     expected = double([0, 0.32600736366156174, 0.6739926363384381])
     torch.testing.assert_close(entmax15(double([-2, 0, 0.5])), expected, rtol=0, atol=1e-14)
-
-
-def test_golden_threshold():
-    z = double(GOLDEN) / 2
-    tau = threshold(z - z.max()) + z.max()
+    half = double(GOLDEN) / 2
+    tau = threshold(half - half.max()) + half.max()
     assert tau.item() == pytest.approx(-0.289578098794425, abs=1e-14)
-
-
-@pytest.mark.parametrize("gap", [0.0, 0.3, 1.0, 1.9, 2.0, 3.0])
-def test_two_logits_have_a_closed_form(gap):
-    expected = ((gap / 2 + (2 - gap**2 / 4) ** 0.5) / 2) ** 2 if gap < 2 else 1.0
-    p = entmax15(double([gap, 0]))
-    torch.testing.assert_close(p, double([expected, 1 - expected]), rtol=0, atol=1e-14)
-    assert (p[1] == 0) == (gap >= 2)
-
-
-@pytest.mark.parametrize("n", [*LENGTHS, 128**2 + 1])  # the last one needs Newton's steps
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 4e-6), (torch.float64, 2e-13)])
-def test_every_row_sums_to_one(n, dtype, tolerance):
-    for scale in (1, 1e4):
-        p = entmax15(rows(n, dtype) * scale)
-        assert p.min() >= 0
-        assert (p.double().sum(-1) - 1).abs().max() <= tolerance
-
-
-@pytest.mark.parametrize("n", LENGTHS)
-def test_it_equals_the_entmax_package(n):
-    z = rows(n, torch.float64)
-    expected = package.entmax15(z, dim=-1)
-    torch.testing.assert_close(entmax15(z), expected, rtol=0, atol=2e-11)
-    torch.testing.assert_close(entmax15(z.float()).double(), expected, rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize("n", LENGTHS)
-def test_equal_logits_give_the_uniform_row(n):
-    torch.testing.assert_close(entmax15(torch.full((n,), 3.0)), torch.full((n,), 1 / n))
-
-
-@pytest.mark.parametrize("n", LENGTHS)
-def test_a_gap_of_two_is_exactly_zero(n):
-    z = rows(n) * torch.tensor([1.0, 30])[:, None, None]
-    far = z.amax(-1, keepdim=True) - z >= 2
-    assert (entmax15(z)[far] == 0).all()
-
-
-@pytest.mark.parametrize("n", LENGTHS)
-def test_a_small_range_leaves_no_zero(n):
-    z = torch.rand(64, n, generator=torch.Generator().manual_seed(0)) * 1.998 / n**0.5
-    assert (entmax15(z) > 0).all()
-
-
-def test_a_shift_changes_nothing():
-    z = rows(197, torch.float64)
-    torch.testing.assert_close(entmax15(z + 7), entmax15(z), rtol=0, atol=1e-13)
-
-
-def test_excluded_logits_are_as_if_absent():
-    z = rows(37).requires_grad_()
-    wide = torch.cat([z, torch.full((len(z), 5), -torch.inf)], dim=1)
-    p = entmax15(wide)
-    torch.testing.assert_close(p[:, :37], entmax15(z), rtol=0, atol=1e-6)
-    assert (p[:, 37:] == 0).all()
-    (gradient,) = torch.autograd.grad(p.square().sum(), z)
-    assert gradient.isfinite().all()
-
-
-def test_golden_gradient():
     z = double(GOLDEN).requires_grad_()
     (gradient,) = torch.autograd.grad(entmax15(z)[0], z)
-    expected = [
-        0.41363350843332275,
-        -0.25691121325277155,
-        -0.1378778361444409,
-        -0.018844459036110223,
-        0,
-        0,
-    ]
-    torch.testing.assert_close(gradient, double(expected), rtol=0, atol=1e-14)
+    expected = [0.41363350843332275, -0.25691121325277155, -0.1378778361444409]
+    expected = double([*expected, -0.018844459036110223, 0, 0])
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-14)
+
+
+def test_two_logits_have_a_closed_form_and_a_small_range_leaves_no_zero():
+    for gap in (0.0, 0.3, 1.0, 1.9, 2.0, 3.0):
+        expected = ((gap / 2 + (2 - gap**2 / 4) ** 0.5) / 2) ** 2 if gap < 2 else 1.0
+        p = entmax15(double([gap, 0]))
+        torch.testing.assert_close(p, double([expected, 1 - expected]), rtol=0, atol=1e-14)
+        assert (p[1] == 0) == (gap >= 2)
+    for n in LENGTHS:
+        assert (entmax15(torch.rand(64, n) * 1.998 / n**0.5) > 0).all()
 
 
 def test_the_jacobian_is_the_formula():
-    z = double(GOLDEN)
-    s = entmax15(z).sqrt()
-    jacobian = torch.autograd.functional.jacobian(entmax15, z)
+    s = entmax15(double(GOLDEN)).sqrt()
+    jacobian = torch.autograd.functional.jacobian(entmax15, double(GOLDEN))
     torch.testing.assert_close(jacobian, s.diag() - s[:, None] * s / s.sum(), rtol=0, atol=1e-15)
-    assert jacobian.sum(0).abs().max() < 1e-15
-
-
-def test_logit_gradients_of_a_uniform_row_are_those_of_the_specification():
     z = torch.zeros(197, dtype=torch.float64)
     diagonal = torch.autograd.functional.jacobian(entmax15, z).diag()
-    torch.testing.assert_close(
-        diagonal, torch.full_like(z, 0.07088538983568675), rtol=0, atol=1e-14
-    )
-    softmax = torch.autograd.functional.jacobian(lambda x: x.softmax(-1), z).diag()
-    torch.testing.assert_close(softmax, torch.full_like(z, 0.005050374913), rtol=0, atol=1e-12)
+    expected = torch.full_like(z, 0.07088538983568675)
+    torch.testing.assert_close(diagonal, expected, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0])  # no zero, some, almost all
-def test_both_derivatives_are_right(scale):
-    g = torch.Generator().manual_seed(3)
-    z = torch.randn(3, 7, generator=g, dtype=torch.float64).mul_(scale).requires_grad_()
-    assert gradcheck(entmax15, z)
-    assert gradgradcheck(entmax15, z)
-
-
-def test_the_second_derivative_of_a_row_with_zeros_is_finite():
-    z = rows(37).requires_grad_()
-    (first,) = torch.autograd.grad(entmax15(z).square().sum(), z, create_graph=True)
+@alphas
+def test_both_derivatives_are_right_and_finite_on_any_row(alpha):
+    for scale in (0.1, 1.0, 5.0):  # no zero, some, almost all
+        z = torch.randn(3, 7, dtype=torch.float64).mul_(scale).requires_grad_()
+        assert gradcheck(lambda x: entmax(x, alpha), z)
+        assert gradgradcheck(lambda x: entmax(x, alpha), z)
+    z = rows(197, torch.float32).requires_grad_()
+    (first,) = torch.autograd.grad(entmax(z, alpha).square().sum(), z, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), z)
+    assert first.isfinite().all()
     assert second.isfinite().all()
 
 
+@alphas
+def test_excluded_logits_are_as_if_absent_and_bad_rows_spoil_no_other(alpha):
+    z = rows(37, torch.float32)[:15].requires_grad_()
+    wide = entmax(torch.cat([z, torch.full((15, 5), -torch.inf)], dim=1), alpha)
+    torch.testing.assert_close(wide[:, :37], entmax(z, alpha), rtol=0, atol=1e-6)
+    assert (wide[:, 37:] == 0).all()
+    assert torch.autograd.grad(wide.square().sum(), z)[0].isfinite().all()
+    nothing = torch.full((2, 3), -torch.inf, requires_grad=True)
+    p = entmax(nothing, alpha)
+    assert not p.any()
+    assert not torch.autograd.grad(p.sum(), nothing)[0].any()
+    for value in (torch.nan, torch.inf):
+        p = entmax(torch.tensor([[0.0, value, 1], [0, 1, 2]]), alpha)
+        assert p[0].isnan().all()
+        assert p[1].isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_solved_in_full(dtype):
-    for shift in (0, -1000):
-        p = entmax15((rows(197) + shift).to(dtype))
-        assert p.dtype == dtype
-        assert (p.float().sum(-1) - 1).abs().max() < 5e-3
-
-
-def test_attention_under_autocast_has_rows_that_sum_to_one():
-    torch.manual_seed(0)
-    attention = Attention(64, 2, "entmax15")
-    kept = []
-    attention.weights.register_forward_hook(lambda _, __, output: kept.append(output))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+@alphas
+def test_half_precision_and_autocast_are_solved_in_full(alpha, dtype):
+    p = entmax((rows(197)[:15] - 1000 * (alpha == 1.5)).to(dtype), alpha)
+    assert p.dtype == dtype
+    assert (p.float().sum(-1) - 1).abs().max() < 5e-3
+    attention = Attention(64, 2, Normalizer(alpha, sharpness=2))
+    holder = nn.ModuleDict({"blocks": nn.ModuleList([attention])})
+    with record(holder, "weights") as weights, torch.autocast("cpu", dtype=dtype):
         attention(torch.randn(2, 197, 64) * 10, (14, 14))
-    assert kept[0].dtype == torch.bfloat16
-    assert (kept[0].float().sum(-1) - 1).abs().max() < 5e-3
+    assert weights[0].dtype == dtype
+    assert (weights[0].float().sum(-1) - 1).abs().max() < 5e-3
+
+
+def test_towards_one_it_becomes_softmax():
+    z = rows(37)[:15]
+    torch.testing.assert_close(entmax(z, 1.0001), z.softmax(-1), rtol=0, atol=1e-3)
+    assert Normalizer(alpha=1)(z).equal(z.softmax(-1))
+    assert Normalizer()(z).equal(entmax15(z))
 
 
 logits = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40).map(double)
 
 
 @settings(deadline=None, max_examples=60)
-@given(logits)
-def test_any_row_is_a_distribution_in_the_order_of_its_logits(z):
-    p = entmax15(z)
-    assert p.sum().item() == pytest.approx(1, abs=1e-12)
-    order = z.argsort()
-    assert (p[order].diff() >= 0).all()
-    assert (p[z.max() - z >= 2] == 0).all()
-    assert (p[z.max() - z < 2 / len(z) ** 0.5 - 1e-6] > 0).all()
-
-
-@settings(deadline=None, max_examples=60)
-@given(logits, st.randoms(use_true_random=False), st.floats(-100, 100))
-def test_order_and_shift_of_the_logits_do_not_matter(z, random, shift):
+@given(logits, st.floats(1.01, 2), st.randoms(use_true_random=False), st.floats(-100, 100))
+def test_any_row_is_a_distribution_in_the_order_of_its_logits(z, alpha, random, shift):
+    p = entmax(z, alpha)
+    assert p.sum().item() == pytest.approx(1, abs=1e-10)
+    assert (p[z.argsort()].diff() >= 0).all()
+    assert (p[(alpha - 1) * (z.max() - z) >= 1] == 0).all()
     order = random.sample(range(len(z)), len(z))
-    torch.testing.assert_close(entmax15(z[order] + shift), entmax15(z)[order], rtol=0, atol=1e-12)
+    torch.testing.assert_close(entmax(z[order] + shift, alpha), p[order], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 197, 4097])
+def test_a_graph_takes_enough_steps(monkeypatch, n):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    rows = torch.randn(20, n, dtype=torch.float64)
+    scale = torch.logspace(-3, 4, 20, dtype=torch.float64)[:, None]
+    for z in (rows * scale, rows.round() * scale, rows.cumsum(0).sort(-1).values, rows * 0):
+        assert (entmax15(z).sum(-1) - 1).abs().max() <= 1e-9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", [1.25, 1.5, 2.0])
+def test_attention_can_be_exported_and_keeps_its_results(alpha):
+    attention = Attention(32, 2, Normalizer(alpha, sharpness=2)).eval()
+    x = torch.randn(2, 37, 32)
+    program = torch.export.export(attention, (x, (6, 6))).module()
+    for scale in (0.1, 1, 100):
+        found, expected = program(scale * x, (6, 6)), attention(scale * x, (6, 6))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
