@@ -12,7 +12,7 @@ from PIL import Image
 from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.cli import main
 from vitlab.data.foreground import mask_name
-from vitlab.encoders import export, load
+from vitlab.encoders import load, load_pretrained, save
 from vitlab.objectives import Calibration
 from vitlab.training import Pretraining
 
@@ -120,7 +120,7 @@ def test_the_stages_follow_each_other_from_the_model_before_both(
     # read back without the files it began from, and exported as the plain encoder it is
     model = Pretraining.load_from_checkpoint(second / "last.ckpt", weights_only=True)
     assert isinstance(model.objective, Calibration)
-    export(second / "last.ckpt", tmp_path / "encoder", which="model")
+    save(load_pretrained(second / "last.ckpt", which="model").encoder, tmp_path / "encoder")
     exported = load(tmp_path / "encoder")
     assert exported.state_dict().keys() == model.objective.encoder.state_dict().keys()
 
@@ -262,7 +262,7 @@ def test_a_class_without_a_correct_image_is_refused(calibrate: Train, capsys, dr
 
 
 def test_files_without_a_classifier_are_refused(calibrate: Train, capsys, converged, tmp_path):
-    export(converged, tmp_path / "encoder")
+    save(load_pretrained(converged).encoder, tmp_path / "encoder")
     run = lambda: calibrate("tokens", start=tmp_path / "encoder")  # noqa: E731
     assert "an exported encoder has no classifier" in refused(capsys, run)
     torch.save({"cls_token": torch.zeros(1, 1, 8)}, tmp_path / "bare.pth")

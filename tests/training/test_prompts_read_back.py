@@ -8,7 +8,7 @@ import torch
 
 import vitlab
 from vitlab.cli import main
-from vitlab.encoders import Pool, PromptedViT, Prompts, ViT, export, load_pretrained, save
+from vitlab.encoders import Pool, PromptedViT, Prompts, ViT, load_pretrained, save
 from vitlab.evaluation.arguments import parse
 from vitlab.evaluation.evaluate import evaluate
 from vitlab.evaluation.fingerprint import fingerprint
@@ -141,7 +141,7 @@ def test_a_backbone_that_was_moved_is_asked_for(moved, capsys, tmp_path, drawn):
     with pytest.raises(ValueError, match=r"there is no .*backbone.*--backbone FILE"):
         load_pretrained(run)
     assert isinstance(load_pretrained(run, backbone=elsewhere).encoder, PromptedViT)
-    words = ["evaluate", "--weights", str(run), "--protocol", "knn", "--dry_run", "true"]
+    words = ["evaluate", "--weights", str(run), "--protocol", "knn", "--dry-run"]
     words += ["--data.root", str(drawn / "imagenet"), "--out", str(tmp_path / "result")]
     with pytest.raises(SystemExit):
         main(words)
@@ -154,13 +154,13 @@ def test_another_backbone_in_its_place_is_refused(moved, trained):
     run, _ = moved
     torch.manual_seed(6)
     save(ViT("nano", 8, 64, pos_interpolation="antialias"), trained / "backbone")
-    with pytest.raises(ValueError, match=r"last.ckpt, beside .*backbone: the prompts were learned"):
+    with pytest.raises(ValueError, match=r"last.ckpt, with .*backbone: the prompts were learned"):
         load_pretrained(run)
 
 
 def test_an_export_has_the_backbone_in_it_and_is_read_back_exactly(moved, tmp_path):
     run, elsewhere = moved
-    assert export(run, tmp_path / "folder", backbone=str(elsewhere)).full
+    save(load_pretrained(run, backbone=elsewhere).encoder, tmp_path / "folder")
     encoder = load_pretrained(run, backbone=elsewhere).encoder
     assert same(vitlab.load(tmp_path / "folder"), encoder)
     again = load_pretrained(tmp_path / "folder")
@@ -168,7 +168,7 @@ def test_an_export_has_the_backbone_in_it_and_is_read_back_exactly(moved, tmp_pa
     assert (again.encoder.config, again.origin) == (encoder.config, "vitlab")
     assert fingerprint(again.encoder) == fingerprint(encoder)
     with pytest.raises(ValueError, match=r"timm's VisionTransformer has no prompts"):
-        export(run, tmp_path / "a.safetensors", "timm", backbone=str(elsewhere))
+        save(load_pretrained(run, backbone=elsewhere).encoder, tmp_path / "a.safetensors", "timm")
 
 
 def test_what_needs_a_vit_alone_refuses_prompts(trained):

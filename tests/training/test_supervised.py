@@ -11,7 +11,7 @@ from comparing import assert_same_bits, weights
 
 from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.cli import main
-from vitlab.encoders import export, load_pretrained
+from vitlab.encoders import load_pretrained, save
 from vitlab.encoders.vit import DropPath
 from vitlab.objectives import Classification
 from vitlab.training import Pretraining
@@ -179,7 +179,7 @@ def test_a_run_starts_from_weights_and_its_checkpoint_needs_them_no_more(
 ):
     first = train(*UNPROBED, name="first")
     weights_file = tmp_path / "encoder"
-    export(first / "last.ckpt", weights_file, which="model")
+    save(load_pretrained(first / "last.ckpt", which="model").encoder, weights_file)
     start = (
         "--model.objective.encoder",
         json.dumps({"class_path": "Pretrained", "init_args": {"path": str(weights_file)}}),

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitlab.encoders.checkpoint_io.files import is_folder
-from vitlab.encoders.checkpoint_io.files import read as read_checkpoint
+from vitlab.encoders.checkpoint_io import is_folder, read_checkpoint
 from vitlab.errors import InputError
 from vitlab.training import run_dir
 

@@ -137,7 +137,8 @@ def _load_prompts(source: Source, moved: str | Path, alone: bool) -> LoadedEncod
         moved: where the backbone is now; "" for where the run had it.
         alone: whether neither another encoder nor another size is asked for.
     """
-    arguments = dict((source.spec or {})["init_args"])
+    arguments = (source.spec or {})["init_args"]
+    arguments = {name: value for name, value in arguments.items() if value is not None}
     if not alone:
         raise InputError(
             f"{source.path} holds prompts, which were learned with one backbone of one size; "

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from vitlab.encoders import ViT, load_pretrained
-from vitlab.encoders.checkpoint_io.files import read
-from vitlab.encoders.checkpoint_io.importer import FamilyName
+from vitlab.encoders.checkpoint_io import FamilyName, read_checkpoint
 from vitlab.errors import InputError
 from vitlab.objectives.classification import Classifier
 
@@ -69,7 +68,7 @@ def load_classifier(source: ClassifierCheckpoint, into: ViT | None = None) -> Lo
     path = Path(source.path)
     if path.is_dir():
         _refuse(f"{path} is a folder, and an exported encoder has no classifier")
-    content = read(path)
+    content = read_checkpoint(path)
     run = "pytorch-lightning_version" in content
     objective = (content.get("hyper_parameters", {}).get("objective") or {}) if run else {}
     class_name = str(objective.get("class_path", "")).rpartition(".")[2]
