@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitlab.data import VisionDataModule, normalize
 from vitlab.encoders import PromptedViT, load_pretrained, record
-from vitlab.encoders.checkpoint_io.files import read
+from vitlab.encoders.checkpoint_io import read_checkpoint
 from vitlab.errors import InputError
 from vitlab.objectives.classification import Classifier
 from vitlab.visualization.colors import categorical_colors
@@ -50,7 +50,7 @@ def load_prompted(path: Path) -> Classifier:
     start = "objective.model.head."
     head = {
         name.removeprefix(start): tensor
-        for name, tensor in read(path)["state_dict"].items()
+        for name, tensor in read_checkpoint(path)["state_dict"].items()
         if name.startswith(start)
     }
     with torch.random.fork_rng(devices=[]):
