@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from vitlab.analysis.report import plots
 from vitlab.analysis.report.figures import MeasureFigures, ReportData, ReportFigure, line
-from vitlab.analysis.report.plots import Curve, largest, plottable, shares
+from vitlab.analysis.report.plots import Curve, largest, shares
 from vitlab.analysis.report.table import block_name, groups, number, quantity
 from vitlab.analysis.results import Measure
 
@@ -83,7 +83,7 @@ class ArrayFigures(MeasureFigures):
         """Return the maps of a model, a panel for each block, the heads averaged."""
         label = arrays["model"].iloc[0]
         maps = {
-            block_name(block): np.mean([[*map(plottable, v)] for v in own["values"]], axis=0)
+            block_name(block): np.mean([*own["values"]], axis=0)
             for block, own in arrays.groupby("block", dropna=False)
         }
         heads = arrays["head"].nunique()
@@ -110,7 +110,7 @@ class ArrayFigures(MeasureFigures):
             ).reindex(columns=["cls", "patches"]).dropna().reset_index()  # fmt: skip
             after = pairs[pairs["point"] == CHANNEL_POINT]
             for pair in (after if len(after) else pairs)[-1:].itertuples():
-                cls, patches = (_positive(values) for values in (pair.cls, pair.patches))
+                cls, patches = (np.where(v > 0, v, math.nan) for v in (pair.cls, pair.patches))
                 panels[self.data.styles[label].label] = cls, patches
                 tops = largest(cls), largest(patches)
                 where = ", ".join(filter(None, (block_name(pair.block), pair.point)))
@@ -133,11 +133,11 @@ class ArrayFigures(MeasureFigures):
         curves = {}
         for label, own in self.data.by_model(arrays).items():
             (deepest,) = own[-1:].itertuples()
-            values = plottable(deepest.values)
+            values = pd.Series(deepest.values)
             if axis == "channel":
-                values = sorted((v for v in values if math.isfinite(v)), reverse=True)
+                values = values.dropna().sort_values(ascending=False, ignore_index=True)
             name, style = f"{label}, {block_name(deepest.block)}", self.data.styles[label]
-            curves[name] = Curve(style, line(pd.Series(values, dtype=float)), marked=False)
+            curves[name] = Curve(style, line(values), marked=False)
         most = max(len(curve.rows) for curve in curves.values())
         legend = [curve.style.handle(marker="") for curve in curves.values()]
         words = ", ".join(part for part in (point, role) if part)
@@ -166,9 +166,3 @@ def _bins(arrays: list) -> pd.DataFrame:
         if share > 0
     ]
     return pd.DataFrame(lines, columns=["model", "layer", "from", "to", "share"])
-
-
-def _positive(values: list) -> np.ndarray:
-    """Return the values; NaN for what a logarithmic axis cannot show."""
-    found = np.array(plottable(values))
-    return np.where(found > 0, found, np.nan)

@@ -11,15 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vitlab.analysis.report import plots
-from vitlab.analysis.report.plots import Curve, plottable
+from vitlab.analysis.report.plots import Curve
 from vitlab.analysis.report.style import DASHES, WIDTH, render, styles_of
 from vitlab.analysis.report.table import (
     READ,
     averaged,
     by_block,
-    certain,
     depth,
-    finite,
     groups,
     interval,
     layers,
@@ -56,14 +54,16 @@ class ReportFigure(NamedTuple):
 
 
 class ReportData:
-    """Results by measure, and the style of each model."""
+    """Results by measure, NaN for all that is no finite number, and the style of each model."""
 
     def __init__(self, results: AnalysisResults):
         self.results = results
         self.styles = styles_of([model.label for model in results.models])
-        self._rows = dict(list(results.rows.groupby("measure", sort=False)))
-        filled = results.arrays[results.arrays["values"].map(bool).astype(bool)]
-        self._arrays = dict(list(filled.groupby("measure", sort=False)))
+        rows = results.rows.replace([math.inf, -math.inf], math.nan)
+        arrays = results.arrays.assign(values=[_numbers(v) for v in results.arrays["values"]])
+        arrays = arrays[arrays["values"].map(len).astype(int) > 0]
+        self._rows = dict(list(rows.groupby("measure", sort=False)))
+        self._arrays = dict(list(arrays.groupby("measure", sort=False)))
         self.measures = list(results.measures)  # those that are defined, then others
         known = {measure.name for measure in self.measures}
         names = dict.fromkeys([*self._rows, *self._arrays])
@@ -202,7 +202,7 @@ class RowFigures(MeasureFigures):
             legend += [Line2D([], [], color="0.3", ls=d, label=v) for v, d in dashes.items()]
         known = CHANCE.get(self.measure.name)
         if isinstance(known, str):
-            level = finite(self.data.rows(known))["mean"].mean()
+            level = self.data.rows(known)["mean"].mean()
             known = None if math.isnan(level) else level
         everything = pd.concat([curve.rows for curve in curves.values()])
         caption = f"{note} {averaged(everything)}".strip()
@@ -216,7 +216,7 @@ class RowFigures(MeasureFigures):
         """
         together = by_block(self.rows, point, role)
         curves, more = {}, {}
-        for label, own in self.data.by_model(finite(rows)).items():
+        for label, own in self.data.by_model(rows.dropna(subset="mean")).items():
             mean = together[together["model"] == label]
             if mean.empty:
                 mean = line(own.groupby("block")["mean"].mean())
@@ -224,7 +224,8 @@ class RowFigures(MeasureFigures):
             for head, of_head in own.groupby("head"):
                 more[f"{label}, head {head}"] = of_head.assign(low=math.nan, high=math.nan)
         words = ", ".join(part for part in (point, QUERIES.get(role, role)) if part)
-        means = averaged(together) if len(certain(together)) else "Each is a mean over images."
+        sure = together["low"].notna().any()
+        means = averaged(together) if sure else "Each is a mean over images."
         return self.curves(
             curves,
             ["heads", point, role],
@@ -236,7 +237,7 @@ class RowFigures(MeasureFigures):
 
     def path(self, series: Mapping[str, pd.DataFrame]) -> ReportFigure:
         """Return the mean over blocks at each point, a dot for each block."""
-        dots = pd.concat([finite(rows).assign(block=i) for i, rows in enumerate(series.values())])
+        dots = pd.concat([rows.assign(block=i) for i, rows in enumerate(series.values())])
         curves = {}
         for label, own in self.data.by_model(dots).items():
             means = own.groupby("block")["mean"].mean().reindex(range(len(series)))
@@ -257,7 +258,7 @@ class RowFigures(MeasureFigures):
         for label, own in self.data.by_model(everything).items():
             cells = own.pivot(index="point", columns="block", values="mean")
             cells = cells.reindex(index=list(series), columns=range(self.depth)).astype(float)
-            maps[self.data.styles[label].label] = np.array([*map(plottable, cells.to_numpy())])
+            maps[self.data.styles[label].label] = cells.to_numpy()
             cells.columns = [f"block {block}" for block in cells]
             tables.append(cells.map(number).reset_index().assign(model=label))
         table = pd.concat(tables).set_index("model").reset_index()
@@ -317,3 +318,9 @@ def line(values: pd.Series) -> pd.DataFrame:
     """Return values by block as the rows of a curve without intervals."""
     found = values.rename("mean").rename_axis("block").reset_index()
     return found.assign(low=math.nan, high=math.nan)
+
+
+def _numbers(values: list) -> np.ndarray:
+    """Return nested lists as an array."""
+    found = np.array(values, dtype=float)
+    return np.where(np.isfinite(found), found, math.nan)

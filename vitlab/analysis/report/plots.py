@@ -23,7 +23,6 @@ from vitlab.analysis.report.style import (
     escape,
     label_axes,
     new_figure,
-    small_multiples,
 )
 from vitlab.analysis.report.table import best
 
@@ -75,8 +74,8 @@ def plot_curves(
     """
     if chance is not None:
         legend = [*legend, Line2D([], [], color="0.45", lw=0.9, ls=CHANCE_DASH, label="chance")]
-    figure = new_figure(len(legend), WIDTH, HEIGHT * (1 if len(panels) == 1 else 1.75))
-    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    size = (WIDTH, HEIGHT if len(panels) == 1 else 0.875 * HEIGHT)
+    figure, axes = new_figure(len(panels), size, len(legend), across=1, sharey=False)
     out, has_output = depth - 1 + OUTPUT_GAP, False
     for panel, (title, curves) in zip(axes, panels.items(), strict=True):
         for place, curve in enumerate(curves):
@@ -105,29 +104,25 @@ def plot_curves(
 def _draw_curve(panel: Axes, curve: Curve, out: float, shift: float) -> None:
     color, marker = curve.style.color, curve.style.marker
     if curve.dots is not None:
-        x, y = curve.dots["block"].to_numpy(float) + shift, plottable(curve.dots["mean"])
+        x, y = curve.dots["block"].to_numpy(float) + shift, curve.dots["mean"]
         (dots,) = panel.plot(x, y, marker, color=color, markersize=3.0, alpha=0.5, mew=0)
         dots.set_rasterized(len(y) > MANY)
     blocks = curve.rows[curve.rows["block"].notna()]
     x = blocks["block"].to_numpy(float)
-    low, mean, high = (plottable(blocks[name]) for name in ("low", "mean", "high"))
     dash = curve.style.dash if curve.dash is None else curve.dash
-    panel.plot(x, mean, color=color, ls=dash, marker=marker if curve.marked else "")
-    panel.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+    panel.plot(x, blocks["mean"], color=color, ls=dash, marker=marker if curve.marked else "")
+    panel.fill_between(x, blocks["low"], blocks["high"], color=color, alpha=0.18, linewidth=0)
     for row in curve.rows[curve.rows["block"].isna()].itertuples():
-        mean, *limits = plottable([row.mean, row.low, row.high])
-        panel.plot([out], [mean], color=color, marker=marker, ls="none")
-        panel.plot([out, out], limits, color=color, linewidth=1.0)
+        panel.plot([out], [row.mean], color=color, marker=marker, ls="none")
+        panel.plot([out, out], [row.low, row.high], color=color, linewidth=1.0)
 
 
 def plot_intervals(lines: Sequence[tuple[str, Any, Style]], x: str) -> Figure:
     """Plot a marker with its interval for each line: name, row, style."""
-    figure = new_figure(0, WIDTH, 0.75 + 0.28 * len(lines))
-    panel = figure.subplots()
+    figure, (panel,) = new_figure(1, (WIDTH, 0.75 + 0.28 * len(lines)))
     for y, (_, row, style) in enumerate(lines):
-        mean, low, high = plottable([row.mean, row.low, row.high])
-        panel.plot([low, high], [y, y], color=style.color, linewidth=1.2)
-        panel.plot([mean], [y], color=style.color, marker=style.marker, markersize=4.5)
+        panel.plot([row.low, row.high], [y, y], color=style.color, linewidth=1.2)
+        panel.plot([row.mean], [y], color=style.color, marker=style.marker, markersize=4.5)
     names = [textwrap.fill(escape(name), LABEL_LETTERS) for name, _, _ in lines]
     panel.set_yticks(range(len(lines)), names)
     panel.set_ylim(len(lines) - 0.5, -0.5)
@@ -152,34 +147,28 @@ def plot_maps(
         y_names: of rows; the columns are blocks then. Without, the axes are not shown.
         title: of the figure.
     """
-    across = min(across, len(maps))
-    down = math.ceil(len(maps) / across)
-    bar = 0.0 if y_names else 0.9
-    inches = (max(2.6, across * size[0] + bar), down * size[1] + (0.0 if y_names else 0.4))
-    figure = Figure(figsize=inches, layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
-    values = np.concatenate([each[np.isfinite(each)] for each in maps.values()])
-    low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
-    limit = max(abs(low), abs(high)) or 1.0
+    figure, panels = new_figure(len(maps), size, across=across)
+    values = np.concatenate([each.ravel() for each in maps.values()])
+    low, high = (0.0, 1.0) if np.isnan(values).all() else (np.nanmin(values), np.nanmax(values))
+    limit, colors, down = max(abs(low), abs(high)) or 1.0, "cividis", math.ceil(len(maps) / across)
     if y_names:
-        low, high = (-limit, limit) if low < 0 else (0.0, limit)
-    colors = "PuOr_r" if y_names and low < 0 else "cividis"
-    for panel in panels.flat[len(maps) :]:
-        panel.set_axis_off()
-    for panel, (name, grid) in zip(panels.flat, maps.items(), strict=False):
-        more = {"cmap": colors, "vmin": low, "vmax": high, "interpolation": "nearest"}
-        image = panel.imshow(np.atleast_2d(grid), aspect="auto" if y_names else "equal", **more)
+        low, high, colors = (-limit, limit, "PuOr_r") if low < 0 else (0.0, limit, colors)
+    for panel, (name, grid) in zip(panels, maps.items(), strict=True):
+        aspect: Any = "auto" if y_names else "equal"
+        image = panel.imshow(grid, colors, vmin=low, vmax=high, aspect=aspect)
+        image.set_interpolation("nearest")
         panel.grid(visible=False)
         if y_names:
             panel.set_yticks(range(len(y_names)), y_names)
             panel.set_xticks(range(0, grid.shape[1], max(1, round(grid.shape[1] / 12))))
-            panel.tick_params(labelbottom=True)
         else:
             panel.set_axis_off()
         label_axes(panel, "block" if y_names else "", "", name)
     shape = {"pad": 0.02, "fraction": 0.05, "aspect": 20 if y_names else 12 * down}
     figure.colorbar(image, ax=panels, **shape).ax.tick_params(labelsize=7)
     if title:
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(max(2.6, width + 0.9), height + 0.4)
         figure.suptitle(escape(title), fontsize=8.5)
     return figure
 
@@ -194,29 +183,21 @@ def plot_histograms(
         legend: its entries.
         x: what the x axis shows.
     """
-    size = (WIDTH, HEIGHT) if len(panels) == 1 and "" in panels else (3.2, 2.1)
-    figure, axes = small_multiples(len(panels), *size, len(legend))
-    filled = []
+    size = (WIDTH, HEIGHT) if "" in panels else (3.2, 2.1)
+    figure, axes = new_figure(len(panels), size, len(legend))
+    ends = []
     for panel, (title, outlines) in zip(axes, panels.items(), strict=True):
         for array, color, dash in outlines:
             heights = shares(array.values)
             panel.stairs(heights, array.edges, color=color, linestyle=dash, linewidth=1.2)
             if np.isfinite(heights).any():
                 panel.set_yscale("log")
-            places = np.flatnonzero(np.isfinite(heights))
-            filled += [array.edges[i + side] for i in places for side in (0, 1)]
+            ends += [array.edges[0], array.edges[-1]]
         label_axes(panel, x, "share", title)
-    if filled and min(filled) < max(filled):
-        low, high = min(filled), max(filled)
-        logarithmic = low > 0 and high > 10 * low
+    if min(ends) > 0 and max(ends) > 10 * min(ends):
         for panel in axes:
-            panel.set_xscale("log" if logarithmic else "linear")
-            if logarithmic:
-                panel.xaxis.set_minor_formatter(NullFormatter())
-        margin = 0.03 * (math.log(high / low) if logarithmic else high - low)
-        factor = math.exp(margin)
-        limits = (low / factor, high * factor) if logarithmic else (low - margin, high + margin)
-        axes[0].set_xlim(*limits)
+            panel.set_xscale("log")
+            panel.xaxis.set_minor_formatter(NullFormatter())
     add_legend(figure, legend)
     return figure
 
@@ -230,7 +211,7 @@ def plot_channels(
         panels: magnitudes in [CLS] and in patches, by title.
         marks: label, color, marker of the largest ones of [CLS] and of patches.
     """
-    figure, axes = small_multiples(len(panels), 3.2, 2.7, 2)
+    figure, axes = new_figure(len(panels), (3.2, 2.7), 2)
     for panel, (title, both) in zip(axes, panels.items(), strict=True):
         cls, patches = both
         if all(np.isfinite(each).any() for each in both):
@@ -253,14 +234,8 @@ def largest(values: np.ndarray, count: int = 10) -> list[int]:
     return [int(i) for i in order if np.isfinite(values[i])][:count]
 
 
-def shares(values: Sequence[float]) -> np.ndarray:
+def shares(values: np.ndarray) -> np.ndarray:
     """Return counts over their sum; NaN for empty bins, which have no logarithm."""
-    counts = np.array(plottable(values))
-    positive = counts > 0
-    return np.where(positive, counts, np.nan) / max(np.nansum(counts), np.finfo(float).tiny)
-
-
-def plottable(values: Any) -> list[float]:
-    """Return the values with NaN, which is not drawn, for all that is no finite number."""
-    found = np.asarray([math.nan if v is None else v for v in values], dtype=float)
-    return np.where(np.isfinite(found), found, np.nan).tolist()
+    positive = values > 0
+    total = np.where(positive, values, 0).sum()
+    return np.where(positive, values, np.nan) / (total or 1.0)

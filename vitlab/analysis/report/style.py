@@ -109,22 +109,25 @@ def escape(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def new_figure(entries: int, wide: float, high: float) -> Figure:
-    """Return an empty figure with room for a legend of so many entries below."""
-    inches = (wide, high + LEGEND_ROW * math.ceil(entries / 2))
-    return Figure(figsize=inches, layout="constrained")
-
-
-def small_multiples(
-    count: int, wide: float, high: float, entries: int
+def new_figure(
+    count: int, size: tuple[float, float], entries: int = 0, *, across: int = 3, sharey: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels of one size, at most three in a row, which share their axes."""
-    across = min(3, count)
+    """Return a figure with panels of one size, which share their axes.
+
+    Args:
+        count: of panels.
+        size: inches of a panel.
+        entries: of a legend below.
+        across: panels in a row at most.
+        sharey: whether panels share the y axis too.
+    """
+    across = min(across, count)
     down = math.ceil(count / across)
-    figure = new_figure(entries, across * wide, down * high)
-    panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
+    high = down * size[1] + LEGEND_ROW * math.ceil(entries / 2)
+    figure = Figure(figsize=(across * size[0], high), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=sharey).ravel()
     for panel in panels[count:]:
-        panel.set_visible(False)
+        panel.set_axis_off()
     for panel in panels[max(0, count - across) : count]:
         panel.tick_params(labelbottom=True)  # also where the panel below is empty
     return figure, list(panels[:count])

@@ -6,7 +6,6 @@ models saw the same images.
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from vitlab.analysis.report.figures import ReportData
@@ -17,8 +16,6 @@ from vitlab.analysis.report.table import (
     bounds,
     by_block,
     center,
-    certain,
-    finite,
     layers,
     norm_crossings,
     number,
@@ -66,11 +63,11 @@ def headline(results: AnalysisResults) -> dict[str, dict[str, Cell]]:
 
 def _cell(rows: pd.DataFrame, how: str, label: str) -> Cell:
     if how == "mean":
-        rows = finite(rows[rows["model"] == label])
+        rows = rows[rows["model"] == label].dropna(subset="mean")
         for part in (rows["role"] == "patches", rows["head"].notna()):
             rows = rows[part[rows.index]] if part[rows.index].any() else rows
         return Cell(number(rows["mean"].mean() if len(rows) else None))
-    series = finite(layers(rows, label))
+    series = layers(rows, label).dropna(subset="mean")
     if series.empty:
         return Cell(DASH)
     row = best(series) if how == "best" else _last(series)
@@ -93,8 +90,6 @@ def _last(rows: pd.DataFrame) -> Any:
 
 def apart(a: Any, b: Any) -> int:
     """Return 1 where the interval of a lies above that of b, -1 below, 0 where they meet."""
-    if not np.isfinite([a.mean, a.low, a.high, b.mean, b.low, b.high]).all():
-        return 0
     return int(a.low > b.high) - int(a.high < b.low)
 
 
@@ -153,10 +148,12 @@ def _depths(data: ReportData) -> list[str]:
 
 def _finals(data: ReportData, measure: str) -> dict[str, Any]:
     """Return the last layer of each model, where it has an interval."""
-    series = {
-        label: certain(finite(layers(data.rows(measure), label)).iloc[-1:]) for label in data.styles
-    }
-    return {label: _last(rows) for label, rows in series.items() if len(rows)}
+    found = {}
+    for label in data.styles:
+        rows = layers(data.rows(measure), label).dropna(subset="mean")[-1:]
+        for row in rows.dropna(subset=["low", "high"]).itertuples():
+            found[label] = row
+    return found
 
 
 def _outliers(data: ReportData) -> list[str]:

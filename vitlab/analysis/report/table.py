@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from vitlab.analysis.results import Measure
@@ -66,16 +65,6 @@ def slug(*parts: str) -> str:
     return "-".join(piece for piece in plain.split("-") if piece) or "figure"
 
 
-def finite(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with a number."""
-    return rows[np.isfinite(rows["mean"])]
-
-
-def certain(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with a number and an interval."""
-    return rows[np.isfinite(rows[["mean", "low", "high"]]).all(axis=1)]
-
-
 def unique(*columns: Iterable) -> list:
     """Return each value, or each tuple of several columns, once, in order."""
     return list(dict.fromkeys(columns[0] if len(columns) == 1 else zip(*columns, strict=True)))
@@ -112,7 +101,7 @@ def layers(rows: pd.DataFrame, model: str) -> pd.DataFrame:
 
 def best(rows: pd.DataFrame) -> Any:
     """Return the row with the largest mean, the first of equals; None where there is none."""
-    rows = finite(rows)
+    rows = rows.dropna(subset="mean")
     return None if rows.empty else next(rows.loc[[rows["mean"].idxmax()]].itertuples())
 
 
@@ -140,7 +129,7 @@ def averaged(rows: pd.DataFrame) -> str:
         return ""
     many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     images = "image" if counts == [1] else "images"
-    if len(certain(rows)):
+    if rows[["mean", "low", "high"]].notna().all(axis=1).any():
         return f"Mean over {many} {images}; band: 95 % interval over images."
     why = "one image has none" if counts == [1] else "a number of the whole set has none of its own"
     return f"Over {many} {images}; no interval: {why}."
