@@ -63,5 +63,5 @@ def check_wording(message: str) -> None:
 def _neutral(message: str) -> str:
     message = re.sub(r"\S*/pytest-of-[^/]+/pytest-\d+(/popen-gw\d+)?/", "TMP/", message)
     # the folder of a test has a number that depends on the other tests of the run
-    message = re.sub(r"TMP/(test_[^/\s]*?|[a-z_ ]+)\d+(?=[/\s:;,)]|$)", "TMP", message)
+    message = re.sub(r"TMP/(test_[^/\s]*?|[a-z_]+)\d+(?=[/\s:;,)]|$)", "TMP", message)
     return message.replace(str(Path(__file__).parents[1]), "ROOT")
