@@ -5,9 +5,11 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 # shapes in signatures are checked while tests run
 SHAPES := --jaxtyping-packages="vitlab,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-# files of tests side by side, one thread each: faster than one after the other with many
+# test files in parallel, one thread each: faster than one after the other with many threads
 JOBS ?= 2
-PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
+FILES ?= tests
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(SHAPES)
+CODE := vitlab benchmarks tests notebooks
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -23,39 +25,39 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --compile-bytecode -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: setup ## draw the embedded data, train on them for some minutes, print a table
+demo: setup ## draw the synthetic data, train on them for some minutes, print a table
 	$(BIN)/vitlab fit --config configs/dino_entmax.yaml --config configs/demo.yaml --run-dir runs/demo-$$(date +%Y%m%d-%H%M%S)
 
-test: setup ## run the tests; JOBS=4 as many files side by side
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) $(SHAPES) tests
+test: setup ## run the fast tests: a few minutes on two cores; JOBS=4 files in parallel, FILES=tests/data a part
+	$(PYTEST) -m "not slow" $(FILES)
 
-test-fast: setup ## run the tests that take no longer than a few seconds each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" $(PARALLEL) $(SHAPES) tests
+test-all: setup ## run all tests: full products of options, every stop, SLURM, notebooks
+	$(PYTEST) $(FILES)
 
-bench: setup ## measure speed against named peers, in the same run; OUT=FILE.md keeps it
-	$(BIN)/python -m benchmarks $(if $(OUT),--out $(OUT))
-
-chaos: setup ## stop a small run of two ranks 30 times, damage its checkpoints, compare; SEED=N for others
+chaos: setup ## stop a small run of two ranks 30 times, damage its checkpoints, compare; SEED=N, STOPS=N
 	$(BIN)/python tests/chaos.py --seed $(or $(SEED),0) --stops $(or $(STOPS),30)
 
-golden: setup ## rewrite the golden losses; read the diff before committing it
+golden: setup ## rewrite golden losses and error messages, FILES=tests/data those of a part; read the diff
 	rm -f tests/references/demo.json
-	-$(BIN)/python -m pytest -q tests/test_configs.py -k golden
+	-OMP_NUM_THREADS=1 VITLAB_UPDATE_MESSAGES=1 $(BIN)/python -m pytest -q $(FILES)
 	git --no-pager diff --stat tests/references
+
+bench: setup ## measure speed against named peers; ONLY="dino data" some parts, OUT=FILE.md keeps it
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
 
 notebooks: setup ## execute the notebooks and keep their outputs
 	$(BIN)/python tests/notebook_outputs.py
 
 format: setup ## format and repair the code
-	$(BIN)/ruff format vitlab benchmarks tests notebooks
-	$(BIN)/ruff check --fix vitlab benchmarks tests notebooks
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
 
 lint: setup ## check format, style and types
-	$(BIN)/ruff format --check vitlab benchmarks tests notebooks
-	$(BIN)/ruff check vitlab benchmarks tests notebooks
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 
 clean: ## remove what tools leave behind; data and runs stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 
-.PHONY: help setup demo test test-fast bench chaos golden notebooks format lint clean
+.PHONY: help setup demo test test-all chaos golden bench notebooks format lint clean

@@ -122,7 +122,7 @@ class Peer(Side):
     def build(self) -> torch.optim.Optimizer:
         """Return an optimizer that loops over the parameters."""
         parameters = [p for p in self.dino.student.parameters() if p.requires_grad]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in parameters if p.ndim > 1]},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
