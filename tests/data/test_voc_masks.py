@@ -1,12 +1,12 @@
 """VOC masks that hold colors, and SBD's MATLAB masks, become PNG files of class indices."""
 
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from refusals import refused
 from scipy.io import savemat
 
 from vitlab.cli import main
@@ -89,10 +89,10 @@ def test_a_broken_matlab_file_is_named_and_the_next_call_completes(folder, sbd):
     broken = sbd / "cls/2008_000002.mat"
     content = broken.read_bytes()
     broken.write_bytes(content[:150])
-    with pytest.raises(DataError, match=r"2008_000002.*extract SBD's benchmark.tgz again"):
+    with refused("benchmark.tgz", DataError):
         write_trainaug(folder)
     savemat(broken, {"GTcls": {"Segmentation": np.full((30, 40), 21, np.uint8)}})
-    with pytest.raises(DataError, match=rf"{broken.name} holds \[21\]; allowed are 0-20, 255;"):
+    with refused("benchmark.tgz", DataError):
         write_trainaug(folder)
     assert not (folder / LIST).exists()
     broken.write_bytes(content)
@@ -108,7 +108,7 @@ def test_colors_become_their_indices(voc, folder, mode, capsys):
     color(folder, mode)
     plain.write_bytes(before)
     colored = contents(folder / "SegmentationClass")
-    with pytest.raises(DataError, match="holds one class index per pixel"):
+    with refused(kind=DataError, wording=False):
         VOC2012(str(voc)).segmentation_dataset("train", SegmentationSquare(32))[0]
     main(["data", "voc-masks", "--root", str(voc)])
     assert "3 masks converted" in capsys.readouterr().out
@@ -127,16 +127,16 @@ def test_a_color_of_no_class_is_refused(folder, value):
     image.putpixel((5, 2), value)
     image.save(path)
     before = contents(folder / "SegmentationClass")
-    text = f"2007_000063.png has the color {[*value, 255]} (red, green, blue, opacity) at row 2, c"
-    with pytest.raises(DataError, match=re.escape(text)):
+    with refused("2007_000063.png", DataError, wording=False) as info:
         index_colored_masks(folder)
+    assert f"{[*value, 255]} (red, green, blue, opacity) at row 2, column 5" in str(info.value)
     assert contents(folder / "SegmentationClass") == before
 
 
 def test_an_existing_folder_of_colored_masks_is_not_overwritten(folder):
     color(folder)
     (folder / "SegmentationClassRGB").mkdir()
-    with pytest.raises(DataError, match=r"SegmentationClassRGB, .* exists; move it away"):
+    with refused("SegmentationClassRGB", DataError):
         index_colored_masks(folder)
 
 

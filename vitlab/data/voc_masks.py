@@ -69,7 +69,8 @@ def index_colored_masks(folder: Path) -> int:
     if colored.exists():
         raise DataError(
             f"{len(wanted)} masks in {masks} hold colors, and {colored}, where they would be kept, "
-            "exists; move it away"
+            "exists; move it away",
+            field=COLORED,
         )
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
@@ -117,7 +118,8 @@ def _voc_folder(root: Path) -> Path:
         if all((root / place / name).is_dir() for name in ("JPEGImages", "ImageSets/Segmentation")):
             return root / place
     raise DataError(
-        f"{root} holds no extracted VOC 2012; extract it: tar -xf VOCtrainval_11-May-2012.tar"
+        f"{root} holds no extracted VOC 2012; extract it: tar -xf VOCtrainval_11-May-2012.tar",
+        field="root",
     )
 
 
@@ -134,12 +136,15 @@ def _classes(content: bytes, where: str) -> UInt8[np.ndarray, "height width"]:
     try:
         mask = decode_mask(content, where)
     except UnreadableImage as error:
-        raise DataError(f"{error}; extract SBD's benchmark.tgz again") from error
+        raise DataError(
+            f"{error}; extract SBD's benchmark.tgz again", field="benchmark.tgz"
+        ) from error
     wrong = np.unique(mask[(mask > 20) & (mask != 255)])
     if len(wrong):
         raise DataError(
             f"mask {where} holds {wrong[:5].tolist()}; allowed are 0-20, 255; extract SBD's "
-            "benchmark.tgz again"
+            "benchmark.tgz again",
+            field="benchmark.tgz",
         )
     return mask
 
@@ -164,7 +169,9 @@ def _indices(path: Path, table: UInt8[np.ndarray, "16777216"]) -> UInt8[np.ndarr
         with Image.open(path) as image:
             colors = np.array(image.convert("RGBA"))
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}; restore the original") from error
+        raise DataError(
+            f"cannot read {path}: {error}; restore the original", field=path.name
+        ) from error
     mask = table[_color_number(colors)]
     wrong = np.argwhere((mask == NO_CLASS) | (colors[..., 3] != 255)).tolist()
     if wrong:
@@ -173,7 +180,8 @@ def _indices(path: Path, table: UInt8[np.ndarray, "16777216"]) -> UInt8[np.ndarr
             f"mask {path} has the color {colors[row, column].tolist()} (red, green, blue, opacity) "
             f"at row {row}, column {column}, which is no class of VOC; allowed are the opaque "
             "colors of its palette for 0-20 and 255; use the original masks, in "
-            "VOCtrainval_11-May-2012.tar"
+            "VOCtrainval_11-May-2012.tar",
+            field=path.name,
         )
     return mask
 

@@ -28,7 +28,7 @@ def recognize(root: Path) -> VisionDataModule:
     """
     if not root.is_dir():
         what = f"{root} is a file" if root.exists() else f"there is no folder {root}"
-        raise DataError(f"{what}; give the folder that holds the dataset")
+        raise DataError(f"{what}; give the folder that holds the dataset", field="root")
     found = {
         kind: place.files.where()
         for kind in DATASETS
@@ -38,15 +38,16 @@ def recognize(root: Path) -> VisionDataModule:
         places = ", ".join(f"{kind.__name__} in {place}" for kind, place in found.items())
         raise DataError(
             f"{root} holds several datasets: {places}; keep each in a folder of its own, and give "
-            "the folder of one"
+            "the folder of one",
+            field="root",
         )
     if ImageNet in found and (tiny := _tiny_imagenet(FolderTree(root))):
-        raise DataError(tiny)
+        raise DataError(tiny, field="root")
     for kind in found:
         return kind(str(root), num_workers=0)
     _refuse_other_level(root)
     if reason := _why_unusable(root):
-        raise DataError(reason)
+        raise DataError(reason, field="root")
     return Folder(str(root), num_workers=0)
 
 
@@ -64,7 +65,8 @@ def _refuse_other_level(root: Path) -> None:
             if "VOC2007" not in files.where() and kind.layout.fits(files):
                 raise DataError(
                     f"{kind.__name__} lies in {files.where()}, not in {root}; give --root "
-                    f"{files.where()}"
+                    f"{files.where()}",
+                    field="root",
                 )
 
 
