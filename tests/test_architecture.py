@@ -120,6 +120,7 @@ def test_modules_that_are_imported_at_the_top_form_no_circle():
     tuple(TopologicalSorter(graph).static_order())
 
 
+@REWRITING
 def test_nothing_imports_the_command():
     for file in FILES:
         found = {part(module) for module in of_vitlab(file)}
