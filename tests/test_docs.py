@@ -18,7 +18,7 @@ def test_every_page_is_finished_and_its_links_lead_somewhere():
 def test_configs_and_verbs_named_in_pages_exist():
     for page in PAGES:
         text = page.read_text()
-        for name in re.findall(r"configs/[\w/]+\.yaml", text):
+        for name in re.findall(r"configs/[a-z\d_/]+\.yaml", text):
             assert name == "configs/x.yaml" or (ROOT / name).exists(), (page, name)
         for block in re.findall(r"(?s)```sh\n(.*?)```", text):
             for words in re.findall(r"(?m)^\s*vitlab ((?:data |report )?[a-z][\w-]*)", block):
