@@ -210,11 +210,9 @@ class Passes:
 def table(costs: Sequence[Cost], title: str) -> Table:
     """Return a table with a row for each encoder and size, ratios to the first encoder beside."""
     shown = Table(title=title, caption=CONVENTION, title_justify="left", caption_justify="left")
-    shown.add_column("encoder")
-    for column in ("px", "parameters", "GFLOPs", "in attention", "saved, MiB", "forward, images/s"):
-        shown.add_column(column, justify="right")
-    for column in ("forward + backward, images/s", "time / first"):
-        shown.add_column(column, justify="right")
+    heads = ("encoder", "px", "parameters", "GFLOPs", "in attention", "saved, MiB")
+    for head in (*heads, "forward, images/s", "forward + backward, images/s", "time / first"):
+        shown.add_column(head, justify="left" if head == "encoder" else "right")
     firsts: dict[int, Cost] = {}
     for each in costs:
         first = firsts.setdefault(each.size, each)
@@ -222,11 +220,9 @@ def table(costs: Sequence[Cost], title: str) -> Table:
             each.encoder,
             str(each.size),
             f"{each.parameters:,}",
-            f"{each.flops / 1e9:.3f}",
-            f"{each.attention_flops / 1e9:.3f}",
+            *(f"{flops / 1e9:.3f}" for flops in (each.flops, each.attention_flops)),
             f"{each.saved / MIB:.1f}",
-            f"{each.forward:.2f}",
-            f"{each.training:.2f}",
+            *(f"{speed:.2f}" for speed in (each.forward, each.training)),
             f"{first.training / each.training:.3f}",
         )
     return shown

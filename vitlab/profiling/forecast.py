@@ -31,30 +31,19 @@ class Timing:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Settings of a run and properties of the machine.
+    """Settings of a run, under the names of its config, and properties of the machine.
 
     Attributes:
         device: name of the device that measures.
-        world_size: devices of the run.
-        local_devices: those of them on one machine.
-        global_batch_size: images of an optimizer step, over all devices.
-        micro_batch_size: images of a forward pass on one device.
-        accumulate_grad_batches: micro-batches of a step.
-        steps_per_epoch, epochs: length of the run.
-        num_workers: loading processes of each device.
-        cores: of this machine that a process may use.
-        precision: of the run.
+        world_size, local_devices: devices of the run, and those of one machine.
+        num_workers, cores: loading processes of each device, and cores that a process may use.
         supports_bf16: whether the hardware computes faster with bf16-mixed.
         slow_attention: why entmax attention takes its slow path here; "" where it does not.
-        memory: bytes that a process of the run may use on its device.
-        weights: bytes of weights, gradients and averages.
-        per_image: bytes that an image keeps until backward, as estimated before.
-        kept_checkpoints: at the end of the run.
-        scalars: points of all curves.
-        pictures: bytes of all pictures without compression, an upper bound.
-        free_disk: bytes.
-        probings: how often the probes run.
-        validations: how often classifiers are validated.
+        memory, weights, per_image: bytes a process may use; of weights, gradients and averages; of
+            what an image keeps until backward, as estimated before.
+        kept_checkpoints, scalars: at the end of the run; points of all curves.
+        pictures, free_disk: bytes; pictures without compression, an upper bound.
+        probings, validations: how often probes run and classifiers are validated.
     """
 
     device: str
