@@ -11,21 +11,25 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
-from vitlab.data.batch import Batch
+from vitlab.data.batch import Batch, collate
 from vitlab.data.dataset import (
     ClassificationDataset,
     SegmentationDataset,
     TrainingDataset,
-    collate,
-    init_worker,
     too_many,
 )
 from vitlab.data.errors import DataError
 from vitlab.data.foreground import foreground_masks
-from vitlab.data.loader import WORKER_TIMEOUT, ResumableLoader, resume
+from vitlab.data.loader import (
+    WORKER_TIMEOUT,
+    ResumableLoader,
+    init_worker,
+    resume,
+    set_accumulation,
+)
 from vitlab.data.sampler import BatchLayout, GlobalBatchSampler, split_global_batch
 from vitlab.data.samples import Samples
-from vitlab.data.storage import DatasetFiles, FileTree, Layout, few, subclasses
+from vitlab.data.storage import DatasetFiles, FileTree, Layout, subclasses
 from vitlab.data.transforms import MultiCrop, SegmentationTransform, Transform, normalize
 
 
@@ -129,16 +133,20 @@ class VisionDataModule(LightningDataModule, ABC):
         if not self.root.is_dir():
             raise DataError(f"there is no folder {self.root}; set its root to the dataset")
         found = self.layout.find(self.root)
-        if found is None:
-            raise DataError(self._wrong_layout())
-        return found
+        if found is not None:
+            return found
+        message = f"{self.root} is not laid out as {type(self).__name__}; {self.layout.expected}"
+        for kind in subclasses(VisionDataModule):
+            if kind.layout.marks and kind is not type(self) and kind.layout.find(self.root):
+                name = kind.__name__
+                raise DataError(f"{message}; it looks like {name}: use the class {name}")
+        raise DataError(f"{message}; set its root to the extracted dataset")
 
     def samples(self, split: str) -> Samples:
         """The files of a split, listed once.
 
         Raises:
-            DataError: if the root is missing or laid out otherwise, the split unknown or empty,
-                or a file that belongs to it missing.
+            DataError: the root is not laid out as it should be, or the split is unknown or empty.
         """
         if split not in self._samples:
             if split not in self.splits:
@@ -160,29 +168,11 @@ class VisionDataModule(LightningDataModule, ABC):
         self.samples(self.train_split)
 
     def setup(self, stage: str) -> None:
-        """Check the training split in every process, and set the trainer's accumulation.
-
-        Raises:
-            DataError: the trainer accumulates another number of micro-batches.
-        """
-        if stage != "fit":
-            return
-        self.samples(self.train_split)
-        trainer = self.trainer
-        model = trainer.lightning_module if trainer else None
-        if model is None or not model.automatic_optimization:
-            return  # such a model decides by itself when to step
-        needed = self.batch_layout(trainer.world_size).accumulate_grad_batches
-        if trainer.accumulate_grad_batches == 1:
-            trainer.accumulate_grad_batches = needed
-        if trainer.accumulate_grad_batches != needed:
-            raise DataError(
-                f"the trainer accumulates {trainer.accumulate_grad_batches} micro-batches, but a "
-                f"global_batch_size of {self.global_batch_size} and a micro_batch_size of "
-                f"{self.micro_batch_size} on {trainer.world_size} devices make {needed}; leave "
-                "trainer.accumulate_grad_batches out",
-                field="trainer.accumulate_grad_batches",
-            )
+        """Check the training split in every process, and set the trainer's accumulation."""
+        if stage == "fit":
+            self.samples(self.train_split)
+            if self.trainer:
+                set_accumulation(self.trainer, self.batch_layout(self.trainer.world_size))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -222,11 +212,7 @@ class VisionDataModule(LightningDataModule, ABC):
         )
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Report files that a worker could not read, each once.
-
-        Raises:
-            DataError: if there are more than `max_unreadable`.
-        """
+        """Report files that cannot be read, each once; more than `max_unreadable` are an error."""
         for file in batch.unreadable if isinstance(batch, Batch) else ():
             if file in self._unreadable:
                 continue
@@ -268,7 +254,7 @@ class VisionDataModule(LightningDataModule, ABC):
             crop: share of an image's short side that is seen.
 
         Raises:
-            DataError: there are no labels, or a leak as in `segmentation_dataset`.
+            DataError: there are no labels, or a leak as in `refuse_leak`.
         """
         samples = self.samples(split)
         if samples.labels is None:
@@ -288,8 +274,7 @@ class VisionDataModule(LightningDataModule, ABC):
             limit: number of samples; 0 for all.
 
         Raises:
-            DataError: if there are no masks, or `split` is to be learned from and shares images
-                with the one to be scored on.
+            DataError: there are no masks, or a leak as in `refuse_leak`.
         """
         samples = self.samples(split)
         if samples.masks is None:
@@ -298,16 +283,9 @@ class VisionDataModule(LightningDataModule, ABC):
             )
         if split == self.train_split:
             self.refuse_leak(split)
-        table = np.full(256, -1, dtype=np.int16)
-        for value, index in self.mask_values.items():
-            table[value] = index
         return SegmentationDataset(
-            samples.subset(limit),
-            transform,
-            table,
-            self.max_unreadable,
-            self.seed,
-            self.implausible,
+            *(samples.subset(limit), transform, self.mask_values),
+            *(self.max_unreadable, self.seed, self.implausible),
         )
 
     def refuse_leak(self, split: str) -> None:
@@ -318,27 +296,5 @@ class VisionDataModule(LightningDataModule, ABC):
         """
         if (split, self.val_split) in self._disjoint:  # a second for a million images
             return
-        common = self.samples(split).common(self.samples(self.val_split))
-        if common:
-            raise DataError(
-                f"{len(common)} images are in both train_split {split} and val_split "
-                f"{self.val_split} ({few(common)}); scores on them would mean nothing: choose "
-                "splits without common images",
-                field="data.train_split",
-            )
+        self.samples(split).refuse_common(self.samples(self.val_split), split, self.val_split)
         self._disjoint.add((split, self.val_split))
-
-    def _wrong_layout(self) -> str:
-        places = [place or "itself" for place in self.layout.nested]
-        message = (
-            f"{self.root} is not laid out as {type(self).__name__}; expected "
-            f"{', '.join(self.layout.marks)} in it (looked in: {', '.join(places)})"
-        )
-        others = [
-            kind.__name__
-            for kind in subclasses(VisionDataModule)
-            if kind.layout.marks and kind is not type(self) and kind.layout.find(self.root)
-        ]
-        if others:
-            return f"{message}; it looks like {others[0]}: use the class {others[0]}"
-        return f"{message}; set its root to the extracted dataset"

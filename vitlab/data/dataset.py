@@ -4,17 +4,15 @@ import os
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TypeVar
 
-import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Int16, Shaped, UInt8
+from jaxtyping import Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitlab.data.batch import Batch
+from vitlab.data.batch import Example
 from vitlab.data.decode import UnreadableImage, decode_image, decode_mask
 from vitlab.data.errors import DataError
 from vitlab.data.foreground import check_agreement, decode_foreground
@@ -26,31 +24,11 @@ from vitlab.data.transforms import (
     ImageAndMask,
     Pixels,
     SegmentationTransform,
-    Stack,
     Transform,
     resize_nearest,
 )
-from vitlab.signals import leave_to_parent
 
 Read = TypeVar("Read")
-
-
-@dataclass(frozen=True)
-class Example:
-    """One training image.
-
-    Attributes:
-        views: its crops, one stack for each resolution.
-        label: class index, or None.
-        unreadable: files that could not be read, whose place this image takes.
-        mask: true where its first crop shows the object; everywhere, where there is no mask. None
-            where masks are not used.
-    """
-
-    views: list[Stack]
-    label: int | None
-    unreadable: tuple[str, ...]
-    mask: Bool[Tensor, "size size"] | None = None
 
 
 class TrainingDataset(Dataset[Example]):
@@ -175,7 +153,7 @@ class SegmentationDataset(Dataset[ImageAndMask]):
     Args:
         samples: the files.
         transform: of an image and its mask.
-        table: class of each value that a mask file may hold, -1 for values it may not.
+        mask_values: class index, or 255, of each value that a mask file may hold.
         patience: consecutive unreadable pairs after which an error is raised.
         seed: of the transform.
         implausible: see `VisionDataModule.implausible`.
@@ -185,12 +163,14 @@ class SegmentationDataset(Dataset[ImageAndMask]):
         self,
         samples: Samples,
         transform: SegmentationTransform,
-        table: Int16[np.ndarray, "256"],
+        mask_values: dict[int, int],
         patience: int = 0,
         seed: int = 0,
         implausible: Callable[[set[int]], str] | None = None,
     ):
-        self.samples, self.transform, self.table = samples, transform, table
+        self.samples, self.transform = samples, transform
+        self.table = np.full(256, -1, dtype=np.int16)  # -1 for values that are not allowed
+        self.table[list(mask_values)] = list(mask_values.values())
         self.patience, self.seed, self.implausible = patience, seed, implausible
 
     def __len__(self) -> int:
@@ -253,28 +233,6 @@ class SegmentationDataset(Dataset[ImageAndMask]):
                 "masks, not ones that some tool has renumbered"
             )
         return classes.astype(np.uint8)
-
-
-def collate(examples: list[Example]) -> Batch:
-    """One stack (crops, b, 3, size, size) for each resolution."""
-    labels = [example.label for example in examples if example.label is not None]
-    masks = [example.mask for example in examples if example.mask is not None]
-    return Batch(
-        views=[
-            # along rows of pixels, as they lie in memory: ten times faster than along channels
-            torch.stack([stack.permute(0, 2, 3, 1) for stack in stacks], 1).permute(0, 1, 4, 2, 3)
-            for stacks in zip(*(example.views for example in examples), strict=True)
-        ],
-        labels=torch.tensor(labels) if labels else None,
-        unreadable=tuple(path for example in examples for path in example.unreadable),
-        masks=torch.stack(masks) if masks else None,
-    )
-
-
-def init_worker(worker: int) -> None:
-    """Set up a worker: parallelism comes from the number of workers, not from each of them."""
-    cv2.setNumThreads(0)
-    leave_to_parent(worker)
 
 
 def too_many(unreadable: list[str], allowed: int) -> DataError:

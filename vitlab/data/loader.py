@@ -6,10 +6,13 @@ The only file that uses Lightning's loop counters, for which there is no public 
 from math import ceil
 from typing import Any
 
+import cv2
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
-from vitlab.data.sampler import GlobalBatchSampler
+from vitlab.data.errors import DataError
+from vitlab.data.sampler import BatchLayout, GlobalBatchSampler
+from vitlab.signals import leave_to_parent
 
 WORKER_TIMEOUT = 600.0  # seconds without a batch after which loading counts as hung
 
@@ -27,6 +30,32 @@ class ResumableLoader(DataLoader[Any]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to load."""
+
+
+def init_worker(worker: int) -> None:
+    """Set up a worker: parallelism comes from the number of workers, not from each of them."""
+    cv2.setNumThreads(0)
+    leave_to_parent(worker)
+
+
+def set_accumulation(trainer: Trainer, layout: BatchLayout) -> None:
+    """Make the trainer step after the micro-batches of a global batch.
+
+    Raises:
+        DataError: it accumulates another number of micro-batches.
+    """
+    model, needed = trainer.lightning_module, layout.accumulate_grad_batches
+    if model is None or not model.automatic_optimization:
+        return  # such a model decides by itself when to step
+    if trainer.accumulate_grad_batches == 1:
+        trainer.accumulate_grad_batches = needed
+    if trainer.accumulate_grad_batches != needed:
+        raise DataError(
+            f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}, but "
+            f"data.global_batch_size and micro_batch_size on {trainer.world_size} devices make "
+            f"{needed} micro-batches; leave it out",
+            field="trainer.accumulate_grad_batches",
+        )
 
 
 def resume(batches: GlobalBatchSampler, trainer: Trainer) -> None:

@@ -70,11 +70,22 @@ class Samples:
             masks=None if self.masks is None else self.masks[kept],
         )
 
-    def common(self, other: "Samples") -> list[str]:
-        """Paths of the images that are in another split, too."""
-        names = [os.fsdecode(name) for name in np.intersect1d(self.images, other.images)]
+    def refuse_common(self, scored: "Samples", split: str, scored_split: str) -> None:
+        """Refuse to learn from images that are scored.
+
+        Raises:
+            DataError: images of this split are in the other, too.
+        """
+        names = [os.fsdecode(name) for name in np.intersect1d(self.images, scored.images)]
         # archives may hold another image of that name for each split
-        return [name for name in names if self.files.where(name) == other.files.where(name)]
+        names = [name for name in names if self.files.where(name) == scored.files.where(name)]
+        if names:
+            raise DataError(
+                f"{len(names)} images are in both train_split {split} and val_split "
+                f"{scored_split} ({few(names)}); scores on them would mean nothing: choose splits "
+                "without common images",
+                field="data.train_split",
+            )
 
 
 def spread(count: int) -> list[int]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vitlab import distributed
-from vitlab.data.dataset import init_worker
+from vitlab.data.loader import init_worker
 from vitlab.errors import InputError
 from vitlab.probes.recipe import StepSampler
 

@@ -56,6 +56,12 @@ class Layout:
     nested: tuple[str, ...] = ("",)
     archives: tuple[OfficialArchive, ...] = ()
 
+    @property
+    def expected(self) -> str:
+        """The marks and where they may lie, for messages."""
+        places = ", ".join(place or "itself" for place in self.nested)
+        return f"expected {', '.join(self.marks)} in it (looked in: {places})"
+
     def find(self, root: Path) -> DatasetFiles | None:
         """The dataset at or below `root`, or None.
 

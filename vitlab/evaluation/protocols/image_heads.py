@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 from vitlab import distributed
 from vitlab.data import SingleCrop, VisionDataModule, normalize
-from vitlab.data.dataset import Example, TrainingDataset
+from vitlab.data.batch import Example
+from vitlab.data.dataset import TrainingDataset
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.evaluation.protocol import EvaluationContext, Precision
