@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitlab.probes.degradation import alarms, course, noise, peak, warn_of
+from vitlab.probes.degradation import alarms, latest_warning, noise, peak, score_curve
 
 
 def rows(dense: list[float], image: list[float], tag: str = "knn/top1") -> list[dict]:
@@ -43,7 +43,7 @@ def test_the_sentence_has_the_numbers_and_a_remedy():
 
 
 def test_it_is_said_at_the_measurement_that_shows_it_and_not_again():
-    said = [warn_of(rows(FALLING_LATE[:n], RISING[:n])) for n in range(1, 9)]
+    said = [latest_warning(rows(FALLING_LATE[:n], RISING[:n])) for n in range(1, 9)]
     assert [bool(text) for text in said] == [False] * 6 + [True, False]
 
 
@@ -97,7 +97,7 @@ def test_runs_without_either_kind_of_score_are_never_warned_of():
     ]
     assert alarms(dense) == []
     assert alarms([{**row, "scores": {"knn/top1": 1.0}} for row in dense]) == []
-    assert warn_of([]) == ""
+    assert latest_warning([]) == ""
 
 
 @given(st.floats(-1, 1), st.floats(-5, 5), st.floats(-50, 50), st.integers(0, 30))
@@ -119,4 +119,4 @@ def test_the_peak_is_that_of_training():
     assert top is not None
     assert (top.epoch, top.best, top.last, top.lost) == (20, 12.0, 11.0, 1.0)
     assert peak([untrained], "miou/mean") is None
-    assert course([untrained, *found], "miou/mean", "untrained") == [(0, 50.0)]
+    assert score_curve([untrained, *found], "miou/mean", "untrained") == [(0, 50.0)]

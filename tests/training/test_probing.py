@@ -29,7 +29,7 @@ def finished(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # so short a run gives no reason to warn
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(
-        "vitlab.callbacks.online_probes.warn_of",
+        "vitlab.callbacks.online_probes.latest_warning",
         lambda rows: PLANTED if rows[-1]["epoch"] == 2 else "",
     )
     main(

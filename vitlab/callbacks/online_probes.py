@@ -28,7 +28,7 @@ from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder, Pixels
 from vitlab.errors import InputError
 from vitlab.probes import KNN, DenseProbe, InferenceConfig, LogisticProbe, image_features
-from vitlab.probes.degradation import warn_of
+from vitlab.probes.degradation import latest_warning
 from vitlab.probes.dense import FittedDenseProbe
 from vitlab.probes.eval_mode import eval_mode
 from vitlab.probes.layer_selection import depth_of
@@ -151,7 +151,7 @@ class OnlineProbes(Callback):
         data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
         found = self.probe(encoder.to(pl_module.device), data, loading, draw)
         row = Measurement(name, epoch, trainer.global_step, found.scores, found.features)
-        warning = warn_of([*self.measurements.plain(), asdict(row)]) if epoch else ""
+        warning = latest_warning([*self.measurements.plain(), asdict(row)]) if epoch else ""
         row = replace(row, warning=warning)
         self.measurements.rows.append(row)
         seconds = time.perf_counter() - began

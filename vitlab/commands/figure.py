@@ -132,7 +132,7 @@ def _grid(
     features: Sequence[figure.ModelFeatures],
     masks: figure.MapSet | None,
 ) -> ImageGrid:
-    """Return the grid of the kind that is asked for."""
+    """Return the grid of this kind of figure."""
     kind = options.kind
     marked = [place for place in places if place is not None]
     query = "the patch in the ring" if marked else "[CLS]"

@@ -50,7 +50,7 @@ class FigureOptions:
     padded. They may have any size, and different ones. Transparency is left out.
 
     Args:
-        kind: of figure
+        kind: of the figure, see above
         images: photographs, or folders of them, 24 in all at most
         weights: files of `vitlab import`, or untrained:CONFIG for an encoder at initialization
         out: file to write, .png, .svg or .pdf

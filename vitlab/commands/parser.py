@@ -82,7 +82,8 @@ def _add(parser: ArgumentParser, field: dataclasses.Field, hint: Any, text: str)
             if get_origin(more["type"]) is Literal:  # which this action does not check
                 more |= {"type": str, "choices": get_args(get_args(hint)[0])}
     if field.metadata.get("positional"):
-        parser.add_argument(field.name, **more, **({} if required else {"nargs": "?"}))
+        more |= {} if required else {"nargs": "?"}
+        parser.add_argument(field.name, **more)
         return
     option = f"--{field.name.replace('_', '-')}"
     if hint is bool and default is False:

@@ -1,8 +1,8 @@
-"""Dense degradation: what the patches were good for at their best, and are not any more.
+"""Dense degradation: loss of dense scores during training after their peak.
 
 With long training, image-level quality keeps rising while patches get less useful for dense
-prediction: "dense degradation" in arXiv:2605.23868, close to arXiv:2510.17299. The rule that warns
-of it is ours.
+prediction: "dense degradation" in arXiv:2605.23868, close to arXiv:2510.17299. The rule for
+warnings is ours.
 """
 
 import statistics
@@ -13,10 +13,10 @@ from itertools import pairwise
 DENSE = "miou/mean"
 IMAGE = ("knn/top1", "linear/top1")
 
-LEAST = 5  # measurements before anyone is warned: noise cannot be judged from fewer
+MIN_POINTS = 5  # measurements before a warning: fewer give no estimate of noise
 DROP = 1.0  # points of mIoU below the best
 RISE = 0.5  # points of top-1 above its value at the best mIoU
-NOISES = 5  # ... and as many deviations of the curve's own noise, if that is more
+NOISES = 5  # deviations of the curve's noise that replace both where they are larger
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Alarm:
     rise: tuple[float, float]
 
     def __str__(self) -> str:
-        """Say what happened and what can be done."""
+        """Return the sentence of the warning."""
         (best_epoch, best), (before_epoch, before), (epoch, now) = self.best, self.before, self.now
         was, has_become = self.rise
         return (
@@ -53,7 +53,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Peak:
-    """The best and the last of one curve.
+    """Best and last value of one curve.
 
     Attributes:
         epoch: of the best value.
@@ -78,14 +78,16 @@ def peak(rows: Sequence[dict], tag: str) -> Peak | None:
         rows: as `measurements.json` holds them.
         tag: of a score, or of a feature.
     """
-    points = course(rows, tag)
+    points = score_curve(rows, tag)
     if not points:
         return None
     epoch, best = max(points, key=lambda point: point[1])
     return Peak(epoch, best, points[-1][1])
 
 
-def course(rows: Sequence[dict], tag: str, encoder: str = "trained") -> list[tuple[int, float]]:
+def score_curve(
+    rows: Sequence[dict], tag: str, encoder: str = "trained"
+) -> list[tuple[int, float]]:
     """Return epoch and value of one score or feature, by rising epoch."""
     found = {}
     for row in rows:
@@ -95,26 +97,26 @@ def course(rows: Sequence[dict], tag: str, encoder: str = "trained") -> list[tup
     return sorted(found.items())
 
 
-def warn_of(rows: Sequence[dict]) -> str:
-    """Return a sentence if the last measurement is the first to show the loss; "" otherwise."""
-    points = course(rows, DENSE)
+def latest_warning(rows: Sequence[dict]) -> str:
+    """Return the warning of the last measurement; "" if it has none."""
+    points = score_curve(rows, DENSE)
     raised = alarms(rows)
     return str(raised[-1]) if raised and points and raised[-1].now[0] == points[-1][0] else ""
 
 
 def alarms(rows: Sequence[dict]) -> list[Alarm]:
-    """Return where the course of a run called for a warning.
+    """Return the warnings over a run.
 
     Of two measurements in a row, both after the peak, mIoU lies below the peak by more than `DROP`
     points, and by more than `NOISES` deviations of the curve's own noise; and an image-level score
     is within that reach of its highest value and has risen by more than `RISE` points, or twice its
     noise, since the peak. There is no second alarm before mIoU has come back half of the way.
     """
-    dense = course(rows, DENSE)
-    images = {tag: dict(course(rows, tag)) for tag in IMAGE}
+    dense = score_curve(rows, DENSE)
+    images = {tag: dict(score_curve(rows, tag)) for tag in IMAGE}
     raised: list[Alarm] = []
     quiet = True
-    for end in range(LEAST, len(dense) + 1):
+    for end in range(MIN_POINTS, len(dense) + 1):
         seen = dense[:end]
         best = max(seen, key=lambda point: point[1])
         drop = max(DROP, NOISES * noise([value for _, value in seen]))
@@ -136,9 +138,9 @@ def alarms(rows: Sequence[dict]) -> list[Alarm]:
 
 
 def noise(values: Sequence[float]) -> float:
-    """Return the deviation of a curve around a slow course, robustly; 0 of fewer than four values.
+    """Return the robust deviation of a curve from its slow trend; 0 for fewer than four values.
 
-    Third differences of a parabola vanish, as a course rises fast at first and bends; those of
+    Third differences of a parabola vanish, and curves rise fast at first and bend; those of
     independent noise have 20 times its variance.
     """
     for _ in range(3):

@@ -41,7 +41,7 @@ CONVENTION = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What one encoder costs at one image size.
+    """Cost of one encoder at one image size.
 
     Attributes:
         encoder: its name.
@@ -159,7 +159,7 @@ def measure(
 
 @dataclass(frozen=True)
 class Passes:
-    """What is done with an encoder and a batch of images in order to measure it."""
+    """Passes of an encoder over a batch of images, to measure."""
 
     encoder: Encoder
     images: torch.Tensor

@@ -24,7 +24,7 @@ from vitlab.errors import InputError
 from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.evaluation.frozen_encoder import load_frozen_encoder
 from vitlab.probes import InferenceConfig
-from vitlab.probes.degradation import DENSE, alarms, course, peak
+from vitlab.probes.degradation import DENSE, alarms, peak, score_curve
 from vitlab.training.checkpoint_series import CheckpointSeries, SavedCheckpoint
 from vitlab.training.module import Pretraining
 from vitlab.training.summary import summary_rows, tables
@@ -226,7 +226,7 @@ class SeriesProbes:
             console.print(table)
         rows = [asdict(each) for each in measurements]
         top = peak(rows, DENSE)
-        if top is not None and len(course(rows, DENSE)) > 1:
+        if top is not None and len(score_curve(rows, DENSE)) > 1:
             console.print(
                 f"mean mIoU    best {top.best:.2f} at epoch {top.epoch}, last {top.last:.2f}: "
                 f"{top.lost:.2f} points lost by the end"
