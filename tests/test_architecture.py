@@ -22,7 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "config_safety": set(),
     "optim": set(),
     "data": set(),
-    "encoders": {"optim"},
+    "encoders": {"config_safety"},
     "timm": {"encoders"},
     "objectives": {"optim", "encoders", "data"},
     "probes": {"optim", "encoders", "data"},

@@ -1,5 +1,7 @@
 """Errors of input that cannot be used."""
 
+from collections.abc import Mapping
+
 
 class InputError(ValueError):
     """A setting, argument or file of the user cannot be used as given.
@@ -14,3 +16,20 @@ class InputError(ValueError):
     def __init__(self, message: str, *, field: str = ""):
         super().__init__(message)
         self.field = field
+
+
+def check_fields(options: object, prefix: str, problems: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse the first field of a dataclass that has a problem.
+
+    Args:
+        options: the dataclass.
+        prefix: of its fields in options and messages, such as "encoder.".
+        problems: by field, whether there is one, and the message behind the field's value.
+
+    Raises:
+        InputError: a field has a problem.
+    """
+    for name, (wrong, message) in problems.items():
+        if wrong:
+            field = f"{prefix}{name}"
+            raise InputError(f"{field} {getattr(options, name)} {message}", field=field)

@@ -114,7 +114,7 @@ def test_an_evaluation_of_a_run_is_one_of_its_encoder(trained, drawn, tmp_path, 
     )
     expected = evaluate(in_memory(trained), asked.protocol, asked.data, work)
     assert result.scores == expected.scores
-    assert result.weights.encoder["prompts"]["patches"] == {"size": 18, "length": 1, "chosen": 10}
+    assert result.weights.encoder["prompts"]["patches"] == {"size": 18, "length": 1, "top_k": 10}
     assert result.weights.hash == fingerprint(load_pretrained(trained / "run/last.ckpt").encoder)
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vitlab.encoders.tokens import split_at
-from vitlab.errors import InputError
+from vitlab.errors import check_fields
 
 LAYERS = {
     "norm": ("norm1", "norm2", "ls1", "ls2"),
@@ -56,19 +56,19 @@ class CLSSpecialization:
         Raises:
             InputError: a fraction is not in [0, 1], or no layer would be drawn.
         """
-        for name in LAYERS:
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(
-                    f"cls_specialization.{name} {getattr(self, name)} is not a fraction of the "
-                    "depth; give a number from 0 (shared) to 1 (split in every block)",
-                    field=f"cls_specialization.{name}",
-                )
-        if self.init == "random" and not self.qkv + self.proj + self.mlp:
-            raise InputError(
-                "cls_specialization.init random has no effect where no layer with random weights "
-                "is split; leave it out, or split qkv, proj or mlp",
-                field="cls_specialization.init",
+        problems = {
+            name: (
+                not 0 <= getattr(self, name) <= 1,
+                "is not a fraction of the depth; give 0 (shared) to 1 (split in every block)",
             )
+            for name in LAYERS
+        }
+        problems["init"] = (
+            self.init == "random" and not self.qkv + self.proj + self.mlp,
+            "has no effect where no layer with random weights is split; leave it out, or split "
+            "qkv, proj or mlp",
+        )
+        check_fields(self, "cls_specialization.", problems)
 
     def check(self, depth: int) -> None:
         """Check fractions against the depth of the encoder.
@@ -76,14 +76,15 @@ class CLSSpecialization:
         Raises:
             InputError: a fraction is less than one block, and would be ignored.
         """
-        for name in LAYERS:
-            fraction = getattr(self, name)
-            if fraction and int(fraction * depth + 1e-6) < 1:
-                raise InputError(
-                    f"cls_specialization.{name} {fraction} of {depth} blocks is less than one; "
-                    f"give at least {math.ceil(1000 / depth) / 1000}, or 0 for shared weights",
-                    field=f"cls_specialization.{name}",
-                )
+        least = math.ceil(1000 / depth) / 1000
+        problems = {
+            name: (
+                getattr(self, name) > 0 and int(getattr(self, name) * depth + 1e-6) < 1,
+                f"of {depth} blocks is less than one; give at least {least}, or 0 for shared",
+            )
+            for name in LAYERS
+        }
+        check_fields(self, "cls_specialization.", problems)
 
     def splits(self, block: int, depth: int) -> tuple[str, ...]:
         """Return the names of the layers that are split in a block of an encoder of that depth."""

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitlab.encoders.tokens import Grid, Tokens, TokenSequence, prefix_length, split_at
-from vitlab.errors import InputError
+from vitlab.errors import InputError, check_fields
 
 Kind = Literal["none", "gaussian", "constant", "fixed", "uniform"]
 
@@ -53,17 +53,14 @@ class Locality:
         Raises:
             InputError: there is one.
         """
-        ignored = {
-            "resolution": self.resolution != "linear" and self.kind in ("none", "uniform"),
-            "boost_prefix": self.boost_prefix and self.kind == "none",
-            "init": self.init != "authors" and self.kind in ("none", "fixed"),
+        kind = self.kind
+        useless = f"has no effect with kind {kind}; leave it out, or choose gaussian or constant"
+        problems = {
+            "resolution": (self.resolution != "linear" and kind in ("none", "uniform"), useless),
+            "boost_prefix": (self.boost_prefix and kind == "none", useless),
+            "init": (self.init != "authors" and kind in ("none", "fixed"), useless),
         }
-        for name in (name for name, given in ignored.items() if given):
-            raise InputError(
-                f"locality.{name} {getattr(self, name)} has no effect with kind {self.kind}; "
-                "leave it out, or choose kind gaussian or constant",
-                field=f"locality.{name}",
-            )
+        check_fields(self, "locality.", problems)
 
 
 class ConstantPredictor(nn.Module):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vitlab.encoders.hooks import HookPoint
 from vitlab.encoders.tokens import Grid, prefix_length, split_at
-from vitlab.errors import InputError
+from vitlab.errors import check_fields
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,19 @@ class Pool:
         Raises:
             InputError: one is too small, or they contradict each other.
         """
-        for name, least in [("size", 0), ("length", 1), ("top_k", 0)]:
-            if getattr(self, name) < least:
-                raise InputError(
-                    f"{name} {getattr(self, name)} of a pool of prompts is too small; {least} is "
-                    "the least",
-                    field=name,
-                )
-        if not self.size and (self.length, self.top_k) != (1, 0):
-            raise InputError(
-                f"length {self.length} and top_k {self.top_k} have no effect in a pool of size 0; "
-                "give its size, or leave them out",
-                field="size",
-            )
-        if self.top_k > self.size:
-            raise InputError(
-                f"top_k {self.top_k} is more than the {self.size} entries of the pool; give "
-                f"1 to {self.size}, or 0 to read all without keys",
-                field="top_k",
-            )
+        sized = self.size > 0
+        problems = {
+            "size": (self.size < 0, "is negative; give 0 or more entries"),
+            "length": (
+                self.length < 1 or (self.length > 1 and not sized),
+                "does not fit: a pool has entries of 1 or more prompts, and none with size 0",
+            ),
+            "top_k": (
+                not 0 <= self.top_k <= self.size,
+                f"is not in [0, {self.size}], the entries of the pool; 0 reads all without keys",
+            ),
+        }
+        check_fields(self, "", problems)
 
     @property
     def prompts(self) -> int:
@@ -108,30 +102,20 @@ class Prompts:
         Raises:
             InputError: a number is out of range, or a setting has no effect.
         """
-        if self.shared < 0:
-            raise InputError(
-                f"prompts.shared {self.shared} is negative; give 0 or more prompts",
-                field="prompts.shared",
-            )
-        if not 0 <= self.dropout < 1:
-            raise InputError(
-                f"prompts.dropout {self.dropout} is not in [0, 1); TCPA uses 0.1",
-                field="prompts.dropout",
-            )
         pools = self.cls.size + self.patches.size
-        ignored = {
-            "mask_mode": (self.mask_mode != "post_softmax" and not pools, "a pool"),
-            "registers": (self.registers != "none" and not pools, "a pool"),
-            "fourier": (self.fourier and not self.count, "prompts"),
-            "detach_query": (self.detach_query and not self.matched, "a pool with top_k"),
+        useless = "has no effect without {0}; leave it out, or give {0}".format
+        problems = {
+            "shared": (self.shared < 0, "is negative; give 0 or more prompts"),
+            "dropout": (not 0 <= self.dropout < 1, "is not in [0, 1); TCPA uses 0.1"),
+            "mask_mode": (self.mask_mode != "post_softmax" and not pools, useless("a pool")),
+            "registers": (self.registers != "none" and not pools, useless("a pool")),
+            "fourier": (self.fourier and not self.count, useless("prompts")),
+            "detach_query": (
+                self.detach_query and not self.matched,
+                useless("a pool with top_k"),
+            ),
         }
-        for name, (without_effect, needed) in ignored.items():
-            if without_effect:
-                raise InputError(
-                    f"prompts.{name} {getattr(self, name)} has no effect without {needed}; "
-                    f"leave it out, or give {needed}",
-                    field=f"prompts.{name}",
-                )
+        check_fields(self, "prompts.", problems)
 
     @property
     def count(self) -> int:

@@ -122,6 +122,7 @@ class ViT(Routed, Encoder):
             channels = self.embed_dim // self.num_heads
             with torch.random.fork_rng(devices=[]):
                 for block in self.blocks:
+                    assert isinstance(block, Block)
                     block.attn.gaug = GaussianBias(channels, self.grid, locality)
         cls_specialization.check(len(self.blocks))
         global_tokens = 1 + num_registers * (cls_specialization.registers == "cls")

@@ -63,7 +63,8 @@ def _value(value: Any, hint: Any, path: Path) -> Any:
         return value
     if "class_path" in value:
         kind = import_class(value["class_path"], path)
-        arguments, hints = value.get("init_args") or {}, get_type_hints(kind.__init__)
+        arguments = value.get("init_args") or {}
+        hints = get_type_hints(inspect.getattr_static(kind, "__init__"))
     else:
         kinds = [each for each in (hint, *get_args(hint)) if inspect.isclass(each)]
         kind = next(filter(is_dataclass, kinds), dict)

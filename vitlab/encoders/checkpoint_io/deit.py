@@ -7,7 +7,7 @@ register by another name. Positions are resampled to the exact size, bicubic, no
 """
 
 from vitlab.encoders.checkpoint_io.family import CLASSIFIERS, Family
-from vitlab.encoders.checkpoint_io.source import Source
+from vitlab.encoders.checkpoint_io.source import CheckpointSource
 
 _REFUSED = {
     "attn1.": "two attentions side by side",
@@ -16,7 +16,7 @@ _REFUSED = {
 }
 
 
-def _fits(source: Source) -> bool:
+def _fits(source: CheckpointSource) -> bool:
     foreign = ("ls1.", "gamma_1", "reg_token", "mask_token", "gaug")
     released = source.branch in ("", "model", "model_ema") and source.has("head.", "head_dist.")
     return released and not source.has(*foreign)

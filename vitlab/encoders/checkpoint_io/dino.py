@@ -5,10 +5,10 @@ Names are timm's. Positions are resampled by the factor (new + 0.1) / old, bicub
 """
 
 from vitlab.encoders.checkpoint_io.family import Family
-from vitlab.encoders.checkpoint_io.source import Source
+from vitlab.encoders.checkpoint_io.source import CheckpointSource
 
 
-def _fits(source: Source) -> bool:
+def _fits(source: CheckpointSource) -> bool:
     # what DINO lacks: LayerScale, registers, masks, a classifier
     foreign = ("ls1.", "gamma_1", "reg", "mask_token", "gaug", "dist_token", "head.")
     return source.branch in ("student", "teacher", "") and not source.has(*foreign)

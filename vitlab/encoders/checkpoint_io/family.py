@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vitlab.encoders.checkpoint_io.files import StateDict
-from vitlab.encoders.checkpoint_io.source import Source
+from vitlab.encoders.checkpoint_io.source import CheckpointSource
 from vitlab.encoders.vit import SHAPES, PosInterpolation
 from vitlab.errors import InputError
 
@@ -33,15 +33,15 @@ class Family:
     """
 
     name: str
-    fits: Callable[[Source], bool]
-    pos_interpolation: Callable[[Source], PosInterpolation]
+    fits: Callable[[CheckpointSource], bool]
+    pos_interpolation: Callable[[CheckpointSource], PosInterpolation]
     covered: Callable[[int], tuple[int, ...]]
     ignored: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def convert(self, source: Source) -> Source:
+    def convert(self, source: CheckpointSource) -> CheckpointSource:
         """Return the tensors in the names of ViT, and the `spec` of the encoder.
 
         Raises:
@@ -65,13 +65,16 @@ class Family:
             for pattern, replacement in self.renamed.items():
                 name = re.sub(pattern, replacement, name)
             state[name] = value
-        state = remap_pos_embed(replace(source, state=state), self.covered)
         converted = replace(source, state=state, ignored=ignored)
+        converted = replace(converted, state=remap_pos_embed(converted, self.covered))
         config = infer_config(converted, self.pos_interpolation(source)) | dict(self.options)
-        return replace(converted, spec={"class_path": "vitlab.encoders.ViT", "init_args": config})
+        spec = {"class_path": "vitlab.encoders.ViT", "init_args": config}
+        return replace(converted, spec=spec)
 
 
-def remap_pos_embed(source: Source, covered: Callable[[int], tuple[int, ...]]) -> StateDict:
+def remap_pos_embed(
+    source: CheckpointSource, covered: Callable[[int], tuple[int, ...]]
+) -> StateDict:
     """Return the tensors with one position for [CLS] and one for each patch.
 
     Positions of registers are added to the registers, as every forward pass would do; where [CLS]
@@ -108,7 +111,7 @@ def remap_pos_embed(source: Source, covered: Callable[[int], tuple[int, ...]]) -
     return state
 
 
-def infer_config(source: Source, pos_interpolation: PosInterpolation) -> dict[str, Any]:
+def infer_config(source: CheckpointSource, pos_interpolation: PosInterpolation) -> dict[str, Any]:
     """Return the arguments of the ViT whose tensors these are.
 
     Tensors do not show the number of heads; it is that of the size.

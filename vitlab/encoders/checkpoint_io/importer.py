@@ -12,7 +12,7 @@ from vitlab.encoders.checkpoint_io.files import is_folder
 from vitlab.encoders.checkpoint_io.locatvit import LOCATVIT
 from vitlab.encoders.checkpoint_io.match import match
 from vitlab.encoders.checkpoint_io.report import LoadReport, few
-from vitlab.encoders.checkpoint_io.source import Source, open_source
+from vitlab.encoders.checkpoint_io.source import CheckpointSource, open_source
 from vitlab.encoders.checkpoint_io.timm import TIMM
 from vitlab.encoders.encoder import Encoder
 from vitlab.encoders.prompted_vit import PromptedViT, backbone_of
@@ -70,25 +70,20 @@ def load_pretrained(
     """Read the weights of an encoder of any known family.
 
     No code in the file is run, no random number is drawn from the global stream, and weights
-    become fp32. Mean and standard deviation of the images are not in such files: all families
-    here but some of timm's and LocAtViT's (mean and deviation 0.5) are trained with ImageNet's.
+    become fp32. All families but some of timm's and LocAtViT's (mean and deviation 0.5) are
+    trained with ImageNet's mean and deviation, which are not in such files.
 
     Args:
         path: a .pth, .pt, .ckpt or .safetensors file, or a folder that `export` wrote.
-        family: of the weights; "auto" where the tensors show it. Files of DINO, DeiT and timm can
-            have the same names, and differ in how positions are resampled.
+        family: of the weights; "auto" where the tensors show it.
         which: the model to take where a file holds several: student, teacher, model_ema, ...
         img_size: pixels of the image edge to make the encoder for; 0 for that of the weights.
             Positions are resampled by the family's own rule.
-        partial: whether tensors may be missing, which then keep their initial values, or
-            unexpected.
+        partial: whether tensors may be missing (they keep their initial values) or unexpected.
         into: an encoder to fill in place, maybe with options that the weights lack: the copies of
             `CLSSpecialization` get the plain layers, tensors of other options count as missing. It
             keeps its own grid and `pos_interpolation`.
         backbone: of a run of prompts, the file of the backbone, where it has moved since.
-
-    Returns:
-        The encoder and a report on every tensor.
 
     Raises:
         InputError: the file cannot be read, is of another family or size, or does not cover the
@@ -125,11 +120,11 @@ def load_pretrained(
     return LoadedEncoder(encoder.eval(), report, name, source.branch, source.origin or name)
 
 
-def _is_prompted(source: Source) -> bool:
+def _is_prompted(source: CheckpointSource) -> bool:
     return issubclass(import_class((source.spec or {})["class_path"], source.path), PromptedViT)
 
 
-def _load_prompts(source: Source, moved: str | Path, alone: bool) -> LoadedEncoder:
+def _load_prompts(source: CheckpointSource, moved: str | Path, alone: bool) -> LoadedEncoder:
     """Read the prompts of a run, and the backbone from the file that the run names.
 
     Args:
@@ -211,7 +206,7 @@ def load(path: str | Path) -> Encoder:
     return encoder.eval()
 
 
-def recognize(source: Source, family: FamilyName) -> str:
+def recognize(source: CheckpointSource, family: FamilyName) -> str:
     """Return the family of a source.
 
     Raises:

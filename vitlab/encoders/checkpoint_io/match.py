@@ -7,14 +7,14 @@ import torch
 
 from vitlab.encoders.checkpoint_io.files import StateDict
 from vitlab.encoders.checkpoint_io.report import LoadReport, few
-from vitlab.encoders.checkpoint_io.source import Source
+from vitlab.encoders.checkpoint_io.source import CheckpointSource
 from vitlab.encoders.encoder import Encoder
 from vitlab.encoders.prompted_vit import backbone_of
 from vitlab.encoders.vit import ViT, resample
 from vitlab.errors import InputError
 
 
-def match(encoder: Encoder, source: Source) -> tuple[StateDict, LoadReport]:
+def match(encoder: Encoder, source: CheckpointSource) -> tuple[StateDict, LoadReport]:
     """Return the tensors to load into an encoder, and the report on all.
 
     Raises:

@@ -17,7 +17,7 @@ _RUN = re.compile(r"objective\.(?:(?:\w+\.)*?(\w+)\.)?encoder\.(.+)")
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckpointSource:
     """The tensors of one model in a file.
 
     Attributes:
@@ -60,7 +60,7 @@ class Source:
         return found
 
 
-def open_source(path: Path, which: str = "") -> Source:
+def open_source(path: Path, which: str = "") -> CheckpointSource:
     """Read a file and choose one of the models in it.
 
     Args:
@@ -74,7 +74,7 @@ def open_source(path: Path, which: str = "") -> Source:
         config, state = read_folder(path)
         _choose(path, {"": state}, which)
         spec = {"class_path": config.class_path, "init_args": config.init_args}
-        return Source(path, "", state, spec, origin=config.origin)
+        return CheckpointSource(path, "", state, spec, origin=config.origin)
     content = read_checkpoint(path)
     if "pytorch-lightning_version" in content:
         return _of_run(path, content, which)
@@ -101,7 +101,7 @@ def open_source(path: Path, which: str = "") -> Source:
     }
     heads = [key for key in state if not key.startswith("backbone.")] if backbone else []
     ignored = dict.fromkeys(heads, "head of pretraining, beside the backbone")
-    return Source(path, branch, backbone or state, ignored=ignored)
+    return CheckpointSource(path, branch, backbone or state, ignored=ignored)
 
 
 def _tensors(content: Mapping) -> StateDict:
@@ -128,7 +128,7 @@ def _choose(path: Path, branches: Mapping[str, StateDict], which: str) -> str:
     return next(iter(branches))
 
 
-def _of_run(path: Path, content: Mapping, which: str) -> Source:
+def _of_run(path: Path, content: Mapping, which: str) -> CheckpointSource:
     """Return an encoder of a run of `vitlab fit`."""
     branches: dict[str, StateDict] = {}
     for key, value in _tensors(content["state_dict"]).items():
@@ -144,4 +144,4 @@ def _of_run(path: Path, content: Mapping, which: str) -> Source:
         )
     branch = _choose(path, branches, which)
     spec = {"class_path": spec["class_path"], "init_args": dict(spec.get("init_args") or {})}
-    return Source(path, branch, branches[branch], spec, is_run=True)
+    return CheckpointSource(path, branch, branches[branch], spec, is_run=True)

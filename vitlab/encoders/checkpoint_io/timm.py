@@ -6,7 +6,7 @@ weights are loaded or run with `dynamic_img_size`.
 """
 
 from vitlab.encoders.checkpoint_io.family import CLASSIFIERS, Family
-from vitlab.encoders.checkpoint_io.source import Source
+from vitlab.encoders.checkpoint_io.source import CheckpointSource
 
 REFUSED = {
     "q_norm.": "normalized queries and keys",
@@ -20,7 +20,7 @@ REFUSED = {
 }
 
 
-def _fits(source: Source) -> bool:
+def _fits(source: CheckpointSource) -> bool:
     foreign = ("gamma_1", "register_tokens", "mask_token", "gaug")
     return source.branch in ("", "state_dict", "state_dict_ema") and not source.has(*foreign)
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitlab.encoders.entmax.operator import entmax
-from vitlab.errors import InputError
+from vitlab.errors import InputError, check_fields
 
 NormalizerName = Literal["softmax", "entmax15", "sparsemax"]
 
@@ -39,24 +39,22 @@ class Normalizer:
             InputError: a number is out of range, or the blocks would equal the others.
         """
         object.__setattr__(self, "blocks", tuple(self.blocks))  # a list in JSON
-        if not 1 <= self.alpha <= 2:
-            raise InputError(
-                f"normalizer.alpha {self.alpha} is not in [1, 2]; give 1 (softmax), 1.5 (entmax) "
-                "or 2 (sparsemax), or a number between",
-                field="normalizer.alpha",
-            )
-        if not 0 < self.sharpness < math.inf:
-            raise InputError(
-                f"normalizer.sharpness {self.sharpness} is not a positive number; give 1 for none, "
-                "2 for scores twice as large",
-                field="normalizer.sharpness",
-            )
-        if self.blocks and self.alpha == self.sharpness == 1:
-            raise InputError(
-                f"normalizer.blocks {list(self.blocks)} would have softmax, as all others; "
-                "leave blocks out, or give alpha above 1 or another sharpness",
-                field="normalizer.blocks",
-            )
+        problems = {
+            "alpha": (
+                not 1 <= self.alpha <= 2,
+                "is not in [1, 2]; give 1 (softmax), 1.5 (entmax), 2 (sparsemax) or between",
+            ),
+            "sharpness": (
+                not 0 < self.sharpness < math.inf,
+                "is not a positive number; give 1 for none, 2 for scores twice as large",
+            ),
+            "blocks": (
+                bool(self.blocks) and self.alpha == self.sharpness == 1,
+                "would have softmax, as all others; leave blocks out, or give alpha above 1 or "
+                "another sharpness",
+            ),
+        }
+        check_fields(self, "normalizer.", problems)
 
     def __call__(self, scores: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows n"]:
         """Return the weights of each row of scores; `sharpness` is applied by the caller."""
@@ -68,12 +66,9 @@ class Normalizer:
         Raises:
             InputError: a number in `blocks` is not one of a block.
         """
-        if not all(0 <= each < depth for each in self.blocks):
-            raise InputError(
-                f"normalizer.blocks {list(self.blocks)} are not blocks of an encoder of {depth}; "
-                f"give numbers from 0 to {depth - 1}, or leave blocks out for all",
-                field="normalizer.blocks",
-            )
+        unknown = not all(0 <= each < depth for each in self.blocks)
+        message = f"are not blocks of an encoder of {depth}; give numbers from 0 to {depth - 1}"
+        check_fields(self, "normalizer.", {"blocks": (unknown, message)})
         applies = not self.blocks or block in self.blocks
         return Normalizer(self.alpha, self.sharpness) if applies else SOFTMAX
 
