@@ -35,6 +35,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(bench.probes, "cases", lambda: small)
 
 
+@pytest.mark.slow
 def test_everything_is_measured_printed_and_written(quick, photographs, tmp_path, capsys):
     out = tmp_path / "docs/cpu.md"
     bench.main(["--images", str(photographs), "--out", str(out)])
