@@ -18,4 +18,4 @@ def test_all_images_are_seen():
     )
     analysis.step = 2
     analysis.all()
-    assert analysis.engine.tally.images == 5
+    assert analysis.engine.accumulator.images == 5
