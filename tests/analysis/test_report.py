@@ -23,8 +23,9 @@ from vitlab.analysis.block_miou import BLOCK_MIOU
 from vitlab.analysis.images import Images
 from vitlab.analysis.report import Picture, headline, write_report
 from vitlab.analysis.report.array_figures import ArrayFigures
-from vitlab.analysis.report.figures import ReportData, RowFigures
+from vitlab.analysis.report.data import ReportData
 from vitlab.analysis.report.page import sections
+from vitlab.analysis.report.row_figures import RowFigures
 from vitlab.analysis.report.style import plot_style, shorten, styles_of
 from vitlab.analysis.report.summary import observations
 from vitlab.analysis.report.table import by_block, interval, layers, number
@@ -135,7 +136,7 @@ def results() -> AnalysisResults:
 @pytest.fixture
 def unrendered(monkeypatch):
     """Figures are made, and not turned into files, which takes most of the time."""
-    monkeypatch.setattr("vitlab.analysis.report.figures.render", lambda figure: (b"", b""))
+    monkeypatch.setattr("vitlab.analysis.report.data.render", lambda figure: (b"", b""))
 
 
 @pytest.fixture(scope="module")

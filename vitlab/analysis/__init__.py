@@ -1,1 +1,1 @@
-"""Encoders and images to tables and figures."""
+"""Feature statistics of encoders: measures, `vitlab analyze` and its report."""

@@ -159,7 +159,7 @@ class AnalysisResults:
 
 def table(rows: Iterable[Row] | Iterable[Array], kind: type[Row] | type[Array]) -> pd.DataFrame:
     """Return rows as a table with the columns of their kind."""
-    found = pd.DataFrame(list(rows), columns=list(kind._fields))
+    found = pd.DataFrame(list(rows), columns=list(kind.__annotations__))
     types = {"block": "Int64", "head": "Int64"}
     if kind is Row:
         types |= {"mean": "float64", "low": "float64", "high": "float64", "images": "int64"}

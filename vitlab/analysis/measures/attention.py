@@ -1,4 +1,4 @@
-"""Where attention goes: how far, how widely, and to which keys never.
+"""Attention distance, entropy, sparsity, and keys that no query attends to.
 
 Attention distance: "An Image is Worth 16x16 Words" (arXiv:2010.11929). Sparsity and dead keys as
 entmax attention needs them, "Vision Transformers Need Better Token Interaction" (arXiv:2605.23868).
@@ -52,8 +52,8 @@ MEASURES = (
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What is known of each query's weights; `dead` of each head's."""
+class QueryStatistics:
+    """Statistics of the weights of each query; `dead` of each head."""
 
     distance: Float[Tensor, "*heads n"]
     entropy: Float[Tensor, "*heads n"]
@@ -62,8 +62,10 @@ class Rows:
     dead: Float[Tensor, "*heads"]
 
 
-def rows(weights: Float[Tensor, "s n k"], distances: Float[Tensor, "n n"]) -> Rows:
-    """Return what is known of each query; few passes over the weights, for they are many.
+def query_statistics(
+    weights: Float[Tensor, "s n k"], distances: Float[Tensor, "n n"]
+) -> QueryStatistics:
+    """Return the statistics of each query, in few passes over the many weights.
 
     Args:
         weights: of keys that are m prompts, then as many tokens as there are queries.
@@ -77,7 +79,7 @@ def rows(weights: Float[Tensor, "s n k"], distances: Float[Tensor, "n n"]) -> Ro
     tiny = torch.finfo(own.dtype).tiny
     logs = torch.linalg.vecdot(own, own.clamp_min(tiny).log())
     distance = torch.linalg.vecdot(own, distances) / there
-    return Rows(
+    return QueryStatistics(
         distance=distance.masked_fill((there == 0) | ~placed, torch.nan),
         entropy=(total.log() - logs / total).clamp_min(0).masked_fill(total == 0, torch.nan),
         zeros=1 - own.sign().sum(-1) / n,
@@ -87,16 +89,16 @@ def rows(weights: Float[Tensor, "s n k"], distances: Float[Tensor, "n n"]) -> Ro
 
 
 def measure(weights: Float[Tensor, "b h n k"], context: BatchContext) -> Values:
-    """Return what is known of each image's heads, by the role of the query."""
+    """Return the statistics of each image's heads, by the role of the query."""
     n = weights.shape[2]
     distances = torch.nn.functional.pad(context.distances, (context.prefix, 0, context.prefix, 0))
     distances = distances.to(weights.dtype)
     flat = weights.flatten(0, 1)
     step = len(flat) if flat.is_cuda else max(1, AT_ONCE // (n * flat.shape[2]))
-    found = [rows(part, distances) for part in flat.split(step)]
+    parts = [query_statistics(part, distances) for part in flat.split(step)]
 
     def whole(name: str) -> Tensor:
-        return torch.cat([getattr(each, name) for each in found]).unflatten(0, weights.shape[:2])
+        return torch.cat([getattr(each, name) for each in parts]).unflatten(0, weights.shape[:2])
 
     zeros = whole("zeros")
     values = {

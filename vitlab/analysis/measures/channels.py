@@ -1,4 +1,4 @@
-"""Which channels are large in [CLS], and which in patches.
+"""Magnitudes of channels in [CLS] and in patches.
 
 "Revisiting [CLS] and Patch Token Interaction" (arXiv:2602.08626) explains by such channels that
 [CLS] and patches become unlike across the norm.

@@ -1,4 +1,4 @@
-"""What measures need to know of a batch: grid, roles of tokens, objects; where numbers belong.
+"""Context of a batch for measures: grid, roles of tokens, objects; locations of numbers.
 
 Axis letters: b images, n tokens, p patches, r roles.
 """

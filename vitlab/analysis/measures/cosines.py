@@ -1,4 +1,4 @@
-"""How alike tokens are: [CLS] and patches, patches among themselves, object and background.
+"""Cosines of [CLS] and patches, of patches, of object and background, of registers.
 
 "Vision Transformers Need Better Token Interaction" (arXiv:2605.23868) argues with the first,
 "Revisiting [CLS] and Patch Token Interaction" (arXiv:2602.08626) with both around each norm.

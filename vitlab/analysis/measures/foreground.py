@@ -1,4 +1,4 @@
-"""Whether features find the object: by likeness to [CLS], and by their first principal component.
+"""Alignment with the object: by similarity to [CLS], and by the first principal component.
 
 The likeness of [CLS] and patches against masks: "Vision Transformers Need Better Token Interaction"
 (arXiv:2605.23868). Hit rate, thresholds and signs are defined here.

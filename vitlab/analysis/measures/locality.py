@@ -1,4 +1,4 @@
-"""Whether near patches are alike.
+"""Correlation of similarity and distance of patches.
 
 Axis letters: b images, n tokens, d width.
 """

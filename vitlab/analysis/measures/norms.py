@@ -1,4 +1,4 @@
-"""How long tokens are, and how many patches are far longer than the others.
+"""Norms of tokens, and the share of high-norm patches.
 
 High-norm patches: "Vision Transformers Need Registers" (arXiv:2309.16588). The threshold is ours.
 

@@ -1,4 +1,4 @@
-"""How much prompts are read: keys beside the sequence, before those of the tokens.
+"""Attention to prompts: keys before those of the tokens.
 
 "Visual Prompt Tuning" (arXiv:2203.12119), "Token Coordinated Prompt Attention is Needed for Visual
 Prompting" (arXiv:2505.02406). What is measured is ours.

@@ -1,4 +1,4 @@
-"""How many directions features use: RankMe.
+"""Effective rank of features: RankMe.
 
 "RankMe: Assessing the Downstream Performance of Pretrained Self-Supervised Representations by Their
 Rank" (arXiv:2210.02885).

@@ -1,4 +1,4 @@
-"""Ranks of numbers, on which AUROC and Spearman's correlation rest.
+"""Ranks of numbers, for AUROC and Spearman's correlation.
 
 Axis letters: b rows, k numbers.
 """

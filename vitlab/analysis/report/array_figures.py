@@ -1,6 +1,7 @@
 """Figures of the arrays of a measure: histograms, maps over the grid, channels, other values."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import matplotlib
@@ -9,7 +10,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from vitlab.analysis.report import plots
-from vitlab.analysis.report.figures import MeasureFigures, ReportData, ReportFigure, line
+from vitlab.analysis.report.data import MeasureFigures, ReportData, ReportFigure, line
 from vitlab.analysis.report.plots import Curve, largest, shares
 from vitlab.analysis.report.table import block_name, groups, number, quantity
 from vitlab.analysis.results import Measure
@@ -75,8 +76,8 @@ class ArrayFigures(MeasureFigures):
         if len(handles) > 1:
             figure = plots.plot_histograms(panels, list(handles.values()), x)
             table = pd.concat(all_rows)
-            over = self.finish(figure, ["over-depth"], " over depth", caption, table)
-            found.append(over._replace(wide=len(panels) > 1))
+            name, wide = ["over-depth"], len(panels) > 1
+            found.append(self.finish(figure, name, " over depth", caption, table, wide=wide))
         return found
 
     def maps(self, arrays: pd.DataFrame, point: str, role: str) -> ReportFigure:
@@ -97,7 +98,8 @@ class ArrayFigures(MeasureFigures):
             f"{f' ({words})' if words else ''}: {label}",
             f"A panel is a block, a cell a patch; {over}. One color scale for all blocks.",
             pd.DataFrame(lines, columns=["layer", "least", "mean", "most"]),
-        )._replace(wide=len(maps) > 3)
+            wide=len(maps) > 3,
+        )
 
     def cls_against_patches(self) -> ReportFigure:
         """Return a dot for each channel: its magnitude in patches and in [CLS], deepest block."""
@@ -124,7 +126,8 @@ class ArrayFigures(MeasureFigures):
             "A dot is a channel, mean over images; dotted line: equal. How many of the largest "
             f"channels they share: {'; '.join(told)}.",
             pd.DataFrame(lines, columns=["model", "channel", "in [CLS]", "in patches"]),
-        )._replace(wide=len(panels) > 1)
+            wide=len(panels) > 1,
+        )
 
     def sorted_values(self, arrays: pd.DataFrame, point: str, role: str) -> ReportFigure:
         """Return the values of the deepest block, a line for each model; channels largest first."""
@@ -145,7 +148,7 @@ class ArrayFigures(MeasureFigures):
         caption += f"The table has the first {min(most, VALUES)} of {most}."
         name, words = ["by", axis, point, role], f": {words}" if words else ""
         figure = self.curves(curves, name, words, caption, legend=legend, x=f"{axis}, {order}")
-        return figure._replace(table=figure.table.head(VALUES))
+        return replace(figure, table=figure.table.head(VALUES))
 
 
 def _kind(array: Any) -> str:

@@ -11,7 +11,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from vitlab.analysis.report.array_figures import ArrayFigures
-from vitlab.analysis.report.figures import ReportData, ReportFigure, RowFigures, layer_comparison
+from vitlab.analysis.report.data import ReportData, ReportFigure
+from vitlab.analysis.report.row_figures import RowFigures, layer_comparison
 from vitlab.analysis.report.style import plot_style
 from vitlab.analysis.report.summary import ALIGN, SEGMENT, headline, observations
 from vitlab.analysis.report.table import DASH, depth, number, slug

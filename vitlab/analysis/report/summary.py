@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from vitlab.analysis.report.figures import ReportData
+from vitlab.analysis.report.data import ReportData
 from vitlab.analysis.report.table import (
     DASH,
     best,

@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vitlab.analysis.report import plots
+from vitlab.analysis.report.data import MeasureFigures, ReportData, ReportFigure, line
 from vitlab.analysis.report.plots import Curve
-from vitlab.analysis.report.style import DASHES, WIDTH, render, styles_of
+from vitlab.analysis.report.style import DASHES, WIDTH
 from vitlab.analysis.report.table import (
     READ,
     averaged,
@@ -26,106 +26,15 @@ from vitlab.analysis.report.table import (
     pivot,
     points,
     quantity,
-    slug,
     unique,
 )
-from vitlab.analysis.results import AnalysisResults, Measure
+from vitlab.analysis.results import Measure
 
 FEW = 3  # points of a block that one figure can tell apart by the dashes of its lines
 ALL_NORMS = ("cls_patch_cosine", "patch_patch_cosine")  # drawn around each norm, as papers do
 CHANCE: dict[str, float | str] = {"foreground_auroc": 0.5, "foreground_hit": "foreground_share"}
 QUERIES = {"cls": "[CLS] queries", "patches": "patch queries", "registers": "register queries"}
 READ_NOTE = "The output of each block, read like the encoder's output: behind its final norm."
-
-
-class ReportFigure(NamedTuple):
-    """A figure: name of its files, title, caption, files, its numbers as text.
-
-    `wide` takes the whole width of the page.
-    """
-
-    name: str
-    title: str
-    caption: str
-    svg: bytes
-    png: bytes
-    table: pd.DataFrame
-    wide: bool = False
-
-
-class ReportData:
-    """Results by measure, NaN for all that is no finite number, and the style of each model."""
-
-    def __init__(self, results: AnalysisResults):
-        self.results = results
-        self.styles = styles_of([model.label for model in results.models])
-        rows = results.rows.replace([math.inf, -math.inf], math.nan)
-        arrays = results.arrays.assign(values=[_numbers(v) for v in results.arrays["values"]])
-        arrays = arrays[arrays["values"].map(len).astype(int) > 0]
-        self._rows = dict(list(rows.groupby("measure", sort=False)))
-        self._arrays = dict(list(arrays.groupby("measure", sort=False)))
-        self.measures = list(results.measures)  # those that are defined, then others
-        known = {measure.name for measure in self.measures}
-        names = dict.fromkeys([*self._rows, *self._arrays])
-        self.measures += [Measure(name, name, "", "") for name in names if name not in known]
-
-    def measure(self, name: str) -> Measure:
-        """Return a measure by its name."""
-        return next(each for each in self.measures if each.name == name)
-
-    def rows(self, measure: str) -> pd.DataFrame:
-        """Return the rows of a measure."""
-        return self._rows.get(measure, self.results.rows.iloc[:0])
-
-    def arrays(self, measure: str) -> pd.DataFrame:
-        """Return the arrays of a measure that hold numbers."""
-        return self._arrays.get(measure, self.results.arrays.iloc[:0])
-
-    def by_model(self, rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-        """Return the rows of each model that has any, in the order of the models."""
-        parts = {label: rows[rows["model"] == label] for label in self.styles}
-        return {label: own for label, own in parts.items() if len(own)}
-
-
-class MeasureFigures:
-    """What the figures of a measure share."""
-
-    def __init__(self, data: ReportData, measure: Measure):
-        self.data, self.measure = data, measure
-
-    def finish(
-        self, figure: Figure, name: Sequence[str], words: str, caption: str, table: pd.DataFrame
-    ) -> ReportFigure:
-        """Return a figure with its files.
-
-        Args:
-            figure: of matplotlib.
-            name: parts of the files' name, after the measure's.
-            words: behind the title.
-            caption: of the figure.
-            table: numbers as text.
-        """
-        title = f"{self.measure.title}{words}"
-        return ReportFigure(slug(self.measure.name, *name), title, caption, *render(figure), table)
-
-    def curves(
-        self,
-        curves: Mapping[str, Curve],
-        name: Sequence[str],
-        words: str,
-        caption: str,
-        *,
-        more: Mapping[str, pd.DataFrame] | None = None,
-        legend: Sequence[Line2D] | None = None,
-        **axis: Any,
-    ) -> ReportFigure:
-        """Return a figure of lines; `more` are columns of its table that are no lines."""
-        if legend is None:
-            legend = [curve.style.handle() for curve in curves.values()]
-        figure = plots.plot_curves({quantity(self.measure): [*curves.values()]}, legend, **axis)
-        series = {label: curve.rows for label, curve in curves.items()}
-        table = pivot(series | dict(more or {}), axis.get("x") or "point", axis.get("ticks", ()))
-        return self.finish(figure, name, words, caption, table)
 
 
 class RowFigures(MeasureFigures):
@@ -269,7 +178,8 @@ class RowFigures(MeasureFigures):
             " by block and point",
             "A cell is a mean over images; blocks across, points of a block down; one color scale.",
             table,
-        )._replace(wide=len(maps) > 1)
+            wide=len(maps) > 1,
+        )
 
     def intervals(self) -> ReportFigure:
         """Return markers with intervals, a line for each model, point, role and head."""
@@ -310,17 +220,5 @@ def layer_comparison(data: ReportData, align: Measure, segment: Measure) -> Repo
     )
     series = {f"{label}, {t}": c.rows for t, own in panels.items() for label, c in own.items()}
     caption = f"Rings: the best layer of each model. {averaged(pd.concat(series.values()))}"
-    title = "Which depth aligns, which segments"
-    return ReportFigure("layer-against-miou", title, caption, *render(figure), pivot(series))
-
-
-def line(values: pd.Series) -> pd.DataFrame:
-    """Return values by block as the rows of a curve without intervals."""
-    found = values.rename("mean").rename_axis("block").reset_index()
-    return found.assign(low=math.nan, high=math.nan)
-
-
-def _numbers(values: list) -> np.ndarray:
-    """Return nested lists as an array."""
-    found = np.array(values, dtype=float)
-    return np.where(np.isfinite(found), found, math.nan)
+    found = MeasureFigures(data, align).finish(figure, (), "", caption, pivot(series))
+    return replace(found, name="layer-against-miou", title="Which depth aligns, which segments")
