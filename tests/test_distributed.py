@@ -24,6 +24,22 @@ def test_one_process_is_the_identity():
     assert distributed.all_gather_rows(IMAGES) is IMAGES
 
 
+def test_gathered_rows_are_in_the_order_of_the_set(monkeypatch):
+    """Row i of the result is row i // world_size of rank i % world_size; ranks may hold one less."""
+    shards = [IMAGES[rank::3] for rank in range(3)]
+
+    def all_gather(parts, x):
+        for part, shard in zip(parts, shards, strict=True):
+            full = torch.tensor(len(shard))
+            if x.ndim:
+                full = torch.cat([shard, shard.new_zeros(len(x) - len(shard), 2)])
+            part.copy_(full)
+
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    monkeypatch.setattr(dist, "all_gather", all_gather)
+    assert distributed.all_gather_rows(shards[2]).equal(IMAGES)
+
+
 def dino_step(images):
     """Make one step of plain gradient descent on these images, averaging gradients over ranks."""
     torch.manual_seed(0)

@@ -46,7 +46,9 @@ def test_each_block_has_the_dense_probe_of_an_encoder_that_ends_there(encoder: V
     ends = [Cut(encoder, block) for block in range(3)] + [encoder]
     for row, end in zip(rows, ends, strict=True):
         with eval_mode(end):
-            expected = DenseProbe(voc.num_classes).run(end, voc, TRANSFORM, 0, INFERENCE).score.miou
+            expected = (
+                DenseProbe(voc.num_classes).run(end, voc, TRANSFORM, 0, INFERENCE).counts.value
+            )
         assert row.mean == expected
         assert (row.model, row.measure, row.images) == ("one", BLOCK_MIOU.name, 4)
         assert row.low is not None
@@ -78,7 +80,7 @@ def test_as_many_blocks_share_a_pass_as_fit_into_memory(encoder: ViT, voc: VOC20
 def test_an_encoder_without_blocks_has_one_row(voc: VOC2012):
     (row,) = block_miou("pixels", Pixels(16), voc, TRANSFORM, 0, INFERENCE)
     with torch.no_grad():
-        assert row.mean == DenseProbe(21).run(Pixels(16), voc, TRANSFORM, 0, INFERENCE).score.miou
+        assert row.mean == DenseProbe(21).run(Pixels(16), voc, TRANSFORM, 0, INFERENCE).counts.value
 
 
 def test_data_without_masks_are_refused(encoder: ViT, drawn: Path):

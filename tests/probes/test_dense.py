@@ -38,8 +38,8 @@ def test_classes_of_color_are_separated_whatever_the_batch_size():
     scores = [
         probe.score(Pixels(8), Halves(3), InferenceConfig(CPU.device, size)) for size in (1, 2, 5)
     ]
-    assert scores[0].miou > 95
-    assert scores[0].miou == scores[1].miou == scores[2].miou
+    assert scores[0].value > 95
+    assert scores[0].value == scores[1].value == scores[2].value
     image, mask = Halves(1)[0]
     (found,) = probe.predict(CPU.encode(Pixels(8), image[None]), [mask.shape])
     assert (found == mask).float().mean() > 0.9
@@ -48,11 +48,11 @@ def test_classes_of_color_are_separated_whatever_the_batch_size():
 def test_void_counts_for_nothing():
     def rows(void):
         encode = lambda pixels: [CPU.encode(Pixels(8), pixels)]  # noqa: E731
-        return len(next(DenseProbe(2).tables(encode, Halves(1, void), CPU)).x)
+        return len(next(DenseProbe(2).tables(encode, Halves(1, void), CPU))[0])
 
     assert (rows(64), rows(32)) == (0, 8)  # the lower two of four rows of patches
     probe = DenseProbe(2).fit(Pixels(8), Halves(6), CPU)
-    assert math.isnan(probe.score(Pixels(8), Halves(2, void=64), CPU).miou)
+    assert math.isnan(probe.score(Pixels(8), Halves(2, void=64), CPU).value)
     with refused("data"):
         DenseProbe(2).fit(Pixels(8), Halves(2, void=64), CPU)
 

@@ -197,7 +197,7 @@ class OnlineProbes(Callback):
                 fitted = DenseProbe(source.num_classes).run(
                     recorded, source, self.view, self.dense_images, loading, statistics.update
                 )
-                scores[f"miou/{name}"] = fitted.score.miou
+                scores[f"miou/{name}"] = fitted.counts.value
                 found = statistics.compute()
                 features |= {f"features/{what}/{name}": value for what, value in found.items()}
                 if draw is not None:

@@ -1,6 +1,6 @@
-"""Frozen features to scores. Plain torch."""
+"""Probes of frozen features: fit, predict, score. Plain torch."""
 
-from vitlab.probes.dense import DenseProbe, SegmentationScore
+from vitlab.probes.dense import DenseProbe
 from vitlab.probes.features import Features, InferenceConfig, Probe, image_features
 from vitlab.probes.knn import KNN
 from vitlab.probes.logistic import LogisticProbe
@@ -12,6 +12,5 @@ __all__ = [
     "InferenceConfig",
     "LogisticProbe",
     "Probe",
-    "SegmentationScore",
     "image_features",
 ]

@@ -34,52 +34,18 @@ ALL_VOID = (
 
 
 @dataclass(frozen=True)
-class PatchFeatures:
-    """A table of frozen patch features.
-
-    Attributes:
-        x: one row for each patch.
-        y: share of each class among its labeled pixels; rows sum to 1.
-    """
-
-    x: Float[Tensor, "s d"]
-    y: Float[Tensor, "s c"]
-
-
-@dataclass(frozen=True)
-class SegmentationScore:
-    """Intersection over union, in percent, from the one confusion matrix of the set.
-
-    Attributes:
-        overlaps: counts of each image.
-    """
-
-    overlaps: IoUCounts
-
-    @property
-    def miou(self) -> float:
-        """Mean over the classes that occur in truth or prediction."""
-        return self.overlaps.value
-
-    @property
-    def iou(self) -> Float[Tensor, " c"]:
-        """Of each class; NaN where it does not occur."""
-        return self.overlaps.iou()
-
-
-@dataclass(frozen=True)
 class FittedDenseProbe:
     """A fitted probe and its score.
 
     Attributes:
         classify: the linear classifier.
         images: test images.
-        score: on them.
+        counts: on them, whose value is the mIoU.
     """
 
     classify: LinearClassifier
     images: SegmentationDataset
-    score: SegmentationScore
+    counts: IoUCounts
 
 
 class DenseProbe:
@@ -126,8 +92,8 @@ class DenseProbe:
         """
         train = data.segmentation_dataset(data.train_split, view, limit)
         test = data.segmentation_dataset(data.val_split, view)
-        score = self.fit(encoder, train, config).score(encoder, test, config, on_batch)
-        return FittedDenseProbe(self.classifier, test, score)
+        counts = self.fit(encoder, train, config).score(encoder, test, config, on_batch)
+        return FittedDenseProbe(self.classifier, test, counts)
 
     def fit(self, encoder: Encoder, images: Dataset, config: InferenceConfig) -> Self:
         """Fit on pairs of an image and a mask."""
@@ -145,8 +111,8 @@ class DenseProbe:
         images: Dataset,
         config: InferenceConfig,
         on_batch: Callable[[Tokens, list[Tensor]], object] | None = None,
-    ) -> SegmentationScore:
-        """Score on pairs of an image and a mask; the same on any number of ranks."""
+    ) -> IoUCounts:
+        """Return the counts on pairs of an image and a mask; the same on any number of ranks."""
 
         def first(features: Sequence[Tokens], masks: list[Tensor]) -> None:
             if on_batch is not None:
@@ -154,7 +120,7 @@ class DenseProbe:
 
         encode = _encode_by(encoder, config)
         (counts,) = self.score_all(encode, [self.classifier], images, config, first)
-        return SegmentationScore(counts)
+        return counts
 
     def fit_all(
         self,
@@ -169,10 +135,10 @@ class DenseProbe:
             InputError: there is no labeled pixel, or a feature is not finite.
         """
         classifiers = []
-        for table in self.tables(encode, images, config, on_batch):
-            if not len(table.x):
+        for x, y in self.tables(encode, images, config, on_batch):
+            if not len(x):
                 raise InputError(ALL_VOID, field="data")
-            classifiers.append(LinearClassifier(table.x, table.y, self.weight_decay, self.steps))
+            classifiers.append(LinearClassifier(x, y, self.weight_decay, self.steps))
         return classifiers
 
     def tables(
@@ -181,8 +147,12 @@ class DenseProbe:
         images: Dataset,
         config: InferenceConfig,
         on_batch: OnBatch | None = None,
-    ) -> Iterator[PatchFeatures]:
-        """Yield the patches with a labeled pixel of each feature set, all of them on each rank."""
+    ) -> Iterator[tuple[Float[Tensor, "s d"], Float[Tensor, "s c"]]]:
+        """Yield the patches with a labeled pixel of each feature set, all of them on each rank.
+
+        Yields:
+            Features, and shares of the classes among the labeled pixels, whose sum is 1.
+        """
         rows: list[list[Tensor]] = []
         shares: list[Tensor] = []
         for features, masks in _batches(encode, images, config, on_batch):
@@ -196,7 +166,7 @@ class DenseProbe:
         y = F.normalize(y[labeled], p=1, dim=1)
         while rows:  # each is freed before the next is gathered
             x = distributed.all_gather_rows(torch.cat(rows.pop(0))).flatten(0, 1)
-            yield PatchFeatures(x[labeled], y)
+            yield x[labeled], y
 
     def class_shares(
         self, mask: UInt8[Tensor, "height width"], grid: tuple[int, int]

@@ -64,7 +64,7 @@ class FastDense(Protocol):
             shown.append(dense.predict(tokens, [mask.shape])[0].byte().cpu())
         return Outcome(
             headline="miou",
-            scores={"miou": found.score.miou},
-            counts=found.score.overlaps,
+            scores={"miou": found.counts.value},
+            counts=found.counts,
             predictions=shown,
         )
