@@ -13,13 +13,13 @@ from vitlab.cli import main
 from vitlab.data import Folder, ImageNet
 from vitlab.encoders import ViT, save
 from vitlab.evaluation.protocol import EvaluationContext
-from vitlab.evaluation.registry import ProtocolSettings
+from vitlab.evaluation.registry import protocol_hash
 from vitlab.evaluation.result import DataInfo, ProtocolInfo, Result, WeightsInfo
 from vitlab.probes import InferenceConfig
 from vitlab.probes.metrics import AccuracyCounts, IoUCounts, PerImageCounts, bootstrap_interval
 
 STEPS = {"class_path": "DenseLinear", "init_args": {"steps": 40000, "crop": [512, 512]}}
-HASH = ProtocolSettings("dinov2-linear", 1, STEPS).hash
+HASH = protocol_hash("dinov2-linear", 1, STEPS)
 
 
 class Results:

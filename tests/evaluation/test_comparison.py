@@ -20,13 +20,13 @@ from vitlab.evaluation.comparison_text import (
     to_markdown,
 )
 from vitlab.evaluation.evaluations import any_seed, printable, read_evaluations, seed_of
-from vitlab.evaluation.registry import ProtocolSettings
+from vitlab.evaluation.registry import protocol_hash
 from vitlab.probes.metrics import AccuracyCounts, IoUCounts, bootstrap_scores
 
 FEWER = {"class_path": "DenseLinear", "init_args": {"steps": 1000, "crop": [512, 512]}}
 MODIFIED = {
     "settings": FEWER,
-    "hash": ProtocolSettings("dinov2-linear", 1, FEWER).hash,
+    "hash": protocol_hash("dinov2-linear", 1, FEWER),
     "changed": {"init_args.steps": (40000, 1000)},
 }
 

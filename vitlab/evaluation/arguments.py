@@ -18,9 +18,11 @@ from vitlab.commands.parser import SUBCLASS, build_parser
 from vitlab.config_safety import check_command_line
 from vitlab.data import VisionDataModule
 from vitlab.data.check import recognize
+from vitlab.encoders.checkpoint_io import FamilyName
 from vitlab.errors import InputError
 from vitlab.evaluation.protocol import Protocol
-from vitlab.evaluation.registry import ProtocolSettings, differences, find, names
+from vitlab.evaluation.registry import differences, find, names, protocol_hash
+from vitlab.evaluation.result import ProtocolInfo
 
 EXAMPLES = """\
   vitlab evaluate --list
@@ -71,7 +73,7 @@ class EvaluateArguments:
     weights: Path
     protocol: Protocol = field(metadata=SUBCLASS)
     data: VisionDataModule = field(metadata={**SUBCLASS, "skip": FIXED})
-    family: str = "auto"
+    family: FamilyName = "auto"
     which: str = ""
     backbone: str = ""
     pixels: Literal["auto", "imagenet", "half"] = "auto"
@@ -95,7 +97,7 @@ class EvaluateArguments:
                 raise InputError(f"{value} is too small; use {least} or more", field=option)
 
 
-def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolSettings]:
+def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolInfo]:
     """Read the command line; every file it names is found, no image is read.
 
     Raises:
@@ -127,13 +129,13 @@ def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolSettings]:
     given = parser.parse_args([*base, *rest])
     values = _values(parser, given)
     published_values = _values(parser, parser.parse_args([*base, "--weights", str(given.weights)]))
-    settings = ProtocolSettings(
-        published.name, published.version, values, differences(published_values, values)
-    )
+    name, version = published.name, published.version
+    changed = differences(published_values, values)
+    info = ProtocolInfo(name, version, values, protocol_hash(name, version, values), changed)
     built = EvaluateArguments(**vars(parser.instantiate_classes(given)))
     built.data.max_unreadable, built.data.seed = 0, built.seed
     built.data.num_workers = built.num_workers
-    return built, settings
+    return built, info
 
 
 def _help(name: str | None) -> NoReturn:

@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 
 from vitlab import distributed
 from vitlab.data import SegmentationSquare, VisionDataModule, normalize
-from vitlab.data.dataset import SegmentationDataset
 from vitlab.data.transforms import resize_nearest
 from vitlab.encoders import Encoder, Tokens
 from vitlab.errors import InputError
@@ -26,6 +25,7 @@ from vitlab.evaluation.fingerprint import (
     sampled_contents,
 )
 from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Precision
+from vitlab.evaluation.square_transforms import SquareResize
 from vitlab.probes import Features
 from vitlab.probes.features import InferenceConfig, sharded_loader
 from vitlab.probes.layer_selection import LayerSelection, extract_layers
@@ -104,34 +104,17 @@ def patch_table(source: Source, split: str, context: EvaluationContext) -> Patch
         patches = source.encode(pixels, context.loading).patches.float().cpu()
         return {"x": patches, "masks": masks}
 
-    squares = _Squares(source, split)
+    squares = source.data.segmentation_dataset(split, SquareResize(source.size))
     tables = _table(source, split, "patches of squares", squares, rows, context)
     edge = source.size // source.encoder.patch_size
     return PatchTable(tables["x"], tables["masks"], (edge, edge))
 
 
-class _Squares(Dataset[tuple[Tensor, Tensor]]):
-    """Images squeezed into squares, bicubic, beside masks squeezed alike, nearest."""
-
-    def __init__(self, source: Source, split: str):
-        self.images: SegmentationDataset = source.data.segmentation_dataset(
-            split, SegmentationSquare(source.size)
-        )
-        self.size = source.size
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, mask = self.images[index]
-        return image, squeeze(mask, self.size)
-
-
 def squeeze(
-    mask: UInt8[Tensor, "height width"], rows: int, columns: int = 0
-) -> UInt8[Tensor, "rows _"]:
-    """Return a mask at another size, by the nearest pixel; a square if one side is given."""
-    squeezed = resize_nearest(mask.cpu().numpy(), rows, columns or rows)
+    mask: UInt8[Tensor, "height width"], rows: int, columns: int
+) -> UInt8[Tensor, "rows columns"]:
+    """Return a mask at another size, by the nearest pixel."""
+    squeezed = resize_nearest(mask.cpu().numpy(), rows, columns)
     return torch.from_numpy(np.ascontiguousarray(squeezed))
 
 

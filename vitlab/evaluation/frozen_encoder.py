@@ -30,7 +30,11 @@ class FrozenEncoder:
 
 
 def load_frozen_encoder(
-    weights: Path, family: str = "auto", which: str = "", pixels: str = "auto", backbone: str = ""
+    weights: Path,
+    family: str = "auto",
+    which: str = "",
+    pixels: str = "auto",
+    backbone: str = "",
 ) -> FrozenEncoder:
     """Load weights for evaluation.
 
@@ -44,7 +48,7 @@ def load_frozen_encoder(
     Raises:
         InputError: unreadable weights, or unknown normalization.
     """
-    imported = load_pretrained(weights, family, which, backbone=backbone)
+    imported = load_pretrained(weights, family, which, backbone=backbone)  # type: ignore[arg-type]
     pixels = _pixels(pixels, imported)
     encoder = imported.encoder
     info = WeightsInfo(

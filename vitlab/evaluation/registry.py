@@ -43,27 +43,10 @@ class PublishedProtocol:
         return {**self.protocol, "init_args": merge(self.protocol.get("init_args", {}), own)}
 
 
-@dataclass(frozen=True)
-class ProtocolSettings:
-    """All that decides the numbers of an evaluation, besides weights, data and seed.
-
-    Attributes:
-        name: of the protocol.
-        version: of its file.
-        values: class_path and init_args with every default written out.
-        changed: settings that differ from the published ones: [published, used] by dotted name.
-    """
-
-    name: str
-    version: int
-    values: dict[str, Any]
-    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-
-    @property
-    def hash(self) -> str:
-        """Twelve hexadecimal digits that stand for name, version and values."""
-        text = json.dumps([self.name, self.version, plain(self.values)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+def protocol_hash(name: str, version: int, settings: Mapping[str, Any]) -> str:
+    """Return twelve hexadecimal digits that stand for a protocol and all its settings."""
+    text = json.dumps([name, version, plain(settings)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def find(name: str) -> PublishedProtocol:

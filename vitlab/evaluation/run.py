@@ -22,7 +22,6 @@ from vitlab.evaluation.evaluate import check, evaluate
 from vitlab.evaluation.fingerprint import fingerprint_of_data
 from vitlab.evaluation.frozen_encoder import FrozenEncoder, load_frozen_encoder
 from vitlab.evaluation.protocol import EvaluationContext, Outcome
-from vitlab.evaluation.registry import ProtocolSettings
 from vitlab.evaluation.result import DataInfo, ProtocolInfo, Result, plain, refuse_overwriting
 from vitlab.evaluation.tensorboard import write_events
 from vitlab.probes import InferenceConfig
@@ -42,8 +41,8 @@ def evaluate_command(words: Sequence[str]) -> None:
     if "--list" in words:
         show_names()
         return
-    given, settings = parse(words)
-    folder = Path(given.out) if given.out else default_folder(given, settings)
+    given, protocol = parse(words)
+    folder = Path(given.out) if given.out else default_folder(given, protocol)
     refuse_overwriting(folder, given.overwrite)
     _refuse_unwritable(folder)
     frozen = load_frozen_encoder(
@@ -51,12 +50,12 @@ def evaluate_command(words: Sequence[str]) -> None:
     )
     check(frozen.encoder, given.protocol, given.data)
     if given.dry_run:
-        show_plan(given, settings, frozen, folder)
+        show_plan(given, protocol, frozen, folder)
         return
     device = launch(given)
     first = distributed.rank() == 0
     if first:
-        show_plan(given, settings, frozen, folder)
+        show_plan(given, protocol, frozen, folder)
     context = EvaluationContext(
         loading=InferenceConfig(device, given.batch_size, given.num_workers),
         folder=folder / UNFINISHED,
@@ -68,7 +67,7 @@ def evaluate_command(words: Sequence[str]) -> None:
     outcome = evaluate(frozen.encoder, given.protocol, given.data, context)
     if first:
         seconds = time.perf_counter() - began
-        result = _result(given, settings, frozen, outcome, seconds)
+        result = _result(given, protocol, frozen, outcome, seconds)
         _write(result, outcome, given, folder)
         show(result, folder)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -92,12 +91,12 @@ def _refuse_unwritable(folder: Path) -> None:
                 place.rmdir()
 
 
-def default_folder(given: EvaluateArguments, settings: ProtocolSettings) -> Path:
+def default_folder(given: EvaluateArguments, protocol: ProtocolInfo) -> Path:
     """Return the default folder of a result: evaluations/WEIGHTS/PROTOCOL-DATASET."""
     weights = given.weights
     # of runs/dino/seed0/best.ckpt: runs-dino-seed0-best
     parts = [part for part in (*weights.parent.parts, weights.stem) if part not in ("/", "..")]
-    name = f"{settings.name}-{type(given.data).__name__.lower()}"
+    name = f"{protocol.name}-{type(given.data).__name__.lower()}"
     seed = f"-seed{given.seed}" if given.seed else ""
     return Path("evaluations") / "-".join(parts[-4:]) / f"{name}{seed}"
 
@@ -124,14 +123,14 @@ def launch(given: EvaluateArguments) -> torch.device:
 
 
 def show_plan(
-    given: EvaluateArguments, settings: ProtocolSettings, frozen: FrozenEncoder, folder: Path
+    given: EvaluateArguments, protocol: ProtocolInfo, frozen: FrozenEncoder, folder: Path
 ) -> None:
     """Print what is going to be done."""
     data, info = given.data, frozen.info
     table = Table(title="evaluation", show_header=False, title_justify="left")
     table.add_row("weights", f"{info.path} ({info.family}, {info.hash[:12]})")
-    table.add_row("protocol", f"{settings.name} version {settings.version}, hash {settings.hash}")
-    for name, (published, used) in settings.changed.items():
+    table.add_row("protocol", f"{protocol.name} version {protocol.version}, hash {protocol.hash}")
+    for name, (published, used) in protocol.changed.items():
         table.add_row("  changed", f"{name}: {published} -> {used}")
     for split in (data.train_split, data.val_split):
         table.add_row("data", f"{type(data).__name__} {split}: {len(data.samples(split))} images")
@@ -141,7 +140,7 @@ def show_plan(
 
 def _result(
     given: EvaluateArguments,
-    settings: ProtocolSettings,
+    protocol: ProtocolInfo,
     frozen: FrozenEncoder,
     outcome: Outcome,
     seconds: float,
@@ -152,9 +151,7 @@ def _result(
     if isinstance(counts, IoUCounts):
         classes = dict(zip(data.classes, counts.iou().tolist(), strict=True))
     return Result(
-        protocol=ProtocolInfo(
-            settings.name, settings.version, settings.values, settings.hash, settings.changed
-        ),
+        protocol=protocol,
         weights=frozen.info,
         data=_data_info(data, outcome),
         headline=outcome.headline,

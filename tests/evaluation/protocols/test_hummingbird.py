@@ -6,9 +6,13 @@ from refusals import refused
 
 from vitlab.data import normalize
 from vitlab.encoders import Pixels
-from vitlab.evaluation.protocols.confusion import PerImageConfusion, best_columns
+from vitlab.evaluation.protocols.confusion import (
+    PerImageConfusion,
+    best_columns,
+    matched_counts,
+)
 from vitlab.evaluation.protocols.hummingbird import Hummingbird, Quirks
-from vitlab.evaluation.protocols.hummingbird_transforms import HummingbirdCrop, HummingbirdResize
+from vitlab.evaluation.square_transforms import HummingbirdCrop, SquareResize
 from vitlab.probes.hummingbird import sample_patches, soft_labels
 from vitlab.probes.metrics import IoUAccumulator
 from vitlab.probes.neighbors import Neighbors
@@ -36,7 +40,7 @@ def by_hand(encoder, data, protocol, memory_patches):
                 keys.append(F.normalize(patches[patch], dim=0))
                 labels.append(counts[patch] / counts[patch].sum())
     maps = []
-    test = data.segmentation_dataset("val", HummingbirdResize(64, quirks.bicubic))
+    test = data.segmentation_dataset("val", SquareResize(64, quirks.bicubic))
     for image, mask in (test[index] for index in range(len(test))):
         soft = []
         for query in F.normalize(encoder(normalize(image[None]) * blue).patches[0], dim=1):
@@ -116,16 +120,16 @@ def test_renamed_classes_fit_the_truth_best():
     confusions = PerImageConfusion(3, 2, torch.device("cpu"))
     truth = torch.tensor([[0, 0, 1, 1, 255]], dtype=torch.uint8)
     confusions.update(torch.tensor([[1, 1, 0, 2, 2]]), truth)
-    plain, renamed = confusions.matched(False), confusions.matched(True)
-    assert plain.counts.value == 0
-    assert renamed.counts.iou().tolist() == [100, 50]
-    assert plain.classes.tolist() == [0, 1, 255]
-    assert renamed.classes.tolist()[1] == 0
+    matrices = confusions.matrices()
+    assert matched_counts(matrices, torch.arange(2)).value == 0
+    columns = best_columns(matrices.sum(0))
+    assert matched_counts(matrices, columns).iou().tolist() == [100, 50]
+    assert columns[0] == 1
 
 
 @pytest.mark.parametrize("bicubic", [True, False])
 def test_crops_show_image_and_mask_alike_and_are_those_of_their_seed(colors, bicubic):
-    image, mask = colors.segmentation_dataset("train", HummingbirdResize(64))[0]
+    image, mask = colors.segmentation_dataset("train", SquareResize(64))[0]
     pixels, labels = image.permute(1, 2, 0).numpy(), mask.numpy()
     crop = HummingbirdCrop(64, (0.5, 1.0), jitter=0.0, bicubic=bicubic)
     part, truth = crop(pixels, labels, 3)

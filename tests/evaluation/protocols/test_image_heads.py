@@ -10,7 +10,7 @@ from vitlab.data import VOC2012, ImageNet, SingleCrop, normalize
 from vitlab.encoders import Encoder, Tokens, TokenSequence, ViT
 from vitlab.encoders.tokens import assemble
 from vitlab.evaluation.protocols import ImageHeads
-from vitlab.evaluation.protocols.image_heads import ImageFeatureSpec
+from vitlab.evaluation.protocols.image_features import ImageFeatureSpec
 from vitlab.optim.lr_schedule import CosineAnnealing
 from vitlab.probes.layer_selection import LayerSelection
 from vitlab.probes.recipe import TrainingRecipe
@@ -55,7 +55,7 @@ def test_all_variants_come_from_one_pass(vit: ViT, context):
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     calls = []
     vit.blocks[0].register_forward_hook(lambda *_: calls.append(1))
-    features = FOUR.read(vit, images, context().loading)
+    features = FOUR.read(vit, images, context().loading).features
     assert len(calls) == 1
     layers = [vit.read(state) for state in list(vit.walk(normalize(images)))[1:]]
     cls = [tokens.cls for tokens in layers]

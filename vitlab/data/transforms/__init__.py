@@ -16,6 +16,7 @@ from vitlab.data.transforms.segmentation import (
     SegmentationSquare,
     SegmentationTransform,
     SegmentationWhole,
+    check_agreement,
     resize_nearest,
 )
 from vitlab.data.transforms.segmentation_crop import (
@@ -51,6 +52,7 @@ __all__ = [
     "SingleCrop",
     "Stack",
     "Transform",
+    "check_agreement",
     "normalize",
     "random_box",
     "resize",

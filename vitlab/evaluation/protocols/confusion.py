@@ -3,8 +3,6 @@
 Axis letters: n images, c classes, e predicted classes, of which the last may be void.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float, Int, UInt8
 from scipy.optimize import linear_sum_assignment
@@ -12,19 +10,6 @@ from torch import Tensor
 
 from vitlab import distributed
 from vitlab.probes.metrics import IoUCounts
-
-
-@dataclass(frozen=True)
-class Matched:
-    """Counts after predicted classes have their names.
-
-    Attributes:
-        counts: of each image.
-        classes: the class, or 255, that each prediction stands for.
-    """
-
-    counts: IoUCounts
-    classes: UInt8[Tensor, " e"]
 
 
 class PerImageConfusion:
@@ -50,25 +35,18 @@ class PerImageConfusion:
         counts = torch.bincount(index, minlength=self.classes * self.predicted)
         self._rows.append(counts.view(self.classes, self.predicted).int().cpu())
 
-    def matched(self, rename: bool) -> Matched:
-        """Return the counts of all ranks, in the order of the set (see `sharded_loader`).
-
-        Args:
-            rename: whether predicted classes are assigned to those of the truth, one to one, so
-                that the sum of IoU is largest, instead of standing for themselves.
-        """
+    def matrices(self) -> Int[Tensor, "n c e"]:
+        """Return the matrices of all ranks, in the order of the set (see `sharded_loader`)."""
         rows = torch.zeros(len(self._rows), self.classes, self.predicted, dtype=torch.int32)
         for place, row in zip(rows, self._rows, strict=True):
             place[:] = row
-        confusions = distributed.all_gather_rows(rows.to(self.device)).long().cpu()
-        column = torch.arange(self.classes)
-        if rename:
-            column = best_columns(confusions.sum(0))
-        classes = torch.full((self.predicted,), 255, dtype=torch.uint8)
-        classes[column] = torch.arange(self.classes, dtype=torch.uint8)
-        both = confusions[:, torch.arange(self.classes), column]
-        counts = IoUCounts(both, confusions.sum(2), confusions.sum(1)[:, column])
-        return Matched(counts, classes)
+        return distributed.all_gather_rows(rows.to(self.device)).long().cpu()
+
+
+def matched_counts(matrices: Int[Tensor, "n c e"], columns: Int[Tensor, " c"]) -> IoUCounts:
+    """Return the counts of each image, with the predicted class that stands for each class."""
+    both = matrices[:, torch.arange(len(columns)), columns]
+    return IoUCounts(both, matrices.sum(2), matrices.sum(1)[:, columns])
 
 
 def best_columns(confusion: Int[Tensor, "c e"]) -> Int[Tensor, " c"]:

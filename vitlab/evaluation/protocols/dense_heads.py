@@ -1,6 +1,6 @@
 """Linear heads, and others as small, on frozen patches: mIoU."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
@@ -13,26 +13,24 @@ from vitlab.data import SegmentationTransform, VisionDataModule
 from vitlab.data.dataset import SegmentationDataset
 from vitlab.data.transforms import (
     IGNORE_INDEX,
+    ImageAndMask,
     SegmentationRandomResizedCrop,  # noqa: F401, a transform that protocols name
 )
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.evaluation.features import squeeze
-from vitlab.evaluation.ignore_index import check_labels, check_scored
+from vitlab.evaluation.ignore_index import check_labels
 from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Precision
 from vitlab.evaluation.protocols.trained_heads import HeadScore, TrainedHeads
 from vitlab.probes.feature_maps import FeatureSpec
 from vitlab.probes.features import sharded_loader
 from vitlab.probes.finiteness import FinitenessMonitor
 from vitlab.probes.head_batches import (
-    gather_batch,
     holdout_split,
-    training_loader,
 )
-from vitlab.probes.head_training import HeadBatch
 from vitlab.probes.linear_heads import HeadConfig, HeadGrid, pixel_loss
 from vitlab.probes.metrics import IoUAccumulator
-from vitlab.probes.recipe import StepSampler, TrainingRecipe
+from vitlab.probes.recipe import TrainingRecipe
 from vitlab.probes.segmentation_inference import SegmentationInference, resize_mask
 
 
@@ -56,6 +54,8 @@ class DenseHeads(TrainedHeads):
     task = "segmentation"
     score = "miou"
     chunk = 4
+    features: FeatureSpec
+    transform: SegmentationTransform
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class DenseHeads(TrainedHeads):
             )
         self.features.check(encoder, size, "protocol.transform.size")
         self.features.check(encoder, self.inference.edge(), "protocol.inference.window")
-        train = self._train(data, 0)  # refuses data without masks
+        train = self.train_dataset(data, 0)  # refuses data without masks
         highest = max((value for value in data.mask_values.values() if value != 255), default=-1)
         if highest >= data.num_classes:
             raise InputError(
@@ -107,45 +107,34 @@ class DenseHeads(TrainedHeads):
             check_labels(data, split)
         holdout_split(len(train), self.recipe.select == "held out")
 
-    def widths(self, encoder: Encoder) -> dict[str, int]:
-        """Width of each variant of the features, by its name."""
-        return self.features.widths(encoder)
-
-    def test_dataset(self, data: VisionDataModule, split: str) -> Dataset:
-        """The images of a split at all scales, and their masks."""
-        return self.inference.scales(data, split)
-
-    def _train(self, data: VisionDataModule, seed: int) -> SegmentationDataset:
+    def train_dataset(self, data: VisionDataModule, seed: int) -> SegmentationDataset:
+        """Return training images and masks, augmented by the result's seed."""
         split = self.train_split or data.train_split
         train = data.segmentation_dataset(split, self.transform)
         data.refuse_leak(split)
-        train.seed = seed  # the result's seed, not the dataset's, decides the augmentation
+        train.seed = seed
         return train
 
-    def batches(
-        self,
-        encoder: Encoder,
-        data: VisionDataModule,
-        places: StepSampler,
-        context: EvaluationContext,
-    ) -> Iterator[HeadBatch]:
-        """Yield features of augmented images, and their masks."""
-        labeled, train = False, self._train(data, context.seed)
-        loader = training_loader(train, places, context.loading.num_workers, stack)
-        for images, masks in context.track(loader, "training heads", total=len(places)):
-            maps = [
-                self.features.read(encoder, chunk, context.loading)
-                for chunk in images.split(places.chunk)
-            ]
-            features = {
-                name: gather_batch(torch.cat([each.features[name] for each in maps]), places)
-                for name in maps[0].features
-            }
-            small = resize_mask(masks.to(context.device), self.inference.pixels)
-            truth = gather_batch(small, places)
-            # once true, nobody waits for the device
-            labeled = labeled or bool((truth != IGNORE_INDEX).any())
-            yield HeadBatch(features, pixel_loss(truth, maps[0].grid), labeled)
+    def test_dataset(self, data: VisionDataModule, split: str) -> Dataset:
+        """Return the images of a split at all scales, and their masks."""
+        return self.inference.scales(data, split)
+
+    def collate(self, examples: list[ImageAndMask]) -> tuple[Tensor, Tensor]:
+        """Collate images and masks of one size."""
+        images, masks = zip(*examples, strict=True)
+        return torch.stack(images), torch.stack(masks)
+
+    def targets(self, targets: Tensor) -> Tensor:
+        """Return masks at the size that is learned."""
+        return resize_mask(targets, self.inference.pixels)
+
+    def labeled(self, targets: Tensor) -> bool:
+        """Whether a batch has any label."""
+        return bool((targets != IGNORE_INDEX).any())
+
+    def loss(self, targets: Tensor, grid: tuple[int, int]) -> Callable[[Tensor], None]:
+        """Return the gradient of the cross-entropy of pixels."""
+        return pixel_loss(targets, grid)
 
     def test(
         self, encoder: Encoder, heads: HeadGrid, images: Dataset, context: EvaluationContext
@@ -170,10 +159,6 @@ class DenseHeads(TrainedHeads):
             for name, each in counts.items()
         }
 
-    def check_scored(self, scores: Mapping[str, HeadScore], data: VisionDataModule) -> None:
-        """Refuse scores without any labeled pixel."""
-        check_scored(next(iter(scores.values())).counts, data)
-
     def predictions(
         self,
         encoder: Encoder,
@@ -191,8 +176,3 @@ class DenseHeads(TrainedHeads):
             # a prediction of `pixels` is compared at that size, and shown at the mask's
             shown.append(squeeze(predicted.to("cpu", torch.uint8), *mask.shape))
         return shown
-
-
-def stack(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Collate images and masks of one size."""
-    return torch.stack([image for image, _ in pairs]), torch.stack([mask for _, mask in pairs])

@@ -12,14 +12,18 @@ from torch.utils.data import Dataset
 from vitlab import distributed
 from vitlab.data import VisionDataModule, normalize
 from vitlab.data.dataset import SegmentationDataset
-from vitlab.data.transforms import STD, ImageAndMask
+from vitlab.data.transforms import IGNORE_INDEX, STD, ImageAndMask
 from vitlab.encoders import Encoder, Tokens
 from vitlab.errors import InputError
 from vitlab.evaluation.features import at_own_sizes, check_ranks, first_of_all
 from vitlab.evaluation.ignore_index import check_labels, check_scored
 from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Outcome, Precision, Protocol
-from vitlab.evaluation.protocols.confusion import PerImageConfusion
-from vitlab.evaluation.protocols.hummingbird_transforms import HummingbirdCrop, HummingbirdResize
+from vitlab.evaluation.protocols.confusion import (
+    PerImageConfusion,
+    best_columns,
+    matched_counts,
+)
+from vitlab.evaluation.square_transforms import HummingbirdCrop, SquareResize
 from vitlab.probes.dense import ALL_VOID, class_counts, upsample
 from vitlab.probes.features import sharded_loader
 from vitlab.probes.hummingbird import sample_patches, soft_labels
@@ -128,7 +132,7 @@ class Hummingbird(Protocol):
         encoder.check_img_size(edge, "protocol.size")
         check_layers(encoder, [self.layer_selection])
         for split in (data.train_split, data.val_split):
-            data.segmentation_dataset(split, HummingbirdResize(edge)).check()
+            data.segmentation_dataset(split, SquareResize(edge)).check()
             if split == data.val_split or self.quirks.void == "ignore":
                 check_labels(data, split)
         images = len(data.samples(data.train_split))
@@ -151,7 +155,7 @@ class Hummingbird(Protocol):
         edge = self.edge(encoder)
         cells = edge // encoder.patch_size
         check_ranks(data, data.val_split)
-        resize = HummingbirdResize(edge, self.quirks.bicubic)
+        resize = SquareResize(edge, self.quirks.bicubic)
         test = data.segmentation_dataset(data.val_split, resize)
         loader = sharded_loader(test, context.loading)
         features, masks = [], []
@@ -170,10 +174,15 @@ class Hummingbird(Protocol):
             confusion.update(predicted, mask)
             if len(first) < PICTURES:
                 first.append(predicted.cpu())
-        found = confusion.matched(self.quirks.hungarian_matching)
-        counts = found.counts
+        matrices = confusion.matrices()
+        columns = torch.arange(data.num_classes)
+        if self.quirks.hungarian_matching:
+            columns = best_columns(matrices.sum(0))
+        counts = matched_counts(matrices, columns)
         check_scored(counts, data)
-        shown = first_of_all([found.classes[each] for each in first], edge, context)
+        names = torch.full((memory.shape[1],), IGNORE_INDEX, dtype=torch.uint8)
+        names[columns] = torch.arange(len(columns), dtype=torch.uint8)
+        shown = first_of_all([names[each] for each in first], edge, context)
         return Outcome(
             headline="miou",
             scores={

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vitlab import distributed
 from vitlab.data import SegmentationSquare, VisionDataModule
+from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.evaluation.features import (
@@ -20,10 +21,9 @@ from vitlab.evaluation.features import (
     first_of_all,
     patch_table,
 )
-from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
-from vitlab.evaluation.protocols.confusion import PerImageConfusion
+from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Outcome, Precision, Protocol
 from vitlab.probes.layer_selection import LayerSelection, check_layers
-from vitlab.probes.metrics import IoUCounts
+from vitlab.probes.metrics import IoUAccumulator, IoUCounts
 from vitlab.probes.patch_dataset import PatchDataset, StandardScaler, unpatchify
 
 # labels of all pixels, or the one label, of each patch of the queries; of each setting
@@ -153,18 +153,19 @@ class ResizedProtocol(Protocol):
         x = patches.standard(table.x[mine].flatten(0, 1)).to(context.device)
         classes, scored = data.num_classes, []
         for labels in self.label(patches, x, settings, classes, context):
-            # void may be predicted, which is a miss
-            confusion = PerImageConfusion(classes + 1, classes, context.device)
+            accumulator = IoUAccumulator(classes + 1, context.device)  # the last is void
             maps = [
                 unpatchify(each, table.grid, self.size)
                 for each in labels.split(table.grid[0] * table.grid[1])
                 if len(each)
             ]
             for index, predicted in zip(mine, maps, strict=True):
-                confusion.update(predicted.long(), table.masks[index])
-            found = confusion.matched(rename=False)
-            shown = first_of_all([found.classes[each.long()] for each in maps], self.size, context)
-            scored.append(Scored(found.counts, shown))
+                accumulator.update(predicted.long(), table.masks[index])
+            counts = accumulator.overlaps().tensors().values()
+            void = [each.masked_fill(each == classes, IGNORE_INDEX) for each in maps[:PICTURES]]
+            shown = first_of_all(void, self.size, context)
+            # void may be predicted, which is a miss, and is no class of the mean
+            scored.append(Scored(IoUCounts(*(each[:, :-1] for each in counts)), shown))
         return scored
 
 

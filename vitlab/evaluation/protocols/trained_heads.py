@@ -2,9 +2,10 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
@@ -19,8 +20,16 @@ from vitlab.evaluation.fingerprint import (
     fingerprint_of_data,
     sampled_contents,
 )
+from vitlab.evaluation.ignore_index import check_scored
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Protocol
-from vitlab.probes.head_batches import holdout_split, settings_repr
+from vitlab.evaluation.protocols.image_features import ImageFeatureSpec
+from vitlab.probes.feature_maps import FeatureSpec
+from vitlab.probes.head_batches import (
+    gather_batch,
+    holdout_split,
+    settings_repr,
+    training_loader,
+)
 from vitlab.probes.head_training import HeadBatch, HeadTraining
 from vitlab.probes.linear_heads import HeadConfig, HeadGrid, HeadSpec
 from vitlab.probes.metrics import PerImageCounts
@@ -52,6 +61,7 @@ class TrainedHeads(Protocol):
         chunk: training images of one forward pass at most.
         recipe: how heads are trained, and which one makes the headline.
         head: what a head is made of.
+        features: which features are read.
         transform: of training images, to one size.
         train_split: training images; "" for the dataset's own choice.
         max_val_images: the first so many test images; 0 for all.
@@ -61,33 +71,40 @@ class TrainedHeads(Protocol):
     chunk: ClassVar[int]
     recipe: TrainingRecipe
     head: HeadConfig
+    features: FeatureSpec | ImageFeatureSpec
     transform: SegmentationTransform | SingleCrop
     train_split: str = ""
     max_val_images: int = 0
 
     @abstractmethod
-    def widths(self, encoder: Encoder) -> dict[str, int]:
-        """Return the width of each choice of features, by its name."""
-
-    @abstractmethod
-    def batches(
-        self,
-        encoder: Encoder,
-        data: VisionDataModule,
-        places: StepSampler,
-        context: EvaluationContext,
-    ) -> Iterator[HeadBatch]:
-        """Yield the features of each step from its place on."""
+    def train_dataset(self, data: VisionDataModule, seed: int) -> Dataset:
+        """Return augmented training images with their labels or masks."""
 
     @abstractmethod
     def test_dataset(self, data: VisionDataModule, split: str) -> Dataset:
         """Return the images of a split as heads are tested on them."""
 
     @abstractmethod
+    def collate(self, examples: list) -> tuple[Tensor, Tensor]:
+        """Collate training images and their labels or masks."""
+
+    @abstractmethod
+    def loss(self, targets: Tensor, grid: tuple[int, int]) -> Callable[[Tensor], None]:
+        """Return the gradient of a batch's loss, see `HeadBatch`."""
+
+    @abstractmethod
     def test(
         self, encoder: Encoder, heads: HeadGrid, images: Dataset, context: EvaluationContext
     ) -> Mapping[str, HeadScore]:
         """Test all heads on the same passes of the encoder."""
+
+    def targets(self, targets: Tensor) -> Tensor:
+        """Return labels or masks as they are learned."""
+        return targets
+
+    def labeled(self, targets: Tensor) -> bool:
+        """Whether a batch has any label."""
+        return True
 
     def predictions(
         self,
@@ -100,9 +117,6 @@ class TrainedHeads(Protocol):
         """Return predictions of one head for the first images, for pictures."""
         return []
 
-    def check_scored(self, scores: Mapping[str, HeadScore], data: VisionDataModule) -> None:
-        """Refuse scores without any labeled pixel."""
-
     def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Train all heads, choose one as the recipe says, and test all of them."""
         reported = self.test_dataset(data, data.val_split)
@@ -111,7 +125,7 @@ class TrainedHeads(Protocol):
             reported = Subset(reported, range(count))
         training = self.fit(encoder, data, reported, context)
         found = self.test(encoder, training.heads, reported, context)
-        self.check_scored(found, data)
+        check_scored(next(iter(found.values())).counts, data)
         select = self.recipe.select
         head = training.heads.names[0] if select == "last" else training.chosen
         if not found[head].finite:
@@ -160,7 +174,7 @@ class TrainedHeads(Protocol):
         kept, held = holdout_split(len(data.samples(train)), recipe.select == "held out")
         specs = [
             HeadSpec(source, width, lr)
-            for source, width in self.widths(encoder).items()
+            for source, width in self.features.widths(encoder).items()
             for lr in recipe.lrs
         ]
         heads = HeadGrid(specs, data.num_classes, self.head, recipe, context.seed, context.device)
@@ -178,10 +192,33 @@ class TrainedHeads(Protocol):
             found = self.test(encoder, heads, deciding, context)
             return {name: each.value for name, each in found.items()}
 
-        batches = self.batches(encoder, data, places, context)
+        batches = self._batches(encoder, data, places, context)
         training.run(batches, None if recipe.select == "last" else scores)
         training.keep_best()
         return training
+
+    def _batches(
+        self,
+        encoder: Encoder,
+        data: VisionDataModule,
+        places: StepSampler,
+        context: EvaluationContext,
+    ) -> Iterator[HeadBatch]:
+        """Yield the features of each step from its place on, and the gradient of its loss."""
+        labeled, train = False, self.train_dataset(data, context.seed)
+        loader = training_loader(train, places, context.loading.num_workers, self.collate)
+        for images, labels in context.track(loader, "training heads", total=len(places)):
+            maps = [
+                self.features.read(encoder, chunk, context.loading)
+                for chunk in images.split(places.chunk)
+            ]
+            features = {
+                name: gather_batch(torch.cat([each.features[name] for each in maps]), places)
+                for name in maps[0].features
+            }
+            targets = gather_batch(self.targets(labels.to(context.device)), places)
+            labeled = labeled or self.labeled(targets)  # once true, nobody waits for the device
+            yield HeadBatch(features, self.loss(targets, maps[0].grid), labeled)
 
 
 def key_of_heads(

@@ -1,4 +1,4 @@
-"""Transforms of Hummingbird: crops with other colors for the memory, squares for tests."""
+"""Squares of images and masks: whole ones, and the random crops of Hummingbird's memory."""
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from vitlab.data.transforms import (
     Pixels,
     Seed,
     SegmentationTransform,
+    check_agreement,
     random_box,
     resize,
     resize_nearest,
@@ -70,7 +71,7 @@ class HummingbirdCrop(SegmentationTransform):
         return _square(box.of(image), part, self.size, self.bicubic)
 
 
-class HummingbirdResize(SegmentationTransform):
+class SquareResize(SegmentationTransform):
     """The whole image and its mask, both squeezed into a square.
 
     Args:
@@ -83,6 +84,7 @@ class HummingbirdResize(SegmentationTransform):
 
     def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
         """The image and the mask at their new size; nothing is random."""
+        check_agreement(image, mask)
         return _square(image, mask, self.size, self.bicubic)
 
 
