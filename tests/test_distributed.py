@@ -25,7 +25,7 @@ def test_one_process_is_the_identity():
 
 
 def test_gathered_rows_are_in_the_order_of_the_set(monkeypatch):
-    """Row i of the result is row i // world_size of rank i % world_size; ranks may hold one less."""
+    """Row i is row i // world_size of rank i % world_size; ranks may hold one less."""
     shards = [IMAGES[rank::3] for rank in range(3)]
 
     def all_gather(parts, x):

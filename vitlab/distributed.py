@@ -1,4 +1,4 @@
-"""Mean, highest and gather over ranks; on one process, the identity."""
+"""Collectives over ranks; on one process, the identity."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Return how many processes take part in the run."""
+    """Return the number of processes of the run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Return which of them this one is, from 0."""
+    """Return the index of this process, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
@@ -30,7 +30,7 @@ def all_reduce_max(values: Sequence[int]) -> list[int]:
     """Return the highest of each value over ranks, the same on each."""
     if world_size() == 1:
         return list(values)
-    # NCCL speaks of tensors on the rank's own device only
+    # NCCL works on tensors of the rank's own device only
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     x = torch.tensor(values, dtype=torch.long, device=device)
     dist.all_reduce(x, dist.ReduceOp.MAX)
@@ -38,9 +38,9 @@ def all_reduce_max(values: Sequence[int]) -> list[int]:
 
 
 def all_gather_rows(x: Tensor) -> Tensor:
-    """Undo a round-robin split: row i of the result is row i // world of rank i % world.
+    """Undo a round-robin split: row i is row i // world_size of rank i % world_size.
 
-    Ranks may hold one row more or less than each other, as a set of images dealt out in turn does.
+    Ranks may differ by one row, as the shards of a set of images do.
     """
     if world_size() == 1:
         return x

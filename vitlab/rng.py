@@ -1,4 +1,4 @@
-"""Random numbers of libraries that draw from the global streams of Python, numpy or torch."""
+"""Seeding of libraries that draw from the global generators of Python and numpy."""
 
 import random
 from collections.abc import Iterator
@@ -10,14 +10,12 @@ import torch
 
 @contextmanager
 def seeded_rng(seed: int) -> Iterator[None]:
-    """Let what is drawn inside depend on the seed alone, and leave the global streams as they were.
-
-    Python's and numpy's: timm's augmentations draw from both.
+    """Seed the global generators of Python and numpy inside, and restore them afterwards.
 
     Args:
         seed: at least 0, below 2^32.
     """
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002, timm draws from it
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002, timm draws from both
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     try:

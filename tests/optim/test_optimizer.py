@@ -104,6 +104,24 @@ def test_adamw_is_fused_and_leaves_unscaling_to_the_scaler():
     )
 
 
+def test_scaled_gradients_are_clipped_after_unscaling():
+    module, plain = nn.Linear(2, 2), nn.Linear(2, 2)
+    plain.load_state_dict(module.state_dict())
+    config = OptimizerConfig(clip_grad_norm=0.5)
+    optimizers = [config.build(each) for each in (module, plain)]
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(module(torch.ones(1, 2)).square().sum()).backward()
+    scaler.unscale_(optimizers[0])
+    plain(torch.ones(1, 2)).square().sum().backward()
+    for each in (module, plain):
+        config.clip(each.parameters())
+    scaler.step(optimizers[0])
+    optimizers[1].step()
+    assert all(
+        torch.equal(a, b) for a, b in zip(module.parameters(), plain.parameters(), strict=True)
+    )
+
+
 def test_an_independent_decay_is_the_share_of_a_step_at_the_peak():
     config = OptimizerConfig(
         *(1e-3, 0.0, 0, 1e-4, 1e-4),

@@ -43,10 +43,10 @@ class Classifier(nn.Module):
 
 
 class Classification(Objective):
-    """The encoder learns the class of each image.
+    """Cross-entropy, or binary cross-entropy, of a linear classifier with mixed, smoothed targets.
 
     Args:
-        encoder: what is trained.
+        encoder: to be trained.
         num_classes: of the training data, from which `vitlab fit` takes it.
         loss: cross_entropy of the softmax with the targets, or binary_cross_entropy of a sigmoid
             for each class, where every class with a positive target counts as present (DeiT-III).
@@ -54,9 +54,9 @@ class Classification(Objective):
             binary_cross_entropy, as it would make every class present.
         mixup: mixup and CutMix of pairs in a micro-batch.
         random_erasing: random erasing, before the mixing.
-        ema_decay: share of a moving average of the weights that stays after a step, whatever the
-            batch; it is scored beside the weights themselves, which are the ones that count. 0
-            keeps none. DeiT uses 0.99996.
+        ema_decay: decay of a moving average of the weights for one step, whatever the batch size;
+            validated beside the weights themselves, which probes and exports use. 0 for none. DeiT
+            uses 0.99996.
         drop_path: probability to skip a branch for an image, the same in all blocks (DeiT-III); 0
             leaves the encoder's own, which grows with depth.
     """
@@ -85,7 +85,7 @@ class Classification(Objective):
 
     @property
     def encoder(self) -> Encoder:
-        """The one that is trained, not its average."""
+        """The trained encoder, not its moving average."""
         return self.model.encoder
 
     def loss(self, batch: Batch, progress: Progress) -> Loss:
@@ -108,7 +108,7 @@ class Classification(Objective):
         return -present * math.log(present) - (1 - present) * math.log(1 - present)
 
     def classifiers(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Return what to score on labeled images: the model and, where kept, its average."""
+        """Return the model and its moving average, if any."""
         found: dict[str, Callable[[Tensor], Tensor]] = {"val": self.model}
         return found if self.ema is None else found | {"ema": self.ema}
 
@@ -175,7 +175,7 @@ def drop_evenly(encoder: Encoder, rate: float) -> None:
     """Set the probability to skip a branch to the same in all blocks.
 
     Raises:
-        InputError: the rate is no probability, or the encoder has blocks of its own rate, or none.
+        InputError: the rate is no probability, or the encoder has its own rates or no branches.
     """
     if not 0 < rate < 1:
         raise InputError(

@@ -135,7 +135,7 @@ class WarmupCosine(LRFactor):
 
 @dataclass(frozen=True)
 class OneCycle(LRFactor):
-    """torch's OneCycleLR: up from 1 / div_factor to 1, then down to the first over final_div_factor.
+    """torch's OneCycleLR: from 1 / div_factor up to 1, down to 1 / (div_factor final_div_factor).
 
     Args:
         pct_start: share of the steps that go up.

@@ -1,8 +1,8 @@
 """Linear heads on frozen features, trained side by side on one pass of the encoder.
 
-Each is a function of its own name, settings and seed: heads that are trained together are to the
-bit what they are alone. On several ranks, each trains all heads on the whole batch, so
-BatchNorm sees all of it and there is no gradient to reduce.
+Each depends on its name, settings and seed only: a head is the same to the bit in any grid. On
+several ranks, each trains all heads on the whole batch, so BatchNorm covers all of it and no
+gradients are reduced.
 
 Axis letters: b images, p patches, d width, c classes.
 """

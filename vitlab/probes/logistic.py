@@ -54,7 +54,7 @@ class LogisticRegression:
             classes: number of classes.
             weight_decay: L2 penalty on W.
             steps: L-BFGS iterations at most.
-            history: steps that L-BFGS remembers.
+            history: steps in the memory of L-BFGS.
             tolerance: largest entry of the gradient at which it ends.
         """
         x, _ = next(blocks())

@@ -289,8 +289,8 @@ def _load(
         )
     if source.allow_uncalibrated and (not second or loaded.calibrated):
         raise InputError(
-            f"{flag} lets the second stage begin without the first, which is not so here: it would "
-            "be ignored; leave it out",
+            f"{flag} is for a second stage without the first; here it would be ignored: leave it "
+            "out",
             field=flag,
         )
     return loaded
