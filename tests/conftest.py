@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import run_fit
 
-from vitlab.cli import main
 from vitlab.data.synthetic import Amounts, synthesize
 
-ROOT = Path(__file__).parents[1]
 SMALL = Amounts(
     imagenet_train=4,
     imagenet_val=2,
@@ -36,24 +35,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fit(drawn: Path, tmp_path: Path) -> Callable[..., Path]:
     """Run `vitlab fit` in this process on the drawn data; returns the folder of the run."""
 
-    def run(*options: str, config: str = "dino", name: str = "run", demo: bool = True) -> Path:
-        folder = tmp_path / name
-        overlays = ["--config", str(ROOT / "configs/demo.yaml")] if demo else []
-        main(
-            [
-                "fit",
-                *("--config", str(ROOT / f"configs/{config}.yaml"), *overlays),
-                *("--run-dir", str(folder), "--synthetic.root", ""),
-                *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"),
-                *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit")),
-                *("--probing.num_workers", "0", "--trainer.enable_progress_bar", "false"),
-                *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
-                *("--trainer.precision", "32-true", "--data.global_batch_size", "20"),
-                *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
-                *("--model.objective.head.out_dim", "64"),
-                *options,
-            ]
-        )
-        return folder
+    def run(*options: str, config: str = "dino", name: str = "run") -> Path:
+        head = ("--model.objective.head.out_dim", "64")
+        return run_fit(tmp_path / name, drawn, [config, "demo"], *head, *options)
 
     return run

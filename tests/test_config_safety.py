@@ -202,7 +202,9 @@ def test_a_checkpoint_builds_no_class_from_elsewhere(key):
     hyper |= {key: "a_stranger.Guest" if key == "_class_path" else CALLBACK}
     content = {"pytorch-lightning_version": "2.6.0", "state_dict": {}, "hyper_parameters": hyper}
     torch.save({**content, "epoch": 0, "global_step": 0}, "bad.ckpt")
-    with pytest.raises((ValueError, TypeError, ArgumentError), match=r"a_stranger|optimizer|settings of no model"):
+    with pytest.raises(
+        (ValueError, TypeError, ArgumentError), match=r"a_stranger|optimizer|settings of no model"
+    ):
         Pretraining.load_from_checkpoint("bad.ckpt", weights_only=True)
 
 

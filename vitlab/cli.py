@@ -1,4 +1,4 @@
-"""The command `vitlab`. Imports what a verb needs when the verb is known: --help is immediate."""
+"""The command `vitlab`: a table of verbs; what a verb needs is imported when it is run."""
 
 import importlib
 import sys
@@ -9,11 +9,11 @@ from vitlab import __version__
 
 
 class Verb(NamedTuple):
-    """What one does with `vitlab`.
+    """A verb of `vitlab`.
 
     Attributes:
         summary: a line for the help.
-        place: file of `vitlab.commands`, and its function of the words behind the verb.
+        place: file of `vitlab.commands`, and its function of the command line behind the verb.
         explains: whether an error it raises is one of its input, so that its message is enough.
     """
 
@@ -75,11 +75,11 @@ VERBS = {
     ),
     "data voc-masks": Verb(
         "convert masks of VOC 2012 from colors to indices, and SBD's to trainaug",
-        "functions:data_voc_masks",
+        "data_voc_masks",
     ),
     "data synthesize": Verb(
         "draw miniature ImageNet, VOC 2012, ADE20K and Cityscapes, to try things out",
-        "functions:data_synthesize",
+        "data_synthesize",
     ),
 }
 

@@ -13,18 +13,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import UNPROBED
 
 from vitlab.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback
 from vitlab.training import run_dir
-
-UNPROBED = (
-    "--probing.every_n_epochs",
-    "0",
-    "--probing.baselines",
-    "false",
-    "--probing.dense",
-    "{}",
-)
 
 
 def content(step: int) -> dict:
@@ -63,7 +55,7 @@ def refused_or_the_same(path: Path, damaged: bytes) -> bool:
     return False
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_flipped_bit_is_noticed_wherever_it_changes_what_is_read(good, tmp_path_factory, data):
     place = data.draw(st.integers(0, 8 * len(good) - 1))
@@ -241,6 +233,7 @@ def test_checkpoints_of_epochs_are_kept_and_bounded_in_number(fit):
     assert steps == [6, 4, 6, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", [2, 3])  # those of the first epoch are 0 and 1
 def test_a_kept_checkpoint_that_could_not_be_written_is_once_the_run_goes_on(
     fit, monkeypatch, failing
@@ -261,6 +254,7 @@ def test_a_kept_checkpoint_that_could_not_be_written_is_once_the_run_goes_on(
     assert names(folder / run_dir.KEPT) == {"epoch_0001.ckpt", "epoch_0002.ckpt"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("config.yaml", 2), (run_dir.RESULTS, 1)])
 def test_a_full_disk_before_and_after_training_is_said_too(
     fit, monkeypatch, capsys, tmp_path, name, code

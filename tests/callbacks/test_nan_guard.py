@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import UNPROBED
 
 from vitlab.callbacks.failed_step import (
     FailedStep,
@@ -29,13 +30,12 @@ from vitlab.optim.schedules import Progress
 from vitlab.training import Pretraining
 
 Fit = Callable[..., Path]
-QUICK = ("--probing.every_n_epochs", "0", "--probing.baselines", "false", "--probing.dense", "{}")
 
 
 def stopped(fit: Fit, capsys: pytest.CaptureFixture, *options: str) -> str:
     """Return what a run that fails says at its end."""
     with pytest.raises(SystemExit) as end:
-        fit(*QUICK, *options)
+        fit(*UNPROBED, *options)
     assert end.value.code == 1
     return capsys.readouterr().err
 
@@ -92,8 +92,7 @@ def test_an_overflow_is_kept_and_replayed_bit_for_bit(fit: Fit, tmp_path, capsys
     assert "not reproduced: in 64-true on cpu every number of the step is finite, as the run" in (
         shown.replace("\n", " ")
     )
-    code, shown = replayed(kept, capsys, "--anomaly")
-    assert "returned nan values" in shown
+    assert "returned nan values" in replayed(kept, capsys, "--anomaly")[1]
 
     record = json.loads((kept / "failure.json").read_text())
     record["seen"][0]["high"] += 1e-6
@@ -104,6 +103,7 @@ def test_an_overflow_is_kept_and_replayed_bit_for_bit(fit: Fit, tmp_path, capsys
     assert "* other numbers than in the run" in shown
 
 
+@pytest.mark.slow
 def test_the_step_is_kept_as_it_began(fit: Fit, tmp_path, capsys, monkeypatch):
     seen = {}
 
@@ -150,6 +150,7 @@ def test_a_damaged_image_is_named_by_its_file(fit: Fit, tmp_path, capsys, monkey
     assert replayed(tmp_path / "run/failure", capsys)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_gradient_is_found_behind_a_finite_loss(fit: Fit, tmp_path, capsys, monkeypatch):
     def work(objective: DINO) -> None:  # its root has an infinite slope at 0
         def steep(gradient):
@@ -167,6 +168,7 @@ def test_a_gradient_is_found_behind_a_finite_loss(fit: Fit, tmp_path, capsys, mo
     assert "not reproduced" in shown
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(
     fit: Fit, tmp_path, capsys, monkeypatch
 ):
@@ -294,15 +296,9 @@ def test_all_ranks_stop_with_what_one_has_met(drawn: Path, tmp_path: Path, capsy
     words = [
         *(sys.executable, str(script), "fit", "--run-dir", str(tmp_path / "run")),
         *("--config", str(root / "configs/dino.yaml"), "--config", str(root / "configs/demo.yaml")),
-        *QUICK,  # behind the configs, which have probes of their own
-        *(
-            "--synthetic.root",
-            "",
-            "--data.root",
-            str(drawn / "imagenet"),
-            "--data.num_workers",
-            "0",
-        ),
+        *UNPROBED,  # behind the configs, which have probes of their own
+        *("--synthetic.root", "", "--data.root", str(drawn / "imagenet")),
+        *("--data.num_workers", "0"),
         *("--data.global_batch_size", "20", "--trainer.precision", "32-true"),
         *("--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"),
         *("--trainer.devices", "2", "--trainer.strategy", "ddp"),

@@ -20,14 +20,7 @@ def trainer(folder, **changes):
     return Mock(spec=Trainer, **{**known, **changes})
 
 
-def test_a_finished_run_says_so_and_how_far_it_came(fit):
-    said = status(fit("--probing.baselines", "false"))
-    assert said["state"] == "finished"
-    assert (said["step"], said["epoch"]) == (said["steps"], said["epochs"]) == (4, 2)
-    assert math.isfinite(said["metrics"]["loss"])
-    assert said["began"] < said["updated"]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "state", "reason"),
     [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cluster.private import Cluster
-from comparing import assert_same_bits
+from runs import assert_same_bits
 
 from vitlab.cli import main
 

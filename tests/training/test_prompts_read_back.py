@@ -36,14 +36,8 @@ def trained(tmp_path_factory, drawn):
             *("--synthetic.root", "", "--data.root", str(drawn / "imagenet")),
             *(f"{start}.path", str(folder / "backbone")),
             *(f"{start}.family", "auto", f"{start}.which", ""),
-            *(
-                "--data.num_workers",
-                "0",
-                "--data.global_batch_size",
-                "20",
-                "--validation.num_workers",
-                "0",
-            ),
+            *("--data.num_workers", "0", "--data.global_batch_size", "20"),
+            *("--validation.num_workers", "0"),
             *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
             *("--trainer.max_epochs", "1", "--model.optimizer.warmup_epochs", "0"),
         ]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import interrupt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vitlab.callbacks.throughput import ThroughputMonitor
@@ -38,14 +39,8 @@ def train(drawn: Path, tmp_path: Path) -> Train:
                 *("fit", "--config", str(CONFIGS / f"{config}.yaml")),
                 *("--config", str(CONFIGS / f"{overlay}.yaml"), "--synthetic.root", ""),
                 *("--run-dir", str(tmp_path / name), "--data.root", str(drawn / "imagenet")),
-                *(
-                    "--data.num_workers",
-                    "0",
-                    "--data.global_batch_size",
-                    "20",
-                    "--data.micro_batch_size",
-                    "10",
-                ),
+                *("--data.num_workers", "0", "--data.global_batch_size", "20"),
+                *("--data.micro_batch_size", "10"),
                 *("--probing.dense", "{}", "--probing.num_workers", "0"),
                 *("--probing.every_n_epochs", "1", "--trainer.log_every_n_steps", "1"),
                 *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
@@ -62,7 +57,7 @@ def stopped_at_every_step(train: Train, monkeypatch, capsys, *arguments: str) ->
     """Return the folders of a calm run and of one stopped at each of its steps."""
     calm = train(*arguments, name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("vitlab.training.cli.ThroughputMonitor", Signalled)
+        interrupt(patch, Signalled)
         for step in range(1, STEPS + 1):
             with pytest.raises(SystemExit) as stopped:
                 train(*arguments, name="stopped")
@@ -119,14 +114,8 @@ RECIPES = {
     # three of the four micro-batches of an epoch: its second step has one
     "limited": ("dino", "demo", "--trainer.limit_train_batches", "3"),
     "labels": (
-        *(
-            "supervised_deit_s",
-            "demo_supervised",
-            "--data.repeats",
-            "2",
-            "--validation.num_workers",
-            "0",
-        ),
+        *("supervised_deit_s", "demo_supervised", "--data.repeats", "2"),
+        *("--validation.num_workers", "0"),
         *("--model.objective.encoder.drop_path", "0.3"),
     ),
 }

@@ -1,33 +1,30 @@
 """Supervised runs, in miniature: identities, recipes against their table, scores, bad input."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from comparing import assert_same_bits, weights
+from runs import CONFIGS, UNPROBED, assert_same_bits, curves, interrupt, run_fit, weights
 
-from vitlab.callbacks.throughput import ThroughputMonitor
-from vitlab.cli import main
+from vitlab.data import CenterCrop, ImageNet, normalize
+from vitlab.data.decode import read_image
 from vitlab.encoders import load_pretrained, save
 from vitlab.encoders.vit import DropPath
 from vitlab.objectives import Classification
 from vitlab.training import Pretraining
 from vitlab.training.cli import FitCLI
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("supervised_*.yaml"))
-UNPROBED = (
-    "--probing.every_n_epochs",
-    "0",
-    "--probing.baselines",
-    "false",
-    "--probing.dense",
-    "{}",
-)
 Train = Callable[..., Path]
+
+
+ALL = ("--model.objective.encoder.drop_path", "0.3", "--probing.every_n_epochs", "1")
+ALL += ("--validation.every_n_epochs", "1", "--validation.crop", "0.9", "--data.repeats", "2")
+ALL += ("--trainer.log_every_n_steps", "1", "--probing.pictures", "0")
 
 
 @pytest.fixture
@@ -35,64 +32,42 @@ def train(drawn: Path, tmp_path: Path) -> Train:
     """Run a supervised `vitlab fit` in this process on the drawn data; returns its folder."""
 
     def run(*options: str, config: str = "supervised_deit_s", name: str = "run") -> Path:
-        folder = tmp_path / name
-        main(
-            [
-                *("fit", "--config", str(CONFIGS / f"{config}.yaml")),
-                *("--config", str(CONFIGS / "demo_supervised.yaml")),
-                *("--run-dir", str(folder), "--synthetic.root", ""),
-                *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"),
-                *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit")),
-                *("--probing.num_workers", "0", "--validation.num_workers", "0"),
-                *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
-                *("--data.global_batch_size", "20", "--data.repeats", "2"),
-                *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
-                *options,
-            ]
-        )
-        return folder
+        configs = [config, "demo_supervised"]
+        return run_fit(tmp_path / name, drawn, configs, "--data.repeats", "2", *options)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def scored(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is probed and validated after each epoch."""
+    folder = tmp_path_factory.mktemp("runs") / "scored"
+    return run_fit(folder, drawn, ["supervised_deit_s", "demo_supervised"], *ALL)
 
 
 def read(path: Path):
     return json.loads(path.read_text())
 
 
-class Interrupted(ThroughputMonitor):
-    """Stands for a person who presses Ctrl-C in the second epoch, after a step."""
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == 3:
-            raise KeyboardInterrupt
-
-
-def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(train: Train, monkeypatch):
+def test_a_resumed_run_is_bit_identical(scored: Path, train: Train, monkeypatch, capsys):
     """With mixup, CutMix, erasing, RandAugment, repeats, drop path and the average all at work."""
-    options = (
-        "--model.objective.encoder.drop_path",
-        "0.3",
-        "--validation.every_n_epochs",
-        "1",
-        *UNPROBED,
-    )
-    calm = train(*options, name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("vitlab.training.cli.ThroughputMonitor", Interrupted)
-        with pytest.raises(SystemExit):
-            train(*options, name="stopped")
-    resumed = train(*options, "--ckpt_path", "last", name="stopped")
-    assert_same_bits(calm, resumed)
-    assert read(calm / "measurements.json") == read(resumed / "measurements.json")
+        interrupt(patch)
+        with pytest.raises(SystemExit) as stopped:
+            train(*ALL)
+    assert stopped.value.code == 1
+    assert "--ckpt_path last" in capsys.readouterr().err
+    resumed = train(*ALL, "--ckpt_path", "last")
+    assert_same_bits(scored, resumed)
+    assert read(scored / "measurements.json") == read(resumed / "measurements.json")
 
 
-def test_scores_leave_training_untouched(train: Train):
-    scored = train(
-        "--validation.every_n_epochs", "1", "--probing.every_n_epochs", "1", name="scored"
-    )
-    assert_same_bits(scored, train("--validation.every_n_epochs", "0", *UNPROBED, name="plain"))
+@pytest.mark.slow
+def test_scores_leave_training_untouched(scored: Path, train: Train):
+    assert_same_bits(scored, train(*ALL, "--validation.every_n_epochs", "0", *UNPROBED))
 
 
+@pytest.mark.slow
 def test_micro_batches_take_the_steps_of_the_whole_batch(train: Train):
     options = ["--model.objective.mixup", '{"mixup_alpha": 0, "cutmix_alpha": 0}', *UNPROBED]
     options += ["--model.objective.random_erasing", '{"prob": 0}']
@@ -102,101 +77,66 @@ def test_micro_batches_take_the_steps_of_the_whole_batch(train: Train):
         assert torch.allclose(tensor, parts[name], atol=2e-4), name
 
 
+@pytest.mark.slow
 def test_lamb_resumes_too(train: Train, monkeypatch):
     options = ("--model.optimizer.name", "lamb", *UNPROBED)
     calm = train(*options, config="supervised_deit3_s", name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("vitlab.training.cli.ThroughputMonitor", Interrupted)
+        interrupt(patch)
         with pytest.raises(SystemExit):
             train(*options, config="supervised_deit3_s", name="stopped")
     resumed = train(*options, "--ckpt_path", "last", config="supervised_deit3_s", name="stopped")
     assert_same_bits(calm, resumed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", RECIPES)
 def test_every_recipe_trains_and_is_scored(train: Train, config: str):
-    folder = train(*UNPROBED, config=config)
-    last = read(folder / "results.json")[-1]
+    last = read(train(*UNPROBED, config=config) / "results.json")[-1]
     assert {"val/top1", "val/top5", "val/loss", "val/ece"} <= last.keys()
     assert 0 <= last["val/top1"] <= last["val/top5"] <= 100
 
 
-def test_scores_and_probes_share_a_row_a_table_and_curves(train: Train, capsys):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    folder = train(
-        *(
-            "--probing.every_n_epochs",
-            "1",
-            "--validation.every_n_epochs",
-            "1",
-            "--trainer.log_every_n_steps",
-            "1",
-        )
-    )
-    rows = read(folder / "measurements.json")
+def test_scores_and_probes_share_a_row_and_curves(scored: Path):
+    rows = read(scored / "measurements.json")
     assert [row["encoder"] for row in rows] == ["pixels", "untrained", "trained", "trained"]
     for row in rows[2:]:
         assert {"knn/top1", "miou/voc2012", "val/top1", "ema/top1"} <= row["scores"].keys()
-    printed = capsys.readouterr().out.replace("\n", "")  # lines are broken where they are long
-    assert "classifier, %; its loss in nats" in printed
-    assert "best_top1.ckpt" in printed
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    tags = set(events.Tags()["scalars"])
-    assert {"val/top1", "val/ece", "ema/loss", "optimizer/learning_rate"} <= tags
-    assert (folder / "best_top1.ckpt").exists()
-    main(["curves", str(folder), "--out", str(folder / "curves")])
-    assert "val/top1" in (folder / "curves.md").read_text()
+    assert {"val/top1", "val/ece", "ema/loss", "optimizer/learning_rate"} <= curves(scored).keys()
+    assert (scored / "best_top1.ckpt").exists()
 
 
-def test_the_scores_are_those_of_the_checkpoint(train: Train, drawn: Path):
-    from vitlab.data import CenterCrop, ImageNet, normalize
-
-    folder = train(*UNPROBED, "--validation.crop", "0.9")
-    objective = Pretraining.load_from_checkpoint(
-        folder / "last.ckpt", weights_only=True
-    ).objective.eval()
+def test_the_scores_are_those_of_the_checkpoint(scored: Path, drawn: Path):
+    model = Pretraining.load_from_checkpoint(scored / "last.ckpt", weights_only=True)
     data = ImageNet(str(drawn / "imagenet"))
-    from vitlab.data.decode import read_image
-
     samples, view = data.samples("val"), CenterCrop(64, 0.9)
-    paths = [Path(drawn / "imagenet") / samples.image(index) for index in range(len(samples))]
+    paths = [drawn / "imagenet" / samples.image(index) for index in range(len(samples))]
     images = torch.stack([view(read_image(path))[0][0] for path in paths])
     with torch.no_grad():
-        logits = objective.model(normalize(images))
+        logits = model.objective.eval().model(normalize(images))
     labels = torch.from_numpy(samples.labels)
-    scores = read(folder / "results.json")[-1]
-    assert scores["val/top1"] == pytest.approx(
-        100 * (logits.argmax(-1) == labels).double().mean().item(), abs=1e-4
-    )
+    scores = read(scored / "results.json")[-1]
+    correct = (logits.argmax(-1) == labels).double().mean().item()
+    assert scores["val/top1"] == pytest.approx(100 * correct, abs=1e-4)
     loss = torch.nn.functional.cross_entropy(logits, labels).item()
     assert scores["val/loss"] == pytest.approx(loss, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_weights_and_its_checkpoint_needs_them_no_more(
-    train: Train, tmp_path: Path
+    scored: Path, train: Train, tmp_path: Path
 ):
-    first = train(*UNPROBED, name="first")
-    weights_file = tmp_path / "encoder"
-    save(load_pretrained(first / "last.ckpt", which="model").encoder, weights_file)
-    start = (
-        "--model.objective.encoder",
-        json.dumps({"class_path": "Pretrained", "init_args": {"path": str(weights_file)}}),
-    )
-    overlay = tmp_path / "start.yaml"
-    overlay.write_text(
-        yaml.safe_dump({"model": {"objective": {"init_args": {"encoder": json.loads(start[1])}}}})
-    )
-    second = train(*UNPROBED, *start, "--model.optimizer.lr", "0", "--model.optimizer.min_lr",
-                   "0", "--model.optimizer.lr_schedule.warmup_lr", "0", name="second")  # fmt: skip
-    before, after = weights(first), weights(second)
+    file = tmp_path / "encoder"
+    save(load_pretrained(scored / "last.ckpt", which="model").encoder, file)
+    encoder = {"class_path": "Pretrained", "init_args": {"path": str(file)}}
+    start = ("--model.objective.encoder", json.dumps(encoder), "--model.optimizer.lr", "0")
+    start += ("--model.optimizer.min_lr", "0", "--model.optimizer.lr_schedule.warmup_lr", "0")
+    second = train(*UNPROBED, *start, name="second")
+    before, after = weights(scored), weights(second)
     for name, tensor in after.items():
         if ".encoder." in name and name.startswith("objective.model"):
             assert torch.equal(tensor, before[name]), name
-    import shutil
-
-    shutil.rmtree(weights_file)
+    shutil.rmtree(file)
     model = Pretraining.load_from_checkpoint(second / "last.ckpt", weights_only=True)
     assert isinstance(model.objective, Classification)
     assert load_pretrained(second / "last.ckpt", which="model").report.full
@@ -341,12 +281,6 @@ def test_data_without_labels_are_refused(train: Train, drawn: Path, capsys):
         )
     assert refused.value.code == 2
     assert "VOC2012 has no image labels" in capsys.readouterr().err
-
-
-def test_scores_of_an_objective_without_classes_are_refused(fit, capsys):
-    with pytest.raises(SystemExit):
-        fit("--validation.crop", "0.9")
-    assert "DINO trains no classifier" in capsys.readouterr().err
 
 
 def test_a_missing_folder_is_all_that_is_said(train: Train, tmp_path: Path, capsys):

@@ -48,22 +48,10 @@ def fit(odd: Path, tmp_path: Path) -> Fit:
         words = [
             *("fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run-dir", str(folder)),
             *("--data.root", str(odd), "--data.num_workers", "0", "--data.global_batch_size", "14"),
-            *(
-                "--data.transform.size",
-                "64",
-                "--validation.num_workers",
-                "0",
-                "--validation.every_n_epochs",
-                "1",
-            ),
-            *(
-                "--probing.every_n_epochs",
-                "0",
-                "--probing.baselines",
-                "false",
-                "--probing.dense",
-                "{}",
-            ),
+            *("--data.transform.size", "64", "--validation.num_workers", "0"),
+            *("--validation.every_n_epochs", "1"),
+            *("--probing.every_n_epochs", "0", "--probing.baselines", "false"),
+            *("--probing.dense", "{}"),
             *("--probing.size", "64", "--probing.dense_size", "64", "--probing.num_workers", "0"),
             *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
             *("--trainer.accelerator", "cpu", "--trainer.devices", str(ranks)),
@@ -124,14 +112,8 @@ def test_prompts_on_two_ranks_are_those_of_one(fit: Fit, tmp_path: Path):
     backbone = "--model.objective.encoder.backbone"
     options = (
         *(f"{backbone}.path", str(tmp_path / "backbone")),
-        *(
-            f"{backbone}.family",
-            "auto",
-            f"{backbone}.which",
-            "",
-            "--data.transform.resize_size",
-            "64",
-        ),
+        *(f"{backbone}.family", "auto", f"{backbone}.which", ""),
+        *("--data.transform.resize_size", "64"),
         # entries that are drawn, or dropped, are so for a micro-batch
         *("--model.objective.encoder.prompts.dropout", "0"),
         *("--model.objective.matching.random_fraction", "0"),

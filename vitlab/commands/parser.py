@@ -2,7 +2,8 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -12,6 +13,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from vitlab.config_safety import ClassParser, check_command_line
 
 Arguments = TypeVar("Arguments")
+Returned = TypeVar("Returned")
 POSITIONAL = {"positional": True}  # metadata of a field that is given without an option's name
 # metadata of a field whose value is built from a class_path; `skip` names arguments left out
 SUBCLASS = {"subclass": True}
@@ -46,6 +48,24 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, examples: str 
         if each.metadata.get("positional") and values[each.name] is None:
             del values[each.name]  # the field has a default: jsonargparse allows none here
     return kind(**values)
+
+
+def call(function: Callable[..., Returned], words: Sequence[str], prog: str) -> Returned:
+    """Call a function with a command line: its parameters are the options, its docstring the help.
+
+    Raises:
+        InputError: by the function.
+        SystemExit: as in `parse`.
+    """
+    hints = get_type_hints(function)
+    fields: list[Any] = []
+    for name, each in inspect.signature(function).parameters.items():
+        required = each.default is each.empty
+        more = () if required else (dataclasses.field(default=each.default),)
+        fields.append((name, hints[name], *more))
+    kind = dataclasses.make_dataclass("Options", fields)
+    kind.__doc__ = function.__doc__
+    return function(**vars(parse(kind, words, prog)))
 
 
 def build_parser(kind: type, prog: str, examples: str = "") -> ArgumentParser:

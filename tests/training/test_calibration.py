@@ -6,18 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from comparing import assert_same_bits, weights
 from PIL import Image
+from runs import CONFIGS, UNPROBED, assert_same_bits, interrupt, weights
 
-from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.cli import main
 from vitlab.data.foreground import mask_name
 from vitlab.encoders import load, load_pretrained, save
 from vitlab.objectives import Calibration
 from vitlab.training import Pretraining
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-OFF = ("--probing.every_n_epochs", "0", "--probing.baselines", "false", "--probing.dense", "{}")
 PLAIN = (
     "--model.objective.mixup",
     '{"mixup_alpha": 0, "cutmix_alpha": 0}',
@@ -33,32 +30,15 @@ def command(config: str, folder: Path, drawn: Path, *options: str) -> None:
         [
             *("fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run-dir", str(folder)),
             *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"),
-            *(
-                "--data.global_batch_size",
-                "20",
-                "--data.transform.size",
-                "64",
-                "--probing.size",
-                "64",
-            ),
-            *(
-                "--probing.dense_size",
-                "64",
-                "--probing.num_workers",
-                "0",
-                "--validation.num_workers",
-                "0",
-            ),
+            *("--data.global_batch_size", "20", "--data.transform.size", "64"),
+            *("--probing.size", "64"),
+            *("--probing.dense_size", "64", "--probing.num_workers", "0"),
+            *("--validation.num_workers", "0"),
             *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
             *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
             *("--trainer.max_epochs", "2", "--model.optimizer.lr", "4e-4"),
-            *(
-                "--model.optimizer.warmup_epochs",
-                "0",
-                "--model.optimizer.lr_schedule.base_batch_size",
-                "0",
-                *OFF,
-            ),
+            *("--model.optimizer.warmup_epochs", "0"),
+            *("--model.optimizer.lr_schedule.base_batch_size", "0", *UNPROBED),
             *options,
         ]
     )
@@ -73,14 +53,8 @@ def converged(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command(
         *("supervised_deit_s", folder, drawn, *PLAIN, "--data.repeats", "1"),
         *("--model.objective.encoder", json.dumps({"class_path": "ViT", "init_args": encoder})),
-        *(
-            "--trainer.max_epochs",
-            "8",
-            f"{lr_schedule}.cooldown_epochs",
-            "0",
-            f"{lr_schedule}.warmup_lr",
-            "0",
-        ),
+        *("--trainer.max_epochs", "8", f"{lr_schedule}.cooldown_epochs", "0"),
+        *(f"{lr_schedule}.warmup_lr", "0"),
     )
     return folder / "last.ckpt"
 
@@ -125,6 +99,7 @@ def test_the_stages_follow_each_other_from_the_model_before_both(
     assert exported.state_dict().keys() == model.objective.encoder.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_the_blank_arm_begins_where_the_other_does(calibrate: Train):
     blank = calibrate("blank", name="blank")
     assert not any("reference" in name or "rules" in name for name in weights(blank))
@@ -148,6 +123,7 @@ def test_the_demo_shrinks_every_config(stage: str, converged: Path, drawn: Path,
     assert "16 images x 1 devices" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["tokens", "dimensions"])
 def test_half_precision_and_micro_batches_work(calibrate: Train, stage: str, caplog):
     options = ("--trainer.precision", "bf16-mixed", "--data.micro_batch_size", "10")
@@ -158,6 +134,7 @@ def test_half_precision_and_micro_batches_work(calibrate: Train, stage: str, cap
     assert ("rules of" in caplog.text) == (stage == "dimensions")
 
 
+@pytest.mark.slow
 def test_the_report_puts_the_arms_side_by_side(
     calibrate: Train, converged: Path, drawn: Path, tmp_path: Path, capsys
 ):
@@ -184,6 +161,7 @@ def test_the_report_puts_the_arms_side_by_side(
         )
 
 
+@pytest.mark.slow
 def test_masks_reach_a_run_and_those_that_show_no_background_add_nothing(
     calibrate: Train, drawn: Path, tmp_path: Path, capsys
 ):
@@ -211,14 +189,7 @@ def test_masks_reach_a_run_and_those_that_show_no_background_add_nothing(
     assert any(not torch.allclose(blank[name], something[name], atol=2e-4) for name in blank)
 
 
-class Interrupted(ThroughputMonitor):
-    """Stands for a person who presses Ctrl-C in the second epoch."""
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == 3:
-            raise KeyboardInterrupt
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["tokens", "dimensions", "blank"])
 def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
     calibrate: Train, stage: str, monkeypatch
@@ -228,7 +199,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(
         options = (*UNLEARNED, "--model.objective.classifier.allow_uncalibrated", "true")
     calm = calibrate(stage, *options, name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("vitlab.training.cli.ThroughputMonitor", Interrupted)
+        interrupt(patch)
         with pytest.raises(SystemExit):
             calibrate(stage, *options, name="stopped")
     resumed = calibrate(stage, *options, "--ckpt_path", "last", name="stopped")
@@ -249,6 +220,7 @@ def test_the_second_stage_without_the_first_is_refused(calibrate: Train, capsys)
     assert "would be ignored" in refused(capsys, lambda: calibrate("tokens", *ignored))
 
 
+@pytest.mark.slow
 def test_a_class_without_a_correct_image_is_refused(calibrate: Train, capsys, drawn, tmp_path):
     """An encoder and a head that say the same of every image."""
     first = calibrate("tokens", name="first")
@@ -287,6 +259,7 @@ def test_a_classifier_of_other_classes_is_refused(calibrate: Train, capsys, conv
     assert "knows 7 classes and the data have 10" in refused(capsys, run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapping", ["model", ""])
 def test_weights_of_deit_and_timm_bring_their_head(
     calibrate: Train, converged: Path, tmp_path: Path, wrapping: str

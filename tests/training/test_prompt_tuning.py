@@ -1,20 +1,18 @@
 """Runs of prompt tuning, in miniature: what is kept, what resumes, what is refused."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from runs import CONFIGS, assert_same_bits, interrupt, weights
 
-from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.cli import main
 from vitlab.encoders import PromptedViT, Prompts, ViT, load_pretrained, save
 from vitlab.objectives import PromptTuning
 from vitlab.training import Pretraining
 from vitlab.training.cli import FitCLI
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("prompts_*.yaml"))
 OVERLAYS = sorted((CONFIGS / "prompts").glob("*.yaml"))
 
@@ -39,14 +37,8 @@ def train(drawn, tmp_path, backbone):
                 *("--config", str(CONFIGS / "demo_prompts.yaml"), "--run-dir", str(folder)),
                 *("--synthetic.root", "", "--data.root", str(drawn / "imagenet")),
                 *(f"{start}.path", str(path), f"{start}.family", "auto", f"{start}.which", ""),
-                *(
-                    "--data.num_workers",
-                    "0",
-                    "--data.global_batch_size",
-                    "20",
-                    "--validation.num_workers",
-                    "0",
-                ),
+                *("--data.num_workers", "0", "--data.global_batch_size", "20"),
+                *("--validation.num_workers", "0"),
                 *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
                 *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
                 *options,
@@ -57,25 +49,10 @@ def train(drawn, tmp_path, backbone):
     return run
 
 
-def weights(folder):
-    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
-
-
-def same_bits(first, second):
-    ours, theirs = weights(first), weights(second)
-    assert ours.keys() == theirs.keys()
-    return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-
-
-class Interrupted(ThroughputMonitor):
-    """Stands for a person who presses Ctrl-C in the second epoch, after a step."""
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == 3:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("config", RECIPES)
+@pytest.mark.parametrize(
+    "config",
+    ["prompts_r_tcpa", *(pytest.param(c, marks=pytest.mark.slow) for c in RECIPES[1:])],
+)
 def test_every_recipe_trains_is_scored_and_keeps_no_backbone(train, backbone, config):
     folder = train(config=config)
     assert {"val/top1", "val/loss"} <= json.loads((folder / "results.json").read_text())[-1].keys()
@@ -94,18 +71,20 @@ def test_every_recipe_trains_is_scored_and_keeps_no_backbone(train, backbone, co
         assert torch.equal(model.objective.encoder.backbone.state_dict()[name], tensor), name
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(train, backbone, monkeypatch):
     """With mixup, dropout of prompts, entries drawn in the first half; the backbone has moved."""
     options = ("--model.objective.matching.random_fraction", "0.7")
     calm = train(*options, name="calm")
     with monkeypatch.context() as patch:
-        patch.setattr("vitlab.training.cli.ThroughputMonitor", Interrupted)
+        interrupt(patch)
         with pytest.raises(SystemExit):
             train(*options, name="stopped")
     moved = backbone.rename(backbone.with_name("moved"))
-    assert same_bits(calm, train(*options, "--ckpt_path", "last", path=moved, name="stopped"))
+    assert_same_bits(calm, train(*options, "--ckpt_path", "last", path=moved, name="stopped"))
 
 
+@pytest.mark.slow
 def test_another_backbone_is_refused_when_a_run_goes_on(train, tmp_path, capsys):
     last = train() / "last.ckpt"
     torch.manual_seed(6)
@@ -117,6 +96,7 @@ def test_another_backbone_is_refused_when_a_run_goes_on(train, tmp_path, capsys)
     assert "were learned beside the backbone" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_dense_probes_run_on_a_prompted_encoder(train, drawn):
     folder = train(
         *("--probing.dense.voc2012.class_path", "VOC2012"),
@@ -128,7 +108,9 @@ def test_dense_probes_run_on_a_prompted_encoder(train, drawn):
 
 def test_head_bias_keys_and_prompts_are_one_group_with_decay():
     path = CONFIGS / "prompts_tcpa.yaml"
-    assert yaml.safe_load(path.read_text())["model"]["optimizer"]["rules"] == {"vectors": True}
+    assert yaml.safe_load(path.read_text())["model"]["optimizer"]["param_groups"] == {
+        "decay_1d": True
+    }
     from vitlab.optim.optimizer import OptimizerConfig, ParamGroups
 
     objective = PromptTuning(PromptedViT(ViT("nano", 8, 32), Prompts(shared=1)), 3)
