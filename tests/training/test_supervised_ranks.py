@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from comparing import weights
+from runs import weights
 
 from vitlab.cli import main
 from vitlab.encoders import ViT, save

@@ -107,7 +107,8 @@ def small_steps(stats: TrainingStats) -> Diagnosis | None:
     return Diagnosis(
         "learning rate too low",
         f"the learning rate is too low: at its peak, {stats.peak:.2g}, all {stats.steps} steps "
-        f"together would change the weights by at most {reach:.1%} of their norm. Raise {LR}{usual}",
+        f"together would change the weights by at most {reach:.1%} of their norm. "
+        f"Raise {LR}{usual}",
     )
 
 

@@ -1,9 +1,8 @@
 """The command line of `vitlab fit`: options, config, folder of the run, trainer."""
 
 import os
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,21 +36,7 @@ from vitlab.training import run_dir
 from vitlab.training.lightning_compat import quiet
 from vitlab.training.module import Pretraining
 from vitlab.training.run_dir import resume_hint
-
-DRAWING = 600  # seconds that other ranks wait for the first one to draw the embedded data sets
-
-
-@dataclass(frozen=True)
-class Synthetic:
-    """The embedded data sets, drawn when a run reads below their folder and it is not there yet.
-
-    Args:
-        root: folder of the drawn data sets; empty for none.
-        seed: of the drawing.
-    """
-
-    root: str = ""
-    seed: int = 0
+from vitlab.training.synthetic import Synthetic
 
 
 class FitParser(ClassesOnly, LightningArgumentParser):
@@ -153,26 +138,9 @@ class FitCLI(LightningCLI):
         # however its path is spelled, and best.ckpt as well
         if first_rank() and checkpoint and self.folder.resolve() in checkpoint.resolve().parents:
             run_dir.check_same_settings(self.folder, yaml.safe_load(self.text()))
-        self.draw()
-
-    def draw(self) -> None:
-        """Draw the embedded data sets where the config reads from them."""
-        root = self.config.synthetic.root
         dense = self.config.probing.dense.values()
         roots = [source.init_args.root for source in (self.config.data, *dense)]
-        if root and any(Path(root).resolve() in Path(used).resolve().parents for used in roots):
-            from vitlab.data.synthetic import MARKER, synthesize
-
-            if first_rank():
-                synthesize(Path(root), self.config.synthetic.seed)
-            for _ in range(DRAWING):  # under SLURM all ranks start at once
-                if (Path(root) / MARKER).exists():
-                    return
-                time.sleep(1)
-            raise InputError(
-                f"the first rank did not draw {root} in {DRAWING} s; see its messages",
-                field="synthetic.root",
-            )
+        Synthetic(**self.config.synthetic.as_dict()).draw(roots, first_rank())
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Return a trainer that writes every file into the folder of the run."""

@@ -1,23 +1,19 @@
 """Run directory: its checkpoints, its settings, its lock. One for each run, never overwritten."""
 
 import os
-import pickle
 import platform
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import torch
-from safetensors import SafetensorError
-
 from vitlab.atomic_io import exclusive_lock
 from vitlab.cluster.job import JOB_FOLDER as JOB
 from vitlab.config_safety import read_yaml
 from vitlab.errors import InputError
+from vitlab.training.checkpoint_integrity import check_readable
 
 CONFIG = "config.yaml"
 LAST = "last.ckpt"
@@ -217,49 +213,6 @@ def _foreign(folder: Path) -> bool:
     if not folder.exists() or (folder / CONFIG).exists():
         return False
     return any(path.name not in (LOCK, JOB) for path in folder.iterdir())
-
-
-def check_readable(checkpoint: Path) -> int:
-    """Refuse a checkpoint that is damaged, or holds anything but tensors and plain values.
-
-    Its records carry checksums (CRC-32), which torch itself does not compare.
-
-    Returns:
-        The optimizer steps that it has taken.
-
-    Raises:
-        InputError: the file is damaged, or holds more than that.
-    """
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            # as torch never writes it, and would take one marked as a folder to be empty
-            if any(record.compress_type or record.external_attr for record in archive.infolist()):
-                raise RuntimeError("its index is damaged")
-            record = archive.testzip()
-        if record:
-            raise RuntimeError(f"its record {record} differs from its checksum")
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except (
-        *(RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile),
-        *(ValueError, NotImplementedError, KeyError),  # of the archive's index
-        SafetensorError,  # which torch reads by the ending of the name
-    ) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        if isinstance(error, pickle.UnpicklingError):  # torch's words advise to run it
-            found = re.search(r"GLOBAL (\S+)", str(error))
-            reason = f"reading it would run {found[1]}" if found else "it holds more than values"
-        raise InputError(
-            f"the checkpoint {checkpoint} cannot be read safely: {reason}; it is damaged or from "
-            "elsewhere. Continue from another one, such as best.ckpt",
-            field="--ckpt_path",
-        ) from error
-    if not isinstance(content, dict) or "pytorch-lightning_version" not in content:
-        raise InputError(
-            f"{checkpoint} is not a checkpoint of `vitlab fit`, whose runs are all that "
-            "--ckpt_path can continue",
-            field="--ckpt_path",
-        )
-    return int(content["global_step"])
 
 
 @contextmanager
