@@ -18,7 +18,7 @@ from vitlab.training import Pretraining
 PLAIN = (
     "--model.objective.mixup",
     '{"mixup_alpha": 0, "cutmix_alpha": 0}',
-    "--model.objective.ema",
+    "--model.objective.ema_decay",
     "0",
 )
 PLAIN += ("--model.objective.random_erasing", '{"prob": 0}')

@@ -190,7 +190,7 @@ def test_callbacks_of_lightning_monitor_the_scores(fit: Fit, tmp_path: Path):
     """`EarlyStopping` on a score of the probes, and `ModelCheckpoint` by another."""
     name = "lightning.pytorch.callbacks"
     stop = {"monitor": "knn/top1", "mode": "max", "stopping_threshold": -1.0}
-    best = {"monitor": "miou/voc2012", "mode": "max", "filename": "top", "dirpath": str(tmp_path)}
+    best = {"monitor": "miou/voc2012", "mode": "max", "filename": "top", "dirpath": str(tmp_path / "top")}
     callbacks = [
         {"class_path": f"{name}.{kind.__name__}", "init_args": given}
         for kind, given in ((EarlyStopping, stop), (ModelCheckpoint, best))
@@ -199,7 +199,7 @@ def test_callbacks_of_lightning_monitor_the_scores(fit: Fit, tmp_path: Path):
     folder = fit(*options, "--probing.baselines", "false", "--probing.pictures", "0")
     (row,) = read(folder / "measurements.json")
     assert row["epoch"] == 1
-    assert (tmp_path / "top.ckpt").exists()
+    assert (tmp_path / "top/top.ckpt").exists()
 
 
 def test_a_run_that_another_callback_stops_is_measured_at_its_end(fit: Fit):
@@ -222,6 +222,7 @@ def trainer(tmp_path: Path, **options) -> Trainer:
     return Trainer(default_root_dir=tmp_path, callbacks=[NaNGuard()], **options)
 
 
+@pytest.mark.filterwarnings("ignore:Found .* in eval mode")
 def test_any_trainer_and_loader_of_batches_will_do(tmp_path):
     images = [torch.randn(2, 3, 16, 16) for _ in range(4)]
 

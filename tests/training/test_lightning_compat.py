@@ -65,6 +65,9 @@ def test_our_observer_takes_the_place_of_lightnings(monkeypatch):
     class Environment:
         creates_processes_externally = False
 
+        def validate_settings(self, num_devices, num_nodes):
+            pass
+
     launcher = subprocess_script._SubprocessScriptLauncher(Environment(), 1, 1)
     monkeypatch.setattr(launcher, "_call_children_scripts", lambda: launcher.procs.append("rank"))
     assert launcher.launch(lambda: 5) == 5

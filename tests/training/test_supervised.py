@@ -115,7 +115,7 @@ def test_the_scores_are_those_of_the_checkpoint(scored: Path, drawn: Path):
     with torch.no_grad():
         logits = model.objective.eval().model(normalize(images))
     labels = torch.from_numpy(samples.labels)
-    scores = read(scored / "results.json")[-1]
+    scores = read(scored / "measurements.json")[-1]["scores"]
     correct = (logits.argmax(-1) == labels).double().mean().item()
     assert scores["val/top1"] == pytest.approx(100 * correct, abs=1e-4)
     loss = torch.nn.functional.cross_entropy(logits, labels).item()
@@ -249,7 +249,7 @@ BAD = [
     (("--data.global_batch_size", "15"), "15 images cannot be mixed"),
     (("--model.objective.loss", "binary_cross_entropy"), "all classes would be present"),
     (("--data.transform.color_jitter", "0.4"), "timm ignores the jitter"),
-    (("--data.repeats", "0"), "repeats 0 is not a count"),
+    (("--data.repeats", "0"), "repeats 0 is too small"),
     (("--data.transform", "MultiCrop", "--data.transform.size", "64"), "needs one crop"),
     (("--model.objective.num_classes", "7"), "num_classes"),
     (("--validation.every_n_epochs", "-1"), "validation.every_n_epochs is too small"),

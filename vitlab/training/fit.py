@@ -16,6 +16,7 @@ from vitlab.callbacks.preemption import Preempted
 from vitlab.callbacks.rank_watchdog import is_lost_rank, lost_rank, watch_local_ranks
 from vitlab.cluster.slurm import check_tasks
 from vitlab.data import DataError
+from vitlab.errors import InputError
 from vitlab.training import run_dir
 from vitlab.training.cli import FitCLI, first_rank
 from vitlab.training.exit_codes import FAILED, REFUSED, exit_reason
@@ -55,7 +56,8 @@ def fit(args: Sequence[str]) -> None:
             _stop(f"{error}. See to it, then start the same command again", REFUSED)
         except (ValueError, MisconfigurationException) as error:
             reason: object = error
-            if isinstance(error.__cause__, DataError):  # of the link from data to num_classes
+            link = not isinstance(error, InputError)  # from data to num_classes, of jsonargparse
+            if link and isinstance(error.__cause__, DataError):
                 reason = error.__cause__
             about = "\n`vitlab data check --root DIR` says more about a folder of data"
             _stop(f"{reason}{about if isinstance(reason, DataError) else ''}", REFUSED)
