@@ -29,7 +29,7 @@ class Verb(NamedTuple):
         except (ValueError, OSError) as error:
             if not self.explains:
                 raise
-            # of an error in a loading process, only what it says, not where
+            # of an error in a loading process, only the message, not the traceback
             _refuse(f"vitlab: {str(error).rpartition('DataError: ')[2]}")
         except KeyboardInterrupt:
             _refuse("vitlab: interrupted; the same command begins again, or goes on where it can")
@@ -109,7 +109,7 @@ def main(args: Sequence[str] | None = None) -> None:
         args: what follows `vitlab` on the command line; that of this process by default.
 
     Raises:
-        SystemExit: with code 2 for input that cannot be used, after one message that says why.
+        SystemExit: with code 2 for input that cannot be used, after one message with the reason.
     """
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help"):

@@ -1,6 +1,6 @@
 """Config safety: a config may build classes of a few packages, and name nothing else.
 
-A config says which classes a run is made of, and a parser that imports whatever is named would run
+A config names the classes of a run, and a parser that imports whatever is named would run
 a stranger's program. Three gates prevent that. `check_config` reads a config as plain values and
 names the key and file of a class from elsewhere. `restrict_imports` lets jsonargparse import only
 the allowed packages, wherever a name comes from: another file, the command line, the settings in a

@@ -190,7 +190,12 @@ def test_callbacks_of_lightning_monitor_the_scores(fit: Fit, tmp_path: Path):
     """`EarlyStopping` on a score of the probes, and `ModelCheckpoint` by another."""
     name = "lightning.pytorch.callbacks"
     stop = {"monitor": "knn/top1", "mode": "max", "stopping_threshold": -1.0}
-    best = {"monitor": "miou/voc2012", "mode": "max", "filename": "top", "dirpath": str(tmp_path / "top")}
+    best = {
+        "monitor": "miou/voc2012",
+        "mode": "max",
+        "filename": "top",
+        "dirpath": str(tmp_path / "top"),
+    }
     callbacks = [
         {"class_path": f"{name}.{kind.__name__}", "init_args": given}
         for kind, given in ((EarlyStopping, stop), (ModelCheckpoint, best))

@@ -173,7 +173,7 @@ def test_a_recipe_resolves_to_the_values_of_the_table(overlay, backbone, tmp_pat
     assert (objective.matching.weight, objective.matching.random_fraction) == (0.01, 0.1)
     assert (objective.mixup.mixup_alpha, objective.mixup.prob) == (0.8, 0.5)
     assert (objective.mixup.cutmix_alpha, objective.label_smoothing) == (0.0, 0.1)
-    assert (views.size, views.short, views.flip) == (224, 256, 0.5)
+    assert (views.size, views.resize_size, views.flip) == (224, 256, 0.5)
     assert command.config_init.validation.crop == 224 / 256
     given = yaml.safe_load(overlay.read_text())["data"]["class_path"]
     assert given == {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}.get(overlay.stem, "Folder")

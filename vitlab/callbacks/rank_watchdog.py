@@ -34,7 +34,7 @@ class ProcessWatcher(threading.Thread):
 
     Args:
         started: the other ranks on this machine, in order; none in those ranks themselves.
-        remedy: says what to do, when it is asked.
+        remedy: returns how to continue, as text.
     """
 
     def __init__(self, started: Sequence[subprocess.Popen], remedy: Callable[[], str]):
@@ -84,7 +84,7 @@ class RankWatchdog(Callback):
     that hangs is left to the time-outs of the backend and of the data loader.
 
     Args:
-        remedy: says what to do, when it is asked.
+        remedy: returns how to continue, as text.
     """
 
     def __init__(self, remedy: Callable[[], str]):
@@ -105,7 +105,7 @@ class RankWatchdog(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """End: those who wait for this rank hear no more of it."""
+        """End: those who wait for this rank get no more of it."""
         self.over.set()
 
     def beat(self) -> None:

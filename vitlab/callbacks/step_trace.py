@@ -121,7 +121,7 @@ def trace_step(
     seen.append(look("loss", "loss", value))
     if value.requires_grad:
         named = [(name, p) for name, p in objective.named_parameters() if p.requires_grad]
-        # not backward(): that would speak with other ranks
+        # not backward(): that would exchange gradients with other ranks
         found = torch.autograd.grad(value * scale, [p for _, p in named], allow_unused=True)
         gradients = {name: g for (name, _), g in zip(named, found, strict=True) if g is not None}
         looked = (look("gradient", name, gradient) for name, gradient in gradients.items())

@@ -31,7 +31,7 @@ def exit_reason(error: BaseException, folder: Path, begun: bool) -> tuple[str, i
     if isinstance(error, SystemExit | KeyboardInterrupt):  # Lightning makes one of the other
         return (f"interrupted; {hint}", FAILED)
     if isinstance(error, DataError | FloatingPointError):
-        # of an error in a loading process, only what it says, not where
+        # of an error in a loading process, only the message, not the traceback
         return (str(error).rpartition("DataError: ")[2], FAILED)
     if isinstance(error, torch.OutOfMemoryError):
         remedy = "set --data.micro_batch_size lower, which accumulates micro-batches"

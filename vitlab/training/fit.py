@@ -59,7 +59,7 @@ def fit(args: Sequence[str]) -> None:
             link = not isinstance(error, InputError)  # from data to num_classes, of jsonargparse
             if link and isinstance(error.__cause__, DataError):
                 reason = error.__cause__
-            about = "\n`vitlab data check --root DIR` says more about a folder of data"
+            about = "\n`vitlab data check --root DIR` reports on a folder of data"
             _stop(f"{reason}{about if isinstance(reason, DataError) else ''}", REFUSED)
         _train(command)
         try:

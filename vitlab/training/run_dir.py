@@ -47,7 +47,7 @@ class ResumePoint:
 
 
 def default_folder(configs: Sequence[str], seed: int) -> Path:
-    """Return where a run goes unless told: runs/NAME_OF_CONFIGS/seedN."""
+    """Return the default folder of a run: runs/NAME_OF_CONFIGS/seedN."""
     names = [Path(config).stem for config in configs] or ["unnamed"]
     return Path("runs") / "-".join(names) / f"seed{seed}"
 
