@@ -1,17 +1,22 @@
 import io
 import pickle
 import sys
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 
 from vitlab import config_safety
 from vitlab.cli import main
+from vitlab.errors import InputError
+from vitlab.optim.lr_schedule import LRSchedule
 from vitlab.training import Pretraining
 
 ROOT = Path(__file__).parents[1]
@@ -165,6 +170,37 @@ def test_a_function_is_no_class_though_its_package_is_allowed(given, capsys):
     file = config({"trainer": {"callbacks": [callback]}})
     message = refused([*FIT, "--config", file], capsys)
     assert "is no class" in message or "torch.distributed.launcher" in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Namespace(a=Namespace(class_path="torch.utils.collect_env.run", init_args=Namespace())),
+        Namespace(data={"voc": Namespace(class_path="vitlab.cli.main")}),
+        {"a": [{"class_path": "torch.nn.functional.relu"}]},
+        {"a": {"class_path": "torch.nn.Linear", "init_args": {"b": main}}},
+        {"a": (torch.relu,)},
+        {"a": [partial(print)]},
+        {"a": lru_cache(print)},
+        {"a": np.add},
+    ],
+    ids=str,
+)
+def test_a_parser_builds_from_no_function_wherever_it_stands(content):
+    with pytest.raises(InputError, match="is no class, was not called"):
+        config_safety.refuse_functions(content)
+
+
+def test_classes_and_defaults_of_ours_are_built():
+    content = {"a": torch.nn.Linear, "b": Namespace(class_path="torch.nn.Linear"), "c": Path("x")}
+    config_safety.refuse_functions({**content, "d": LRSchedule(), "e": torch.nn.ReLU()})
+    parser = config_safety.ClassParser(exit_on_error=False)
+    parser.add_argument("--hook", type=Callable)
+    config_safety.restrict_imports()
+    parsed = parser.parse_object({"hook": "torch.nn.functional.relu"})
+    with pytest.raises(InputError) as refusal:
+        parser.instantiate_classes(parsed)
+    assert refusal.value.field == "hook"
 
 
 def test_a_function_can_be_allowed_by_name(capsys, monkeypatch):
