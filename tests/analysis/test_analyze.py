@@ -145,12 +145,6 @@ def test_a_mask_is_cropped_as_its_image():
     assert (bright == pair.mask.bool()).float().mean() > 0.97
 
 
-def test_the_batch_size_changes_no_number(analyze, drawn):
-    first = analyze("--batch-size", "4", root=drawn / "VOCdevkit")
-    second = analyze("--batch-size", "1", "--overwrite", root=drawn / "VOCdevkit")
-    np.testing.assert_allclose(first.rows["mean"], second.rows["mean"], atol=1e-3, rtol=1e-3)
-
-
 def test_an_untrained_encoder_of_a_config(tmp_path, photographs, analyze):
     config = tmp_path / "small.yaml"
     config.write_text(
