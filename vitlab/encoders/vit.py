@@ -49,7 +49,7 @@ class ViT(Routed, Encoder):
     """Vision transformer whose token interaction is chosen one option at a time.
 
     Options at their defaults build nothing and equal the plain ViT. Parameters of an option are
-    drawn beside the random stream, so arms that differ in one option share all other weights.
+    drawn from streams of their own: arms that differ in one option share all other weights.
 
     Args:
         size: nano (128 channels, 4 blocks, 2 heads), Ti, S, B or L.

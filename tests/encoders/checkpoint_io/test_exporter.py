@@ -159,7 +159,7 @@ def test_a_damaged_folder_is_refused(build, tmp_path):
         write(changes)
         refuse("folder")
     write(format="vitlab encoder 9")
-    refuse("config.json")
+    refuse("config.json", wording=False)
     write(class_path="vitlab.encoders.Tokens", init_args={})
     refuse("folder", wording=False)
     (folder / "config.json").write_text("{")

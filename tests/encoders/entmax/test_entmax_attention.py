@@ -120,14 +120,14 @@ def test_excluded_pairs_and_excluded_rows_have_no_weight(path):
 
 
 @pytest.mark.parametrize("path", ["plain", pytest.param("cpu", marks=needs_compiler)])
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_logit_that_is_no_number_spoils_its_row_and_no_other(path, bad):
+def test_a_logit_that_is_no_number_spoils_its_row_and_no_other(path):
     q, k, v, _ = draw((1, 2, 7, 8))
-    bias = torch.zeros(1, 2, 7, 7)
-    bias[:, :, 2, 3] = bad
-    out = entmax_attention(q, k, v, bias, path=path)
-    assert out[:, :, 2].isnan().all()
-    assert out[:, :, [0, 1, 3, 4, 5, 6]].isfinite().all()
+    for bad in (torch.nan, torch.inf):
+        bias = torch.zeros(1, 2, 7, 7)
+        bias[:, :, 2, 3] = bad
+        out = entmax_attention(q, k, v, bias, path=path)
+        assert out[:, :, 2].isnan().all()
+        assert out[:, :, [0, 1, 3, 4, 5, 6]].isfinite().all()
 
 
 @needs_compiler

@@ -16,7 +16,7 @@ INTERPRETED = """
 import os
 os.environ["TRITON_INTERPRET"] = "1"
 import torch
-from vitlab.encoders.entmax import triton
+from vitlab.encoders.entmax import triton as entmax_triton
 from vitlab.encoders.entmax.attention import _Fused, _trial, plain
 
 for n, e, dtype, scale, tolerance in [

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vitlab.encoders.checkpoint_io.files import (
-    FORMAT,
     ExportConfig,
     StateDict,
     write_folder,
@@ -47,8 +46,7 @@ def save(
         state, settings = for_timm(encoder)
         write_safetensors(path, state, {"timm": json.dumps(settings)})
     else:
-        config = ExportConfig(FORMAT, origin, **encoder.spec())
-        write_folder(path, config, tensors_of(encoder))
+        write_folder(path, ExportConfig(**encoder.spec(), origin=origin), tensors_of(encoder))
 
 
 def for_timm(encoder: Encoder) -> tuple[StateDict, dict[str, Any]]:

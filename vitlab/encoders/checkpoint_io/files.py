@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -22,7 +22,6 @@ StateDict = dict[str, Tensor]  # by the name of the parameter
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-FORMAT = "vitlab encoder 2"
 
 
 @dataclass(frozen=True)
@@ -30,16 +29,16 @@ class ExportConfig:
     """Content of `config.json` in the folder of an exported encoder.
 
     Attributes:
-        format: `FORMAT`.
-        origin: family of the weights, which decides how pixels are normalized.
         class_path: class of the encoder.
         init_args: its arguments.
+        origin: family of the weights, which decides how pixels are normalized.
+        format: of the folder.
     """
 
-    format: str
-    origin: str
     class_path: str
     init_args: dict[str, Any]
+    origin: str
+    format: Literal["vitlab encoder 2"] = "vitlab encoder 2"
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -123,15 +122,7 @@ def read_folder(path: Path) -> tuple[ExportConfig, StateDict]:
     Raises:
         InputError: the folder is of another kind or version, or damaged.
     """
-    file = path / CONFIG
-    version = read_json_as(file, dict[str, Any]).get("format")
-    if version != FORMAT:
-        raise InputError(
-            f"{file} is of format {version!r}; this version reads {FORMAT!r} alone. Give a folder "
-            "that `export` wrote, or the weights file in it and its family",
-            field=CONFIG,
-        )
-    config = read_json_as(file, ExportConfig)
+    config = read_json_as(path / CONFIG, ExportConfig)
     if not (path / WEIGHTS).is_file():
         raise InputError(f"{path} has {CONFIG} but no {WEIGHTS}; export it again", field=WEIGHTS)
     return config, _read_safetensors(path / WEIGHTS)
