@@ -5,7 +5,7 @@ from vitlab.encoders import Locality, Pixels, Pool, PromptedViT, Prompts, ViT, r
 from vitlab.probes import InferenceConfig
 from vitlab.visualization.attention import attention_image, attention_keys, attention_note
 from vitlab.visualization.colors import ZERO
-from vitlab.visualization.features import CLS, PatchTable, extract_block_features, query_attention
+from vitlab.visualization.features import CLS, PatchMatrix, extract_block_features, query_attention
 
 LOADING = InferenceConfig(torch.device("cpu"))
 
@@ -79,7 +79,7 @@ def test_a_table_gives_every_image_its_map_back():
     tokens = [
         extract_block_features(encoder, images(1, *shape), LOADING)[0].tokens for shape in shapes
     ]
-    table = PatchTable.from_tokens(tokens)
+    table = PatchMatrix.from_tokens(tokens)
     assert table.grids == [(4, 6), (2, 1), (1, 1)]
     for found, each in zip(table.split(table.x), tokens, strict=True):
         assert torch.equal(found, each.map[0])

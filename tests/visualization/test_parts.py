@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from vitlab.visualization.features import PatchTable
+from vitlab.visualization.features import PatchMatrix
 from vitlab.visualization.parts import kmeans_parts, match_parts, part_labels
 
 
@@ -66,8 +66,8 @@ def test_two_models_with_turned_features_have_the_same_parts_at_any_grids():
     truth = torch.tensor([[0, 0, 1, 1], [0, 0, 2, 2]])
     fine = truth.repeat_interleave(2, 0).repeat_interleave(2, 1)
     tables = [
-        PatchTable(torch.eye(5)[truth.flatten()] + 0.01 * random(8, 5), [(2, 4)]),
-        PatchTable((torch.eye(5)[fine.flatten()] + 0.01 * random(32, 5)) @ turn, [(4, 8)]),
+        PatchMatrix(torch.eye(5)[truth.flatten()] + 0.01 * random(8, 5), [(2, 4)]),
+        PatchMatrix((torch.eye(5)[fine.flatten()] + 0.01 * random(32, 5)) @ turn, [(4, 8)]),
     ]
     (first,), (second,) = part_labels(tables, 3)
     assert torch.equal(first.repeat_interleave(2, 0).repeat_interleave(2, 1), second)
@@ -75,7 +75,7 @@ def test_two_models_with_turned_features_have_the_same_parts_at_any_grids():
 
 def test_images_of_different_shapes_share_their_parts():
     x = torch.eye(3)[torch.tensor([0, 0, 1, 1, 2, 2, 2])] + 0.01 * random(7, 3)
-    ((wide, tall),) = part_labels([PatchTable(x, [(1, 4), (3, 1)])], 3)
+    ((wide, tall),) = part_labels([PatchMatrix(x, [(1, 4), (3, 1)])], 3)
     assert wide.shape == (1, 4)
     assert tall.shape == (3, 1)
     assert len({*wide.flatten().tolist(), *tall.flatten().tolist()}) == 3

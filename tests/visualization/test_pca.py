@@ -3,7 +3,7 @@ import torch
 from refusals import refused
 from sklearn.decomposition import PCA
 
-from vitlab.visualization.features import PatchTable
+from vitlab.visualization.features import PatchMatrix
 from vitlab.visualization.pca import (
     align,
     colors,
@@ -60,7 +60,7 @@ def test_a_component_that_the_features_do_not_have_is_nothing_rather_than_roundi
 
 
 def test_equal_features_have_equal_colors_in_two_models_whatever_the_basis():
-    tables = [PatchTable(random(2 * 12, 8).float(), [(3, 4), (3, 4)])] * 2
+    tables = [PatchMatrix(random(2 * 12, 8).float(), [(3, 4), (3, 4)])] * 2
     for basis in ("aligned", "joint", "each"):
         first, second = pca_colors(tables, basis)
         assert [each.shape for each in first] == [(3, 3, 4), (3, 3, 4)]
@@ -70,8 +70,8 @@ def test_equal_features_have_equal_colors_in_two_models_whatever_the_basis():
 
 def test_models_of_different_width_agree_in_color_where_features_are_turned_copies():
     factors, axes = planted(s=24)
-    narrow = PatchTable((factors @ axes).float(), [(4, 6)])
-    wide = PatchTable((factors @ orthonormal(3, 50, seed=9)).float(), [(4, 6)])
+    narrow = PatchMatrix((factors @ axes).float(), [(4, 6)])
+    wide = PatchMatrix((factors @ orthonormal(3, 50, seed=9)).float(), [(4, 6)])
     (one,), (other,) = pca_colors([narrow, wide], "aligned")
     assert torch.allclose(one, other, atol=1e-3)
 
@@ -91,14 +91,14 @@ def test_models_of_different_patches_are_aligned_on_the_same_places():
         x = (torch.arange(columns) + 0.5) / columns
         both = torch.stack([y[:, None].expand(rows, columns), x.expand(rows, columns)], -1)
         factors = torch.cat([9 * both[..., :1], 4 * both[..., 1:]], -1).flatten(0, 1)
-        maps.append(PatchTable(factors @ orthonormal(2, 10, seed=rows).float(), [(rows, columns)]))
+        maps.append(PatchMatrix(factors @ orthonormal(2, 10, seed=rows).float(), [(rows, columns)]))
     (coarse,), (fine,) = pca_colors(maps, "aligned")
     shrunk = torch.nn.functional.avg_pool2d(fine, 2)
     assert (coarse[:2] - shrunk[:2]).abs().max() < 0.05
 
 
 def test_a_joint_basis_of_different_widths_is_refused():
-    tables = [PatchTable(random(4, width).float(), [(2, 2)]) for width in (6, 8)]
+    tables = [PatchMatrix(random(4, width).float(), [(2, 2)]) for width in (6, 8)]
     with refused("--basis"):
         pca_colors(tables, "joint")
 
@@ -109,7 +109,7 @@ def test_the_foreground_is_the_side_that_avoids_the_border(sign):
     inside[2:5, 3:6] = True
     x = random(48, 5) * 0.1
     x[:, 0] += sign * 10 * inside.flatten()
-    assert torch.equal(foreground(PatchTable(x.float(), [(6, 8)])), inside.flatten())
+    assert torch.equal(foreground(PatchMatrix(x.float(), [(6, 8)])), inside.flatten())
 
 
 def test_only_the_foreground_has_colors():
@@ -117,12 +117,12 @@ def test_only_the_foreground_has_colors():
     inside[2:5, 3:6] = True
     x = random(48, 5)
     x[:, 0] += 30 * inside.flatten()
-    ((shown,),) = pca_colors([PatchTable(x.float(), [(6, 8)])], only_foreground=True)
+    ((shown,),) = pca_colors([PatchMatrix(x.float(), [(6, 8)])], only_foreground=True)
     assert (shown[:, ~inside] == 0).all()
     assert shown[:, inside].std() > 0.1
 
 
 def test_an_image_of_one_patch_can_be_shown():
     for only in (False, True):
-        ((shown,),) = pca_colors([PatchTable(torch.ones(1, 8), [(1, 1)])], only_foreground=only)
+        ((shown,),) = pca_colors([PatchMatrix(torch.ones(1, 8), [(1, 1)])], only_foreground=only)
         assert shown.shape == (3, 1, 1)

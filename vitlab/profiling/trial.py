@@ -110,30 +110,17 @@ def run_trial(
     data.global_batch_size //= cli.trainer.world_size
     profiler, checkpoint_size = StepProfiler(device), CheckpointSize()
     trial_steps = TrialSteps(profiler, steps + WARM_UP, progress)
-    plugins = cli.config_init.trainer.plugins
-    plugins = plugins if isinstance(plugins, list) else [plugins]
-    settings = {
-        **cli.config_init.trainer,
-        "accelerator": "gpu" if device.type == "cuda" else device.type,
-        "devices": [device.index or 0] if device.type == "cuda" else 1,
-        "num_nodes": 1,
-        "strategy": "auto",
-        "accumulate_grad_batches": plan.division.accumulate_grad_batches,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "callbacks": [NaNGuard(), trial_steps],
-        # one process, also where SLURM has started several
-        "plugins": [
-            LightningEnvironment(),
-            checkpoint_size,
-            *(each for each in plugins if isinstance(each, Precision)),
-        ],
-        "profiler": profiler,
-    }
     with TemporaryDirectory() as folder, warnings.catch_warnings():  # for the traces of a NaN
         ignore_known_warnings()
-        trainer = Trainer(**{**settings, "default_root_dir": folder})
+        trainer = Trainer(
+            **{
+                **_one_device(cli, plan),
+                "callbacks": [NaNGuard(), trial_steps],
+                "plugins": [*_plugins(cli), checkpoint_size],
+                "profiler": profiler,
+                "default_root_dir": folder,
+            }
+        )
         loading = loader_throughput(data, progress)
         _fit(trainer, cli, facts)
         probe_seconds, validation_seconds = evaluation_seconds(cli, trainer, progress)
@@ -153,6 +140,29 @@ def run_trial(
     )
     # throughput has two curves more
     return trial, replace(facts, scalars=points * (trial_steps.num_metrics + 2))
+
+
+def _one_device(cli: FitCLI, plan: RunPlan) -> dict[str, Any]:
+    """Return the run's settings of the trainer, for one device and without files."""
+    device = cli.trainer.strategy.root_device
+    return {
+        **cli.config_init.trainer,
+        "accelerator": "gpu" if device.type == "cuda" else device.type,
+        "devices": [device.index or 0] if device.type == "cuda" else 1,
+        "num_nodes": 1,
+        "strategy": "auto",
+        "accumulate_grad_batches": plan.division.accumulate_grad_batches,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+    }
+
+
+def _plugins(cli: FitCLI) -> list[Any]:
+    """Return the run's precision, and one process also where SLURM has started several."""
+    given = cli.config_init.trainer.plugins
+    several = given if isinstance(given, list) else [given]
+    return [LightningEnvironment(), *(each for each in several if isinstance(each, Precision))]
 
 
 def _fit(trainer: Trainer, cli: FitCLI, facts: RunFacts) -> None:

@@ -93,8 +93,8 @@ def query_attention(
 
 
 @dataclass(frozen=True)
-class PatchTable:
-    """Patch features of several images, whose grids may differ, as rows of one table.
+class PatchMatrix:
+    """Patch features of several images, whose grids may differ, as rows of one matrix.
 
     Attributes:
         x: features, image after image.
@@ -105,7 +105,7 @@ class PatchTable:
     grids: Sequence[Grid]
 
     @classmethod
-    def from_tokens(cls, tokens: Sequence[Tokens]) -> "PatchTable":
+    def from_tokens(cls, tokens: Sequence[Tokens]) -> "PatchMatrix":
         """Return the patches of several batches."""
         x = torch.cat([each.patches.float().cpu().flatten(0, 1) for each in tokens])
         return cls(x, [each.grid for each in tokens for _ in range(len(each.patches))])

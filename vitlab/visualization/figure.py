@@ -26,7 +26,7 @@ from vitlab.visualization.colors import (
     apply_palette,
     categorical_colors,
 )
-from vitlab.visualization.features import CLS, BlockFeatures, PatchTable, extract_block_features
+from vitlab.visualization.features import CLS, BlockFeatures, PatchMatrix, extract_block_features
 from vitlab.visualization.grid import HEIGHT, ColorBar, GridColumn, ImageGrid, Key
 from vitlab.visualization.masks import class_keys, predict_masks
 from vitlab.visualization.parts import part_labels
@@ -56,9 +56,9 @@ class ModelFeatures:
     photographs: Sequence[BlockFeatures]
 
     @property
-    def table(self) -> PatchTable:
+    def table(self) -> PatchMatrix:
         """The patches of all photographs."""
-        return PatchTable.from_tokens([each.tokens for each in self.photographs])
+        return PatchMatrix.from_tokens([each.tokens for each in self.photographs])
 
 
 @dataclass(frozen=True)

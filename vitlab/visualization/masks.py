@@ -15,7 +15,7 @@ from vitlab.probes.dense import patch_logits, upsample
 from vitlab.probes.logistic import LinearClassifier
 from vitlab.visualization.attention import attention_image, attention_keys
 from vitlab.visualization.colors import apply_palette, rgb
-from vitlab.visualization.features import CLS, PatchTable, extract_block_features
+from vitlab.visualization.features import CLS, PatchMatrix, extract_block_features
 from vitlab.visualization.grid import GridColumn, ImageGrid, Key
 from vitlab.visualization.pca import pca_colors
 
@@ -101,7 +101,7 @@ def draw_probe_grid(
     truths = [
         F.interpolate(mask[None, None].float(), size, mode="nearest")[0, 0].long() for mask in masks
     ]
-    (colors,) = pca_colors([PatchTable.from_tokens([tokens])])
+    (colors,) = pca_colors([PatchMatrix.from_tokens([tokens])])
     columns = [
         GridColumn("image", list(images / 255), smooth=True),
         GridColumn("PCA of patches", colors),

@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from vitlab.errors import InputError
-from vitlab.visualization.features import PatchTable
+from vitlab.visualization.features import PatchMatrix
 from vitlab.visualization.pca import pca_scores
 
 STARTS, STEPS = 8, 50
@@ -74,7 +74,7 @@ def match_parts(
 
 
 def part_labels(
-    tables: Sequence[PatchTable], count: int, seed: int = 0
+    tables: Sequence[PatchMatrix], count: int, seed: int = 0
 ) -> list[list[Int[Tensor, "_ _"]]]:
     """Return maps of the parts of each image, for each model.
 

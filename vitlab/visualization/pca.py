@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vitlab.encoders.tokens import Grid
 from vitlab.errors import InputError
-from vitlab.visualization.features import PatchTable
+from vitlab.visualization.features import PatchMatrix
 
 Basis = Literal["aligned", "joint", "each"]
 FLAT = 1e-5  # deviation, in parts of the first component's, under which there is only rounding
@@ -79,7 +79,7 @@ def colors(
     return shown
 
 
-def foreground(table: PatchTable) -> Bool[Tensor, " s"]:
+def foreground(table: PatchMatrix) -> Bool[Tensor, " s"]:
     """Return which patches lie on the foreground's side of the first principal component.
 
     That is the side, below or above its mean, of which fewer patches lie on the images' borders.
@@ -96,7 +96,7 @@ def foreground(table: PatchTable) -> Bool[Tensor, " s"]:
 
 
 def pca_colors(
-    tables: Sequence[PatchTable], basis: Basis = "aligned", only_foreground: bool = False
+    tables: Sequence[PatchMatrix], basis: Basis = "aligned", only_foreground: bool = False
 ) -> list[list[Float[Tensor, "3 _ _"]]]:
     """Return maps of the colors of each image, for each model.
 
