@@ -180,13 +180,6 @@ def test_packed_training_images_go_with_extracted_validation_images(imagenet, pa
             assert data.samples(split).files.read(samples.image(i))
 
 
-def test_extracted_training_images_go_with_packed_validation_images(imagenet, packed):
-    target = packed("imagenet", imagenet)
-    (target / TRAIN).unlink()
-    shutil.copytree(imagenet / "train", target / "train")
-    assert_same_samples(data_of("imagenet", imagenet), data_of("imagenet", target))
-
-
 def test_archives_of_all_classes_in_the_training_folder_are_read(imagenet, pack):
     extracted = data_of("imagenet", imagenet)
     expected, contents = extracted.samples("train"), batches_of(extracted)
@@ -216,13 +209,6 @@ def test_an_extracted_folder_is_used_rather_than_the_archive_beside_it(request, 
             shutil.copytree(source, target, dirs_exist_ok=True)
             archive.write_bytes(b"not looked at")
     assert_same_samples(data_of(kind, source), data_of(kind, target))
-
-
-def test_one_packed_half_goes_with_an_extracted_one(cityscapes, packed):
-    target = packed("cityscapes", cityscapes)
-    shutil.copytree(cityscapes / "gtFine", target / "gtFine")
-    (target / FINE).unlink()
-    assert_same_samples(data_of("cityscapes", cityscapes), data_of("cityscapes", target))
 
 
 @pytest.mark.parametrize(

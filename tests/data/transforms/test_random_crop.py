@@ -18,7 +18,6 @@ from vitlab.data.transforms.random_crop import (
     Box,
     CropParameters,
     RandomCrop,
-    make_all,
     random_box,
     uniforms,
 )
@@ -84,15 +83,6 @@ def test_regions_are_distributed_as_those_of_torchvision(scale, size):
         assert abs(ranks[0] - ranks[1]).max() < 2.7 * math.sqrt(2 / TRIALS)
 
 
-@settings(deadline=None)
-@given(st.integers(1, 500), st.integers(1, 500), st.integers(0, 1000))
-def test_a_region_lies_within_the_image(height, width, seed):
-    box = random_box(height, width, (0.05, 1.0), uniforms(seed))
-    assert min(box.height, box.width) >= 1
-    assert 0 <= box.top <= box.top + box.height <= height
-    assert 0 <= box.left <= box.left + box.width <= width
-
-
 @pytest.mark.parametrize("size", [(20, 400), (400, 20), (1, 400), (400, 1), (1, 1), (2, 3)])
 def test_where_nothing_fits_the_region_is_the_middle_as_in_torchvision(size):
     scale = (1.0, 1.0)  # the whole image, whose shape is out of range
@@ -148,14 +138,6 @@ def test_steps_are_made_in_the_order_of_the_released_code(image):
     found = abs(out.astype(int) - np.array(picture))
     # solarization has a jump of one level only, so differences do not grow
     assert found.mean() < 1
-
-
-def test_crops_of_one_size_are_drawn_one_after_the_other(image):
-    crops = [MultiCrop(16).first, MultiCrop(16).second]
-    both = make_all(crops, image, uniforms(0))
-    numbers = uniforms(0)
-    assert (both[0] == make_all(crops[:1], image, numbers)[0]).all()
-    assert (both[1] == make_all(crops[1:], image, numbers)[0]).all()
 
 
 def test_numbers_are_a_function_of_the_seed_and_do_not_end():
