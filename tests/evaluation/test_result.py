@@ -6,11 +6,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusals import refused
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import vitlab.evaluation.result as module
 from vitlab.errors import InputError
 from vitlab.evaluation.registry import protocol_hash
 from vitlab.evaluation.result import COUNTS, RESULT, Result, plain, read_counts, refuse_overwriting
+from vitlab.evaluation.tensorboard import write_events
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -112,3 +114,18 @@ def test_the_hash_is_the_same_of_what_json_changes():
     values = {"sizes": (1, 2), "limit": float("inf"), 10: {2: True, 1: 1e-5}, "none": None}
     read = json.loads(json.dumps(plain(values)))
     assert protocol_hash("a", 1, values) == protocol_hash("a", 1, read)
+
+
+def test_tensorboard_shows_scores_classes_and_the_sheet(results):
+    result = results.result(results.counts())
+    for _ in range(2):  # the second replaces the first
+        write_events(results.folder, result, torch.zeros(3, 20, 30, dtype=torch.uint8))
+    (file,) = results.folder.iterdir()
+    events = EventAccumulator(str(file)).Reload()
+    tags = events.Tags()
+    place = "VOC2012/dinov2-linear"
+    classes = {f"{place}/iou/class {index}" for index in range(5)}
+    assert set(tags["scalars"]) == {f"{place}/mIoU", f"{place}/accuracy"} | classes
+    assert events.Scalars(f"{place}/mIoU")[0].value == pytest.approx(result.value)
+    assert tags["images"] == [f"{place}/predictions"]
+    assert tags["tensors"] == [f"{place}/text_summary"]

@@ -146,7 +146,7 @@ def test_an_interruption_is_told_in_a_sentence(evaluate, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vitlab.evaluation.run.evaluate", interrupted)
+    monkeypatch.setattr("vitlab.commands.evaluate.evaluate", interrupted)
     with pytest.raises(SystemExit) as stopped:
         evaluate("knn")
     assert stopped.value.code == 2

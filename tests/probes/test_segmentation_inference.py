@@ -161,7 +161,7 @@ def test_impossible_settings_are_refused():
         ("pixels", {"pixels": 100, "flip": True}),
         ("pixels", {"pixels": 100, "window": 32, "stride": 20}),
     ):
-        with refused(f"protocol.test.{field}"):
+        with refused(f"protocol.inference.{field}"):
             SegmentationInference(**wrong)
     for wrong in ({"window": 32, "stride": 33}, {"window": 32}):
         with pytest.raises(ValueError, match=r"gaps|not a length"):

@@ -8,8 +8,8 @@ import torch
 
 import vitlab
 from vitlab.cli import main
+from vitlab.commands.evaluate_arguments import parse
 from vitlab.encoders import Pool, PromptedViT, Prompts, ViT, load_pretrained, save
-from vitlab.evaluation.arguments import parse
 from vitlab.evaluation.evaluate import evaluate
 from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.evaluation.protocol import EvaluationContext

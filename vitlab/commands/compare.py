@@ -40,12 +40,12 @@ class CompareArguments:
 
 def run(words: Sequence[str]) -> None:
     """Run the verb with the words behind it."""
-    given = parse(CompareArguments, words, "vitlab compare", EXAMPLES)
-    references = read_references() if given.references else None
-    comparison = compare(read_evaluations(given.results), given.baseline, references)
+    args = parse(CompareArguments, words, "vitlab compare", EXAMPLES)
+    references = read_references() if args.references else None
+    comparison = compare(read_evaluations(args.results), args.baseline, references)
     print(to_text(comparison))
-    if given.out is not None:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         for ending, text in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex)):
-            given.out.with_name(f"{given.out.name}.{ending}").write_text(text(comparison), "utf-8")
-        comparison_plot.save(comparison, given.out)
+            args.out.with_name(f"{args.out.name}.{ending}").write_text(text(comparison), "utf-8")
+        comparison_plot.save(comparison, args.out)

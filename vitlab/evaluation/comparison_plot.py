@@ -1,4 +1,4 @@
-"""A comparison as a plot: dots with intervals, and paired differences beside them."""
+"""A comparison as a plot: dots with intervals, and paired differences next to them."""
 
 from pathlib import Path
 from textwrap import wrap
@@ -93,9 +93,9 @@ def _dot(panel: Axes, place: int, row: pd.Series, name: str, color: str, shape: 
     panel.plot(interval, [place] * 2, color=color, linewidth=2, solid_capstyle="round")
     panel.plot(value, place, shape, color=color, markersize=7)
     if len(seeds) > 1:
-        # beside the line, not to be hidden by it
-        beside = [place + 0.25] * len(seeds)
-        panel.plot(seeds, beside, "o", color=SEED, markersize=4, fillstyle="none")
+        # below the line, not to be hidden by it
+        below = [place + 0.25] * len(seeds)
+        panel.plot(seeds, below, "o", color=SEED, markersize=4, fillstyle="none")
 
 
 def _lines(panel: Axes, labels: list[str]) -> None:

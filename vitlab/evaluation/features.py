@@ -71,7 +71,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class PatchTable:
+class SegmentationTable:
     """The patches of a split whose images were squeezed into squares.
 
     Attributes:
@@ -97,7 +97,7 @@ def image_table(source: Source, split: str, context: EvaluationContext) -> Featu
     return Features(tables["x"], tables["y"])
 
 
-def patch_table(source: Source, split: str, context: EvaluationContext) -> PatchTable:
+def patch_table(source: Source, split: str, context: EvaluationContext) -> SegmentationTable:
     """Return the patches of every image of a split, squeezed into a square, and its mask."""
 
     def rows(pixels: Tensor, masks: Tensor) -> Tables:
@@ -107,7 +107,7 @@ def patch_table(source: Source, split: str, context: EvaluationContext) -> Patch
     squares = source.data.segmentation_dataset(split, SquareResize(source.size))
     tables = _table(source, split, "patches of squares", squares, rows, context)
     edge = source.size // source.encoder.patch_size
-    return PatchTable(tables["x"], tables["masks"], (edge, edge))
+    return SegmentationTable(tables["x"], tables["masks"], (edge, edge))
 
 
 def squeeze(

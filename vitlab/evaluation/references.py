@@ -1,4 +1,4 @@
-"""Numbers that others published. They are shown beside ours, never among them."""
+"""Published numbers of others; they are shown next to ours, never among them."""
 
 from pathlib import Path
 

@@ -64,18 +64,18 @@ class SegmentationInference:
         if not self.ratios or min(self.ratios) <= 0:
             raise InputError(
                 f"ratios {self.ratios}: give at least one, all positive",
-                field="protocol.test.ratios",
+                field="protocol.inference.ratios",
             )
         if (self.square or self.ratios != (1.0,)) and not self.short:
             raise InputError(
                 "short is 0, but square and ratios need a length; give short",
-                field="protocol.test.short",
+                field="protocol.inference.short",
             )
         if self.pixels < 0 or (self.pixels and (self.window or self.several)):
             raise InputError(
                 f"pixels {self.pixels} is for whole images at one scale; set window to 0, flip "
                 "to false and ratios to [1], or pixels to 0",
-                field="protocol.test.pixels",
+                field="protocol.inference.pixels",
             )
 
     @property

@@ -103,17 +103,6 @@ def test_a_class_that_features_tell_is_always_found(imagenet: ImageNet, context)
     assert test.run(Brightness(), imagenet, context()).scores["top1"] == 100.0
 
 
-@pytest.mark.parametrize("select", ["val", "held out"])
-def test_the_images_that_decide_are_named(imagenet, vit, context, select: str):
-    chosen = recipe(epochs=3, iterations=0, select=select, eval_interval=1)
-    outcome = protocol(features=FOUR, recipe=chosen).run(vit, imagenet, context())
-    assert outcome.chosen_on == select
-    assert len(outcome.tried) == 4 * 3
-    assert outcome.tried[outcome.chosen] == max(outcome.tried.values())
-    if select == "val":
-        assert outcome.scores["top1"] == outcome.tried[outcome.chosen]
-
-
 def test_what_cannot_be_evaluated_is_refused(imagenet, vit, drawn):
     for changes in (
         {"features": ImageFeatureSpec((LayerSelection((7,)),))},

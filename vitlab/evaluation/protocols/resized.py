@@ -15,7 +15,7 @@ from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.evaluation.features import (
-    PatchTable,
+    SegmentationTable,
     Source,
     at_own_sizes,
     first_of_all,
@@ -142,7 +142,7 @@ class ResizedProtocol(Protocol):
     def _score(
         self,
         patches: PatchDataset,
-        table: PatchTable,
+        table: SegmentationTable,
         images: Int[Tensor, " n"],
         settings: Sequence[int],
         data: VisionDataModule,

@@ -126,13 +126,13 @@ def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolInfo]:
     chosen = published.on(dataset.rpartition(".")[2])
     parser = build_parser(EvaluateArguments, "vitlab evaluate", EXAMPLES)
     base = ["--protocol", json.dumps(chosen), "--data", dataset, "--data.root", found.root]
-    given = parser.parse_args([*base, *rest])
-    values = _values(parser, given)
-    published_values = _values(parser, parser.parse_args([*base, "--weights", str(given.weights)]))
+    args = parser.parse_args([*base, *rest])
+    values = _values(parser, args)
+    published_values = _values(parser, parser.parse_args([*base, "--weights", str(args.weights)]))
     name, version = published.name, published.version
     changed = differences(published_values, values)
     info = ProtocolInfo(name, version, values, protocol_hash(name, version, values), changed)
-    built = EvaluateArguments(**vars(parser.instantiate_classes(given)))
+    built = EvaluateArguments(**vars(parser.instantiate_classes(args)))
     built.data.max_unreadable, built.data.seed = 0, built.seed
     built.data.num_workers = built.num_workers
     return built, info
@@ -157,9 +157,9 @@ def show_names() -> None:
     Console().print(table)
 
 
-def _values(parser: ArgumentParser, given: Namespace) -> dict[str, Any]:
+def _values(parser: ArgumentParser, args: Namespace) -> dict[str, Any]:
     """Return the protocol's settings as plain values, with short class names."""
-    text = parser.dump(Namespace(protocol=given.protocol), skip_validation=True)
+    text = parser.dump(Namespace(protocol=args.protocol), skip_validation=True)
     return _short(yaml.safe_load(text)["protocol"])
 
 
