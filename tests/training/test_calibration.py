@@ -256,7 +256,7 @@ def test_a_classifier_of_other_classes_is_refused(calibrate: Train, capsys, conv
         content["state_dict"][key] = content["state_dict"][key][:7]
     torch.save(content, tmp_path / "seven.ckpt")
     run = lambda: calibrate("tokens", start=tmp_path / "seven.ckpt")  # noqa: E731
-    assert "knows 7 classes and the data have 10" in refused(capsys, run)
+    assert "has 7 classes and the data have 10" in refused(capsys, run)
 
 
 @pytest.mark.slow

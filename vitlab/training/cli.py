@@ -36,6 +36,7 @@ from vitlab.training import run_dir
 from vitlab.training.lightning_compat import quiet
 from vitlab.training.module import Pretraining
 from vitlab.training.run_dir import resume_hint
+from vitlab.training.suggestions import check_keys
 from vitlab.training.synthetic import Synthetic
 
 
@@ -107,6 +108,7 @@ class FitCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the given words, whatever the command line of the process is."""
         check_command_line(args)
+        check_keys(args, parser.get_defaults())
         self.config = parser.parse_args(args)
 
     @property

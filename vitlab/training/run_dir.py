@@ -14,6 +14,7 @@ from vitlab.cluster.job import JOB_FOLDER as JOB
 from vitlab.config_safety import read_yaml
 from vitlab.errors import InputError
 from vitlab.training.checkpoint_integrity import check_readable
+from vitlab.training.suggestions import flat
 
 CONFIG = "config.yaml"
 LAST = "last.ckpt"
@@ -163,7 +164,7 @@ def check_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
             "given now are the run's own",
             field="config.yaml",
         )
-    before, now = dict(_flat(began)), dict(_flat(settings))
+    before, now = dict(flat(began)), dict(flat(settings))
     changed = [
         f"{key} {now[key]!r} instead of {value!r}"
         for key, value in before.items()
@@ -176,15 +177,6 @@ def check_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
             f"{folder / LAST}",
             field="config.yaml",
         )
-
-
-def _flat(content: object, key: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the dotted key and the value of each setting."""
-    if isinstance(content, Mapping):
-        for name, value in content.items():
-            yield from _flat(value, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, content
 
 
 def _decides(key: str) -> bool:
