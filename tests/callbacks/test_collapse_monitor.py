@@ -195,6 +195,7 @@ def test_a_teacher_that_never_moves_is_named(fit: Fit, momentum):
     assert "all 40 steps together take 0% of its weights" in row["sentence"]
 
 
+@pytest.mark.slow
 def test_a_run_may_end_when_it_goes_wrong(fit: Fit, tmp_path, capsys):
     hot = ("--model.objective.teacher_temperature.start", "0.2")
     hot += ("--model.objective.teacher_temperature.end", "0.2")

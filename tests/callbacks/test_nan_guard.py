@@ -245,7 +245,7 @@ def rebuilt_as(class_path: str) -> Callable[[Path], None]:
         (lambda f: (f / "failure.json").write_text("[" * 100_000), "can be read"),
         (lambda f: edited(f, threads=-3), "its threads are -3"),
         (lambda f: edited(f, threads="two"), "threads: Input should be a valid integer"),
-        (lambda f: edited(f, model=3), "model: Input should be a valid dictionary"),
+        (lambda f: edited(f, model=3), "model: Input should be an object"),
         (
             lambda f: edited(f, progress={"step": "x", "steps": 4, "epochs": 2, "batch_size": 20}),
             "progress.step: Input should be a valid integer",
