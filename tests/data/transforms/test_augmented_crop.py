@@ -162,6 +162,18 @@ def test_a_mask_is_moved_as_its_image_and_operations_of_color_leave_it_alone(
     assert sum(bool(mask.any() and not mask.all()) for mask in shown) > 30
 
 
+def test_operations_of_color_leave_the_mask_alone():
+    options = {"area": (1.0, 1.0), "flip": 0.0}
+    transform = AugmentedCrop(32, auto_augment="rand-m9-n2-p1", **options)
+    made, moves = transform._augment_mask, augmented_crop.GEOMETRIC
+    made.ops = [each for each in made.ops if not each.name.startswith(moves)]
+    assert len(made.ops) == 10
+    still, mask = AugmentedCrop(32, auto_augment="", **options), scene(0, 80, 80)
+    for seed in range(10):
+        shown = transform.crop_foreground(mask, seed)
+        assert torch.equal(shown, still.crop_foreground(mask, seed))
+
+
 def test_transforms_that_cannot_follow_a_mask_are_refused():
     with refused("data.transform"):
         SingleCrop(32).crop_foreground(scene(0))
