@@ -131,7 +131,7 @@ def test_half_precision_and_micro_batches_work(calibrate: Train, stage: str, cap
         options = (*options, *UNLEARNED, "--model.objective.classifier.allow_uncalibrated", "true")
     folder = calibrate(stage, *options)
     assert all(value.isfinite().all() for value in weights(folder).values())
-    assert ("rules of" in caplog.text) == (stage == "dimensions")
+    assert ("masks of" in caplog.text) == (stage == "dimensions")
 
 
 @pytest.mark.slow
