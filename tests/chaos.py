@@ -54,14 +54,8 @@ def command(folder: Path, data: Path, setting: Setting) -> list[str]:
     return [
         *(sys.executable, "-m", "vitlab", "fit", "--config", str(ROOT / "configs/dino.yaml")),
         *("--config", str(ROOT / "configs/demo.yaml"), "--synthetic.root", ""),
-        *(
-            "--data.root",
-            str(data / "imagenet"),
-            "--data.num_workers",
-            "1",
-            "--data.global_batch_size",
-            "8",
-        ),
+        *("--data.root", str(data / "imagenet"), "--data.num_workers", "1"),
+        *("--data.global_batch_size", "8"),
         *("--probing.dense.voc2012.root", str(data / "VOCdevkit"), "--probing.num_workers", "0"),
         *("--probing.every_n_epochs", str(max(setting.epochs // 4, 1)), "--probing.pictures", "0"),
         *("--trainer.max_epochs", str(setting.epochs), "--model.optimizer.warmup_epochs", "1"),
