@@ -1,4 +1,4 @@
-"""What makes a vision transformer's patch features good for dense prediction?"""
+"""vitlab: pretraining and evaluation of vision transformers for dense prediction."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

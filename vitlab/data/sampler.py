@@ -1,4 +1,4 @@
-"""Which samples form a batch: a function of seed and epoch, not of the hardware."""
+"""Sampler of global batches: a function of seed and epoch, not of the hardware."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
