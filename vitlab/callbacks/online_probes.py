@@ -122,7 +122,7 @@ class OnlineProbes(Callback):
             return
         best = self.measurements.best("miou/mean")
         found = self.measure(trainer, pl_module, _encoder(pl_module), "trained", epoch)
-        self.log_dict(found.scores, logger=False)
+        pl_module.log_dict(found.scores, logger=False)
         # decided on one rank: others may differ in the last bit, and saving takes all of them
         if trainer.strategy.broadcast(found.scores.get("miou/mean", -1.0) > best):
             save_checkpoint(trainer, "best.ckpt")

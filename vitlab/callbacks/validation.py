@@ -88,7 +88,7 @@ class Validation(Callback):
         self.measurements.write(trainer)
         for logger in trainer.loggers:
             logger.log_metrics(scores, step=trainer.global_step)
-        self.log_dict(scores, logger=False)
+        pl_module.log_dict(scores, logger=False)
         shown = ", ".join(f"{tag} {value:.2f}" for tag, value in scores.items())
         rank_zero_info(f"classifier, epoch {epoch}: {shown}")
         # decided on one rank, as saving takes all of them

@@ -34,7 +34,7 @@ def observe_local_ranks(observe: Callable[[list[subprocess.Popen]], None]) -> No
 
     Lightning's own watch kills the first rank without a message.
     """
-    subprocess_script._launch_process_observer = observe
+    subprocess_script._launch_process_observer = observe  # type: ignore[assignment]
 
 
 @contextmanager

@@ -112,8 +112,10 @@ class Pretraining(LightningModule):
         def read(indices: Sequence[int]) -> Iterator[Batch]:
             size = data.transform.crop_sizes[0][1]
             images = Subset(data.classification_dataset(data.train_split, size), indices)
-            options = {"num_workers": data.num_workers, "generator": torch.Generator()}
-            for pixels, labels in DataLoader(images, SETUP_BATCH, **options):
+            workers, generator = data.num_workers, torch.Generator()
+            for pixels, labels in DataLoader(
+                images, SETUP_BATCH, num_workers=workers, generator=generator
+            ):
                 yield Batch([normalize(pixels.to(self.device))[None]], labels.to(self.device))
 
         training = self.objective.training
