@@ -126,8 +126,10 @@ def run(words: Sequence[str]) -> None:
     """
     words = with_data_class(with_data_class(words), "--probe")
     options = parse(AnalyzeOptions, words, "vitlab analyze", EXAMPLES)
+    source = options.data or options.photographs
+    assert source is not None
     images = find_images(
-        options.data or options.photographs,
+        source,
         *(options.size, options.images, options.split, options.foreground),
     )
     encoders = load_encoders(options)

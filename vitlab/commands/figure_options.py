@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from vitlab.commands.parser import POSITIONAL, SUBCLASS
 from vitlab.commands.weights_option import check_weights_options
@@ -16,7 +16,8 @@ from vitlab.visualization.pca import Basis
 from vitlab.visualization.photographs import Photograph
 
 MAX_PARTS, MAX_SIZE = 20, 8192
-APPLIES_TO = {  # options that other kinds would ignore, with their defaults
+# options that other kinds would ignore, with their defaults
+APPLIES_TO: dict[str, tuple[Any, tuple[str, ...]]] = {
     "data": (None, ("masks", "all")),
     "at": ([], ("similarity", "attention", "all")),
     "head": ("all", ("attention",)),

@@ -18,14 +18,15 @@ EACH = ("family", "which", "pixels", "backbone")  # one for all weights, or one 
 
 
 class WeightsOptions(Protocol):
-    """Options of a verb that reads several encoders."""
+    """Options of a verb that reads several encoders, among them those of `EACH`."""
 
-    weights: list[str]
-    family: list[str]
-    which: list[str]
-    pixels: list[str]
-    backbone: list[str]
-    labels: list[str]
+    @property
+    def weights(self) -> list[str]:
+        """Files, folders or untrained configs."""
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the encoders; empty for those of the weights."""
 
 
 def check_weights_options(options: WeightsOptions) -> None:

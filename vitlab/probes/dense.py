@@ -5,7 +5,6 @@ Axis letters: s patches, p patches of an image, d width, c classes.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +94,7 @@ class DenseProbe:
         counts = self.fit(encoder, train, config).score(encoder, test, config, on_batch)
         return FittedDenseProbe(self.classifier, test, counts)
 
-    def fit(self, encoder: Encoder, images: Dataset, config: InferenceConfig) -> Self:
+    def fit(self, encoder: Encoder, images: Dataset, config: InferenceConfig) -> "DenseProbe":
         """Fit on pairs of an image and a mask."""
         (self.classifier,) = self.fit_all(_encode_by(encoder, config), images, config)
         return self

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -38,7 +37,7 @@ class Probe(ABC):
     """A classifier of frozen image features; the same on any number of ranks."""
 
     @abstractmethod
-    def fit(self, train: Features, num_classes: int) -> Self:
+    def fit(self, train: Features, num_classes: int) -> "Probe":
         """Learn from labeled features."""
 
     @abstractmethod

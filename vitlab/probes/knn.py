@@ -1,6 +1,5 @@
 """Weighted nearest neighbors, DINO's protocol (arXiv:2104.14294; Wu et al., arXiv:1805.01978)."""
 
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int, Integer
@@ -26,7 +25,7 @@ class KNN(Probe):
             )
         self.k, self.temperature = k, temperature
 
-    def fit(self, train: Features, num_classes: int) -> Self:
+    def fit(self, train: Features, num_classes: int) -> "KNN":
         """Keep the training features."""
         self.train, self.num_classes = train, num_classes
         return self

@@ -5,7 +5,6 @@ Axis letters: s rows, d width, c classes.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -166,7 +165,7 @@ class LogisticProbe(Probe):
     def __init__(self, weight_decay: float = 1e-4, steps: int = 100):
         self.weight_decay, self.steps = weight_decay, steps
 
-    def fit(self, train: Features, num_classes: int) -> Self:
+    def fit(self, train: Features, num_classes: int) -> "LogisticProbe":
         """Fit the classifier to convergence."""
         target = F.one_hot(train.y, num_classes).float()
         self.classifier = LinearClassifier(train.x, target, self.weight_decay, self.steps)

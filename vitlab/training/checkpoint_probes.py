@@ -177,7 +177,8 @@ class SeriesProbes:
         Returns:
             The measurements, by epoch, those of earlier calls included.
         """
-        fabric = Fabric(accelerator=device, devices=1, precision=self.settings["precision"])
+        precision: Any = self.settings["precision"]
+        fabric = Fabric(accelerator=device, devices=1, precision=precision)
         probing, series = self.probing, self.series
         inference = InferenceConfig(
             fabric.device, probing.batch_size, probing.num_workers, fabric.autocast

@@ -181,8 +181,9 @@ def _draw_score(panel: Axes, table: pd.DataFrame, tag: str) -> None:
         )
         trained = runs[runs["encoder"] == "trained"].groupby("epoch")["value"].mean()
         if len(trained) and not _is_feature(tag):
-            top, style = trained.idxmax(), {"markersize": 11, "markeredgecolor": "white"}
-            panel.plot(top, trained[top], "*", color=color, **style)
+            top = trained.idxmax()
+            best = [trained[top]]
+            panel.plot([top], best, "*", color=color, markersize=11, markeredgecolor="white")
     pixels = selected.loc[selected["encoder"] == "pixels", "value"]
     if len(pixels) and not _is_feature(tag):
         panel.axhline(pixels.mean(), color="0.5", linestyle=":", label="raw pixels")
@@ -201,8 +202,8 @@ def _draw_lost(panel: Axes, table: pd.DataFrame, tags: Sequence[str]) -> None:
         ends = [lost.min(), lost.max()]
         panel.plot(ends, [place, place], color=color, linewidth=2, alpha=0.4)
         inside = "white" if line != LINES[0] else color
-        marker = {"markerfacecolor": inside, "markersize": 4}
-        panel.plot(lost, [place] * len(lost), "o", color=color, **marker)
+        places = [place] * len(lost)
+        panel.plot(lost, places, "o", color=color, markerfacecolor=inside, markersize=4)
     panel.set_yticks(range(len(tags)), tags, fontsize=8)
     panel.set_ylim(len(tags) - 0.5, -0.5)
     panel.set_xlim(left=min(0.0, panel.get_xlim()[0]))

@@ -154,9 +154,10 @@ class _Canvas:
             self.text(x, y - 1, entry.low, SMALL)
             self.text(start + BAR + GAP, y - 1, entry.high, SMALL)
             return
-        box = {"facecolor": entry[0], "edgecolor": "0.2", "linewidth": 0.5}
-        self.axes.add_patch(Rectangle((x, y), SWATCH, SWATCH, **box))
-        self.text(x + SWATCH + GAP, y - 1, entry[1], SMALL)
+        color, text = entry
+        swatch = Rectangle((x, y), SWATCH, SWATCH, facecolor=color, edgecolor="0.2", linewidth=0.5)
+        self.axes.add_patch(swatch)
+        self.text(x + SWATCH + GAP, y - 1, text, SMALL)
 
 
 def _draw(grid: ImageGrid, scale: int) -> Figure:

@@ -109,5 +109,5 @@ def draw_probe_grid(
         GridColumn("predicted mask", [apply_palette(mask) for mask in predictions]),
         GridColumn("true mask", [apply_palette(mask) for mask in truths]),
     ]
-    keys = [attention_keys(list(attention)), class_keys([*predictions, *truths], classes)]
-    return ImageGrid(columns, keys=keys)
+    classes_shown = class_keys([*predictions, *truths], classes)
+    return ImageGrid(columns, keys=(attention_keys(list(attention)), classes_shown))

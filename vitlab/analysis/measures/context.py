@@ -67,8 +67,8 @@ class BatchContext:
         none = torch.zeros(batch, count, dtype=torch.bool)
         labels = labels or PatchLabels(none, none)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-        moved = (each.to(device) for each in (labels.foreground, labels.background, order))
-        return cls(grid, patch_size, prefix, *moved, rows)
+        foreground, background = labels.foreground.to(device), labels.background.to(device)
+        return cls(grid, patch_size, prefix, foreground, background, order.to(device), rows)
 
     @cached_property
     def roles(self) -> Float[Tensor, "b r n"]:

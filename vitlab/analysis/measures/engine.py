@@ -163,8 +163,8 @@ class MeasureEngine:
         self.accumulator.add((block, "output"), locality.measure(wide, self.context))
         self.accumulator.add_sums((block, "output"), norms.sums(wide, self.context))
         read = self.encoder.read(TokenSequence(x, self.context.grid))
-        parts = (at_least_fp32(each) for each in (read.cls, read.registers, read.patches))
-        tokens = Tokens(*parts, read.grid)
+        cls, registers = at_least_fp32(read.cls), at_least_fp32(read.registers)
+        tokens = Tokens(cls, registers, at_least_fp32(read.patches), read.grid)
         sequence = tokens.patches
         if self.context.prefix:
             sequence = assemble(tokens.cls[:, None], tokens.registers, tokens.patches)

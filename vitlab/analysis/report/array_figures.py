@@ -50,7 +50,8 @@ class ArrayFigures(MeasureFigures):
     def all_histograms(self) -> list[ReportFigure]:
         """Return the last layer of all models, and some layers of each, the deepest darkest."""
         shades = matplotlib.colormaps["cividis_r"]
-        last, panels, handles, all_rows = [], {}, {}, []
+        last, handles, all_rows = [], {}, []
+        panels: dict[str, list] = {}
         for label, own in self.data.by_model(self.histograms).items():
             style = self.data.styles[label]
             arrays = list(own.drop_duplicates("block", keep="last").itertuples())
@@ -76,8 +77,8 @@ class ArrayFigures(MeasureFigures):
         if len(handles) > 1:
             figure = plots.plot_histograms(panels, list(handles.values()), x)
             table = pd.concat(all_rows)
-            name, wide = ["over-depth"], len(panels) > 1
-            found.append(self.finish(figure, name, " over depth", caption, table, wide=wide))
+            names, wide = ["over-depth"], len(panels) > 1
+            found.append(self.finish(figure, names, " over depth", caption, table, wide=wide))
         return found
 
     def maps(self, arrays: pd.DataFrame, point: str, role: str) -> ReportFigure:
@@ -146,8 +147,8 @@ class ArrayFigures(MeasureFigures):
         words = ", ".join(part for part in (point, role) if part)
         caption = f"Values of the deepest layer, {order}. "
         caption += f"The table has the first {min(most, VALUES)} of {most}."
-        name, words = ["by", axis, point, role], f": {words}" if words else ""
-        figure = self.curves(curves, name, words, caption, legend=legend, x=f"{axis}, {order}")
+        names, words = ["by", axis, point, role], f": {words}" if words else ""
+        figure = self.curves(curves, names, words, caption, legend=legend, x=f"{axis}, {order}")
         return replace(figure, table=figure.table.head(VALUES))
 
 

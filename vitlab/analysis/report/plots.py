@@ -94,8 +94,8 @@ def plot_curves(
         end = [out] if has_output else []
         axes[-1].set_xticks([*blocks, *end], [*map(str, blocks), *("out" for _ in end)])
         axes[-1].set_xlim(-0.5, out + 0.5 if has_output else depth - 0.5)
-        for place in end:
-            axes[-1].axvline(place - OUTPUT_GAP / 2, color="0.75", linewidth=0.7, linestyle=":")
+        for position in end:
+            axes[-1].axvline(position - OUTPUT_GAP / 2, color="0.75", linewidth=0.7, linestyle=":")
     axes[-1].set_xlabel(x)
     add_legend(figure, legend)
     return figure
@@ -164,8 +164,10 @@ def plot_maps(
         else:
             panel.set_axis_off()
         label_axes(panel, "block" if y_names else "", "", name)
-    shape = {"pad": 0.02, "fraction": 0.05, "aspect": 20 if y_names else 12 * down}
-    figure.colorbar(image, ax=panels, **shape).ax.tick_params(labelsize=7)
+    slim = 20 if y_names else 12 * down
+    figure.colorbar(image, ax=panels, pad=0.02, fraction=0.05, aspect=slim).ax.tick_params(
+        labelsize=7
+    )
     if title:
         width, height = figure.get_size_inches()
         figure.set_size_inches(max(2.6, width + 0.9), height + 0.4)
