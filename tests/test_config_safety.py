@@ -184,7 +184,6 @@ def test_a_function_is_no_class_though_its_package_is_allowed(given, capsys):
         {"a": lru_cache(print)},
         {"a": np.add},
     ],
-    ids=str,
 )
 def test_a_parser_builds_from_no_function_wherever_it_stands(content):
     with pytest.raises(InputError, match="is no class, was not called"):

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -17,6 +17,7 @@ UNTRAINED = "untrained:"
 EACH = ("family", "which", "pixels", "backbone")  # one for all weights, or one for each
 
 
+@runtime_checkable
 class WeightsOptions(Protocol):
     """Options of a verb that reads several encoders, among them those of `EACH`."""
 
