@@ -29,7 +29,7 @@ from vitlab.data.loader import (
 )
 from vitlab.data.sampler import BatchLayout, GlobalBatchSampler, split_global_batch
 from vitlab.data.samples import Samples
-from vitlab.data.storage import DatasetFiles, FileTree, Layout, subclasses
+from vitlab.data.storage import FileTree, Layout, subclasses
 from vitlab.data.transforms import MultiCrop, SegmentationTransform, Transform, normalize
 
 
@@ -121,15 +121,15 @@ class VisionDataModule(LightningDataModule, ABC):
     @property
     def files(self) -> FileTree:
         """The dataset's own files, below the root or in its archives."""
-        return self._found.files
+        return self._found[0]
 
     @property
     def folder(self) -> Path:
         """The folder where they, or their archives, lie."""
-        return self._found.folder
+        return self._found[1]
 
     @cached_property
-    def _found(self) -> DatasetFiles:
+    def _found(self) -> tuple[FileTree, Path]:
         if not self.root.is_dir():
             raise DataError(f"there is no folder {self.root}; set its root to the dataset")
         found = self.layout.find(self.root)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64, Shaped
@@ -62,13 +62,12 @@ class Samples:
             turn = np.empty(len(labels), dtype=np.int64)
             turn[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
             shuffled = shuffled[np.lexsort((labels, turn))]
-        kept = np.sort(shuffled[:limit])
-        return replace(
-            self,
-            images=self.images[kept],
-            labels=None if self.labels is None else self.labels[kept],
-            masks=None if self.masks is None else self.masks[kept],
-        )
+        return self.take(np.sort(shuffled[:limit]))
+
+    def take(self, indices: Int64[np.ndarray, " kept"]) -> "Samples":
+        """The samples of these indices."""
+        fields = (self.images, self.labels, self.masks)
+        return Samples(self.files, *(None if each is None else each[indices] for each in fields))
 
     def refuse_common(self, scored: "Samples", split: str, scored_split: str) -> None:
         """Refuse to learn from images that are scored.

@@ -3,5 +3,3 @@
 from vitlab.data.check.check import check
 from vitlab.data.check.recognition import recognize
 from vitlab.data.check.report import CheckReport, Finding
-
-__all__ = ["CheckReport", "Finding", "check", "recognize"]

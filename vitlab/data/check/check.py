@@ -1,7 +1,6 @@
 """The check of a dataset: its counts, files, masks and everything that is known to go wrong."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,7 @@ from vitlab.data.check.report import CheckReport, Finding, error, note, warning
 from vitlab.data.check.split_summary import SplitSummary, common_faults, summarize
 from vitlab.data.check.voc import VOC2012Check
 from vitlab.data.datamodule import VisionDataModule
-from vitlab.data.datasets.ade20k import ADE20K
-from vitlab.data.datasets.cifar import CIFAR10, CIFAR100
-from vitlab.data.datasets.cityscapes import Cityscapes
-from vitlab.data.datasets.folder import Folder
-from vitlab.data.datasets.imagenet import ImageNet
-from vitlab.data.datasets.voc import VOC2012
+from vitlab.data.datasets import ADE20K, CIFAR10, CIFAR100, VOC2012, Cityscapes, Folder, ImageNet
 from vitlab.data.errors import DataError, MissingFolderError
 from vitlab.data.samples import Samples
 
@@ -130,12 +124,7 @@ def _unchecked(samples: Samples, checked: set[str]) -> Samples:
     where = [samples.files.where(samples.image(at)) for at in range(len(samples))]
     new = [at for at, name in enumerate(where) if name not in checked]
     checked.update(where)
-    return replace(
-        samples,
-        images=samples.images[new],
-        labels=None if samples.labels is None else samples.labels[new],
-        masks=None if samples.masks is None else samples.masks[new],
-    )
+    return samples.take(np.array(new, dtype=np.int64))
 
 
 def _duplicates(summary: SplitSummary, digests: dict[bytes, str]) -> Iterator[Finding]:

@@ -7,12 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.data.datamodule import VisionDataModule
-from vitlab.data.datasets.ade20k import ADE20K
-from vitlab.data.datasets.cifar import CIFAR10, CIFAR100
-from vitlab.data.datasets.cityscapes import Cityscapes
-from vitlab.data.datasets.folder import Folder
-from vitlab.data.datasets.imagenet import ImageNet
-from vitlab.data.datasets.voc import VOC2012
+from vitlab.data.datasets import ADE20K, CIFAR10, CIFAR100, VOC2012, Cityscapes, Folder, ImageNet
 from vitlab.data.errors import DataError
 from vitlab.data.storage import IMAGE_ENDINGS, FolderTree
 
@@ -30,9 +25,7 @@ def recognize(root: Path) -> VisionDataModule:
         what = f"{root} is a file" if root.exists() else f"there is no folder {root}"
         raise DataError(f"{what}; give the folder that holds the dataset", field="root")
     found = {
-        kind: place.files.where()
-        for kind in DATASETS
-        if (place := kind.layout.find(root)) is not None
+        kind: place[0].where() for kind in DATASETS if (place := kind.layout.find(root)) is not None
     }
     if len(found) > 1:
         places = ", ".join(f"{kind.__name__} in {place}" for kind, place in found.items())

@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.errors import DataError
 from vitlab.data.samples import Samples, paths
-from vitlab.data.storage import DatasetFiles, Layout, MemoryTree, unpack_in_memory
+from vitlab.data.storage import FileTree, Layout, MemoryTree, unpack_in_memory
 
 EDGE = 32  # pixels
 ROW = 3 * EDGE * EDGE  # bytes of an image: all red, then all green, then all blue
@@ -35,11 +35,11 @@ class ArchiveLayout(Layout):
 
     name: str = ""
 
-    def find(self, root: Path) -> DatasetFiles | None:
+    def find(self, root: Path) -> tuple[FileTree, Path] | None:
         """The files, extracted or, where they are not, in their archive."""
         found, packed = super().find(root), root / self.name
         if found is None and packed.is_file():
-            return DatasetFiles(unpack_in_memory(packed), root)
+            return unpack_in_memory(packed), root
         return found
 
 

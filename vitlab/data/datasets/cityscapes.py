@@ -2,33 +2,15 @@
 
 from functools import cached_property
 
+from torchvision.datasets import Cityscapes as TorchvisionCityscapes
+
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.errors import DataError
 from vitlab.data.samples import Samples, masked_samples
 from vitlab.data.storage import Layout, OfficialArchive, image_names, subfolders
 
 # class of each labelId that is evaluated; the order gives the train id
-LABEL_IDS = {
-    7: "road",
-    8: "sidewalk",
-    11: "building",
-    12: "wall",
-    13: "fence",
-    17: "pole",
-    19: "traffic light",
-    20: "traffic sign",
-    21: "vegetation",
-    22: "terrain",
-    23: "sky",
-    24: "person",
-    25: "rider",
-    26: "car",
-    27: "truck",
-    28: "bus",
-    31: "train",
-    32: "motorcycle",
-    33: "bicycle",
-}
+LABEL_IDS = {row.id: row.name for row in TorchvisionCityscapes.classes if not row.ignore_in_eval}
 IMAGE = "_leftImg8bit.png"
 LABEL_MASK, TRAIN_MASK = "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
 

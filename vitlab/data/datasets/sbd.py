@@ -25,7 +25,7 @@ class SBD:
     """The extracted `benchmark.tgz`.
 
     Attributes:
-        files: below its folder `dataset`.
+        files: below its folder `dataset`: masks cls/NAME.mat, images img/NAME.jpg.
         names: of all its images, in its lists for training and validation.
     """
 
@@ -38,19 +38,11 @@ class SBD:
         for folder in folders:
             found = LAYOUT.find(folder)
             if found is not None:
-                lists = [text(found.files, name) for name in ("train.txt", "val.txt")]
-                return cls(found.files, frozenset(" ".join(lists).split()))
+                lists = [text(found[0], name) for name in ("train.txt", "val.txt")]
+                return cls(found[0], frozenset(" ".join(lists).split()))
             if (folder / "benchmark_RELEASE").is_dir():
                 raise DataError(
                     f"SBD in {folder / 'benchmark_RELEASE'} is not whole: its folder dataset must "
                     f"hold {', '.join(LAYOUT.marks)}; extract benchmark.tgz again"
                 )
         return None
-
-    def mask(self, name: str) -> str:
-        """Path of the mask of an image."""
-        return f"cls/{name}.mat"
-
-    def image(self, name: str) -> str:
-        """Path of an image."""
-        return f"img/{name}.jpg"

@@ -123,12 +123,12 @@ class VOC2012(VisionDataModule):
             if name in voc
             else f"{EXTRA}/{name}.png"
             if name in converted or self.sbd is None
-            else self.sbd.mask(name)
+            else f"cls/{name}.mat"
             for name in names
         ]
         here = {name.removesuffix(".jpg") for name in self.files.names("JPEGImages")}
         images = [
-            f"JPEGImages/{name}.jpg" if name in here or self.sbd is None else self.sbd.image(name)
+            f"JPEGImages/{name}.jpg" if name in here or self.sbd is None else f"img/{name}.jpg"
             for name in names
         ]
         files = OverlayTree(self.files, self.sbd.files) if self.sbd else self.files

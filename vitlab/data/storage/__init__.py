@@ -4,7 +4,6 @@ from vitlab.data.storage.archive_tree import ArchiveTree, unpack_in_memory
 from vitlab.data.storage.file_tree import FileTree, FolderTree, Listing, MemoryTree, OverlayTree
 from vitlab.data.storage.layout import (
     IMAGE_ENDINGS,
-    DatasetFiles,
     Layout,
     OfficialArchive,
     absent,
@@ -16,25 +15,3 @@ from vitlab.data.storage.layout import (
     subfolders,
     text,
 )
-
-__all__ = [
-    "IMAGE_ENDINGS",
-    "ArchiveTree",
-    "DatasetFiles",
-    "FileTree",
-    "FolderTree",
-    "Layout",
-    "Listing",
-    "MemoryTree",
-    "OfficialArchive",
-    "OverlayTree",
-    "absent",
-    "around",
-    "few",
-    "image_names",
-    "ranges",
-    "subclasses",
-    "subfolders",
-    "text",
-    "unpack_in_memory",
-]

@@ -155,8 +155,8 @@ class OverlayTree(FileTree):
     def listing(self, folder: str = "") -> Listing | None:
         """The union of their entries."""
         found = [listing for part in self.parts if (listing := part.listing(folder)) is not None]
-        if len(found) < 2:
-            return found[0] if found else None
+        if not found:
+            return None
         return Listing(
             sorted({name for listing in found for name in listing.folders}),
             sorted({name for listing in found for name in listing.names}),

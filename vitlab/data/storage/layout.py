@@ -30,19 +30,6 @@ class OfficialArchive:
 
 
 @dataclass(frozen=True)
-class DatasetFiles:
-    """A dataset on disk.
-
-    Attributes:
-        files: of the dataset.
-        folder: where they, or the archives they are in, lie.
-    """
-
-    files: FileTree
-    folder: Path
-
-
-@dataclass(frozen=True)
 class Layout:
     """How to recognize a dataset's folder.
 
@@ -62,8 +49,8 @@ class Layout:
         places = ", ".join(place or "itself" for place in self.nested)
         return f"expected {', '.join(self.marks)} in it (looked in: {places})"
 
-    def find(self, root: Path) -> DatasetFiles | None:
-        """The dataset at or below `root`, or None.
+    def find(self, root: Path) -> tuple[FileTree, Path] | None:
+        """Files of the dataset at or below `root`, and where they or their archives lie; or None.
 
         Raises:
             DataError: it is in an archive that is damaged.
@@ -82,7 +69,7 @@ class Layout:
             for place in self.nested if packed else ("",):
                 below = files.below(place) if place else files
                 if self.fits(below):
-                    return DatasetFiles(below, folder)
+                    return below, folder
         return None
 
     def fits(self, files: FileTree) -> bool:

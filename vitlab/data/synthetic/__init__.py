@@ -10,13 +10,3 @@ from vitlab.data.synthetic.collection import MARKER, synthesize
 from vitlab.data.synthetic.imagenet import WNIDS
 from vitlab.data.synthetic.images import Amounts
 from vitlab.data.synthetic.voc import VOC_IDS
-
-__all__ = [
-    "ADE_IDS",
-    "ADE_STUFF",
-    "MARKER",
-    "VOC_IDS",
-    "WNIDS",
-    "Amounts",
-    "synthesize",
-]

@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from torchvision.datasets import Cityscapes
 
 from vitlab.data.synthetic.drawing.canvas import Canvas, develop
 from vitlab.data.synthetic.drawing.street import Street
@@ -9,29 +10,6 @@ from vitlab.data.synthetic.images import DrawingTask, save_png
 
 _CITIES = {"train": ("dotbury", "stripeham", "waveford"), "val": ("checkerton",)}
 _COUNTABLE = range(24, 34)  # persons, riders and vehicles: each has an instance number
-_CITY_COLORS = {
-    0: (0, 0, 0),
-    1: (0, 0, 0),
-    3: (0, 0, 0),
-    4: (0, 0, 0),
-    7: (128, 64, 128),
-    8: (244, 35, 232),
-    11: (70, 70, 70),
-    12: (102, 102, 156),
-    13: (190, 153, 153),
-    17: (153, 153, 153),
-    19: (250, 170, 30),
-    20: (220, 220, 0),
-    21: (107, 142, 35),
-    22: (152, 251, 152),
-    23: (70, 130, 180),
-    24: (220, 20, 60),
-    25: (255, 0, 0),
-    26: (0, 0, 142),
-    27: (0, 0, 70),
-    28: (0, 60, 100),
-    33: (119, 11, 32),
-}
 
 
 def draw_image(task: DrawingTask, rng: np.random.Generator) -> None:
@@ -49,8 +27,8 @@ def draw_image(task: DrawingTask, rng: np.random.Generator) -> None:
     save_png(truth / f"{name}_gtFine_labelIds.png", canvas.labels)
     save_png(truth / f"{name}_gtFine_instanceIds.png", _instances(canvas))
     colors = np.zeros((256, 4), np.uint8)
-    for label, color in _CITY_COLORS.items():
-        colors[label] = (*color, 255)
+    for row in Cityscapes.classes:
+        colors[row.id] = (*row.color, 255)
     save_png(truth / f"{name}_gtFine_color.png", colors[canvas.labels])
 
 

@@ -31,11 +31,6 @@ class AlbumentationsCrop(Transform):
         check_size("size", size)
         self.pipeline, self.size = _load(pipeline), size
 
-    @property
-    def crop_sizes(self) -> list[tuple[int, int]]:
-        """One crop."""
-        return [(1, self.size)]
-
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """The view of an RGB image."""
         found = _run(self.pipeline, seed, image=image)["image"]

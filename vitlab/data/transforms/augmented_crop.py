@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from vitlab.data.transforms.color import CHANGES, ColorJitter
 from vitlab.data.transforms.functional import MEAN, resize, stack_of
-from vitlab.data.transforms.random_crop import Box, RandomCrop, random_box, uniforms
+from vitlab.data.transforms.random_crop import RandomCrop, random_box, uniforms
 from vitlab.data.transforms.transform import (
     Foreground,
     Pixels,
@@ -32,25 +31,6 @@ RANDAUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?)+")
 PIL_MODES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 GEOMETRIC = ("Shear", "Rotate", "Translate")  # names of timm's operations that move pixels
 Interpolation = Literal["bicubic", "bilinear", "random"]
-
-
-@dataclass(frozen=True)
-class AugmentParameters:
-    """Random parameters of a crop but for its colors; a function of image size and seed.
-
-    Attributes:
-        box: the part of the image.
-        mode: how it is resampled.
-        flip: whether left and right are swapped.
-        seed: of the augmentation.
-        numbers: the remaining ones, for the colors.
-    """
-
-    box: Box
-    mode: Literal["bicubic", "bilinear"]
-    flip: bool
-    seed: int
-    numbers: Iterator[float]
 
 
 class AugmentedCrop(Transform):
@@ -109,50 +89,42 @@ class AugmentedCrop(Transform):
         self._augment_mask = _augmentation(auto_augment, size, interpolation, fill=(0, 0, 0))
 
     @property
-    def crop_sizes(self) -> list[tuple[int, int]]:
-        """One crop."""
-        return [(1, self.size)]
-
-    @property
     def min_size(self) -> tuple[int, int]:
         """Of this size, the smallest crop need not be enlarged."""
-        side = RandomCrop(self.size, self.area).min_size
-        return side, side
+        return RandomCrop(self.size, self.area).min_size
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """A random crop of an RGB image."""
-        drawn = self._draw(image.shape[0], image.shape[1], seed)
-        crop = self._crop(image, drawn)
+        crop, drawn, numbers = self._crop(image, seed)
         if self._augment is not None:
-            with seeded_rng(drawn.seed):
+            with seeded_rng(drawn):
                 crop = np.array(_augmented(self._augment, Image.fromarray(crop)))
-        for name, factor in self.color_jitter.draw(drawn.numbers):
+        for name, factor in self.color_jitter.draw(numbers):
             crop = CHANGES[name](np.ascontiguousarray(crop), factor)
         return [stack_of(np.ascontiguousarray(crop)[None])]
 
     def crop_foreground(self, mask: Foreground, seed: Seed = 0) -> Bool[Tensor, "size size"]:
         """The same crop of a mask; what the augmentation moves in from outside is no object."""
-        drawn = self._draw(mask.shape[0], mask.shape[1], seed)
-        crop = self._crop(np.repeat(mask[..., None] * np.uint8(255), 3, axis=2), drawn)
+        crop, drawn, _ = self._crop(np.repeat(mask[..., None] * np.uint8(255), 3, axis=2), seed)
         if isinstance(self._augment_mask, timm.RandAugment):  # 3-Augment moves nothing
-            with seeded_rng(drawn.seed):
+            with seeded_rng(drawn):
                 moved = _augmented(self._augment_mask, Image.fromarray(crop), only=GEOMETRIC)
                 crop = np.array(moved)
         return torch.from_numpy(crop[..., 0] >= 128)
 
-    def _draw(self, height: int, width: int, seed: Seed) -> AugmentParameters:
+    def _crop(
+        self, image: Pixels, seed: Seed
+    ) -> tuple[UInt8[np.ndarray, "size size 3"], int, Iterator[float]]:
+        """The crop, the augmentation's seed, and the remaining random numbers, for the colors."""
         numbers = uniforms(seed)
-        box = random_box(height, width, self.area, numbers)
+        box = random_box(image.shape[0], image.shape[1], self.area, numbers)
         mode = self.interpolation
         if mode == "random":
             mode = "bilinear" if next(numbers) < 0.5 else "bicubic"
-        flip = next(numbers) < self.flip
-        augmented = int(next(numbers) * 2**32) if self._augment is not None else 0
-        return AugmentParameters(box, mode, flip, augmented, numbers)
-
-    def _crop(self, image: Pixels, drawn: AugmentParameters) -> UInt8[np.ndarray, "size size 3"]:
-        crop = resize(drawn.box.of(image), self.size, self.size, drawn.mode)
-        return np.ascontiguousarray(crop[:, ::-1] if drawn.flip else crop)
+        step = -1 if next(numbers) < self.flip else 1
+        drawn = int(next(numbers) * 2**32) if self._augment is not None else 0
+        crop = resize(box.of(image), self.size, self.size, mode)
+        return np.ascontiguousarray(crop[:, ::step]), drawn, numbers
 
 
 def _augmentation(

@@ -61,8 +61,7 @@ class MultiCrop(Transform):
     @property
     def min_size(self) -> tuple[int, int]:
         """Of this size, the smallest crops need not be enlarged."""
-        side = max(self.first.min_size, self.local.min_size if self.num_local_crops else 0)
-        return side, side
+        return max(self.first.min_size, self.local.min_size if self.num_local_crops else (0, 0))
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """Random crops of an RGB image."""

@@ -87,9 +87,10 @@ class RandomCrop:
     solarize: float = 0.0
 
     @property
-    def min_size(self) -> int:
+    def min_size(self) -> tuple[int, int]:
         """Height and width of an image whose smallest crop still has `size` pixels each way."""
-        return math.ceil(self.size / math.sqrt(self.scale[0] * RATIO[0]))
+        side = math.ceil(self.size / math.sqrt(self.scale[0] * RATIO[0]))
+        return side, side
 
     def draw(self, height: int, width: int, numbers: Iterator[float]) -> CropParameters:
         """Random parameters for an image of this size."""

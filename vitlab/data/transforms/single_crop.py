@@ -45,14 +45,9 @@ class SingleCrop(Transform):
         self.crop = RandomCrop(size, (scale[0], scale[1]), flip=flip, jitter=jitter)
 
     @property
-    def crop_sizes(self) -> list[tuple[int, int]]:
-        """One crop."""
-        return [(1, self.size)]
-
-    @property
     def min_size(self) -> tuple[int, int]:
         """Of this size, the smallest crop need not be enlarged."""
-        return self.crop.min_size, self.crop.min_size
+        return self.crop.min_size
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """A random crop of an RGB image."""
@@ -80,11 +75,6 @@ class ResizeRandomCrop(Transform):
                 field="resize_size",
             )
         self.size, self.resize_size, self.flip = size, resize_size, flip
-
-    @property
-    def crop_sizes(self) -> list[tuple[int, int]]:
-        """One crop."""
-        return [(1, self.size)]
 
     @property
     def min_size(self) -> tuple[int, int]:
@@ -117,11 +107,6 @@ class CenterCrop(Transform):
                 f"share {share} is no part of the image; use a number in (0, 1]", field="share"
             )
         self.size, self.resize_size = size, round(size / share)
-
-    @property
-    def crop_sizes(self) -> list[tuple[int, int]]:
-        """One crop."""
-        return [(1, self.size)]
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """The middle of the image; nothing is random."""

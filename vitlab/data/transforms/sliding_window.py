@@ -29,10 +29,9 @@ def windows(height: int, width: int, size: int, stride: int) -> list[tuple[int, 
     Raises:
         InputError: if a length is not positive, or the stride would leave gaps.
     """
-    check_size("height", height)
-    check_size("width", width)
-    check_size("size", size)
-    check_size("stride", stride)
+    lengths = {"height": height, "width": width, "size": size, "stride": stride}
+    for name, length in lengths.items():
+        check_size(name, length)
     if stride > size:
         raise InputError(
             f"stride {stride} leaves gaps between windows of {size}; use 1 to {size} pixels",
@@ -72,7 +71,13 @@ def slide(
     for number, (top, left) in enumerate(windows(height, width, size, stride)):
         region = (..., slice(top, top + size), slice(left, left + size))
         predicted = predict(image[region])
-        _check(predicted, image[region])
+        if predicted.shape[-2:] != image[region].shape[-2:]:
+            got, wanted = (" x ".join(map(str, x.shape[-2:])) for x in (predicted, image[region]))
+            raise InputError(
+                f"predict gave {got} pixels for a window of {wanted}; enlarge its result to the "
+                "window",
+                field="predict",
+            )
         if number == 0:
             precision = torch.promote_types(predicted.dtype, torch.float32)
             mean = predicted.new_zeros((*predicted.shape[:2], height, width), dtype=precision)
@@ -87,12 +92,3 @@ def slide(
 def _starts(length: int, size: int, stride: int) -> list[int]:
     last = max(length - size, 0)
     return [*range(0, last, stride), last]
-
-
-def _check(predicted: Tensor, window: Tensor) -> None:
-    if predicted.shape[-2:] != window.shape[-2:]:
-        got, wanted = (" x ".join(map(str, each.shape[-2:])) for each in (predicted, window))
-        raise InputError(
-            f"predict gave {got} pixels for a window of {wanted}; enlarge its result to the window",
-            field="predict",
-        )

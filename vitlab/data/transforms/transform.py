@@ -19,10 +19,12 @@ Stack = UInt8[Tensor, "_ 3 _ _"]
 class Transform(ABC):
     """Turns one image into stacks of crops, one stack for each resolution, the largest first."""
 
+    size: int  # edge of the first stack's crops, in pixels
+
     @property
-    @abstractmethod
     def crop_sizes(self) -> list[tuple[int, int]]:
-        """Count and edge length in pixels of the crops of each stack."""
+        """Count and edge length in pixels of the crops of each stack: one crop by default."""
+        return [(1, self.size)]
 
     @property
     def min_size(self) -> tuple[int, int]:
