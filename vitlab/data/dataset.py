@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from vitlab.data.batch import Example
 from vitlab.data.decode import UnreadableImage, decode_image, decode_mask
 from vitlab.data.errors import DataError
-from vitlab.data.foreground import check_agreement, decode_foreground
+from vitlab.data.foreground import decode_foreground
 from vitlab.data.samples import Samples, spread
 from vitlab.data.storage import FileTree, ranges
 from vitlab.data.transforms import (
@@ -83,7 +83,13 @@ class TrainingDataset(Dataset[Example]):
             return image, None
         where = files.where(name)
         mask = decode_foreground(_bytes(files, name), where)
-        check_agreement(mask, image.shape[:2], where)
+        # the image may be decoded at a part of its size
+        parts = [tuple(-(-edge // divisor) for edge in mask.shape) for divisor in (1, 2, 4, 8)]
+        if image.shape[:2] not in parts:
+            raise DataError(
+                f"mask {where} is {mask.shape[1]} x {mask.shape[0]} (width x height), and its "
+                "image is of another size or shape; make the mask for the image as it is"
+            )
         return image, resize_nearest(mask, *image.shape[:2])
 
 

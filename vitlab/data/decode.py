@@ -67,9 +67,8 @@ def decode_image(
         data: content of the file.
         path: its name, for messages.
         min_size: (height, width) in pixels that suffices: a JPEG that is larger is decoded at a
-            half,
-            a quarter or an eighth of its size, whichever is the smallest that is at least this
-            large both ways. (0, 0) is the full size.
+            half, a quarter or an eighth of its size, whichever is the smallest that is at least
+            this large both ways. (0, 0) is the full size.
 
     Raises:
         UnreadableImage: if the file is empty, cut, damaged or no image.
@@ -78,7 +77,10 @@ def decode_image(
         raise UnreadableImage(path, "the file is empty")
     if data.startswith(JPEG_START):
         return _jpeg(data, path, min_size)
-    if data.startswith(PNG_START) and data.endswith(PNG_END) and _pixels(data) <= MOST_PIXELS:
+    # the header of a PNG begins with its width and height
+    width, height = struct.unpack_from(">II", data, 16) if len(data) >= 24 else (0, 0)
+    whole = data.startswith(PNG_START) and data.endswith(PNG_END)
+    if whole and width * height <= MOST_PIXELS:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if image is not None:
             return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -115,12 +117,6 @@ def _read(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UnreadableImage(path, error.strerror or "no such file") from error
-
-
-def _pixels(data: bytes) -> int:
-    """Pixels that a PNG says it has, at the place where its header has them."""
-    width, height = struct.unpack_from(">II", data, 16) if len(data) >= 24 else (0, 0)
-    return width * height
 
 
 def _jpeg(data: bytes, path: str, min_size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:

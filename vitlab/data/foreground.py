@@ -64,21 +64,3 @@ def decode_foreground(data: bytes, path: str) -> Bool[np.ndarray, "height width"
             f"{', '.join(MODES)}, with 0 for what is not the object; write it as such"
         )
     return np.any(shown, axis=-1) if shown.ndim == 3 else shown
-
-
-def check_agreement(
-    mask: Bool[np.ndarray, "height width"], image: tuple[int, int], where: str
-) -> None:
-    """Refuse a mask of another size than its image, which may be decoded at a part of its own.
-
-    Args:
-        mask: whole.
-        image: height and width in pixels.
-        where: the mask's name, for the message.
-    """
-    parts = [tuple(-(-edge // divisor) for edge in mask.shape) for divisor in (1, 2, 4, 8)]
-    if image not in parts:
-        raise DataError(
-            f"mask {where} is {mask.shape[1]} x {mask.shape[0]} (width x height), and its image is "
-            "of another size or shape; make the mask for the image as it is"
-        )

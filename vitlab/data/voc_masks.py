@@ -49,11 +49,8 @@ def index_colored_masks(folder: Path) -> int:
 
     All masks are written to a hidden folder first, which then takes the place of the old one.
 
-    Args:
-        folder: VOC2012, with JPEGImages and SegmentationClass.
-
     Returns:
-        Number of converted masks; those that hold indices already are copied.
+        Number of converted masks in VOC's folder; those that hold indices already are copied.
 
     Raises:
         DataError: a mask is damaged or has a color of no class, or SegmentationClassRGB exists.
@@ -74,7 +71,9 @@ def index_colored_masks(folder: Path) -> int:
         )
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
-    table = _color_table()
+    table = np.full(1 << 24, NO_CLASS, np.uint8)  # class of each 24-bit color
+    values = [*range(21), 255]
+    table[_color_number(palette()[values])] = values
     for path in track(files, "masks from colors to indices", transient=True):
         if path in wanted:
             (draft / path.name).write_bytes(_png(_indices(path, table)))
@@ -88,11 +87,8 @@ def index_colored_masks(folder: Path) -> int:
 def write_trainaug(folder: Path) -> int:
     """Write the masks of the split trainaug as PNG files of class indices, and its list.
 
-    Args:
-        folder: VOC2012, with SBD in, beside or above it.
-
     Returns:
-        Number of written masks.
+        Number of written masks; SBD lies in, beside or above VOC's folder.
 
     Raises:
         DataError: a mask of SBD is damaged or holds a value that is no class.
@@ -147,15 +143,6 @@ def _classes(content: bytes, where: str) -> UInt8[np.ndarray, "height width"]:
             field="benchmark.tgz",
         )
     return mask
-
-
-def _color_table() -> UInt8[np.ndarray, "16777216"]:
-    """Class of each 24-bit color."""
-    table = np.full(1 << 24, NO_CLASS, np.uint8)
-    numbers = _color_number(palette())
-    for value in (*range(21), 255):
-        table[numbers[value]] = value
-    return table
 
 
 def _color_number(colors: UInt8[np.ndarray, "*pixels channels"]) -> np.ndarray:

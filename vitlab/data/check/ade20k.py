@@ -16,11 +16,9 @@ class ADE20KCheck(DatasetCheck[ADE20K]):
 
     def variant(self) -> str:
         """Folder or archive."""
-        packed = not FolderTree(self.data.folder).has("ADEChallengeData2016")
-        inside = self.data.folder.name == "ADEChallengeData2016" or FolderTree(
-            self.data.folder
-        ).has("annotations")
-        return "in its archive" if packed and not inside else "150 classes, extracted"
+        disk, folder = FolderTree(self.data.folder), "ADEChallengeData2016"
+        extracted = disk.root.name == folder or disk.has(folder) or disk.has("annotations")
+        return "150 classes, extracted" if extracted else "in its archive"
 
     def folder_faults(self) -> Iterator[Finding]:
         """A missing list of classes."""

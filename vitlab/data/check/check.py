@@ -12,9 +12,10 @@ from vitlab.data.check.cityscapes import CityscapesCheck
 from vitlab.data.check.dataset_check import DatasetCheck
 from vitlab.data.check.folder import FolderCheck
 from vitlab.data.check.imagenet import ImageNetCheck
+from vitlab.data.check.inspection import inspect
 from vitlab.data.check.recognition import recognize
 from vitlab.data.check.report import CheckReport, Finding, error, note, warning
-from vitlab.data.check.split_summary import SplitSummary, common_faults, summarize
+from vitlab.data.check.split_summary import SplitSummary, common_faults
 from vitlab.data.check.voc import VOC2012Check
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.datasets import ADE20K, CIFAR10, CIFAR100, VOC2012, Cityscapes, Folder, ImageNet
@@ -66,7 +67,9 @@ def check(root: Path, deep: bool = False) -> CheckReport:
             _add_absent(report, specific, split, problem)
             continue
         report.findings += _count(data, split, len(samples))
-        summary = summarize(data, split, _unchecked(samples, checked), deep)
+        summary = SplitSummary(data, split, _unchecked(samples, checked))
+        for sample in inspect(summary.samples, deep, f"reading {split}"):
+            summary.add(sample)
         report.findings += common_faults(summary)
         report.findings += specific.split_faults(summary)
         report.findings += _duplicates(summary, digests)

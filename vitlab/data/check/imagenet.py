@@ -47,8 +47,15 @@ class ImageNetCheck(DatasetCheck[ImageNet]):
             return
         yield from self._misplaced(classes)
         yield from self._incomplete(classes)
-        if self.data.files.listing("val") is not None:
-            yield from self._validation()
+        numbered = [
+            name for name in self.data.files.folders("val") if re.fullmatch(r"\d{1,4}", name)
+        ]
+        if numbered:
+            yield error(
+                f"val has folders named by the devkit's numbers ({few(numbered)}), whose order is "
+                "not that of the WordNet ids: accuracy would be that of chance; put the images "
+                "flat into val, with ILSVRC2012_devkit_t12.tar.gz beside it",
+            )
 
     def absent_split(self, split: str) -> str:
         """One split alone can be of use."""
@@ -106,15 +113,3 @@ class ImageNetCheck(DatasetCheck[ImageNet]):
                 f"train holds {len(classes):,} of 1,000 classes: indices and scores are those of "
                 "this subset; if it should be whole, some inner archives were not extracted",
             )
-
-    def _validation(self) -> Iterator[Finding]:
-        """Folders named by the devkit's numbers, or filled in their order."""
-        folders = subfolders(self.data.files, "val")
-        numbered = [name for name in folders if re.fullmatch(r"\d{1,4}", name)]
-        if numbered:
-            yield error(
-                f"val has folders named by the devkit's numbers ({few(numbered)}), whose order is "
-                "not that of the WordNet ids: accuracy would be that of chance; put the images "
-                "flat into val, with ILSVRC2012_devkit_t12.tar.gz beside it",
-            )
-            return

@@ -54,13 +54,7 @@ class SampleInspection:
 
 
 def inspect(samples: Samples, deep: bool, description: str) -> Iterator[SampleInspection]:
-    """Decode some samples, or with `deep` all; read the headers of the others that have masks.
-
-    Args:
-        samples: the files.
-        deep: whether to decode all.
-        description: of the progress bar.
-    """
+    """Decode some samples, or with `deep` all; read the headers of the others that have masks."""
     count = len(samples)
     decoded = set(range(count)) if deep else set(spread(count))
     indices = list(range(count)) if samples.masks is not None else sorted(decoded)

@@ -66,15 +66,15 @@ def _refuse_other_level(root: Path) -> None:
 def _why_unusable(root: Path) -> str:
     """Why a folder of no known layout cannot be used; "" if it fits `Folder`."""
     disk = FolderTree(root)
-    for candidate in _within(disk, depth=2):
-        for text in _named(candidate):
-            return text
+    if reason := next((text for each in _within(disk, depth=2) for text in _named(each)), ""):
+        return reason
     folders, names = disk.folders(), disk.names()
     if not folders and not names:
         return f"{root} is empty; extract a dataset into it"
-    if {"images", "masks"} <= set(folders):
-        return ""
-    if _has_class_folders(disk, "train"):
+    images = [name for each in disk.folders("train") for name in disk.names(f"train/{each}")]
+    if {"images", "masks"} <= set(folders) or any(
+        name.lower().endswith(IMAGE_ENDINGS) for name in images
+    ):
         return ""
     shown = ", ".join([*folders, *names][:6])
     return (
@@ -140,7 +140,10 @@ def _named(files: FolderTree) -> Iterator[str]:
             f"{where} looks like Cityscapes, but lacks {' and '.join(lacking)}{coarse}; extract "
             f"{' and '.join(f'{name}_trainvaltest.zip' for name in lacking)} there"
         )
-    if any(name.startswith("index_ade20k") for name in names) or _full_ade(files):
+    # the full set sorts scenes into folders by letter or by topic, with *_seg.png beside the images
+    if any(name.startswith("index_ade20k") for name in names) or any(
+        files.listing(scenes) is not None for scenes in ("images/ADE", "images/training/a")
+    ):
         yield (
             f"{where} is the full ADE20K with more than 3,000 classes; vitlab reads the benchmark "
             "of 150: get ADEChallengeData2016.zip"
@@ -155,7 +158,14 @@ def _named(files: FolderTree) -> Iterator[str]:
             f"{where} looks like ADE20K, but lacks {', '.join(lacking)}; extract "
             "ADEChallengeData2016.zip again"
         )
-    yield from _renumbered(files)
+    for folder in files.folders("train"):
+        images = files.names(f"train/{folder}") if folder.isdigit() else []
+        if any(re.match(r"n\d{8}_", image) for image in images):
+            yield (
+                f"{files.where('train')} has ImageNet's classes in folders such as {folder}, named "
+                "by a number; their order is not that of the WordNet ids: name each folder by the "
+                "WordNet id its images begin with"
+            )
     yield from _cifar(files, names)
 
 
@@ -174,30 +184,3 @@ def _cifar(files: FolderTree, names: list[str]) -> Iterator[str]:
             f"{where} looks like CIFAR-10, but lacks data_batch_1 or test_batch; extract "
             "cifar-10-python.tar.gz again"
         )
-
-
-def _full_ade(files: FolderTree) -> bool:
-    """Scenes sorted into folders by letter or by topic, with *_seg.png beside the images."""
-    return files.listing("images/ADE") is not None or files.listing("images/training/a") is not None
-
-
-def _renumbered(files: FolderTree) -> Iterator[str]:
-    """ImageNet whose class folders are named by the devkit's numbers."""
-    for folder in files.folders("train"):
-        if not folder.isdigit():
-            continue
-        if any(re.match(r"n\d{8}_", image) for image in files.names(f"train/{folder}")):
-            yield (
-                f"{files.where('train')} has ImageNet's classes in folders such as {folder}, named "
-                "by a number; their order is not that of the WordNet ids: name each folder by the "
-                "WordNet id its images begin with"
-            )
-            return
-
-
-def _has_class_folders(files: FolderTree, split: str) -> bool:
-    return any(
-        name.lower().endswith(IMAGE_ENDINGS)
-        for folder in files.folders(split)
-        for name in files.names(f"{split}/{folder}")
-    )

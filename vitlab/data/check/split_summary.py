@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vitlab.data.check.inspection import SampleInspection, inspect
+from vitlab.data.check.inspection import SampleInspection
 from vitlab.data.check.report import Finding, error, note
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.samples import Samples
@@ -67,14 +67,6 @@ class SplitSummary:
                 self.implausible.append(f"{mask_name} {reason}")
             for value in mask.values:
                 self.holders[value].append(mask_name)
-
-
-def summarize(data: VisionDataModule, split: str, samples: Samples, deep: bool) -> SplitSummary:
-    """Inspect samples of a split, see `inspect`."""
-    summary = SplitSummary(data, split, samples)
-    for sample in inspect(samples, deep, f"reading {split}"):
-        summary.add(sample)
-    return summary
 
 
 def common_faults(summary: SplitSummary) -> Iterator[Finding]:

@@ -159,7 +159,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         match module, name:
             case (("numpy.core.multiarray" | "numpy._core.multiarray"), "_reconstruct"):
-                return _empty
+                return lambda *_: np.ndarray((0,), np.uint8)  # the pickle sets its content then
             case "numpy", "ndarray":
                 return None  # only an argument of _reconstruct
             case "numpy", "dtype":
@@ -167,11 +167,6 @@ class _Unpickler(pickle.Unpickler):
             case "_codecs", "encode":  # how Python 3 writes bytes for Python 2
                 return _latin1
         raise pickle.UnpicklingError(f"names {module}.{name}")
-
-
-def _empty(*_: object) -> np.ndarray:
-    """An array, whose content the pickle sets then."""
-    return np.ndarray((0,), np.uint8)
 
 
 def _latin1(text: str, encoding: str) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vitlab.data.errors import DataError, MissingFolderError
 from vitlab.data.storage.archive_tree import ArchiveTree
-from vitlab.data.storage.file_tree import FileTree, FolderTree, OverlayTree
+from vitlab.data.storage.file_tree import FileTree, FolderTree, Listing, OverlayTree
 
 IMAGE_ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 
@@ -76,8 +76,8 @@ class Layout:
         """Whether all marks are there."""
         for mark in self.marks:
             parent, _, pattern = mark.rpartition("/")
-            listing = files.listing(parent)
-            names = [] if listing is None else listing.folders + listing.names
+            listing = files.listing(parent) or Listing()
+            names = listing.folders + listing.names
             if not any(fnmatch(name, pattern) for name in names):
                 return False
         return True
@@ -94,18 +94,13 @@ class Layout:
 
 def subfolders(files: FileTree, folder: str = "") -> list[str]:
     """Names of the visible folders in a folder, sorted."""
-    listing = files.listing(folder)
-    if listing is None:
-        raise _no_folder(files, folder)
-    return listing.folders
+    return _listing(files, folder).folders
 
 
 def image_names(files: FileTree, folder: str) -> list[str]:
     """Names of the images in a folder, sorted; by their ending, since opening files is slow."""
-    listing = files.listing(folder)
-    if listing is None:
-        raise _no_folder(files, folder)
-    return [name for name in listing.names if name.lower().endswith(IMAGE_ENDINGS)]
+    names = _listing(files, folder).names
+    return [name for name in names if name.lower().endswith(IMAGE_ENDINGS)]
 
 
 def absent(paths: Iterable[str], files: FileTree) -> list[str]:
@@ -165,7 +160,10 @@ def ranges(values: Iterable[int]) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
-def _no_folder(files: FileTree, folder: str) -> MissingFolderError:
-    return MissingFolderError(
-        f"there is no folder {files.where(folder)}; check the root, or the name of the split",
-    )
+def _listing(files: FileTree, folder: str) -> Listing:
+    listing = files.listing(folder)
+    if listing is None:
+        raise MissingFolderError(
+            f"there is no folder {files.where(folder)}; check the root, or the name of the split",
+        )
+    return listing

@@ -95,12 +95,7 @@ def solarize(image: Pixels) -> Pixels:
 
 
 def blur(image: Pixels, sigma: float) -> Pixels:
-    """Gaussian blur as PIL approximates it.
-
-    Args:
-        image: RGB.
-        sigma: standard deviation in pixels, which PIL calls radius.
-    """
+    """Gaussian blur as PIL approximates it; `sigma` in pixels is what PIL calls radius."""
     kernel = blur_kernel(round(sigma * STEPS) / STEPS)
     return cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
 

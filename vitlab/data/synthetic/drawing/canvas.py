@@ -58,9 +58,7 @@ class Canvas:
     def blend(self, alpha: Floats, color: Floats) -> None:
         """Lay `color`, (3,) or (height, width, 3), over the picture; the labels stay.
 
-        Args:
-            alpha: (height, width), coverage in [0, 1].
-            color: one color or one for each pixel.
+        `alpha` is (height, width), coverage in [0, 1].
         """
         left, top, width, height = cv2.boundingRect((alpha > 0).astype(np.uint8))
         part = np.s_[top : top + height, left : left + width]  # most strokes are small

@@ -46,12 +46,8 @@ def room(
 ) -> Canvas:
     """A place with a few objects: wall and floor, or sky over grass or water.
 
-    Args:
-        rng: makes every choice.
-        height: in pixels.
-        width: in pixels.
-        stuff: labels of "wall", "floor", "sky", "grass" and "water".
-        things: labels of KINDS. A shapeless region and the rims of the stuff keep label 0.
+    `stuff` are the labels of "wall", "floor", "sky", "grass" and "water", `things` those of KINDS.
+    A shapeless region and the rims of the stuff keep label 0.
     """
     canvas = Canvas(np.zeros((height, width, 3), np.float32))
     above, below = (

@@ -170,12 +170,7 @@ class Street:
     ) -> None:
         """Put one thing of (contour, color) parts, each over those before it.
 
-        Args:
-            label: class of the thing.
-            parts: contours in units of the thing, from its foot.
-            unit: in pixels.
-            x: of the foot, in pixels.
-            y: of the foot, in pixels.
+        Contours are in units of the thing from its foot, at (x, y) in pixels; `unit` is in pixels.
         """
         foot = array([x, y])
         covers = [self.canvas.coverage([contour * unit + foot]) for contour, _ in parts]
