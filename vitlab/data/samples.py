@@ -66,8 +66,9 @@ class Samples:
 
     def take(self, indices: Int64[np.ndarray, " kept"]) -> "Samples":
         """The samples of these indices."""
-        fields = (self.images, self.labels, self.masks)
-        return Samples(self.files, *(None if each is None else each[indices] for each in fields))
+        labels = None if self.labels is None else self.labels[indices]
+        masks = None if self.masks is None else self.masks[indices]
+        return Samples(self.files, self.images[indices], labels, masks)
 
     def refuse_common(self, scored: "Samples", split: str, scored_split: str) -> None:
         """Refuse to learn from images that are scored.

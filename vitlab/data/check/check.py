@@ -6,17 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from vitlab.data.check.ade20k import ADE20KCheck
-from vitlab.data.check.cifar import CIFARCheck
-from vitlab.data.check.cityscapes import CityscapesCheck
-from vitlab.data.check.dataset_check import DatasetCheck
-from vitlab.data.check.folder import FolderCheck
+from vitlab.data.check.dataset_checks import (
+    ADE20KCheck,
+    CIFARCheck,
+    CityscapesCheck,
+    DatasetCheck,
+    FolderCheck,
+    VOC2012Check,
+)
 from vitlab.data.check.imagenet import ImageNetCheck
 from vitlab.data.check.inspection import inspect
 from vitlab.data.check.recognition import recognize
 from vitlab.data.check.report import CheckReport, Finding, error, note, warning
 from vitlab.data.check.split_summary import SplitSummary, common_faults
-from vitlab.data.check.voc import VOC2012Check
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.datasets import ADE20K, CIFAR10, CIFAR100, VOC2012, Cityscapes, Folder, ImageNet
 from vitlab.data.errors import DataError, MissingFolderError

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vitlab.data.check.dataset_check import DatasetCheck
-from vitlab.data.check.masks import foreground_faults
+from vitlab.data.check.dataset_checks import DatasetCheck
 from vitlab.data.check.report import Finding, error, warning
-from vitlab.data.check.split_summary import SplitSummary
+from vitlab.data.check.split_summary import SplitSummary, foreground_faults
 from vitlab.data.datasets.imagenet import WORDNET_ID, ImageNet
 from vitlab.data.errors import DataError
 from vitlab.data.storage import FolderTree, few, image_names, subfolders

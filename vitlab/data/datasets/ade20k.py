@@ -16,6 +16,9 @@ class ADE20K(VisionDataModule):
     """
 
     counts = {"train": 20_210, "val": 2000}  # noqa: RUF012
+    num_classes = 150
+    # no file holds 255, so masks reduced before are refused
+    mask_values = {0: 255} | {value: value - 1 for value in range(1, 151)}
     layout = Layout(
         marks=("images/training", "images/validation", "annotations"),
         nested=("", "ADEChallengeData2016"),
@@ -29,16 +32,6 @@ class ADE20K(VisionDataModule):
             return tuple(f"class {number}" for number in range(1, 151))
         rows = text(self.files, "objectInfo150.txt").splitlines()[1:151]
         return tuple(row.split("\t")[-1].split(",")[0].strip() for row in rows)
-
-    @property
-    def num_classes(self) -> int:
-        """150, known without looking."""
-        return 150
-
-    @property
-    def mask_values(self) -> dict[int, int]:
-        """One less than in the file. No file holds 255, so masks reduced before are refused."""
-        return {value: value - 1 for value in range(1, 151)} | {0: 255}
 
     def scan(self, split: str) -> Samples:
         """All images of the split's folder."""

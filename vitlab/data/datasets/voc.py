@@ -1,19 +1,59 @@
 """PASCAL VOC 2012 segmentation (Everingham et al., host.robots.ox.ac.uk/pascal/VOC/voc2012)."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import UInt8
 
 from vitlab.data.datamodule import VisionDataModule
-from vitlab.data.datasets.sbd import SBD
 from vitlab.data.errors import DataError, MissingFolderError
 from vitlab.data.samples import Samples, masked_samples
-from vitlab.data.storage import Layout, OfficialArchive, OverlayTree, around, few, text
+from vitlab.data.storage import FileTree, Layout, OfficialArchive, OverlayTree, around, few, text
 
 EXTRA = "SegmentationClassAug"
 LISTS = ("trainaug", "train_aug")
+
+SBD_LAYOUT = Layout(
+    marks=("cls/*.mat", "train.txt", "val.txt"),
+    nested=(
+        *("benchmark_RELEASE/dataset", "benchmark_RELEASE", "SBD", "sbd", "dataset", ""),
+        *("SBD/benchmark_RELEASE/dataset", "sbd/benchmark_RELEASE/dataset"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class SBD:
+    """Extra masks (Hariharan et al., Semantic Contours from Inverse Detectors): `benchmark.tgz`.
+
+    Its 11,355 images are VOC's own; many are in VOC 2012's validation list, which training must
+    not see.
+
+    Attributes:
+        files: below its folder `dataset`: masks cls/NAME.mat, images img/NAME.jpg.
+        names: of all its images, in its lists for training and validation.
+    """
+
+    files: FileTree
+    names: frozenset[str]
+
+    @classmethod
+    def near(cls, folders: Iterable[Path]) -> "SBD | None":
+        """The first one in one of the folders, or None."""
+        for folder in folders:
+            found = SBD_LAYOUT.find(folder)
+            if found is not None:
+                lists = [text(found[0], name) for name in ("train.txt", "val.txt")]
+                return cls(found[0], frozenset(" ".join(lists).split()))
+            if (folder / "benchmark_RELEASE").is_dir():
+                raise DataError(
+                    f"SBD in {folder / 'benchmark_RELEASE'} is not whole: its folder dataset must "
+                    f"hold {', '.join(SBD_LAYOUT.marks)}; extract benchmark.tgz again"
+                )
+        return None
 
 
 class VOC2012(VisionDataModule):
@@ -54,11 +94,7 @@ class VOC2012(VisionDataModule):
         "train",
         "tv/monitor",
     )
-
-    @property
-    def mask_values(self) -> dict[int, int]:
-        """Classes as they are, and void."""
-        return {index: index for index in range(21)} | {255: 255}
+    mask_values = {index: index for index in [*range(21), 255]}  # noqa: RUF012
 
     def scan(self, split: str) -> Samples:
         """Files named in the split's list.

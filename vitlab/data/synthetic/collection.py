@@ -52,8 +52,16 @@ def synthesize(root: Path, seed: int = 0, amounts: Amounts = _USUAL, processes: 
             f"seed {seed}, processes {processes}: neither may be negative; use 0", field=field
         )
     facts = {"version": VERSION, "seed": seed, "amounts": asdict(amounts)}
-    if _is_complete(root, facts):
-        return
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        marker = root / MARKER
+        held = json.loads(marker.read_text()) if marker.is_file() else "other files"
+        if held == facts:
+            return
+        raise InputError(
+            f"{root} holds {held}, and nothing is ever overwritten; allowed is a new or empty "
+            f"folder, or a collection of {facts}; choose another --root, or delete this one first",
+            field="--root",
+        )
     partial = root.absolute().with_name(root.absolute().name + ".partial")
     if partial.exists():
         shutil.rmtree(partial)
@@ -66,21 +74,6 @@ def synthesize(root: Path, seed: int = 0, amounts: Amounts = _USUAL, processes: 
     if root.exists():
         root.rmdir()  # empty, or it was refused above
     partial.rename(root)
-
-
-def _is_complete(root: Path, facts: dict[str, object]) -> bool:
-    """Whether `root` holds the collection that `facts` describes."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    marker = root / MARKER
-    held = json.loads(marker.read_text()) if marker.is_file() else "other files"
-    if held == facts:
-        return True
-    raise InputError(
-        f"{root} holds {held}, and nothing is ever overwritten; allowed is a new or empty folder, "
-        f"or a collection of {facts}; choose another --root, or delete this one first",
-        field="--root",
-    )
 
 
 def _tasks(root: Path, seed: int, amounts: Amounts) -> Iterator[DrawingTask]:

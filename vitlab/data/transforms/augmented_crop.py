@@ -82,16 +82,12 @@ class AugmentedCrop(Transform):
                 field="color_jitter",
             )
         self.size, self.area, self.flip = size, (area[0], area[1]), flip
+        self.min_size = RandomCrop(size, self.area).min_size
         self.auto_augment, self.interpolation = auto_augment, interpolation
         self.color_jitter = ColorJitter(color_jitter, color_jitter, color_jitter)
         mean = tuple(round(255 * value) for value in MEAN)
         self._augment = _augmentation(auto_augment, size, interpolation, fill=mean)
         self._augment_mask = _augmentation(auto_augment, size, interpolation, fill=(0, 0, 0))
-
-    @property
-    def min_size(self) -> tuple[int, int]:
-        """Of this size, the smallest crop need not be enlarged."""
-        return RandomCrop(self.size, self.area).min_size
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """A random crop of an RGB image."""

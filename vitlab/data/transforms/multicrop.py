@@ -50,6 +50,8 @@ class MultiCrop(Transform):
         self.first = _crop(size, self.scale, blur=1.0)
         self.second = _crop(size, self.scale, blur=0.1, solarize=0.2)
         self.local = _crop(local_size, self.local_scale, blur=0.5)
+        smallest = self.local.min_size if num_local_crops else (0, 0)
+        self.min_size = max(self.first.min_size, smallest)
 
     @property
     def crop_sizes(self) -> list[tuple[int, int]]:
@@ -57,11 +59,6 @@ class MultiCrop(Transform):
         return [(2, self.size)] + [(self.num_local_crops, self.local_size)] * (
             self.num_local_crops > 0
         )
-
-    @property
-    def min_size(self) -> tuple[int, int]:
-        """Of this size, the smallest crops need not be enlarged."""
-        return max(self.first.min_size, self.local.min_size if self.num_local_crops else (0, 0))
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """Random crops of an RGB image."""

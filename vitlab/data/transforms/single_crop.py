@@ -43,11 +43,7 @@ class SingleCrop(Transform):
         self.color_jitter, self.flip = color_jitter, flip
         jitter = ColorJitter(color_jitter, color_jitter, color_jitter)
         self.crop = RandomCrop(size, (scale[0], scale[1]), flip=flip, jitter=jitter)
-
-    @property
-    def min_size(self) -> tuple[int, int]:
-        """Of this size, the smallest crop need not be enlarged."""
-        return self.crop.min_size
+        self.min_size = self.crop.min_size
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """A random crop of an RGB image."""
@@ -75,11 +71,7 @@ class ResizeRandomCrop(Transform):
                 field="resize_size",
             )
         self.size, self.resize_size, self.flip = size, resize_size, flip
-
-    @property
-    def min_size(self) -> tuple[int, int]:
-        """The short side that is resized to."""
-        return self.resize_size, self.resize_size
+        self.min_size = (resize_size, resize_size)
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """A square of an RGB image."""

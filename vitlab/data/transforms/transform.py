@@ -17,23 +17,22 @@ Stack = UInt8[Tensor, "_ 3 _ _"]
 
 
 class Transform(ABC):
-    """Turns one image into stacks of crops, one stack for each resolution, the largest first."""
+    """Turns one image into stacks of crops, one stack for each resolution, the largest first.
 
-    size: int  # edge of the first stack's crops, in pixels
+    Attributes:
+        size: edge of the first stack's crops, in pixels.
+        min_size: height and width in pixels to which a larger image may be reduced when it is
+            decoded; (0, 0) means that it may not. Otherwise no crop of the reduced image is
+            enlarged to its size; its pixels differ a little from those of the whole image's crop.
+    """
+
+    size: int
+    min_size: tuple[int, int] = 0, 0
 
     @property
     def crop_sizes(self) -> list[tuple[int, int]]:
         """Count and edge length in pixels of the crops of each stack: one crop by default."""
         return [(1, self.size)]
-
-    @property
-    def min_size(self) -> tuple[int, int]:
-        """Height and width in pixels to which a larger image may be reduced when it is decoded.
-
-        (0, 0) means that it may not. Otherwise no crop of the reduced image is enlarged to its
-        size; its pixels differ a little from those of the whole image's crop.
-        """
-        return 0, 0
 
     @abstractmethod
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:

@@ -8,8 +8,7 @@ import numpy as np
 from vitlab.data.synthetic.drawing.canvas import Canvas, array
 from vitlab.data.synthetic.drawing.objects import KINDS, Kind, draw_object, random_pose
 from vitlab.data.synthetic.drawing.silhouettes import blob
-from vitlab.data.synthetic.drawing.stuff import stuff_color
-from vitlab.data.synthetic.drawing.textures import TEXTURES
+from vitlab.data.synthetic.drawing.textures import TEXTURES, stuff_color
 from vitlab.data.synthetic.drawing.tones import mix, noise, two_tones
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from vitlab.data.synthetic.drawing.canvas import Canvas, Floats, array
 from vitlab.data.synthetic.drawing.silhouettes import blob, box, circle
-from vitlab.data.synthetic.drawing.stuff import stuff_color
+from vitlab.data.synthetic.drawing.textures import stuff_color
 from vitlab.data.synthetic.drawing.tones import edge, fold, mix, noise, two_tones
 
 _DARK = array([0.08, 0.08, 0.1])
