@@ -91,17 +91,6 @@ class VOC2012Check(DatasetCheck[VOC2012]):
                 f"trainval.txt is not train.txt and val.txt together; {len(differing)} names "
                 f"differ: {few(differing)}; restore the lists from the original archive",
             )
-        yield from self._orphans()
-        if self.data.sbd is not None and len(self.data.sbd.names) != SBD_IMAGES:
-            yield warning(
-                f"SBD's lists name {len(self.data.sbd.names):,} of {SBD_IMAGES:,} images: a subset",
-            )
-
-    def absent_split(self, split: str) -> str:
-        """Without SBD there is no trainaug, which many do not need."""
-        return "no split trainaug: SBD is not there" if split == "trainaug" else ""
-
-    def _orphans(self) -> Iterator[Finding]:
         known = {name.rpartition(".")[0] for name in self.data.files.names("JPEGImages")}
         masks = self.data.files.names("SegmentationClass")
         orphans = [name for name in masks if name.rpartition(".")[0] not in known]
@@ -110,6 +99,14 @@ class VOC2012Check(DatasetCheck[VOC2012]):
                 f"{len(orphans)} masks have no image in JPEGImages: {few(orphans)}; extract "
                 "VOCtrainval_11-May-2012.tar again",
             )
+        if self.data.sbd is not None and len(self.data.sbd.names) != SBD_IMAGES:
+            yield warning(
+                f"SBD's lists name {len(self.data.sbd.names):,} of {SBD_IMAGES:,} images: a subset",
+            )
+
+    def absent_split(self, split: str) -> str:
+        """Without SBD there is no trainaug, which many do not need."""
+        return "no split trainaug: SBD is not there" if split == "trainaug" else ""
 
 
 class ADE20KCheck(DatasetCheck[ADE20K]):
@@ -206,11 +203,6 @@ class CityscapesCheck(DatasetCheck[Cityscapes]):
 class CIFARCheck(DatasetCheck[CIFAR10]):
     """The faults of both."""
 
-    @property
-    def archive(self) -> str:
-        """Name of the original one."""
-        return self.data.layout.name
-
     def variant(self) -> str:
         """Folder or archive."""
         return "in its archive" if isinstance(self.data.files, MemoryTree) else "extracted"
@@ -218,10 +210,11 @@ class CIFARCheck(DatasetCheck[CIFAR10]):
     def folder_faults(self) -> Iterator[Finding]:
         """Missing files, and files that are not the original ones."""
         files, known = self.data.files, CIFAR_MD5[type(self.data)]
+        archive = self.data.layout.name
         missing = [name for name in known if not files.has(name)]
         if missing:
             yield error(
-                f"{files.where()} lacks {few(missing)}; extract {self.archive} again, or "
+                f"{files.where()} lacks {few(missing)}; extract {archive} again, or "
                 "download it again if it is cut"
             )
         other = [
@@ -234,10 +227,10 @@ class CIFARCheck(DatasetCheck[CIFAR10]):
             yield warning(
                 f"{len(other)} files of {files.where()} are not the original ones by their MD5: "
                 f"{few(other)}; if nobody has made a subset of them on purpose, download "
-                f"{self.archive} again"
+                f"{archive} again"
             )
-        if not isinstance(files, MemoryTree) and (self.data.folder / self.archive).is_file():
-            yield note(f"{self.archive} lies beside its files, and is not read")
+        if not isinstance(files, MemoryTree) and (self.data.folder / archive).is_file():
+            yield note(f"{archive} lies beside its files, and is not read")
         try:
             count, wanted = len(self.data.classes), 100 if type(self.data) is CIFAR100 else 10
         except DataError:
@@ -245,7 +238,7 @@ class CIFARCheck(DatasetCheck[CIFAR10]):
         if count != wanted:
             yield error(
                 f"{files.where(self.data.names[0])} names {count} classes, not {wanted}; it is of "
-                f"another set: extract {self.archive} again"
+                f"another set: extract {archive} again"
             )
 
 

@@ -71,22 +71,19 @@ class ImageNet(VisionDataModule):
 
     def scan(self, split: str) -> Samples:
         """All images of the class folders, or of a flat validation folder."""
-        if split == "val" and not self._sorted():
-            return self._flat()
+        if split == "val":
+            folders = subfolders(self.files, "val")
+            if folders and image_names(self.files, "val"):
+                raise DataError(
+                    f"{self.files.where('val')} holds images as well as folders ({few(folders)}); "
+                    "move the folders away, or sort all images into class folders"
+                )
+            if not folders:
+                return self._flat()
         found = class_folder_samples(self.files, split, self.classes)
         if split == "val":
             self._refuse_disorder([found.image(index) for index in range(len(found))])
         return found
-
-    def _sorted(self) -> bool:
-        """Whether the validation images lie in class folders."""
-        folders = subfolders(self.files, "val")
-        if folders and image_names(self.files, "val"):
-            raise DataError(
-                f"{self.files.where('val')} holds images as well as folders ({few(folders)}); move "
-                "the folders away, or sort all images into class folders"
-            )
-        return bool(folders)
 
     def _refuse_disorder(self, images: list[str]) -> None:
         """Refuse folders that were filled by another order of classes than the ground truth's."""

@@ -86,7 +86,9 @@ def _tasks(root: Path, seed: int, amounts: Amounts) -> Iterator[DrawingTask]:
 
 def _run(tasks: list[DrawingTask], processes: int) -> None:
     # a worker imports the package in about the time of drawing some hundred images
-    workers = processes or max(1, min(len(tasks) // 2000, _cores()))
+    known = hasattr(os, "sched_getaffinity")  # macOS has none
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    workers = processes or max(1, min(len(tasks) // 2000, cores))
     with ExitStack() as stack:
         results: Iterable[None] = map(DrawingTask.run, tasks)
         if workers > 1:
@@ -99,10 +101,3 @@ def _run(tasks: list[DrawingTask], processes: int) -> None:
             results = pool.map(DrawingTask.run, tasks, chunksize=8)
         for _ in track(results, "drawing the synthetic data", len(tasks), transient=True):
             pass
-
-
-def _cores() -> int:
-    """Cores available to this process; macOS has no affinity."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

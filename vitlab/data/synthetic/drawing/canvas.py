@@ -1,7 +1,6 @@
 """Canvas with labels for each pixel; light and camera that turn it into an image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -20,40 +19,25 @@ def array(values: object) -> Floats:
     return np.asarray(values, np.float32)
 
 
-@dataclass
 class Canvas:
     """A picture in progress, with the class and the number of the thing that each pixel shows.
 
     Attributes:
         pixels: (height, width, 3), RGB in [0, 1].
+        height: rows, in pixels.
+        width: columns, in pixels.
+        short: the shorter side, in pixels.
         labels: (height, width), class of the topmost thing; 0 where nothing was put.
         things: (height, width), number of the topmost thing, from 1 in drawing order.
         count: how many things were put so far.
     """
 
-    pixels: Floats
-    labels: NDArray[np.uint8] = field(init=False)
-    things: NDArray[np.uint16] = field(init=False)
-    count: int = 0
-
-    def __post_init__(self) -> None:
-        self.labels = np.zeros(self.pixels.shape[:2], np.uint8)
-        self.things = np.zeros(self.pixels.shape[:2], np.uint16)
-
-    @property
-    def height(self) -> int:
-        """Rows, in pixels."""
-        return self.pixels.shape[0]
-
-    @property
-    def width(self) -> int:
-        """Columns, in pixels."""
-        return self.pixels.shape[1]
-
-    @property
-    def short(self) -> int:
-        """The shorter side, in pixels."""
-        return min(self.pixels.shape[:2])
+    def __init__(self, pixels: Floats):
+        self.pixels, self.count = pixels, 0
+        self.height, self.width = pixels.shape[:2]
+        self.short = min(self.height, self.width)
+        self.labels = np.zeros(pixels.shape[:2], np.uint8)
+        self.things = np.zeros(pixels.shape[:2], np.uint16)
 
     def blend(self, alpha: Floats, color: Floats) -> None:
         """Lay `color`, (3,) or (height, width, 3), over the picture; the labels stay.
