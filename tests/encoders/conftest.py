@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vitlab.encoders import vit
+from vitlab.encoders import Tokens, vit
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def tiny(monkeypatch):
 
 
 @pytest.fixture
-def build():
+def build(jitter):
     """Return a function that makes a tiny ViT for 32 x 32 images whose weights are all random."""
 
     def build(**options):
@@ -26,17 +26,17 @@ def build():
     return build
 
 
-def jitter(module):
-    """Move all parameters away from their initial values, which could hide mistakes."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return module
+@pytest.fixture
+def jitter():
+    """Return a function that moves parameters from initial values, which could hide mistakes."""
 
+    def jitter(module):
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+        return module
 
-@pytest.fixture(name="jitter")
-def jitter_fixture():
     return jitter
 
 
@@ -46,11 +46,16 @@ def images():
     return torch.randn(2, 3, 40, 56, generator=torch.Generator().manual_seed(2))
 
 
-def assert_same_tokens(ours, theirs, atol=0.0, rtol=0.0):
-    for part in ("cls", "registers", "patches"):
-        torch.testing.assert_close(getattr(ours, part), getattr(theirs, part), rtol=rtol, atol=atol)
+@pytest.fixture
+def same_tokens():
+    """Return a function that compares tokens with ours or with a sequence of timm's features."""
 
+    def same_tokens(ours, theirs, atol=0.0, rtol=0.0):
+        if isinstance(theirs, torch.Tensor):
+            prefix = 1 + ours.registers.shape[1]
+            theirs = Tokens(theirs[:, 0], theirs[:, 1:prefix], theirs[:, prefix:], ours.grid)
+        for part in ("cls", "registers", "patches"):
+            found, expected = getattr(ours, part), getattr(theirs, part)
+            torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
 
-@pytest.fixture(name="same_tokens")
-def same_tokens_fixture():
-    return assert_same_tokens
+    return same_tokens

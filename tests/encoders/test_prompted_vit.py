@@ -7,8 +7,7 @@ import torch
 from refusals import refused
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitlab.encoders import Locality, Normalizer, Pool, PromptedViT, Prompts, ViT, record, save
-from vitlab.encoders.checkpoint_io import load_pretrained
+from vitlab.encoders import Locality, Normalizer, Pool, PromptedViT, Prompts, ViT, record
 from vitlab.encoders.prompted_vit import fingerprint
 
 TCPA = Prompts(cls=Pool(4, 2, top_k=2), patches=Pool(5, 1, top_k=3))
@@ -81,14 +80,6 @@ def test_one_bit_of_the_backbone_changes_the_fingerprint():
     assert not fingerprint(vit).equal(before)
 
 
-def test_the_checkpoint_of_the_published_size_is_of_three_megabytes():
-    published = Prompts(cls=Pool(18, top_k=10), patches=Pool(18, top_k=10))
-    with torch.device("meta"):
-        encoder = PromptedViT(ViT("B"), published)
-    encoder._fingerprint = torch.zeros(32, dtype=torch.uint8)
-    assert sum(value.numel() for value in encoder.state_dict().values()) == 663_552 + 32
-
-
 def test_the_backbone_stays_in_evaluation_mode():
     encoder = make(drop_path=0.9)
     assert encoder.training
@@ -98,69 +89,23 @@ def test_the_backbone_stays_in_evaluation_mode():
     assert not any(memory.training for memory in encoder.block_prompts)
 
 
-@pytest.mark.parametrize("prompts", [TCPA, Prompts(shared=3)])
-def test_the_backbone_does_not_move(prompts):
-    encoder, head = make(prompts=prompts), torch.nn.Linear(32, 3)
-    before = {k: v.clone() for k, v in encoder.backbone.state_dict().items()}
-    parameters = [p for p in [*encoder.parameters(), *head.parameters()] if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.5)
-    for _ in range(3):
-        optimizer.zero_grad()
-        with record(encoder, "prompts.mismatch") as found:
-            value = head(encoder(torch.randn(2, 3, 32, 32)).cls).square().sum()
-        sum(found, value).backward()
-        optimizer.step()
-    for name, value in encoder.backbone.state_dict().items():
-        assert value.equal(before[name]) == (".prompts." not in name), name
-
-
-def test_weights_of_any_origin_can_be_prompted(tmp_path):
-    vit = ViT("nano", 8, 32).eval()
-    save(vit, tmp_path / "folder")
-    save(vit, tmp_path / "timm.safetensors", format="timm")
-    images = torch.randn(2, 3, 32, 32)
-    prints = []
-    for path, family in ((tmp_path / "folder", "auto"), (tmp_path / "timm.safetensors", "timm")):
-        backbone = load_pretrained(path, family).encoder
-        assert PromptedViT(backbone)(images).cls.equal(vit(images).cls)
-        prints.append(PromptedViT(load_pretrained(path, family).encoder, TCPA).fingerprint)
-    assert not prints[0].equal(prints[1])  # the two resample positions differently
-
-
-def macs(encoder, prompts_in_sequence=0):
+def macs(encoder):
     """Multiply-accumulates of one image, attention written out so that all of it is counted."""
-    images = torch.zeros(1, 3, 224, 224)
     counter = FlopCounterMode(display=False)
     with record(encoder, "attn.weights"), torch.no_grad(), counter:
-        if prompts_in_sequence:
-            x = encoder.embed(images).x
-            more = x.new_zeros(1, prompts_in_sequence, x.shape[2])
-            for block in encoder.blocks:  # the published form: tokens, then replaced
-                x = block(torch.cat([x, more], dim=1), (14, 14))[:, : x.shape[1]]
-        else:
-            encoder(images)
+        encoder(torch.zeros(1, 3, 224, 224))
     return counter.get_total_flops() // 2
 
 
-def formulas(d, n=197, m=36, depth=12):
-    """The same of the plain encoder, TCPA, 36 shared prompts, and 10 and 36 inserted ones."""
+def test_the_cost_is_that_of_the_specification():
+    d, n, m, depth = 192, 197, 36, 12
     plain = 196 * d * 768 + depth * (12 * n * d * d + 2 * n * n * d)
     shared = plain + depth * (2 * m * d * d + 2 * n * m * d)  # keys, values, attention
     matched = shared + depth * n * 18 * d  # cosines with the keys
-    inserted = [plain + depth * (12 * k * d * d + 2 * ((n + k) ** 2 - n**2) * d) for k in (10, m)]
-    return [plain, matched, shared, *inserted]
-
-
-def test_the_cost_is_that_of_the_specification():
-    tcpa = Prompts(cls=Pool(18, top_k=10), patches=Pool(18, top_k=10))
-    vit = ViT("Ti")
-    found = [macs(vit), *(macs(vit, count) for count in (10, 36))]
-    for prompts in (Prompts(shared=36), Prompts(cls=Pool(18), patches=Pool(18)), tcpa):
-        found.insert(1, macs(PromptedViT(ViT("Ti"), prompts).eval()))
-    assert found.pop(2) == found[2]  # a pool without keys costs what shared prompts do
-    assert found == formulas(192)
-    plain, matched, shared, inserted_10, inserted_36 = formulas(768)
-    percent = [round(100 * (x / plain - 1), 1) for x in (matched, shared, inserted_10, inserted_36)]
-    assert percent == [3.8, 3.6, 5.3, 19.0]
-    giga = [round(x / 1e9, 2) for x in (plain, matched, inserted_10, inserted_36)]
-    assert giga == [17.56, 18.24, 18.49, 20.91]
+    for prompts, expected in (
+        (Prompts(), plain),
+        (Prompts(shared=36), shared),
+        (Prompts(cls=Pool(18), patches=Pool(18)), shared),
+        (Prompts(cls=Pool(18, top_k=10), patches=Pool(18, top_k=10)), matched),
+    ):
+        assert macs(PromptedViT(ViT("Ti"), prompts).eval()) == expected

@@ -82,21 +82,6 @@ def test_a_block_is_the_released_one_and_the_sequence_never_grows(prompted, imag
     assert (tokens.grid, tokens.cls.shape, tokens.patches.shape) == ((5, 7), (2, 32), (2, 35, 32))
 
 
-def test_vpt_deep_is_the_inserted_form(prompted, images):
-    """As published, prompts are tokens of the sequence, replaced in every layer."""
-    encoder = prompted(Prompts(shared=6, dropout=0))
-    vit = encoder.backbone
-    state = vit.embed(images)
-    x = state.x
-    for block in vit.blocks:
-        shared, plain = block.prompts.shared, copy.deepcopy(block)
-        plain.prompts = None
-        more = shared.expand(len(x), -1, -1)
-        whole = plain(torch.cat([x[:, :1], more, x[:, 1:]], dim=1), state.grid)
-        x = torch.cat([whole[:, :1], whole[:, 1 + len(shared) :]], dim=1)
-    torch.testing.assert_close(tokens_of(encoder(images)), vit.norm(x), rtol=0, atol=1e-7)
-
-
 def test_fact_5_sizes_of_0_are_the_plain_encoder_to_the_bit(build, images):
     plain = tokens_of(build().double()(images))
     for prompts in (Prompts(), Prompts(dropout=0.5)):
@@ -117,22 +102,16 @@ def test_fact_1_the_mask_has_k_times_l_ones_in_the_own_pool_and_none_in_the_othe
     assert cls[:, 0:8:2].equal(cls[:, 1:8:2])  # a selected entry opens all of its prompts
 
 
-@pytest.mark.parametrize(
-    ("prompts", "expected"),
-    [
+def test_fact_2_parameters_are_those_of_the_specification():
+    for prompts, expected in (
         (Prompts(cls=Pool(18, top_k=10), patches=Pool(18, top_k=10)), 663_552),
-        (Prompts(cls=Pool(16, top_k=10), patches=Pool(16, top_k=10)), 589_824),
         (Prompts(cls=Pool(18), patches=Pool(18)), 331_776),  # no keys where none are used
         (Prompts(shared=36, dropout=0), 331_776),
-        (Prompts(shared=100, dropout=0), 921_600),
-    ],
-    ids=["TCPA", "Dogs", "R-TCPA", "VPT-36", "VPT-100"],
-)
-def test_fact_2_parameters_are_those_of_the_specification(prompts, expected):
-    with torch.device("meta"):
-        encoder = PromptedViT(ViT("B"), prompts)
-    assert sum(p.numel() for p in encoder.parameters() if p.requires_grad) == expected
-    assert sum(p.numel() for p in encoder.parameters()) - expected == 85_798_656
+    ):
+        with torch.device("meta"):
+            encoder = PromptedViT(ViT("B"), prompts)
+        assert sum(p.numel() for p in encoder.parameters() if p.requires_grad) == expected
+        assert sum(p.numel() for p in encoder.parameters()) - expected == 85_798_656
 
 
 def test_initial_values_are_those_of_the_papers_and_the_random_stream_stays():
@@ -175,20 +154,6 @@ def test_fact_3_after_softmax_values_of_image_prompts_do_not_reach_cls_but_keys_
     assert not after[:, :, 1:].equal(before[:, :, 1:])
     keys[:, :, 8:13] += 1
     assert (attend(attention, q, keys, v, extra) - before)[:, :, 0].abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("columns", ["cls", "patches"])
-def test_fact_3_before_softmax_roles_see_nothing_of_each_others_prompts(toy, columns):
-    attention, q, k, v, visible, tokens = toy
-    extra = PromptKV(tokens, visible, post=False)
-    before = attend(attention, q, k, v, extra)
-    moved = (slice(0, 8), slice(1, N)) if columns == "cls" else (slice(8, 13), slice(0, 1))
-    k, v = k.clone(), v.clone()
-    k[:, :, moved[0]] += 5
-    v[:, :, moved[0]] -= 5
-    after = attend(attention, q, k, v, extra)
-    assert after[:, :, moved[1]].equal(before[:, :, moved[1]])
-    assert not after.equal(before)
 
 
 def test_fact_4_after_softmax_is_the_kept_mass_times_before_softmax(toy, prompted, images):
@@ -266,19 +231,6 @@ def test_fact_8_the_matching_loss_ignores_lengths_and_is_0_for_keys_along_the_qu
         assert loss(x) == pytest.approx(4, abs=1e-12)  # so 4 L at most
 
 
-@pytest.mark.parametrize(("drawing", "expected"), [(True, 24.0), (False, 23.4)])
-def test_fact_8_at_the_start_the_loss_is_near_24(drawing, expected):
-    """Twelve blocks of 768 channels and isotropic queries; weighted by 0.01, 0.240 and 0.234."""
-    prompts = DeepPrompts(Prompts(0, Pool(18, 1, 10), Pool(18, 1, 10)), 768, 16)
-    prompts.cls.drawing = prompts.patches.drawing = drawing
-    with record(holder(prompts), "mismatch") as found, torch.no_grad():
-        for _ in range(12):
-            torch.nn.init.uniform_(prompts.cls.keys, -1, 1)
-            torch.nn.init.uniform_(prompts.patches.keys, -1, 1)
-            prompts(torch.randn(32, 197, 768), (14, 14))
-    assert sum(found).item() == pytest.approx(expected, abs=0.08)
-
-
 def test_fact_9_drawn_entries_are_distinct_and_evaluation_takes_the_nearest(prompted, images):
     encoder = prompted().train()
     encoder.draw(True)
@@ -296,17 +248,6 @@ def test_fact_9_drawn_entries_are_distinct_and_evaluation_takes_the_nearest(prom
     similarity = torch.tensor([0.5, 1, 0.5, 1, 0.5], dtype=torch.float64).expand(2, 6, 5)
     lower = encoder.blocks[0].prompts.patches.choose(similarity)  # the lower index among equals
     assert lower.unique(dim=1).flatten(1).tolist() == [[1, 3, 0]] * 2
-
-
-def test_fact_10_the_order_of_a_pool_does_not_matter(prompted, images):
-    encoder = prompted()
-    before = tokens_of(encoder(images))
-    with torch.no_grad():
-        for prompts in encoder.block_prompts:
-            for pool, order in ((prompts.cls, [2, 0, 3, 1]), (prompts.patches, [4, 2, 0, 1, 3])):
-                pool.prompts.copy_(pool.prompts[order])
-                pool.keys.copy_(pool.keys[order])
-    torch.testing.assert_close(tokens_of(encoder(images)), before, rtol=0, atol=1e-12)
 
 
 def test_dropout_is_each_images_own_and_off_in_evaluation(prompted):

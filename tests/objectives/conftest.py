@@ -14,10 +14,12 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
     """Make the smallest size the one of the reference."""
-    monkeypatch.setitem(vit.SHAPES, "nano", vit.Shape(embed_dim=32, depth=2, num_heads=2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vit.SHAPES, "nano", vit.Shape(embed_dim=32, depth=2, num_heads=2))
+        yield
 
 
 @pytest.fixture
@@ -36,6 +38,13 @@ def build():
         return DINO(encoder, DINOHeadConfig(24, 40, 16, **(head or {})), **options)
 
     return build
+
+
+@pytest.fixture
+def labeled():
+    """Four images of three of five classes."""
+    g = torch.Generator().manual_seed(4)
+    return Batch([torch.randn(1, 4, 3, 32, 32, generator=g)], torch.tensor([0, 3, 4, 3]))
 
 
 @pytest.fixture

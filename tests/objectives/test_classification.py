@@ -30,12 +30,6 @@ def model():
     return build
 
 
-@pytest.fixture
-def labeled():
-    g = torch.Generator().manual_seed(4)
-    return Batch([torch.randn(1, 4, 3, 32, 32, generator=g)], torch.tensor([0, 3, 4, 3]))
-
-
 def test_without_mixing_and_smoothing_it_is_the_plain_cross_entropy(model, labeled):
     objective = model(label_smoothing=0.0, **OFF)
     state = torch.get_rng_state()
@@ -54,17 +48,6 @@ def test_smoothing_spreads_its_share_over_all_classes(model, labeled):
     assert value.item() == pytest.approx((0.9 * plain + 0.1 * even).item(), rel=1e-6)
     expected = F.cross_entropy(logits, labeled.labels, label_smoothing=0.1)
     assert value.item() == pytest.approx(expected.item(), rel=1e-6)
-
-
-def test_at_both_ends_of_the_share_images_are_whole(labeled, monkeypatch):
-    images, labels = labeled.views[0][0], labeled.labels
-    expected = Mixup(0.0, 0.0)(images, labels, 5, 0.1)[1]
-    for share, order in ((1.0, slice(None)), (0.0, torch.arange(3, -1, -1))):
-        monkeypatch.setattr(np.random, "beta", lambda *_, share=share: share)
-        mixed, targets = Mixup(0.8, 0.0)(images, labels, 5, 0.1)
-        assert torch.allclose(mixed, images[order], atol=1e-6)
-        assert torch.allclose(targets, expected[order])
-        assert torch.allclose(Mixup()(images, labels, 5, 0.1)[1].sum(-1), torch.ones(4))
 
 
 def test_mixup_mixes_images_and_labels_with_one_share(labeled):
@@ -87,23 +70,18 @@ def test_cutmix_gives_labels_the_share_of_the_area(labeled):
 
 
 def test_what_is_drawn_depends_on_torchs_stream_alone(labeled):
-    images, labels = labeled.views[0][0], labeled.labels
-
-    def draw(disturbance: int):
-        random.seed(disturbance)
-        np.random.seed(disturbance)  # noqa: NPY002
+    found = []
+    for seed in (1, 2):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
         torch.manual_seed(7)
-        erased = RandomErasing(1.0)(images)
-        mixed, targets = Mixup()(erased, labels, 5, 0.1)
-        return erased, mixed, targets, random.random(), np.random.rand()  # noqa: NPY002
-
-    first, second, again = draw(1), draw(2), draw(1)
-    for a, b in zip(first[:3], second[:3], strict=True):
-        assert torch.equal(a, b)
-    assert first[3:] == again[3:]
-    random.seed(1)
-    np.random.seed(1)  # noqa: NPY002
-    assert first[3:] == (random.random(), np.random.rand())  # noqa: NPY002, as if never used
+        erased = RandomErasing(1.0)(labeled.views[0][0])
+        found.append((erased, *Mixup()(erased, labeled.labels, 5, 0.1)))
+        drawn = (random.random(), np.random.rand())  # noqa: NPY002
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        assert drawn == (random.random(), np.random.rand())  # noqa: NPY002, as if never used
+    assert all(map(torch.equal, *found))
 
 
 def test_the_given_images_stay_as_they_are(labeled):
@@ -127,27 +105,11 @@ def test_binary_cross_entropy_counts_every_positive_target_as_present(model, lab
     assert torch.equal(value, F.binary_cross_entropy_with_logits(logits[:1], present))
 
 
-def test_micro_batches_have_the_gradient_of_the_whole_batch(model, labeled):
-    objective = model(label_smoothing=0.1, **OFF)
-    images, labels = labeled.views[0], labeled.labels
-    objective.loss(labeled, START).value.backward()
-    whole = [p.grad.clone() for p in objective.parameters()]
-    objective.zero_grad()
-    for part in (slice(0, 2), slice(2, 4)):
-        (objective.loss(Batch([images[:, part]], labels[part]), START).value / 2).backward()
-    for a, b in zip(whole, objective.parameters(), strict=True):
-        assert torch.allclose(a, b.grad, atol=1e-6)
-
-
-def test_the_head_reads_cls_after_refinement():
-    torch.manual_seed(0)
+def test_the_head_reads_cls_after_refinement(labeled):
     encoder = ViT("nano", 8, 32, locality=Locality(kind="gaussian", refine=True))
     objective = Classification(encoder, 5)
-    objective.loss(Batch([torch.randn(1, 4, 3, 32, 32)], torch.tensor([0, 1, 2, 3])), START)
-    last = objective.encoder.blocks[-1].attn.gaug
-    value = objective.loss(Batch([torch.randn(1, 2, 3, 32, 32)], torch.tensor([0, 1])), START).value
-    value.backward()
-    assert all(p.grad.abs().sum() > 0 for p in last.parameters())
+    objective.loss(labeled, START).value.backward()
+    assert all(p.grad.abs().sum() > 0 for p in encoder.blocks[-1].attn.gaug.parameters())
 
 
 def test_the_average_follows_the_weights_and_is_scored_beside_them(model, labeled):

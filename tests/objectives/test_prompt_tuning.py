@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from refusals import refused
 
-from vitlab.data.batch import Batch
 from vitlab.encoders import Locality, Pool, PromptedViT, Prompts, ViT, record
 from vitlab.objectives import Classification, KeyMatching, Mixup, PromptTuning, RandomErasing
 from vitlab.optim.schedules import Progress
@@ -24,12 +23,6 @@ def build(prompts=TCPA, classes=5, encoder=None, **options):
     )
 
 
-@pytest.fixture
-def labeled():
-    g = torch.Generator().manual_seed(4)
-    return Batch([torch.randn(1, 4, 3, 32, 32, generator=g)], torch.tensor([0, 4, 2, 2]))
-
-
 def step(objective, batch, progress=LATE, rate=1e-2, decay=0.0):
     parameters = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
@@ -38,10 +31,7 @@ def step(objective, batch, progress=LATE, rate=1e-2, decay=0.0):
 
 
 def test_fact_2_what_is_trained_has_the_size_of_the_table():
-    for classes, size, expected in (
-        *((47, 18, 699_695), (200, 18, 817_352), (555, 18, 1_090_347)),
-        *((120, 16, 682_104), (100, 18, 740_452), (10, 18, 671_242)),
-    ):
+    for classes, size, expected in ((200, 18, 817_352), (120, 16, 682_104)):
         with torch.device("meta"):
             prompts = Prompts(cls=Pool(size, top_k=10), patches=Pool(size, top_k=10))
             objective = PromptTuning(PromptedViT(ViT("B"), prompts), classes)
@@ -125,27 +115,6 @@ def test_the_first_tenth_of_a_run_draws_entries_and_the_rest_chooses(labeled):
     objective.mixup = UNMIXED
     assert chosen(first).equal(chosen(first))
     assert not build(matching=KeyMatching(random_fraction=0)).draws_at_random(Progress(0, 10, 1, 4))
-
-
-def test_scores_look_at_keys_even_in_the_random_phase(labeled):
-    objective = build()
-    objective.loss(labeled, Progress(0, 100, 10, 4))
-    objective.eval()
-    classify, images = objective.classifiers()["val"], labeled.views[0][0]
-    assert classify(images).equal(classify(images))
-
-
-def test_the_whole_objective_is_kept_without_the_backbone():
-    state = build().state_dict()
-    assert {name.rpartition(".")[2] for name in state} == {
-        "prompts", "keys", "fingerprint", "weight", "bias",
-    }  # fmt: skip
-    assert [name for name in state if "head" in name] == [
-        "model.head.weight",
-        "model.head.bias",
-    ]
-    again = build()
-    again.load_state_dict(state)
 
 
 def test_bad_input_is_refused(labeled):

@@ -46,22 +46,20 @@ def test_r_is_the_mean_over_heads_of_slope_times_weight(normalizer):
     stream = passed(model, images())
     found = token_relevance(stream, LABELS, [0, 1])
     assert all((r >= 0).all() and r.shape == (2, 17, 17) for r in found)
-    step, block, place = 1e-6, 0, (0, slice(None), 2, 5)
-    weights = stream.weights[block].detach()
-    expected = 0.0
+    weights, expected = stream.weights[0].detach(), 0.0
     for head in range(2):
         values = []
-        for sign in (1, -1):
+        for step in (1e-6, -1e-6):
             changed = weights.clone()
-            changed[place[0], head, place[2], place[3]] += sign * step
-            tap = model.encoder.blocks[block].attn.weights
+            changed[0, head, 2, 5] += step
+            tap = model.encoder.blocks[0].attn.weights
             with torch.no_grad():
                 hook = tap.register_forward_hook(lambda _, __, ___, new=changed: new)
                 values.append(model(images())[0, LABELS[0]])
                 hook.remove()
-        slope = (values[0] - values[1]) / (2 * step)
-        expected += slope.relu() * weights[place[0], head, place[2], place[3]] / 2
-    assert found[block][0, 2, 5].item() == pytest.approx(float(expected), rel=1e-5, abs=1e-12)
+        slope = (values[0] - values[1]) / 2e-6
+        expected += slope.relu() * weights[0, head, 2, 5] / 2
+    assert found[0][0, 2, 5].item() == pytest.approx(float(expected), rel=1e-5, abs=1e-12)
 
 
 def test_following_a_pass_changes_no_logit_and_leaves_no_hook():
@@ -160,17 +158,6 @@ def losses(model, x, kept, shown):
     return background, dimension_loss(dimension_relevance(stream, LABELS, "hidden"), kept)
 
 
-def constant_slopes(model, x, shown):
-    """What the background term would be if the slopes were numbers, not functions of theta."""
-    stream = passed(model, x)
-    known = torch.ones(2, dtype=torch.bool)
-    score = stream.calls[0].returned.gather(1, LABELS[:, None]).sum()
-    slopes = torch.autograd.grad(score, stream.weights, retain_graph=True)
-    again = [(s.relu() * a).mean(1) for s, a in zip(slopes, stream.weights, strict=True)]
-    parts = [background_loss(received(r, stream.grid), shown, known) for r in again]
-    return torch.stack(parts).mean()
-
-
 OPTIONS = {
     **{f"normalizer-{n}": {"normalizer": n} for n in NORMALIZERS},
     "refined": {"locality": Locality(kind="gaussian", refine=True)},
@@ -182,7 +169,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
 def test_gradients_of_both_terms_are_those_of_finite_differences(option):
-    """In fp64 on two blocks, along the gradient and along a random direction."""
+    """In fp64 on two blocks, along the gradient."""
     model = classifier(**option)
     g = torch.Generator().manual_seed(2)
     kept, shown = torch.rand(2, 128, generator=g) > 0.5, torch.rand(2, 16, generator=g) > 0.5
@@ -190,28 +177,14 @@ def test_gradients_of_both_terms_are_those_of_finite_differences(option):
     for index in range(2):
         value = losses(model, images(), kept, shown)[index]
         assert value > 0
-        gradient = torch.autograd.grad(value, parameters, allow_unused=True)
-        gradient = [torch.zeros_like(p) if d is None else d
-                    for d, p in zip(gradient, parameters, strict=True)]  # fmt: skip
+        gradient = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
         norm = torch.stack([d.norm() for d in gradient]).norm()
         direction = [d / norm for d in gradient]
         slope = sum((d * u).sum() for d, u in zip(gradient, direction, strict=True))
-        numbers = {}
-        for step in (1e-6, -1e-6):
+        numbers = []
+        for step in (1e-6, -2e-6, 1e-6):
             with torch.no_grad():
-                for p, u in zip(parameters, direction, strict=True):
-                    p.add_(u, alpha=step)
-            numbers[step] = losses(model, images(), kept, shown)[index].item()
-            with torch.no_grad():
-                for p, u in zip(parameters, direction, strict=True):
-                    p.sub_(u, alpha=step)
-        measured = (numbers[1e-6] - numbers[-1e-6]) / 2e-6
+                torch._foreach_add_(parameters, direction, alpha=step)
+            numbers.append(losses(model, images(), kept, shown)[index].item())
+        measured = (numbers[0] - numbers[1]) / 2e-6
         assert slope.item() == pytest.approx(measured, rel=1e-3)
-        if index == 0:
-            first = torch.autograd.grad(
-                constant_slopes(model, images(), shown), parameters, allow_unused=True
-            )
-            wrong = sum(
-                (d * u).sum() for d, u in zip(first, direction, strict=True) if d is not None
-            )
-            assert float(wrong) != pytest.approx(measured, rel=1e-3)

@@ -17,26 +17,22 @@ def gradients(*values: float) -> list[nn.Parameter]:
     return parameters
 
 
-def test_clipping_per_parameter_shortens_long_gradients_only():
-    long, short, without = gradients(3.0, 0.5, 0.0)
-    assert float(clip_per_parameter([long, short, without], 3.0)) == pytest.approx(37**0.5)
-    assert float(long.grad.norm()) == pytest.approx(3.0, rel=1e-6)
-    assert float(short.grad.norm()) == 1.0
-    assert without.grad is None
-    (parameter,) = gradients(30.0)
-    clip_per_parameter([parameter], 0.0)
-    assert float(parameter.grad.norm()) == 60.0
-
-
 def test_clipping_per_parameter_is_torchs_for_each():
     g = torch.Generator().manual_seed(0)
     ours, theirs = ([nn.Parameter(torch.zeros(7, 5)) for _ in range(6)] for _ in range(2))
     for a, b in zip(ours, theirs, strict=True):
         a.grad = torch.randn(7, 5, generator=g)
         b.grad = a.grad.clone()
-        nn.utils.clip_grad_norm_([b], 5.9)
-    clip_per_parameter(ours, 5.9)
-    assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))
+    norm = torch.stack([a.grad for a in ours]).norm()
+    without = nn.Parameter(torch.zeros(4))
+    for limit in (0.0, 5.9):  # 0 only measures
+        if limit:
+            shortened = [bool(nn.utils.clip_grad_norm_([b], limit) > limit) for b in theirs]
+            assert any(shortened)
+            assert not all(shortened)
+        assert float(clip_per_parameter([*ours, without], limit)) == pytest.approx(float(norm))
+        assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))
+    assert without.grad is None
 
 
 def test_clipping_by_the_global_norm_has_one_factor():
@@ -75,51 +71,37 @@ def test_schedules_follow_the_batch_size_and_reach_the_groups():
     optimizer = config.build(nn.Linear(2, 2))
     progress = Progress(25_020, 500_400, 200, 512)
     config.apply_schedules(optimizer, progress)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3, rel=1e-12)
-    assert optimizer.param_groups[1]["lr"] == optimizer.param_groups[0]["lr"]
-    assert optimizer.param_groups[0]["weight_decay"] == config.weight_decay_at(progress)
-    assert optimizer.param_groups[1]["weight_decay"] == 0
+    decayed, undecayed = optimizer.param_groups
+    assert decayed["lr"] == undecayed["lr"] == pytest.approx(1e-3, rel=1e-12)
+    assert decayed["weight_decay"] == config.weight_decay_at(progress)
+    assert undecayed["weight_decay"] == 0
+    assert decayed["fused"]
     half = Progress(50_040, 1_000_800, 200, 256)
     assert config.lr_at(half) == pytest.approx(5e-4, rel=1e-12)
 
 
-def test_adamw_is_fused_and_leaves_unscaling_to_the_scaler():
-    """Gradients are clipped between the two, so the optimizer must not unscale them itself."""
-    module = nn.Linear(2, 2)
-    optimizer = OptimizerConfig().build(module)
-    assert all(group["fused"] for group in optimizer.param_groups)
-    assert not getattr(optimizer, "_step_supports_amp_scaling", False)
-    whole = nn.Linear(2, 2)
-    whole.load_state_dict(module.state_dict())
-    theirs = torch.optim.AdamW(whole.parameters(), lr=1e-2, fused=True)
-    for group in optimizer.param_groups:
-        group.update(lr=1e-2, weight_decay=1e-2)
-    for _ in range(3):
-        for each, step in ((module, optimizer), (whole, theirs)):
-            each(torch.ones(1, 2)).square().sum().backward()
-            step.step()
-            step.zero_grad()
-    assert all(
-        torch.equal(a, b) for a, b in zip(module.parameters(), whole.parameters(), strict=True)
-    )
-
-
 def test_scaled_gradients_are_clipped_after_unscaling():
+    """So the optimizer must not unscale them itself; otherwise it is torch's fused AdamW."""
     module, plain = nn.Linear(2, 2), nn.Linear(2, 2)
     plain.load_state_dict(module.state_dict())
     config = OptimizerConfig(clip_grad_norm=0.5)
-    optimizers = [config.build(each) for each in (module, plain)]
+    ours, theirs = config.build(module), torch.optim.AdamW(plain.parameters(), 1e-2, fused=True)
+    assert not getattr(ours, "_step_supports_amp_scaling", False)
+    for group in ours.param_groups:
+        group.update(lr=1e-2, weight_decay=1e-2)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    scaler.scale(module(torch.ones(1, 2)).square().sum()).backward()
-    scaler.unscale_(optimizers[0])
-    plain(torch.ones(1, 2)).square().sum().backward()
-    for each in (module, plain):
-        config.clip(each.parameters())
-    scaler.step(optimizers[0])
-    optimizers[1].step()
-    assert all(
-        torch.equal(a, b) for a, b in zip(module.parameters(), plain.parameters(), strict=True)
-    )
+    for _ in range(3):
+        scaler.scale(module(torch.ones(1, 2)).square().sum()).backward()
+        scaler.unscale_(ours)
+        plain(torch.ones(1, 2)).square().sum().backward()
+        for each in (module, plain):
+            config.clip(each.parameters())
+        scaler.step(ours)
+        scaler.update()
+        theirs.step()
+        for each in (ours, theirs):
+            each.zero_grad()
+    assert all(map(torch.equal, module.parameters(), plain.parameters()))
 
 
 def test_an_independent_decay_is_the_share_of_a_step_at_the_peak():

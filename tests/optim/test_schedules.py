@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 
-from vitlab.optim.schedules import Cosine, Progress, Ramp, cosine
+from vitlab.optim.schedules import Cosine, Progress, Ramp
 
 INFO = json.loads((Path(__file__).parents[1] / "references/dino.json").read_text())
 LR, DECAY = Cosine(1e-3, 1e-6, warmup_epochs=10), Cosine(0.04, 0.4)
@@ -20,28 +20,6 @@ def test_values_are_dinos():
     for schedule, name in ((LR, "rate"), (DECAY, "decay")):
         for step, value in INFO["schedules"][name].items():
             assert schedule(at(int(step))) == pytest.approx(value, rel=1e-12, abs=1e-18), step
-
-
-def test_values_are_those_of_the_specification():
-    for step, value in {
-        0: 0,
-        1: 3.9969623086e-08,
-        25_019: 1e-3,
-        25_020: 1e-3,
-        125_100: 8.9467568444e-04,
-        250_200: 5.4174838306e-04,
-        500_399: 1.0000000109e-06,
-    }.items():
-        assert LR(at(step)) == pytest.approx(value, rel=1e-10, abs=0)
-    decays = [DECAY(at(step)) for step in (0, 125_100, 250_200)]
-    assert decays == pytest.approx([0.04, 0.0927207794, 0.22], abs=1e-10)
-    momenta = [cosine(0.996, 1, step, 500_400) for step in (0, 250_200, 375_300)]
-    assert momenta == pytest.approx([0.996, 0.998, 0.999414213562], abs=1e-12)
-    double = Cosine(2e-3, 1e-6, warmup_epochs=10)
-    values = [double(at(step, 250_200, 200, 1024)) for step in (12_508, 12_509, 12_510, 12_511)]
-    assert values[1] == values[2] == pytest.approx(2e-3, rel=1e-15)
-    assert values[0] < values[1] > values[3]
-    assert double(at(125_100, 250_200, 200, 1024)) == pytest.approx(1.0830380558e-03, rel=1e-10)
 
 
 def test_means_over_an_epoch_are_those_of_published_logs():

@@ -28,6 +28,6 @@ def test_scaler_and_patches_refuse_them():
     with refused("features"):
         StandardScaler.fit(x, torch.arange(3), 10**6)
     scaler = StandardScaler.fit(x, torch.tensor([0, 2]), 10**6)
-    masks = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    patches = PatchDataset(x, torch.zeros(3, 8, 8, dtype=torch.uint8), torch.arange(3), scaler, 2)
     with refused("features"):
-        list(PatchDataset(x, masks, torch.arange(3), scaler, 2).blocks(10**6, torch.device("cpu")))
+        list(patches.blocks(10**6, torch.device("cpu")))

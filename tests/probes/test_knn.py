@@ -1,7 +1,5 @@
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from refusals import refused
 
 from vitlab.probes import KNN, Features
@@ -31,14 +29,11 @@ def test_votes_are_weighted_by_similarity():
     assert KNN(3, temperature=100.0).fit_score(train, test) == {"top1": 0.0}
 
 
-@given(st.integers(0, 2**31), st.floats(0.1, 10))
-@settings(max_examples=20, deadline=None)
-def test_order_and_scale_of_features_do_not_matter(seed: int, scale: float):
+def test_order_and_scale_of_features_do_not_matter():
     train, test = blobs(40, 0, 2.0), blobs(20, 1, 2.0)
-    order = torch.randperm(40, generator=torch.Generator().manual_seed(seed))
-    shuffled = Features(scale * train.x[order], train.y[order])
-    expected = KNN(7).fit_score(train, test)["top1"]
-    assert KNN(7).fit_score(shuffled, test)["top1"] == pytest.approx(expected)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    shuffled = Features(3.7 * train.x[order], train.y[order])
+    assert KNN(7).fit_score(shuffled, test) == pytest.approx(KNN(7).fit_score(train, test))
 
 
 def test_impossible_settings_are_refused():

@@ -7,7 +7,7 @@ from refusals import refused
 from sklearn.neighbors import NearestNeighbors
 
 from vitlab.probes import neighbors as module
-from vitlab.probes.neighbors import NeighborSearch, blocks, largest, neighbors
+from vitlab.probes.neighbors import blocks, neighbors
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -58,25 +58,6 @@ def test_memory_changes_nothing_and_the_first_of_equal_keys_wins(m, k, span, ext
     index, scores = by_sorting(queries, keys, k, metric)
     assert np.array_equal(found.index, index)
     assert np.allclose(found.similarity, scores, atol=1e-6)
-
-
-def test_keys_may_come_in_any_blocks():
-    queries, keys = normal(9, 8), normal(333, 8, seed=1)
-    whole = neighbors(queries, keys, 12, "l2")
-    search = NeighborSearch(queries, 12, "l2")
-    for block in keys.split([1, 5, 100, 227]):
-        search.add(block)
-    assert torch.equal(search.neighbors().index, whole.index)
-
-
-@given(st.integers(1, 30), st.integers(1, 1500), st.integers(1, 4), st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
-def test_the_largest_are_found_among_many_equal_ones(k, m, values, seed):
-    generator = torch.Generator().manual_seed(seed)
-    scores = torch.randint(values, (3, m), generator=generator).float()
-    expected = (-scores).argsort(dim=1, stable=True)[:, :k].sort(1).values
-    _, position = largest(scores, min(k, m))
-    assert torch.equal(position.sort(1).values, expected)
 
 
 def test_blocks_keep_within_the_memory(monkeypatch):

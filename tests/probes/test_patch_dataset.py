@@ -1,18 +1,7 @@
-import numpy as np
 import pytest
 import torch
-from sklearn.preprocessing import StandardScaler as SklearnScaler
 
 from vitlab.probes.patch_dataset import PatchDataset, StandardScaler, patchify, unpatchify
-
-
-def test_standardizing_is_scikit_learns():
-    x = torch.randn(4, 9, 5, generator=torch.Generator().manual_seed(0)) * 3 + 100
-    x[..., 2] = 0.1  # constant
-    standard = StandardScaler.fit(x, torch.tensor([0, 3]), memory=10)
-    scale = SklearnScaler().fit(x[[0, 3]].flatten(0, 1).double().numpy())
-    assert np.allclose(standard.mean, scale.mean_, rtol=1e-6)
-    assert np.allclose(standard.std, scale.scale_, rtol=1e-5)
 
 
 def test_patches_of_masks_go_back_where_they_were():

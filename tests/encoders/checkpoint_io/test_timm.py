@@ -10,7 +10,7 @@ from refusals import refused
 from timm.optim import param_groups_layer_decay
 
 import vitlab.timm
-from vitlab.encoders import CLSSpecialization, Locality, load_pretrained
+from vitlab.encoders import CLSSpecialization, Locality
 
 NAMES = [
     f"vitlab_vit_{size}_patch16_{variant}"
@@ -106,12 +106,6 @@ def test_timm_groups_parameters_by_depth(model):
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     by_scale = {group["lr_scale"] for group in groups}
     assert by_scale == {0.5**k for k in range(5)}  # stem, 3 blocks with the norm, head
-
-
-def test_a_model_can_be_filled_with_weights(model, dino, write, images):
-    load_pretrained(write(dino), "dino", into=model.encoder, partial=True)
-    assert model.encoder.cls_token.equal(dino["cls_token"])
-    assert model(images).shape == (2, 5)
 
 
 def test_what_cannot_be_done_is_refused(model, images):

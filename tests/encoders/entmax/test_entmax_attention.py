@@ -1,6 +1,5 @@
 """Every path of entmax attention against the formula in fp64, and what happens without a path."""
 
-import itertools
 import shutil
 import subprocess
 import sys
@@ -245,14 +244,3 @@ def test_attention_can_be_compiled_and_keeps_results_and_gradients():
     # in a process of its own, since torch cannot compile what checks shapes while tests run
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-@needs_compiler
-def test_the_size_of_a_part_changes_no_result(monkeypatch):
-    q, k, v, grad = draw((2, 2, 37, 16))
-    found = []
-    for size in (1, 37 * 5, 2**17):
-        monkeypatch.setattr(cpu, "_PART", size)
-        found.append(results(by_cpu, (q, k, v), grad))
-    for one, other in itertools.pairwise(found):
-        close(one, other, 1e-6)

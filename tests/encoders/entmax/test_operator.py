@@ -3,7 +3,6 @@
 import entmax as package
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
@@ -57,6 +56,8 @@ def test_it_equals_the_package_and_every_row_is_a_distribution(alpha):
             assert found.min() >= 0
             assert (found.sum(-1) - 1).abs().max() <= tolerance
         torch.testing.assert_close(p[-1], torch.full_like(p[-1], 1 / n))  # equal logits
+        order = torch.randperm(n)
+        torch.testing.assert_close(entmax(z[:, order] + 7, alpha), p[:, order], rtol=0, atol=1e-9)
         far = z.amax(-1, keepdim=True) - z >= 1 / (alpha - 1)
         assert (p[far] == 0).all()
         assert (single[far] == 0).all()
@@ -76,26 +77,6 @@ def test_golden_rows_threshold_and_gradient():
     expected = [0.41363350843332275, -0.25691121325277155, -0.1378778361444409]
     expected = double([*expected, -0.018844459036110223, 0, 0])
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-14)
-
-
-def test_two_logits_have_a_closed_form_and_a_small_range_leaves_no_zero():
-    for gap in (0.0, 0.3, 1.0, 1.9, 2.0, 3.0):
-        expected = ((gap / 2 + (2 - gap**2 / 4) ** 0.5) / 2) ** 2 if gap < 2 else 1.0
-        p = entmax15(double([gap, 0]))
-        torch.testing.assert_close(p, double([expected, 1 - expected]), rtol=0, atol=1e-14)
-        assert (p[1] == 0) == (gap >= 2)
-    for n in LENGTHS:
-        assert (entmax15(torch.rand(64, n) * 1.998 / n**0.5) > 0).all()
-
-
-def test_the_jacobian_is_the_formula():
-    s = entmax15(double(GOLDEN)).sqrt()
-    jacobian = torch.autograd.functional.jacobian(entmax15, double(GOLDEN))
-    torch.testing.assert_close(jacobian, s.diag() - s[:, None] * s / s.sum(), rtol=0, atol=1e-15)
-    z = torch.zeros(197, dtype=torch.float64)
-    diagonal = torch.autograd.functional.jacobian(entmax15, z).diag()
-    expected = torch.full_like(z, 0.07088538983568675)
-    torch.testing.assert_close(diagonal, expected, rtol=0, atol=1e-14)
 
 
 @alphas
@@ -150,17 +131,6 @@ def test_towards_one_it_becomes_softmax():
 
 
 logits = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40).map(double)
-
-
-@settings(deadline=None, max_examples=60)
-@given(logits, st.floats(1.01, 2), st.randoms(use_true_random=False), st.floats(-100, 100))
-def test_any_row_is_a_distribution_in_the_order_of_its_logits(z, alpha, random, shift):
-    p = entmax(z, alpha)
-    assert p.sum().item() == pytest.approx(1, abs=1e-10)
-    assert (p[z.argsort()].diff() >= 0).all()
-    assert (p[(alpha - 1) * (z.max() - z) >= 1] == 0).all()
-    order = random.sample(range(len(z)), len(z))
-    torch.testing.assert_close(entmax(z[order] + shift, alpha), p[order], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("n", [1, 197, 4097])
