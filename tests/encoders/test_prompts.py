@@ -92,8 +92,8 @@ def test_fact_5_sizes_of_0_are_the_plain_encoder_to_the_bit(build, images):
 
 
 def test_fact_1_the_mask_has_k_times_l_ones_in_the_own_pool_and_none_in_the_other(prompted):
-    visible = prompted().blocks[0].prompts(some(2, N, 32), GRID).visible
-    assert visible.shape == (2, N, 4 * 2 + 5 * 1)
+    visible = prompted().blocks[0].prompts(some(9, N, 32), GRID).visible
+    assert visible.shape == (9, N, 4 * 2 + 5 * 1)
     cls, patches = visible[:, 0], visible[:, 1:]
     assert (cls[:, :8].sum(-1) == 2 * 2).all()
     assert not cls[:, 8:].any()
