@@ -51,11 +51,6 @@ class CLSSpecialization:
     init: Literal["clone", "random"] = "clone"
 
     def __post_init__(self) -> None:
-        """Check fractions, and that a random initialization has a layer.
-
-        Raises:
-            InputError: a fraction is not in [0, 1], or no layer would be drawn.
-        """
         problems = {
             name: (
                 not 0 <= getattr(self, name) <= 1,
@@ -119,11 +114,8 @@ class Routed(nn.Module):
     ) -> Float[Tensor, "b n e"]:
         """Apply the layer of that name, or the layer and its copy, each to its own tokens.
 
-        Args:
-            name: of the layer.
-            x: tokens.
-            roles: true for tokens of the copy, where images are packed into one sequence and such
-                tokens are not the first. Without it they are the first ones of every sequence.
+        The copy's tokens are the first ones of every sequence, or those where `roles` is true: of
+        images packed into one sequence they are not the first.
         """
         layer, own = getattr(self, name), getattr(self, f"{name}_cls", None)
         if own is None:

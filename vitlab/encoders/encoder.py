@@ -59,11 +59,9 @@ class Encoder(nn.Module, ABC):
         }
 
     def check_img_size(self, size: int, field: str) -> None:
-        """Refuse an image size that patches do not tile.
+        """Refuse an image edge in pixels that patches do not tile.
 
-        Args:
-            size: pixels of the image edge.
-            field: the option that sets it, named in the error.
+        `field` is the option that sets it, named in the error.
 
         Raises:
             InputError: size is not a positive multiple of the patch size.

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-# the points of a block in their order, see `hook_points`
+# those of a block in their order, see `Block.forward` and `hook_points`
 POINTS = ("input", "norm1", "attention", "scale1", "residual1", "norm2", "mlp", "output")
 Read = Callable[[int, tuple, Tensor], object]  # number of the module, its inputs, its output
 
@@ -99,66 +98,18 @@ def hook_modules(modules: Sequence[nn.Module], read: Read) -> Iterator[None]:
 def hook_points(encoder: nn.Module, read: Callable[[int, str, Tensor], object]) -> Iterator[None]:
     """Pass the whole sequence at each of `POINTS` in every block to a function; nothing is kept.
 
-    "scale1" is behind LayerScale, and the very tensor of "attention" where there is none; "norm2"
-    and "mlp" are put together where [CLS] has weights of its own. Prompts are at no point.
+    "scale1" is behind LayerScale, and the very tensor of "attention" where there is none; "mlp" is
+    before it. Prompts are at no point.
 
     Args:
         encoder: of `Block`s, in evaluation mode.
         read: gets the number of the block, the point, and the tokens (b, n, d), which must not be
             changed in place.
     """
-    handles: list[RemovableHandle] = []
-    try:
-        for index, block in enumerate(encoder.get_submodule("blocks").children()):
-            handles += _hook_block(block, partial(read, index))
+    blocks, count = list(encoder.get_submodule("blocks").children()), len(POINTS)
+    points = [block.get_submodule(f"points.{point}") for block in blocks for point in POINTS]
+    with hook_modules(points, lambda i, _, x: read(i // count, POINTS[i % count], x)):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _hook_block(block: nn.Module, read: Callable[[str, Tensor], object]) -> list[RemovableHandle]:
-    attention, entered = block.get_submodule("attn"), []
-
-    def enter(_: nn.Module, inputs: tuple) -> None:
-        entered.append(inputs[0])
-        read("input", inputs[0])
-
-    def normed(_: nn.Module, inputs: tuple) -> None:
-        read("norm1", inputs[0])  # what attention gets, since norm1 is also that of prompts
-
-    def add(_: nn.Module, __: tuple, scaled: Tensor) -> None:
-        if entered:  # the second branch passes here as well
-            read("scale1", scaled)
-            read("residual1", entered.pop() + scaled)
-
-    def output(point: str, _: nn.Module, __: tuple, x: Tensor) -> None:
-        read(point, x)
-
-    handles = [
-        block.register_forward_pre_hook(enter),
-        attention.register_forward_pre_hook(normed),
-        attention.register_forward_hook(partial(output, "attention")),
-        block.get_submodule("drop_path").register_forward_hook(add),
-        block.register_forward_hook(partial(output, "output")),
-    ]
-    return [*handles, *_hook_split(block, "norm2", read), *_hook_split(block, "mlp", read)]
-
-
-def _hook_split(
-    block: nn.Module, name: str, read: Callable[[str, Tensor], object]
-) -> list[RemovableHandle]:
-    """Hook a layer that may have a copy for the first tokens, which is called first."""
-    first: list[Tensor] = []
-
-    def rest(_: nn.Module, __: tuple, out: Tensor) -> None:
-        read(name, torch.cat([first.pop(), out], dim=1) if first else out)
-
-    handles = [block.get_submodule(name).register_forward_hook(rest)]
-    if hasattr(block, f"{name}_cls"):
-        copied = block.get_submodule(f"{name}_cls")
-        handles.append(copied.register_forward_hook(lambda _, __, out: first.append(out)))
-    return handles
 
 
 @dataclass(frozen=True)

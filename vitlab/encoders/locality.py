@@ -48,11 +48,6 @@ class Locality:
     init: Literal["authors", "warm"] = "authors"
 
     def __post_init__(self) -> None:
-        """Check that no setting is without effect for the kind.
-
-        Raises:
-            InputError: there is one.
-        """
         kind = self.kind
         useless = f"has no effect with kind {kind}; leave it out, or choose gaussian or constant"
         problems = {
@@ -64,11 +59,9 @@ class Locality:
 
 
 class ConstantPredictor(nn.Module):
-    """A predictor whose output is the same for every query: the bias of a linear layer.
+    """A predictor whose output is the same for every query: a bias, initially 0.
 
-    Args:
-        outputs: numbers it predicts, initially 0.
-        learned: whether it is a parameter; else the numbers stay 0 and are in no checkpoint.
+    Where it is not learned, it is a buffer in no checkpoint.
     """
 
     def __init__(self, outputs: int, learned: bool):
@@ -90,11 +83,6 @@ class GaussianBias(nn.Module):
     m runs over rows and columns; D_m is half the squared distance in patches. Both predictors are
     shared by the heads of a layer. Of kind "uniform" the variance is infinite and the exponential
     1; with `boost_prefix` S is alpha(p) for t in the prefix.
-
-    Args:
-        channels: channels of a head.
-        grid: patch grid the encoder is made for, at least 2 x 2.
-        locality: any kind but "none".
 
     Raises:
         InputError: the grid has a single patch.

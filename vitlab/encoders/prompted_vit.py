@@ -149,10 +149,11 @@ def _add_backbone(
     if found is None:
         missing_keys.append(prefix + FINGERPRINT)
     elif not torch.equal(found.cpu(), encoder.fingerprint):
+        digits = [bytes(each.cpu().tolist()).hex()[:12] for each in (found, encoder.fingerprint)]
         raise InputError(
-            f"the prompts were learned with the backbone {hex_digits(found)}, and this one is "
-            f"{hex_digits(encoder.fingerprint)} (first digits of SHA-256); give the weights and "
-            "the options of the encoder that they were trained with",
+            f"the prompts were learned with the backbone {digits[0]}, and this one is {digits[1]} "
+            "(first digits of SHA-256); give the weights and the options of the encoder that they "
+            "were trained with",
             field="backbone",
         )
     own = encoder.backbone.state_dict()
@@ -207,8 +208,3 @@ def different(config: dict[str, Any], neutral: dict[str, Any]) -> dict[str, Any]
         for name, value in config.items()
         if value != neutral.get(name)
     }
-
-
-def hex_digits(digest: Tensor) -> str:
-    """Return the first digits of a fingerprint."""
-    return bytes(digest.cpu().tolist()).hex()[:12]

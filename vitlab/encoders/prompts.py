@@ -41,11 +41,6 @@ class Pool:
     top_k: int = 0
 
     def __post_init__(self) -> None:
-        """Check counts.
-
-        Raises:
-            InputError: one is too small, or they contradict each other.
-        """
         sized = self.size > 0
         problems = {
             "size": (self.size < 0, "is negative; give 0 or more entries"),
@@ -97,11 +92,6 @@ class Prompts:
     detach_query: bool = False
 
     def __post_init__(self) -> None:
-        """Check ranges, and that no setting is without effect.
-
-        Raises:
-            InputError: a number is out of range, or a setting has no effect.
-        """
         pools = self.cls.size + self.patches.size
         useless = "has no effect without {0}; leave it out, or give {0}".format
         problems = {
@@ -149,12 +139,7 @@ class PromptKV:
     def bias(
         self, own: Float[Tensor, "#b #h n n"] | None, q: Float[Tensor, "b h n e"]
     ) -> Float[Tensor, "#b #h n k"] | None:
-        """Return the bias on the scores of prompts and tokens; prompts come first.
-
-        Args:
-            own: bias on the scores of tokens; None for 0.
-            q: queries.
-        """
+        """Return the bias on the scores of prompts, then tokens, given that of tokens."""
         n, m = q.shape[2], self.tokens.shape[1]
         strict = None if self.post else self.visible
         if own is None and strict is None:
@@ -177,11 +162,6 @@ class DeepPrompts(nn.Module):
     `record(encoder, "prompts.mismatch")` collects the matching loss: the mean of 1 - cos(query,
     key) over selected entries, the sum of both roles; `prompts.cls.chosen` and
     `prompts.patches.chosen` the indices (b, q, k) of the entries each query reads.
-
-    Args:
-        prompts: how many; at least one.
-        embed_dim: channels of a token.
-        patch_size: pixels of a patch edge, on which VPT's initialization depends.
     """
 
     def __init__(self, prompts: Prompts, embed_dim: int, patch_size: int):
@@ -213,10 +193,10 @@ class DeepPrompts(nn.Module):
             (self.patches, split_at(x, begins)[1], (begins, 0)),
         ):
             if pool is not None:
-                selection = pool(queries.detach() if settings.detach_query else queries)
-                mismatch = mismatch + selection.mismatch
+                read, distance = pool(queries.detach() if settings.detach_query else queries)
+                mismatch = mismatch + distance
                 tokens.append(pool.prompts.flatten(0, 1))
-                visible.append(F.pad(selection.visible, (0, 0, *rows)))
+                visible.append(F.pad(read, (0, 0, *rows)))
         self.mismatch(mismatch)
         whole = None
         if self.cls is not None or self.patches is not None:
@@ -234,19 +214,6 @@ class DeepPrompts(nn.Module):
         if self.settings.fourier:
             whole = torch.fft.fft2(whole).real
         return whole
-
-
-@dataclass(frozen=True)
-class PoolSelection:
-    """Which prompts the queries of a role read.
-
-    Attributes:
-        visible: which query reads which prompt of the pool.
-        mismatch: mean of 1 - cos(query, key) over the selected entries; 0 without keys.
-    """
-
-    visible: Bool[Tensor, "#b q m"]
-    mismatch: Float[Tensor, ""]
 
 
 class PromptPool(nn.Module):
@@ -273,16 +240,24 @@ class PromptPool(nn.Module):
             self.keys = nn.Parameter(torch.empty(pool.size, embed_dim).uniform_(-1, 1))
         self.chosen = HookPoint()
 
-    def forward(self, x: Float[Tensor, "b q d"]) -> PoolSelection:
-        """Select entries for each query; among equals the lower index."""
+    def forward(
+        self, x: Float[Tensor, "b q d"]
+    ) -> tuple[Bool[Tensor, "#b q m"], Float[Tensor, ""]]:
+        """Return which query reads which prompt, and the mean of 1 - cos(query, key) over these.
+
+        Among equals the lower index is selected. Without keys all is read, and the mean is 0.
+        """
         if self.keys is None:
             everything = x.new_ones(1, x.shape[1], self.pool.prompts, dtype=torch.bool)
-            return PoolSelection(everything, x.new_zeros(()))
-        similarity = cosine(x, self.keys)
+            return everything, x.new_zeros(())
+        with torch.autocast(x.device.type, enabled=False):
+            precise = torch.promote_types(x.dtype, torch.float32)
+            keys = F.normalize(self.keys.to(precise), dim=-1)
+            similarity = F.normalize(x.to(precise), dim=-1) @ keys.mT
         chosen = self.chosen(self.choose(similarity))
         opened = torch.zeros_like(similarity, dtype=torch.bool).scatter(-1, chosen, True)
         mismatch = (1 - similarity.gather(-1, chosen)).mean()
-        return PoolSelection(opened.repeat_interleave(self.pool.length, dim=-1), mismatch)
+        return opened.repeat_interleave(self.pool.length, dim=-1), mismatch
 
     def choose(self, similarity: Float[Tensor, "b q s"]) -> Int[Tensor, "b q k"]:
         """Return the indices of the selected entries of each query, all different."""
@@ -291,10 +266,3 @@ class PromptPool(nn.Module):
         else:  # a stable order, since that of topk among equals depends on the device
             order = similarity.detach().sort(stable=True, dim=-1, descending=True).indices
         return order[..., : self.pool.top_k]
-
-
-def cosine(x: Float[Tensor, "b q d"], keys: Float[Tensor, "s d"]) -> Float[Tensor, "b q s"]:
-    """Return the cosine of each query and each key, in at least single precision."""
-    with torch.autocast(x.device.type, enabled=False):
-        precise = torch.promote_types(x.dtype, torch.float32)
-        return F.normalize(x.to(precise), dim=-1) @ F.normalize(keys.to(precise), dim=-1).mT

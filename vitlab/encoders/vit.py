@@ -19,7 +19,7 @@ from vitlab.encoders.attention import Attention
 from vitlab.encoders.cls_specialization import CLSSpecialization, Routed
 from vitlab.encoders.encoder import Encoder, plain_values
 from vitlab.encoders.entmax.normalizer import Normalizer, NormalizerName, get_normalizer
-from vitlab.encoders.hooks import HookPoint
+from vitlab.encoders.hooks import POINTS, HookPoint
 from vitlab.encoders.locality import GaussianBias, Locality, refine
 from vitlab.encoders.prompts import DeepPrompts
 from vitlab.encoders.tokens import Grid, Tokens, TokenSequence, assemble
@@ -178,14 +178,7 @@ class ViT(Routed, Encoder):
 def resample(
     positions: Float[Tensor, "1 q d"], old: Grid, new: Grid, rule: PosInterpolation
 ) -> Float[Tensor, "1 p d"]:
-    """Return the positions of the old grid for the new one, by bicubic interpolation.
-
-    Args:
-        positions: one for each patch, row by row, without that of [CLS].
-        old: rows and columns of the patches they are made for.
-        new: rows and columns to return.
-        rule: see `ViT`.
-    """
+    """Return the positions of patches, row by row, for the new grid by bicubic interpolation."""
     if old == new:
         return positions
     table = positions.transpose(1, 2).unflatten(2, old)
@@ -225,14 +218,17 @@ class Block(Routed):
         self.ls2 = LayerScale(d, layer_scale) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop)
         self.prompts: DeepPrompts | None = None  # of `PromptedViT`
+        self.points = nn.ModuleDict({name: HookPoint() for name in POINTS})
 
     def forward(self, x: Float[Tensor, "b n d"], grid: Grid) -> Float[Tensor, "b n d"]:
         """Let tokens interact, then transform each."""
+        at = self.points
+        x = at["input"](x)
         extra = None if self.prompts is None else self.prompts(x, grid).through(self.norm1)
-        mixed = self.attn(self.route("norm1", x), grid, extra)
-        x = x + self.drop_path(self.route("ls1", mixed))
-        transformed = self.route("mlp", self.route("norm2", x))
-        return x + self.drop_path(self.route("ls2", transformed))
+        mixed = at["attention"](self.attn(at["norm1"](self.route("norm1", x)), grid, extra))
+        x = at["residual1"](x + self.drop_path(at["scale1"](self.route("ls1", mixed))))
+        transformed = at["mlp"](self.route("mlp", at["norm2"](self.route("norm2", x))))
+        return at["output"](x + self.drop_path(self.route("ls2", transformed)))
 
 
 class MLP(nn.Module):

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
 from vitlab.encoders.vit import DropPath
-from vitlab.errors import InputError
+from vitlab.errors import InputError, check_fields
 from vitlab.objectives.mixup import Mixup, RandomErasing
 from vitlab.objectives.objective import Loss, Objective, at_least_fp32
 from vitlab.optim.schedules import Progress
@@ -73,14 +73,33 @@ class Classification(Objective):
         drop_path: float = 0.0,
     ):
         super().__init__()
-        _check(num_classes, loss, label_smoothing, ema_decay)
+        if num_classes < 2:
+            raise InputError(
+                f"num_classes {num_classes} leaves nothing to learn; use data of at least 2 "
+                "classes",
+                field="data",
+            )
+        self.num_classes = self.out_dim = num_classes
+        self.kind, self.label_smoothing, self.ema_decay = loss, label_smoothing, ema_decay
+        binary = loss == "binary_cross_entropy" and 0 < label_smoothing < 1
+        smooth = (
+            "gives every class a positive target, and binary_cross_entropy counts every positive "
+            "target as 1: all classes would be present in all images; use 0"
+        )
+        if not binary:
+            smooth = "is not in [0, 1); DeiT uses 0.1, 0 turns it off"
+        problems = {
+            "label_smoothing": (binary or not 0 <= label_smoothing < 1, smooth),
+            "ema_decay": (
+                not 0 <= ema_decay < 1,
+                "is not in [0, 1); DeiT uses 0.99996, 0 keeps none",
+            ),
+        }
+        check_fields(self, "model.objective.", problems)
         if drop_path:
             drop_evenly(encoder, drop_path)
-        self.num_classes = self.out_dim = num_classes
-        self.kind, self.label_smoothing = loss, label_smoothing
         self.mixup, self.random_erasing = mixup, random_erasing
         self.model = Classifier(encoder, num_classes)
-        self.ema_decay = ema_decay
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if ema_decay else None
 
     @property
@@ -177,49 +196,20 @@ def drop_evenly(encoder: Encoder, rate: float) -> None:
     Raises:
         InputError: the rate is no probability, or the encoder has its own rates or no branches.
     """
-    if not 0 < rate < 1:
-        raise InputError(
-            f"model.objective.drop_path {rate} is not in [0, 1); DeiT-III-S uses 0.05",
-            field="model.objective.drop_path",
-        )
     drops = [module for module in encoder.modules() if isinstance(module, DropPath)]
-    if not drops:
-        raise InputError(
-            f"model.objective.drop_path {rate} would be ignored: {type(encoder).__name__} has no "
-            "branches to skip; set it to 0",
-            field="model.objective.drop_path",
+    own, problem = max((module.rate for module in drops), default=0.0), ""
+    if not 0 < rate < 1:
+        problem = "is not in [0, 1); DeiT-III-S uses 0.05"
+    elif not drops:
+        kind = type(encoder).__name__
+        problem = f"would be ignored: {kind} has no branches to skip; set it to 0"
+    elif own:
+        problem = (
+            f"is the same in all blocks, but the encoder has its own, up to {own}; set one of the "
+            "two to 0"
         )
-    if any(module.rate for module in drops):
-        raise InputError(
-            f"model.objective.drop_path {rate} is the same in all blocks, but the encoder has its "
-            f"own, up to {max(module.rate for module in drops)}; set one of the two to 0",
-            field="model.objective.drop_path",
-        )
+    if problem:
+        field = "model.objective.drop_path"
+        raise InputError(f"{field} {rate} {problem}", field=field)
     for module in drops:
         module.rate = rate
-
-
-def _check(num_classes: int, loss: str, label_smoothing: float, ema_decay: float) -> None:
-    if num_classes < 2:
-        raise InputError(
-            f"num_classes {num_classes} leaves nothing to learn; use data of at least 2 classes",
-            field="data",
-        )
-    if not 0 <= label_smoothing < 1:
-        raise InputError(
-            f"label_smoothing {label_smoothing} is not in [0, 1); DeiT uses 0.1, 0 turns it off",
-            field="model.objective.label_smoothing",
-        )
-    if loss == "binary_cross_entropy" and label_smoothing:
-        raise InputError(
-            f"label_smoothing {label_smoothing} gives every class a positive target, and "
-            "binary_cross_entropy counts every positive target as 1: all classes would be present "
-            "in all images; set "
-            "model.objective.label_smoothing 0",
-            field="model.objective.label_smoothing",
-        )
-    if not 0 <= ema_decay < 1:
-        raise InputError(
-            f"ema_decay {ema_decay} is not in [0, 1); DeiT uses 0.99996, 0 keeps none",
-            field="model.objective.ema_decay",
-        )

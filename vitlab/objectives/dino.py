@@ -174,12 +174,8 @@ def cross_entropy(
 ) -> Float[Tensor, ""]:
     """Return the mean of -sum_k teacher_q student_v over all pairs of views q != v.
 
-    The sum over pairs is one product of sums, less the products of each view with itself; the
-    authors' code loops over the pairs.
-
-    Args:
-        student: log-probabilities of all views.
-        teacher: probabilities of the first w of them.
+    From log-probabilities of all views and probabilities of the first w. The sum over pairs is one
+    product of sums, less the products of each view with itself; the authors' code loops over them.
     """
     v, w = len(student), len(teacher)
     every_pair = (teacher.sum(0) * student.sum(0)).sum(-1)

@@ -35,10 +35,6 @@ class DINOHead(nn.Module):
     "Emerging Properties in Self-Supervised Vision Transformers" (arXiv:2104.14294).
 
     Parameter names are those of DINO's own code; `mlp` has its activations at the odd indices.
-
-    Args:
-        embed_dim: channels of the encoder.
-        config: shape of the head.
     """
 
     def __init__(self, embed_dim: int, config: DINOHeadConfig):

@@ -13,7 +13,7 @@ from timm.data import mixup as timm_mixup
 from timm.data import random_erasing as timm_erasing
 from torch import Tensor
 
-from vitlab.errors import InputError
+from vitlab.errors import InputError, check_fields
 from vitlab.rng import draw_seed, seeded_rng
 
 Images = Float[Tensor, "b 3 height width"]
@@ -40,16 +40,14 @@ class Mixup:
     switch_prob: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse negative parameters and values that are no probability."""
-        for name in ("mixup_alpha", "cutmix_alpha"):
-            if getattr(self, name) < 0:
-                raise InputError(
-                    f"mixup.{name} {getattr(self, name)} is no parameter of a Beta distribution; "
-                    "use a positive number, or 0 for none",
-                    field=f"model.objective.mixup.{name}",
-                )
-        for name in ("prob", "switch_prob"):
-            _check_probability(f"mixup.{name}", getattr(self, name))
+        beta = "is no parameter of a Beta distribution; use a positive number, or 0 for none"
+        problems = {
+            "mixup_alpha": (self.mixup_alpha < 0, beta),
+            "cutmix_alpha": (self.cutmix_alpha < 0, beta),
+            "prob": (not 0 <= self.prob <= 1, "is not in [0, 1]"),
+            "switch_prob": (not 0 <= self.switch_prob <= 1, "is not in [0, 1]"),
+        }
+        check_fields(self, "model.objective.mixup.", problems)
 
     @property
     def active(self) -> bool:
@@ -77,13 +75,8 @@ class Mixup:
         """Return mixed images and their targets: probabilities of the classes.
 
         Without mixup, the target is 1 - smoothing + smoothing / c for the label's class and
-        smoothing / c for the others; mixup takes the mean of two such with the images' shares.
-
-        Args:
-            images: normalized; not changed in place.
-            labels: class index of each.
-            classes: number of classes.
-            smoothing: share of the target that is spread over all classes evenly.
+        smoothing / c for the others; mixup takes the mean of two such with the images' shares. The
+        images given are normalized, and not changed in place.
         """
         if not self.active:
             return images, timm_mixup.mixup_target(labels, classes, lam=1.0, smoothing=smoothing)
@@ -114,8 +107,8 @@ class RandomErasing:
     prob: float = 0.25
 
     def __post_init__(self) -> None:
-        """Refuse what is no probability."""
-        _check_probability("random_erasing.prob", self.prob)
+        problem = (not 0 <= self.prob <= 1, "is not in [0, 1]")
+        check_fields(self, "model.objective.random_erasing.", {"prob": problem})
 
     def __call__(self, images: Images) -> Images:
         """Return the images with the boxes; those given are not changed in place."""
@@ -125,8 +118,3 @@ class RandomErasing:
         erase = timm_erasing.RandomErasing(self.prob, mode="pixel", device=images.device)
         with seeded_rng(draw_seed()):
             return erase(images.clone())
-
-
-def _check_probability(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise InputError(f"{name} {value} is not in [0, 1]", field=f"model.objective.{name}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder, PromptedViT, record
-from vitlab.errors import InputError
+from vitlab.errors import InputError, check_fields
 from vitlab.objectives.classification import Classification
 from vitlab.objectives.mixup import Mixup, RandomErasing
 from vitlab.objectives.objective import Loss
@@ -34,18 +34,14 @@ class KeyMatching:
     random_fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        if self.weight < 0:
-            raise InputError(
-                f"matching.weight {self.weight} is negative; TCPA uses 0.01",
-                field="model.objective.matching.weight",
-            )
-        if not 0 <= self.random_fraction <= 1:
-            raise InputError(
-                f"matching.random_fraction {self.random_fraction} is no share of the run; use 0 to "
-                "1, TCPA uses 0.1",
-                field="model.objective.matching.random_fraction",
-            )
+        problems = {
+            "weight": (self.weight < 0, "is negative; TCPA uses 0.01"),
+            "random_fraction": (
+                not 0 <= self.random_fraction <= 1,
+                "is no share of the run; use 0 to 1, TCPA uses 0.1",
+            ),
+        }
+        check_fields(self, "model.objective.matching.", problems)
 
 
 class PromptTuning(Classification):

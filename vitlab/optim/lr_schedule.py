@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-from vitlab.errors import InputError
+from vitlab.errors import InputError, check_fields
 from vitlab.optim.schedules import Progress, cosine
 
 
@@ -33,27 +33,16 @@ class LRSchedule:
     base_batch_size: int = 256
 
     def __post_init__(self) -> None:
-        """Refuse negative values."""
-        for name in ("warmup_lr", "cooldown_epochs", "base_batch_size"):
-            if getattr(self, name) < 0:
-                field = f"model.optimizer.lr_schedule.{name}"
-                raise InputError(
-                    f"{field} {getattr(self, name)} is negative; use 0 or more", field=field
-                )
+        names = ("warmup_lr", "cooldown_epochs", "base_batch_size")
+        problems = {name: (getattr(self, name) < 0, "is negative; use 0 or more") for name in names}
+        check_fields(self, "model.optimizer.lr_schedule.", problems)
 
     def peak(self, lr: float, batch_size: int) -> float:
         """Return the highest learning rate for a global batch size."""
         return lr * batch_size / self.base_batch_size if self.base_batch_size else lr
 
     def __call__(self, progress: Progress, peak: float, final: float, warmup_epochs: int) -> float:
-        """Return the learning rate of the step about to be taken.
-
-        Args:
-            progress: of the run.
-            peak: highest learning rate.
-            final: learning rate at the end.
-            warmup_epochs: epochs of linear increase from `warmup_lr` to `peak`.
-        """
+        """Return the learning rate of the step about to be taken, between `peak` and `final`."""
         step, steps = progress.step, progress.steps - progress.steps_in(self.cooldown_epochs)
         warmup = progress.steps_in(warmup_epochs)
         # the increase includes its last step, except where timm's does not
@@ -96,7 +85,6 @@ class WarmupPoly(LRFactor):
     warmup_ratio: float = 1e-6
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
         _check_warmup(self.warmup_steps, self.warmup_ratio)
 
     def __call__(self, progress: Progress) -> float:
@@ -122,7 +110,6 @@ class WarmupCosine(LRFactor):
     warmup_ratio: float = 1e-6
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
         _check_warmup(self.warmup_steps, self.warmup_ratio)
 
     def __call__(self, progress: Progress) -> float:
@@ -150,7 +137,6 @@ class OneCycle(LRFactor):
     anneal_strategy: Literal["linear", "cos"] = "linear"
 
     def __post_init__(self) -> None:
-        """Refuse a share that is none."""
         if not 0 < self.pct_start < 1:
             raise InputError(
                 f"pct_start {self.pct_start} is no share; use a number in (0, 1)",

@@ -67,7 +67,6 @@ class OptimizerConfig:
     param_groups: ParamGroups = ParamGroups()
 
     def __post_init__(self) -> None:
-        """Refuse an option that would have another meaning."""
         if self.name == "lamb" and self.param_groups.independent_decay:
             raise InputError(
                 "model.optimizer.param_groups.independent_decay is set for lamb, where the decay "

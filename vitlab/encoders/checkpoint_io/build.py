@@ -17,10 +17,6 @@ from vitlab.errors import InputError
 def build(spec: Mapping[str, Any], path: Path) -> Encoder:
     """Make an encoder, of vitlab or of the user's own class; leave the random stream as it is.
 
-    Args:
-        spec: `class_path` and `init_args`, plain values.
-        path: the file they are from, for errors.
-
     Raises:
         InputError: the class is not allowed or missing, or an argument is unknown.
     """

@@ -1,15 +1,15 @@
 """Encoders to files: vitlab's folder with all options, or a plain ViT for timm."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from vitlab.encoders.checkpoint_io.files import (
-    ExportConfig,
-    StateDict,
-    write_folder,
-    write_safetensors,
-)
+from safetensors.torch import save as to_bytes
+
+from vitlab.atomic_io import write_bytes, write_json
+from vitlab.encoders.checkpoint_io.files import CONFIG, WEIGHTS, ExportConfig, StateDict
 from vitlab.encoders.checkpoint_io.report import few
 from vitlab.encoders.encoder import Encoder
 from vitlab.encoders.entmax.normalizer import SOFTMAX, get_normalizer
@@ -44,9 +44,22 @@ def save(
                 f"{path} is to hold weights for timm; give a name in .safetensors", field="--out"
             )
         state, settings = for_timm(encoder)
-        write_safetensors(path, state, {"timm": json.dumps(settings)})
     else:
-        write_folder(path, ExportConfig(**encoder.spec(), origin=origin), tensors_of(encoder))
+        config = ExportConfig(**encoder.spec(), origin=origin)
+    if path.exists():
+        raise InputError(
+            f"{path} exists, and is not overwritten; name another path or remove it", field="--out"
+        )
+    if format == "timm":
+        write_bytes(path, to_bytes(state, {"format": "pt", "timm": json.dumps(settings)}))
+        return
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write_bytes(aside / WEIGHTS, to_bytes(tensors_of(encoder), {"format": "pt"}))
+        write_json(aside / CONFIG, vars(config))
+        aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def for_timm(encoder: Encoder) -> tuple[StateDict, dict[str, Any]]:

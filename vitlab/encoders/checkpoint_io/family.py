@@ -80,10 +80,6 @@ def remap_pos_embed(
     Positions of registers are added to the registers, as every forward pass would do; where [CLS]
     has none it gets zeros. DeiT's distillation token becomes a register.
 
-    Args:
-        source: with `pos_embed`, and maybe `reg_token` or `dist_token`.
-        covered: see `Family`.
-
     Raises:
         InputError: the number of positions fits no square grid, or more than one.
     """
@@ -112,13 +108,9 @@ def remap_pos_embed(
 
 
 def infer_config(source: CheckpointSource, pos_interpolation: PosInterpolation) -> dict[str, Any]:
-    """Return the arguments of the ViT whose tensors these are.
+    """Return the arguments of the ViT whose tensors, in our names, these are.
 
     Tensors do not show the number of heads; it is that of the size.
-
-    Args:
-        source: in our names, with positions as `remap_pos_embed` leaves them.
-        pos_interpolation: that of the family.
 
     Raises:
         InputError: tensors are missing, or no size has this width and depth.

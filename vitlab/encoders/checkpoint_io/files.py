@@ -1,10 +1,8 @@
-"""Checkpoint files: tensors are read without running code; exports are written atomically."""
+"""Checkpoint files: tensors are read without running code."""
 
 import argparse
-import os
 import pickle
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vitlab.atomic_io import read_json_as, write_bytes, write_json
+from vitlab.atomic_io import read_json_as
 from vitlab.errors import InputError
 
 StateDict = dict[str, Tensor]  # by the name of the parameter
@@ -126,36 +124,3 @@ def read_folder(path: Path) -> tuple[ExportConfig, StateDict]:
     if not (path / WEIGHTS).is_file():
         raise InputError(f"{path} has {CONFIG} but no {WEIGHTS}; export it again", field=WEIGHTS)
     return config, _read_safetensors(path / WEIGHTS)
-
-
-def write_folder(path: Path, config: ExportConfig, state: StateDict) -> None:
-    """Write an exported encoder: a new folder with `config.json` and `model.safetensors`.
-
-    Raises:
-        InputError: the path exists.
-    """
-    _check_new(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write_bytes(aside / WEIGHTS, safetensors.torch.save(state, {"format": "pt"}))
-        write_json(aside / CONFIG, vars(config))
-        aside.rename(path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def write_safetensors(path: Path, state: StateDict, metadata: dict[str, str]) -> None:
-    """Write a new safetensors file with texts in its header.
-
-    Raises:
-        InputError: the path exists.
-    """
-    _check_new(path)
-    write_bytes(path, safetensors.torch.save(state, {"format": "pt", **metadata}))
-
-
-def _check_new(path: Path) -> None:
-    if path.exists():
-        raise InputError(
-            f"{path} exists, and is not overwritten; name another path or remove it", field="--out"
-        )

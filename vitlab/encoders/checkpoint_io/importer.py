@@ -97,7 +97,8 @@ def load_pretrained(
         )
     source = open_source(Path(path), which)
     name = recognize(source, family)
-    if source.is_run and _is_prompted(source):
+    spec: dict[str, Any] = source.spec or {}
+    if source.is_run and issubclass(import_class(spec["class_path"], source.path), PromptedViT):
         return _load_prompts(source, backbone, alone=into is None and not img_size)
     if backbone:
         raise InputError(
@@ -105,7 +106,7 @@ def load_pretrained(
             field="backbone",
         )
     converted = source if name == OWN else FAMILIES[name].convert(source)
-    spec: dict[str, Any] = converted.spec or {}
+    spec = converted.spec or {}
     if img_size:
         spec = {**spec, "init_args": {**spec["init_args"], "img_size": img_size}}
     encoder = build(spec, source.path) if into is None else into
@@ -120,17 +121,10 @@ def load_pretrained(
     return LoadedEncoder(encoder.eval(), report, name, source.branch, source.origin or name)
 
 
-def _is_prompted(source: CheckpointSource) -> bool:
-    return issubclass(import_class((source.spec or {})["class_path"], source.path), PromptedViT)
-
-
 def _load_prompts(source: CheckpointSource, moved: str | Path, alone: bool) -> LoadedEncoder:
-    """Read the prompts of a run, and the backbone from the file that the run names.
+    """Read the prompts of a run, and the backbone from the file that it names, or from `moved`.
 
-    Args:
-        source: the run.
-        moved: where the backbone is now; "" for where the run had it.
-        alone: whether neither another encoder nor another size is asked for.
+    `alone` is whether neither another encoder nor another size is asked for.
     """
     arguments = (source.spec or {})["init_args"]
     arguments = {name: value for name, value in arguments.items() if value is not None}
@@ -174,13 +168,7 @@ def _load_prompts(source: CheckpointSource, moved: str | Path, alone: bool) -> L
 
 
 def load(path: str | Path) -> Encoder:
-    """Read an exported encoder: the same bits and dtypes.
-
-    Args:
-        path: the folder, with `config.json` and `model.safetensors`.
-
-    Returns:
-        The encoder, in evaluation mode.
+    """Read a folder that `save` wrote, in evaluation mode: the same bits and dtypes.
 
     Raises:
         InputError: the folder is of another kind or damaged, or its tensors are not those of its

@@ -63,10 +63,6 @@ class CheckpointSource:
 def open_source(path: Path, which: str = "") -> CheckpointSource:
     """Read a file and choose one of the models in it.
 
-    Args:
-        path: a checkpoint, or a folder that vitlab exported.
-        which: the model, such as "student" or "teacher"; needed if there are several.
-
     Raises:
         InputError: the file cannot be read, holds no model, or `which` does not fit it.
     """

@@ -24,19 +24,16 @@ from torch import Tensor
 from torch.autograd import Function
 
 from vitlab.encoders.entmax import cpu
-from vitlab.encoders.entmax.operator import entmax15, in_graph
+from vitlab.encoders.entmax.operator import Heads, entmax15, in_graph
 
 Path = Literal["auto", "plain", "cpu", "triton"]
+Scores = Float[Tensor, "#b #h #n #n"]
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def entmax_attention(
-    q: Float[Tensor, "b h n e"],
-    k: Float[Tensor, "b h n e"],
-    v: Float[Tensor, "b h n e"],
-    bias: Float[Tensor, "#b #h #n #n"] | None = None,
-    path: Path = "auto",
-) -> Float[Tensor, "b h n e"]:
+    q: Heads, k: Heads, v: Heads, bias: Scores | None = None, path: Path = "auto"
+) -> Heads:
     """Return entmax15(q k^T / sqrt(e) + bias) v.
 
     Under autocast computed in its dtype, as torch's own attention. A row of logits that are all
@@ -71,12 +68,7 @@ def entmax_attention(
         return _Fused.apply(_kernel(path), q, k, v, bias)
 
 
-def plain(
-    q: Float[Tensor, "b h n e"],
-    k: Float[Tensor, "b h n e"],
-    v: Float[Tensor, "b h n e"],
-    bias: Float[Tensor, "#b #h #n #n"] | None,
-) -> Float[Tensor, "b h n e"]:
+def plain(q: Heads, k: Heads, v: Heads, bias: Scores | None) -> Heads:
     """Return the attention by torch's operations, all scores at once."""
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
     return entmax15(scores if bias is None else scores + bias) @ v
@@ -110,12 +102,10 @@ def _reason_against(path: Path, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | 
         return f"queries, keys and values must have one shape without 0, not {tuple(q.shape)}, ..."
     if any(x.dtype != q.dtype or x.device != q.device for x in inputs) or q.dtype not in _DTYPES:
         return "all must have one device and one dtype of fp32, bf16, fp16"
-    return _reason_against_cpu(q) if path == "cpu" else _reason_against_triton(q, bias)
-
-
-def _reason_against_cpu(q: Tensor) -> str | None:
-    if q.device.type != "cpu":
+    if q.device.type != ("cpu" if path == "cpu" else "cuda"):
         return f"the tensors are on {q.device}"
+    if path == "triton":
+        return _reason_against_triton(q, bias)
     try:
         cpu.library()
     except cpu.UnavailableError as error:
@@ -128,8 +118,6 @@ def _reason_against_triton(q: Tensor, bias: Tensor | None) -> str | None:
         return "it takes no bias"
     if not 16 <= q.shape[-1] <= 128:
         return f"a head has {q.shape[-1]} channels, it takes 16 to 128"
-    if q.device.type != "cuda":
-        return f"the tensors are on {q.device}"
     if torch.cuda.get_device_capability(q.device) < (8, 0):
         return "it needs a GPU of compute capability 8.0 or newer"
     return _trial(q.device, q.dtype, min(q.shape[2], 300), q.shape[3])

@@ -18,6 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vitlab.encoders.entmax.operator import Heads, Rows
+
+Scores = Float[Tensor, "b h n n"]
 FASTER_FROM = 2**19  # scores; below, the gain is not worth starting a compiler for
 _PART = 2**17  # scores of a part: one in fp32 fills half of a usual second cache of 1 MiB
 _FLAGS = ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"]
@@ -216,12 +219,7 @@ def _plain(x: Tensor) -> Tensor:
     return x.float().contiguous()
 
 
-def forward(
-    q: Float[Tensor, "b h n e"],
-    k: Float[Tensor, "b h n e"],
-    v: Float[Tensor, "b h n e"],
-    bias: Float[Tensor, "b h n n"] | None,
-) -> tuple[Float[Tensor, "b h n e"], Float[Tensor, "b h n"]]:
+def forward(q: Heads, k: Heads, v: Heads, bias: Scores | None) -> tuple[Heads, Rows]:
     """Return entmax15(q k^T / sqrt(e) + bias) v, and the threshold of each row.
 
     Everything is computed in fp32, also from half precision. A row of -inf only gives 0; one with
@@ -235,13 +233,7 @@ def forward(
 
 
 def backward(
-    grad: Float[Tensor, "b h n e"],
-    q: Float[Tensor, "b h n e"],
-    k: Float[Tensor, "b h n e"],
-    v: Float[Tensor, "b h n e"],
-    bias: Float[Tensor, "b h n n"] | None,
-    rows: Float[Tensor, "b h n"],
-    wants_bias: bool,
+    grad: Heads, q: Heads, k: Heads, v: Heads, bias: Scores | None, rows: Rows, wants_bias: bool
 ) -> list[Tensor | None]:
     """Return the gradients of q, k, v and, if wanted, bias; scores are computed again."""
     biases = None if bias is None else _plain(bias)

@@ -33,11 +33,6 @@ class Normalizer:
     blocks: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            InputError: a number is out of range, or the blocks would equal the others.
-        """
         object.__setattr__(self, "blocks", tuple(self.blocks))  # a list in JSON
         problems = {
             "alpha": (

@@ -11,6 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import Function
 
+Heads = Float[Tensor, "b h n e"]  # n tokens in e channels, of each image and head of attention
+Rows = Float[Tensor, "b h n"]  # a number for each row of scores
+
 _TOLERANCE = 2e-6  # on the sum of a row, in fp32; fp64 goes to 1e-13
 # A step of Newton's divides the product of excess and slope by 4 or more, since the sum is convex:
 # from n^2 to the tolerance these are enough for rows of 4,097.

@@ -20,6 +20,8 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from vitlab.encoders.entmax.operator import Heads
+
 _LONGEST_WHOLE = 256  # tokens of a row that is held on chip
 _TOLERANCE = tl.constexpr(2e-6)  # on the sum of a row
 _GUESSES = tl.constexpr(5)  # steps before those of Newton, as in `entmax.threshold`
@@ -55,6 +57,13 @@ def _halved(q, k, first, n, half_scale, keys: tl.constexpr):
 
 @triton.jit
 @no_type_check
+def _logits(q, k_at, first, n, half_scale, e: tl.constexpr, keys: tl.constexpr, wide: tl.constexpr):
+    """Halved logits of rows q and the keys from first on."""
+    return _halved(q, _load(k_at, first, n, e, keys, wide), first, n, half_scale, keys)
+
+
+@triton.jit
+@no_type_check
 def _step(tau, s1, s2, support, step, highest):
     """The next threshold of rows with these sums, and which rows are not there yet."""
     excess = s2 - 1
@@ -76,15 +85,11 @@ def _forward(  # noqa: PLR0913
     base = group * n * e
     q = _load(q_at + base, first, n, e, rows, wide)
     if whole:
-        kept = _halved(q, _load(k_at + base, 0, n, e, keys, wide), 0, n, half_scale, keys)
+        kept = _logits(q, k_at + base, 0, n, half_scale, e, keys, wide)
     top = tl.full([rows], float("-inf"), tl.float32)
     spoiled = tl.zeros([rows], tl.float32)  # becomes NaN with a logit that is NaN or +inf
     for start in range(0, n, keys):
-        if whole:
-            z = kept
-        else:
-            k = _load(k_at + base, start, n, e, keys, wide)
-            z = _halved(q, k, start, n, half_scale, keys)
+        z = kept if whole else _logits(q, k_at + base, start, n, half_scale, e, keys, wide)
         top = tl.maximum(top, tl.max(z, 1))
         fine = (z == z) & (z < float("inf"))
         spoiled += tl.sum(tl.where(fine, 0.0, float("nan")), 1)
@@ -96,11 +101,7 @@ def _forward(  # noqa: PLR0913
         s1, s2 = tl.zeros([rows], tl.float32), tl.zeros([rows], tl.float32)
         support = tl.zeros([rows], tl.float32)
         for start in range(0, n, keys):
-            if whole:
-                z = kept
-            else:
-                k = _load(k_at + base, start, n, e, keys, wide)
-                z = _halved(q, k, start, n, half_scale, keys)
+            z = kept if whole else _logits(q, k_at + base, start, n, half_scale, e, keys, wide)
             gap = tl.maximum(z - top[:, None] - tau[:, None], 0.0)
             s1 += tl.sum(gap, 1)
             s2 += tl.sum(gap * gap, 1)
@@ -109,11 +110,7 @@ def _forward(  # noqa: PLR0913
         step += 1
     out = tl.zeros([rows, wide], tl.float32)
     for start in range(0, n, keys):
-        if whole:
-            z = kept
-        else:
-            k = _load(k_at + base, start, n, e, keys, wide)
-            z = _halved(q, k, start, n, half_scale, keys)
+        z = kept if whole else _logits(q, k_at + base, start, n, half_scale, e, keys, wide)
         gap = z - top[:, None] - tau[:, None]
         s = tl.where(gap < 0, 0.0, gap)  # NaN stays
         v = _load(v_at + base, start, n, e, keys, wide)
@@ -140,7 +137,7 @@ def _of_queries(  # noqa: PLR0913
     tau = tl.load(tau_at + group * n + row, mask=row < n, other=0.0)
     weighted, total = tl.zeros([rows], tl.float32), tl.zeros([rows], tl.float32)
     for start in range(0, n, keys):
-        z = _halved(q, _load(k_at + base, start, n, e, keys, wide), start, n, half_scale, keys)
+        z = _logits(q, k_at + base, start, n, half_scale, e, keys, wide)
         gap = z - top[:, None] - tau[:, None]
         s = tl.where(gap < 0, 0.0, gap)
         v = _load(v_at + base, start, n, e, keys, wide)
@@ -193,11 +190,8 @@ def _on(x: Tensor) -> contextlib.AbstractContextManager:
 
 
 def forward(
-    q: Float[Tensor, "b h n e"],
-    k: Float[Tensor, "b h n e"],
-    v: Float[Tensor, "b h n e"],
-    bias: None = None,
-) -> tuple[Float[Tensor, "b h n e"], Float[Tensor, "2 b h n"]]:
+    q: Heads, k: Heads, v: Heads, bias: None = None
+) -> tuple[Heads, Float[Tensor, "2 b h n"]]:
     """Return entmax15(q k^T / sqrt(e)) v, and the maximum and threshold of each row, halved."""
     b, h, n, e = q.shape
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
@@ -218,10 +212,10 @@ def forward(
 
 
 def backward(
-    grad: Float[Tensor, "b h n e"],
-    q: Float[Tensor, "b h n e"],
-    k: Float[Tensor, "b h n e"],
-    v: Float[Tensor, "b h n e"],
+    grad: Heads,
+    q: Heads,
+    k: Heads,
+    v: Heads,
     bias: None,
     rows: Float[Tensor, "2 b h n"],
     wants_bias: bool = False,

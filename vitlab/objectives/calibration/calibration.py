@@ -132,9 +132,7 @@ class Calibration(Objective):
     def begin(self, model: Classifier, origin: Classifier | None = None) -> None:
         """Copy the weights of a converged classifier.
 
-        Args:
-            model: to be calibrated.
-            origin: the reference, where that is another one: the model before its first stage.
+        `origin` is the reference, where that is another one: the model before its first stage.
         """
         self.classification.model.load_state_dict(model.state_dict())
         if self.reference is not None:

@@ -41,19 +41,11 @@ def compute_class_masks(
     threshold: float,
     samples: int = 10,
 ) -> ClassMasks:
-    """Return the masks of all classes.
+    """Return the masks of all classes, by a model in evaluation mode.
 
     Of each class, the `samples` images with the highest probability of it among those classified
     correctly; their relevances, each scaled to [0, 1], are averaged, and dimensions from the
     threshold on are kept. Nothing is drawn; of equal probabilities the first image counts.
-
-    Args:
-        model: in evaluation mode.
-        read: returns labeled images by index.
-        count: of the images.
-        feature: see `dimension_relevance`.
-        threshold: in [0, 1]; 0 keeps everything.
-        samples: images for each class, at most.
     """
     classes = model.head.out_features
     width = model.encoder.embed_dim * (4 if feature == "hidden" else 1)

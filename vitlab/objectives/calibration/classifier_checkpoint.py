@@ -58,9 +58,7 @@ class LoadedClassifier:
 def load_classifier(source: ClassifierCheckpoint, into: ViT | None = None) -> LoadedClassifier:
     """Load a classifier; nothing in the file is run, and no random number is drawn.
 
-    Args:
-        source: the file.
-        into: an encoder to fill, with options that the weights may lack, such as drop path.
+    `into` is an encoder to fill, with options that the weights may lack, such as drop path.
 
     Raises:
         InputError: the file cannot be read or holds no classifier.

@@ -68,9 +68,6 @@ def record_stream(model: Classifier) -> Iterator[DecisionStream]:
 
     Attention is computed by plain products meanwhile: fused kernels keep no weights, and torch's
     cannot be differentiated twice.
-
-    Args:
-        model: with a ViT as encoder.
     """
     encoder = model.encoder
     assert isinstance(encoder, ViT)
@@ -92,11 +89,7 @@ def token_relevance(
 ) -> list[Float[Tensor, "b n n"]]:
     """Return R of some blocks: row i and column j is the relevance of key j for query i.
 
-    Args:
-        stream: of a forward pass.
-        labels: class of each image.
-        blocks: their indices.
-        graph: whether R is going to be differentiated.
+    `graph` is whether R is going to be differentiated.
     """
     weights = [stream.weights[block] for block in blocks]
     score = _score(stream, labels)
@@ -120,11 +113,6 @@ def foreground(
     The row of [CLS] in (I + R^L) ... (I + R^1) is the relevance of each patch for the decision;
     scaled to [0, 1] in each image, a patch is foreground from the threshold on. Where all are
     equal, all are foreground.
-
-    Args:
-        relevance: of every block, from the first to the last.
-        grid: rows and columns of patches.
-        threshold: in [0, 1].
     """
     row = torch.zeros_like(relevance[0][:, :1])
     row[:, :, 0] = 1
@@ -138,12 +126,7 @@ def foreground(
 def masked_foreground(
     masks: Bool[Tensor, "b height width"], patch_size: int
 ) -> Bool[Tensor, "b p"]:
-    """Return which patches hold at least one pixel of the foreground.
-
-    Args:
-        masks: true for foreground; height and width multiples of the patch size.
-        patch_size: pixels of a patch edge.
-    """
+    """Return which patches hold at least one true pixel; the masks are of whole patches."""
     return F.max_pool2d(masks[:, None].float(), patch_size).flatten(1) > 0
 
 
@@ -152,12 +135,8 @@ def dimension_relevance(
 ) -> Float[Tensor, "b m"]:
     """Return c, the relevance of each dimension of [CLS]; never negative.
 
-    Args:
-        stream: of a forward pass.
-        labels: class of each image.
-        feature: "hidden", that of [CLS] inside the last block's MLP, four times the width;
-            "cls", the input of the head.
-        graph: whether c is going to be differentiated.
+    Of the feature "hidden", that of [CLS] inside the last block's MLP, four times the width, or of
+    "cls", the input of the head. `graph` is whether c is going to be differentiated.
     """
     source = stream.hidden[-1] if feature == "hidden" else stream.head_calls[0].given
     score = _score(stream, labels)

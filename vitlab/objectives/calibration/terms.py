@@ -6,6 +6,7 @@ Axis letters: b images, p patches, n tokens, d width, m dimensions of a feature,
 dimensions.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from vitlab import distributed
 from vitlab.encoders.tokens import split_at
-from vitlab.errors import InputError
+from vitlab.errors import check_fields
 from vitlab.objectives.calibration.relevance import Feature
 
 
@@ -43,23 +44,21 @@ class TokenTerm:
     foreground: Literal["derived", "masks"] = "derived"
 
     def __post_init__(self) -> None:
-        """Refuse values out of range, and settings without effect."""
-        _check_weight("tokens.weight", self.weight)
-        _check_weight("tokens.foreground_weight", self.foreground_weight)
-        _check_threshold("tokens.threshold", self.threshold)
+        _check_ranges(self, "model.objective.tokens.", "weight", "foreground_weight")
         others = (self.layers, self.threshold, self.foreground)
-        if not self.active and others != ("last", 0.15, "derived"):
-            raise InputError(
-                "tokens.layers, tokens.threshold or tokens.foreground is set while tokens.weight "
-                "is 0, and would be ignored; set tokens.weight, for example 10",
-                field="model.objective.tokens.weight",
-            )
-        if self.foreground == "masks" and self.threshold != 0.15:
-            raise InputError(
-                f"tokens.threshold {self.threshold} would be ignored, as the foreground is that of "
-                "the masks; leave it out, or set tokens.foreground derived",
-                field="model.objective.tokens.threshold",
-            )
+        problems = {
+            "weight": (
+                not self.active and others != ("last", 0.15, "derived"),
+                "turns the term off, and layers, threshold and foreground would be ignored; set "
+                "it, for example to 10, or leave them out",
+            ),
+            "threshold": (
+                self.foreground == "masks" and self.threshold != 0.15,
+                "would be ignored, as the foreground is that of the masks; leave it out, or set "
+                "foreground derived",
+            ),
+        }
+        check_fields(self, "model.objective.tokens.", problems)
 
     @property
     def active(self) -> bool:
@@ -90,16 +89,11 @@ class DimensionTerm:
     allow_unlearned: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse values out of range, and settings without effect."""
-        _check_weight("dimensions.weight", self.weight)
-        _check_threshold("dimensions.threshold", self.threshold)
+        _check_ranges(self, "model.objective.dimensions.", "weight")
         others = (self.feature, self.threshold, self.allow_unlearned)
-        if not self.weight and others != ("hidden", 0.15, False):
-            raise InputError(
-                "dimensions has settings while dimensions.weight is 0, and they would be ignored; "
-                "set dimensions.weight, for example 10",
-                field="model.objective.dimensions.weight",
-            )
+        ignored = not self.weight and others != ("hidden", 0.15, False)
+        message = "turns the term off, and its settings would be ignored; set it, for example to 10"
+        check_fields(self, "model.objective.dimensions.", {"weight": (ignored, message)})
 
 
 def background_loss(
@@ -107,11 +101,7 @@ def background_loss(
 ) -> Float[Tensor, ""]:
     """Return L_bg of a block: the sum of the background's relevance, a mean over known images.
 
-    Args:
-        relevance: of each patch as a key, over all queries.
-        foreground: patches of the foreground.
-        known: images whose foreground is known; the others add nothing. The mean is over those of
-            all ranks.
+    Those are the images of all ranks whose foreground is known; the others add nothing.
     """
     background = ~foreground & known[:, None]
     return (relevance * background).sum() / _mean_count(known.sum(), relevance)
@@ -120,13 +110,7 @@ def background_loss(
 def foreground_loss(
     before: Float[Tensor, "b n d"], after: Float[Tensor, "b n d"], foreground: Bool[Tensor, "b p"]
 ) -> Float[Tensor, ""]:
-    """Return L_fg of a block: the mean of 1 - cos between its patches before and after.
-
-    Args:
-        before: tokens that enter the block.
-        after: tokens that leave it.
-        foreground: the patches that count, those of known foregrounds.
-    """
+    """Return L_fg of a block: the mean of 1 - cos between its patches before and after."""
     change = 1 - F.cosine_similarity(before.float(), after.float(), dim=-1)
     prefix = change.shape[1] - foreground.shape[1]
     patches = split_at(change[..., None], prefix)[1][..., 0]
@@ -134,12 +118,7 @@ def foreground_loss(
 
 
 def dimension_loss(relevance: Float[Tensor, "b m"], mask: Bool[Tensor, "b m"]) -> Float[Tensor, ""]:
-    """Return L_dim: the sum of the relevance of dimensions outside the mask, a mean over images.
-
-    Args:
-        relevance: of the dimensions of [CLS].
-        mask: that of the image's class.
-    """
+    """Return L_dim: the sum of the relevance of dimensions outside the mask, a mean over images."""
     return (relevance * ~mask).sum(1).mean()
 
 
@@ -158,17 +137,9 @@ def _mean_count(count: Int[Tensor, ""], like: Tensor) -> Float[Tensor, ""]:
     return mean.clamp_min(1 / distributed.world_size())
 
 
-def _check_weight(name: str, weight: float) -> None:
-    if not 0 <= weight < float("inf"):
-        raise InputError(
-            f"{name} {weight} is no weight; use a positive number, such as 10, or 0 for none",
-            field=f"model.objective.{name}",
-        )
-
-
-def _check_threshold(name: str, threshold: float) -> None:
-    if not 0 <= threshold <= 1:
-        raise InputError(
-            f"{name} {threshold} is not in [0, 1]; Transformer Doctor uses 0.15",
-            field=f"model.objective.{name}",
-        )
+def _check_ranges(term: TokenTerm | DimensionTerm, prefix: str, *weights: str) -> None:
+    no_weight = "is no weight; use a positive number, such as 10, or 0 for none"
+    problems = {name: (not 0 <= getattr(term, name) < math.inf, no_weight) for name in weights}
+    outside = not 0 <= term.threshold <= 1
+    problems["threshold"] = (outside, "is not in [0, 1]; Transformer Doctor uses 0.15")
+    check_fields(term, prefix, problems)
