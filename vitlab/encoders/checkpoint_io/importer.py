@@ -69,9 +69,8 @@ def load_pretrained(
 ) -> LoadedEncoder:
     """Read the weights of an encoder of any known family.
 
-    No code in the file is run, no random number is drawn from the global stream, and weights
-    become fp32. All families but some of timm's and LocAtViT's (mean and deviation 0.5) are
-    trained with ImageNet's mean and deviation, which are not in such files.
+    No code in the file is run, no global random number is drawn; weights become fp32. All families
+    but some of timm's and LocAtViT's (mean and deviation 0.5) use ImageNet's mean and deviation.
 
     Args:
         path: a .pth, .pt, .ckpt or .safetensors file, or a folder that `export` wrote.
