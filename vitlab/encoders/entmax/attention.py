@@ -102,10 +102,10 @@ def _reason_against(path: Path, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | 
         return f"queries, keys and values must have one shape without 0, not {tuple(q.shape)}, ..."
     if any(x.dtype != q.dtype or x.device != q.device for x in inputs) or q.dtype not in _DTYPES:
         return "all must have one device and one dtype of fp32, bf16, fp16"
-    if q.device.type != ("cpu" if path == "cpu" else "cuda"):
-        return f"the tensors are on {q.device}"
     if path == "triton":
         return _reason_against_triton(q, bias)
+    if q.device.type != "cpu":
+        return f"the tensors are on {q.device}"
     try:
         cpu.library()
     except cpu.UnavailableError as error:
@@ -118,6 +118,8 @@ def _reason_against_triton(q: Tensor, bias: Tensor | None) -> str | None:
         return "it takes no bias"
     if not 16 <= q.shape[-1] <= 128:
         return f"a head has {q.shape[-1]} channels, it takes 16 to 128"
+    if q.device.type != "cuda":
+        return f"the tensors are on {q.device}"
     if torch.cuda.get_device_capability(q.device) < (8, 0):
         return "it needs a GPU of compute capability 8.0 or newer"
     return _trial(q.device, q.dtype, min(q.shape[2], 300), q.shape[3])
