@@ -33,3 +33,21 @@ def check_fields(options: object, prefix: str, problems: Mapping[str, tuple[bool
         if wrong:
             field = f"{prefix}{name}"
             raise InputError(f"{field} {getattr(options, name)} {message}", field=field)
+
+
+def check_least(options: object, prefix: str, least: Mapping[str, float]) -> None:
+    """Refuse the first field of an object below its least value.
+
+    Args:
+        options: the object.
+        prefix: of its fields, see `check_fields`; "--" of a command line.
+        least: allowed value, by field.
+
+    Raises:
+        InputError: a field is too small.
+    """
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        if value < smallest:
+            field = f"{prefix}{name.replace('_', '-') if prefix == '--' else name}"
+            raise InputError(f"{field} {value} is too small; use {smallest} or more", field=field)

@@ -16,7 +16,7 @@ from rich.table import Table
 from vitlab import distributed
 from vitlab.atomic_io import environment, write_bytes
 from vitlab.commands.evaluate_arguments import EvaluateArguments, parse, show_names
-from vitlab.data import SegmentationWhole, VisionDataModule
+from vitlab.data import SegmentationWhole
 from vitlab.errors import InputError
 from vitlab.evaluation.evaluate import check, evaluate
 from vitlab.evaluation.fingerprint import fingerprint_of_data
@@ -145,13 +145,22 @@ def _result(
 ) -> Result:
     """Return the numbers of an evaluation with all that made them."""
     data, counts = args.data, outcome.counts
+    train, val = outcome.train or data.train_split, data.val_split
+    info = DataInfo(
+        dataset=type(data).__name__,
+        train=train,
+        val=val,
+        counts={train: len(data.samples(train)), val: len(counts)},
+        fingerprint="-".join(fingerprint_of_data(data, split) for split in (train, val)),
+        root=str(data.root),
+    )
     classes = {}
     if isinstance(counts, IoUCounts):
         classes = dict(zip(data.classes, counts.iou().tolist(), strict=True))
     return Result(
         protocol=protocol,
         weights=frozen.info,
-        data=_data_info(data, outcome),
+        data=info,
         headline=outcome.headline,
         scores=plain(outcome.scores),
         interval=bootstrap_interval(counts, args.seed),
@@ -162,18 +171,6 @@ def _result(
         seed=args.seed,
         seconds=seconds,
         environment=environment(),
-    )
-
-
-def _data_info(data: VisionDataModule, outcome: Outcome) -> DataInfo:
-    train, val = outcome.train or data.train_split, data.val_split
-    return DataInfo(
-        dataset=type(data).__name__,
-        train=train,
-        val=val,
-        counts={train: len(data.samples(train)), val: len(outcome.counts)},
-        fingerprint="-".join(fingerprint_of_data(data, split) for split in (train, val)),
-        root=str(data.root),
     )
 
 

@@ -19,7 +19,7 @@ from vitlab.config_safety import check_command_line
 from vitlab.data import VisionDataModule
 from vitlab.data.check import recognize
 from vitlab.encoders.checkpoint_io import FamilyName
-from vitlab.errors import InputError
+from vitlab.errors import InputError, check_least
 from vitlab.evaluation.protocol import Protocol
 from vitlab.evaluation.registry import differences, find, names, protocol_hash
 from vitlab.evaluation.result import ProtocolInfo
@@ -39,6 +39,7 @@ FIXED = {
     *("max_unreadable", "seed"),
 }
 MINIMA = {"batch_size": 1, "num_workers": 0, "seed": 0, "devices": 1, "num_nodes": 1}
+MINIMA |= {"memory": 0.001}
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,7 @@ class EvaluateArguments:
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
-        for name, least in {**MINIMA, "memory": 0.001}.items():
-            option, value = f"--{name.replace('_', '-')}", getattr(self, name)
-            if value < least:
-                raise InputError(f"{value} is too small; use {least} or more", field=option)
+        check_least(self, "--", MINIMA)
 
 
 def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolInfo]:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -64,7 +63,7 @@ class Cache:
         path = self.folder / (digest({**key, "vitlab": vitlab.__version__})[:40] + SUFFIX)
         found = _read(path)
         # a rank on another machine may not see the folder: then all of them make
-        if not _agreed(found is not None):
+        if distributed.all_reduce_max([found is None])[0]:
             found = make()
             if distributed.rank() == 0:
                 self._write(path, key, found)
@@ -106,15 +105,6 @@ class Cache:
             file.unlink(missing_ok=True)  # a process that has it mapped keeps it
             total -= stat.st_size
         return True
-
-
-def _agreed(yes: bool) -> bool:
-    """Whether it holds on all ranks."""
-    if distributed.world_size() == 1:
-        return yes
-    answers: list[bool | None] = [None] * distributed.world_size()
-    dist.all_gather_object(answers, yes)
-    return all(answers)
 
 
 def _read(path: Path) -> Tables | None:

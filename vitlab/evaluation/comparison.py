@@ -1,7 +1,7 @@
 """Results of `vitlab evaluate` side by side: one pandas table, with differences paired by image."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from vitlab.errors import InputError
 from vitlab.evaluation.evaluations import Evaluation, Key, printable, rows_of
+from vitlab.evaluation.registry import differences
 from vitlab.evaluation.result import NamedCounts, ProtocolInfo, Result
+from vitlab.probes.metrics import percentile_interval
 
 ON_VAL = "the head was chosen on the very images that are reported, which flatters the score"
 NO_INTERVAL = "no interval: counts of images are missing, or seeds have not the same test images"
@@ -146,10 +148,7 @@ def _pairs(
 
 def _interval(draws: Sequence[Tensor]) -> tuple[float, float]:
     """Return the 95 % interval of the mean of draws that belong together."""
-    mean = torch.stack(list(draws)).mean(0)
-    # a drawn set without any labeled pixel has no score
-    low, high = mean.nanquantile(torch.tensor([0.025, 0.975], dtype=mean.dtype)).tolist()
-    return low, high
+    return percentile_interval(torch.stack(list(draws)).mean(0))
 
 
 def _mismatch(counts: Sequence[NamedCounts]) -> str:
@@ -214,21 +213,9 @@ def _changes(one: ProtocolInfo, other: ProtocolInfo) -> list[str]:
     """Return what differs between two protocols, setting by setting where they have one name."""
     if one.name != other.name:
         return [f"protocol: {one.name} vs {other.name}"]
-    left, right = ({"version": each.version, **flat(each.settings)} for each in (one, other))
-    values = {key: (left.get(key), right.get(key)) for key in {**left, **right}}
-    return [f"{key}: {_text(a)} vs {_text(b)}" for key, (a, b) in values.items() if a != b]
-
-
-def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Return settings by dotted name, as the command line takes them."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = f"{above}{key}"
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, above if key == "init_args" else f"{name}.")
-        else:
-            found[name] = value
-    return found
+    left, right = ({**each.settings, "version": each.version} for each in (one, other))
+    values = differences(left, right)
+    return [f"{key}: {_text(a)} vs {_text(b)}" for key, (a, b) in values.items()]
 
 
 def _text(value: Any) -> str:

@@ -1,15 +1,18 @@
 """Evaluate one encoder by one protocol on one dataset."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
-from vitlab.evaluation.ignore_index import check_labels
+from vitlab.evaluation.features import check_labels
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Protocol
 from vitlab.probes.eval_mode import eval_mode
+from vitlab.probes.metrics import IoUCounts
 
 
 def check(encoder: Encoder, protocol: Protocol, data: VisionDataModule) -> None:
@@ -20,9 +23,8 @@ def check(encoder: Encoder, protocol: Protocol, data: VisionDataModule) -> None:
     """
     for split in (data.train_split, data.val_split):
         samples = data.samples(split)
-        missing = samples.labels if protocol.task == "classification" else samples.masks
-        if missing is None:
-            kind = "image labels" if protocol.task == "classification" else "masks"
+        kind = "image labels" if protocol.task == "classification" else "masks"
+        if (samples.masks if kind == "masks" else samples.labels) is None:
             raise InputError(
                 f"{type(protocol).__name__} needs {kind}, which split {split!r} of "
                 f"{type(data).__name__} does not have; choose other data or another protocol",
@@ -51,12 +53,21 @@ def evaluate(
         context: where and how fast.
 
     Raises:
-        InputError: an encoder, a protocol and data that do not fit.
+        InputError: an encoder, a protocol and data that do not fit, or no label to score on.
     """
     check(encoder, protocol, data)
     encoder.to(context.device)
-    loading = replace(context.loading, precision=lambda: protocol.autocast(context.device))
-    context = replace(context, loading=loading)
+    bf16 = partial(torch.autocast, context.device.type, torch.bfloat16)
+    precision = bf16 if protocol.precision == "bf16" else nullcontext
+    context = replace(context, loading=replace(context.loading, precision=precision))
     with eval_mode(encoder):
         torch.manual_seed(context.seed)
-        return protocol.run(encoder, data, context)
+        outcome = protocol.run(encoder, data, context)
+    if isinstance(outcome.counts, IoUCounts) and not outcome.counts.truth.any():
+        raise InputError(
+            f"all pixels of all {len(outcome.counts)} scored masks of split {data.val_split!r} of "
+            f"{type(data).__name__} are void, so there is no score; check the masks with "
+            "`vitlab data check`, or score other or more images",
+            field="data",
+        )
+    return outcome

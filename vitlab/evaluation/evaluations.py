@@ -110,7 +110,7 @@ def _label(evaluation: Evaluation, level: int) -> str:
     weights = evaluation.result.weights
     path = PurePath(weights.path)
     parts = [part for part in path.parts if part != path.anchor]
-    places = [place for place, part in enumerate(parts) if _is_seed(part)]
+    places = _seeds(parts)
     if places and places[-1] > 0:
         short = parts[places[-1] - 1]  # as `vitlab curves` names a row
     elif path.name in {"best.ckpt", "last.ckpt"} and len(parts) > 1:
@@ -132,18 +132,17 @@ def printable(text: str) -> str:
 def any_seed(path: str) -> str:
     """Return a path in which the last folder of a seed is that of any seed."""
     parts = list(PurePath(path).parts)
-    for place in reversed(range(len(parts))):
-        if _is_seed(parts[place]):
-            parts[place] = "seed*"
-            break
+    for place in _seeds(parts)[-1:]:
+        parts[place] = "seed*"
     return str(PurePath(*parts))
 
 
 def seed_of(path: str) -> str:
     """Return the last folder of a seed in a path; "" if there is none."""
-    return next((part for part in reversed(PurePath(path).parts) if _is_seed(part)), "")
+    parts = PurePath(path).parts
+    return "".join(parts[place] for place in _seeds(parts)[-1:])
 
 
-def _is_seed(part: str) -> bool:
-    """Whether a folder is that of a seed, as `vitlab fit` names them."""
-    return re.fullmatch(r"seed[-_]?\d+", part) is not None
+def _seeds(parts: Sequence[str]) -> list[int]:
+    """Return the places of folders of a seed, as `vitlab fit` names them."""
+    return [at for at, part in enumerate(parts) if re.fullmatch(r"seed[-_]?\d+", part)]

@@ -14,16 +14,12 @@ from torch.utils.data import Dataset
 
 from vitlab import distributed
 from vitlab.data import SegmentationSquare, VisionDataModule, normalize
-from vitlab.data.transforms import resize_nearest
+from vitlab.data.samples import spread
+from vitlab.data.transforms import IGNORE_INDEX, resize_nearest
 from vitlab.encoders import Encoder, Tokens
 from vitlab.errors import InputError
 from vitlab.evaluation.cache import Cache, Tables
-from vitlab.evaluation.fingerprint import (
-    features_key,
-    fingerprint,
-    fingerprint_of_data,
-    sampled_contents,
-)
+from vitlab.evaluation.fingerprint import key_of
 from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Precision
 from vitlab.evaluation.square_transforms import SquareResize
 from vitlab.probes import Features
@@ -48,19 +44,6 @@ class Source:
     layer_selection: LayerSelection
     size: int
     precision: Precision = "fp32"
-
-    def key(self, split: str, what: str) -> dict[str, str]:
-        """Return everything that a table of a split depends on, by name."""
-        return {
-            "what": what,
-            "weights": fingerprint(self.encoder),
-            "features": features_key(self.encoder, self.size),
-            "data": fingerprint_of_data(self.data, split),
-            "files": sampled_contents(self.data, split),
-            "layer_selection": self.layer_selection.name,
-            "size": str(self.size),
-            "precision": self.precision,
-        }
 
     def encode(self, images: Tensor, loading: InferenceConfig) -> Tokens:
         """Return the features of 8-bit images."""
@@ -133,6 +116,23 @@ def check_ranks(data: VisionDataModule, split: str) -> None:
         )
 
 
+def check_labels(data: VisionDataModule, split: str) -> None:
+    """Look at masks spread over a split until one has a label; refuse if none of them has.
+
+    Raises:
+        InputError: no label in any mask.
+    """
+    images = data.segmentation_dataset(split, SegmentationSquare(16))  # masks keep their size
+    looked = spread(len(images))
+    if not any((images[index].mask != IGNORE_INDEX).any() for index in looked):
+        raise InputError(
+            f"all pixels of all {len(looked)} masks looked at, spread over split {split!r} of "
+            f"{type(data).__name__}, are void, so there is nothing to learn from or to score; "
+            "check the masks with `vitlab data check`",
+            field="data",
+        )
+
+
 def first_of_all(
     maps: list[UInt8[Tensor, "size size"]], size: int, context: EvaluationContext
 ) -> list[UInt8[Tensor, "size size"]]:
@@ -175,5 +175,13 @@ def _table(
             for name, table in tables.items()
         }
 
-    key = source.key(split, what) if context.cache else {}
+    key = {}
+    if context.cache:
+        key = {
+            **key_of(source.encoder, source.size, source.data, split),
+            "what": what,
+            "layer_selection": source.layer_selection.name,
+            "size": str(source.size),
+            "precision": source.precision,
+        }
     return Cache(context.cache).table(key, make)

@@ -100,6 +100,23 @@ def sampled_contents(data: VisionDataModule, split: str) -> str:
     return digest(found)
 
 
+def key_of(encoder: Encoder, size: int, data: VisionDataModule, *splits: str) -> dict[str, str]:
+    """Return all that features of splits depend on, by name: of an encoder at a size, and of data.
+
+    Args:
+        encoder: in evaluation mode.
+        size: edge of the image of `features_key`, in pixels.
+        data: of which names, labels and sampled contents count.
+        splits: of the data.
+    """
+    return {
+        "weights": fingerprint(encoder),
+        "features": features_key(encoder, size),
+        "data": "-".join(fingerprint_of_data(data, split) for split in splits),
+        "files": "-".join(sampled_contents(data, split) for split in splits),
+    }
+
+
 def digest(parts: dict[str, Any]) -> str:
     """Return sha256 over named bytes, arrays, tensors and plain values, in the order of names."""
     total = hashlib.sha256()

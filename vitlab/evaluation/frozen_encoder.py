@@ -1,16 +1,16 @@
 """Loading of encoders for evaluation, whatever pixel normalization they were trained with."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitlab.data import MEAN, STD
-from vitlab.encoders import Encoder, LoadedEncoder, Tokens, TokenSequence, load_pretrained
+from vitlab.encoders import Encoder, Tokens, TokenSequence, load_pretrained
+from vitlab.encoders.encoder import plain_values
 from vitlab.errors import InputError
 from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.evaluation.result import WeightsInfo
@@ -49,32 +49,23 @@ def load_frozen_encoder(
         InputError: unreadable weights, or unknown normalization.
     """
     imported = load_pretrained(weights, family, which, backbone=backbone)  # type: ignore[arg-type]
-    pixels = _pixels(pixels, imported)
     encoder = imported.encoder
+    if pixels == "auto":
+        if imported.origin == "timm":
+            raise InputError(
+                "weights of timm are trained with pixels of either kind; give --pixels imagenet or "
+                "--pixels half (mean and deviation 0.5, as AugReg), see the model's pretrained_cfg",
+                field="--pixels",
+            )
+        pixels = "half" if imported.origin == "locatvit" else "imagenet"
     info = WeightsInfo(
         path=str(weights),
         hash=fingerprint(encoder),
-        encoder={**_values(encoder.config), "pixels": pixels},
+        encoder={**plain_values(encoder.config), "pixels": pixels},
         family=imported.family,
         branch=imported.branch,
     )
     return FrozenEncoder(Renormalized(encoder) if pixels == "half" else encoder, info)
-
-
-def _values(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: asdict(each) if is_dataclass(each) else each for key, each in config.items()}  # type: ignore[arg-type]
-
-
-def _pixels(asked: str, imported: LoadedEncoder) -> str:
-    if asked != "auto":
-        return asked
-    if imported.origin == "timm":
-        raise InputError(
-            "weights of timm are trained with pixels of either kind; give --pixels imagenet or "
-            "--pixels half (mean and deviation 0.5, as AugReg), see the model's pretrained_cfg",
-            field="--pixels",
-        )
-    return "half" if imported.origin == "locatvit" else "imagenet"
 
 
 class Renormalized(Encoder):

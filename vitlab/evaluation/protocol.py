@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -107,9 +106,3 @@ class Protocol(ABC):
 
         The outcome is that of a single process on all ranks.
         """
-
-    def autocast(self, device: torch.device) -> AbstractContextManager:
-        """The precision as a context of forward passes."""
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(device.type, torch.bfloat16)

@@ -17,7 +17,6 @@ from vitlab.probes.metrics import AccuracyCounts, IoUCounts, PerImageCounts
 
 RESULT = "result.json"
 COUNTS = "counts.safetensors"
-FORBID = {"extra": "forbid"}  # keys that a file may not have
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Result:
         vitlab_result: format of the file.
     """
 
-    __pydantic_config__ = FORBID
+    __pydantic_config__ = {"extra": "forbid"}  # keys that a file may not have  # noqa: RUF012
 
     protocol: ProtocolInfo
     weights: WeightsInfo
@@ -166,7 +165,6 @@ class Result:
             InputError: an existing result.
         """
         refuse_overwriting(folder, overwrite)
-        assert len(names) == len(counts), f"{len(names)} names for {len(counts)} images"
         tensors = {name: each.contiguous().clone() for name, each in counts.tensors().items()}
         letters = json.dumps(list(names)).encode("ascii")  # escapes what is no Unicode
         tensors["names"] = torch.frombuffer(bytearray(letters), dtype=torch.uint8)

@@ -31,7 +31,7 @@ class HummingbirdCrop(SegmentationTransform):
         size: edge of the square, in pixels.
         scale: smallest and largest share of the image's area; parts that do not fit are drawn
             again, ten times, as torchvision does.
-        jitter: strength of each change.
+        jitter: strength of each change, from 0 to 0.5.
         chance: probability of each change.
         bicubic: whether images are resized bicubically; False is bilinear. Both antialias.
     """
@@ -49,11 +49,6 @@ class HummingbirdCrop(SegmentationTransform):
                 f"scale {tuple(scale)} is not a range of area shares; use two positive numbers, "
                 "the smaller first",
                 field="scale",
-            )
-        if not 0 <= jitter <= 0.5 or not 0 <= chance <= 1:
-            raise InputError(
-                f"jitter {jitter} must be from 0 to 0.5, and chance {chance} from 0 to 1",
-                field="jitter",
             )
         self.size, self.scale, self.bicubic = size, (scale[0], scale[1]), bicubic
         self.jitter, self.chance = jitter, chance

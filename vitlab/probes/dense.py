@@ -112,11 +112,7 @@ class DenseProbe:
         on_batch: Callable[[Tokens, list[Tensor]], object] | None = None,
     ) -> IoUCounts:
         """Return the counts on pairs of an image and a mask; the same on any number of ranks."""
-
-        def first(features: Sequence[Tokens], masks: list[Tensor]) -> None:
-            if on_batch is not None:
-                on_batch(features[0], masks)
-
+        first = on_batch and (lambda features, masks: on_batch(features[0], masks))
         encode = _encode_by(encoder, config)
         (counts,) = self.score_all(encode, [self.classifier], images, config, first)
         return counts

@@ -1,4 +1,4 @@
-"""Feature maps for dense heads: patches of chosen layers, with or without [CLS], of any image size.
+"""Features that heads read: patches of chosen layers, or [CLS] of whole images.
 
 Axis letters: b images, p patches, d width.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitlab.data import normalize
 from vitlab.encoders import Encoder
-from vitlab.errors import InputError
+from vitlab.errors import InputError, check_fields
 from vitlab.probes.features import InferenceConfig
 from vitlab.probes.finiteness import check_finite
 from vitlab.probes.layer_selection import (
@@ -59,12 +59,7 @@ class FeatureSpec:
 
     def __post_init__(self) -> None:
         """Refuse empty and repeated choices."""
-        for name, value in [("layer_selections", self.layer_selections), ("cls", self.cls)]:
-            if not value or len(set(value)) < len(value):
-                raise InputError(
-                    f"{name} {value}: name at least one, and none twice",
-                    field=f"protocol.features.{name}",
-                )
+        _check_choices(self, "layer_selections", "cls")
 
     def widths(self, encoder: Encoder) -> dict[str, int]:
         """Width of each variant, by its name."""
@@ -135,3 +130,57 @@ class FeatureSpec:
         ends = self.fit == "pad end"
         top, left = (0, 0) if ends else (down // 2, across // 2)
         return F.pad(images, (left, across - left, top, down - top))
+
+
+@dataclass(frozen=True)
+class ImageFeatureSpec:
+    """Variants of image features: each selection with each choice of the patches' mean.
+
+    Args:
+        layer_selections: layers whose [CLS] are concatenated, and whether they pass the final norm.
+        mean: for each variant whether the mean patch of the selection's last layer is appended.
+    """
+
+    layer_selections: tuple[LayerSelection, ...] = (LayerSelection(),)
+    mean: tuple[bool, ...] = (False,)
+
+    def __post_init__(self) -> None:
+        """Refuse empty and repeated choices."""
+        _check_choices(self, "layer_selections", "mean")
+
+    def widths(self, encoder: Encoder) -> dict[str, int]:
+        """Width of each variant, by its name."""
+        return {
+            self._name(selection, mean): encoder.embed_dim * (len(selection.layers) + mean)
+            for selection in self.layer_selections
+            for mean in self.mean
+        }
+
+    def read(self, encoder: Encoder, images: Tensor, loading: InferenceConfig) -> FeatureMaps:
+        """Return all variants of images in 8 bits, as maps of a single patch, in fp32.
+
+        Raises:
+            InputError: features that are not finite.
+        """
+        with torch.no_grad(), loading.precision():
+            found = extract_layers(
+                encoder, normalize(images.to(loading.device)), self.layer_selections
+            )
+        features = {}
+        for selection, tokens in zip(self.layer_selections, found, strict=True):
+            last = tokens.patches[..., -encoder.embed_dim :].float().mean(1)
+            check_finite(tokens.cls, last)
+            for mean in self.mean:
+                parts = [tokens.cls.float(), last] if mean else [tokens.cls.float()]
+                features[self._name(selection, mean)] = torch.cat(parts, dim=-1)[:, None]
+        return FeatureMaps(features, (1, 1))
+
+    def _name(self, selection: LayerSelection, mean: bool) -> str:
+        return f"{selection.name}{' and mean patch' if mean else ''}"
+
+
+def _check_choices(spec: object, *names: str) -> None:
+    message = "is empty or names one twice; name at least one, and none twice"
+    choices = {name: getattr(spec, name) for name in names}
+    wrong = {name: len(set(value)) < max(len(value), 1) for name, value in choices.items()}
+    check_fields(spec, "protocol.features.", {name: (wrong[name], message) for name in names})

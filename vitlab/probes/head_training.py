@@ -146,10 +146,7 @@ class HeadTraining:
             "labeled": self.labeled,
             "heads": self.heads.state_dict(),
             "tried": self.tried,
-            "best": {
-                name: {"score": best.score, "step": best.step, "weights": best.weights}
-                for name, best in self.best.items()
-            },
+            "best": {name: vars(best) for name, best in self.best.items()},
         }
         content = io.BytesIO()
         torch.save(state, content)

@@ -1,6 +1,5 @@
 """Weighted nearest neighbors, DINO's protocol (arXiv:2104.14294; Wu et al., arXiv:1805.01978)."""
 
-
 import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor

@@ -228,11 +228,7 @@ class HeadGrid:
 
 def image_loss(labels: Int[Tensor, " b"]) -> Callable[[Logits], None]:
     """Return the backward pass of cross-entropy on images, whose logits have one patch."""
-
-    def backward(logits: Logits) -> None:
-        F.cross_entropy(logits[:, 0], labels).backward()
-
-    return backward
+    return lambda logits: F.cross_entropy(logits[:, 0], labels).backward()
 
 
 def pixel_loss(

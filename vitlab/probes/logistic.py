@@ -141,9 +141,8 @@ class LinearClassifier:
     ):
         self.scaler = StandardScaler(x.mean(0), x.std(0).clamp_min(1e-6))
         x = self.scaler.transform(x)
-        fitted = LogisticRegression.fit(
-            lambda: iter([(x, target)]), target.shape[1], weight_decay, steps
-        )
+        rows = [(x, target)]
+        fitted = LogisticRegression.fit(lambda: iter(rows), target.shape[1], weight_decay, steps)
         self.weight, self.bias = fitted.weight, fitted.bias
 
     def __call__(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows c"]:

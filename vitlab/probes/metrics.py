@@ -1,13 +1,14 @@
 """Metric counts of each image: scores of a set, and of sets resampled from it.
 
-Axis letters: n images, c classes, r resamples.
+Axis letters: n images, c classes, e predicted classes, of which the last may be void, r resamples.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
@@ -137,6 +138,53 @@ class IoUAccumulator:
         return IoUCounts(*distributed.all_gather_rows(rows).unbind(1))
 
 
+class PerImageConfusion:
+    """Counts the pixels of one image after another, on this rank's share of a set.
+
+    Args:
+        predicted: classes that may be predicted: those of the truth, and maybe void as the last.
+        classes: number of classes of the truth; larger values in it are ignored.
+        device: where ranks exchange tensors.
+    """
+
+    def __init__(self, predicted: int, classes: int, device: torch.device):
+        self.predicted, self.classes, self.device = predicted, classes, device
+        self._rows: list[Tensor] = []
+
+    def update(
+        self, predicted: Int[Tensor, "height width"], truth: UInt8[Tensor, "height width"]
+    ) -> None:
+        """Count one image."""
+        truth = truth.to(predicted.device)
+        known = truth < self.classes
+        index = truth[known].long() * self.predicted + predicted[known]
+        counts = torch.bincount(index, minlength=self.classes * self.predicted)
+        self._rows.append(counts.view(self.classes, self.predicted).int().cpu())
+
+    def matrices(self) -> Int[Tensor, "n c e"]:
+        """Return the matrices of all ranks, in the order of the set (see `sharded_loader`)."""
+        rows = torch.zeros(len(self._rows), self.classes, self.predicted, dtype=torch.int32)
+        for place, row in zip(rows, self._rows, strict=True):
+            place[:] = row
+        return distributed.all_gather_rows(rows.to(self.device)).long().cpu()
+
+
+def matched_counts(matrices: Int[Tensor, "n c e"], columns: Int[Tensor, " c"]) -> IoUCounts:
+    """Return the counts of each image, with the predicted class that stands for each class."""
+    both = matrices[:, torch.arange(len(columns)), columns]
+    return IoUCounts(both, matrices.sum(2), matrices.sum(1)[:, columns])
+
+
+def best_columns(confusion: Int[Tensor, "c e"]) -> Int[Tensor, " c"]:
+    """Return for each class the predicted one that it is matched with, by Kuhn's algorithm."""
+    both = confusion.double()
+    either = both.sum(1, keepdim=True) + both.sum(0) - both
+    iou = torch.where(either > 0, both / either, 0.0)
+    # a predicted void is as good as any for a class that is never true
+    _, columns = linear_sum_assignment(-iou.numpy())
+    return torch.from_numpy(columns)
+
+
 def bootstrap_interval(
     evidence: PerImageCounts, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
@@ -145,7 +193,11 @@ def bootstrap_interval(
     It covers the choice of test images, not the variance of training runs. A drawn set without any
     labeled pixel has no score and is left out.
     """
-    scores = bootstrap_scores(len(evidence), evidence.score, seed, resamples)
+    return percentile_interval(bootstrap_scores(len(evidence), evidence.score, seed, resamples))
+
+
+def percentile_interval(scores: Float[Tensor, " r"]) -> tuple[float, float]:
+    """Return the 95 % interval of resampled scores; those that are NaN are left out."""
     low, high = scores.nanquantile(torch.tensor([0.025, 0.975], dtype=scores.dtype)).tolist()
     return low, high
 

@@ -104,9 +104,11 @@ class NeighborSearch:
             values, position = largest(scores, min(self.k, len(keys)))
             values = torch.cat([self._scores[part], values], 1)
             position = torch.cat([self._index[part], position + self._found], 1)
-            values, position = in_order(values, position, self.k)
-            best.append(values)
-            index.append(position)
+            # by falling value and, of equal values, by rising position
+            position, order = position.sort(1)
+            values, place = values.gather(1, order).sort(dim=1, descending=True, stable=True)
+            best.append(values[:, : self.k])
+            index.append(position.gather(1, place[:, : self.k]))
         if best:
             self._scores, self._index = torch.cat(best), torch.cat(index)
         self._found += len(keys)
@@ -192,15 +194,6 @@ def largest(
     if len(tied):
         values[tied], position[tied] = _first_of_equal(scores[tied], values[tied], position[tied])
     return values, position
-
-
-def in_order(
-    values: Float[Tensor, "n m"], position: Int[Tensor, "n m"], k: int
-) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """Return the first k by falling value and, of equal values, by rising position."""
-    position, order = position.sort(1)
-    values, place = values.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return values[:, :k], position.gather(1, place[:, :k])
 
 
 def _first_of_equal(

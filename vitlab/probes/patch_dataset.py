@@ -41,8 +41,8 @@ class PatchDataset:
     ):
         self.x, self.images, self.standard = x, images, standard
         edge = round(x.shape[1] ** 0.5)
-        labels = [patch_labels(masks[index], (edge, edge), classes) for index in images.tolist()]
-        most = torch.stack(labels)
+        counts = [class_counts(masks[index], (edge, edge), classes) for index in images.tolist()]
+        most = torch.stack([each.argmax(1) for each in counts])
         self.keep: Bool[Tensor, "m p"] = most < classes
         self.labels: Int[Tensor, " s"] = most[self.keep]
         if not len(self.labels):
@@ -75,13 +75,6 @@ class PatchDataset:
             rows = self.x[self.images[part]][self.keep[part]].to(device)
             yield self.standard(rows), self.labels[begin : begin + len(rows)].to(device)
             begin += len(rows)
-
-
-def patch_labels(
-    mask: UInt8[Tensor, "size size"], grid: tuple[int, int], classes: int
-) -> Int[Tensor, " p"]:
-    """Return the most frequent label of each patch; void is the number of classes."""
-    return class_counts(mask, grid, classes).argmax(1)
 
 
 def patchify(mask: UInt8[Tensor, "size size"], grid: tuple[int, int]) -> UInt8[Tensor, "p l"]:

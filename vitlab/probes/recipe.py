@@ -11,13 +11,16 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
+from torch import Tensor
 from torch.utils.data import Sampler
 
-from vitlab.errors import InputError
+from vitlab import distributed
+from vitlab.errors import InputError, check_least
 from vitlab.optim.lr_schedule import LRFactor
 from vitlab.optim.schedules import Progress
 
 Select = Literal["last", "held out", "val"]
+HELD_OUT = 10  # share of the training images for selection on held-out images: 1 / HELD_OUT
 
 
 @dataclass(frozen=True)
@@ -67,18 +70,8 @@ class TrainingRecipe:
                 f"lrs {self.lrs}: give distinct positive learning rates",
                 field="protocol.recipe.lrs",
             )
-        least_values = {
-            "batch_size": 1,
-            "eval_interval": 0,
-            "base_batch_size": 0,
-            "weight_decay": 0,
-        }
-        for name, least in least_values.items():
-            if getattr(self, name) < least:
-                raise InputError(
-                    f"{name} {getattr(self, name)}: use {least} or more",
-                    field=f"protocol.recipe.{name}",
-                )
+        least = {"batch_size": 1, "eval_interval": 0, "base_batch_size": 0, "weight_decay": 0}
+        check_least(self, "protocol.recipe.", least)
 
     def peak_lr(self, lr: float) -> float:
         """Return a learning rate for the batch size that is used."""
@@ -96,6 +89,23 @@ class TrainingRecipe:
         """Steps between evaluations; all of them if there is one at the end only."""
         unit = 1 if self.iterations else self.steps_per_epoch(images)
         return self.eval_interval * unit or self.steps(images)
+
+    def holdout_split(self, images: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
+        """Return the images to train on, and those held out: a tenth, by a fixed permutation.
+
+        Raises:
+            InputError: there are too few.
+        """
+        if self.select != "held out":
+            return np.arange(images), np.arange(0)
+        if images < 2:
+            raise InputError(
+                f"{images} training image cannot be split; select last or val, or use more images",
+                field="protocol.recipe.select",
+            )
+        shuffled = np.random.default_rng(0).permutation(images)
+        count = max(images // HELD_OUT, 1)
+        return np.sort(shuffled[count:]), np.sort(shuffled[:count])
 
     def progress(self, step: int, images: int) -> Progress:
         """Progress for schedules; where iterations are counted, each is an epoch."""
@@ -144,6 +154,13 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             whole = self.batch(step)
             starts = [chunk % self.chunks * self.chunk for chunk in mine]
             yield [place for start in starts for place in whole[start : start + self.chunk]]
+
+    def gather(self, x: Tensor) -> Tensor:
+        """Return the rows of the whole batch from those of each rank's chunks, in order."""
+        if distributed.world_size() == 1:
+            return x
+        chunks = distributed.all_gather_rows(x.unflatten(0, (-1, self.chunk)).contiguous())
+        return chunks[: self.chunks].flatten(0, 1)
 
     def batch(self, step: int) -> list[tuple[int, int]]:
         """The batch of a step, of all ranks."""

@@ -3,7 +3,6 @@
 Axis letters: n images, p patches, m chosen images, d width.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -43,12 +42,13 @@ class StandardScaler:
         """
         count = len(images) * x.shape[1]
         mean = torch.zeros(x.shape[2], dtype=torch.float64)
-        for block in _blocks(x, images, memory):
-            mean += block.double().sum((0, 1)) / count
+        blocks = images.split(max(1, images_per_block(x, memory) // 2))  # in fp64
+        for block in blocks:
+            mean += x[block].double().sum((0, 1)) / count
         check_finite(mean)
         variance = torch.zeros_like(mean)
-        for block in _blocks(x, images, memory):
-            variance += (block.double() - mean).square().sum((0, 1)) / count
+        for block in blocks:
+            variance += (x[block].double() - mean).square().sum((0, 1)) / count
         # rounding of fp32 features that are all alike
         constant = variance <= (1e-7 * mean).square()
         std = torch.where(constant, 1.0, variance.sqrt())
@@ -71,10 +71,3 @@ class StandardScaler:
 def images_per_block(x: Float[Tensor, "n p d"], memory: int) -> int:
     """Return how many images a block may have: their rows, a part of these, and a copy."""
     return max(1, memory // (3 * 4 * x.shape[1] * x.shape[2]))
-
-
-def _blocks(
-    x: Float[Tensor, "n p d"], images: Int[Tensor, " m"], memory: int
-) -> Iterator[Float[Tensor, "_ p d"]]:
-    for part in images.split(max(1, images_per_block(x, memory) // 2)):  # in fp64
-        yield x[part]

@@ -6,6 +6,7 @@ Axis letters: w windows, p patches, c classes.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 
 from vitlab.data import SegmentationSquare, SegmentationWhole, VisionDataModule, slide
 from vitlab.data.dataset import SegmentationDataset
-from vitlab.data.transforms import SegmentationTransform, windows
+from vitlab.data.transforms import windows
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.probes.dense import upsample
@@ -92,13 +93,12 @@ class SegmentationInference:
 
     def scales(self, data: VisionDataModule, split: str) -> "MultiScaleDataset":
         """Return the images of a split at each ratio, and their masks."""
-        return MultiScaleDataset(
-            [data.segmentation_dataset(split, self._view(ratio)) for ratio in self.ratios]
-        )
-
-    def _view(self, ratio: float) -> SegmentationTransform:
-        short = int(self.short * ratio)
-        return SegmentationSquare(short) if self.square else SegmentationWhole(short, self.aspect)
+        shorts = [int(self.short * ratio) for ratio in self.ratios]
+        views = [
+            SegmentationSquare(each) if self.square else SegmentationWhole(each, self.aspect)
+            for each in shorts
+        ]
+        return MultiScaleDataset([data.segmentation_dataset(split, view) for view in views])
 
     def target(self, mask: UInt8[Tensor, "height width"]) -> UInt8[Tensor, "_ _"]:
         """Return the mask at the size of the comparison."""
@@ -113,30 +113,20 @@ class SegmentationInference:
     ) -> list["EncodedImage"]:
         """Encode each scale and direction of one image, once for all heads."""
         encoded = []
-        for image in images:
-            for mirrored in (False, True) if self.flip else (False,):
-                view = image.flip(-1) if mirrored else image
-                encoded.append(self._encode(encoder, inputs, view, mirrored, loading))
+        for image, mirrored in product(images, (False, True) if self.flip else (False,)):
+            view = image.flip(-1) if mirrored else image
+            height, width = view.shape[-2:]
+            size = self.window or max(height, width)
+            rows, columns = min(size, height), min(size, width)
+            corners = windows(height, width, size, self.stride or size)
+            parts = torch.stack([view[:, t : t + rows, x : x + columns] for t, x in corners])
+            maps = [inputs.read(encoder, some, loading) for some in parts.split(WINDOWS)]
+            joined = {
+                name: torch.cat([each.features[name] for each in maps]) for name in maps[0].features
+            }
+            features = FeatureMaps(joined, maps[0].grid)
+            encoded.append(EncodedImage(features, (height, width), mirrored))
         return encoded
-
-    def _encode(
-        self,
-        encoder: Encoder,
-        inputs: FeatureSpec,
-        image: Tensor,
-        mirrored: bool,
-        loading: InferenceConfig,
-    ) -> "EncodedImage":
-        height, width = image.shape[-2:]
-        size = self.window or max(height, width)
-        rows, columns = min(size, height), min(size, width)
-        corners = windows(height, width, size, self.stride or size)
-        parts = torch.stack([image[:, t : t + rows, x : x + columns] for t, x in corners])
-        maps = [inputs.read(encoder, some, loading) for some in parts.split(WINDOWS)]
-        joined = {
-            name: torch.cat([each.features[name] for each in maps]) for name in maps[0].features
-        }
-        return EncodedImage(FeatureMaps(joined, maps[0].grid), (height, width), mirrored)
 
     def predict(
         self, views: Sequence["EncodedImage"], logits: Logits, size: Sequence[int]

@@ -13,9 +13,9 @@ from vitlab.encoders import ViT
 from vitlab.evaluation import Protocol
 from vitlab.evaluation.protocols import ImageHeads
 from vitlab.evaluation.protocols.hummingbird import Quirks
-from vitlab.evaluation.protocols.image_features import ImageFeatureSpec
 from vitlab.evaluation.registry import find, merge
 from vitlab.probes import DenseProbe
+from vitlab.probes.feature_maps import ImageFeatureSpec
 from vitlab.probes.layer_selection import LayerSelection
 from vitlab.probes.linear_heads import HeadConfig
 

@@ -6,15 +6,19 @@ from refusals import refused
 
 from vitlab.data import normalize
 from vitlab.encoders import Pixels
-from vitlab.evaluation.protocols.confusion import (
+from vitlab.evaluation.protocols.hummingbird import (
+    Hummingbird,
+    Quirks,
+    sample_patches,
+    soft_labels,
+)
+from vitlab.evaluation.square_transforms import HummingbirdCrop, SquareResize
+from vitlab.probes.metrics import (
+    IoUAccumulator,
     PerImageConfusion,
     best_columns,
     matched_counts,
 )
-from vitlab.evaluation.protocols.hummingbird import Hummingbird, Quirks
-from vitlab.evaluation.square_transforms import HummingbirdCrop, SquareResize
-from vitlab.probes.hummingbird import sample_patches, soft_labels
-from vitlab.probes.metrics import IoUAccumulator
 from vitlab.probes.neighbors import Neighbors
 
 COMPAT = Quirks(
@@ -163,5 +167,3 @@ def test_what_cannot_be_evaluated_is_refused(make, context, encoder):
         Hummingbird(temperature=0)
     with refused("scale"):
         HummingbirdCrop(64, (0.0, 1.0))
-    with refused("jitter"):
-        HummingbirdCrop(64, (0.5, 1.0), jitter=0.9)

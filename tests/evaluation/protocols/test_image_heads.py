@@ -10,8 +10,8 @@ from vitlab.data import VOC2012, ImageNet, SingleCrop, normalize
 from vitlab.encoders import Encoder, Tokens, TokenSequence, ViT
 from vitlab.encoders.tokens import assemble
 from vitlab.evaluation.protocols import ImageHeads
-from vitlab.evaluation.protocols.image_features import ImageFeatureSpec
 from vitlab.optim.lr_schedule import CosineAnnealing
+from vitlab.probes.feature_maps import ImageFeatureSpec
 from vitlab.probes.layer_selection import LayerSelection
 from vitlab.probes.recipe import TrainingRecipe
 

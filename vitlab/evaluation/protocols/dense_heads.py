@@ -17,17 +17,13 @@ from vitlab.data.transforms import (
     SegmentationRandomResizedCrop,  # noqa: F401, a transform that protocols name
 )
 from vitlab.encoders import Encoder
-from vitlab.errors import InputError
-from vitlab.evaluation.features import squeeze
-from vitlab.evaluation.ignore_index import check_labels
+from vitlab.errors import InputError, check_least
+from vitlab.evaluation.features import check_labels, squeeze
 from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Precision
 from vitlab.evaluation.protocols.trained_heads import HeadScore, TrainedHeads
 from vitlab.probes.feature_maps import FeatureSpec
 from vitlab.probes.features import sharded_loader
 from vitlab.probes.finiteness import FinitenessMonitor
-from vitlab.probes.head_batches import (
-    holdout_split,
-)
 from vitlab.probes.linear_heads import HeadConfig, HeadGrid, pixel_loss
 from vitlab.probes.metrics import IoUAccumulator
 from vitlab.probes.recipe import TrainingRecipe
@@ -68,21 +64,13 @@ class DenseHeads(TrainedHeads):
         max_val_images: int = 0,
         precision: Precision = "fp32",
     ):
-        if max_val_images < 0:
-            raise InputError(
-                f"max_val_images {max_val_images} is negative; use 0 for all, or a count",
-                field="protocol.max_val_images",
-            )
         self.transform, self.recipe, self.inference = transform, recipe, inference
         self.head, self.features, self.precision = head, features, precision
         self.train_split, self.max_val_images = train_split, max_val_images
+        check_least(self, "protocol.", {"max_val_images": 0})
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
-        """Refuse sizes, layers and data that do not fit.
-
-        Raises:
-            InputError: which, and what fits.
-        """
+        """Refuse sizes, layers and data that do not fit."""
         size = getattr(self.transform, "size", 0)
         if not size:
             raise InputError(
@@ -103,9 +91,8 @@ class DenseHeads(TrainedHeads):
             )
         train.check()
         data.segmentation_dataset(data.val_split, self.transform).check()
-        for split in (self.train_split or data.train_split, data.val_split):
-            check_labels(data, split)
-        holdout_split(len(train), self.recipe.select == "held out")
+        check_labels(data, self.train_split or data.train_split)
+        self.recipe.holdout_split(len(train))
 
     def train_dataset(self, data: VisionDataModule, seed: int) -> SegmentationDataset:
         """Return training images and masks, augmented by the result's seed."""

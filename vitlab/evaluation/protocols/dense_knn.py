@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vitlab.errors import InputError
 from vitlab.evaluation.protocol import EvaluationContext, Precision
-from vitlab.evaluation.protocols.resized import Predicted, ResizedProtocol, by_rows
+from vitlab.evaluation.protocols.resized import Predicted, ResizedProtocol
 from vitlab.probes.knn import majority
 from vitlab.probes.layer_selection import LayerSelection
 from vitlab.probes.neighbors import Metric, Neighbors, NeighborSearch
@@ -102,4 +102,14 @@ class DenseKNN(ResizedProtocol):
 
         # counts of each class, 2 bytes; neighbors' labels as bytes and as indices; the labels found
         one = places * (2 * (classes + 1) + 12 * most + 9 * len(ks)) + 8 * most
-        return by_rows(len(neighbors.index), one, context.memory, vote)
+        block = context.memory // one
+        if block < 1:
+            raise InputError(
+                f"memory of {context.memory} bytes does not hold the votes of one patch; allow "
+                f"{one} bytes or more",
+                field="--memory",
+            )
+        # at least one block: a rank may have nothing to label
+        starts = range(0, max(len(neighbors.index), 1), block)
+        parts = [vote(slice(start, start + block)) for start in starts]
+        return [torch.cat(each) for each in zip(*parts, strict=True)]

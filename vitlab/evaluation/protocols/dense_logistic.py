@@ -70,7 +70,14 @@ class DenseLogistic(ResizedProtocol):
         context: EvaluationContext,
     ) -> Predicted:
         """Fit each C, one after the other."""
-        blocks = _Blocks(patches, context)
+        kept: list[tuple[Tensor, Tensor]] = []
+        if 4 * len(patches) * patches.x.shape[2] <= context.memory:
+            kept = list(patches.blocks(context.memory // 4, context.device))
+
+        def blocks() -> Iterator[tuple[Tensor, Tensor]]:
+            """Rows of patches; where memory has no room, standardized again in each pass."""
+            return iter(kept) if kept else patches.blocks(context.memory, context.device)
+
         found = []
         for index in context.track(settings, "logistic regression", total=len(settings)):
             decay = 1 / (float(self.strengths[index]) * len(patches))
@@ -81,18 +88,3 @@ class DenseLogistic(ResizedProtocol):
             labels = [fitted(part).argmax(1).to(torch.uint8).cpu() for part in x.split(rows)]
             found.append(torch.cat(labels)[:, None])
         return found
-
-
-class _Blocks:
-    """Rows of patches: kept where they fit into memory, else standardized again in each pass."""
-
-    def __init__(self, patches: PatchDataset, context: EvaluationContext):
-        self.patches, self.context = patches, context
-        self.kept: list[tuple[Tensor, Tensor]] = []
-        if 4 * len(patches) * patches.x.shape[2] <= context.memory:
-            self.kept = list(patches.blocks(context.memory // 4, context.device))
-
-    def __call__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.kept:
-            return iter(self.kept)
-        return self.patches.blocks(self.context.memory, self.context.device)

@@ -2,7 +2,7 @@
 
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder
-from vitlab.errors import InputError
+from vitlab.errors import check_least
 from vitlab.evaluation.features import check_ranks
 from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Outcome, Precision, Protocol
 from vitlab.probes import DenseProbe
@@ -29,25 +29,13 @@ class FastDense(Protocol):
         max_iter: int = 100,
         precision: Precision = "fp32",
     ):
-        for name, value, least in (
-            ("max_train_images", max_train_images, 0),
-            ("max_iter", max_iter, 1),
-            ("weight_decay", weight_decay, 0),
-        ):
-            if value < least:
-                raise InputError(
-                    f"{name} {value} must be {least} or more", field=f"protocol.{name}"
-                )
         self.transform, self.size = SegmentationSquare(size), size
         self.max_train_images = max_train_images
         self.weight_decay, self.max_iter, self.precision = weight_decay, max_iter, precision
+        check_least(self, "protocol.", {"max_train_images": 0, "max_iter": 1, "weight_decay": 0})
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
-        """Refuse sizes and data that do not fit.
-
-        Raises:
-            InputError: which, and what fits.
-        """
+        """Refuse sizes and data that do not fit."""
         encoder.check_img_size(self.size, "protocol.size")
         for split in (data.train_split, data.val_split):
             data.segmentation_dataset(split, self.transform).check()
@@ -62,9 +50,4 @@ class FastDense(Protocol):
             image, mask = found.images[index]
             tokens = context.loading.encode(encoder, image[None])
             shown.append(dense.predict(tokens, [mask.shape])[0].byte().cpu())
-        return Outcome(
-            headline="miou",
-            scores={"miou": found.counts.value},
-            counts=found.counts,
-            predictions=shown,
-        )
+        return Outcome("miou", {"miou": found.counts.value}, found.counts, predictions=shown)

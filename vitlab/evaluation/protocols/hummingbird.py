@@ -1,33 +1,33 @@
-"""Hummingbird's dense retrieval (arXiv:2306.01667), corrected or as its open code has it."""
+"""Hummingbird's dense retrieval (arXiv:2306.01667), corrected or as its open code has it.
+
+The memory is never held as a whole: its features are processed in blocks while the nearest
+neighbors of all queries are kept, in fp32, and its labels, as 16-bit counts of pixels.
+
+Axis letters: p patches of an image, d width, c classes, m patches of the memory, n queries.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Subset
 
 from vitlab import distributed
 from vitlab.data import VisionDataModule, normalize
-from vitlab.data.dataset import SegmentationDataset
-from vitlab.data.transforms import IGNORE_INDEX, STD, ImageAndMask
+from vitlab.data.transforms import IGNORE_INDEX, STD
 from vitlab.encoders import Encoder, Tokens
-from vitlab.errors import InputError
-from vitlab.evaluation.features import at_own_sizes, check_ranks, first_of_all
-from vitlab.evaluation.ignore_index import check_labels, check_scored
+from vitlab.errors import InputError, check_least
+from vitlab.evaluation.features import at_own_sizes, check_labels, check_ranks, first_of_all
 from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Outcome, Precision, Protocol
-from vitlab.evaluation.protocols.confusion import (
-    PerImageConfusion,
-    best_columns,
-    matched_counts,
-)
 from vitlab.evaluation.square_transforms import HummingbirdCrop, SquareResize
 from vitlab.probes.dense import ALL_VOID, class_counts, upsample
 from vitlab.probes.features import sharded_loader
-from vitlab.probes.hummingbird import sample_patches, soft_labels
 from vitlab.probes.layer_selection import LayerSelection, check_layers, extract_layers
+from vitlab.probes.metrics import PerImageConfusion, best_columns, matched_counts
 from vitlab.probes.neighbors import Neighbors, NeighborSearch
 
 
@@ -88,20 +88,12 @@ class Hummingbird(Protocol):
         quirks: Quirks = Quirks(),
         precision: Precision = "fp32",
     ):
-        for name, value, least in (
-            ("memory_size", memory_size, 0),
-            ("augmentation_epochs", augmentation_epochs, 1),
-            ("num_neighbors", num_neighbors, 1),
-            ("temperature", temperature, 1e-6),
-        ):
-            if value < least:
-                raise InputError(
-                    f"{name} {value} must be {least} or more", field=f"protocol.{name}"
-                )
         self.size, self.memory_size = size, memory_size
         self.augmentation_epochs = augmentation_epochs
         self.num_neighbors, self.temperature = num_neighbors, temperature
         self.layer_selection, self.quirks, self.precision = layer_selection, quirks, precision
+        least = {"memory_size": 0, "augmentation_epochs": 1, "num_neighbors": 1}
+        check_least(self, "protocol.", {**least, "temperature": 1e-6})
 
     def edge(self, encoder: Encoder) -> int:
         """Return the pixels of the square's edge."""
@@ -110,18 +102,11 @@ class Hummingbird(Protocol):
     def patches(self, encoder: Encoder, images: int) -> int:
         """Return how many patches of each crop enter the memory."""
         cells = (self.edge(encoder) // encoder.patch_size) ** 2
-        return (
-            min(self.memory_size // (images * self.augmentation_epochs), cells)
-            if self.memory_size
-            else cells
-        )
+        most = self.memory_size // (images * self.augmentation_epochs)
+        return min(most, cells) if self.memory_size else cells
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
-        """Refuse sizes, layers and data that do not fit.
-
-        Raises:
-            InputError: which, and what fits.
-        """
+        """Refuse sizes, layers and data that do not fit."""
         edge = self.edge(encoder)
         if edge < encoder.patch_size:
             raise InputError(
@@ -133,8 +118,8 @@ class Hummingbird(Protocol):
         check_layers(encoder, [self.layer_selection])
         for split in (data.train_split, data.val_split):
             data.segmentation_dataset(split, SquareResize(edge)).check()
-            if split == data.val_split or self.quirks.void == "ignore":
-                check_labels(data, split)
+        if self.quirks.void == "ignore":
+            check_labels(data, data.train_split)
         images = len(data.samples(data.train_split))
         crops, each = images * self.augmentation_epochs, self.patches(encoder, images)
         if not each:
@@ -169,8 +154,12 @@ class Hummingbird(Protocol):
             raise InputError(ALL_VOID, field="data")
         confusion = PerImageConfusion(memory.shape[1], data.num_classes, context.device)
         first: list[Tensor] = []
-        maps = self._predict(search.neighbors(), memory, cells, edge)
-        for mask, predicted in zip(torch.cat(masks), maps, strict=True):
+        found = search.neighbors()
+        parts = (each.split(cells**2) for each in (found.index, found.similarity))
+        for mask, *nearest in zip(torch.cat(masks), *parts, strict=True):
+            soft = soft_labels(Neighbors(*nearest), memory, self.temperature).T
+            logits = upsample(soft.unflatten(1, (cells, cells))[None], (edge, edge))
+            predicted = logits[0].argmax(0)
             confusion.update(predicted, mask)
             if len(first) < PICTURES:
                 first.append(predicted.cpu())
@@ -179,7 +168,6 @@ class Hummingbird(Protocol):
         if self.quirks.hungarian_matching:
             columns = best_columns(matrices.sum(0))
         counts = matched_counts(matrices, columns)
-        check_scored(counts, data)
         names = torch.full((memory.shape[1],), IGNORE_INDEX, dtype=torch.uint8)
         names[columns] = torch.arange(len(columns), dtype=torch.uint8)
         shown = first_of_all([names[each] for each in first], edge, context)
@@ -219,7 +207,8 @@ class Hummingbird(Protocol):
         steps = -(-len(train) // (loading.batch_size * world))
         nothing = torch.zeros(0, 3, edge, edge, dtype=torch.uint8), torch.zeros(0, edge, edge)
         for epoch in range(self.augmentation_epochs):
-            loader = iter(sharded_loader(_Epoch(train, epoch), loading))
+            places = [(epoch, index) for index in range(len(train))]
+            loader = iter(sharded_loader(Subset(train, places), loading))  # type: ignore[arg-type]
             name = f"memory, pass {epoch + 1} of {self.augmentation_epochs}"
             for step in context.track(range(steps), name, total=steps):
                 # ranks may run out one step earlier than others, and then give nothing
@@ -267,26 +256,38 @@ class Hummingbird(Protocol):
             counts[:, 0] += counts[:, -1]
         return counts[:, :-1]
 
-    def _predict(
-        self, neighbors: Neighbors, counts: Int16[Tensor, "m c"], cells: int, edge: int
-    ) -> Iterator[Int[Tensor, "edge edge"]]:
-        """Yield the class of each pixel, image after image."""
-        parts = zip(
-            neighbors.index.split(cells**2), neighbors.similarity.split(cells**2), strict=True
-        )
-        for index, similarity in parts:
-            soft = soft_labels(Neighbors(index, similarity), counts, self.temperature)
-            yield upsample(soft.T.unflatten(1, (cells, cells))[None], (edge, edge))[0].argmax(0)
+
+def sample_patches(
+    counts: Int[Tensor, "p c"], seed: tuple[int, ...], most: int
+) -> Int[Tensor, " k"]:
+    """Sample patches of an image, with preference for rare classes; lowest scores first.
+
+    The score of a patch is, over the classes in it, the sum of how many patches of the image have
+    that class, times a uniform random number. Patches without any class are not chosen.
+
+    Args:
+        counts: pixels of each class.
+        seed: of the random factors.
+        most: number of patches.
+    """
+    present = (counts > 0).float()
+    factors = torch.from_numpy(np.random.default_rng(seed).random(len(counts)))
+    score = (present @ present.sum(0)) * factors
+    order = score.argsort(stable=True)
+    return order[present.any(1)[order]][:most]
 
 
-class _Epoch(Dataset[ImageAndMask]):
-    """The training images, each with its own random crop in each epoch."""
+def soft_labels(
+    neighbors: Neighbors, counts: Int16[Tensor, "m c"], temperature: float
+) -> Float[Tensor, "n c"]:
+    """Return soft labels: the neighbors' shares of classes, by softmax(cosine / temperature).
 
-    def __init__(self, images: SegmentationDataset, epoch: int):
-        self.images, self.epoch = images, epoch
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> ImageAndMask:
-        return self.images[self.epoch, index]
+    Args:
+        neighbors: of the queries, by cosine.
+        counts: pixels of each class in each patch of the memory.
+        temperature: of the softmax.
+    """
+    near = counts[neighbors.index.to(counts.device)].to(neighbors.similarity.device).float()
+    shares = near / near.sum(2, keepdim=True)
+    weights = (neighbors.similarity / temperature).softmax(1)
+    return (weights[:, None] @ shares)[:, 0]

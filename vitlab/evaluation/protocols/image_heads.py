@@ -12,12 +12,11 @@ from vitlab.data.batch import Example
 from vitlab.data.dataset import TrainingDataset
 from vitlab.encoders import Encoder
 from vitlab.evaluation.protocol import EvaluationContext, Precision
-from vitlab.evaluation.protocols.image_features import ImageFeatureSpec
 from vitlab.evaluation.protocols.image_knn import check_classes
 from vitlab.evaluation.protocols.trained_heads import HeadScore, TrainedHeads
+from vitlab.probes.feature_maps import ImageFeatureSpec
 from vitlab.probes.features import sharded_loader
 from vitlab.probes.finiteness import FinitenessMonitor
-from vitlab.probes.head_batches import holdout_split
 from vitlab.probes.layer_selection import check_cls, check_layers
 from vitlab.probes.linear_heads import HeadConfig, HeadGrid, image_loss
 from vitlab.probes.metrics import AccuracyCounts
@@ -57,18 +56,14 @@ class ImageHeads(TrainedHeads):
         self.transform, self.size, self.precision = transform, size, precision
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
-        """Refuse sizes, layers and data that do not fit.
-
-        Raises:
-            InputError: which, and what fits.
-        """
+        """Refuse sizes, layers and data that do not fit."""
         check_layers(encoder, self.features.layer_selections)
         encoder.check_img_size(self.transform.size, "protocol.transform.size")
         encoder.check_img_size(self.size, "protocol.size")
         check_cls(encoder, self.size, "heads read; use a dense protocol, such as dinov2-linear")
         for split in (data.train_split, data.val_split):
             check_classes(data, split, self.size)
-        holdout_split(len(data.samples(data.train_split)), self.recipe.select == "held out")
+        self.recipe.holdout_split(len(data.samples(data.train_split)))
 
     def train_dataset(self, data: VisionDataModule, seed: int) -> TrainingDataset:
         """Return training images, augmented by the result's seed."""

@@ -52,11 +52,7 @@ class ImageKNN(Protocol):
         self.size, self.layer_selection, self.precision = size, layer_selection, precision
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
-        """Refuse sizes, layers and data that do not fit, and encoders without [CLS].
-
-        Raises:
-            InputError: which, and what fits.
-        """
+        """Refuse sizes, layers and data that do not fit, and encoders without [CLS]."""
         encoder.check_img_size(self.size, "protocol.size")
         check_layers(encoder, [self.layer_selection])
         images = len(data.samples(data.train_split))

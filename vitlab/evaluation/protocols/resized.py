@@ -1,9 +1,8 @@
 """Base of CAPI's two dense protocols (arXiv:2502.08769): squeezed images, a choice, a refit."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Integer
@@ -88,11 +87,7 @@ class ResizedProtocol(Protocol):
         """
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
-        """Refuse sizes, layers and data that do not fit.
-
-        Raises:
-            InputError: which, and what fits.
-        """
+        """Refuse sizes, layers and data that do not fit."""
         encoder.check_img_size(self.size, "protocol.size")
         check_layers(encoder, [self.layer_selection])
         for split in (data.train_split, data.val_split):
@@ -122,12 +117,11 @@ class ResizedProtocol(Protocol):
         if count:
             every = range(len(self.settings))
             found = self._score(dataset(images=rest), train, held, every, data, context)
-            values = [each.counts.value for each in found]
+            values = [counts.value for counts, _ in found]
             tried = dict(zip(self.settings, values, strict=True))
             chosen = values.index(max(values))
         learned, tested = dataset(images=torch.arange(len(train.x))), torch.arange(len(test.x))
-        (last,) = self._score(learned, test, tested, [chosen], data, context)
-        counts = last.counts
+        ((counts, maps),) = self._score(learned, test, tested, [chosen], data, context)
         accuracy = 100 * float(counts.both.sum() / counts.truth.sum())
         return Outcome(
             headline="miou",
@@ -136,7 +130,7 @@ class ResizedProtocol(Protocol):
             tried=tried,
             chosen=self.settings[chosen] if tried else "",
             chosen_on="held out" if tried else "",
-            predictions=at_own_sizes(last.maps, data),
+            predictions=at_own_sizes(maps, data),
         )
 
     def _score(
@@ -147,8 +141,8 @@ class ResizedProtocol(Protocol):
         settings: Sequence[int],
         data: VisionDataModule,
         context: EvaluationContext,
-    ) -> list["Scored"]:
-        """Return the counts of each setting, and the first predictions."""
+    ) -> list[tuple[IoUCounts, list[Tensor]]]:
+        """Return the counts of each setting, and its predictions of the first images."""
         mine = images.tolist()[distributed.rank() :: distributed.world_size()]
         x = patches.standard(table.x[mine].flatten(0, 1)).to(context.device)
         classes, scored = data.num_classes, []
@@ -165,43 +159,5 @@ class ResizedProtocol(Protocol):
             void = [each.masked_fill(each == classes, IGNORE_INDEX) for each in maps[:PICTURES]]
             shown = first_of_all(void, self.size, context)
             # void may be predicted, which is a miss, and is no class of the mean
-            scored.append(Scored(IoUCounts(*(each[:, :-1] for each in counts)), shown))
+            scored.append((IoUCounts(*(each[:, :-1] for each in counts)), shown))
         return scored
-
-
-class Scored(NamedTuple):
-    """Predictions of one setting.
-
-    Attributes:
-        counts: of each image.
-        maps: class of each pixel of the first images.
-    """
-
-    counts: IoUCounts
-    maps: list[Tensor]
-
-
-def by_rows(
-    count: int, bytes_of_one: int, memory: int, label: Callable[[slice], Predicted]
-) -> Predicted:
-    """Label patches in blocks that memory has room for.
-
-    Args:
-        count: of patches.
-        bytes_of_one: that labeling one of them takes.
-        memory: bytes of a block.
-        label: labels some of them, by each setting.
-
-    Raises:
-        InputError: memory for less than one.
-    """
-    rows = memory // bytes_of_one
-    if rows < 1:
-        raise InputError(
-            f"memory of {memory} bytes does not hold the votes of one patch; allow "
-            f"{bytes_of_one} bytes or more",
-            field="--memory",
-        )
-    # at least one block: a rank may have nothing to label
-    parts = [label(slice(start, start + rows)) for start in range(0, max(count, 1), rows)]
-    return [torch.cat(each) for each in zip(*parts, strict=True)]

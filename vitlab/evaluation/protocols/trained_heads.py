@@ -7,29 +7,16 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from vitlab import distributed
 from vitlab.data import SegmentationTransform, SingleCrop, VisionDataModule
+from vitlab.data.loader import init_worker
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
-from vitlab.evaluation.fingerprint import (
-    digest,
-    features_key,
-    fingerprint,
-    fingerprint_of_data,
-    sampled_contents,
-)
-from vitlab.evaluation.ignore_index import check_scored
+from vitlab.evaluation.fingerprint import digest, key_of
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Protocol
-from vitlab.evaluation.protocols.image_features import ImageFeatureSpec
-from vitlab.probes.feature_maps import FeatureSpec
-from vitlab.probes.head_batches import (
-    gather_batch,
-    holdout_split,
-    settings_repr,
-    training_loader,
-)
+from vitlab.probes.feature_maps import FeatureSpec, ImageFeatureSpec
 from vitlab.probes.head_training import HeadBatch, HeadTraining
 from vitlab.probes.linear_heads import HeadConfig, HeadGrid, HeadSpec
 from vitlab.probes.metrics import PerImageCounts
@@ -125,7 +112,6 @@ class TrainedHeads(Protocol):
             reported = Subset(reported, range(count))
         training = self.fit(encoder, data, reported, context)
         found = self.test(encoder, training.heads, reported, context)
-        check_scored(next(iter(found.values())).counts, data)
         select = self.recipe.select
         head = training.heads.names[0] if select == "last" else training.chosen
         if not found[head].finite:
@@ -161,17 +147,10 @@ class TrainedHeads(Protocol):
     ) -> HeadTraining:
         """Train all heads, from where an interrupted run has left them.
 
-        Args:
-            encoder: whose features they read.
-            data: the dataset.
-            reported: images that decide where the recipe selects on them.
-            context: where, and what is kept.
-
-        Returns:
-            The heads; where the recipe selects, each at its best.
+        Where the recipe selects, each is returned at its best; on `reported` images if it says so.
         """
         recipe, train = self.recipe, self.train_split or data.train_split
-        kept, held = holdout_split(len(data.samples(train)), recipe.select == "held out")
+        kept, held = recipe.holdout_split(len(data.samples(train)))
         specs = [
             HeadSpec(source, width, lr)
             for source, width in self.features.widths(encoder).items()
@@ -205,18 +184,26 @@ class TrainedHeads(Protocol):
         context: EvaluationContext,
     ) -> Iterator[HeadBatch]:
         """Yield the features of each step from its place on, and the gradient of its loss."""
-        labeled, train = False, self.train_dataset(data, context.seed)
-        loader = training_loader(train, places, context.loading.num_workers, self.collate)
+        labeled = False
+        loader = DataLoader(
+            self.train_dataset(data, context.seed),
+            batch_sampler=places,
+            num_workers=context.loading.num_workers,
+            collate_fn=self.collate,
+            worker_init_fn=init_worker,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # draws no random number of the run
+        )
         for images, labels in context.track(loader, "training heads", total=len(places)):
             maps = [
                 self.features.read(encoder, chunk, context.loading)
                 for chunk in images.split(places.chunk)
             ]
             features = {
-                name: gather_batch(torch.cat([each.features[name] for each in maps]), places)
+                name: places.gather(torch.cat([each.features[name] for each in maps]))
                 for name in maps[0].features
             }
-            targets = gather_batch(self.targets(labels.to(context.device)), places)
+            targets = places.gather(self.targets(labels.to(context.device)))
             labeled = labeled or self.labeled(targets)  # once true, nobody waits for the device
             yield HeadBatch(features, self.loss(targets, maps[0].grid), labeled)
 
@@ -224,23 +211,17 @@ class TrainedHeads(Protocol):
 def key_of_heads(
     encoder: Encoder, protocol: TrainedHeads, data: VisionDataModule, train: str, seed: int
 ) -> str:
-    """Return sha256 over all that trained heads and their choice come from.
+    """Return sha256 over all that trained heads and their choice come from."""
+    size: int = protocol.transform.size  # type: ignore[union-attr]
+    of_features = key_of(encoder, size, data, train, data.val_split)
+    return digest({**of_features, "settings": repr(settings_repr(protocol)), "seed": seed})
 
-    Args:
-        encoder: its class, config, weights, and features of one image.
-        protocol: all its settings.
-        data: names, labels and sampled contents of both splits.
-        train: split that is learned from.
-        seed: of everything random.
-    """
-    splits = (train, data.val_split)
-    return digest(
-        {
-            "encoder": fingerprint(encoder),
-            "features": features_key(encoder, protocol.transform.size),  # type: ignore[union-attr]
-            "settings": repr(settings_repr(protocol)),
-            "data": [fingerprint_of_data(data, split) for split in splits],
-            "files": [sampled_contents(data, split) for split in splits],
-            "seed": seed,
-        }
-    )
+
+def settings_repr(value: object) -> object:
+    """Return public settings as nested lists, whose repr has no address in memory."""
+    if isinstance(value, list | tuple):
+        return [settings_repr(each) for each in value]
+    if hasattr(value, "__dict__"):
+        public = sorted(name for name in vars(value) if not name.startswith("_"))
+        return [type(value).__name__, [(name, settings_repr(vars(value)[name])) for name in public]]
+    return value
