@@ -39,7 +39,6 @@ FIXED = {
     *("max_unreadable", "seed"),
 }
 MINIMA = {"batch_size": 1, "num_workers": 0, "seed": 0, "devices": 1, "num_nodes": 1}
-MINIMA |= {"memory": 0.001}
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class EvaluateArguments:
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
-        check_least(self, "--", MINIMA)
+        check_least(self, "--", {**MINIMA, "memory": 0.001})
 
 
 def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolInfo]:

@@ -112,7 +112,9 @@ class DenseProbe:
         on_batch: Callable[[Tokens, list[Tensor]], object] | None = None,
     ) -> IoUCounts:
         """Return the counts on pairs of an image and a mask; the same on any number of ranks."""
-        first = on_batch and (lambda features, masks: on_batch(features[0], masks))
+        first: OnBatch | None = None
+        if on_batch is not None:
+            first = lambda features, masks: on_batch(features[0], masks)  # noqa: E731
         encode = _encode_by(encoder, config)
         (counts,) = self.score_all(encode, [self.classifier], images, config, first)
         return counts
