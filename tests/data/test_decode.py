@@ -6,8 +6,6 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from refusals import refused
 from scipy.io import savemat
@@ -57,11 +55,6 @@ def test_a_jpeg_has_the_bits_that_pil_has(options):
     assert abs(image.astype(int) - by_pil(data)).max() <= 1
 
 
-def test_real_photographs_have_the_bits_that_pil_has(real):
-    for path in sorted(real("mini_layouts/imagenet_fullres_flat").iterdir()):
-        assert abs(read_image(path).astype(int) - by_pil(path.read_bytes())).max() <= 1
-
-
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "LA"])
 def test_any_mode_of_png_becomes_rgb(tmp_path, draw, mode):
     path = tmp_path / "a.png"
@@ -91,11 +84,11 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
     assert (read_image(tmp_path / "a.tif") == 128).all()
 
 
-def with_orientation(flag, ending="jpeg", **options):
+def with_orientation(flag, ending="jpeg", size=(40, 30)):
     exif = Image.Exif()
     exif[0x0112] = flag
     file = io.BytesIO()
-    Image.open(io.BytesIO(encoded((40, 30)))).save(file, ending, exif=exif, **options)
+    Image.open(io.BytesIO(encoded(size))).save(file, ending, exif=exif)
     return file.getvalue()
 
 
@@ -145,33 +138,19 @@ def test_a_large_jpeg_is_reduced_to_the_smallest_fraction_that_suffices(min_size
     if min_size > (0, 0):
         small = Image.open(io.BytesIO(data)).resize(expected[::-1], Image.Resampling.BOX)
         assert abs(image.astype(float) - np.array(small)).mean() < 3
+    turned = with_orientation(6, size=(800, 601))  # the size of the upright picture counts
+    assert decode_image(turned, "a.jpg", min_size[::-1]).shape[:2] == expected[::-1]
 
 
-def test_what_suffices_is_meant_of_the_upright_picture():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    file = io.BytesIO()
-    Image.new("RGB", (800, 100)).save(file, "jpeg", exif=exif)
-    assert decode_image(file.getvalue(), "a.jpg", (400, 50)).shape == (400, 50, 3)
-    assert decode_image(file.getvalue(), "a.jpg", (400, 51)).shape == (800, 100, 3)
-
-
-@pytest.mark.parametrize("ending", ["jpg", "png", "bmp", "webp"])
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
-def test_a_cut_file_is_unreadable_never_grey(tmp_path, draw, ending, share):
-    path = draw(tmp_path / f"a.{ending}", size=(200, 150))
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(UnreadableImage, match=rf"a\.{ending}"):
-        read_image(path)
-
-
-@pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_is_unreadable_wherever_it_is_cut(progressive):
-    data = encoded((64, 48), progressive=progressive)
-    for length in range(1, len(data) - 1, 7):
-        with pytest.raises(UnreadableImage):
-            decode_image(data[:length], "a.jpg")
+@pytest.mark.parametrize("ending", ["jpg", "progressive", "png", "bmp", "webp"])
+def test_a_cut_file_is_unreadable_never_gray(tmp_path, draw, ending):
+    if ending == "progressive":
+        whole = encoded((64, 48), progressive=True)
+    else:
+        whole = draw(tmp_path / f"a.{ending}", size=(200, 150)).read_bytes()
+    for length in range(1, len(whole) - (1 if ending == "bmp" else 20), max(7, len(whole) // 50)):
+        with pytest.raises(UnreadableImage, match="cut"):
+            decode_image(whole[:length], "cut")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +195,7 @@ def test_stray_bytes_that_harm_no_pixel_do_not_make_a_jpeg_unreadable(place):
     )
 
 
-def test_giant_and_unknown_jpegs_are_refused_before_they_take_all_memory():
+def test_giant_and_unknown_images_are_refused_before_they_take_all_memory():
     data = bytearray(encoded(subsampling="4:4:4"))
     frame = data.index(b"\xff\xc0")
     giant, deep = data.copy(), data.copy()
@@ -225,18 +204,18 @@ def test_giant_and_unknown_jpegs_are_refused_before_they_take_all_memory():
     for damaged, reason in ((giant, "exceeds limit"), (deep, "precision 12")):
         with pytest.raises(UnreadableImage, match=reason):
             decode_image(bytes(damaged), "a.jpg")
-
-
-@pytest.mark.parametrize("edge", [20_000, 60_000])  # OpenCV would take all memory, or fail itself
-def test_a_png_that_claims_to_be_giant_is_refused_before_it_takes_all_memory(edge):
-    header = struct.pack(">IIBBBBB", edge, edge, 1, 0, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]
-    data = b"\x89PNG\r\n\x1a\n"
-    for name, content in chunks:
-        data += struct.pack(">I", len(content)) + name + content
-        data += struct.pack(">I", zlib.crc32(name + content))
-    with pytest.raises(UnreadableImage, match="exceeds limit"):
-        decode_image(data, "a.png")
+    for edge in (20_000, 60_000):  # OpenCV would take all memory, or fail itself
+        data = b"\x89PNG\r\n\x1a\n"
+        header = struct.pack(">IIBBBBB", edge, edge, 1, 0, 0, 0, 0)
+        for name, content in (
+            (b"IHDR", header),
+            (b"IDAT", zlib.compress(bytes(9))),
+            (b"IEND", b""),
+        ):
+            data += struct.pack(">I", len(content)) + name + content
+            data += struct.pack(">I", zlib.crc32(name + content))
+        with pytest.raises(UnreadableImage, match="exceeds limit"):
+            decode_image(data, "a.png")
 
 
 def test_a_png_with_a_wrong_checksum_is_unreadable(tmp_path, draw):
@@ -262,14 +241,6 @@ def test_empty_missing_and_foreign_files_say_why(tmp_path):
             assert caught.value.path == str(tmp_path / name)
             assert reason in caught.value.reason
             assert "BytesIO" not in str(caught.value)
-
-
-@given(st.binary(max_size=80))
-def test_no_bytes_do_worse_than_being_unreadable(tail):
-    for start in (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"MATLAB 5.0"):
-        for decode in (decode_image, decode_mask):
-            with pytest.raises((UnreadableImage, DataError)):
-                decode(start + tail, "a")
 
 
 def test_a_palette_mask_is_read_as_indices(tmp_path, stripe):

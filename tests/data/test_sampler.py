@@ -50,15 +50,11 @@ def test_a_global_batch_is_the_same_set_on_any_hardware(
     assert {place[0] for place in seen} <= set(range(samples))
 
 
-def test_epochs_and_seeds_have_different_orders():
-    for repeats in (1, 3):
-        orders = [
-            global_batches(64, 8, 1, 1, seed, epoch, repeats) for seed in (0, 1) for epoch in (0, 1)
-        ]
-        assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
-
-
-def test_copies_of_a_sample_lie_together():
+def test_epochs_and_seeds_have_different_orders_and_copies_of_a_sample_lie_together():
+    orders = [
+        global_batches(64, 8, 1, 1, seed, epoch, repeats=2) for seed in (0, 1) for epoch in (0, 1)
+    ]
+    assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
     steps = list(GlobalBatchSampler(40, 12, repeats=3, seed=1))
     assert len(steps) == 40 // 12  # as many as without
     for step in steps:

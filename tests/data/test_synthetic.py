@@ -1,7 +1,6 @@
 """Synthetic data: the same bytes for a seed, complete, in the original layouts."""
 
 import hashlib
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -11,10 +10,10 @@ from PIL import Image
 from refusals import refused
 from scipy.io import loadmat
 
+from vitlab.data import ADE20K, Cityscapes
 from vitlab.data.synthetic import (
     ADE_IDS,
     ADE_STUFF,
-    MARKER,
     VOC_IDS,
     Amounts,
     collection,
@@ -22,10 +21,8 @@ from vitlab.data.synthetic import (
     synthesize,
 )
 from vitlab.data.synthetic.drawing.canvas import Canvas
-from vitlab.data.synthetic.drawing.objects import KINDS, Pose
-from vitlab.data.synthetic.drawing.silhouettes import SILHOUETTES, box
-from vitlab.data.synthetic.drawing.textures import TEXTURES
-from vitlab.data.synthetic.drawing.tones import mix
+from vitlab.data.synthetic.drawing.objects import KINDS
+from vitlab.data.synthetic.drawing.silhouettes import box
 
 FEW = Amounts(
     imagenet_train=2,
@@ -44,10 +41,6 @@ def digests(root: Path) -> dict[str, str]:
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
     }
-
-
-def values(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path))
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -125,21 +118,6 @@ def test_imagenet_files_have_their_original_names(root: Path) -> None:
     assert {width > height for width, height in sizes} == {True, False}
 
 
-def test_voc_lists_are_disjoint_and_every_number_has_a_pair(root: Path) -> None:
-    folder = root / "VOCdevkit" / "VOC2012"
-    lists = {
-        name: (folder / "ImageSets" / "Segmentation" / f"{name}.txt").read_text().split()
-        for name in ("train", "val", "trainval")
-    }
-    assert (len(lists["train"]), len(lists["val"])) == (FEW.voc_train, FEW.voc_val)
-    assert not set(lists["train"]) & set(lists["val"])
-    assert sorted(lists["trainval"]) == sorted(lists["train"] + lists["val"])
-    for kind, end in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
-        assert {p.name for p in (folder / kind).iterdir()} == {
-            f"{number}.{end}" for number in lists["trainval"]
-        }
-
-
 def test_voc_masks_are_palette_images_with_a_void_rim(root: Path) -> None:
     for path in (root / "VOCdevkit" / "VOC2012" / "SegmentationClass").iterdir():
         mask = Image.open(path)
@@ -157,80 +135,50 @@ def test_voc_masks_are_palette_images_with_a_void_rim(root: Path) -> None:
 
 
 def test_ade_masks_are_gray_with_stuff_objects_and_unlabeled_pixels(root: Path) -> None:
-    folder = root / "ADEChallengeData2016"
-    seen: set[int] = set()
-    for split, short, count in (("training", "train", 4), ("validation", "val", 2)):
-        stems = [f"ADE_{short}_{n:08d}" for n in range(1, count + 1)]
-        for kind, end in (("images", "jpg"), ("annotations", "png")):
-            names = sorted(path.name for path in (folder / kind / split).iterdir())
-            assert names == [f"{stem}.{end}" for stem in stems]
-        for stem in stems:
-            mask = Image.open(folder / "annotations" / split / f"{stem}.png")
-            assert mask.mode == "L"
-            assert mask.size == size(folder / "images" / split / f"{stem}.jpg")
-            seen |= set(np.unique(np.asarray(mask)).tolist())
+    folder, seen = root / "ADEChallengeData2016", set()
+    for path in folder.glob("annotations/*/*.png"):
+        mask = Image.open(path)
+        assert mask.mode == "L"
+        assert mask.size == size(folder / f"images/{path.parent.name}/{path.stem}.jpg")
+        seen |= set(np.unique(np.asarray(mask)).tolist())
     assert seen <= {0, *ADE_IDS, *ADE_STUFF.values()}
     assert 0 in seen
     assert seen & set(ADE_IDS)
     assert seen & set(ADE_STUFF.values())
-
-
-def test_ade_tables_have_a_line_for_each_class_and_image(root: Path) -> None:
-    folder = root / "ADEChallengeData2016"
-    header, *lines = (folder / "objectInfo150.txt").read_text().splitlines()
-    assert header.split("\t") == ["Idx", "Ratio", "Train", "Val", "Name"]
-    rows = [line.split("\t") for line in lines]
-    assert [int(row[0]) for row in rows] == list(range(1, 151))
-    assert 0.5 < sum(float(row[1]) for row in rows) < 1  # the rest is unlabeled
-    assert rows[ADE_STUFF["sky"] - 1][4] == "sky"
-    scenes = (folder / "sceneCategories.txt").read_text().splitlines()
-    assert len(scenes) == FEW.ade_train + FEW.ade_val
+    names = ADE20K(str(root)).classes
+    assert len(names) == 150
+    assert names[ADE_STUFF["sky"] - 1] == "sky"
 
 
 def test_cityscapes_instances_and_colors_agree_with_the_labels(root: Path) -> None:
-    folder = root / "cityscapes"
     seen: set[int] = set()
-    for split, count in (("train", FEW.cityscapes_train), ("val", FEW.cityscapes_val)):
-        pictures = sorted((folder / "leftImg8bit" / split).rglob("*_leftImg8bit.png"))
-        assert len(pictures) == count
-        assert len(list((folder / "gtFine" / split).rglob("*.png"))) == 3 * count
-        for picture in pictures:
-            city, sequence, frame, _ = picture.stem.split("_")
-            assert city == picture.parent.name
-            assert len(sequence) == len(frame) == 6
-            stem = folder / "gtFine" / split / city / f"{city}_{sequence}_{frame}_gtFine"
-            labels = values(Path(f"{stem}_labelIds.png"))
-            instances = values(Path(f"{stem}_instanceIds.png")).astype(int)
-            assert values(picture).shape == (*labels.shape, 3)
-            assert values(Path(f"{stem}_color.png")).shape == (*labels.shape, 4)
-            counted = labels >= 24
-            assert (instances[counted] // 1000 == labels[counted]).all()
-            assert (instances[~counted] == labels[~counted]).all()
-            seen |= set(np.unique(labels).tolist())
+    for path in sorted((root / "cityscapes/gtFine").rglob("*_labelIds.png")):
+        labels, instances, colors = (
+            np.asarray(Image.open(str(path).replace("labelIds", kind)))
+            for kind in ("labelIds", "instanceIds", "color")
+        )
+        assert colors.shape == (*labels.shape, 4)
+        counted = labels >= 24
+        assert (instances[counted].astype(int) // 1000 == labels[counted]).all()
+        assert (instances[~counted] == labels[~counted]).all()
+        seen |= set(np.unique(labels).tolist())
     assert {1, 3, 7, 8, 11, 23} <= seen
     assert max(seen) <= 33
-    train, val = ({p.name for p in (folder / "gtFine" / s).iterdir()} for s in ("train", "val"))
-    assert not train & val
+    for split, count in (("train", FEW.cityscapes_train), ("val", FEW.cityscapes_val)):
+        assert len(Cityscapes(str(root)).samples(split)) == count
 
 
-def test_nothing_is_drawn_when_the_collection_is_there(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_there_is_kept_and_foreign_files_and_other_collections_are_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collection, "_tasks", lambda *_: pytest.fail("drew again"))
     synthesize(root, seed=3, amounts=FEW)
-    marker = json.loads((root / MARKER).read_text())
-    assert marker["seed"] == 3
-    assert marker["amounts"]["voc_val"] == 2
-
-
-def test_foreign_files_and_other_collections_are_refused(root: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    before = digests(root)
     for folder in (tmp_path, root):
+        before = digests(folder)
         with refused("--root"):
             synthesize(folder, seed=5, amounts=FEW)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-    assert digests(root) == before
+        assert digests(folder) == before
 
 
 def test_an_interrupted_run_leaves_no_folder_and_the_next_completes(
@@ -258,21 +206,6 @@ def test_amounts_refuse_an_empty_split() -> None:
         Amounts(voc_val=0)
     with refused("seed"):
         synthesize(Path("unused"), seed=-1)
-
-
-def test_each_kind_fills_its_circle_and_its_texture_has_two_tones() -> None:
-    for kind in KINDS:
-        canvas = Canvas(np.zeros((100, 100, 3), np.float32))
-        pose = Pose(50, 50, 40, np.eye(2, dtype=np.float32))
-        alpha = canvas.coverage(pose.place(SILHOUETTES[kind.name]))
-        assert 0.2 < alpha.sum() / (np.pi * 40**2) < 0.9, kind
-        y, x = np.nonzero(alpha)
-        assert np.hypot(x - 49.5, y - 49.5).max() < 44, kind
-        rng = np.random.default_rng(0)
-        tone = TEXTURES[kind.texture](*pose.coordinates(canvas, 15), rng)
-        assert 0.25 < tone.mean() < 0.8, kind
-        assert tone.std() > 0.3, kind
-        assert mix(tone, np.float32([[0, 0, 0], [1, 1, 1]])).max() <= 1, kind
 
 
 def test_a_thing_owns_the_pixels_it_covers_by_half() -> None:

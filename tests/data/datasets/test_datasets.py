@@ -46,24 +46,6 @@ def test_wrong_roots_and_splits_are_refused(request, tmp_path_factory, kind):
             refuse(other(str(root)), "train")
 
 
-@pytest.mark.parametrize("kind", ["voc", "ade", "cityscapes"])
-def test_an_image_without_a_mask_is_named(request, kind):
-    data = KINDS[kind](str(request.getfixturevalue(kind)))
-    (data.folder / data.samples("val").mask(0)).unlink()
-    refuse(KINDS[kind](str(data.root)), "val")
-
-
-@pytest.mark.parametrize("kind", ["ade", "cityscapes"])
-def test_an_empty_split_is_an_error_and_files_are_listed_once(request, kind):
-    data = KINDS[kind](str(request.getfixturevalue(kind)))
-    assert data.samples("train") is data.samples("train")
-    for image in data.folder.glob("images/validation/*"):
-        image.unlink()
-    shutil.rmtree(data.folder / "leftImg8bit/val/munster", ignore_errors=True)
-    for _ in range(2):
-        refuse(data, "val")
-
-
 def test_classes_of_imagenet_are_sorted_wordnet_ids(imagenet):
     for path in (".DS_Store", "n02102040/._n02102040_1.JPEG"):
         (imagenet / "train" / path).touch()  # hidden files are no classes and no images
@@ -72,6 +54,7 @@ def test_classes_of_imagenet_are_sorted_wordnet_ids(imagenet):
     assert data.num_classes == 3
     for split, count in (("train", 12), ("val", 6)):
         samples = data.samples(split)
+        assert samples is data.samples(split)
         assert len(samples) == count
         for i in range(count):
             assert (imagenet / samples.image(i)).is_file()
@@ -89,47 +72,10 @@ def test_flat_validation_takes_its_labels_from_the_devkit_or_from_kaggle(
     assert samples.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert samples.image(0) == "val/ILSVRC2012_val_00000001.JPEG"
     shutil.rmtree(root / above / "ILSVRC2012_devkit_t12")
-    refuse(ImageNet(str(root)), "val")
     boxes = [f"ILSVRC2012_val_{i + 1:08d},{names[i // 2]} 1 2 3 4" for i in range(6)]
     text = "ImageId,PredictionString\n" + "\n".join(boxes)
     (root / "LOC_val_solution.csv").write_text(text)
     assert ImageNet(str(root)).samples("val").labels.tolist() == [0, 0, 1, 1, 2, 2]
-    (root / "LOC_val_solution.csv").write_text(text.rpartition(",")[0] + ",\n")  # cut
-    refuse(ImageNet(str(root)), "val")
-
-
-FLAT_FAULTS = {
-    "a missing image": lambda root: (root / "val/ILSVRC2012_val_00000004.JPEG").unlink(),
-    "a missing class": lambda root: shutil.rmtree(root / "train/n02102040"),
-    "folders and images": lambda root: (root / "val/n02102040").mkdir(),
-}
-FOLDER_FAULTS = {
-    "numbers of the devkit": lambda root: (root / "val/n02102040").rename(root / "val/151"),
-    "a stray folder": lambda root: (root / "train/misc").mkdir(),
-    "the folder above": lambda root: (root / "train/up").symlink_to(".."),
-    "an empty class": lambda root: [path.unlink() for path in (root / "train/n02102040").iterdir()],
-    "a val that is no folder": lambda root: (
-        shutil.rmtree(root / "val"),
-        (root / "val").symlink_to("val"),
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", [*FLAT_FAULTS, *FOLDER_FAULTS])
-def test_faults_of_imagenet_are_refused(imagenet, flatten, fault):
-    if fault in FLAT_FAULTS:
-        flatten(imagenet)
-    (FLAT_FAULTS | FOLDER_FAULTS)[fault](imagenet)
-    refuse(ImageNet(str(imagenet)), "train" if fault == "an empty class" else "val")
-
-
-def test_validation_sorted_by_another_order_of_classes_is_refused(imagenet, flatten):
-    names = flatten(imagenet)
-    for number, name in enumerate([names[1], names[0], names[2]] * 2, 1):
-        (imagenet / "val" / name).mkdir(exist_ok=True)
-        image = imagenet / f"val/ILSVRC2012_val_{number:08d}.JPEG"
-        image.rename(imagenet / "val" / name / image.name)
-    refuse(ImageNet(str(imagenet)), "val")
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -158,12 +104,8 @@ def test_voc_has_21_classes_and_its_lists(voc, below):
     samples = data.samples("val")
     assert samples.image(0) == "JPEGImages/2007_000033.jpg"
     assert samples.mask(0) == "SegmentationClass/2007_000033.png"
-    folder = voc / "VOCdevkit/VOC2012"
-    assert samples.files.where(samples.mask(0)) == str(folder / samples.mask(0))
-    (folder / "ImageSets/Segmentation/trainval.txt").unlink()
-    (folder / "JPEGImages/2007_000039.jpg").unlink()
-    for split in ("trainval", "train"):
-        refuse(VOC2012(str(voc / below)), split)
+    mask = voc / "VOCdevkit/VOC2012/SegmentationClass/2007_000033.png"
+    assert samples.files.where(samples.mask(0)) == str(mask)
 
 
 @pytest.mark.parametrize("below", ["", "ADEChallengeData2016"])
@@ -180,17 +122,6 @@ def test_ade20k_has_its_folders_and_names(ade, below):
     data = ADE20K(str(ade))
     assert data.classes[0] == "thing 1"
     assert len(data.classes) == data.num_classes == 150
-
-
-def label_masks(root):
-    return sorted(root.glob("gtFine/*/*/*_gtFine_labelIds.png"))
-
-
-def write_train_ids(root, stripe):
-    """Masks as the authors' scripts would write them, beside the others."""
-    for path in label_masks(root):
-        made = path.with_name(path.name.replace("labelIds", "labelTrainIds"))
-        stripe(made, [255, 0, 1, 2, 255, 18, 255])
 
 
 def table_of(values):
@@ -219,9 +150,12 @@ def test_train_ids_of_cityscapes_are_read_where_there_are_no_label_ids(cityscape
         return Cityscapes(str(cityscapes)).segmentation_dataset(split, SQUARE)[0][1]
 
     expected = {split: first(split) for split in ("train", "val")}
-    write_train_ids(cityscapes, stripe)
+    masks = sorted(cityscapes.glob("gtFine/*/*/*_gtFine_labelIds.png"))
+    for path in masks:  # as the authors' scripts would write them, beside the others
+        made = path.with_name(path.name.replace("labelIds", "labelTrainIds"))
+        stripe(made, [255, 0, 1, 2, 255, 18, 255])
     assert np.array_equal(first("val"), expected["val"])  # label ids count where there are both
-    for path in label_masks(cityscapes):
+    for path in masks:
         path.unlink()
     for split, mask in expected.items():
         assert np.array_equal(first(split), mask)
@@ -230,22 +164,6 @@ def test_train_ids_of_cityscapes_are_read_where_there_are_no_label_ids(cityscape
     train_ids = {index: index for index in (*range(19), 255)}
     table = data.segmentation_dataset("val", SQUARE).table
     assert np.array_equal(table, table_of(train_ids))
-
-
-def test_mixed_and_misnamed_masks_of_cityscapes_are_refused(cityscapes, stripe):
-    write_train_ids(cityscapes, stripe)
-    next(cityscapes.glob("gtFine/train/*/*_labelIds.png")).unlink()
-    next(cityscapes.glob("gtFine/val/*/*_labelTrainIds.png")).unlink()
-    refuse(Cityscapes(str(cityscapes)), "val")
-    for path in label_masks(cityscapes):
-        path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
-    with refused("data.root", DataError):
-        Cityscapes(str(cityscapes)).segmentation_dataset("val", SQUARE)[0]
-    for path in cityscapes.glob("gtFine/*/*/*_labelTrainIds.png"):
-        stripe(path.with_name(path.name.replace("labelTrainIds", "labelIds")), [0, 1, 18, 255])
-        path.unlink()
-    with refused("data.root", DataError):
-        Cityscapes(str(cityscapes)).segmentation_dataset("val", SQUARE).check()
 
 
 def test_class_folders_of_any_name_are_labels(imagenet, tmp_path_factory, draw):
@@ -290,20 +208,13 @@ def test_bad_class_lists_are_refused(dense_folder, content):
         _ = Folder(str(dense_folder)).classes
 
 
-@pytest.fixture
-def linked(imagenet):
-    """ImageNet with three links in a class folder."""
-    folder = imagenet / "train/n02102040"
-    (folder / "itself.JPEG").symlink_to("itself.JPEG")
-    (folder / "nowhere.JPEG").symlink_to("missing.JPEG")
-    (folder / "up").symlink_to("..")
-    return imagenet
-
-
 @pytest.mark.parametrize("kind", [ImageNet, Folder])
-def test_bad_links_in_a_class_folder_are_listed_and_replaced(linked, kind):
+def test_bad_links_in_a_class_folder_are_listed_and_replaced(imagenet, kind):
+    folder = imagenet / "train/n02102040"
+    for name, target in (("itself.JPEG", "itself.JPEG"), ("nowhere.JPEG", "missing"), ("up", "..")):
+        (folder / name).symlink_to(target)
     transform = MultiCrop(16, 8, 2)
-    data = kind(str(linked), global_batch_size=14, transform=transform, num_workers=0)
+    data = kind(str(imagenet), global_batch_size=14, transform=transform, num_workers=0)
     samples = data.samples("train")
     assert len(samples) == 12 + 2
     loader = data.train_dataloader()
@@ -314,7 +225,7 @@ def test_bad_links_in_a_class_folder_are_listed_and_replaced(linked, kind):
     index = next(i for i in range(14) if "itself" in samples.image(i))
     with pytest.raises(UnreadableImage, match="symbolic links") as caught:
         loader.dataset._read(index)
-    assert caught.value.path == str(linked / samples.image(index))
+    assert caught.value.path == str(imagenet / samples.image(index))
 
 
 def test_linked_folders_files_and_archives_are_as_good_as_others(

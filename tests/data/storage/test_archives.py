@@ -26,10 +26,10 @@ def read(path, at="") -> dict[str, bytes]:
     return {os.fsdecode(name): files.read(os.fsdecode(name)) for name in files.index.names}
 
 
-def bytes_of(members, **options) -> bytes:
+def bytes_of(members) -> bytes:
     """A tar of these files, in memory."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", **options) as archive:
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -64,7 +64,7 @@ def test_folders_and_empty_files_of_a_tar_are_told_apart(tmp_path):
 
 def test_a_tar_in_a_tar_is_a_folder_at_any_depth(tmp_path, pack):
     innermost = bytes_of({"deep.bin": b"deep" * 400})
-    inner = bytes_of({"c/d.tar": innermost, "x.bin": b"x"}, format=tarfile.PAX_FORMAT)
+    inner = bytes_of({"c/d.tar": innermost, "x.bin": b"x"})
     path = pack.tar(tmp_path / "x.tar", {"a/b.tar": inner, "y.bin": b"y"})
     expected = {"a/b/c/d/deep.bin": b"deep" * 400, "a/b/x.bin": b"x", "y.bin": b"y"}
     assert read(path) == expected
@@ -107,13 +107,10 @@ def test_what_is_no_plain_file_in_a_tar_is_refused_since_it_would_be_lost(tmp_pa
 
 
 @pytest.mark.parametrize("name", ["../x.jpg", "a/../../x.jpg", "/etc/x.jpg", "a/.."])
-@pytest.mark.parametrize("kind", ["tar", "zip", "inner"])
-def test_names_that_lead_out_are_refused(tmp_path, pack, kind, name):
-    if kind == "inner":
-        path = pack.tar(tmp_path / "x.tar", {"n.tar": bytes_of({name: b""})})
-    else:
-        path = getattr(pack, kind)(tmp_path / f"x.{kind}", {name: b""})
-    refuse(path)
+def test_names_that_lead_out_are_refused(tmp_path, pack, name):
+    refuse(pack.tar(tmp_path / "x.tar", {name: b""}))
+    refuse(pack.zip(tmp_path / "x.zip", {name: b""}))
+    refuse(pack.tar(tmp_path / "x.tar", {"n.tar": bytes_of({name: b""})}))
 
 
 def test_a_tar_cut_anywhere_is_refused(tmp_path, pack):
@@ -228,18 +225,11 @@ def test_an_archive_cut_after_it_was_indexed_is_an_error_of_reading(tmp_path, pa
     assert caught.value.filename == f"{path}:folder/4.bin"
 
 
-def test_a_zip_with_fields_of_64_bits_is_read(tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        for name, content in MEMBERS.items():
-            with archive.open(name, "w", force_zip64=True) as member:
-                member.write(content)
-    assert read(tmp_path / "x.zip") == MEMBERS
-
-
-@pytest.mark.slow  # a second or two for the system, more on slow disks
-def test_members_beyond_four_gigabytes_are_found(tmp_path, pack):
-    path = pack.zip(tmp_path / "x.zip", {"a.bin": b"first"})
-    with zipfile.ZipFile(path, "a") as archive:
+def test_members_beyond_four_gigabytes_are_found(tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        with archive.open("a.bin", "w", force_zip64=True) as member:
+            member.write(b"first")
         archive.fp.seek(5 << 30)  # a hole, which takes no space
         archive.start_dir = archive.fp.tell()
         archive.writestr("b.bin", b"far away")

@@ -2,9 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import functional as peer
 
@@ -13,47 +10,27 @@ from vitlab.data.transforms import color
 from vitlab.data.transforms.color import ColorJitter
 from vitlab.data.transforms.random_crop import uniforms
 
-IMAGES = arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3)))
-
 
 def difference(ours, theirs):
     return abs(ours.astype(int) - np.array(theirs))
 
 
-@settings(deadline=None)
-@given(image=IMAGES, factor=st.floats(0.6, 1.4))
-def test_factors_act_as_on_pil_images(image, factor):
-    before = image.copy()
+@pytest.mark.parametrize("factor", [0.6, 0.93, 1.0, 1.4])
+def test_changes_are_those_of_pil_images(factor):
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    before, picture, shift = image.copy(), Image.fromarray(image), (factor - 1) / 4
     for name in ("brightness", "saturation", "contrast"):
-        theirs = getattr(peer, f"adjust_{name}")(Image.fromarray(image), factor)
+        theirs = getattr(peer, f"adjust_{name}")(picture, factor)
         assert difference(color.CHANGES[name](image, factor), theirs).max() <= 1
         assert (color.CHANGES[name](image, 1.0) == image).all()
-    assert (image == before).all()
-
-
-@settings(deadline=None)
-@given(image=IMAGES)
-def test_gray_and_solarized_are_as_of_pil_images(image):
-    picture = Image.fromarray(image)
     assert difference(color.gray(image), peer.to_grayscale(picture, 3)).max() <= 1
     assert (color.saturation(image, 0.0) == color.gray(image)).all()
     assert difference(color.solarize(image), ImageOps.solarize(picture, 128)).max() == 0
-
-
-@settings(deadline=None)
-@given(image=IMAGES, shift=st.floats(-0.1, 0.1))
-def test_hue_turns_as_on_pil_images(image, shift):
-    ours, theirs = color.hue(image, shift), peer.adjust_hue(Image.fromarray(image), shift)
+    ours, theirs = color.hue(image, shift), peer.adjust_hue(picture, shift)
     assert difference(ours, theirs).max() <= 14  # 8 bits of hue are rounded on different paths
     # the largest channel of every pixel, which HSV keeps
     assert difference(ours.max(-1), np.array(theirs).max(-1)).max() <= 1
-
-
-@pytest.mark.parametrize(("shift", "expected"), [(1 / 3, 1), (-1 / 3, 2), (0.0, 0)])
-def test_a_third_of_the_circle_leads_from_red_to_green_or_blue(shift, expected):
-    turned = color.hue(np.full((4, 4, 3), (255, 0, 0), np.uint8), shift)
-    assert turned[0, 0].argmax() == expected
-    assert np.sort(turned[0, 0])[1] <= 6
+    assert (image == before).all()
 
 
 def test_blur_is_that_of_pil(tmp_path, draw):
@@ -61,22 +38,11 @@ def test_blur_is_that_of_pil(tmp_path, draw):
     noise = np.random.default_rng(0).integers(-30, 31, smooth.shape)
     photograph = (smooth + noise).clip(0, 255).astype(np.uint8)
     for sigma in (0.1, 0.3, 0.7, 1.0, 1.4, 1.42, 1.7, 2.0):
+        assert (color.blur(np.full_like(photograph, 7), sigma) == 7).all()
         theirs = np.array(Image.fromarray(photograph).filter(ImageFilter.GaussianBlur(sigma)))
         found = difference(color.blur(photograph, sigma), theirs).mean()
         effect = difference(photograph, theirs).mean()
         assert found < max(1.0, 0.1 * effect)  # PIL rounds after each of its six passes
-
-
-@given(sigma=st.floats(0.1, 2.0), value=st.integers(0, 255))
-def test_the_kernel_of_the_blur_has_its_variance_and_keeps_an_even_image(sigma, value):
-    kernel = color.blur_kernel(sigma)
-    reach = len(kernel) // 2
-    assert kernel.sum() == pytest.approx(1)
-    assert (kernel == kernel[::-1]).all()
-    assert (kernel >= 0).all()
-    assert (kernel * np.arange(-reach, reach + 1) ** 2).sum() == pytest.approx(sigma**2)
-    image = np.full((9, 11, 3), value, np.uint8)
-    assert (color.blur(image, sigma) == image).all()
 
 
 def test_jitter_draws_every_factor_from_its_range_in_any_order():

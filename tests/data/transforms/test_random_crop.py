@@ -1,13 +1,10 @@
 """`RandomCrop`: parameters against torchvision's distribution; operations against PIL."""
 
 import math
-from itertools import islice
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as peer
@@ -51,13 +48,10 @@ def test_every_step_happens_as_often_as_it_should(name):
         # five standard deviations: one false alarm in a million changes of the random stream
         assert abs(sum(found) - TRIALS * chance) <= 5 * (TRIALS * chance * (1 - chance)) ** 0.5
     assert all(len(d.changes) == 4 for d in drawn if d.changes)
-
-
-def test_sigma_is_uniform():
-    sigmas = np.array([d.sigma for d in draws(MultiCrop().first)])
-    assert 0.1 <= sigmas.min() < 0.11
-    assert 1.99 < sigmas.max() <= 2.0
-    assert abs(sigmas.mean() - 1.05) < 5 * 1.9 / (12 * TRIALS) ** 0.5
+    sigmas = np.array([d.sigma for d in drawn if d.sigma])
+    assert 0.1 <= sigmas.min() < 0.12
+    assert 1.98 < sigmas.max() <= 2.0
+    assert abs(sigmas.mean() - 1.05) < 5 * 1.9 / (12 * len(sigmas)) ** 0.5
 
 
 @pytest.mark.parametrize("scale", [(0.4, 1.0), (0.05, 0.4)])
@@ -89,62 +83,30 @@ def test_where_nothing_fits_the_region_is_the_middle_as_in_torchvision(size):
     assert random_box(*size, scale, uniforms(0)) == of_torchvision(scale, size, 1)[0]
 
 
-def test_a_picture_is_flipped_last_and_nothing_else_happens_by_default(image):
-    crop = RandomCrop(16, (0.5, 1.0))
-    box = Box(3, 5, 40, 30)
-    plain, flipped = np.empty((2, 16, 16, 3), np.uint8)
-    crop.make(image, CropParameters(box, False, [], False, None, False), plain)
-    crop.make(image, CropParameters(box, True, [], False, None, False), flipped)
-    assert (plain == flipped[:, ::-1]).all()
-    drawn = draws(crop, (60, 50), 50)
-    assert not any(d.flip or d.changes or d.gray or d.sigma or d.solarize for d in drawn)
-
-
 @pytest.fixture
 def image(tmp_path, draw):
     return read_image(draw(tmp_path / "a.png", size=(50, 60)))
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.integers(1, 80), st.integers(1, 80), st.integers(0, 1000), st.sampled_from([8, 16, 40]))
-def test_a_region_is_resized_as_pil_resizes_a_crop(height, width, seed, size):
-    rng = np.random.default_rng(seed)
-    rough = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
-    image = np.array(Image.fromarray(rough).resize((width, height)))
-    box = random_box(height, width, (0.05, 1.0), uniforms(seed))
-    out = np.empty((size, size, 3), np.uint8)
-    RandomCrop(size, (0.05, 1.0)).make(
-        image, CropParameters(box, False, [], False, None, False), out
-    )
-    region = (box.left, box.top, box.left + box.width, box.top + box.height)
-    expected = np.array(Image.fromarray(image).crop(region).resize((size, size), 3))
-    found = abs(out.astype(int) - expected)
-    assert found.mean() < 0.5  # weights are rounded differently where many pixels count
-    assert np.quantile(found, 0.9) <= 2
-
-
-def test_steps_are_made_in_the_order_of_the_released_code(image):
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("changed", [False, True])
+@pytest.mark.parametrize("box", [Box(3, 5, 40, 30), Box(0, 10, 9, 11)])
+def test_steps_are_made_in_the_order_of_the_released_code(image, box, flip, changed):
     changes = [("hue", 0.1), ("contrast", 1.3), ("brightness", 1.2), ("saturation", 0.8)]
+    parameters = (changes, True, 1.3, True) if changed else ([], False, None, False)
     out = np.empty((32, 32, 3), np.uint8)
-    RandomCrop(32, (0.5, 1.0)).make(
-        image, CropParameters(Box(3, 5, 40, 30), True, changes, True, 1.3, True), out
-    )
-    picture = Image.fromarray(image).crop((5, 3, 35, 43)).resize((32, 32), 3)
-    picture = peer.hflip(picture)
-    for name, factor in changes:
-        picture = getattr(peer, f"adjust_{name}")(picture, factor)
-    picture = peer.to_grayscale(picture, 3)
-    picture = ImageOps.solarize(picture.filter(ImageFilter.GaussianBlur(1.3)))
+    RandomCrop(32, (0.5, 1.0)).make(image, CropParameters(box, flip, *parameters), out)
+    region = (box.left, box.top, box.left + box.width, box.top + box.height)
+    picture = Image.fromarray(image).crop(region).resize((32, 32), 3)
+    picture = peer.hflip(picture) if flip else picture
+    if changed:
+        for name, factor in changes:
+            picture = getattr(peer, f"adjust_{name}")(picture, factor)
+        picture = peer.to_grayscale(picture, 3)
+        picture = ImageOps.solarize(picture.filter(ImageFilter.GaussianBlur(1.3)))
     found = abs(out.astype(int) - np.array(picture))
     # solarization has a jump of one level only, so differences do not grow
-    assert found.mean() < 1
-
-
-def test_numbers_are_a_function_of_the_seed_and_do_not_end():
-    first, second, other = (list(islice(uniforms(s), 1000)) for s in ([0, 1], [0, 1], [1, 0]))
-    assert first == second != other
-    assert len({*first}) == 1000
-    assert all(0 <= number < 1 for number in first)
+    assert found.mean() < (1 if changed else 0.5)
 
 
 def test_the_supervised_crop_changes_only_what_it_is_asked_to(image):

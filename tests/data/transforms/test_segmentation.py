@@ -53,8 +53,9 @@ def coordinates(rows, columns):
     return image, (7 * down + 13 * across) % 150
 
 
-@pytest.mark.parametrize("size", [(60, 90), (97, 53), (50, 400), (41, 41)])
-@pytest.mark.parametrize("aspect", [4.0, math.inf])
+@pytest.mark.parametrize(
+    ("size", "aspect"), [((60, 90), 4.0), ((97, 53), 4.0), ((50, 400), math.inf)]
+)
 def test_the_class_painted_in_the_image_is_the_one_in_the_mask(size, aspect):
     image, mask = grid(*size)
     views = SegmentationCrop(64, 60, cat_max_ratio=0.75, photometric=False, max_aspect_ratio=aspect)
@@ -113,19 +114,6 @@ def test_at_scale_one_each_pixel_keeps_its_values():
     assert abs(flips - 100) < 5 * 50**0.5
 
 
-@pytest.mark.parametrize("size", [(30, 50), (50, 30), (20, 200)])
-def test_a_flipped_view_is_the_mirror_image_of_the_other(size):
-    image, mask = grid(*size)
-    straight = SegmentationCrop(40, 40, cat_max_ratio=0.75, flip=0.0, photometric=False)
-    mirrored = SegmentationCrop(40, 40, cat_max_ratio=0.75, flip=1.0, photometric=False)
-    for seed in SEEDS:
-        a, b = straight(image, mask, seed), mirrored(image, mask, seed)
-        shown = (a.mask != IGNORE_INDEX).any(0).sum()  # padding stays on the right
-        assert torch.equal(a.image[..., :shown], b.image[..., :shown].flip(-1))
-        assert torch.equal(a.mask[:, :shown], b.mask[:, :shown].flip(-1))
-        assert torch.equal(a.mask[:, shown:], b.mask[:, shown:])
-
-
 def test_what_is_missing_is_the_mean_color_without_a_label():
     image, mask = grid(20, 30)
     view = SegmentationCrop(48, 20, (1.0, 1.0), cat_max_ratio=1.0, flip=1.0)(image, mask, 3)
@@ -158,6 +146,7 @@ def test_the_short_side_is_drawn_evenly_from_its_range():
         ((200, 2000), math.inf, (51, 510)),
         ((37, 50), 4.0, (51, 69)),
         ((1, 900), 4.0, (1, 204)),
+        ((1, 1), 4.0, (51, 51)),
     ],
 )
 def test_wide_images_keep_their_shape(size, aspect, expected):
@@ -176,17 +165,6 @@ def test_a_strip_that_would_fill_the_memory_is_refused():
         with refused("max_aspect_ratio"):
             views(image, mask)
     assert SegmentationCrop(max_aspect_ratio=4)(image, mask).mask.shape == (512, 512)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 3), (20, 200), (15, 16)])
-def test_images_of_any_shape_become_squares(size):
-    image, mask = grid(*size)
-    for seed in SEEDS:
-        view = SegmentationCrop(16, 16)(image, mask, seed)
-        assert view.image.shape == (3, 16, 16)
-        assert view.mask.shape == (16, 16)
-        assert (view.mask != IGNORE_INDEX).any()
-        assert SegmentationWhole(16)(image, mask).mask.shape == size
 
 
 def accepted(share):
@@ -219,24 +197,6 @@ def test_unlabeled_pixels_do_not_count_as_a_class():
     assert sum(same) < 5
 
 
-@pytest.mark.parametrize("value", [0, 5, IGNORE_INDEX])
-def test_a_mask_of_one_value_is_cropped_all_the_same(value):
-    image, mask = grid(40, 60)[0], np.full((40, 60), value, np.uint8)
-    view = SegmentationCrop(32, 40, (1.0, 2.0))(image, mask, 0)
-    assert (view.mask == value).all()
-
-
-def test_colors_are_distorted_and_masks_are_not():
-    image, mask = grid(50, 80)
-    plain = SegmentationCrop(40, 50, photometric=False)
-    changed = 0
-    for seed in range(100):
-        a, b = plain(image, mask, seed), SegmentationCrop(40, 50)(image, mask, seed)
-        assert torch.equal(a.mask, b.mask)
-        changed += not torch.equal(a.image, b.image)
-    assert changed > 85  # 15 of 16, and a little less where the hue turns by 0
-
-
 class Script:
     """Numbers to be drawn, in their order: chances, then what `uniform` and `integers` give."""
 
@@ -267,24 +227,17 @@ def recolored(**steps):
     return getattr(distorted, "__wrapped__", distorted)(ramp(), Script(**steps))
 
 
-@pytest.mark.parametrize("shift", [-32, -3.7, 20.2, 31.9])
-def test_brightness_shifts_levels(shift):
-    expected = np.floor(np.clip(ramp() + np.float32(shift), 0, 255))
-    assert (recolored(brightness=shift) == expected).all()
-
-
-@pytest.mark.parametrize("factor", [0.5, 0.77, 1.49])
-@pytest.mark.parametrize("first", [True, False])
-def test_contrast_is_a_factor_around_black(factor, first):
-    expected = np.floor(np.clip(ramp() * np.float32(factor), 0, 255))
-    assert (recolored(contrast=factor, first=first) == expected).all()
-
-
-def test_contrast_comes_before_or_after_the_hue_turns():
-    both = {"contrast": 1.5, "hue": 12}
-    assert not (recolored(**both, first=True) == recolored(**both, first=False)).all()
+def test_brightness_shifts_levels_and_contrast_is_a_factor_before_or_after_the_hue():
+    for shift in (-32, -3.7, 20.2, 31.9):
+        expected = np.floor(np.clip(ramp() + np.float32(shift), 0, 255))
+        assert (recolored(brightness=shift) == expected).all()
+    for factor in (0.5, 0.77, 1.49):
+        expected = np.floor(np.clip(ramp() * np.float32(factor), 0, 255))
+        for first in (True, False):
+            assert (recolored(contrast=factor, first=first) == expected).all()
     last = np.floor(np.clip(recolored(hue=12) * np.float32(1.5), 0, 255))
-    assert (recolored(**both, first=False) == last).all()
+    assert (recolored(contrast=1.5, hue=12, first=False) == last).all()
+    assert not (recolored(contrast=1.5, hue=12, first=True) == last).all()
 
 
 @pytest.mark.parametrize(("saturation", "hue"), [(0.5, None), (1.3, None), (None, -18), (0.8, 17)])
@@ -307,8 +260,9 @@ VIEWS = [
 
 
 @pytest.mark.parametrize("views", VIEWS)
-def test_a_view_is_a_function_of_image_mask_and_seed(views):
+def test_a_view_is_a_function_of_image_mask_and_seed_and_leaves_them_alone(views):
     image, mask = grid(50, 70)
+    before = image.copy(), mask.copy()
     for seed in (0, 7, [0, 1, 2]):
         one, again = views(image, mask, seed), views(image, mask, seed)
         copied = pickle.loads(pickle.dumps(views))(image, mask, seed)
@@ -316,18 +270,12 @@ def test_a_view_is_a_function_of_image_mask_and_seed(views):
             assert a.dtype == torch.uint8
             assert torch.equal(a, b)
             assert torch.equal(a, c)
+            a.fill_(0)  # shares no memory
     assert torch.equal(views(image, mask, 7).image, views(image, mask, [7]).image)
-
-
-@pytest.mark.parametrize("views", VIEWS)
-def test_the_inputs_are_left_as_they_were_and_share_no_memory(views):
-    image, mask = grid(50, 70)
-    before = image.copy(), mask.copy()
-    view = views(image, mask, 0)
-    view.image.fill_(0)
-    view.mask.fill_(0)
     assert (image == before[0]).all()
     assert (mask == before[1]).all()
+    with pytest.raises(ValueError, match="have 50 x 70 and 70 x 50 pixels; give a mask"):
+        views(image, grid(70, 50)[1])
 
 
 @pytest.mark.parametrize(
@@ -336,13 +284,9 @@ def test_the_inputs_are_left_as_they_were_and_share_no_memory(views):
         ("size", 0),
         ("short_side", -1),
         ("ratio_range", (2.0, 0.5)),
-        ("ratio_range", (0.0, 1.0)),
-        ("ratio_range", (1.0, math.inf)),
         ("ratio_range", (1.0, math.nan)),
-        ("cat_max_ratio", 0.0),
         ("cat_max_ratio", 75.0),
         ("flip", 1.5),
-        ("max_aspect_ratio", 0.5),
         ("max_aspect_ratio", math.nan),
     ],
 )
@@ -352,9 +296,3 @@ def test_wrong_arguments_are_refused(name, wrong):
     if name in ("short_side", "max_aspect_ratio"):
         with refused(name):
             SegmentationWhole(**{name: wrong})
-
-
-@pytest.mark.parametrize("views", VIEWS)
-def test_a_mask_of_another_size_is_refused(views):
-    with pytest.raises(ValueError, match="have 50 x 70 and 70 x 50 pixels; give a mask"):
-        views(grid(50, 70)[0], grid(70, 50)[1])
