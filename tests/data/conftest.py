@@ -4,8 +4,8 @@ import io
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -88,15 +88,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class Packing:
-    """How files become archives."""
-
-    tar: Callable[..., Path] = tar
-    zip: Callable[..., Path] = zipped
-    contents: Callable[..., dict[str, bytes]] = contents
-
-
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Listings and indices are kept however short they are, and however new the folder."""
@@ -104,8 +95,9 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def pack() -> Packing:
-    return Packing()
+def pack() -> SimpleNamespace:
+    """How files become archives."""
+    return SimpleNamespace(tar=tar, zip=zipped, contents=contents)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from vitlab.data import (
     read_mask,
 )
 from vitlab.data.check import check
-from vitlab.data.foreground import decode_foreground, mask_name
+from vitlab.data.foreground import decode_foreground
 
 SQUARE = SegmentationSquare(16)
 KINDS = [
@@ -79,16 +79,6 @@ def test_mask_values_become_train_ids_once(request, stripe, layout, kind, expect
         with refused("data.root", DataError):
             dataset[0]
         stripe(path, [0], size=(40, 31))
-
-
-def test_a_mask_that_leads_nowhere_is_replaced_with_its_image(ade):
-    mask = ade / "ADEChallengeData2016/annotations/validation/ADE_val_00000001.png"
-    mask.unlink()
-    mask.symlink_to(mask.name)
-    dataset = ADE20K(str(ade)).segmentation_dataset("val", SQUARE)
-    with pytest.warns(UserWarning, match=r"cannot read .*ADE_val_00000001\.png .*symbolic links"):
-        dataset[0]
-    dataset.check()  # such a pair is replaced in loading
 
 
 def test_leaks_and_datasets_without_labels_or_masks_are_refused(voc, imagenet):
@@ -205,13 +195,6 @@ def test_bad_masks_of_objects_are_named(folder):
         file.unlink()
     with refused("data.root", DataError):
         Folder(str(folder), transform=AugmentedCrop(32)).use_foreground_masks()
-
-
-def test_imagenet_has_masks_of_objects_in_the_same_place(imagenet):
-    image = next((imagenet / "train/n02102040").iterdir())
-    place = imagenet / mask_name(f"train/n02102040/{image.name}")
-    paint(place, np.ones((30, 40), bool))
-    assert ImageNet(str(imagenet), transform=AugmentedCrop(32)).use_foreground_masks() == 1
 
 
 def test_check_sees_masks_that_do_not_fit(folder):

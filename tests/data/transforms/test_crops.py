@@ -1,5 +1,6 @@
 """Transforms of one image: functions of image and seed, with crops of the promised sizes."""
 
+import math
 import pickle
 
 import albumentations
@@ -14,6 +15,7 @@ from vitlab.data import (
     STD,
     AlbumentationsCrop,
     AlbumentationsSegmentation,
+    AugmentedCrop,
     CenterCrop,
     MultiCrop,
     ResizeRandomCrop,
@@ -21,7 +23,7 @@ from vitlab.data import (
     normalize,
     read_image,
 )
-from vitlab.data.transforms import resize, stack_of
+from vitlab.data.transforms import SegmentationCrop, SegmentationWhole, resize, stack_of
 from vitlab.data.transforms.color import ColorJitter
 from vitlab.data.transforms.random_crop import RandomCrop, uniforms
 
@@ -148,6 +150,16 @@ def test_the_resized_crop_is_a_square_at_every_place():
         (CenterCrop, "share", 0.0),
         (CenterCrop, "share", 1.1),
         (ResizeRandomCrop, "resize_size", 200),
+        (AugmentedCrop, "color_jitter", 0.4),
+        (AugmentedCrop, "auto_augment", "rand"),
+        (AugmentedCrop, "auto_augment", "augmix-m5"),
+        (AugmentedCrop, "auto_augment", "rand-x9"),
+        (SegmentationCrop, "short_side", -1),
+        (SegmentationCrop, "ratio_range", (2.0, 0.5)),
+        (SegmentationCrop, "ratio_range", (1.0, math.nan)),
+        (SegmentationCrop, "cat_max_ratio", 75.0),
+        (SegmentationCrop, "max_aspect_ratio", math.nan),
+        (SegmentationWhole, "max_aspect_ratio", 0.5),
     ],
 )
 def test_wrong_arguments_are_refused(kind, name, wrong):

@@ -13,7 +13,7 @@ from vitlab.data.transforms import (
     SegmentationRandomResizedCrop,
     SegmentationWhole,
 )
-from vitlab.data.transforms.segmentation import FILL, IGNORE_INDEX, resize_nearest
+from vitlab.data.transforms.segmentation import FILL, IGNORE_INDEX
 from vitlab.data.transforms.segmentation_crop import distorted
 
 PLAIN = {"cat_max_ratio": 1.0, "flip": 0.0, "photometric": False}
@@ -82,15 +82,6 @@ def test_resampled_borders_of_image_and_mask_agree_to_the_pixel(old, new):
     near = np.abs(centers / cell - np.round(centers / cell)) * cell < 0.03
     assert (got == expected)[~near].all()
     assert near.sum() <= old // cell + 1
-
-
-def test_nearest_takes_the_pixel_that_the_center_lies_in():
-    mask = np.array([[0, 1, 2, 3, 4]], dtype=np.uint8)
-    assert resize_nearest(mask, 1, 3).tolist() == [
-        [0, 2, 4]
-    ]  # OpenCV's INTER_NEAREST gives 0, 1, 3
-    assert resize_nearest(mask, 2, 10)[1].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-    assert (resize_nearest(mask, 1, 5) == mask).all()
 
 
 def test_at_scale_one_each_pixel_keeps_its_values():
@@ -276,23 +267,3 @@ def test_a_view_is_a_function_of_image_mask_and_seed_and_leaves_them_alone(views
     assert (mask == before[1]).all()
     with pytest.raises(ValueError, match="have 50 x 70 and 70 x 50 pixels; give a mask"):
         views(image, grid(70, 50)[1])
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [
-        ("size", 0),
-        ("short_side", -1),
-        ("ratio_range", (2.0, 0.5)),
-        ("ratio_range", (1.0, math.nan)),
-        ("cat_max_ratio", 75.0),
-        ("flip", 1.5),
-        ("max_aspect_ratio", math.nan),
-    ],
-)
-def test_wrong_arguments_are_refused(name, wrong):
-    with refused(name):
-        SegmentationCrop(**{name: wrong})
-    if name in ("short_side", "max_aspect_ratio"):
-        with refused(name):
-            SegmentationWhole(**{name: wrong})
