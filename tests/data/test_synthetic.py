@@ -22,7 +22,6 @@ from vitlab.data.synthetic import (
 )
 from vitlab.data.synthetic.drawing.canvas import Canvas
 from vitlab.data.synthetic.drawing.objects import KINDS
-from vitlab.data.synthetic.drawing.silhouettes import box
 
 FEW = Amounts(
     imagenet_train=2,
@@ -192,15 +191,3 @@ def test_amounts_refuse_an_empty_split() -> None:
         Amounts(voc_val=0)
     with refused("seed"):
         synthesize(Path("unused"), seed=-1)
-
-
-def test_a_thing_owns_the_pixels_it_covers_by_half() -> None:
-    canvas = Canvas(np.zeros((8, 8, 3), np.float32))
-    most, min_size = box(1, 1, 4.8, 3), box(1, 5, 4.1, 7)
-    canvas.put(canvas.coverage([most]), np.ones(3, np.float32), 9)
-    canvas.put(canvas.coverage([min_size]), np.ones(3, np.float32), 4)
-    expected = np.zeros((8, 8), int)
-    expected[1:3, 1:5] = 9
-    expected[5:7, 1:4] = 4
-    np.testing.assert_array_equal(canvas.labels, expected)
-    assert 0 < canvas.pixels[5, 4, 0] < 0.5  # the rim of the image is smooth, that of the mask not

@@ -18,12 +18,6 @@ NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"
 COUNT = 6
 
 
-def text(value: str) -> bytes:
-    """A str of Python 2."""
-    raw = value.encode("latin1")
-    return b"T" + struct.pack("<i", len(raw)) + raw
-
-
 def number(value: int) -> bytes:
     return b"J" + struct.pack("<i", value)
 
@@ -32,24 +26,35 @@ def array(values: np.ndarray, kind: str = "u1") -> bytes:
     """A numpy array as Python 2 pickled it in 2009: protocol 2, data in a str."""
     rows, columns = values.shape
     made = b"cnumpy.core.multiarray\n_reconstruct\n" + b"cnumpy\nndarray\n"
-    made += number(0) + b"\x85" + text("b") + b"\x87R"  # (ndarray, (0,), "b")
-    described = b"cnumpy\ndtype\n" + text(kind) + number(0) + number(1) + b"\x87R"
-    described += b"(" + number(3) + text("|") + b"NNN" + number(-1) * 2 + number(0) + b"tb"
+    made += number(0) + b"\x85" + value_of("b") + b"\x87R"  # (ndarray, (0,), "b")
+    described = b"cnumpy\ndtype\n" + value_of(kind) + number(0) + number(1) + b"\x87R"
+    described += b"(" + number(3) + value_of("|") + b"NNN" + number(-1) * 2 + number(0) + b"tb"
     state = b"(" + number(1) + number(rows) + number(columns) + b"\x86" + described + b"\x89"
-    return made + state + text(values.tobytes().decode("latin1")) + b"tb"
+    return made + state + value_of(values.tobytes().decode("latin1")) + b"tb"
 
 
-def strings(values: list[str]) -> bytes:
-    return b"](" + b"".join(map(text, values)) + b"e"
+def value_of(value) -> bytes:
+    """The opcodes of a value; those of Python 2 for a str. Bytes are opcodes already."""
+    match value:
+        case bytes():
+            return value
+        case int():
+            return number(value)
+        case str():
+            return b"T" + struct.pack("<i", len(value)) + value.encode("latin1")
+        case np.ndarray():
+            return array(value)
+        case dict():
+            return (
+                b"}(" + b"".join(value_of(part) for item in value.items() for part in item) + b"u"
+            )
+        case _:
+            return b"](" + b"".join(map(value_of, value)) + b"e"
 
 
-def dictionary(**entries: bytes) -> bytes:
-    body = b"".join(text(key) + value for key, value in entries.items())
-    return b"\x80\x02}(" + body + b"u."
-
-
-def integers(values) -> bytes:
-    return b"](" + b"".join(number(value) for value in values) + b"e"
+def pickled(**entries) -> bytes:
+    """A file of a dictionary."""
+    return b"\x80\x02" + value_of(entries) + b"."
 
 
 @pytest.fixture
@@ -65,17 +70,9 @@ def cifar10(tmp_path, pixels):
     for index, name in enumerate(names):
         part = pixels[index * COUNT % len(pixels) :][:COUNT]
         labels = [(index + row) % 10 for row in range(COUNT)]
-        (folder / name).write_bytes(
-            dictionary(
-                data=array(part),
-                labels=integers(labels),
-                batch_label=text("training batch 1 of 5"),
-                filenames=strings([f"{row}.png" for row in range(COUNT)]),
-            )
-        )
-    (folder / "batches.meta").write_bytes(
-        dictionary(label_names=strings(NAMES), num_vis=number(3072), num_cases_per_batch=number(6))
-    )
+        about = {"batch_label": "batch 1 of 5", "filenames": [f"{row}.png" for row in range(COUNT)]}
+        (folder / name).write_bytes(pickled(data=part, labels=labels, **about))
+    (folder / "batches.meta").write_bytes(pickled(label_names=NAMES, num_vis=3072))
     return folder
 
 
@@ -85,15 +82,10 @@ def cifar100(tmp_path, pixels):
     folder.mkdir()
     for name, part in (("train", pixels), ("test", pixels[:COUNT])):
         fine = [(7 * row) % 100 for row in range(len(part))]
-        (folder / name).write_bytes(
-            dictionary(
-                data=array(part),
-                fine_labels=integers(fine),
-                coarse_labels=integers(value // 5 for value in fine),
-            )
-        )
-    fine_names = [f"kind {number:03d}" for number in range(100)]
-    (folder / "meta").write_bytes(dictionary(fine_label_names=strings(fine_names)))
+        coarse = [value // 5 for value in fine]
+        (folder / name).write_bytes(pickled(data=part, fine_labels=fine, coarse_labels=coarse))
+    names = [f"kind {number:03d}" for number in range(100)]
+    (folder / "meta").write_bytes(pickled(fine_label_names=names))
     return folder
 
 
@@ -153,10 +145,10 @@ class Evil:
     [
         pickle.dumps(Evil()),
         pickle.dumps({"data": Evil(), "labels": []}),
-        b"\x80\x02cos\nsystem\n" + text("true") + b"\x85R.",
-        b"\x80\x02cnumpy\nload\n" + text("x") + b"\x85R.",
-        b"\x80\x02c_codecs\nencode\n" + text("x") + text("zlib") + b"\x86R.",
-        b"\x80\x02cnumpy\ndtype\n}(" + text("name") + text("x") + b"ub.",  # changes the class
+        b"\x80\x02cos\nsystem\n" + value_of("true") + b"\x85R.",
+        b"\x80\x02cnumpy\nload\n" + value_of("x") + b"\x85R.",
+        b"\x80\x02c_codecs\nencode\n" + value_of("x") + value_of("zlib") + b"\x86R.",
+        b"\x80\x02cnumpy\ndtype\n}(" + value_of("name") + value_of("x") + b"ub.",
         b"\x80\x02cnumpy\nndarray\n" + number(2**30) + b"\x85\x85R.",
         b"\x80\x02}(U",
         b"",
@@ -172,22 +164,18 @@ def test_a_pickle_with_anything_but_arrays_is_refused_unrun(cifar10, content, ca
     assert "owned" not in capsys.readouterr().out
 
 
-ROWS = np.zeros((2, 3072), np.uint8)
+ROWS = np.zeros((6, 3072), np.uint8)
 WRONG = {
     "a missing file": None,
     "a list": b"\x80\x02].",
-    "no data": dictionary(labels=integers([1])),
-    "short rows": dictionary(data=array(np.zeros((2, 5), np.uint8)), labels=integers([1, 2])),
-    "objects": dictionary(
-        data=array(np.zeros((2, 3072), np.uint8), kind="O8"), labels=integers([])
+    "no data": pickled(labels=[1]),
+    "short rows": pickled(data=ROWS[:2, :5], labels=[1, 2]),
+    "objects": pickled(data=array(ROWS, kind="O8"), labels=[]),
+    "cut rows": pickled(data=ROWS, labels=[]).replace(
+        number(6) + number(3072), number(9) + number(3072)
     ),
-    "cut rows": dictionary(data=array(ROWS), labels=integers([])).replace(
-        number(2) + number(3072), number(9) + number(3072)
-    ),
-    "fewer labels": dictionary(data=array(np.zeros((6, 3072), np.uint8)), labels=integers([1] * 5)),
-    "other labels": dictionary(
-        data=array(np.zeros((6, 3072), np.uint8)), labels=integers([10] * 6)
-    ),
+    "fewer labels": pickled(data=ROWS, labels=[1] * 5),
+    "other labels": pickled(data=ROWS, labels=[10] * 6),
 }
 
 
@@ -203,7 +191,7 @@ def test_damaged_files_are_refused_with_their_name(cifar10, fault):
 
 def test_missing_names_a_cut_archive_and_a_missing_root_are_refused(cifar10, tmp_path):
     meta = (cifar10 / "batches.meta").read_bytes()
-    (cifar10 / "batches.meta").write_bytes(dictionary(num_vis=number(1)))
+    (cifar10 / "batches.meta").write_bytes(pickled(num_vis=1))
     with refused("batches.meta", DataError):
         CIFAR10(str(cifar10)).samples("train")
     (cifar10 / "batches.meta").write_bytes(meta)
@@ -263,7 +251,7 @@ def test_check_finds_the_faults_of_cifar(cifar10, cifar100, tmp_path):
     assert "lacks data_batch_3; extract cifar-10-python.tar.gz again" in found(inner)
     (inner / "data_batch_1").unlink()
     assert "looks like CIFAR-10, but lacks data_batch_1 or test_batch" in found(inner)
-    (cifar100 / "meta").write_bytes(dictionary(fine_label_names=strings(["a"] * 20)))
+    (cifar100 / "meta").write_bytes(pickled(fine_label_names=["a"] * 20))
     assert "names 20 classes, not 100" in found(cifar100)
     binary = tmp_path / "binary"
     binary.mkdir()
