@@ -1,4 +1,4 @@
-"""Tiny datasets in their original layouts, and the real ones where they are at hand."""
+"""Tiny datasets in their original layouts."""
 
 import io
 import tarfile
@@ -168,16 +168,3 @@ def dense_folder(tmp_path: Path) -> Path:
         '{"classes": ["sky", "void", "road"], "ignore_index": 1}'
     )
     return tmp_path
-
-
-@pytest.fixture
-def real() -> Callable[[str], Path]:
-    """Folder of a real dataset; skips the test, and says so, where it is not at hand."""
-
-    def folder(name: str) -> Path:
-        path = Path(__file__).parents[3] / "shared/data" / name
-        if not path.is_dir():
-            pytest.skip(f"no {name} in shared/data beside the repository")
-        return path
-
-    return folder

@@ -258,28 +258,28 @@ def test_each_epoch_of_a_trainer_has_its_own_order_and_crops(stopped, images):
 
 
 @pytest.mark.parametrize(
-    ("accumulate", "step"),
-    [*((2, step) for step in range(1, 7)), (1, 2), (1, 3), (4, 1), (4, 5)],
+    ("accumulate", "steps", "step"),
+    [
+        *((2, 3, step) for step in range(1, 7)),
+        *((1, 3, 2), (1, 3, 3), (4, 3, 1), (4, 3, 5)),  # other micro-batches than before
+        *((2, 2, 1), (2, 2, 2), (2, 2, 3)),  # epochs that are cut short
+    ],
 )
-def test_a_resumed_run_has_the_batches_of_the_whole_run_and_may_have_other_micro_batches(
-    stopped, images, tmp_path, accumulate, step
+def test_a_resumed_run_has_the_batches_of_the_whole_run(
+    stopped, images, tmp_path, accumulate, steps, step
 ):
     whole, folder = stopped
-    if accumulate != 2:
-        whole = fit(images, tmp_path / "whole", accumulate=accumulate)
-    workers = int((accumulate, step) == (2, 2))
-    resumed = fit(images, tmp_path / "on", folder / f"step={step}.ckpt", workers, accumulate)
-    assert resumed == whole[step * accumulate :]
+    limit = {} if steps == 3 else {"limit_train_batches": steps * accumulate}
+    if (accumulate, steps) != (2, 3):
+        whole = fit(images, tmp_path / "whole", accumulate=accumulate, **limit)
+        folder = tmp_path / "whole" if limit else folder
+    workers = int((accumulate, steps, step) == (2, 3, 2))
+    checkpoint = folder / f"step={step}.ckpt"
+    assert (
+        fit(images, tmp_path / "on", checkpoint, workers, accumulate, **limit)
+        == (whole[step * accumulate :])
+    )
     gc.collect()
-
-
-def test_a_shortened_epoch_is_resumed_too(images, tmp_path):
-    whole = fit(images, tmp_path / "whole", limit_train_batches=4)
-    assert [epoch for epoch, _ in whole] == [0] * 4 + [1] * 4
-    for step in (1, 2, 3):
-        checkpoint = tmp_path / f"whole/step={step}.ckpt"
-        resumed = fit(images, tmp_path / f"from_{step}", checkpoint, limit_train_batches=4)
-        assert resumed == whole[2 * step :], step
 
 
 @pytest.mark.parametrize(
