@@ -42,11 +42,7 @@ def foreground_masks(samples: Samples) -> Shaped[np.ndarray, " n"]:
 
 
 def decode_foreground(data: bytes, path: str) -> Bool[np.ndarray, "height width"]:
-    """True where a mask file is not 0 in some channel.
-
-    Args:
-        data: content of an image of numbers or colors.
-        path: its name, for messages.
+    """True where a mask file, of numbers or colors, is not 0 in some channel.
 
     Raises:
         UnreadableImage: if the file is empty, cut, damaged or no image.

@@ -23,8 +23,8 @@ from vitlab.data.transforms.transform import (
     check_probability,
     check_range,
     check_size,
+    refuse,
 )
-from vitlab.errors import InputError
 from vitlab.rng import seeded_rng
 
 RANDAUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?)+")
@@ -68,19 +68,18 @@ class AugmentedCrop(Transform):
         check_range("area", area, 1)
         check_probability("flip", flip)
         check_probability("color_jitter", color_jitter)
-        if auto_augment not in ("", "3a") and not RANDAUGMENT.fullmatch(auto_augment):
-            raise InputError(
-                f"auto_augment {auto_augment!r} is unknown; use RandAugment as timm spells it, "
-                'such as rand-m9-mstd0.5-inc1, "3a" for 3-Augment, or "" for none',
-                field="auto_augment",
-            )
-        if auto_augment.startswith("rand") and color_jitter:
-            raise InputError(
-                f"color_jitter {color_jitter} beside auto_augment {auto_augment}: timm ignores the "
-                "jitter then, and RandAugment changes the colors itself; set color_jitter to 0, or "
-                "auto_augment to 3a",
-                field="color_jitter",
-            )
+        refuse(
+            auto_augment not in ("", "3a") and not RANDAUGMENT.fullmatch(auto_augment),
+            *("auto_augment", repr(auto_augment)),
+            "is unknown; use RandAugment as timm spells it, such as rand-m9-mstd0.5-inc1, "
+            '"3a" for 3-Augment, or "" for none',
+        )
+        refuse(
+            auto_augment.startswith("rand") and color_jitter > 0,
+            *("color_jitter", color_jitter),
+            f"beside auto_augment {auto_augment}: timm ignores the jitter then, and RandAugment "
+            "changes the colors itself; set color_jitter to 0, or auto_augment to 3a",
+        )
         self.size, self.area, self.flip = size, (area[0], area[1]), flip
         self.min_size = RandomCrop(size, self.area).min_size
         self.auto_augment, self.interpolation = auto_augment, interpolation

@@ -7,8 +7,15 @@ whatever the number of workers.
 from vitlab.data.transforms.color import ColorJitter
 from vitlab.data.transforms.functional import stack_of
 from vitlab.data.transforms.random_crop import RandomCrop, make_all, uniforms
-from vitlab.data.transforms.transform import Pixels, Seed, Stack, Transform, check_range, check_size
-from vitlab.errors import InputError
+from vitlab.data.transforms.transform import (
+    Pixels,
+    Seed,
+    Stack,
+    Transform,
+    check_range,
+    check_size,
+    refuse,
+)
 
 
 class MultiCrop(Transform):
@@ -39,12 +46,8 @@ class MultiCrop(Transform):
         check_size("local_size", local_size)
         check_range("scale", scale, 1)
         check_range("local_scale", local_scale, 1)
-        if num_local_crops < 0:
-            raise InputError(
-                f"num_local_crops {num_local_crops} is negative; use 0 for no small crops, or a "
-                "count",
-                field="num_local_crops",
-            )
+        message = "is negative; use 0 for no small crops, or a count"
+        refuse(num_local_crops < 0, "num_local_crops", num_local_crops, message)
         self.size, self.local_size, self.num_local_crops = size, local_size, num_local_crops
         self.scale, self.local_scale = (scale[0], scale[1]), (local_scale[0], local_scale[1])
         self.first = _crop(size, self.scale, blur=1.0)

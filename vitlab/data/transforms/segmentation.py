@@ -15,7 +15,7 @@ from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 from vitlab.data.transforms.functional import MEAN, resize
-from vitlab.data.transforms.transform import Pixels, Seed, check_size
+from vitlab.data.transforms.transform import Pixels, Seed, check_size, refuse
 from vitlab.errors import InputError
 
 Mask = UInt8[np.ndarray, "_ _"]  # no names: the image beside it may have another size
@@ -67,12 +67,8 @@ class SegmentationWhole(SegmentationTransform):
     """
 
     def __init__(self, short_side: int = 512, max_aspect_ratio: float = math.inf):
-        if short_side < 0:
-            raise InputError(
-                f"short_side {short_side} is not a length; use a positive number of pixels, or 0 "
-                "to leave the image at its size",
-                field="short_side",
-            )
+        message = "is not a length; use a positive number of pixels, or 0 to leave the image at its"
+        refuse(short_side < 0, "short_side", short_side, f"{message} size")
         check_aspect_ratio(max_aspect_ratio)
         self.short_side, self.max_aspect_ratio = short_side, max_aspect_ratio
 
@@ -156,9 +152,5 @@ def check_agreement(image: Pixels, mask: Mask) -> None:
 
 def check_aspect_ratio(max_aspect_ratio: float) -> None:
     """Refuse a largest ratio of long to short side below 1."""
-    if not max_aspect_ratio >= 1:
-        raise InputError(
-            f"max_aspect_ratio {max_aspect_ratio} is no long side over a short one; use a number "
-            "from 1 on, or inf for no limit",
-            field="max_aspect_ratio",
-        )
+    message = "is no long side over a short one; use a number from 1 on, or inf for no limit"
+    refuse(not max_aspect_ratio >= 1, "max_aspect_ratio", max_aspect_ratio, message)

@@ -24,8 +24,8 @@ from vitlab.data.transforms.transform import (
     check_probability,
     check_range,
     check_size,
+    refuse,
 )
-from vitlab.errors import InputError
 
 Table = UInt8[np.ndarray, "256"]
 TRIES = 10
@@ -77,12 +77,8 @@ class SegmentationCrop(SegmentationTransform):
         check_size("size", size)
         check_size("short_side", short_side)
         check_range("ratio_range", ratio_range, math.inf)
-        if not 0 < cat_max_ratio <= 1:
-            raise InputError(
-                f"cat_max_ratio {cat_max_ratio} is not a share of pixels; use a number in (0, 1], "
-                "and 1 to take any crop",
-                field="cat_max_ratio",
-            )
+        message = "is not a share of pixels; use a number in (0, 1], and 1 to take any crop"
+        refuse(not 0 < cat_max_ratio <= 1, "cat_max_ratio", cat_max_ratio, message)
         check_probability("flip", flip)
         check_aspect_ratio(max_aspect_ratio)
         self.size, self.short_side = size, short_side

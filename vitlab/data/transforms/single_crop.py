@@ -13,8 +13,8 @@ from vitlab.data.transforms.transform import (
     check_probability,
     check_range,
     check_size,
+    refuse,
 )
-from vitlab.errors import InputError
 
 
 class SingleCrop(Transform):
@@ -64,12 +64,8 @@ class ResizeRandomCrop(Transform):
     def __init__(self, size: int = 224, resize_size: int = 256, flip: float = 0.5):
         check_size("size", size)
         check_probability("flip", flip)
-        if resize_size < size:
-            raise InputError(
-                f"resize_size {resize_size} is less than size {size}, and the square would not "
-                f"fit; give at least {size}",
-                field="resize_size",
-            )
+        message = f"is less than size {size}, and the square would not fit; give at least {size}"
+        refuse(resize_size < size, "resize_size", resize_size, message)
         self.size, self.resize_size, self.flip = size, resize_size, flip
         self.min_size = (resize_size, resize_size)
 
@@ -94,10 +90,8 @@ class CenterCrop(Transform):
 
     def __init__(self, size: int = 224, share: float = 0.875):
         check_size("size", size)
-        if not 0 < share <= 1:
-            raise InputError(
-                f"share {share} is no part of the image; use a number in (0, 1]", field="share"
-            )
+        message = "is no part of the image; use a number in (0, 1]"
+        refuse(not 0 < share <= 1, "share", share, message)
         self.size, self.resize_size = size, round(size / share)
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:

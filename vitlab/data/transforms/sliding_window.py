@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.data.transforms.transform import check_size
+from vitlab.data.transforms.transform import check_size, refuse
 from vitlab.errors import InputError
 
 
@@ -19,12 +19,7 @@ def windows(height: int, width: int, size: int, stride: int) -> list[tuple[int, 
 
     Windows are `stride` apart, but the last of a row or column ends at the border, as in
     mmsegmentation. Where the image is smaller than `size`, so is the window: nothing is padded.
-
-    Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        size: edge of a window, in pixels.
-        stride: from one window to the next, in pixels; at most `size`.
+    All lengths are in pixels; `stride` is at most `size`.
 
     Raises:
         InputError: if a length is not positive, or the stride would leave gaps.
@@ -32,11 +27,8 @@ def windows(height: int, width: int, size: int, stride: int) -> list[tuple[int, 
     lengths = {"height": height, "width": width, "size": size, "stride": stride}
     for name, length in lengths.items():
         check_size(name, length)
-    if stride > size:
-        raise InputError(
-            f"stride {stride} leaves gaps between windows of {size}; use 1 to {size} pixels",
-            field="stride",
-        )
+    message = f"leaves gaps between windows of {size}; use 1 to {size} pixels"
+    refuse(stride > size, "stride", stride, message)
     return [
         (top, left)
         for top in _starts(height, size, stride)

@@ -56,25 +56,25 @@ class Transform(ABC):
         )
 
 
+def refuse(wrong: bool, name: str, value: object, message: str) -> None:
+    """Refuse the value of a setting; the message goes on behind the two."""
+    if wrong:
+        raise InputError(f"{name} {value} {message}", field=name)
+
+
 def check_size(name: str, size: int) -> None:
     """Refuse a length that is not positive."""
-    if size <= 0:
-        raise InputError(
-            f"{name} {size} is not a length; use a positive number of pixels", field=name
-        )
+    refuse(size <= 0, name, size, "is not a length; use a positive number of pixels")
 
 
 def check_range(name: str, values: tuple[float, float], high: float) -> None:
     """Refuse two numbers that are not a range within (0, high], or (0, inf) if high is inf."""
-    if len(values) != 2 or not 0 < values[0] <= values[1] <= high or np.isinf(values[1]):
-        within = f"in (0, {high:g}]" if np.isfinite(high) else "above 0"
-        raise InputError(
-            f"{name} {tuple(values)} is not a range; use two numbers {within}, the smaller first",
-            field=name,
-        )
+    wrong = len(values) != 2 or not 0 < values[0] <= values[1] <= high or np.isinf(values[1])
+    within = f"in (0, {high:g}]" if np.isfinite(high) else "above 0"
+    message = f"is not a range; use two numbers {within}, the smaller first"
+    refuse(bool(wrong), name, tuple(values), message)
 
 
 def check_probability(name: str, value: float) -> None:
     """Refuse what is neither a probability nor a strength."""
-    if not 0 <= value <= 1:
-        raise InputError(f"{name} {value} is not between 0 and 1; 0 leaves it out", field=name)
+    refuse(not 0 <= value <= 1, name, value, "is not between 0 and 1; 0 leaves it out")
