@@ -2,12 +2,12 @@
 
 import torch
 
-from vitlab.analysis.measures.context import BatchContext, PatchLabels
+from vitlab.analysis.measures.context import BatchContext
 
 
 def context_of(b=2, grid=(3, 4), prefix=1, fore=None):
     """The context of images whose objects are the given patches; without masks by default."""
-    labels = None if fore is None or not fore.any() else PatchLabels(fore, ~fore)
+    labels = None if fore is None or not fore.any() else (fore, ~fore)
     return BatchContext.of(
         batch=b, grid=grid, patch_size=16, prefix=prefix, labels=labels, rows=grid[0] * grid[1],
         device=torch.device("cpu"),

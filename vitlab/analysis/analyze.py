@@ -1,8 +1,7 @@
 """Measurement of encoders side by side on the same images: `vitlab analyze` as a function."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -30,13 +29,10 @@ WHY_ABSENT = {
 }
 
 
-@dataclass(frozen=True)
-class NamedEncoder:
+class NamedEncoder(NamedTuple):
     """An encoder in evaluation mode, for images normalized by ImageNet's statistics, and its name.
 
-    Attributes:
-        encoder: of any class; attention is measured of ViTs alone.
-        info: label and description.
+    Attention is measured of ViTs alone.
     """
 
     encoder: Encoder
@@ -50,15 +46,7 @@ def name_encoder(
     hash_: str = "",
     config: dict[str, Any] | None = None,
 ) -> NamedEncoder:
-    """Return an encoder with its description.
-
-    Args:
-        encoder: of any class.
-        label: its name in tables and figures.
-        weights: path; "" for none.
-        hash_: fingerprint of options and tensors; "" for none.
-        config: arguments of the encoder, as JSON; its own as text by default.
-    """
+    """Return an encoder with its description, see `ModelInfo`; its own `config` by default."""
     blocks = blocks_of(encoder)
     if config is None:
         config = {key: str(value) for key, value in getattr(encoder, "config", {}).items()}

@@ -6,12 +6,13 @@ Axis letters: s patches of a set, d width, c classes.
 from collections.abc import Callable, Sequence
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitlab.analysis.results import Measure, Row
 from vitlab.data import SegmentationTransform, VisionDataModule, normalize
-from vitlab.data.dataset import SegmentationDataset
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes import DenseProbe, InferenceConfig
 from vitlab.probes.eval_mode import eval_mode
@@ -38,9 +39,8 @@ def block_miou(
     images: int,
     inference: InferenceConfig,
     memory: int = MEMORY,
-    advance: Callable[[], object] = lambda: None,
 ) -> list[Row]:
-    """Return the mIoU of every block.
+    """Return the mIoU of every block, with a progress bar on standard error.
 
     One pass over each split serves as many blocks as fit into memory, see `group_blocks`: all
     blocks of a ViT-S on VOC 2012 take two passes.
@@ -53,19 +53,24 @@ def block_miou(
         images: training images; 0 for all.
         inference: device, precision, batch size and loading processes.
         memory: bytes for the tables of features.
-        advance: called after every batch, for a progress bar of `count_batches` steps.
 
     Raises:
         InputError: there are no masks or no labels, or features are not finite.
     """
-    train, test = _splits(data, transform, images)
+    train = data.segmentation_dataset(data.train_split, transform, images)
+    test = data.segmentation_dataset(data.val_split, transform)
+    passes = group_blocks(encoder, train, data.num_classes, memory)
+    batches = sum(-(-len(each) // inference.batch_size) for each in (train, test))
     rows = []
-    with eval_mode(encoder):
-        for blocks in group_blocks(encoder, train, data.num_classes, memory):
+    with eval_mode(encoder), Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"mIoU of {model}", total=len(passes) * batches)
+        for blocks in passes:
             probe = DenseProbe(data.num_classes)
             encode = _block_features(encoder, blocks, inference)
-            maps = probe.fit_all(encode, train, inference, lambda *_: advance())
-            scores = probe.score_all(encode, maps, test, inference, lambda *_: advance())
+            maps = probe.fit_all(encode, train, inference, lambda *_: progress.advance(task))
+            scores = probe.score_all(
+                encode, maps, test, inference, lambda *_: progress.advance(task)
+            )
             for block, iou in zip(blocks, scores, strict=True):
                 numbers = iou.value, *bootstrap_interval(iou), len(iou)
                 rows.append(Row(model, BLOCK_MIOU.name, block, "", None, "", *numbers))
@@ -75,13 +80,9 @@ def block_miou(
 def group_blocks(
     encoder: Encoder, train: Dataset, classes: int, memory: int = MEMORY
 ) -> list[range]:
-    """Return the blocks that share a pass, as few groups as fit into memory.
+    """Return the blocks that share a pass, as few groups as fit into so many bytes, or single ones.
 
-    Args:
-        encoder: whose patches make a table of fp32 for each block.
-        train: pairs of an image and a mask.
-        classes: columns of the one table of targets.
-        memory: bytes for the tables; a group has one block at least.
+    The patches make a table of fp32 for each block, beside one of targets with a column per class.
     """
     image = train[0][0]
     patches = (image.shape[-2] // encoder.patch_size) * (image.shape[-1] // encoder.patch_size)
@@ -91,27 +92,6 @@ def group_blocks(
     fit = max((memory - 4 * rows * classes) // once - 1, 1)
     depth = max(depth_of(encoder), 1)
     return [range(start, min(start + fit, depth)) for start in range(0, depth, fit)]
-
-
-def count_batches(
-    encoder: Encoder,
-    data: VisionDataModule,
-    transform: SegmentationTransform,
-    images: int,
-    batch_size: int,
-) -> int:
-    """Return the number of batches of `block_miou`."""
-    train, test = _splits(data, transform, images)
-    passes = len(group_blocks(encoder, train, data.num_classes))
-    return passes * (-(-len(train) // batch_size) + -(-len(test) // batch_size))
-
-
-def _splits(
-    data: VisionDataModule, transform: SegmentationTransform, images: int
-) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """Return the images to fit and to score."""
-    train = data.segmentation_dataset(data.train_split, transform, images)
-    return train, data.segmentation_dataset(data.val_split, transform)
 
 
 def _block_features(

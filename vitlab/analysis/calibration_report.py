@@ -42,20 +42,12 @@ COLUMNS = ("top-1 %", "loss", "background %", "relevance", "off rule %", "parame
 
 @dataclass(frozen=True)
 class Explanation:
-    """Logits of a batch, and the relevance of tokens and dimensions for the class of each image.
-
-    Attributes:
-        logits: of the classes.
-        tokens: relevance that the last block takes from each patch.
-        foreground: of this classifier, from all blocks.
-        dimensions: relevance of those of [CLS] inside the last MLP.
-        grid: rows and columns of patches.
-    """
+    """Logits of a batch, and the relevance of tokens and dimensions for the class of each image."""
 
     logits: Float[Tensor, "b c"]
-    tokens: Float[Tensor, "b p"]
-    foreground: Bool[Tensor, "b p"]
-    dimensions: Float[Tensor, "b m"]
+    tokens: Float[Tensor, "b p"]  # relevance that the last block takes from each patch
+    foreground: Bool[Tensor, "b p"]  # of this classifier, from all blocks
+    dimensions: Float[Tensor, "b m"]  # relevance of those of [CLS] inside the last MLP
     grid: Grid
 
 

@@ -46,11 +46,7 @@ class Images:
 
 
 class CenterCropPair(SegmentationTransform):
-    """The center crop of an image, as by `CenterCrop`, and of its mask alike.
-
-    Args:
-        size: edge of the square, in pixels; the short side becomes size / 0.875.
-    """
+    """The center crop of an image, as by `CenterCrop`, and of its mask alike."""
 
     def __init__(self, size: int):
         self.crop = CenterCrop(size)
@@ -65,15 +61,7 @@ class CenterCropPair(SegmentationTransform):
 
 
 class ObjectPairs(Dataset[Pair]):
-    """Images and masks of a segmentation dataset, each class an object or not.
-
-    Args:
-        data: with masks.
-        split: of the dataset.
-        size: edge, in pixels.
-        limit: number of images; 0 for all.
-        objects: indices of the classes that are objects.
-    """
+    """Images and masks of a segmentation dataset, each class an object or not; 0 is no limit."""
 
     def __init__(
         self, data: VisionDataModule, split: str, size: int, limit: int, objects: Sequence[int]
@@ -95,11 +83,8 @@ class ObjectPairs(Dataset[Pair]):
 class UnlabeledPairs(Dataset[Pair]):
     """Images with masks of unknown pixels.
 
-    Args:
-        paths: of the files.
-        size: edge, in pixels.
-        read: returns the content of a file; from the disk by default.
-        patience: unreadable files in a row that are replaced by the next one.
+    `read` returns the content of a file, from the disk by default; `patience` unreadable files in a
+    row are replaced by the next one.
     """
 
     def __init__(self, paths: Sequence[str], size: int, read: Any = None, patience: int = 0):
@@ -153,16 +138,16 @@ def find_images(
     # nothing is learned: no split to keep apart
     data.train_split, data.val_split = "", split or source.val_split
     samples = data.samples(data.val_split)
-    about = {"dataset": kind, "root": str(data.root), "split": data.val_split, "size": size}
+    about: dict[str, Any] = {"dataset": kind, "root": str(data.root)}
+    about |= {"split": data.val_split, "size": size}
     reason = f"{kind} has no masks"
     if samples.masks is not None:
         chosen, reason = _object_classes(data.classes, objects)
         if chosen:
             pairs = ObjectPairs(data, data.val_split, size, limit, chosen)
             names = [data.classes[index] for index in chosen]
-            return Images(
-                pairs, {**about, "images": len(pairs), "masks": True, "foreground": names}, True
-            )
+            about |= {"images": len(pairs), "masks": True, "foreground": names}
+            return Images(pairs, about, True)
     elif objects:
         raise InputError(
             f"--foreground names classes of masks, and {reason}; leave it out", field="--foreground"
@@ -192,10 +177,9 @@ def _photographs(root: Path, size: int, limit: int) -> Images:
         drawn = np.random.default_rng(0).permutation(len(found))[:limit]
         found = [found[index] for index in sorted(drawn.tolist())]
     about = {"dataset": "photographs", "root": str(root), "split": "", "size": size}
+    about |= {"images": len(found), "masks": False}
     pairs = UnlabeledPairs([str(path) for path in found], size)
-    return Images(
-        pairs, {**about, "images": len(found), "masks": False}, False, "there are no masks"
-    )
+    return Images(pairs, about, False, "there are no masks")
 
 
 def _object_classes(classes: Sequence[str], asked: Sequence[str]) -> tuple[list[int], str]:

@@ -36,7 +36,7 @@ class LastStateRecorder(Encoder):
         self.state: TokenSequence | None = None
 
     def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[TokenSequence]:
-        """Walk through the encoder."""
+        """Yield the encoder's states."""
         return self.inner.walk(images)
 
     def read(self, state: TokenSequence) -> Tokens:
@@ -112,20 +112,11 @@ def background_class(classes: Sequence[str]) -> int | None:
 def label_patches_of_any_size(masks: Sequence[Tensor], grid: Grid, background: int) -> PatchLabels:
     """Return the labels of patches, by the rule of `label_patches`, from masks of any size.
 
-    Args:
-        masks: class of each pixel, 255 where there is none; patches need not tile them.
-        grid: rows and columns of patches.
-        background: class that is no object.
+    Masks hold the class of each pixel, 255 where there is none; patches need not tile them.
     """
-    counts = torch.stack(
-        [
-            class_counts(
-                torch.where(mask == VOID, 2, (mask != background).long()).to(torch.uint8), grid, 2
-            )
-            for mask in masks
-        ]
-    )
+    kinds = (torch.where(mask == VOID, 2, (mask != background).long()) for mask in masks)
+    counts = torch.stack([class_counts(each.to(torch.uint8), grid, 2) for each in kinds])
     known = counts[:, :, :2].sum(2)
     counted = 2 * known >= counts.sum(2)
     on = 2 * counts[:, :, 1] >= known
-    return PatchLabels(counted & on, counted & ~on)
+    return counted & on, counted & ~on

@@ -103,7 +103,7 @@ def compare_arms(arms: dict[str, list[PromptScores]]) -> str:
     first = next(iter(arms.values()))
     rows = {}
     for name, runs in arms.items():
-        over = "-"
+        over, macs = "-", f"{100 * (runs[0].macs / first[0].macs - 1):+.1f} %"
         if len(runs) == len(first):
             over = _spread([a.top1 - b.top1 for a, b in zip(runs, first, strict=True)], "+.1f")
         rows[name] = {
@@ -113,9 +113,7 @@ def compare_arms(arms: dict[str, list[PromptScores]]) -> str:
             "loss": _spread([run.loss for run in runs], ".3f"),
             "trained": f"{runs[0].trained:,}",
             "GMAC": f"{runs[0].macs / 1e9:.4g}",
-            "MACs over first": ""
-            if runs is first
-            else f"{100 * (runs[0].macs / first[0].macs - 1):+.1f} %",
+            "MACs over first": "" if runs is first else macs,
         }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
     return table.to_markdown(disable_numparse=True) + "\n"
@@ -149,11 +147,9 @@ def preferred_entries(
         patches = encoder(images).patches.shape[1]
     if pool.top_k:
         return "nearest key", [chosen[..., 0] for chosen in kept]
-    own = (
-        slice(settings.count - pool.prompts, settings.count)
-        if pool.size
-        else slice(settings.shared)
-    )
+    own = slice(settings.shared)
+    if pool.size:
+        own = slice(settings.count - pool.prompts, settings.count)
     return "read most", [
         weights[:, :, -patches:, own].mean(1).argmax(-1) // pool.length for weights in kept
     ]
@@ -215,12 +211,8 @@ def write_prompt_report(
     for model in (each for several in models.values() for each in several):
         model.encoder.check_img_size(size, "--size")
     out.parent.mkdir(parents=True, exist_ok=True)
-    text = compare_arms(
-        {
-            name: [score(model, data, size, crop) for model in several]
-            for name, several in models.items()
-        }
-    )
+    scores = {name: [score(each, data, size, crop) for each in own] for name, own in models.items()}
+    text = compare_arms(scores)
     out.with_name(f"{out.name}.md").write_text(text)
     firsts = {name: several[0] for name, several in models.items()}
     save_preferred_entries(firsts, data, size, crop, out.with_name(f"{out.name}.png"))

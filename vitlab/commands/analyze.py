@@ -13,11 +13,10 @@ import pandas as pd
 import torch
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
 from vitlab.analysis.analyze import NamedEncoder, analyze
-from vitlab.analysis.block_miou import BLOCK_MIOU, block_miou, count_batches
+from vitlab.analysis.block_miou import BLOCK_MIOU, block_miou
 from vitlab.analysis.example_pictures import example_pictures
 from vitlab.analysis.images import Images, find_images
 from vitlab.analysis.report import headline, write_report
@@ -135,9 +134,10 @@ def run(words: Sequence[str]) -> None:
     encoders = load_encoders(options)
     for each in encoders:
         each.encoder.check_img_size(options.size, "--size")
+    transform = SegmentationSquare(options.size)
     if options.probe is not None:  # before anything is measured
         for split in (options.probe.train_split, options.probe.val_split):
-            options.probe.segmentation_dataset(split, SegmentationSquare(options.size))
+            options.probe.segmentation_dataset(split, transform)
     device = choose_device(options.device)
     inference = InferenceConfig(device, options.batch_size, options.num_workers)
     if options.precision == "bf16":
@@ -150,7 +150,12 @@ def run(words: Sequence[str]) -> None:
     results = analyze(encoders, images, inference)
     _write_folder(results, options.out)
     if options.probe is not None:
-        rows = table(_block_mious(encoders, options, inference), Row)
+        found: list[Row] = []
+        for each in encoders:
+            encoder, data = each.encoder.to(device), (options.probe, transform)
+            found += block_miou(each.info.label, encoder, *data, options.probe_images, inference)
+            encoder.cpu()
+        rows = table(found, Row)
         results = replace(
             results,
             measures=[*results.measures, BLOCK_MIOU],
@@ -167,24 +172,6 @@ def run(words: Sequence[str]) -> None:
     )
     page = write_report(results, pictures, options.out)[0]
     console.print(f"report  {page}, with {JSON} and {CSV}", highlight=False)
-
-
-def _block_mious(
-    encoders: Sequence[NamedEncoder], options: AnalyzeOptions, inference: InferenceConfig
-) -> list[Row]:
-    """Return the mIoU of a linear probe on every block."""
-    data, transform, images = options.probe, SegmentationSquare(options.size), options.probe_images
-    assert data is not None
-    rows: list[Row] = []
-    with Progress(console=Console(stderr=True)) as progress:
-        for named in encoders:
-            encoder, label = named.encoder.to(inference.device), named.info.label
-            total = count_batches(encoder, data, transform, images, inference.batch_size)
-            task = progress.add_task(f"mIoU of {label}", total=total)
-            advance = partial(progress.advance, task)
-            rows += block_miou(label, encoder, data, transform, images, inference, advance=advance)
-            encoder.cpu()
-    return rows
 
 
 def _show_plan(

@@ -136,15 +136,6 @@ def _grid(
     kind = options.kind
     marked = [place for place in places if place is not None]
     query = "the patch in the ring" if marked else "[CLS]"
-    if kind == "all":
-        kinds = [
-            figure.pca_maps(features, options.basis, options.foreground),
-            replace(figure.attention_maps(features, None), title="[CLS] attention", notes=()),
-            figure.similarity_maps(features, photographs, marked),
-            figure.part_maps(features, options.parts),
-            *([] if masks is None else [masks]),
-        ]
-        return figure.grid_by_kind(photographs, features, kinds, places)
     if kind == "attention" and options.head == "all":
         attention = [photo.attention for model in features for photo in model.photographs]
         most = max(each.shape[1] for each in attention if each is not None)
@@ -153,14 +144,18 @@ def _grid(
     if kind == "attention":
         head = None if options.head == "mean" else int(options.head)
         maps = figure.attention_maps(features, head, query)
-    elif kind == "pca":
-        maps = figure.pca_maps(features, options.basis, options.foreground)
-    elif kind == "similarity":
-        maps = figure.similarity_maps(features, photographs, marked)
-    elif kind == "parts":
-        maps = figure.part_maps(features, options.parts)
-    else:
-        assert masks is not None
-        maps = masks
-    rings = places if kind in ("attention", "similarity") else ()
-    return figure.grid_by_model(photographs, features, maps, rings)
+        return figure.grid_by_model(photographs, features, maps, places)
+    draw = {
+        "pca": lambda: figure.pca_maps(features, options.basis, options.foreground),
+        "attention": lambda: replace(
+            figure.attention_maps(features, None), title="[CLS] attention", notes=()
+        ),
+        "similarity": lambda: figure.similarity_maps(features, photographs, marked),
+        "parts": lambda: figure.part_maps(features, options.parts),
+        **({} if masks is None else {"masks": lambda: masks}),
+    }
+    if kind == "all":
+        kinds = [each() for each in draw.values()]
+        return figure.grid_by_kind(photographs, features, kinds, places)
+    rings = places if kind == "similarity" else ()
+    return figure.grid_by_model(photographs, features, draw[kind](), rings)

@@ -100,24 +100,23 @@ class FigureOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        checks = {
-            "--out": self.out.suffix.lower() in ENDINGS,
-            "--parts": 2 <= self.parts <= MAX_PARTS,
-            "--masks-images": self.masks_images >= 0,
-            "--size": 0 < (self.long_edge or 1) <= MAX_SIZE and self.size != 0,
-            "--head": self.head in ("all", "mean") or self.head.isdecimal(),
-        }
-        allowed = {
-            "--out": f"a file that ends with {', '.join(ENDINGS)}",
-            "--parts": f"2 to {MAX_PARTS}",
-            "--masks-images": "0 or more; 0 is all of them",
-            "--size": f"1 to {MAX_SIZE} pixels, or native",
-            "--head": "a number from 0, mean, or all",
-        }
-        for option, right in checks.items():
+        size = 0 < (self.long_edge or 1) <= MAX_SIZE and self.size != 0
+        head = self.head in ("all", "mean") or self.head.isdecimal()
+        out, parts = self.out.suffix.lower() in ENDINGS, 2 <= self.parts <= MAX_PARTS
+        for option, value, right, allowed in (
+            ("--out", self.out, out, f"a file that ends with {', '.join(ENDINGS)}"),
+            ("--parts", self.parts, parts, f"2 to {MAX_PARTS}"),
+            (
+                "--masks-images",
+                self.masks_images,
+                self.masks_images >= 0,
+                "0 or more; 0 is all of them",
+            ),
+            ("--size", self.size, size, f"1 to {MAX_SIZE} pixels, or native"),
+            ("--head", self.head, head, "a number from 0, mean, or all"),
+        ):
             if not right:
-                value = getattr(self, option.strip("-").replace("-", "_"))
-                raise InputError(f"{option} {value}: give {allowed[option]}", field=option)
+                raise InputError(f"{option} {value}: give {allowed}", field=option)
         if self.out.exists() and not self.overwrite:
             raise InputError(
                 f"{self.out} exists; name another file, or give --overwrite", field="--out"

@@ -31,13 +31,9 @@ MEANING = {
 def report(
     trial: TrialResult, facts: RunFacts, world_size: int = 0, file: Path | None = None
 ) -> None:
-    """Print measurements, forecast and advice.
+    """Print measurements, forecast and advice, and write all numbers to a JSON file.
 
-    Args:
-        trial: measurements.
-        facts: of the run.
-        world_size: another number of devices to project to; 0 for none.
-        file: JSON with all numbers; None for none.
+    The hours are projected to another number of devices, the world size, as well; 0 for none.
     """
     found = forecast(trial, facts)
     advice, outcome = remedies(trial, facts, found), verdict(facts, found)

@@ -9,7 +9,6 @@ from lightning import Trainer
 from torch.utils.data import DataLoader
 
 from vitlab.data import VisionDataModule
-from vitlab.encoders import Encoder
 from vitlab.probes import InferenceConfig
 from vitlab.probes.dense import stack_images
 from vitlab.probes.eval_mode import eval_mode
@@ -70,7 +69,11 @@ def evaluation_seconds(cli: FitCLI, trainer: Trainer, progress: Progress) -> tup
     probe_seconds = validation_seconds = 0.0
 
     def seconds(images: int, loader: DataLoader, how: InferenceConfig) -> float:
-        return images / _encoding_throughput(objective.encoder, loader, how)
+        def encode(batch: Any) -> int:
+            how.encode(objective.encoder, batch[0]).cls.sum().item()  # waits for a GPU
+            return len(batch[0])
+
+        return images / throughput(loader, how.num_workers, encode)
 
     with eval_mode(objective):
         if data.samples(data.train_split).labels is not None:
@@ -98,12 +101,3 @@ def evaluation_seconds(cli: FitCLI, trainer: Trainer, progress: Progress) -> tup
             progress("validation")
     world_size = cli.trainer.world_size  # ranks share the images
     return probe_seconds / world_size, validation_seconds / world_size
-
-
-def _encoding_throughput(encoder: Encoder, loader: DataLoader, inference: InferenceConfig) -> float:
-    def encode(batch: Any) -> int:
-        tokens = inference.encode(encoder, batch[0])
-        tokens.cls.sum().item()  # waits for a GPU
-        return len(batch[0])
-
-    return throughput(loader, inference.num_workers, encode)

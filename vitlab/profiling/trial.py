@@ -110,13 +110,17 @@ def run_trial(
     data.global_batch_size //= cli.trainer.world_size
     profiler, checkpoint_size = StepProfiler(device), CheckpointSize()
     trial_steps = TrialSteps(profiler, steps + WARM_UP, progress)
+    given = cli.config_init.trainer.plugins
+    several = given if isinstance(given, list) else [given]
+    precision = [each for each in several if isinstance(each, Precision)]
     with TemporaryDirectory() as folder, warnings.catch_warnings():  # for the traces of a NaN
         ignore_known_warnings()
         trainer = Trainer(
             **{
                 **_one_device(cli, plan),
                 "callbacks": [NaNGuard(), trial_steps],
-                "plugins": [*_plugins(cli), checkpoint_size],
+                # one process also where SLURM has started several
+                "plugins": [LightningEnvironment(), *precision, checkpoint_size],
                 "profiler": profiler,
                 "default_root_dir": folder,
             }
@@ -135,9 +139,8 @@ def run_trial(
         probe_seconds=probe_seconds,
         validation_seconds=validation_seconds,
     )
-    points = (
-        facts.steps_per_epoch * facts.epochs // (cli.config_init.trainer.log_every_n_steps or 1)
-    )
+    points = facts.steps_per_epoch * facts.epochs
+    points //= cli.config_init.trainer.log_every_n_steps or 1
     # throughput has two curves more
     return trial, replace(facts, scalars=points * (trial_steps.num_metrics + 2))
 
@@ -156,13 +159,6 @@ def _one_device(cli: FitCLI, plan: RunPlan) -> dict[str, Any]:
         "enable_checkpointing": False,
         "enable_progress_bar": False,
     }
-
-
-def _plugins(cli: FitCLI) -> list[Any]:
-    """Return the run's precision, and one process also where SLURM has started several."""
-    given = cli.config_init.trainer.plugins
-    several = given if isinstance(given, list) else [given]
-    return [LightningEnvironment(), *(each for each in several if isinstance(each, Precision))]
 
 
 def _fit(trainer: Trainer, cli: FitCLI, facts: RunFacts) -> None:

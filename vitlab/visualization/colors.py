@@ -40,14 +40,9 @@ def apply_colormap(
     high: float,
     zero: Bool[Tensor, "h w"] | None = None,
 ) -> Float[Tensor, "3 h w"]:
-    """Return a map in the colors of matplotlib's map of that name.
+    """Return a map in the colors of matplotlib's map of that name, from `low` to `high`.
 
-    Args:
-        values: of the map; those outside the range have the color of its end.
-        name: of the colors.
-        low: value of the first color.
-        high: value of the last color.
-        zero: cells that get the color `ZERO` instead.
+    Values outside the range have the color of its end; cells of `zero` get the color `ZERO`.
     """
     steps = (values.cpu().double() - low) / max(high - low, 1e-12)
     colors = torch.from_numpy(matplotlib.colormaps[name](steps.numpy())[..., :3]).float()

@@ -40,9 +40,7 @@ class MeasurementRow:
 def curves(runs: Sequence[Path], out: Path = Path("curves")) -> None:
     """Draw curves and print tables of runs: baselines, last epoch, what was lost since the peak.
 
-    Args:
-        runs: folders of runs, see `read`.
-        out: name of the files to write, without ending: a figure (.png and .svg) and tables (.md).
+    Written are a figure (.png and .svg) and tables (.md), `out` is their name without ending.
     """
     table = read(runs)
     out.parent.mkdir(parents=True, exist_ok=True)

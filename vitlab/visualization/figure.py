@@ -45,12 +45,7 @@ SHARED = {
 
 @dataclass(frozen=True)
 class ModelFeatures:
-    """Features of all photographs after one block of one model.
-
-    Attributes:
-        label: of model and block.
-        photographs: features of each photograph by itself.
-    """
+    """Features of all photographs after one block of one model, each photograph by itself."""
 
     label: str
     photographs: Sequence[BlockFeatures]
@@ -113,19 +108,13 @@ def extract_features(
             query = [CLS if place is None else photo.patch_at(place, grid)]
         image = photo.fitted(size, encoder.patch_size)
         found[label].append(extract_block_features(encoder, image, loading, blocks, query))
-    return [
-        ModelFeatures(
-            _label(label, models[label], block, blocks), [each[index] for each in several]
-        )
-        for label, several in found.items()
-        for index, block in enumerate(blocks)
-    ]
-
-
-def _label(label: str, encoder: Encoder, block: int, blocks: Sequence[int]) -> str:
-    if list(blocks) == [-1]:
-        return label
-    return f"{label}\nblock {block % max(depth_of(encoder), 1)}"
+    features = []
+    for label, several in found.items():
+        depth = max(depth_of(models[label]), 1)
+        for index, block in enumerate(blocks):
+            shown = label if list(blocks) == [-1] else f"{label}\nblock {block % depth}"
+            features.append(ModelFeatures(shown, [each[index] for each in several]))
+    return features
 
 
 def pca_maps(
@@ -208,11 +197,7 @@ def mask_maps(
 ) -> MapSet:
     """Return the classes that a linear map of each model's patches predicts.
 
-    Args:
-        features: of the models that the maps were fitted to.
-        heads: one for each model.
-        classes: their names.
-        training_data: of the maps, for the caption.
+    The training data of the maps are named in the caption.
     """
     found = []
     for model, head in zip(features, heads, strict=True):
@@ -233,15 +218,7 @@ def grid_by_model(
     places: Sequence[Place | None] = (),
     caption: bool = True,
 ) -> ImageGrid:
-    """Return a row for each photograph, and a column for each model.
-
-    Args:
-        photographs: in the first column.
-        features: of the models.
-        maps: of the models.
-        places: of rings in the photographs.
-        caption: whether the grid has the caption of the maps.
-    """
+    """Return a row for each photograph, with rings at places, and a column for each model."""
     columns = [_photographs(photographs, places, 1)]
     for index, model in enumerate(features):
         notes = maps.notes[index] if maps.notes else ()

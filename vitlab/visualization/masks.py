@@ -46,13 +46,8 @@ def compare_masks(
 ) -> ImageGrid:
     """Return a grid with a row for each image: image, truth, prediction, errors; and a legend.
 
-    Args:
-        images: RGB, each of its own size.
-        truths: class of each pixel, of the size of its image; 255 is void.
-        predictions: the same, without void.
-        classes: name of each class.
+    Masks hold the class of each pixel, of the size of the image; 255 is void in the truth.
     """
-    assert len(images) == len(truths) == len(predictions) > 0
     errors = []
     for image, truth, prediction in zip(images, truths, predictions, strict=True):
         assert image.shape[1:] == truth.shape == prediction.shape, "a mask has its image's size"
@@ -85,13 +80,8 @@ def draw_probe_grid(
 ) -> ImageGrid:
     """Return a row for each image: image, PCA, [CLS] attention, predicted and true mask.
 
-    Args:
-        encoder: in evaluation mode, with attention.
-        loading: device and precision.
-        images: RGB.
-        masks: true class of each pixel, at any size.
-        classify: the fitted map of a dense probe.
-        classes: their names; without them there is no legend.
+    The encoder is in evaluation mode, with attention; masks may have any size. Without names of
+    classes there is no legend.
     """
     size = (images.shape[2], images.shape[3])
     (features,) = extract_block_features(encoder, images, loading, queries=[CLS] * len(images))

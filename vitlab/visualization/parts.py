@@ -26,11 +26,6 @@ def kmeans_parts(x: Float[Tensor, "s d"], count: int, seed: int = 0) -> Int[Tens
     Parts are numbered along the first principal component. The order of the patches does not
     matter: they are sorted along it before any is drawn.
 
-    Args:
-        x: features.
-        count: of parts.
-        seed: of the starts.
-
     Raises:
         InputError: fewer different patches than parts.
     """

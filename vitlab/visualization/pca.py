@@ -29,11 +29,7 @@ def pca_scores(
 
     One basis for all images, so that equal scores mean equal features. Signs are fixed by the
     largest loading, so that pictures of successive epochs can be compared. A component that the
-    features do not have is 0.
-
-    Args:
-        x: features.
-        kept: patches whose components are found; the scores of others are 0.
+    features do not have is 0, and so are the scores of patches that are not kept.
     """
     kept = torch.ones(len(x), dtype=torch.bool) if kept is None else kept
     scores = torch.zeros(len(x), 3, dtype=torch.float64)
@@ -64,11 +60,9 @@ def align(scores: Float[Tensor, "s 3"], reference: Float[Tensor, "s 3"]) -> Floa
 def colors(
     scores: Float[Tensor, "s 3"], kept: Bool[Tensor, " s"] | None = None
 ) -> Float[Tensor, "s 3"]:
-    """Return scores as colors in [0, 1]: 2 % of the patches are darkest, 2 % brightest.
+    """Return scores as colors in [0, 1]: 2 % of the kept patches are darkest, 2 % brightest.
 
-    Args:
-        scores: of the patches.
-        kept: those that are shown; others become black.
+    Patches that are not kept become black.
     """
     kept = torch.ones(len(scores), dtype=torch.bool) if kept is None else kept
     shown = torch.zeros(len(scores), 3)
@@ -140,10 +134,9 @@ def pca_colors(
 
 def _resampled(maps: Sequence[Tensor], grids: Sequence[Grid]) -> Float[Tensor, "s 3"]:
     """Return score maps at other grids, as rows of patches."""
-    found = [
-        each
-        if tuple(each.shape[1:]) == grid
-        else F.interpolate(each[None], grid, mode="bilinear", antialias=True)[0]
-        for each, grid in zip(maps, grids, strict=True)
-    ]
-    return torch.cat([each.flatten(1).T for each in found])
+    found = []
+    for each, grid in zip(maps, grids, strict=True):
+        if tuple(each.shape[1:]) != grid:
+            each = F.interpolate(each[None], grid, mode="bilinear", antialias=True)[0]
+        found.append(each.flatten(1).T)
+    return torch.cat(found)

@@ -72,9 +72,7 @@ class Photograph:
     def patch_at(self, place: tuple[int, int], grid: Grid) -> int:
         """Return the index of the patch that the center of a pixel lies in.
 
-        Args:
-            place: x from the left and y from the top, from 0, in the photograph's own pixels.
-            grid: rows and columns of patches.
+        The place is x from the left and y from the top, from 0, in the photograph's own pixels.
 
         Raises:
             InputError: a place outside the photograph.

@@ -220,6 +220,6 @@ def test_a_patch_is_labeled_by_half_of_its_pixels():
     pixels[0, :2, 8:12] = 1  # half an object
     pixels[0, :, 12:16] = 255
     pixels[0, :2, 12:15] = 1  # six of sixteen known: too few
-    labels = label_patches(pixels, 4)
-    assert labels.foreground.tolist() == [[False, True, True, False]]
-    assert labels.background.tolist() == [[True, False, False, False]]
+    foreground, background = label_patches(pixels, 4)
+    assert foreground.tolist() == [[False, True, True, False]]
+    assert background.tolist() == [[True, False, False, False]]

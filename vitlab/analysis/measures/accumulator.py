@@ -21,13 +21,7 @@ Key = tuple[int | None, str, str, str]  # block, point, measure, role
 def mean_interval(
     count: float, total: float, squares: float
 ) -> tuple[float, float | None, float | None]:
-    """Return a mean with its 95 % interval by Student's t; None for the bounds of one image.
-
-    Args:
-        count: of images.
-        total: sum of their numbers.
-        squares: sum of the squared numbers.
-    """
+    """Return a mean with its 95 % interval by Student's t; None for the bounds of one image."""
     mean = total / count
     if count < 2:
         return mean, None, None
@@ -61,16 +55,17 @@ class Accumulator:
         """Add arrays that are summed over the images of the batch."""
         for name, each in sums.items():
             key = (*point, *name)
-            each = each.double()
-            self.totals[key] = self.totals[key] + each if key in self.totals else each
+            self.totals[key] = (
+                self.totals[key] + each.double() if key in self.totals else each.double()
+            )
 
     def flush(self, images: int) -> None:
         """Sum the numbers of one batch; together, for there are a thousand small tensors."""
-        for axes in (1, 2):
-            keys = [key for key, each in self.pending.items() if each.ndim == axes]
-            for shape in {tuple(self.pending[key].shape) for key in keys}:
-                same = [key for key in keys if tuple(self.pending[key].shape) == shape]
-                self._sum(same, torch.stack([self.pending[key].double() for key in same]))
+        by_shape: dict[torch.Size, list[Key]] = {}
+        for key, each in sorted(self.pending.items(), key=lambda item: item[1].ndim):
+            by_shape.setdefault(each.shape, []).append(key)
+        for keys in by_shape.values():
+            self._sum(keys, torch.stack([self.pending[key].double() for key in keys]))
         self.pending.clear()
         self.images += images
 

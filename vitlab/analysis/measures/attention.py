@@ -6,8 +6,6 @@ entmax attention needs them, "Vision Transformers Need Better Token Interaction"
 Axis letters: b images, h heads, n tokens, k keys (m prompts, then n), s matrices of images' heads.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -51,25 +49,17 @@ MEASURES = (
 )
 
 
-@dataclass(frozen=True)
-class QueryStatistics:
-    """Statistics of the weights of each query; `dead` of each head."""
-
-    distance: Float[Tensor, "*heads n"]
-    entropy: Float[Tensor, "*heads n"]
-    zeros: Float[Tensor, "*heads n"]
-    largest: Float[Tensor, "*heads n"]
-    dead: Float[Tensor, "*heads"]
-
-
 def query_statistics(
     weights: Float[Tensor, "s n k"], distances: Float[Tensor, "n n"]
-) -> QueryStatistics:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the statistics of each query, in few passes over the many weights.
 
     Args:
         weights: of keys that are m prompts, then as many tokens as there are queries.
         distances: pixels between tokens; 0 from and to those that have no place.
+
+    Returns:
+        Distance, entropy, share of zeros and largest weight, (s, n), and share of dead keys, (s,).
     """
     n = len(distances)
     own = weights[..., weights.shape[-1] - n :]
@@ -79,12 +69,12 @@ def query_statistics(
     tiny = torch.finfo(own.dtype).tiny
     logs = torch.linalg.vecdot(own, own.clamp_min(tiny).log())
     distance = torch.linalg.vecdot(own, distances) / there
-    return QueryStatistics(
-        distance=distance.masked_fill((there == 0) | ~placed, torch.nan),
-        entropy=(total.log() - logs / total).clamp_min(0).masked_fill(total == 0, torch.nan),
-        zeros=1 - own.sign().sum(-1) / n,
-        largest=own.amax(-1) / total,
-        dead=(own.sum(-2) == 0).to(own.dtype).mean(-1),
+    return (
+        distance.masked_fill((there == 0) | ~placed, torch.nan),
+        (total.log() - logs / total).clamp_min(0).masked_fill(total == 0, torch.nan),
+        1 - own.sign().sum(-1) / n,
+        own.amax(-1) / total,
+        (own.sum(-2) == 0).to(own.dtype).mean(-1),
     )
 
 
@@ -95,21 +85,19 @@ def measure(weights: Float[Tensor, "b h n k"], context: BatchContext) -> Values:
     distances = distances.to(weights.dtype)
     flat = weights.flatten(0, 1)
     step = len(flat) if flat.is_cuda else max(1, AT_ONCE // (n * flat.shape[2]))
-    parts = [query_statistics(part, distances) for part in flat.split(step)]
-
-    def whole(name: str) -> Tensor:
-        return torch.cat([getattr(each, name) for each in parts]).unflatten(0, weights.shape[:2])
-
-    zeros = whole("zeros")
+    parts = zip(*(query_statistics(part, distances) for part in flat.split(step)), strict=True)
+    distance, entropy, zeros, largest, dead = (
+        torch.cat(part).unflatten(0, weights.shape[:2]) for part in parts
+    )
     values = {
-        ("attention_distance", "patches"): whole("distance")[..., context.prefix :].nanmean(-1),
-        ("dead_keys", ""): whole("dead"),
+        ("attention_distance", "patches"): distance[..., context.prefix :].nanmean(-1),
+        ("dead_keys", ""): dead,
     }
     for name, each in (
-        ("attention_entropy", whole("entropy")),
+        ("attention_entropy", entropy),
         ("attention_zeros", zeros),
         ("attention_support", n * (1 - zeros)),
-        ("attention_max", whole("largest")),
+        ("attention_max", largest),
     ):
         values |= {(name, role): own for role, own in by_role(each, context.prefix).items()}
     return values

@@ -16,16 +16,10 @@ from vitlab.analysis.results import Array, Row
 from vitlab.encoders.tokens import Grid
 
 Values = dict[tuple[str, str], Tensor]  # of each image, by measure and role
+# patches on an object, and patches that are not; where masks are void, neither
+PatchLabels = tuple[Bool[Tensor, "b p"], Bool[Tensor, "b p"]]
 VOID = 255  # in masks
 ROLES = ("cls", "registers", "all", "foreground", "background")  # "all" patches
-
-
-@dataclass(frozen=True)
-class PatchLabels:
-    """Patches on an object, and patches that are not; where masks are void, neither."""
-
-    foreground: Bool[Tensor, "b p"]
-    background: Bool[Tensor, "b p"]
 
 
 @dataclass(frozen=True)
@@ -65,9 +59,8 @@ class BatchContext:
         """Return the context of a batch of images with or without labels."""
         count = grid[0] * grid[1]
         none = torch.zeros(batch, count, dtype=torch.bool)
-        labels = labels or PatchLabels(none, none)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-        foreground, background = labels.foreground.to(device), labels.background.to(device)
+        foreground, background = (each.to(device) for each in labels or (none, none))
         return cls(grid, patch_size, prefix, foreground, background, order.to(device), rows)
 
     @cached_property
@@ -102,7 +95,7 @@ def label_patches(objects: UInt8[Tensor, "b height width"], patch_size: int) -> 
     known = F.avg_pool2d((objects != VOID).float()[:, None], patch_size).flatten(1)
     on = F.avg_pool2d((objects == 1).float()[:, None], patch_size).flatten(1)
     counts = known >= 0.5
-    return PatchLabels(counts & (2 * on >= known), counts & (2 * on < known))
+    return counts & (2 * on >= known), counts & (2 * on < known)
 
 
 @dataclass(frozen=True)
@@ -115,15 +108,13 @@ class Location:
 
     def row(self, measure: str, role: str, mean: float, images: int) -> Row:
         """Return a number of the whole set, which has no interval."""
-        return Row(
-            self.model, measure, self.block, self.point, None, role, mean, None, None, images
-        )
+        place = self.model, measure, self.block, self.point, None, role
+        return Row(*place, mean, None, None, images)
 
     def array(self, measure: str, role: str, values: Tensor, axes: list[str], **more: Any) -> Array:
         """Return an array with six significant digits."""
-        head = more.pop("head", None)
-        rounded = _rounded(values)
-        return Array(self.model, measure, self.block, self.point, head, role, rounded, axes, **more)
+        place = self.model, measure, self.block, self.point, more.pop("head", None), role
+        return Array(*place, _rounded(values), axes, **more)
 
 
 def _rounded(values: Tensor) -> list[Any]:

@@ -55,11 +55,11 @@ MEASURES = (
 
 
 def measure(tokens: Tokens, context: BatchContext) -> Values:
-    """Return how well each image's object is found."""
+    """Return how well each image's object is found; nothing where no image has both."""
     fore, back = context.foreground, context.background
     both = fore.any(1) & back.any(1)
     if not both.any():
-        return {name: both.float() * torch.nan for name in _names(context)}
+        return {}
     found = {
         ("foreground_share", ""): fore.sum(1) / (fore | back).sum(1),
         ("foreground_pc1_iou", ""): iou(
@@ -72,13 +72,6 @@ def measure(tokens: Tokens, context: BatchContext) -> Values:
         found["foreground_hit", ""] = hit(likeness, fore, fore | back)
         found["foreground_hit_box", ""] = hit(likeness, box(fore, tokens.grid), fore | back)
     return {name: each.masked_fill(~both, torch.nan) for name, each in found.items()}
-
-
-def _names(context: BatchContext) -> list[tuple[str, str]]:
-    """Return all that is measured of such an encoder."""
-    of_cls = {"foreground_auroc", "foreground_hit", "foreground_hit_box"}
-    names = [each.name for each in MEASURES]
-    return [(name, "") for name in names if context.prefix or name not in of_cls]
 
 
 def auroc(

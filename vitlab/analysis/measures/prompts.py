@@ -39,27 +39,23 @@ def measure(weights: Float[Tensor, "b h n k"], context: BatchContext) -> Values:
     m = weights.shape[3] - weights.shape[2]
     if not m:
         return {}
-    of_prompts = weights[..., :m]
-    values: Values = {}
-    for role, own in by_role(of_prompts.sum(-1), context.prefix).items():
-        values["prompt_mass", role] = own
-    for role, own in by_prompt(of_prompts, context.prefix).items():
+    mass = by_role(weights[..., :m].sum(-1), context.prefix)
+    values = {("prompt_mass", role): own for role, own in mass.items()}
+    for role, own in by_prompt(weights, context.prefix).items():
         values["prompt_used", role] = (own > 0).to(own.dtype).mean(-1)
     return values
 
 
-def by_prompt(weights: Float[Tensor, "b h n m"], prefix: int) -> dict[str, Float[Tensor, "b h m"]]:
-    """Return the mean weight of each prompt over the queries of each role."""
-    means = by_role(weights.mT.flatten(1, 2), prefix)
+def by_prompt(weights: Float[Tensor, "b h n k"], prefix: int) -> dict[str, Float[Tensor, "b h m"]]:
+    """Return the mean weight of each prompt over the queries of each role; nothing without any."""
+    m = weights.shape[3] - weights.shape[2]
+    means = by_role(weights[..., :m].mT.flatten(1, 2), prefix) if m else {}
     return {role: own.unflatten(1, (weights.shape[1], -1)) for role, own in means.items()}
 
 
 def sums(weights: Float[Tensor, "b h n k"], context: BatchContext) -> Values:
     """Return the weight of each prompt, summed over images."""
-    m = weights.shape[3] - weights.shape[2]
-    if not m:
-        return {}
-    found = by_prompt(weights[..., :m], context.prefix)
+    found = by_prompt(weights, context.prefix)
     return {("prompt_mass", role): own.mean(1).sum(0) for role, own in found.items()}
 
 

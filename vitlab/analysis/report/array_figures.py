@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from vitlab.analysis.report import plots
-from vitlab.analysis.report.data import MeasureFigures, ReportData, ReportFigure, line
+from vitlab.analysis.report.data import MeasureFigures, ReportData, ReportFigure, line, listed
 from vitlab.analysis.report.plots import Curve, largest, shares
-from vitlab.analysis.report.table import block_name, groups, number, quantity
+from vitlab.analysis.report.table import block_name, number, quantity
 from vitlab.analysis.results import Measure
 
 CHANNEL_POINT = "norm1"  # drawn where it was measured: roles part there
@@ -36,7 +36,7 @@ class ArrayFigures(MeasureFigures):
     def draw(self) -> list[ReportFigure]:
         """Return all figures."""
         found = self.all_histograms() if len(self.histograms) else []
-        for (_, *kind), own in groups(self.grids, ["model", "point", "role"]):
+        for (_, *kind), own in self.grids.groupby(["model", "point", "role"], sort=False):
             found.append(self.maps(own, *kind))
         values = self.values
         if {"cls", "patches"} <= set(self.channels["role"]):
@@ -44,7 +44,7 @@ class ArrayFigures(MeasureFigures):
         else:
             after = self.channels[self.channels["point"] == CHANNEL_POINT]
             values = pd.concat([after if len(after) else self.channels, values])
-        kinds = groups(values, ["point", "role"])
+        kinds = values.groupby(["point", "role"], sort=False)
         return found + [self.sorted_values(own, *kind) for kind, own in kinds]
 
     def all_histograms(self) -> list[ReportFigure]:
@@ -144,10 +144,9 @@ class ArrayFigures(MeasureFigures):
             curves[name] = Curve(style, line(values), marked=False)
         most = max(len(curve.rows) for curve in curves.values())
         legend = [curve.style.handle(marker="") for curve in curves.values()]
-        words = ", ".join(part for part in (point, role) if part)
         caption = f"Values of the deepest layer, {order}. "
         caption += f"The table has the first {min(most, VALUES)} of {most}."
-        names, words = ["by", axis, point, role], f": {words}" if words else ""
+        names, words = ["by", axis, point, role], listed(point, role)
         figure = self.curves(curves, names, words, caption, legend=legend, x=f"{axis}, {order}")
         return replace(figure, table=figure.table.head(VALUES))
 

@@ -79,16 +79,7 @@ class MeasureFigures:
         *,
         wide: bool = False,
     ) -> ReportFigure:
-        """Return a figure with its files.
-
-        Args:
-            figure: of matplotlib.
-            name: parts of the files' name, after the measure's.
-            words: behind the title.
-            caption: of the figure.
-            table: numbers as text.
-            wide: takes the whole width of the page.
-        """
+        """Return a figure with its files; `name`, `words` follow the measure's name and title."""
         name, title = slug(self.measure.name, *name), f"{self.measure.title}{words}"
         return ReportFigure(name, title, caption, *render(figure), table, wide)
 
@@ -110,6 +101,12 @@ class MeasureFigures:
         series = {label: curve.rows for label, curve in curves.items()}
         table = pivot(series | dict(more or {}), axis.get("x") or "point", axis.get("ticks", ()))
         return self.finish(figure, name, words, caption, table)
+
+
+def listed(*parts: str) -> str:
+    """Return what follows a title: ": " and the parts that are not empty, or nothing."""
+    text = ", ".join(filter(None, parts))
+    return f": {text}" if text else ""
 
 
 def line(values: pd.Series) -> pd.DataFrame:

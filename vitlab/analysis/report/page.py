@@ -114,14 +114,13 @@ def render_page(
     environment = dict(results.environment)
     command = environment.pop("command", "")
     labels = list(data.styles)
+    title = f"{len(labels)} encoders compared"
     facts = flat(results.data)
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         (HERE / "page.html").read_text("utf-8")
     )
     return template.render(
-        title=f"Analysis of {labels[0]}"
-        if len(labels) == 1
-        else f"{len(labels)} encoders compared",
+        title=f"Analysis of {labels[0]}" if len(labels) == 1 else title,
         data=" · ".join(f"{name}: {text}" for name, text in facts if 0 < len(text) <= LONG),
         css=Markup((HERE / "page.css").read_text("utf-8")),
         headline=headline(results),
@@ -135,7 +134,7 @@ def render_page(
         facts=[*facts, *flat(environment)],
         config=lambda model: json.dumps(model.config, indent=1, default=str, ensure_ascii=False),
         inline=inline,
-        base64=encoded,
+        base64=lambda content: base64.b64encode(content).decode(),
         csv=CSV,
         json=JSON,
     )
@@ -160,11 +159,6 @@ def as_text(value: Any) -> str:
 
 def inline(figure: ReportFigure) -> str:
     """Return a figure as the address of an image: SVG, or PNG where SVG is heavy."""
-    if len(figure.svg) > max(HEAVY, len(figure.png)):
-        return f"data:image/png;base64,{encoded(figure.png)}"
-    return f"data:image/svg+xml;base64,{encoded(figure.svg)}"
-
-
-def encoded(content: bytes) -> str:
-    """Return bytes in base64."""
-    return base64.b64encode(content).decode()
+    heavy = len(figure.svg) > max(HEAVY, len(figure.png))
+    kind, content = ("png", figure.png) if heavy else ("svg+xml", figure.svg)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -180,10 +180,7 @@ def plot_histograms(
 ) -> Figure:
     """Plot outlines of histograms as shares, on logarithmic axes where they reach far.
 
-    Args:
-        panels: array, color and dash of each outline, by the titles of the panels.
-        legend: its entries.
-        x: what the x axis shows.
+    A panel, by its title, has array, color and dash of each outline.
     """
     size = (WIDTH, HEIGHT) if "" in panels else (3.2, 2.1)
     figure, axes = new_figure(len(panels), size, len(legend))
@@ -209,9 +206,8 @@ def plot_channels(
 ) -> Figure:
     """Plot a dot for each channel, [CLS] against patches, on logarithmic axes.
 
-    Args:
-        panels: magnitudes in [CLS] and in patches, by title.
-        marks: label, color, marker of the largest ones of [CLS] and of patches.
+    A panel, by its title, has the magnitudes in [CLS] and in patches; marks are label, color and
+    marker of the largest ones of both.
     """
     figure, axes = new_figure(len(panels), (3.2, 2.7), 2)
     for panel, (title, both) in zip(axes, panels.items(), strict=True):

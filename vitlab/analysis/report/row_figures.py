@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from vitlab.analysis.report import plots
-from vitlab.analysis.report.data import MeasureFigures, ReportData, ReportFigure, line
+from vitlab.analysis.report.data import MeasureFigures, ReportData, ReportFigure, line, listed
 from vitlab.analysis.report.plots import Curve
 from vitlab.analysis.report.style import DASHES, WIDTH
 from vitlab.analysis.report.table import (
@@ -18,7 +18,6 @@ from vitlab.analysis.report.table import (
     averaged,
     by_block,
     depth,
-    groups,
     interval,
     layers,
     norm_crossings,
@@ -26,7 +25,6 @@ from vitlab.analysis.report.table import (
     pivot,
     points,
     quantity,
-    unique,
 )
 from vitlab.analysis.results import Measure
 
@@ -50,29 +48,31 @@ class RowFigures(MeasureFigures):
         blocks = self.rows[self.rows["block"].notna()]
         has_heads = blocks.groupby(["point", "role"])["head"].transform("count") > 0
         heads, rest = blocks[blocks["head"].notna()], blocks[~has_heads]
-        found = [self.heads(own, *kind) for kind, own in groups(heads, ["point", "role"])]
+        found = [
+            self.heads(own, *kind) for kind, own in heads.groupby(["point", "role"], sort=False)
+        ]
         if len(rest):
             return [*self.over_blocks(rest), *found]
         return found or ([self.intervals()] if len(self.rows) else [])
 
     def over_blocks(self, rows: pd.DataFrame) -> list[ReportFigure]:
         """Return curves by point and role; overviews where a block has many points."""
-        names = unique(rows["point"])
+        names = list(rows["point"].unique())
         many = len(points(self.rows)) > FEW
         found: list[ReportFigure] = []
         if many:
-            roles = unique(rows["role"])
+            roles = list(rows["role"].unique())
             found += self.inside_blocks("all" if "all" in roles else roles[0])
         for point in names[-1:] if many else names:
-            roles = unique(rows["role"][rows["point"] == point])
+            roles = list(rows["role"][rows["point"] == point].unique())
             if many and point != READ and len(roles) == 1:
                 continue  # shown above
             both = [role for role in roles if role in ("foreground", "background")]
             for group in [*([role] for role in roles if role not in both), *([both] * bool(both))]:
-                words = [w for w in (point, " and ".join(group)) if w not in ("", "all", READ)]
+                words = [w for w in (point, " and ".join(group)) if w not in ("all", READ)]
                 variants = {role or "all": (point, role) for role in group}
                 note = READ_NOTE if point == READ else ""
-                found.append(self.variants(variants, [point, *group], ", ".join(words), note))
+                found.append(self.variants(variants, [point, *group], listed(*words), note))
         return found
 
     def inside_blocks(self, role: str) -> list[ReportFigure]:
@@ -83,7 +83,7 @@ class RowFigures(MeasureFigures):
             self.variants(
                 {name: (name, role) for name in (before, after)},
                 ["across", after],
-                f"before and after {after}",
+                f": before and after {after}",
             )
             for before, after in norm_crossings(names)[: None if whole else 1]
         ]
@@ -113,10 +113,9 @@ class RowFigures(MeasureFigures):
         if isinstance(known, str):
             level = self.data.rows(known)["mean"].mean()
             known = None if math.isnan(level) else level
-        everything = pd.concat([curve.rows for curve in curves.values()])
-        caption = f"{note} {averaged(everything)}".strip()
+        caption = f"{note} {averaged(pd.concat([each.rows for each in curves.values()]))}".strip()
         more: dict[str, Any] = {"legend": legend, "depth": self.depth, "chance": known}
-        return self.curves(curves, name, f": {words}" if words else "", caption, **more)
+        return self.curves(curves, name, words, caption, **more)
 
     def heads(self, rows: pd.DataFrame, point: str, role: str) -> ReportFigure:
         """Return a dot for each head and a line for their mean.
@@ -132,17 +131,11 @@ class RowFigures(MeasureFigures):
             curves[label] = Curve(self.data.styles[label], mean, dots=own, marked=False)
             for head, of_head in own.groupby("head"):
                 more[f"{label}, head {head}"] = of_head.assign(low=math.nan, high=math.nan)
-        words = ", ".join(part for part in (point, QUERIES.get(role, role)) if part)
         sure = together["low"].notna().any()
         means = averaged(together) if sure else "Each is a mean over images."
-        return self.curves(
-            curves,
-            ["heads", point, role],
-            f": {words}" if words else "",
-            f"A marker is a head; the line is the mean over heads. {means}",
-            more=more,
-            depth=self.depth,
-        )
+        caption = f"A marker is a head; the line is the mean over heads. {means}"
+        name, words = ["heads", point, role], listed(point, QUERIES.get(role, role))
+        return self.curves(curves, name, words, caption, more=more, depth=self.depth)
 
     def path(self, series: Mapping[str, pd.DataFrame]) -> ReportFigure:
         """Return the mean over blocks at each point, a dot for each block."""
@@ -151,14 +144,9 @@ class RowFigures(MeasureFigures):
         for label, own in self.data.by_model(dots).items():
             means = own.groupby("block")["mean"].mean().reindex(range(len(series)))
             curves[label] = Curve(self.data.styles[label], line(means), dots=own, marked=False)
-        return self.curves(
-            curves,
-            ["through-a-block"],
-            " on the way through a block",
-            "Line: mean over blocks; dots: the blocks, each a mean over images.",
-            x="",
-            ticks=list(series),
-        )
+        words = " on the way through a block"
+        caption = "Line: mean over blocks; dots: the blocks, each a mean over images."
+        return self.curves(curves, ["through-a-block"], words, caption, x="", ticks=list(series))
 
     def block_map(self, series: Mapping[str, pd.DataFrame], role: str) -> ReportFigure:
         """Return a map of each model: blocks across, points down."""

@@ -112,14 +112,9 @@ def escape(text: str) -> str:
 def new_figure(
     count: int, size: tuple[float, float], entries: int = 0, *, across: int = 3, sharey: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels of one size, which share their axes.
+    """Return a figure with panels of one size in inches, which share their axes.
 
-    Args:
-        count: of panels.
-        size: inches of a panel.
-        entries: of a legend below.
-        across: panels in a row at most.
-        sharey: whether panels share the y axis too.
+    Below them is place for the entries of a legend; at most `across` panels are in a row.
     """
     across = min(across, count)
     down = math.ceil(count / across)

@@ -1,7 +1,7 @@
 """Selections of the long table of results, and numbers as text."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -65,11 +65,6 @@ def slug(*parts: str) -> str:
     return "-".join(piece for piece in plain.split("-") if piece) or "figure"
 
 
-def unique(*columns: Iterable) -> list:
-    """Return each value, or each tuple of several columns, once, in order."""
-    return list(dict.fromkeys(columns[0] if len(columns) == 1 else zip(*columns, strict=True)))
-
-
 def by_block(rows: pd.DataFrame, point: str, role: str) -> pd.DataFrame:
     """Return the rows of a measure at one point and role, all heads together, the output last.
 
@@ -89,11 +84,11 @@ def layers(rows: pd.DataFrame, model: str) -> pd.DataFrame:
     """Return a number for each block and the output: at the last point, of all or of patches."""
     rows = rows[(rows["model"] == model) & rows["head"].isna()]
     blocks = rows[rows["block"].notna()]
-    kinds = unique(*(rows if blocks.empty else blocks)[["point", "role"]].to_numpy().T)
-    if not kinds:
+    blocks = rows if blocks.empty else blocks
+    if blocks.empty:
         return rows
-    point = (rows if blocks.empty else blocks)["point"].iloc[-1]
-    roles = [role for at, role in kinds if at == point]
+    point = blocks["point"].iloc[-1]
+    roles = list(blocks["role"][blocks["point"] == point].unique())
     role = next((each for each in ("all", "", "patches") if each in roles), roles[0])
     at_point = (rows["point"] == point) | rows["block"].isna()
     return rows[at_point & (rows["role"] == role)].sort_values("block", kind="stable")
@@ -114,7 +109,7 @@ def depth(rows: pd.DataFrame) -> int:
 def points(rows: pd.DataFrame) -> list[str]:
     """Return the points inside a block, in the order in which they are passed."""
     inside = rows[rows["block"].notna() & rows["head"].isna()]
-    return [name for name in unique(inside["point"]) if name != READ]
+    return [name for name in inside["point"].unique() if name != READ]
 
 
 def norm_crossings(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -149,8 +144,3 @@ def pivot(
         ticks[int(i)] if ticks else "output" if i == math.inf else str(int(i)) for i in found.index
     ]
     return found.rename_axis(first).reset_index()
-
-
-def groups(rows: pd.DataFrame, columns: list[str]) -> list[tuple[tuple, pd.DataFrame]]:
-    """Return the rows by the values of columns, in order."""
-    return list(rows.groupby(columns, sort=False))
