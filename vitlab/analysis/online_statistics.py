@@ -19,7 +19,6 @@ from vitlab.encoders.tokens import Grid, assemble, prefix_length
 from vitlab.probes.dense import class_counts
 
 NAMES = ("cls_patch_cosine", "patch_patch_cosine", "diffusion_index", "norm_outliers")
-RANK = "feature_rank"
 
 
 class LastStateRecorder(Encoder):
@@ -100,7 +99,7 @@ class OnlineFeatureStatistics:
         means = distributed.all_gather_rows(torch.cat(self._rows)).nanmean(0).tolist()
         found = dict(zip(NAMES, means, strict=True))
         total = distributed.all_reduce_mean(self._gram) * distributed.world_size()
-        found[RANK] = rank.rankme(total, self._patches_per_image * self.images)
+        found["feature_rank"] = rank.rankme(total, self._patches_per_image * self.images)
         return {name: value for name, value in found.items() if value == value}
 
 

@@ -60,19 +60,12 @@ def load_prompted(path: Path) -> Classifier:
 
 
 class PromptScores(NamedTuple):
-    """Scores of one checkpoint.
+    """Scores of one checkpoint."""
 
-    Attributes:
-        top1: percent.
-        loss: cross-entropy, nats.
-        trained: parameters that its run trained.
-        macs: multiply-adds of one image, those of attention included.
-    """
-
-    top1: float
-    loss: float
-    trained: int
-    macs: int
+    top1: float  # percent
+    loss: float  # cross-entropy, nats
+    trained: int  # parameters that its run trained
+    macs: int  # multiply-adds of one image, those of attention included
 
 
 @torch.no_grad()

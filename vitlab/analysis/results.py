@@ -34,28 +34,16 @@ class Measure:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Description of an encoder.
+    """Description of an encoder."""
 
-    Attributes:
-        label: its name in tables and figures, unique.
-        weights: path of the weights.
-        hash: fingerprint of options and tensors.
-        config: arguments of the encoder.
-        depth: number of blocks.
-        heads: of each block.
-        patch_size: pixels of a patch edge.
-        num_registers: tokens that are neither [CLS] nor patch.
-        parameters: number of them.
-    """
-
-    label: str
-    weights: str
-    hash: str
-    config: dict[str, Any]
-    depth: int
-    heads: int
-    patch_size: int
-    num_registers: int
+    label: str  # in tables and figures, unique
+    weights: str  # path; "" for none
+    hash: str  # fingerprint of options and tensors; "" for none
+    config: dict[str, Any]  # arguments of the encoder, as JSON
+    depth: int  # number of blocks
+    heads: int  # of each block
+    patch_size: int  # pixels of a patch edge
+    num_registers: int  # tokens that are neither [CLS] nor patch
     parameters: int
 
 

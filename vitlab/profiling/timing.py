@@ -29,24 +29,17 @@ def fastest(
         device: where the calls do their work.
         tick: called after every call, for a progress bar.
     """
-    times: list[list[float]] = [[] for _ in calls]
-    for repeat in range(repeats + 1):
-        for kept, call in zip(times, calls, strict=True):
-            taken = milliseconds(call, device)
-            if repeat:
-                kept.append(taken)
-            tick()
-    return [min(kept) for kept in times]
-
-
-def milliseconds(call: Callable[[], object], device: torch.device) -> float:
-    """Return the time of one call, on a GPU until its work is done."""
     synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    synchronize()
-    start = time.perf_counter()
-    call()
-    synchronize()
-    return 1000 * (time.perf_counter() - start)
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(repeats + 1):
+        for kept, call in zip(times, calls, strict=True):
+            synchronize()
+            start = time.perf_counter()
+            call()
+            synchronize()
+            kept.append(1000 * (time.perf_counter() - start))
+            tick()
+    return [min(kept[1:]) for kept in times]
 
 
 def surroundings() -> dict[str, str]:

@@ -94,12 +94,7 @@ def query_attention(
 
 @dataclass(frozen=True)
 class PatchMatrix:
-    """Patch features of several images, whose grids may differ, as rows of one matrix.
-
-    Attributes:
-        x: features, image after image.
-        grids: rows and columns of each image.
-    """
+    """Patch features of several images, whose grids may differ, as rows of one matrix."""
 
     x: Float[Tensor, "s d"]
     grids: Sequence[Grid]

@@ -58,21 +58,13 @@ class ModelFeatures:
 
 @dataclass(frozen=True)
 class MapSet:
-    """Maps of one kind.
-
-    Attributes:
-        title: what they show.
-        images: by model, then by photograph.
-        keys: legend of their colors.
-        caption: how they were made.
-        notes: a line below each, like the images; or none.
-    """
+    """Maps of one kind and the legend of their colors; images and notes by model and photo."""
 
     title: str
     images: Sequence[Sequence[Tensor]]
     keys: Sequence[Key | ColorBar] = ()
     caption: str = ""
-    notes: Sequence[Sequence[str]] = ()
+    notes: Sequence[Sequence[str]] = ()  # a line below each image
 
 
 def extract_features(

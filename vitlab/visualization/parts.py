@@ -20,7 +20,7 @@ from vitlab.visualization.pca import pca_scores
 STARTS, STEPS = 8, 50
 
 
-def kmeans_parts(x: Float[Tensor, "s d"], count: int, seed: int = 0) -> Int[Tensor, " s"]:
+def kmeans_parts(x: Float[Tensor, "s d"], count: int) -> Int[Tensor, " s"]:
     """Return the part of each patch: k-means of features of unit length, the best of 8 starts.
 
     Parts are numbered along the first principal component. The order of the patches does not
@@ -33,7 +33,7 @@ def kmeans_parts(x: Float[Tensor, "s d"], count: int, seed: int = 0) -> Int[Tens
     first = pca_scores(points)[:, 0]
     order = first.argsort(stable=True)
     rows = points[order].numpy()
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     best, least = None, float("inf")
     for _ in range(STARTS if len(rows) >= count else 0):
         try:
@@ -68,9 +68,7 @@ def match_parts(
     return torch.from_numpy(numbers).long()[labels]
 
 
-def part_labels(
-    tables: Sequence[PatchMatrix], count: int, seed: int = 0
-) -> list[list[Int[Tensor, "_ _"]]]:
+def part_labels(tables: Sequence[PatchMatrix], count: int) -> list[list[Int[Tensor, "_ _"]]]:
     """Return maps of the parts of each image, for each model.
 
     All images have the same parts. Those of other models are numbered as the parts of the first
@@ -78,7 +76,7 @@ def part_labels(
     """
     found: list[list[Tensor]] = []
     for table in tables:
-        labels = kmeans_parts(table.x, count, seed)
+        labels = kmeans_parts(table.x, count)
         if found:
             there = [
                 F.interpolate(each[None, None].float(), grid, mode="nearest-exact").flatten()

@@ -32,18 +32,11 @@ def mean_interval(
 
 @dataclass
 class Accumulator:
-    """Counts, sums and sums of squares of every measure, in double precision.
+    """Counts, sums and sums of squares of every measure, in double precision."""
 
-    Attributes:
-        pending: numbers of one batch, (b,) or (b, h), by block, point, measure and role.
-        kept: sums of all batches, (3,) or (3, 1 + h).
-        totals: sums of arrays over all images.
-        images: number of images.
-    """
-
-    pending: dict[Key, Tensor] = field(default_factory=dict)
-    kept: dict[Key, Tensor] = field(default_factory=dict)
-    totals: dict[Key, Tensor] = field(default_factory=dict)
+    pending: dict[Key, Tensor] = field(default_factory=dict)  # of one batch, (b,) or (b, h)
+    kept: dict[Key, Tensor] = field(default_factory=dict)  # sums of all batches, (3,) or (3, 1 + h)
+    totals: dict[Key, Tensor] = field(default_factory=dict)  # sums of arrays over all images
     images: int = 0
 
     def add(self, point: Point, values: Values) -> None:

@@ -36,17 +36,13 @@ MANY = 1000  # dots, above which they become pixels in an SVG
 class Curve:
     """A line of a model over blocks.
 
-    Attributes:
-        style: of the model.
-        rows: with block, mean, low, high; the output has no block and is drawn apart.
-        dash: of the line; the style's by default.
-        dots: single numbers around the line, such as those of heads, with block and mean.
-        marked: whether the line has markers.
+    Rows have block, mean, low, high; the output has no block and is drawn apart. Dots are single
+    numbers around the line, such as those of heads, with block and mean.
     """
 
     style: Style
     rows: pd.DataFrame
-    dash: Dash | None = None
+    dash: Dash | None = None  # the style's by default
     dots: pd.DataFrame | None = None
     marked: bool = True
 
