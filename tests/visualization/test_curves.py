@@ -117,7 +117,7 @@ def test_arms_called_alike_are_told_apart_by_their_folders(tmp_path: Path):
 
 def test_a_run_that_has_measured_nothing_yet_is_refused(tmp_path: Path):
     with refused("runs"):
-        read([course(tmp_path / "seed0", [])])
+        read([course(tmp_path / "run", [])])
 
 
 def test_more_arms_than_colors_differ_by_their_lines(tmp_path: Path):
