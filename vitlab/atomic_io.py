@@ -13,15 +13,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 
 import vitlab
 from vitlab.errors import InputError
-
-Decoded = TypeVar("Decoded")
 
 
 def environment() -> dict:
@@ -119,7 +117,7 @@ def exclusive_lock(path: Path) -> Iterator[TextIO]:
         yield file
 
 
-def read_json_as(path: Path, kind: type[Decoded]) -> Decoded:
+def read_json_as(path: Path, kind: Any) -> Any:
     """Read a JSON file, which others may have written, as a type.
 
     Args:
@@ -139,7 +137,7 @@ def read_json_as(path: Path, kind: type[Decoded]) -> Decoded:
         raise InputError(f"{path} cannot be read: {error}", field=path.name) from error
 
 
-def decode_json(content: bytes, kind: type[Decoded]) -> Decoded:
+def decode_json(content: bytes, kind: Any) -> Any:
     """Decode JSON as a type, see `read_json_as`.
 
     Raises:

@@ -1,6 +1,7 @@
 """One crop of an image: random as in supervised training, or the middle as in evaluation."""
 
 import numpy as np
+from jaxtyping import UInt8
 
 from vitlab.data.transforms.color import ColorJitter
 from vitlab.data.transforms.functional import resize, stack_of
@@ -101,7 +102,7 @@ class CenterCrop(Transform):
         return [stack_of(resized[None, top : top + self.size, left : left + self.size])]
 
 
-def _resize_short_side(image: Pixels, size: int) -> Pixels:
+def _resize_short_side(image: Pixels, size: int) -> UInt8[np.ndarray, "_ _ 3"]:
     height, width, _ = image.shape
     short = min(height, width)
     return resize(image, size * height // short, size * width // short)
