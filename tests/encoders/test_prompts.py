@@ -130,36 +130,12 @@ def test_initial_values_are_those_of_the_papers_and_the_random_stream_stays():
     assert DeepPrompts(Prompts(1, dropout=0), 768, 16).shared.abs().max() <= 0.0625
 
 
-def attend(attention, q, k, v, extra):
-    return attention.interact(q, k, v, extra.bias(None, q), extra.gate(q.shape[2]))
-
-
-@pytest.fixture
-def toy(prompted):
-    """Queries, keys and values of attention with a mask of TCPA: 8 + 5 prompts, then 7 tokens."""
-    block = prompted().blocks[0]
-    q, k, v = some(3, 2, 2, N + 13, 16)
-    visible = block.prompts(some(2, N, 32), GRID).visible
-    return block.attn, q[:, :, :N], k, v, visible, torch.zeros(2, 13, 32, dtype=torch.float64)
-
-
-def test_fact_3_after_softmax_values_of_image_prompts_do_not_reach_cls_but_keys_do(toy):
-    attention, q, k, v, visible, tokens = toy
-    extra = PromptKV(tokens, visible, post=True)
-    before = attend(attention, q, k, v, extra)
-    values, keys = v.clone(), k.clone()
-    values[:, :, 8:13] += 1
-    after = attend(attention, q, k, values, extra)
-    assert after[:, :, 0].equal(before[:, :, 0])
-    assert not after[:, :, 1:].equal(before[:, :, 1:])
-    keys[:, :, 8:13] += 1
-    assert (attend(attention, q, keys, v, extra) - before)[:, :, 0].abs().max() > 1e-3
-
-
-def test_fact_4_after_softmax_is_the_kept_mass_times_before_softmax(toy, prompted, images):
-    attention, q, k, v, visible, tokens = toy
+def test_fact_4_after_softmax_is_the_kept_mass_times_before_softmax(prompted, images):
+    block, (q, k, v) = prompted().blocks[0], some(3, 2, 2, N + 13, 16)
+    q, visible = q[:, :, :N], block.prompts(some(2, N, 32), GRID).visible
+    extras = [PromptKV(some(2, 13, 32), visible, post=post) for post in (True, False)]
     after, before = (
-        attend(attention, q, k, v, PromptKV(tokens, visible, post=post)) for post in (True, False)
+        block.attn.interact(q, k, v, extra.bias(None, q), extra.gate(N)) for extra in extras
     )
     kept = (q @ k.mT / 4).softmax(-1) * F.pad(visible, (0, N), value=1)[:, None]
     rho = kept.sum(-1, keepdim=True)
@@ -182,24 +158,6 @@ def test_fact_5_choosing_all_entries_is_the_role_level(prompted, images, mode):
     names = role.state_dict().keys()
     role.load_state_dict({k: v for k, v in token.state_dict().items() if k in names})
     assert tokens_of(token(images)).equal(tokens_of(role(images)))
-
-
-@modes
-def test_fact_6_a_prompt_that_nobody_reads_is_moved_only_through_the_denominator(prompted, mode):
-    block = prompted(changed(TCPA, mask_mode=mode)).blocks[0]
-    x = some(1, 2, 32)  # one patch: two entries of its pool stay unread
-    unread = ~block.prompts(x, (1, 1)).visible[0, 1, 8:]
-    block(x, (1, 1)).square().sum().backward()
-    assert unread.sum() == 2
-    gradient = block.prompts.patches.prompts.grad[:, 0]
-    assert gradient[unread].any().item() == (mode == "post_softmax")
-    assert gradient[~unread].any(dim=1).all()
-
-
-def mismatch(encoder, images):
-    with record(encoder, "prompts.mismatch") as found:
-        encoder(images)
-    return sum(found)
 
 
 def holder(prompts):
@@ -262,7 +220,9 @@ def test_dropout_is_each_images_own_and_off_in_evaluation(prompted):
 def test_detached_queries_leave_earlier_prompts_out_of_the_matching_loss(prompted, images):
     for detach in (False, True):
         encoder = prompted(changed(TCPA, detach_query=detach))
-        mismatch(encoder, images).backward()
+        with record(encoder, "prompts.mismatch") as found:
+            encoder(images)
+        sum(found).backward()
         first, last = encoder.block_prompts[0], encoder.block_prompts[-1]
         assert last.cls.keys.grad.any()
         assert (first.patches.prompts.grad is None) == detach

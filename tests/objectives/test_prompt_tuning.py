@@ -86,16 +86,6 @@ def test_fact_7_a_step_moves_head_and_prompts_and_no_bit_of_the_backbone(labeled
         assert tensor.equal(before[name]) == (".prompts." not in name), name
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.01])
-def test_fact_7_keys_move_by_the_matching_loss_alone(labeled, weight):
-    objective = build(matching=KeyMatching(weight))
-    before = [memory.cls.keys.clone() for memory in objective.encoder.block_prompts]
-    step(objective, labeled)
-    for memory, keys in zip(objective.encoder.block_prompts, before, strict=True):
-        assert memory.cls.keys.equal(keys) == (weight == 0)
-        assert memory.cls.keys.grad.any() == (weight > 0)  # and exactly 0 without
-
-
 def test_the_first_tenth_of_a_run_draws_entries_and_the_rest_chooses(labeled):
     """Epochs 0 to 9 of 100; facts of the phase follow progress alone, so a resumed run has them."""
     objective = build()
