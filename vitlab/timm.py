@@ -109,19 +109,10 @@ class TimmViT(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """Return features after several blocks.
+        """Return the final tokens (b, n, d) and features after several blocks, as timm's own ViT.
 
-        Args:
-            x: images.
-            indices: blocks; the last n for a number, all for None.
-            return_prefix_tokens: whether to pair each with [CLS] and registers.
-            norm: whether to apply the final norm to each.
-            stop_early: whether to skip the blocks after the last one wanted.
-            output_fmt: NCHW for maps, NLC for sequences of patches.
-            intermediates_only: whether to leave out the final tokens.
-
-        Returns:
-            The final tokens (b, n, d) and the list; only the list if so asked.
+        `indices` are blocks; the last n for a number, all for None. `intermediates_only` leaves the
+        final tokens out.
 
         Raises:
             InputError: a block or format does not exist.

@@ -23,10 +23,7 @@ from vitlab.encoders.tokens import Grid
 class Attention(Routed):
     """Self-attention of several heads, with timm's parameter names.
 
-    Args:
-        embed_dim: channels of a token, a multiple of num_heads.
-        num_heads: number of heads.
-        normalizer: maps scores to weights; its `blocks` are ignored.
+    `embed_dim` is a multiple of `num_heads`; the `blocks` of the normalizer are ignored.
     """
 
     def __init__(

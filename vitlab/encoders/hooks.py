@@ -39,15 +39,10 @@ def record(encoder: nn.Module, name: str) -> Iterator[list[Tensor]]:
         with record(encoder, "attn.weights") as weights:
             encoder(images)
 
-    Args:
-        encoder: a module with a list of `blocks`.
-        name: path of the submodule inside a block; "attn.weights" for attention probabilities.
+    "attn.weights" are attention probabilities; for other arguments and errors see `hook_blocks`.
 
     Yields:
         A list that fills during forward passes; tensors are part of the graph.
-
-    Raises:
-        AttributeError: a block has no submodule of that name.
     """
     kept: list[Tensor] = []
     with hook_blocks(encoder, name, lambda _, __, output: kept.append(output)):

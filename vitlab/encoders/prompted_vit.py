@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import is_dataclass
+from functools import cached_property
 from inspect import signature
 from typing import Any
 
@@ -70,7 +71,6 @@ class PromptedViT(Encoder):
         for index, block in enumerate(blocks_of(backbone) if prompts.count else ()):
             with named_random_stream(f"blocks.{index}.memory"):
                 block.prompts = DeepPrompts(prompts, self.embed_dim, self.patch_size)
-        self._fingerprint: Tensor | None = None
         self.register_load_state_dict_pre_hook(_add_backbone)
         self.train()
 
@@ -124,12 +124,10 @@ class PromptedViT(Encoder):
                 if pool is not None:
                     pool.drawing = random
 
-    @property
+    @cached_property
     def fingerprint(self) -> UInt8[Tensor, "32"]:
         """SHA-256 of the backbone: its tensors, and its options that are not neutral."""
-        if self._fingerprint is None:
-            self._fingerprint = fingerprint(self.backbone)
-        return self._fingerprint
+        return fingerprint(self.backbone)
 
     def state_dict(self, *args: Any, prefix: str = "", **options: Any) -> Any:
         """Return the prompts, the keys and the fingerprint of the backbone."""

@@ -202,28 +202,18 @@ class DeepPrompts(nn.Module):
         if self.cls is not None or self.patches is not None:
             most = max(len(each) for each in visible)
             whole = torch.cat([each.expand(most, -1, -1) for each in visible], dim=2)
-        return PromptKV(
-            self.drop(torch.cat(tokens), b), whole, settings.mask_mode == "post_softmax"
-        )
-
-    def drop(self, tokens: Float[Tensor, "m d"], b: int) -> Float[Tensor, "_ m d"]:
-        """Apply dropout, in training of each image its own, and the Fourier transform."""
-        whole = tokens[None]
-        if self.training and self.settings.dropout:
-            whole = F.dropout(whole.expand(b, -1, -1), self.settings.dropout)
-        if self.settings.fourier:
-            whole = torch.fft.fft2(whole).real
-        return whole
+        prompts = torch.cat(tokens)[None]
+        if self.training and settings.dropout:  # of each image its own
+            prompts = F.dropout(prompts.expand(b, -1, -1), settings.dropout)
+        if settings.fourier:
+            prompts = torch.fft.fft2(prompts).real
+        return PromptKV(prompts, whole, settings.mask_mode == "post_softmax")
 
 
 class PromptPool(nn.Module):
     """A pool of prompts and, where queries select among them, a key of each entry.
 
     All are initialized uniformly in [-1, 1], as in the authors' code.
-
-    Args:
-        pool: how many.
-        embed_dim: channels of a token.
 
     Attributes:
         drawing: whether, in training, entries are drawn at random instead of by keys; their keys

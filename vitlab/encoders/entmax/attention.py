@@ -36,17 +36,10 @@ def entmax_attention(
 ) -> Heads:
     """Return entmax15(q k^T / sqrt(e) + bias) v.
 
-    Under autocast computed in its dtype, as torch's own attention. A row of logits that are all
-    -inf gives 0, one with NaN or +inf gives NaN.
-
-    Args:
-        q: queries.
-        k: keys.
-        v: values.
-        bias: added to the logits; -inf excludes a pair.
-        path: see above. "auto" takes the fastest that can compute this, and warns once in a
-            process why a faster one cannot, except for fp64, a bias on CUDA, work too small to be
-            worth it, and graphs.
+    Under autocast computed in its dtype, as torch's own attention. A bias of -inf excludes a pair;
+    a row of logits that are all -inf gives 0, one with NaN or +inf gives NaN. The path "auto" takes
+    the fastest that can compute this, and warns once in a process why a faster one cannot, except
+    for fp64, a bias on CUDA, work too small to be worth it, and graphs.
 
     Raises:
         ValueError: the chosen path cannot compute this; the message has the reason.
