@@ -83,7 +83,9 @@ def footnotes(block: pd.DataFrame) -> dict[str, str]:
     notes = {"*": f"changed from the published protocol: {changed}"} if changed else {}
     ours = block[block.weights.notna()]
     # row by row, so that marks rise along the reading direction
-    texts = [text for _, row in ours.iterrows() for text in _remarks(row)]
+    columns = block.columns.intersection(["remarks", "difference_remarks"])
+    lists = [each for row in ours[columns].values.tolist() for each in row]
+    texts = [text for each in lists if isinstance(each, list) for text in each]
     for place, text in enumerate(dict.fromkeys(texts)):
         rounds, index = divmod(place, len(MARKS))
         notes[MARKS[index] * (rounds + 1)] = text
@@ -134,11 +136,6 @@ def published(block: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def _remarks(row: pd.Series) -> list[str]:
-    later = row.get("difference_remarks")
-    return [*row.remarks, *(later if isinstance(later, list) else [])]
 
 
 def _marks(row: pd.Series, column: str, marks: dict[str, str]) -> str:

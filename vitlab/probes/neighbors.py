@@ -127,7 +127,7 @@ def neighbors(
     metric: Metric = "cosine",
     memory: int = 2**28,
 ) -> Neighbors:
-    """Return the k nearest keys of each query; see `Search`."""
+    """Return the k nearest keys of each query; see `NeighborSearch`."""
     search = NeighborSearch(queries, k, metric, memory)
     search.add(keys)
     return search.neighbors()
