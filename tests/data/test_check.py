@@ -226,6 +226,15 @@ DENSE_FAULTS = {
     "no-class-names": remove("classes.json"),
     "value-3": values("masks/train/0.png", [3]),
 }
+UNKNOWN_FAULTS = {
+    "an empty folder": lambda root: None,
+    "no folder": lambda root: root.rmdir(),
+    "other files": lambda root: (root / "notes").mkdir(),
+    "full ADE20K": lambda root: (
+        (root / "ADE20K_2021_17_01/images/ADE/training").mkdir(parents=True),
+        (root / "ADE20K_2021_17_01/images/ADE/training/ADE_train_00000001.jpg").touch(),
+    ),
+}
 FAULTS = {
     "imagenet": (ImageNet, IMAGENET_FAULTS),
     "flat_imagenet": (ImageNet, FLAT_FAULTS),
@@ -233,6 +242,7 @@ FAULTS = {
     "ade": (ADE20K, ADE_FAULTS),
     "cityscapes": (Cityscapes, CITYSCAPES_FAULTS),
     "dense_folder": (Folder, DENSE_FAULTS),
+    "tmp_path": (Folder, UNKNOWN_FAULTS),
 }
 HARMLESS = {  # what is there can be read
     "imagenet fewer-classes-than-the-archive",
@@ -267,23 +277,6 @@ def test_each_fault_has_its_message_and_is_refused_in_loading(kind, fault, reque
         with pytest.raises(DataError) as refusal:
             load(dataset, root)
         check_wording(f"{refusal.value.field}: {refusal.value}")
-
-
-UNKNOWN = {
-    "an empty folder": lambda root: None,
-    "no folder": lambda root: root.rmdir(),
-    "other files": lambda root: (root / "notes").mkdir(),
-    "full ADE20K": lambda root: (
-        (root / "ADE20K_2021_17_01/images/ADE/training").mkdir(parents=True),
-        (root / "ADE20K_2021_17_01/images/ADE/training/ADE_train_00000001.jpg").touch(),
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", UNKNOWN)
-def test_a_folder_of_nothing_known_says_what_is_known(tmp_path, kind):
-    UNKNOWN[kind](tmp_path)
-    check_wording(errors(tmp_path).replace(str(tmp_path), "FOLDER"))
 
 
 @pytest.mark.parametrize(

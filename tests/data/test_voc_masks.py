@@ -174,26 +174,21 @@ def folder(voc):
     return voc / "VOCdevkit/VOC2012"
 
 
-def contents(root):
-    files = [path for path in root.rglob("*") if path.is_file()]
-    return {str(path.relative_to(root)): path.read_bytes() for path in files}
-
-
 def color(folder, mode="RGB"):
     """Save masks with the colors that viewers show."""
     for path in sorted((folder / "SegmentationClass").glob("*.png")):
         Image.fromarray(palette()[read_mask(path)]).convert(mode).save(path)
 
 
-def test_trainaug_is_the_same_from_matlab_files_and_from_png_files(voc, folder, sbd, capsys):
+def test_trainaug_is_the_same_from_matlab_files_and_from_png_files(voc, folder, sbd, capsys, pack):
     shutil.copy(sbd / "img/2008_000103.jpg", folder / "JPEGImages")
-    files = contents(voc)
+    files = pack.contents(voc)
     assert_official(VOC2012(str(voc)))
     main(["data", "voc-masks", "--root", str(voc)])
     printed = capsys.readouterr().out
     assert "0 masks converted" in printed
     assert "6 masks written" in printed
-    assert contents(voc).items() >= files.items()
+    assert pack.contents(voc).items() >= files.items()
     shutil.rmtree(sbd.parent)
     assert_official(VOC2012(str(voc)))
     made = sorted(path.stem for path in (folder / "SegmentationClassAug").iterdir())
@@ -228,50 +223,46 @@ def test_a_broken_matlab_file_is_named_and_the_next_call_completes(folder, sbd):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_colors_become_their_indices(voc, folder, mode, capsys):
+def test_colors_become_their_indices(voc, folder, mode, capsys, pack):
     masks = {path.name: read_mask(path) for path in (folder / "SegmentationClass").iterdir()}
     plain = folder / "SegmentationClass/2007_000039.png"
     before = plain.read_bytes()
     color(folder, mode)
     plain.write_bytes(before)
-    colored = contents(folder / "SegmentationClass")
+    colored = pack.contents(folder / "SegmentationClass")
     with refused(kind=DataError, wording=False):
         VOC2012(str(voc)).segmentation_dataset("train", SegmentationSquare(32))[0]
     main(["data", "voc-masks", "--root", str(voc)])
     assert "3 masks converted" in capsys.readouterr().out
-    assert contents(folder / "SegmentationClassRGB") == colored
+    assert pack.contents(folder / "SegmentationClassRGB") == colored
     assert plain.read_bytes() == before
     for name, mask in masks.items():
         np.testing.assert_array_equal(read_mask(folder / "SegmentationClass" / name), mask)
     assert index_colored_masks(folder) == 0
+    color(folder, mode)
+    with refused("SegmentationClassRGB", DataError):  # which is not overwritten
+        index_colored_masks(folder)
 
 
 @pytest.mark.parametrize("value", [(1, 2, 3), (64, 128, 64)])  # the second is index 21 and above
-def test_a_color_of_no_class_is_refused(folder, value):
+def test_a_color_of_no_class_is_refused(folder, value, pack):
     color(folder)
     path = folder / "SegmentationClass/2007_000063.png"
     image = Image.open(path).copy()
     image.putpixel((5, 2), value)
     image.save(path)
-    before = contents(folder / "SegmentationClass")
+    before = pack.contents(folder / "SegmentationClass")
     with refused("2007_000063.png", DataError, wording=False) as info:
         index_colored_masks(folder)
     assert f"{[*value, 255]} (red, green, blue, opacity) at row 2, column 5" in str(info.value)
-    assert contents(folder / "SegmentationClass") == before
-
-
-def test_an_existing_folder_of_colored_masks_is_not_overwritten(folder):
-    color(folder)
-    (folder / "SegmentationClassRGB").mkdir()
-    with refused("SegmentationClassRGB", DataError):
-        index_colored_masks(folder)
+    assert pack.contents(folder / "SegmentationClass") == before
 
 
 @pytest.mark.parametrize("at", [0, 1])
 @pytest.mark.parametrize("before", [True, False])
-def test_killed_at_either_rename_the_next_call_completes(folder, monkeypatch, at, before):
+def test_killed_at_either_rename_the_next_call_completes(folder, monkeypatch, at, before, pack):
     color(folder)
-    colored, calls, rename = contents(folder / "SegmentationClass"), [], Path.rename
+    colored, calls, rename = pack.contents(folder / "SegmentationClass"), [], Path.rename
 
     def cut(self, target):
         calls.append(self)
@@ -286,8 +277,8 @@ def test_killed_at_either_rename_the_next_call_completes(folder, monkeypatch, at
         with pytest.raises(KeyboardInterrupt):
             index_colored_masks(folder)
     index_colored_masks(folder)
-    assert contents(folder / "SegmentationClassRGB") == colored
-    assert len(contents(folder / "SegmentationClass")) == 4
+    assert pack.contents(folder / "SegmentationClassRGB") == colored
+    assert len(pack.contents(folder / "SegmentationClass")) == 4
     assert not (folder / ".SegmentationClass").exists()
 
 
