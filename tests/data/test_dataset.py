@@ -25,6 +25,7 @@ from vitlab.data import (
 )
 from vitlab.data.check import check
 from vitlab.data.foreground import decode_foreground
+from vitlab.data.transforms import SegmentationCrop
 
 SQUARE = SegmentationSquare(16)
 KINDS = [
@@ -79,6 +80,15 @@ def test_mask_values_become_train_ids_once(request, stripe, layout, kind, expect
         with refused("data.root", DataError):
             dataset[0]
         stripe(path, [0], size=(40, 31))
+
+
+def test_crops_with_masks_depend_on_the_epoch(ade):
+    data, transform = ADE20K(str(ade)), SegmentationCrop(16, 24)
+    dataset = data.segmentation_dataset("train", transform)
+    crops = [dataset[place][0] for place in (0, (0, 0), (1, 0), (2, 0))]
+    assert torch.equal(crops[0], crops[1])
+    assert not torch.equal(crops[1], crops[2])
+    assert not torch.equal(crops[2], crops[3])
 
 
 def test_leaks_and_datasets_without_labels_or_masks_are_refused(voc, imagenet):
