@@ -93,7 +93,7 @@ def streams() -> tuple:
     return random.getstate(), legacy, torch.get_rng_state().tolist()
 
 
-@pytest.mark.parametrize("transform", SEEDED, ids=str)
+@pytest.mark.parametrize("transform", SEEDED)
 def test_crops_are_a_function_of_the_seed_and_draw_nothing_from_global_streams(image, transform):
     before = streams()
     copied = pickle.loads(pickle.dumps(transform))(image, [0, 1, 2])
