@@ -259,7 +259,7 @@ def digits(tag: str) -> int:
     return 3 if _is_feature(tag) and "rank" not in tag else 1
 
 
-def spread(values: Sequence[float], decimals: int = 1) -> str:
+def spread(values: Sequence[float] | pd.Series, decimals: int = 1) -> str:
     """Return mean and sample deviation; the value alone for a single seed."""
     series = pd.Series(values, dtype=float)
     mean = f"{series.mean():.{decimals}f}"

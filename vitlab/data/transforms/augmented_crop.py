@@ -136,7 +136,7 @@ def _augmentation(
     return make(name, settings)
 
 
-def _augmented(augment: Any, image: Image.Image, only: tuple[str, ...] = ()) -> Image.Image:
+def _augmented(augment: Any, image: Image.Image, only: tuple = ()) -> Image.Image:
     """The augmented image; of RandAugment, with the effect of the operations of some names only.
 
     The others draw their random numbers as well, so an image and its mask move alike. Posterizing
