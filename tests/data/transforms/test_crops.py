@@ -27,6 +27,7 @@ from vitlab.data import (
 from vitlab.data.transforms import SegmentationCrop, SegmentationWhole, resize, stack_of
 from vitlab.data.transforms.color import ColorJitter
 from vitlab.data.transforms.random_crop import RandomCrop, uniforms
+from vitlab.rng import seeded_rng
 
 RANDOM = (MultiCrop(32, 16, 3), SingleCrop(32, color_jitter=0.4), ResizeRandomCrop(32, 40))
 AUGMENTS = ("3a", "", "rand-m10-n2-p1", "rand-m9-mstd0.5-inc1")
@@ -89,8 +90,17 @@ def test_a_reduced_image_suffices_for_the_smallest_crop():
 
 def streams() -> tuple:
     """States of the global streams, but for Python's, which the shape checker draws from."""
-    legacy = np.random.get_state()[1].tobytes()  # noqa: NPY002
-    return legacy, torch.get_rng_state().tolist()
+    numpy = np.random.get_state()  # noqa: NPY002
+    return numpy[1].tobytes(), numpy[2:], torch.get_rng_state().tolist()
+
+
+def test_a_seeded_block_leaves_the_global_streams_as_they_were():
+    before, python = streams(), random.getstate()
+    with seeded_rng(3):
+        first = random.random(), random.gauss(), np.random.random()  # noqa: NPY002
+    assert (streams(), random.getstate()) == (before, python)
+    with seeded_rng(3):
+        assert (random.random(), random.gauss(), np.random.random()) == first  # noqa: NPY002
 
 
 @pytest.mark.parametrize("transform", SEEDED)
