@@ -26,7 +26,7 @@ import psutil
 import torch
 
 from vitlab.data.synthetic import Amounts, synthesize
-from vitlab.training import run_dir
+from vitlab.run import run_dir
 
 ROOT = Path(__file__).parents[1]
 AMOUNTS = Amounts(*(4, 2, 6, 4, 3, 2, 3, 2))

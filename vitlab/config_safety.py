@@ -201,6 +201,15 @@ def read_yaml(path: Path) -> object:
         ) from error
 
 
+def flat(content: object, key: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the dotted key and the value of each setting."""
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from flat(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, content
+
+
 def _plain(text: str) -> object:
     try:
         return yaml.safe_load(text)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from runs import UNPROBED
 
 from vitlab.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback
-from vitlab.training import run_dir
+from vitlab.run import run_dir
 
 
 def content(step: int) -> dict:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from chaos import Setting, chaos, compare, draw, leaves
 
-from vitlab.training import run_dir
+from vitlab.run import run_dir
 
 
 @pytest.mark.slow

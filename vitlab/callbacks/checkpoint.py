@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from vitlab.atomic_io import unwritable
 from vitlab.errors import InputError
-from vitlab.training import run_dir
-from vitlab.training.lightning_compat import set_position_in_epoch
+from vitlab.run import run_dir
+from vitlab.run.lightning_compat import set_position_in_epoch
 
 
 class CheckpointCallback(Checkpoint):

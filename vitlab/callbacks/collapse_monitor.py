@@ -28,8 +28,8 @@ from vitlab.encoders.tokens import Tokens
 from vitlab.errors import InputError
 from vitlab.objectives import DINO
 from vitlab.optim.schedules import Progress
-from vitlab.training.module import Pretraining
-from vitlab.training.run_dir import resume_hint
+from vitlab.run.module import Pretraining
+from vitlab.run.run_dir import resume_hint
 
 # a diagnosis counts once it is made at 3 of 5 checks, and is over after 5 without it
 CHECKS, CONFIRMED = 5, 3

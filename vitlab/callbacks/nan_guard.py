@@ -13,8 +13,8 @@ from vitlab.callbacks.step_trace import StepTrace, trace_step
 from vitlab.data import VisionDataModule
 from vitlab.data.batch import Batch
 from vitlab.data.sampler import GlobalBatchSampler
-from vitlab.training.module import Pretraining
-from vitlab.training.run_dir import resume_hint
+from vitlab.run.module import Pretraining
+from vitlab.run.run_dir import resume_hint
 
 MIN_SCALE = 1e-3  # of fp16: 26 halvings from the first scale are no search for a scale any more
 

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 
 from vitlab import distributed
-from vitlab.training.lightning_compat import observe_local_ranks
+from vitlab.run.lightning_compat import observe_local_ranks
 
 TICK = 4.0  # seconds between two signs of life
 PATIENCE = 10  # ticks without one after which a rank counts as dead

@@ -46,8 +46,8 @@ def run(words: Sequence[str]) -> None:
 
     from vitlab.profiling.report import report
     from vitlab.profiling.trial import WARM_UP, run_trial
+    from vitlab.run.lightning_compat import quiet
     from vitlab.training.cli import FitCLI
-    from vitlab.training.lightning_compat import quiet
     from vitlab.training.plan import plan_run
 
     try:

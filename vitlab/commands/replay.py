@@ -20,7 +20,7 @@ from vitlab.commands.parser import POSITIONAL, parse
 from vitlab.data.batch import Batch
 from vitlab.errors import InputError
 from vitlab.objectives import Objective
-from vitlab.training.module import build_module
+from vitlab.run.module import build_module
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 PRECISIONS = ("32-true", "64-true", *AUTOCAST)

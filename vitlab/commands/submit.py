@@ -49,7 +49,7 @@ def run(words: Sequence[str]) -> None:
             )
 
     from vitlab.cluster import submission
-    from vitlab.training import run_dir
+    from vitlab.run import run_dir
     from vitlab.training.cli import ParsedConfig
 
     config = ParsedConfig(

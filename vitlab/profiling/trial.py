@@ -28,8 +28,8 @@ from vitlab.objectives import Objective
 from vitlab.profiling.forecast import RunFacts, Timing, TrialResult
 from vitlab.profiling.step_profiler import StepProfiler
 from vitlab.profiling.throughput import Progress, evaluation_seconds, loader_throughput
+from vitlab.run.lightning_compat import ignore_known_warnings
 from vitlab.training.cli import FitCLI
-from vitlab.training.lightning_compat import ignore_known_warnings
 from vitlab.training.plan import RunPlan, available
 
 WARM_UP = 2  # steps that do not count: memory is allocated, kernels are chosen

@@ -1,6 +1,5 @@
-"""The only Lightning besides the data modules."""
+"""`vitlab fit`: command line, plan, summary, exit codes; checkpoints of a run in series."""
 
-from vitlab.optim.optimizer import OptimizerConfig
-from vitlab.training.module import Pretraining
+from vitlab.run.module import Pretraining
 
-__all__ = ["OptimizerConfig", "Pretraining", "Probing", "Scoring"]
+__all__ = ["Pretraining"]

@@ -25,8 +25,8 @@ from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.evaluation.frozen_encoder import load_frozen_encoder
 from vitlab.probes import InferenceConfig
 from vitlab.probes.degradation import DENSE, alarms, peak, score_curve
+from vitlab.run.module import Pretraining
 from vitlab.training.checkpoint_series import CheckpointSeries, SavedCheckpoint
-from vitlab.training.module import Pretraining
 from vitlab.training.summary import summary_rows, tables
 
 ROWS, SETTINGS = "measurements.json", "measure.json"

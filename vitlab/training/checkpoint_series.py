@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vitlab.encoders.checkpoint_io import is_folder, read_checkpoint
 from vitlab.errors import InputError
-from vitlab.training import run_dir
+from vitlab.run import run_dir
 
 ENDINGS = (".ckpt", ".pth", ".pt", ".safetensors")
 EPOCH = re.compile(r"(\d+)\D*$")

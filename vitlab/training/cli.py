@@ -32,10 +32,10 @@ from vitlab.data.sampler import split_global_batch
 from vitlab.encoders import ViT
 from vitlab.errors import InputError
 from vitlab.objectives import Pretrained  # all of them: YAML finds classes once imported
-from vitlab.training import run_dir
-from vitlab.training.lightning_compat import quiet
-from vitlab.training.module import Pretraining
-from vitlab.training.run_dir import resume_hint
+from vitlab.run import run_dir
+from vitlab.run.lightning_compat import quiet
+from vitlab.run.module import Pretraining
+from vitlab.run.run_dir import resume_hint
 from vitlab.training.suggestions import check_keys
 from vitlab.training.synthetic import Synthetic
 

@@ -10,7 +10,7 @@ from vitlab import distributed, signals
 from vitlab.callbacks.preemption import Preempted, requeue
 from vitlab.data import DataError
 from vitlab.data.loader import WORKER_TIMEOUT
-from vitlab.training import run_dir
+from vitlab.run import run_dir
 
 FAILED = 1
 REFUSED = 2  # input that cannot be used

@@ -17,10 +17,10 @@ from vitlab.callbacks.rank_watchdog import is_lost_rank, lost_rank, watch_local_
 from vitlab.cluster.slurm import check_tasks
 from vitlab.data import DataError
 from vitlab.errors import InputError
-from vitlab.training import run_dir
+from vitlab.run import run_dir
+from vitlab.run.lightning_compat import ignore_known_warnings
 from vitlab.training.cli import FitCLI, first_rank
 from vitlab.training.exit_codes import FAILED, REFUSED, exit_reason
-from vitlab.training.lightning_compat import ignore_known_warnings
 from vitlab.training.plan import plan_run
 from vitlab.training.summary import write_summary
 

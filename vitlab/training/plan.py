@@ -18,7 +18,7 @@ from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.objectives import Objective
 from vitlab.optim.schedules import Progress
-from vitlab.training.module import Pretraining, check_trainer
+from vitlab.run.module import Pretraining, check_trainer
 
 Crops = Iterable[tuple[int, int]]
 GIB = 2**30

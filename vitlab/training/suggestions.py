@@ -1,12 +1,12 @@
 """Unknown keys of the command line and of configs, answered with the nearest known one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from jsonargparse import Namespace
 
-from vitlab.config_safety import read_yaml
+from vitlab.config_safety import flat, read_yaml
 from vitlab.errors import InputError
 
 # words of other programs for keys of ours, by section
@@ -65,12 +65,3 @@ def _check(key: str, defaults: Namespace) -> None:
         raise InputError(f"there is no {key}; use {section}.{nearest}", field=key)
     if names:
         raise InputError(f"there is no {key}; {section} has {', '.join(names)}", field=key)
-
-
-def flat(content: object, key: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the dotted key and the value of each setting."""
-    if isinstance(content, Mapping):
-        for name, value in content.items():
-            yield from flat(value, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, content

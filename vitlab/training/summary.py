@@ -10,7 +10,7 @@ from rich.table import Table
 from vitlab.atomic_io import write_json
 from vitlab.callbacks.measurements import Measurement, MeasurementLog
 from vitlab.callbacks.validation import BEST, TOP1
-from vitlab.training import run_dir
+from vitlab.run import run_dir
 
 
 @rank_zero_only

@@ -177,7 +177,7 @@ def test_a_damaged_folder_is_refused(build, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["dino_entmax", "dino_locat", "dino_cls_specialized"])
 def test_a_run_is_exported_as_it_was_trained(fit, tmp_path, same, config):
-    from vitlab.training.module import Pretraining
+    from vitlab.run.module import Pretraining
 
     run = fit("--trainer.max_epochs", "1", "--model.optimizer.warmup_epochs", "0", config=config)
     checkpoint = run / "last.ckpt"

@@ -11,10 +11,9 @@ from typing import TextIO
 
 from vitlab.atomic_io import exclusive_lock
 from vitlab.cluster.job import JOB_FOLDER as JOB
-from vitlab.config_safety import read_yaml
+from vitlab.config_safety import flat, read_yaml
 from vitlab.errors import InputError
-from vitlab.training.checkpoint_integrity import check_readable
-from vitlab.training.suggestions import flat
+from vitlab.run.checkpoint_integrity import check_readable
 
 CONFIG = "config.yaml"
 LAST = "last.ckpt"

@@ -10,7 +10,7 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 
 from vitlab.callbacks.checkpoint import AtomicCheckpointIO, save_checkpoint
 from vitlab.data.loader import ResumableLoader
-from vitlab.training.lightning_compat import ignore_known_warnings, observe_local_ranks, quiet
+from vitlab.run.lightning_compat import ignore_known_warnings, observe_local_ranks, quiet
 
 
 class Line(LightningModule):

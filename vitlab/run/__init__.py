@@ -1,0 +1,1 @@
+"""One run: its LightningModule, its folder, its checkpoint files."""
