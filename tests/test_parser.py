@@ -7,7 +7,8 @@ from typing import Literal
 import pytest
 from refusals import refused
 
-from vitlab.commands.parser import POSITIONAL, SUBCLASS, parse
+from vitlab.commands.parser import DATASET, POSITIONAL, SUBCLASS, parse
+from vitlab.data import VisionDataModule
 from vitlab.errors import InputError
 from vitlab.probes import Probe
 
@@ -68,6 +69,47 @@ def test_words_that_do_not_parse_end_with_code_2(text):
 def test_values_are_checked_by_the_dataclass():
     with refused("--num-nodes"):
         read("a --weights x --num-nodes 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """Options of several verbs.
+
+    Args:
+        seed: of all that is random.
+    """
+
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reads(Base):
+    """Read a dataset.
+
+    Args:
+        arms: of the report.
+        data: dataset.
+    """
+
+    arms: list[str] = field(metadata=POSITIONAL)
+    data: VisionDataModule = field(metadata=DATASET)
+
+
+def test_options_are_inherited_with_their_help(capsys):
+    with pytest.raises(SystemExit):
+        parse(Reads, ["--help"], "vitlab try")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "of all that is random" in shown
+    assert "Options of several verbs" not in shown
+
+
+@pytest.mark.parametrize("words", ["", "--data VOC2012", "--data.class_path=VOC2012"])
+def test_a_dataset_is_recognized_by_its_root_or_named_anywhere(drawn, words):
+    root = drawn / "VOCdevkit"
+    given = ["a", "b", "--seed", "3", "--data.val_split", "val", f"--data.root={root}"]
+    found = parse(Reads, [*given, *words.split()], "vitlab try")
+    assert (found.arms, found.seed, type(found.data).__name__) == (["a", "b"], 3, "VOC2012")
+    assert (str(found.data.root), found.data.val_split) == (str(root), "val")
 
 
 @dataclass(frozen=True)

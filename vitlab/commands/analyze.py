@@ -21,10 +21,9 @@ from vitlab.analysis.example_pictures import example_pictures
 from vitlab.analysis.images import Images, find_images
 from vitlab.analysis.report import headline, write_report
 from vitlab.analysis.results import CSV, JSON, AnalysisResults, Row, table
-from vitlab.commands.data_option import with_data_class
 from vitlab.commands.device import choose_device
-from vitlab.commands.parser import SUBCLASS, parse
-from vitlab.commands.weights_option import check_weights_options, load_encoders
+from vitlab.commands.parser import DATASET, parse
+from vitlab.commands.weights_option import WeightsOptions
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.errors import InputError
 from vitlab.probes import InferenceConfig
@@ -43,8 +42,8 @@ examples:
 PICTURES = 4  # images that are drawn
 
 
-@dataclass(frozen=True)
-class AnalyzeOptions:
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeOptions(WeightsOptions):
     """Measure encoders side by side, and write a report that opens in any browser, JSON and CSV.
 
     Cosines of [CLS] and patches at every point of every block, reach and sparsity of attention,
@@ -52,14 +51,7 @@ class AnalyzeOptions:
     intervals. docs/analysis.md defines each number.
 
     Args:
-        weights: checkpoints of runs, exported folders, files of DINO, DINOv2, DeiT, timm or
-            LocAtViT, or untrained:CONFIG for the encoder of a config at initialization (seed 0)
         out: folder to write
-        labels: names of the encoders, one for each; by default from the paths
-        which: student, teacher ... of a file with several models; one for all, or one for each
-        family: of the weights; one for all, or one for each
-        pixels: auto, imagenet or half, see `vitlab evaluate --help`; one for all, or one for each
-        backbone: of a run of prompts, if it moved; one for all, or one for each
         data: dataset of the images; recognized where only --data.root is given
         photographs: a folder of photographs, or one photograph, in place of a dataset
         split: of the dataset; its val_split by default
@@ -68,23 +60,15 @@ class AnalyzeOptions:
         size: pixels of the center crop of images whose short side is size / 0.875
         batch_size: images of a forward pass; fewer where attention needs memory
         num_workers: processes that decode images
-        device: auto is a GPU where there is one
         precision: of forward passes
         probe: segmentation dataset, for the mIoU of a linear probe on each block, which takes two
             more passes over both splits; recognized where only --probe.root is given
         probe_images: training images of the probe; 0 for all
-        overwrite: replace an analysis
         dry_run: check everything, print the plan and stop
     """
 
-    weights: list[str]
     out: Path
-    labels: list[str] = field(default_factory=list)
-    which: list[str] = field(default_factory=lambda: [""])
-    family: list[str] = field(default_factory=lambda: ["auto"])
-    pixels: list[Literal["auto", "imagenet", "half"]] = field(default_factory=lambda: ["auto"])
-    backbone: list[str] = field(default_factory=lambda: [""])
-    data: VisionDataModule | None = field(default=None, metadata=SUBCLASS)
+    data: VisionDataModule | None = field(default=None, metadata=DATASET)
     photographs: Path | None = None
     split: str = ""
     foreground: list[str] = field(default_factory=list)
@@ -92,14 +76,13 @@ class AnalyzeOptions:
     size: int = 224
     batch_size: int = 32
     num_workers: int = 2
-    device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
-    probe: VisionDataModule | None = field(default=None, metadata=SUBCLASS)
+    probe: VisionDataModule | None = field(default=None, metadata=DATASET)
     probe_images: int = 0
-    overwrite: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         least = {"images": 0, "size": 1, "batch_size": 1, "num_workers": 0, "probe_images": 0}
         for name, smallest in least.items():
             option, value = f"--{name.replace('_', '-')}", getattr(self, name)
@@ -113,7 +96,6 @@ class AnalyzeOptions:
                 "a file",
                 field="--data",
             )
-        check_weights_options(self)
         _check_folder(self.out, self.overwrite)
 
 
@@ -123,7 +105,6 @@ def run(words: Sequence[str]) -> None:
     Raises:
         InputError: options, weights or data that cannot be used, before anything is measured.
     """
-    words = with_data_class(with_data_class(words), "--probe")
     options = parse(AnalyzeOptions, words, "vitlab analyze", EXAMPLES)
     source = options.data or options.photographs
     assert source is not None
@@ -131,7 +112,7 @@ def run(words: Sequence[str]) -> None:
         source,
         *(options.size, options.images, options.split, options.foreground),
     )
-    encoders = load_encoders(options)
+    encoders = options.load_encoders()
     for each in encoders:
         each.encoder.check_img_size(options.size, "--size")
     transform = SegmentationSquare(options.size)

@@ -7,11 +7,9 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from vitlab.commands.data_option import with_data_class
 from vitlab.commands.device import choose_device
 from vitlab.commands.figure_options import EXAMPLES, FigureOptions, blocks_of, places_of
 from vitlab.commands.parser import parse
-from vitlab.commands.weights_option import load_encoders
 from vitlab.data import SegmentationSquare
 from vitlab.encoders import Encoder
 from vitlab.encoders.attention import Attention
@@ -33,13 +31,13 @@ def run(words: Sequence[str]) -> None:
         InputError: the options contradict each other, the photographs or the models.
         OSError: a photograph that cannot be read.
     """
-    options = parse(FigureOptions, with_data_class(words), "vitlab figure", EXAMPLES)
+    options = parse(FigureOptions, words, "vitlab figure", EXAMPLES)
     device = choose_device(options.device)
     photographs = read_photographs(options.images)
     places = places_of(options, photographs)
     if len(places) > len(photographs):  # several places of one photograph
         photographs = photographs * len(places)
-    models = {each.info.label: each.encoder.eval() for each in load_encoders(options)}
+    models = {each.info.label: each.encoder.eval() for each in options.load_encoders()}
     blocks = blocks_of(options, models)
     most = max(map(_num_heads, models.values()))
     if options.head.isdecimal() and int(options.head) >= most:

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vitlab.commands.parser import POSITIONAL, SUBCLASS
-from vitlab.commands.weights_option import check_weights_options
+from vitlab.commands.parser import DATASET, POSITIONAL
+from vitlab.commands.weights_option import WeightsOptions
 from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
@@ -36,8 +36,8 @@ examples:
 """
 
 
-@dataclass(frozen=True)
-class FigureOptions:
+@dataclass(frozen=True, kw_only=True)
+class FigureOptions(WeightsOptions):
     """Draw photographs as encoders represent them, models side by side.
 
     pca         first three principal components of the patch features as red, green, blue
@@ -53,13 +53,7 @@ class FigureOptions:
     Args:
         kind: of the figure, see above
         images: photographs, or folders of them, 24 in all at most
-        weights: files of `vitlab import`, or untrained:CONFIG for an encoder at initialization
         out: file to write, .png, .svg or .pdf
-        labels: names of the models, one for each; by default from the paths
-        which: student, teacher ... of a file with several models; one for all, or one for each
-        family: of the weights; one for all, or one for each
-        pixels: auto, imagenet or half, see `vitlab evaluate --help`; one for all, or one for each
-        backbone: of a run of prompts, if it moved; one for all, or one for each
         size: pixels of the long edge, to the nearest multiple of the patch; native keeps each
             photograph's own
         block: 0 the first, -1 the last, several, or all
@@ -72,21 +66,13 @@ class FigureOptions:
         parts: number of parts, 2 to 20
         data: dataset with masks to fit a linear map to; recognized where only --data.root is given
         masks_images: its training images, 0 for all
-        device: auto is a GPU where there is one
-        overwrite: replace the file
     """
 
     kind: Literal["pca", "attention", "similarity", "parts", "masks", "all"] = field(
         metadata=POSITIONAL
     )
     images: list[Path] = field(metadata=POSITIONAL)
-    weights: list[str]
     out: Path
-    labels: list[str] = field(default_factory=list)
-    which: list[str] = field(default_factory=lambda: [""])
-    family: list[str] = field(default_factory=lambda: ["auto"])
-    pixels: list[Literal["auto", "imagenet", "half"]] = field(default_factory=lambda: ["auto"])
-    backbone: list[str] = field(default_factory=lambda: [""])
     size: int | Literal["native"] = 448
     block: list[str] = field(default_factory=lambda: ["-1"])
     head: str = "all"
@@ -94,12 +80,11 @@ class FigureOptions:
     basis: Basis = "aligned"
     foreground: bool = False
     parts: int = 6
-    data: VisionDataModule | None = field(default=None, metadata=SUBCLASS)
+    data: VisionDataModule | None = field(default=None, metadata=DATASET)
     masks_images: int = 200
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    overwrite: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         size = 0 < (self.long_edge or 1) <= MAX_SIZE and self.size != 0
         head = self.head in ("all", "mean") or self.head.isdecimal()
         out, parts = self.out.suffix.lower() in ENDINGS, 2 <= self.parts <= MAX_PARTS
@@ -132,7 +117,6 @@ class FigureOptions:
                 )
         if self.data is not None and self.block != ["-1"]:
             raise InputError("masks are of the last block; leave out --block", field="--block")
-        check_weights_options(self)
 
     @property
     def long_edge(self) -> int:

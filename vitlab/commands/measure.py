@@ -8,9 +8,8 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from vitlab.commands.data_option import with_data_class
 from vitlab.commands.device import choose_device
-from vitlab.commands.parser import POSITIONAL, SUBCLASS, parse
+from vitlab.commands.parser import DATASET, POSITIONAL, parse
 from vitlab.data import VisionDataModule
 from vitlab.errors import InputError
 from vitlab.training.checkpoint_probes import ProbeChanges, SeriesProbes
@@ -55,7 +54,7 @@ class MeasureOptions:
 
     checkpoints: list[Path] = field(metadata=POSITIONAL)
     out: Path | None = None
-    data: VisionDataModule | None = field(default=None, metadata=SUBCLASS)
+    data: VisionDataModule | None = field(default=None, metadata=DATASET)
     dense: list[str] = field(default_factory=list)
     images: int | None = None
     dense_images: int | None = None
@@ -97,7 +96,7 @@ def run(words: Sequence[str]) -> None:
     Raises:
         InputError: checkpoints, data or folders do not allow it; before anything is measured.
     """
-    options = parse(MeasureOptions, with_data_class(words), "vitlab measure", EXAMPLES)
+    options = parse(MeasureOptions, words, "vitlab measure", EXAMPLES)
     device = choose_device(options.device).type
     found = find_series(options.checkpoints)
     root = options.out or Path("measured")

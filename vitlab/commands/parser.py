@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -14,9 +15,12 @@ from vitlab.config_safety import ClassParser, check_command_line
 
 Arguments = TypeVar("Arguments")
 Returned = TypeVar("Returned")
-POSITIONAL = {"positional": True}  # metadata of a field that is given without an option's name
-# metadata of a field whose value is built from a class_path; `skip` names arguments left out
+# metadata of a field that is given without an option's name
+POSITIONAL = {"positional": True}
+# of one whose value is built from a class_path; `skip` names arguments left out
 SUBCLASS = {"subclass": True}
+# the same, for a dataset: its class is recognized where only --NAME.root is given
+DATASET = {"subclass": True, "dataset": True}
 
 
 class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -28,7 +32,7 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, examples: str 
 
     A field `num_nodes: int = 1` is the option `--num-nodes N`, a boolean field that is false by
     default is a flag, a field without default is required, a list or tuple takes several values,
-    at once or by repeating the option.
+    at once or by repeating the option. Fields of base classes are options too.
 
     Args:
         kind: the dataclass; its docstring is the help, `__post_init__` checks values.
@@ -41,10 +45,14 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, examples: str 
         SystemExit: with code 2 after a message for words that do not parse; 0 for --help.
     """
     check_command_line(words)
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    for each in fields:
+        if each.metadata.get("dataset"):
+            words = _with_class(words, f"--{each.name}")
     parser = build_parser(kind, prog, examples)
     found = parser.instantiate_classes(parser.parse_args(list(words)))
-    values = {each.name: found.get(each.name) for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
+    values = {each.name: found.get(each.name) for each in fields}
+    for each in fields:
         if each.metadata.get("positional") and values[each.name] is None:
             del values[each.name]  # the field has a default: jsonargparse allows none here
     return kind(**values)
@@ -70,12 +78,13 @@ def call(function: Callable[..., Returned], words: Sequence[str], prog: str) -> 
 
 def build_parser(kind: type, prog: str, examples: str = "") -> ArgumentParser:
     """Return the parser of a dataclass, see `parse`."""
-    documentation = parse_docstring(kind.__doc__ or "")
-    texts = {each.arg_name: each.description for each in documentation.params}
-    long = documentation.long_description
+    pages = [parse_docstring(base.__doc__ or "") for base in reversed(kind.__mro__)]
+    texts = {each.arg_name: each.description for page in pages for each in page.params}
     parser = ClassParser(
         prog=prog,
-        description="\n\n".join(filter(None, [documentation.short_description, long])),
+        description="\n\n".join(
+            filter(None, [pages[-1].short_description, pages[-1].long_description])
+        ),
         epilog=examples,
         formatter_class=_Help,
     )
@@ -83,6 +92,20 @@ def build_parser(kind: type, prog: str, examples: str = "") -> ArgumentParser:
     for each in dataclasses.fields(kind):
         _add(parser, each, hints[each.name], texts.get(each.name) or "")
     return parser
+
+
+def _with_class(words: Sequence[str], option: str) -> Sequence[str]:
+    """Return a command line that begins with the class of a dataset, recognized if absent."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(option, f"{option}.class_path", dest="name")
+    parser.add_argument(f"{option}.root", dest="root")
+    found, rest = parser.parse_known_args(words)
+    if found.root is None:
+        return words
+    from vitlab.data.check import recognize
+
+    name = found.name or type(recognize(Path(found.root))).__name__
+    return [option, name, f"{option}.root", found.root, *rest]
 
 
 def _add(parser: ArgumentParser, field: dataclasses.Field, hint: Any, text: str) -> None:

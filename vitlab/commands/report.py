@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitlab.commands.data_option import with_data_class
-from vitlab.commands.parser import POSITIONAL, SUBCLASS, parse
+from vitlab.commands.parser import DATASET, POSITIONAL, parse
 from vitlab.data import VisionDataModule
 from vitlab.errors import InputError
 
@@ -36,7 +35,7 @@ class CalibrationOptions:
     """
 
     arms: list[str] = field(metadata=POSITIONAL)
-    data: VisionDataModule = field(metadata=SUBCLASS)
+    data: VisionDataModule = field(metadata=DATASET)
     size: int = 224
     out: Path = Path("report")
 
@@ -56,7 +55,7 @@ class PromptOptions:
     """
 
     arms: list[str] = field(metadata=POSITIONAL)
-    data: VisionDataModule = field(metadata=SUBCLASS)
+    data: VisionDataModule = field(metadata=DATASET)
     size: int = 224
     crop: float = 0.875
     out: Path = Path("report")
@@ -71,7 +70,7 @@ def calibration(words: Sequence[str]) -> None:
     from vitlab.analysis.calibration_report import write_calibration_report
 
     prog = "vitlab report calibration"
-    options = parse(CalibrationOptions, with_data_class(words), prog, CALIBRATION)
+    options = parse(CalibrationOptions, words, prog, CALIBRATION)
     arms = _arms(options.arms)
     if twice := [name for name, paths in arms.items() if len(paths) > 1]:
         raise InputError(
@@ -89,7 +88,7 @@ def prompts(words: Sequence[str]) -> None:
     """
     from vitlab.analysis.prompt_report import write_prompt_report
 
-    options = parse(PromptOptions, with_data_class(words), "vitlab report prompts", PROMPTS)
+    options = parse(PromptOptions, words, "vitlab report prompts", PROMPTS)
     arms = _arms(options.arms)
     text = write_prompt_report(arms, options.data, options.size, options.crop, options.out)
     print(text, end="")

@@ -1,9 +1,10 @@
-"""Options of several encoders: --weights, --family, --which, --pixels, --backbone, --labels."""
+"""Options of verbs that read several encoders, among them --weights, --which and --labels."""
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 
@@ -17,70 +18,72 @@ UNTRAINED = "untrained:"
 EACH = ("family", "which", "pixels", "backbone")  # one for all weights, or one for each
 
 
-@runtime_checkable
-class WeightsOptions(Protocol):
-    """Options of a verb that reads several encoders, among them those of `EACH`."""
+@dataclass(frozen=True, kw_only=True)
+class WeightsOptions:
+    """Options of a verb that reads several encoders: the base of its own.
 
-    @property
-    def weights(self) -> list[str]:
-        """Files, folders or untrained configs."""
-
-    @property
-    def labels(self) -> list[str]:
-        """Names of the encoders; empty for those of the weights."""
-
-
-def check_weights_options(options: WeightsOptions) -> None:
-    """Refuse options that do not fit the number of weights.
-
-    Raises:
-        InputError: an option has neither one value nor one for each.
+    Args:
+        weights: checkpoints of runs, exported folders, files of DINO, DINOv2, DeiT, timm or
+            LocAtViT, or untrained:CONFIG for the encoder of a config at initialization (seed 0)
+        labels: names of the encoders, one for each; by default from the paths
+        which: student, teacher ... of a file with several models; one for all, or one for each
+        family: of the weights; one for all, or one for each
+        pixels: auto, imagenet or half, see `vitlab evaluate --help`; one for all, or one for each
+        backbone: of a run of prompts, if it moved; one for all, or one for each
+        device: auto is a GPU where there is one
+        overwrite: replace the output
     """
-    count = len(options.weights)
-    for name in EACH:
-        if (many := len(getattr(options, name))) not in (1, count):
+
+    weights: list[str]
+    labels: list[str] = field(default_factory=list)
+    which: list[str] = field(default_factory=lambda: [""])
+    family: list[str] = field(default_factory=lambda: ["auto"])
+    pixels: list[Literal["auto", "imagenet", "half"]] = field(default_factory=lambda: ["auto"])
+    backbone: list[str] = field(default_factory=lambda: [""])
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        count = len(self.weights)
+        for name in (*EACH, "labels"):
+            many = len(getattr(self, name))
+            if many not in ((0, count) if name == "labels" else (1, count)):
+                raise InputError(
+                    f"--{name} has {many} values for {count} weights; give one for each"
+                    + ("" if name == "labels" else ", or one for all"),
+                    field=f"--{name}",
+                )
+
+    def load_encoders(self) -> list[NamedEncoder]:
+        """Load all encoders, in evaluation mode.
+
+        Raises:
+            InputError: unreadable weights, or several of one label.
+        """
+        count = len(self.weights)
+        each = {name: list(getattr(self, name)) for name in EACH}
+        each = {name: values * (count if len(values) == 1 else 1) for name, values in each.items()}
+        labels = self.labels or default_labels(self.weights, each["which"])
+        if twice := [name for name, times in Counter(labels).items() if times > 1]:
             raise InputError(
-                f"--{name} has {many} values for {count} weights; give one for all, or "
-                "one for each",
-                field=f"--{name}",
+                f"several weights would be called {', '.join(twice)}; name them with --labels",
+                field="--labels",
             )
-    if options.labels and len(options.labels) != count:
-        raise InputError(
-            f"--labels has {len(options.labels)} names for {count} weights; give one for each",
-            field="--labels",
-        )
-
-
-def load_encoders(options: WeightsOptions) -> list[NamedEncoder]:
-    """Load all encoders, in evaluation mode.
-
-    Raises:
-        InputError: unreadable weights, or several of one label.
-    """
-    count = len(options.weights)
-    each = {name: list(getattr(options, name)) for name in EACH}
-    each = {name: values * (count if len(values) == 1 else 1) for name, values in each.items()}
-    labels = options.labels or default_labels(options.weights, each["which"])
-    if twice := [name for name, times in Counter(labels).items() if times > 1]:
-        raise InputError(
-            f"several weights would be called {', '.join(twice)}; tell them apart with --labels",
-            field="--labels",
-        )
-    found = []
-    for index, (weights, label) in enumerate(zip(options.weights, labels, strict=True)):
-        if weights.startswith(UNTRAINED):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                config = Path(weights.removeprefix(UNTRAINED))
-                encoder = encoder_from_config(config).eval()
-            found.append(name_encoder(encoder, label, weights, fingerprint(encoder)))
-            continue
-        own = {name: values[index] for name, values in each.items()}
-        frozen = load_frozen_encoder(Path(weights), **own)
-        info = frozen.info
-        where = f"{info.path} ({info.branch})" if info.branch else info.path
-        found.append(name_encoder(frozen.encoder, label, where, info.hash, info.encoder))
-    return found
+        found = []
+        for index, (weights, label) in enumerate(zip(self.weights, labels, strict=True)):
+            if weights.startswith(UNTRAINED):
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(0)
+                    config = Path(weights.removeprefix(UNTRAINED))
+                    encoder = encoder_from_config(config).eval()
+                found.append(name_encoder(encoder, label, weights, fingerprint(encoder)))
+                continue
+            own = {name: values[index] for name, values in each.items()}
+            frozen = load_frozen_encoder(Path(weights), **own)
+            info = frozen.info
+            where = f"{info.path} ({info.branch})" if info.branch else info.path
+            found.append(name_encoder(frozen.encoder, label, where, info.hash, info.encoder))
+        return found
 
 
 def default_labels(weights: Sequence[str], which: Sequence[str]) -> list[str]:
