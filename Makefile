@@ -34,6 +34,9 @@ test: setup ## run the fast tests: a few minutes on two cores; JOBS=4 files in p
 test-all: setup ## run all tests: full products of options, every stop, SLURM, notebooks
 	$(PYTEST) $(FILES)
 
+test-wheel: setup ## build the wheel, and pretrain two steps with it in an empty folder
+	PYTHON=$(abspath $(BIN))/python tests/wheel.sh
+
 chaos: setup ## stop a small run of two ranks 30 times, damage its checkpoints, compare; SEED=N, STOPS=N
 	$(BIN)/python tests/chaos.py --seed $(or $(SEED),0) --stops $(or $(STOPS),30)
 
@@ -60,4 +63,4 @@ lint: setup ## check format, style and types
 clean: ## remove what tools leave behind; data and runs stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 
-.PHONY: help setup demo test test-all chaos golden bench notebooks format lint clean
+.PHONY: help setup demo test test-all test-wheel chaos golden bench notebooks format lint clean

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from vitlab import __version__
@@ -57,6 +58,7 @@ VERBS = {
         "compare classifiers before and after calibration", "report:calibration"
     ),
     "report prompts": Verb("compare prompt tuning with the linear probe", "report:prompts"),
+    "configs": Verb("list the configs that come with vitlab; --copy NAME gives one", "configs"),
     "cost": Verb(
         "measure what encoders cost: parameters, FLOPs, memory, images per second",
         "cost",
@@ -117,7 +119,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print(HELP.format(verbs="\n".join(listed)), end="")
         return
     if words[0] == "--version":
-        print(f"vitlab {__version__}")
+        print(f"vitlab {__version__} in {Path(__file__).parent}")  # a wheel, or a clone
         return
     for name, verb in VERBS.items():
         parts = name.split()

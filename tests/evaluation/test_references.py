@@ -1,5 +1,4 @@
 import pytest
-from refusals import refused
 
 from vitlab.evaluation.references import read_references
 
@@ -34,8 +33,3 @@ def test_numbers_are_those_of_the_papers(protocol, dataset, model, percent):
     fits = (published.protocol == protocol) & (published.dataset == dataset)
     (found,) = published[fits & (published.model == model)].percent
     assert found == percent
-
-
-def test_a_missing_file_says_where_it_comes_from(tmp_path):
-    with refused("--references"):
-        read_references(tmp_path / "x.yaml")

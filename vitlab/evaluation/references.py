@@ -5,13 +5,10 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-import vitlab
-from vitlab.errors import InputError
-
-PUBLISHED = Path(vitlab.__file__).parents[1] / "configs/protocols/references.yaml"
+from vitlab.config_files import REFERENCES
 
 
-def read_references(path: Path = PUBLISHED) -> pd.DataFrame:
+def read_references(path: Path = REFERENCES) -> pd.DataFrame:
     """Read published numbers.
 
     Returns:
@@ -20,14 +17,8 @@ def read_references(path: Path = PUBLISHED) -> pd.DataFrame:
         not say), `model`, `percent`, `conditions` that the source adds, and `source`.
 
     Raises:
-        InputError: there is no such file.
+        OSError: there is no such file.
     """
-    if not path.is_file():
-        raise InputError(
-            f"there is no {path}: published numbers come with a clone of vitlab, not with the "
-            "installed package; leave out --references, or install a clone with pip install -e",
-            field="--references",
-        )
     rows = []
     for group in yaml.safe_load(path.read_text("utf-8")):
         common = {"learned": 0, "conditions": "", **group}

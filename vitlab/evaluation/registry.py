@@ -10,15 +10,12 @@ from typing import Any
 
 import yaml
 
-import vitlab
+from vitlab.config_files import CONFIGS, REFERENCES
 from vitlab.config_safety import check_config
 from vitlab.errors import InputError
 from vitlab.evaluation.result import plain
 
-# beside the package, in a clone; then in the working directory
-FOLDERS = (Path(vitlab.__file__).parents[1] / "configs/protocols", Path("configs/protocols"))
 KEYS = {"name", "version", "protocol", "datasets"}
-NO_PROTOCOLS = {"references"}  # other files in the same folder
 
 
 @dataclass(frozen=True)
@@ -58,12 +55,6 @@ def find(name: str) -> PublishedProtocol:
     if name.endswith((".yaml", ".yml")) or "/" in name:
         return read_protocol(Path(name))
     known = names()
-    if not known:
-        raise InputError(
-            f"protocol {name!r} is unknown, and there is no folder configs/protocols beside "
-            "the package or here; give the path of a protocol's YAML file",
-            field="--protocol",
-        )
     if name not in known:
         near = difflib.get_close_matches(name, known, 3, 0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
@@ -76,11 +67,8 @@ def find(name: str) -> PublishedProtocol:
 
 def names() -> dict[str, Path]:
     """Return the file of each protocol by its name."""
-    for folder in FOLDERS:
-        if folder.is_dir():
-            files = sorted(folder.glob("*.yaml"))
-            return {file.stem: file for file in files if file.stem not in NO_PROTOCOLS}
-    return {}
+    files = sorted((CONFIGS / "protocols").glob("*.yaml"))
+    return {file.stem: file for file in files if file != REFERENCES}
 
 
 def read_protocol(path: Path) -> PublishedProtocol:

@@ -26,6 +26,7 @@ from vitlab.callbacks.status import StatusWriter
 from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.callbacks.validation import Validation
 from vitlab.cluster.slurm import count_tasks
+from vitlab.config_files import resolve_configs
 from vitlab.config_safety import ClassesOnly, check_command_line
 from vitlab.data import VisionDataModule
 from vitlab.data.sampler import split_global_batch
@@ -107,6 +108,7 @@ class FitCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the given words, whatever the command line of the process is."""
+        args = resolve_configs(args)
         check_command_line(args)
         check_keys(args, parser.get_defaults())
         self.config = parser.parse_args(args)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentError
 
+from vitlab.config_files import find_config
 from vitlab.config_safety import ClassParser, read_yaml
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
@@ -17,6 +18,7 @@ def encoder_from_config(path: Path) -> Encoder:
         OSError: the file cannot be read.
     """
     try:
+        path = find_config(str(path))
         encoder = read_yaml(path)["model"]["objective"]["init_args"]["encoder"]  # type: ignore[index]
         encoder["class_path"]  # an overlay may have init_args alone
     except (KeyError, TypeError) as error:

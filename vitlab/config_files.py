@@ -1,0 +1,59 @@
+"""The configs that come with vitlab, found by name in a clone and in an installed package."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from vitlab.errors import InputError
+
+_HERE = Path(__file__).parent
+# an installed package has them inside, a clone beside the package
+CONFIGS = next((each for each in (_HERE / "configs", _HERE.parent / "configs") if each.is_dir()))
+REFERENCES = CONFIGS / "protocols/references.yaml"  # published numbers, no config
+
+
+def config_names() -> dict[str, Path]:
+    """Return the file of each config by its name: dino_entmax, hardware/gpu_1, protocols/knn."""
+    files = sorted(CONFIGS.rglob("*.yaml"), key=lambda file: (file.parent, file.stem))
+    names = {file.relative_to(CONFIGS).with_suffix("").as_posix(): file for file in files}
+    return {name: file for name, file in names.items() if file != REFERENCES}
+
+
+def find_config(name: str) -> Path:
+    """Return a file by its path, or a config that comes with vitlab by its name.
+
+    Args:
+        name: path of a YAML file; or dino_entmax, hardware/gpu_1, configs/dino_entmax.yaml.
+
+    Raises:
+        InputError: neither; the nearest names are shown.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    known = config_names()
+    short = name.removeprefix("configs/").removesuffix(".yaml")
+    if short in known:
+        return known[short]
+    near = get_close_matches(short, known, 3, 0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise InputError(
+        f"there is no config {name}; {hint}`vitlab configs` lists those that come with vitlab; "
+        "for one of your own give the path of its YAML file",
+        field="--config",
+    )
+
+
+def resolve_configs(words: Sequence[str]) -> list[str]:
+    """Return a command line with a path for the name of each `--config`.
+
+    Raises:
+        InputError: there is no such config.
+    """
+    found = list(words)
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option in ("--config", "-c") and equals:
+            found[place] = f"{option}={find_config(value)}"
+        elif option in ("--config", "-c") and place + 1 < len(words):
+            found[place + 1] = str(find_config(words[place + 1]))
+    return found
