@@ -8,7 +8,7 @@ from vitlab.errors import InputError
 
 _HERE = Path(__file__).parent
 # an installed package has them inside, a clone beside the package
-CONFIGS = next((each for each in (_HERE / "configs", _HERE.parent / "configs") if each.is_dir()))
+CONFIGS = next(each for each in (_HERE / "configs", _HERE.parent / "configs") if each.is_dir())
 REFERENCES = CONFIGS / "protocols/references.yaml"  # published numbers, no config
 
 
