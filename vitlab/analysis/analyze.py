@@ -1,5 +1,6 @@
 """Measurement of encoders side by side on the same images: `vitlab analyze` as a function."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.data import DataLoader
 
 from vitlab.analysis.images import Images
-from vitlab.analysis.measures.engine import MEASURES, WITH_MASKS, MeasureEngine, blocks_of
+from vitlab.analysis.measures.engine import (
+    MEASURES,
+    WHY_ABSENT,
+    WITH_MASKS,
+    MeasureEngine,
+    blocks_of,
+)
 from vitlab.analysis.results import AnalysisResults, Array, ModelInfo, Omission, Row, table
 from vitlab.atomic_io import environment
 from vitlab.data import normalize
@@ -17,16 +24,6 @@ from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.probes import InferenceConfig
 from vitlab.probes.layer_selection import depth_of
-
-WHY_ABSENT = {
-    "cls_registers_cosine": "no registers",
-    "registers_patch_cosine": "no registers",
-    "prompt_mass": "no prompts",
-    "prompt_used": "no prompts",
-    "bias_alpha": "no Gaussian bias",
-    "bias_variance_rows": "no Gaussian bias with a width",
-    "bias_variance_columns": "no Gaussian bias with a width",
-}
 
 
 class NamedEncoder(NamedTuple):
@@ -83,13 +80,9 @@ def analyze(
         InputError: features are not finite.
     """
     found: list[Row | Array] = []
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console or Console(stderr=True),
-    ) as progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    console = console or Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         tasks = [progress.add_task(each.info.label, total=len(images)) for each in encoders]
         for encoder, task in zip(encoders, tasks, strict=True):
             found += _measure(encoder, images, inference, lambda n, t=task: progress.advance(t, n))  # type: ignore[misc]
@@ -135,17 +128,16 @@ def _omissions(
     encoders: Sequence[NamedEncoder], images: Images, found: Sequence[Row | Array]
 ) -> Iterator[Omission]:
     """Yield what was not measured: of all models, then of single ones."""
+    possible = [name for name in WHY_ABSENT if images.masks or name not in WITH_MASKS]
     if not images.masks:
-        yield Omission("", ", ".join(WITH_MASKS), images.why_no_masks)
+        masked = ", ".join(["foreground", "background", *WITH_MASKS])
+        yield Omission("", masked, images.why_no_masks)
     known = {(each.model, each.measure) for each in found}
-    for encoder in encoders:
-        label = encoder.info.label
-        absent: dict[str, list[str]] = {}
-        for each in MEASURES:
-            if (label, each.name) not in known and (images.masks or each.name not in WITH_MASKS):
-                reason = WHY_ABSENT.get(each.name, "defined for none of the images")
-                if not encoder.info.heads and each.name.startswith(("attention", "dead")):
-                    reason = "no transformer blocks of vitlab"
-                absent.setdefault(reason, []).append(each.name)
+    for label in (each.info.label for each in encoders):
+        absent: dict[str, list[str]] = defaultdict(list)
+        for name in possible:
+            if (label, name) not in known:
+                why = "" if name in WITH_MASKS else WHY_ABSENT[name]
+                absent[why or "defined for none of the images"].append(name)
         for reason, names in absent.items():
             yield Omission(label, ", ".join(names), reason)

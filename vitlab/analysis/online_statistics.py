@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitlab import distributed
-from vitlab.analysis.measures import cosines, norms, rank
-from vitlab.analysis.measures.context import VOID, BatchContext, PatchLabels
+from vitlab.analysis.measures.context import VOID, BatchContext, PatchLabels, no_objects
+from vitlab.analysis.measures.tokens import ROWS, cosines, gram_matrix, norms, rankme
 from vitlab.encoders import Encoder, Tokens, TokenSequence
 from vitlab.encoders.tokens import Grid, assemble, prefix_length
 from vitlab.probes.dense import class_counts
@@ -72,25 +72,19 @@ class OnlineFeatureStatistics:
         x = patches = tokens.patches.float()
         if tokens.cls.shape[1]:
             x = assemble(tokens.cls[:, None].float(), tokens.registers.float(), patches)
-        labels = None
+        labels = no_objects(len(x), tokens.grid, x.device)
         if self.background is not None:
             labels = label_patches_of_any_size(masks, tokens.grid, self.background)
-        p = patches.shape[1]
-        context = BatchContext.of(
-            batch=len(x),
-            grid=tokens.grid,
-            patch_size=self.recorder.patch_size,
-            prefix=prefix_length(x.shape[1], tokens.grid),
-            labels=labels,
-            rows=min(p, max(rank.ROWS // self.images, 1)),
-            device=x.device,
-        )
+            labels = labels[0].to(x.device), labels[1].to(x.device)
+        prefix, p = prefix_length(x.shape[1], tokens.grid), patches.shape[1]
+        rows = min(p, max(ROWS // self.images, 1))
+        context = BatchContext(tokens.grid, self.recorder.patch_size, prefix, *labels, rows)
         last = self.recorder.state.x.float()
-        measured = cosines.measure(x, context) | norms.measure(last, context)
+        measured = cosines(x, context) | norms(last, context)[0]
         values = {name: value for (name, role), value in measured.items() if role in ("", "all")}
         self._rows.append(torch.stack([values[name].double() for name in NAMES], dim=1))
-        self._patches_per_image = context.rows
-        gram = rank.gram_matrix(patches[:, context.order[: context.rows]].flatten(0, 1))
+        self._patches_per_image = rows
+        gram = gram_matrix(patches[:, context.order[:rows]].flatten(0, 1))
         self._gram = gram if self._gram is None else self._gram + gram
 
     def compute(self) -> dict[str, float]:
@@ -99,7 +93,7 @@ class OnlineFeatureStatistics:
         means = distributed.all_gather_rows(torch.cat(self._rows)).nanmean(0).tolist()
         found = dict(zip(NAMES, means, strict=True))
         total = distributed.all_reduce_mean(self._gram) * distributed.world_size()
-        found["feature_rank"] = rank.rankme(total, self._patches_per_image * self.images)
+        found["feature_rank"] = rankme(total, self._patches_per_image * self.images)
         return {name: value for name, value in found.items() if value == value}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from torch import Tensor
 
 from vitlab.atomic_io import decode_json, write_bytes, write_json
 from vitlab.errors import InputError
@@ -62,16 +63,16 @@ class Row(NamedTuple):
         images: number of images in the mean.
     """
 
-    model: str
-    measure: str
-    block: int | None
-    point: str
-    head: int | None
-    role: str
-    mean: float
-    low: float | None
-    high: float | None
-    images: int
+    model: str = ""
+    measure: str = ""
+    block: int | None = None
+    point: str = ""
+    head: int | None = None
+    role: str = ""
+    mean: float = 0.0
+    low: float | None = None
+    high: float | None = None
+    images: int = 0
 
 
 class Array(NamedTuple):
@@ -84,14 +85,14 @@ class Array(NamedTuple):
         edges: of a histogram's bins, one more than values; empty otherwise.
     """
 
-    model: str
-    measure: str
-    block: int | None
-    point: str
-    head: int | None
-    role: str
-    values: list[Any]
-    axes: list[str]
+    model: str = ""
+    measure: str = ""
+    block: int | None = None
+    point: str = ""
+    head: int | None = None
+    role: str = ""
+    values: list[Any] = []  # noqa: RUF012
+    axes: list[str] = []  # noqa: RUF012
     edges: list[float] = []  # noqa: RUF012
 
 
@@ -135,12 +136,12 @@ class AnalysisResults:
 
     def save(self, folder: Path) -> None:
         """Write analysis.json, and the rows as analysis.csv."""
-        described = {
-            name: [asdict(each) for each in getattr(self, name)]
-            for name in ("models", "measures", "left_out")
-        }
-        tables = {"rows": records(self.rows), "arrays": records(self.arrays)}
-        content = {"format": FORMAT, "data": self.data, **described, **tables}
+        content: dict[str, Any] = {"format": FORMAT, "data": self.data}
+        for name in ("models", "measures", "left_out"):
+            content[name] = [asdict(each) for each in getattr(self, name)]
+        for name in ("rows", "arrays"):
+            frame = getattr(self, name).astype(object)
+            content[name] = frame.where(frame.notna(), None).to_dict("records")
         write_json(folder / JSON, {**content, "environment": self.environment})
         write_bytes(folder / CSV, self.rows.to_csv(index=False).encode())
 
@@ -154,13 +155,11 @@ def table(rows: Iterable[Row] | Iterable[Array], kind: type[Row] | type[Array]) 
     return found.astype(types)
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table as JSON has them."""
-    columns = {
-        name: [None if each is pd.NA or each != each else each for each in frame[name].tolist()]
-        for name in frame
-    }
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+def rounded(values: Tensor) -> list[Any]:
+    """Return the values of an array, with six significant digits, as nested lists."""
+    if values.ndim > 1:
+        return [rounded(each) for each in values]
+    return [float(f"{each:.6g}") for each in values.tolist()]
 
 
 def read_results(path: Path) -> AnalysisResults:
@@ -171,7 +170,7 @@ def read_results(path: Path) -> AnalysisResults:
     """
     path = path / JSON if path.is_dir() else path
     try:
-        content = decode_json(path.read_bytes(), dict[str, Any])
+        content = json.loads(path.read_bytes())
         if content.pop("format") != FORMAT:
             raise KeyError("format")
         for name, kind in (("models", ModelInfo), ("measures", Measure), ("left_out", Omission)):
@@ -179,7 +178,7 @@ def read_results(path: Path) -> AnalysisResults:
         for name, row in (("rows", Row), ("arrays", Array)):
             content[name] = table((row(**each) for each in content[name]), row)  # type: ignore[arg-type]
         return AnalysisResults(**content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} holds no analysis of this version ({error}); give the folder that "
             "`vitlab analyze --out` wrote",

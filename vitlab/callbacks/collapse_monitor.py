@@ -12,7 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from vitlab.analysis.measures.rank import gram_matrix, rankme
+from vitlab.analysis.measures.tokens import gram_matrix, rankme
 from vitlab.callbacks import diagnosis_log
 from vitlab.callbacks.collapse_checks import FEW, Diagnosis, diagnose
 from vitlab.callbacks.online_probes import log_text

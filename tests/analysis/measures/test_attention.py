@@ -1,4 +1,4 @@
-"""Attention and prompts: one-hot and uniform weights, and numpy as an oracle."""
+"""Attention and prompts: one-hot weights, and numpy as an oracle."""
 
 import numpy as np
 import pytest
@@ -8,43 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from vitlab.analysis.measures import attention, bias, prompts
+from vitlab.analysis.measures import attention
 from vitlab.encoders import Locality
 from vitlab.encoders.entmax.operator import entmax15
 from vitlab.encoders.locality import GaussianBias
 
-ATTENTION = "attention_entropy", "attention_zeros", "attention_support", "attention_max"
 
-
-def test_one_hot_attention_has_no_entropy_one_key_and_a_known_distance():
-    context = context_of(1, grid=(3, 4), prefix=2)
+def test_one_hot_attention_has_a_known_distance_and_all_other_keys_are_dead():
     weights = torch.zeros(1, 1, 14, 14)
     weights[..., 5] = 1  # all look at patch 3: row 0, column 3
-    found = attention.measure(weights, context)
-    for role in ("cls", "registers", "patches"):
-        assert found["attention_entropy", role].item() == 0
-        assert found["attention_support", role].item() == pytest.approx(1)
-        assert found["attention_zeros", role].item() == pytest.approx(13 / 14)
-        assert found["attention_max", role].item() == 1
+    found = attention.attention(weights, context_of(1, grid=(3, 4), prefix=2))
     places = [(row, column) for row in range(3) for column in range(4)]
     expected = 16 * np.mean([np.hypot(row, 3 - column) for row, column in places])
     assert found["attention_distance", "patches"].item() == pytest.approx(expected, rel=1e-6)
     assert found["dead_keys", ""].item() == pytest.approx(13 / 14)
-
-
-def test_uniform_attention_has_the_largest_entropy_and_no_dead_key():
-    context = context_of(2)
-    found = attention.measure(torch.full((2, 3, 13, 13), 1 / 13), context)
-    for role in ("cls", "patches"):
-        torch.testing.assert_close(
-            found["attention_entropy", role], torch.full((2, 3), np.log(13)).float()
-        )
-        assert found["attention_support", role].unique().tolist() == [13]
-        assert ("attention_entropy", "registers") not in found
-    assert found["dead_keys", ""].unique().tolist() == [0]
-    torch.testing.assert_close(
-        found["attention_distance", "patches"], context.distances.mean().expand(2, 3)
-    )
 
 
 @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(0, 4), st.booleans())
@@ -53,7 +30,7 @@ def test_attention_is_numpys(seed, prefix, m, double):
     weights = entmax15(
         2 * drawn(2, 3, n, m + n, seed=seed).to([torch.float32, torch.float64][double])
     )
-    found = attention.measure(weights, context)
+    found = attention.attention(weights, context)
     w = weights.double().numpy()[..., m:]
     total = w.sum(-1)
     own = w / np.where(total, total, np.nan)[..., None]
@@ -70,6 +47,7 @@ def test_attention_is_numpys(seed, prefix, m, double):
     parts = {"cls": slice(0, 1), "registers": slice(1, prefix), "patches": slice(prefix, None)}
     for name, each in rows.items():
         for role, part in parts.items():
+            assert ((name, role) in found) == (role != "registers" or prefix > 1)
             if (name, role) in found:
                 expected = each[..., part].mean(-1)
                 np.testing.assert_allclose(found[name, role].numpy(), expected, atol=2e-5)
@@ -85,7 +63,7 @@ def test_a_query_that_sees_no_patch_has_no_distance_and_one_without_any_weight_n
     weights[..., 0] = 1
     weights[..., 1, :] = 0
     weights[..., 2, 2] = 1
-    found = attention.measure(weights, context_of(1))
+    found = attention.attention(weights, context_of(1))
     assert found["attention_distance", "patches"].item() == 0
     assert found["attention_entropy", "patches"].isnan().all()
     assert found["attention_entropy", "cls"].item() == 0
@@ -93,9 +71,9 @@ def test_a_query_that_sees_no_patch_has_no_distance_and_one_without_any_weight_n
 
 def test_the_pieces_that_a_cache_holds_change_nothing(monkeypatch):
     context, weights = context_of(2), drawn(2, 3, 13, 13).softmax(-1)
-    whole = attention.measure(weights, context)
+    whole = attention.attention(weights, context)
     monkeypatch.setattr(attention, "AT_ONCE", 1)
-    pieces = attention.measure(weights, context)
+    pieces = attention.attention(weights, context)
     for name, each in whole.items():
         torch.testing.assert_close(pieces[name], each, rtol=1e-6, atol=1e-6)
 
@@ -104,46 +82,39 @@ def test_prompts_are_no_keys_of_the_sequence():
     context = context_of(2, prefix=2)
     plain = drawn(2, 3, 14, 14).softmax(-1)
     beside = torch.cat([torch.full((2, 3, 14, 4), 0.1), 0.6 * plain], dim=-1)
-    for name, each in attention.measure(plain, context).items():
-        torch.testing.assert_close(
-            attention.measure(beside, context)[name], each, rtol=1e-5, atol=1e-5
-        )
-    assert prompts.measure(plain, context) == {}
-    assert prompts.sums(plain, context) == {}
-    found = prompts.measure(beside, context)
-    for role in ("cls", "registers", "patches"):
-        torch.testing.assert_close(found["prompt_mass", role], torch.full((2, 3), 0.4))
-        assert found["prompt_used", role].unique().tolist() == [1]
+    other = attention.attention(beside, context)
+    for name, each in attention.attention(plain, context).items():
+        torch.testing.assert_close(other[name], each, rtol=1e-5, atol=1e-5)
+    assert attention.prompts(plain, context) == ({}, {})
+    found, _ = attention.prompts(beside, context)
+    torch.testing.assert_close(found["prompt_mass", "registers"], torch.full((2, 3), 0.4))
 
 
 def test_prompts_of_a_role_are_used_by_that_role():
-    context = context_of(2)
     weights = torch.full((2, 1, 13, 16), 1 / 16)
     weights[:, :, 0, 1:3] = 0  # [CLS] reads prompt 0
     weights[:, :, 1:, 0] = 0  # patches read 1, and one of them 2
     weights[:, :, 2:, 2] = 0
-    found = prompts.measure(weights, context)
+    found, sums = attention.prompts(weights, context_of(2))
     torch.testing.assert_close(found["prompt_used", "cls"], torch.full((2, 1), 1 / 3))
     torch.testing.assert_close(found["prompt_used", "patches"], torch.full((2, 1), 2 / 3))
     torch.testing.assert_close(found["prompt_mass", "cls"], torch.full((2, 1), 1 / 16))
-    sums = prompts.sums(weights, context)
-    torch.testing.assert_close(
-        sums["prompt_mass", "patches"], 2 * torch.tensor([0, 1 / 16, 1 / 16 / 12])
-    )
+    expected = 2 * torch.tensor([0, 1 / 16, 1 / 16 / 12])
+    torch.testing.assert_close(sums["prompt_mass", "patches"], expected)
 
 
 def test_the_bias_is_what_its_predictors_say():
-    context = context_of(2)
+    context, q = context_of(2), drawn(2, 3, 13, 8)
     layer = GaussianBias(8, (3, 4), Locality("gaussian"))
-    q = drawn(2, 3, 13, 8)
-    found = bias.maps(layer, q, context)
-    alpha, variance = layer.predict(q[:, :, 1:], (3, 4))
-    assert torch.equal(found["bias_alpha"], alpha[..., 0])
-    assert torch.equal(found["bias_variance_columns"], variance[..., 1])
+    values, maps = attention.gaussian_bias(layer, q, context)
+    _, variance = layer.predict(q[:, :, 1:], (3, 4))
+    columns = variance[..., 1]
+    assert torch.equal(values["bias_variance_columns", "patches"], columns.mean(-1))
+    torch.testing.assert_close(
+        maps["bias_variance_columns", "patches"], columns.sum(0).unflatten(-1, (3, 4))
+    )
     # the diagonal of the bias is alpha itself
-    both = layer(q, (3, 4)).diagonal(dim1=-2, dim2=-1)[..., 1:]
-    torch.testing.assert_close(both, found["bias_alpha"])
-    assert bias.sums(found, context)["bias_alpha", "patches"].shape == (3, 3, 4)
-    assert set(bias.maps(GaussianBias(8, (3, 4), Locality("uniform")), q, context)) == {
-        "bias_alpha"
-    }
+    alpha = layer(q, (3, 4)).diagonal(dim1=-2, dim2=-1)[..., 1:]
+    torch.testing.assert_close(maps["bias_alpha", "patches"].flatten(1), alpha.sum(0))
+    values, _ = attention.gaussian_bias(GaussianBias(8, (3, 4), Locality("uniform")), q, context)
+    assert set(values) == {("bias_alpha", "patches")}

@@ -13,45 +13,23 @@ from vitlab.analysis.measures import foreground
 from vitlab.encoders import Tokens
 
 
-def tokens_of(cls, patches, grid):
-    return Tokens(cls, patches[:, :0], patches, grid)
+def found_of(cls, patches, grid=(3, 4), fore=None, prefix=1):
+    tokens = Tokens(cls, patches[:, :0], patches, grid)
+    return foreground.foreground(tokens, context_of(len(patches), grid, prefix, fore))
 
 
-def middle(grid):
-    inside = torch.zeros(1, *grid, dtype=torch.bool)
-    inside[:, 2:4, 1:3] = True
-    return inside.flatten(1)
-
-
-def test_a_planted_object_is_found_by_all():
-    fore = middle((6, 5))
-    patches = torch.where(fore[..., None], torch.tensor([1.0, 0.2]), torch.tensor([0.1, 1.0]))
-    patches = patches + 0.01 * drawn(1, 30, 2)
-    found = foreground.measure(
-        tokens_of(torch.tensor([[1.0, 0]]), patches, (6, 5)), context_of(1, (6, 5), fore=fore)
-    )
-    for name in ("auroc", "hit", "hit_box", "pc1_iou"):
-        assert found[f"foreground_{name}", ""].item() == 1, name
-    assert found["foreground_share", ""].item() == pytest.approx(4 / 30)
-
-
-def test_an_object_that_cls_avoids_is_missed_but_its_component_is_still_found():
-    fore = middle((6, 5))
-    patches = torch.where(fore[..., None], torch.tensor([-1.0, 0.2]), torch.tensor([1.0, 0.1]))
-    found = foreground.measure(
-        tokens_of(torch.tensor([[1.0, 0]]), patches, (6, 5)), context_of(1, (6, 5), fore=fore)
-    )
-    assert found["foreground_auroc", ""].item() == 0
-    assert found["foreground_hit", ""].item() == 0
+@pytest.mark.parametrize("sign", [1, -1], ids=["found", "avoided"])
+def test_a_planted_object_is_found_or_avoided_by_cls_and_is_the_first_component(sign):
+    fore = torch.zeros(1, 6, 5, dtype=torch.bool)
+    fore[:, 2:4, 1:3] = True
+    fore = fore.flatten(1)
+    patches = torch.where(fore[..., None], torch.tensor([1.0, 0.2]), torch.tensor([-0.1, 1.0]))
+    patches = sign * patches + 0.01 * drawn(1, 30, 2)
+    found = found_of(torch.tensor([[1.0, 0]]), patches, (6, 5), fore)
+    for name in ("auroc", "hit", "hit_box"):
+        assert found[f"foreground_{name}", ""].item() == (sign > 0), name
     assert found["foreground_pc1_iou", ""].item() == 1
-
-
-def test_likeness_that_knows_nothing_has_auroc_one_half():
-    fore = drawn(400, 144) > 0
-    found = foreground.auroc(drawn(400, 144, seed=1), fore, ~fore)
-    assert found.mean().item() == pytest.approx(0.5, abs=0.01)
-    constant = foreground.auroc(torch.ones(400, 144), fore, ~fore)
-    assert constant.unique().tolist() == [0.5]
+    assert found["foreground_share", ""].item() == pytest.approx(4 / 30)
 
 
 @given(st.integers(0, 10_000), st.booleans())
@@ -68,25 +46,20 @@ def test_auroc_is_scikit_learns_over_the_labeled_patches(seed, ties):
 
 def test_images_with_one_side_alone_are_left_out():
     fore = torch.stack([torch.zeros(12), torch.ones(12), torch.arange(12) < 3]).bool()
-    found = foreground.measure(
-        tokens_of(drawn(3, 4), drawn(3, 12, 4), (3, 4)), context_of(3, fore=fore)
-    )
-    for each in found.values():
+    for each in found_of(drawn(3, 4), drawn(3, 12, 4), fore=fore).values():
         assert each.isnan().tolist() == [True, True, False]
-    none = torch.zeros(3, 12, dtype=torch.bool)
-    tokens = tokens_of(drawn(3, 4), drawn(3, 12, 4), (3, 4))
-    assert foreground.measure(tokens, context_of(3, fore=none)) == {}
+    assert found_of(drawn(3, 4), drawn(3, 12, 4)) == {}
+    without_cls = found_of(drawn(1, 4), drawn(1, 12, 4), fore=fore[2:], prefix=0)
+    assert {name for name, _ in without_cls} == {"foreground_share", "foreground_pc1_iou"}
 
 
 def test_an_unlabeled_patch_cannot_be_hit_and_is_in_no_iou():
     scores = torch.tensor([[9.0, 1, 2, 3]])
-    fore, known = (
-        torch.tensor([[True, False, False, True]]),
-        torch.tensor([[False, True, True, True]]),
-    )
-    assert foreground.hit(scores, fore & known, known).item() == 1
+    fore = torch.tensor([[False, False, False, True]])
+    back = torch.tensor([[False, True, True, False]])
+    assert foreground.hit(scores, fore, fore | back).item() == 1
     predicted = torch.tensor([[True, True, False, True]])
-    assert foreground.iou(predicted, fore & known, ~fore & known).item() == 0.5
+    assert foreground.iou(predicted, fore, back).item() == 0.5
 
 
 def test_a_box_is_the_rectangle_around_the_patches():
@@ -108,19 +81,8 @@ def test_the_first_component_is_scikit_learns(shape, offset):
         assert abs(alike) > 0.999
 
 
-def test_patches_that_are_all_the_same_are_no_object():
-    predicted = foreground.objects_by_component(torch.ones(2, 12, 3), (3, 4))
-    assert not predicted.any()
-
-
-@pytest.mark.parametrize("grid", [(1, 1), (1, 6), (2, 3)])
-def test_grids_of_borders_alone_are_borne(grid):
-    predicted = foreground.objects_by_component(drawn(2, grid[0] * grid[1], 3), grid)
-    assert predicted.shape == (2, grid[0] * grid[1])
-
-
-def test_an_encoder_without_cls_has_components_alone():
-    fore = torch.arange(12)[None] < 3
-    tokens = tokens_of(drawn(1, 4), drawn(1, 12, 4), (3, 4))
-    found = foreground.measure(tokens, context_of(1, prefix=0, fore=fore))
-    assert {name for name, _ in found} == {"foreground_share", "foreground_pc1_iou"}
+@pytest.mark.parametrize("grid", [(1, 1), (1, 6), (2, 3), (3, 4)])
+def test_grids_of_borders_alone_are_borne_and_equal_patches_are_no_object(grid):
+    count = grid[0] * grid[1]
+    assert foreground.objects_by_component(drawn(2, count, 3), grid).shape == (2, count)
+    assert not foreground.objects_by_component(torch.ones(2, count, 3), grid).any()

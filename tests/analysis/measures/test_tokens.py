@@ -3,52 +3,26 @@
 import numpy as np
 import pytest
 import torch
-from batch_contexts import context_of, drawn
+from batch_contexts import context_of, cos, drawn
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from vitlab.analysis.measures import channels, cosines, locality, norms, rank
-from vitlab.analysis.measures.context import Location, label_patches
-from vitlab.analysis.measures.ranks import average_ranks, correlation
+from vitlab.analysis.measures import tokens
+from vitlab.analysis.measures.context import label_patches
+from vitlab.analysis.results import Row
 from vitlab.encoders import Tokens
 
-PLACE = Location("model", 2, "output")
 
-
-def cos(a, b):
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
-def test_constant_tokens_are_all_alike():
-    x = torch.ones(2, 13, 5) * torch.tensor([1.0, -2, 3, 0, 1])
-    fore = torch.arange(12)[None].expand(2, -1) < 5
-    for (name, _), each in cosines.measure(x, context_of(fore=fore)).items():
-        if "registers" in name:
-            assert each.isnan().all()
-        else:
-            torch.testing.assert_close(each, torch.ones(2), rtol=0, atol=1e-6)
-
-
-def test_two_plants_have_the_cosine_of_the_two_between_object_and_background():
-    fore = torch.tensor([[True] * 4 + [False] * 8])
-    one, other = torch.tensor([1.0, 0, 0]), torch.tensor([3.0, 4, 0])  # cosine 0.6
-    patches = torch.where(fore[0][:, None], 7 * one, 0.1 * other)
-    x = torch.cat([one[None] * 2, patches])[None]
-    found = cosines.measure(x, context_of(1, fore=fore))
-    assert float(found["diffusion_index", ""]) == pytest.approx(0.6)
-    assert float(found["patch_patch_cosine", "foreground"]) == pytest.approx(1)
-    assert float(found["patch_patch_cosine", "background"]) == pytest.approx(1)
-    assert float(found["cls_patch_cosine", "foreground"]) == pytest.approx(1)
-    assert float(found["cls_patch_cosine", "background"]) == pytest.approx(0.6)
-    assert float(found["cls_patch_cosine", "all"]) == pytest.approx((4 + 8 * 0.6) / 12)
+def roles_of(sums):
+    return {role: each.double() for (_, role), each in sums.items()}
 
 
 @given(st.integers(0, 10_000), st.integers(1, 3), st.sampled_from([torch.float32, torch.float64]))
 def test_cosines_are_those_of_a_loop_over_pairs(seed, prefix, dtype):
     fore = drawn(2, 12, seed=seed) > 0.3
     x = drawn(2, prefix + 12, 6, seed=seed + 1).to(dtype)
-    found = cosines.measure(x, context_of(2, prefix=prefix, fore=fore))
+    found = tokens.cosines(x, context_of(2, prefix=prefix, fore=fore))
     rows = x.double().numpy()
     for b in range(2):
         cls, registers, patches = rows[b, 0], rows[b, 1:prefix], rows[b, prefix:]
@@ -72,39 +46,25 @@ def test_cosines_are_those_of_a_loop_over_pairs(seed, prefix, dtype):
                 assert found[name][b].isnan(), name
 
 
-def test_registers_are_on_neither_side():
-    x = drawn(2, 15, 6)
-    moved = x.clone()
-    moved[:, 1:3] *= -5
-    before, after = (cosines.measure(each, context_of(prefix=3)) for each in (x, moved))
-    for name in before:
-        same = torch.equal(before[name].nan_to_num(), after[name].nan_to_num())
-        assert same == ("registers" not in name[0])
-
-
-def test_a_zero_vector_is_like_nothing():
+def test_a_zero_vector_is_like_nothing_and_without_cls_patches_are_measured_alone():
     x = torch.ones(1, 13, 3)
     x[0, 1] = 0
-    found = cosines.measure(x, context_of(1))
+    found = tokens.cosines(x, context_of(1))
     assert float(found["cls_patch_cosine", "all"]) == pytest.approx(11 / 12)
     assert float(found["patch_patch_cosine", "all"]) == pytest.approx(11 * 10 / (12 * 11))
-
-
-def test_without_cls_patches_are_measured_alone():
-    found = cosines.measure(torch.ones(2, 12, 3), context_of(prefix=0))
+    found = tokens.cosines(torch.ones(2, 12, 3), context_of(prefix=0))
     assert found["cls_patch_cosine", "all"].isnan().all()
     torch.testing.assert_close(found["patch_patch_cosine", "all"], torch.ones(2))
-    assert channels.sums(torch.ones(2, 12, 3), context_of(prefix=0)) == {}
+    assert tokens.channels(torch.ones(2, 12, 3), context_of(prefix=0)) == {}
 
 
 def test_channels_planted_in_each_role_are_found():
     x = 0.01 * torch.ones(2, 13, 40)
     x[:, 0, :10] = -4.0
     x[:, 1:, 6:16] = 2.0
-    sums = channels.sums(x, context_of())
-    found = list(channels.conclude(PLACE, {role: s.double() for (_, role), s in sums.items()}, 2))
-    rows = {each.measure: each.mean for each in found if hasattr(each, "mean")}
-    arrays = {(each.measure, each.role): each.values for each in found if hasattr(each, "values")}
+    found = list(tokens.conclude_channels(roles_of(tokens.channels(x, context_of())), 2))
+    rows = {each.measure: each.mean for each in found if isinstance(each, Row)}
+    arrays = {(e.measure, e.role): e.values for e in found if not isinstance(e, Row)}
     assert rows["channel_overlap"] == 0.4
     ratio = [np.log(400)] * 6 + [np.log(2)] * 4 + [np.log(1 / 200)] * 6 + [0] * 24
     np.testing.assert_allclose(arrays["channel_log_ratio", ""], ratio, rtol=1e-5, atol=1e-6)
@@ -114,66 +74,42 @@ def test_channels_planted_in_each_role_are_found():
 
 
 def test_planted_outliers_are_counted():
-    norms_ = torch.tensor([1.0, 1.1, 0.9, 1.05, 0.95, 1, 1.02, 0.98, 1.2, 0.8, 30, 40])
+    values = np.array([1.0, 1.1, 0.9, 1.05, 0.95, 1, 1.02, 0.98, 1.2, 0.8, 30, 40])
     x = torch.zeros(1, 13, 4)
-    x[0, 0, 0], x[0, 1:, 1] = 5, norms_
-    found = norms.measure(x, context_of(1))
-    values = norms_.double().numpy()
-    middle = np.median(values)
-    mad = stats.median_abs_deviation(values)
-    assert float(found["norm_outliers", ""]) == pytest.approx(2 / 12)
-    assert float((values > middle + 6 * mad).mean()) == pytest.approx(2 / 12)
-    assert float(found["norm_peak", ""]) == pytest.approx(40 / middle)
+    x[0, 0, 0], x[0, 1:, 1] = 5, torch.tensor(values)
+    found, _ = tokens.norms(x, context_of(1))
+    limit = np.median(values) + 6 * stats.median_abs_deviation(values)
+    assert float(found["norm_outliers", ""]) == pytest.approx((values > limit).mean())
+    assert float(found["norm_peak", ""]) == pytest.approx(40 / np.median(values))
     assert float(found["token_norm", "patches"]) == pytest.approx(values.mean())
     assert float(found["token_norm", "cls"]) == 5
     assert found["token_norm", "registers"].isnan().all()
-
-
-def test_equal_norms_have_no_outlier():
-    found = norms.measure(torch.ones(2, 13, 4), context_of())
-    assert found["norm_outliers", ""].tolist() == [0, 0]
-    assert found["norm_peak", ""].tolist() == [1, 1]
+    equal, _ = tokens.norms(torch.ones(2, 13, 4), context_of())
+    assert equal["norm_outliers", ""].tolist() == [0, 0]
+    assert equal["norm_peak", ""].tolist() == [1, 1]
 
 
 def test_the_histogram_counts_every_patch_in_its_bin():
     x = drawn(3, 13, 8) * torch.logspace(-6, 10, 13)[:, None]  # below the first bin, above the last
-    total = norms.sums(x, context_of(3))["token_norm", "patches"].double()
-    (array,) = norms.conclude(PLACE, {"patches": total}, 3)
+    (array,) = tokens.conclude_norms(roles_of(tokens.norms(x, context_of(3))[1]), 3)
     values = x[:, 1:].norm(dim=-1).flatten().double().numpy()
     clipped = values.clip(array.edges[0] * 1.0001, array.edges[-1] * 0.9999)
     assert array.values == np.histogram(clipped, np.asarray(array.edges))[0].tolist()
     assert sum(array.values) == 36
-    assert len(array.edges) == len(array.values) + 1
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=20))
 def test_ranks_are_scipys(numbers):
     x = torch.tensor(numbers).float()[None]
-    assert average_ranks(x)[0].tolist() == stats.rankdata(numbers).tolist()
-
-
-def test_near_patches_that_are_alike_give_minus_one_and_far_ones_plus_one():
-    angle = torch.linspace(0, 1.5, 12)  # along one row, so likeness falls with distance
-    line = torch.stack([angle.cos(), angle.sin()], -1)
-    x = torch.cat([line[:1], line])[None].double()  # ties are ties
-    context = context_of(1, grid=(1, 12))
-    assert float(locality.measure(x, context)["locality", ""]) == pytest.approx(-1)
-    assert correlation(
-        torch.tensor([[1.0, 2, 3]]), torch.tensor([[2.0, 4, 6]])
-    ).item() == pytest.approx(1)
-
-
-def test_constant_tokens_have_no_locality():
-    x = drawn(1, 1, 7).expand(2, 13, 7)
-    assert locality.measure(x, context_of())["locality", ""].isnan().all()
+    assert tokens.average_ranks(x)[0].tolist() == stats.rankdata(numbers).tolist()
 
 
 def test_locality_is_spearmans_over_the_sampled_pairs():
     context = context_of(2, grid=(12, 10))
     x = drawn(2, 121, 16)
-    chosen = context.order[: locality.SAMPLE].numpy()
-    assert len(chosen) == 96
-    found = locality.measure(x, context)["locality", ""]
+    chosen = context.order[: tokens.SAMPLE].numpy()
+    assert len(set(chosen)) == 96
+    found = tokens.locality(x, context)["locality", ""]
     for b in range(2):
         patches = x[b, 1:].double().numpy()
         pairs = [(i, j) for n, i in enumerate(chosen) for j in chosen[n + 1 :]]
@@ -181,14 +117,8 @@ def test_locality_is_spearmans_over_the_sampled_pairs():
         apart = [np.hypot(i // 10 - j // 10, i % 10 - j % 10) for i, j in pairs]
         expected = stats.spearmanr(alike, apart).statistic
         assert float(found[b]) == pytest.approx(expected, abs=1e-4)
-
-
-def test_rank_of_an_orthonormal_table_is_its_width_and_of_one_direction_one():
-    table = torch.linalg.qr(drawn(50, 8))[0]
-    assert rank.rankme(rank.gram_matrix(table), 50) == pytest.approx(8, rel=1e-4)
-    assert rank.rankme(rank.gram_matrix(drawn(50, 1) @ drawn(1, 8)), 50) == pytest.approx(
-        1, abs=2e-4
-    )
+    constant = drawn(1, 1, 7).expand(2, 13, 7)
+    assert tokens.locality(constant, context_of())["locality", ""].isnan().all()
 
 
 @pytest.mark.parametrize("count", [5, 200])
@@ -197,21 +127,17 @@ def test_rank_is_the_papers_formula_on_singular_values(count):
     sigma = np.linalg.svd(table.double().numpy(), compute_uv=False)
     p = sigma / sigma.sum() + 1e-7
     expected = np.exp(-(p * np.log(p)).sum())
-    assert rank.rankme(rank.gram_matrix(table), count) == pytest.approx(expected, rel=1e-5)
+    assert tokens.rankme(tokens.gram_matrix(table), count) == pytest.approx(expected, rel=1e-5)
 
 
-def test_rank_is_that_of_all_batches_and_of_the_patches_that_were_drawn():
+def test_rank_is_that_of_the_patches_that_were_drawn():
     context = context_of(4)
-    tokens = Tokens(drawn(4, 6), drawn(4, 0, 6), drawn(4, 12, 6, seed=1), (3, 4))
-    sums = rank.sums(tokens, context)
-    rows = list(
-        rank.conclude(PLACE, {role: each for (_, role), each in sums.items()}, 4, context.rows)
-    )
+    read = Tokens(drawn(4, 6), drawn(4, 0, 6), drawn(4, 12, 6, seed=1), (3, 4))
+    rows = list(tokens.conclude_rank(roles_of(tokens.grams(read, context)), 4, context.rows))
     assert [row.role for row in rows] == ["cls", "patches"]
-    sigma = np.linalg.svd(tokens.patches.flatten(0, 1).double().numpy(), compute_uv=False)
-    p = sigma / sigma.sum() + 1e-7
-    assert rows[1].mean == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-5)
-    assert rows[0].mean <= 4
+    expected = [tokens.rankme(tokens.gram_matrix(read.cls), 4)]
+    expected.append(tokens.rankme(tokens.gram_matrix(read.patches.flatten(0, 1)), 48))
+    assert [row.mean for row in rows] == pytest.approx(expected)
 
 
 def test_a_patch_is_labeled_by_half_of_its_pixels():

@@ -1,52 +1,59 @@
-"""Attention distance, entropy, sparsity, and keys that no query attends to.
+"""Measures of attention weights: distance, entropy, sparsity, dead keys, prompts, Gaussian bias.
 
-Attention distance: "An Image is Worth 16x16 Words" (arXiv:2010.11929). Sparsity and dead keys as
-entmax attention needs them, "Vision Transformers Need Better Token Interaction" (arXiv:2605.23868).
-
-Axis letters: b images, h heads, n tokens, k keys (m prompts, then n), s matrices of images' heads.
+Axis letters: b images, h heads, n tokens, m prompts, k keys (m prompts, then n), p patches,
+s matrices of images' heads, e channels of a head.
 """
+
+from collections.abc import Iterator, Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vitlab.analysis.measures.context import BatchContext, Values
-from vitlab.analysis.results import Measure
+from vitlab.analysis.results import Array, rounded
+from vitlab.encoders.locality import GaussianBias
 
 AT_ONCE = 2**18  # weights of temporary tensors on a CPU: they stay in its cache
-_SPLIT = (
-    "Mean over the queries of a role, by block and head. Weights of tokens alone: where there are "
-    "prompts as well, divided by their sum."
-)
-MEASURES = (
-    Measure(
-        "attention_distance",
-        "attention distance",
-        "pixels",
-        "Mean distance of a patch query to the patches it attends to, weighted by attention, which "
-        f"is divided by its sum over patches; a query without any is left out. {_SPLIT}",
-    ),
-    Measure("attention_entropy", "attention entropy", "nats", f"-sum w ln w of a query. {_SPLIT}"),
-    Measure(
-        "attention_zeros",
-        "exact zeros",
-        "share",
-        f"Share of tokens that get a weight of exactly 0 from a query. {_SPLIT}",
-    ),
-    Measure(
-        "attention_support",
-        "support size",
-        "tokens",
-        f"Tokens that get a weight above 0 from a query. {_SPLIT}",
-    ),
-    Measure("attention_max", "largest weight", "share", f"Largest weight of a query. {_SPLIT}"),
-    Measure(
-        "dead_keys",
-        "dead keys",
-        "share",
-        "Share of an image's tokens that get a weight of exactly 0 from every query of a head.",
-    ),
-)
+
+
+def by_role(rows: Float[Tensor, "b h n"], prefix: int) -> dict[str, Float[Tensor, "b h"]]:
+    """Return the mean over the queries of each role that there is."""
+    means = {"patches": rows[..., prefix:].mean(-1)}
+    if prefix:
+        means["cls"] = rows[..., 0]
+    if prefix > 1:
+        means["registers"] = rows[..., 1:prefix].mean(-1)
+    return means
+
+
+def attention(weights: Float[Tensor, "b h n k"], context: BatchContext) -> Values:
+    """Return the statistics of each image's heads, by the role of the query.
+
+    Attention distance: "An Image is Worth 16x16 Words" (arXiv:2010.11929). Sparsity and dead keys
+    as entmax attention needs them: arXiv:2605.23868.
+    """
+    n = weights.shape[2]
+    distances = torch.nn.functional.pad(context.distances, (context.prefix, 0, context.prefix, 0))
+    distances = distances.to(weights.dtype)
+    flat = weights.flatten(0, 1)
+    step = len(flat) if flat.is_cuda else max(1, AT_ONCE // (n * flat.shape[2]))
+    parts = zip(*(query_statistics(part, distances) for part in flat.split(step)), strict=True)
+    distance, entropy, zeros, largest, dead = (
+        torch.cat(part).unflatten(0, weights.shape[:2]) for part in parts
+    )
+    values = {
+        ("attention_distance", "patches"): distance[..., context.prefix :].nanmean(-1),
+        ("dead_keys", ""): dead,
+    }
+    for name, each in (
+        ("attention_entropy", entropy),
+        ("attention_zeros", zeros),
+        ("attention_support", n * (1 - zeros)),
+        ("attention_max", largest),
+    ):
+        values |= {(name, role): own for role, own in by_role(each, context.prefix).items()}
+    return values
 
 
 def query_statistics(
@@ -78,36 +85,62 @@ def query_statistics(
     )
 
 
-def measure(weights: Float[Tensor, "b h n k"], context: BatchContext) -> Values:
-    """Return the statistics of each image's heads, by the role of the query."""
-    n = weights.shape[2]
-    distances = torch.nn.functional.pad(context.distances, (context.prefix, 0, context.prefix, 0))
-    distances = distances.to(weights.dtype)
-    flat = weights.flatten(0, 1)
-    step = len(flat) if flat.is_cuda else max(1, AT_ONCE // (n * flat.shape[2]))
-    parts = zip(*(query_statistics(part, distances) for part in flat.split(step)), strict=True)
-    distance, entropy, zeros, largest, dead = (
-        torch.cat(part).unflatten(0, weights.shape[:2]) for part in parts
-    )
-    values = {
-        ("attention_distance", "patches"): distance[..., context.prefix :].nanmean(-1),
-        ("dead_keys", ""): dead,
+def prompts(weights: Float[Tensor, "b h n k"], context: BatchContext) -> tuple[Values, Values]:
+    """Return the use of prompts, whose keys come before those of the tokens; nothing without any.
+
+    "Visual Prompt Tuning" (arXiv:2203.12119), "Token Coordinated Prompt Attention is Needed for
+    Visual Prompting" (arXiv:2505.02406). What is measured is ours.
+
+    Returns:
+        Numbers of each image; the weight of each prompt, summed over images.
+    """
+    m = weights.shape[3] - weights.shape[2]
+    if not m:
+        return {}, {}
+    own, heads = weights[..., :m], weights.shape[1]
+    mass = by_role(own.sum(-1), context.prefix)
+    values = {("prompt_mass", role): each for role, each in mass.items()}
+    sums = {}
+    for role, means in by_role(own.mT.flatten(1, 2), context.prefix).items():
+        each = means.unflatten(1, (heads, m))  # mean weight over the queries of the role
+        values["prompt_used", role] = (each > 0).to(each.dtype).mean(-1)
+        sums["prompt_mass", role] = each.mean(1).sum(0)
+    return values, sums
+
+
+def conclude_prompts(total: Mapping[str, Float[Tensor, " m"]], images: int) -> Iterator[Array]:
+    """Yield the mean weight of each prompt."""
+    for role, each in total.items():
+        values = rounded(each / images)
+        yield Array(measure="prompt_mass", role=role, values=values, axes=["prompt"])
+
+
+def gaussian_bias(
+    bias: GaussianBias, q: Float[Tensor, "b h n e"], context: BatchContext
+) -> tuple[Values, Values]:
+    """Return strength and width of the Gaussian that favors near patches (arXiv:2603.04892).
+
+    Returns:
+        Means over the queries of each image's heads; maps over the queries, summed over images.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        x = q[:, :, context.prefix :].to(torch.promote_types(q.dtype, torch.float32))
+        alpha, variance = bias.predict(x, context.grid)
+    found = {"bias_alpha": alpha[..., 0]}
+    if bias.log_var is not None:  # of kind "uniform" they are infinite
+        found["bias_variance_rows"] = variance[..., 0]
+        found["bias_variance_columns"] = variance[..., 1]
+    values = {(name, "patches"): each.mean(-1) for name, each in found.items()}
+    maps = {
+        (name, "patches"): each.sum(0).unflatten(-1, context.grid) for name, each in found.items()
     }
-    for name, each in (
-        ("attention_entropy", entropy),
-        ("attention_zeros", zeros),
-        ("attention_support", n * (1 - zeros)),
-        ("attention_max", largest),
-    ):
-        values |= {(name, role): own for role, own in by_role(each, context.prefix).items()}
-    return values
+    return values, maps
 
 
-def by_role(rows: Float[Tensor, "b h n"], prefix: int) -> dict[str, Float[Tensor, "b h"]]:
-    """Return the mean over the queries of each role that there is."""
-    means = {"patches": rows[..., prefix:].mean(-1)}
-    if prefix:
-        means["cls"] = rows[..., 0]
-    if prefix > 1:
-        means["registers"] = rows[..., 1:prefix].mean(-1)
-    return means
+def conclude_bias(
+    measure: str, total: Mapping[str, Float[Tensor, "h rows columns"]], images: int
+) -> Iterator[Array]:
+    """Yield a map for each head."""
+    for head, each in enumerate(rounded(total["patches"] / images)):
+        axes = ["row", "column"]
+        yield Array(measure=measure, head=head, role="patches", values=each, axes=axes)

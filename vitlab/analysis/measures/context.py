@@ -1,21 +1,19 @@
-"""Context of a batch for measures: grid, roles of tokens, objects; locations of numbers.
+"""Context of a batch for measures: grid, roles of tokens, objects.
 
 Axis letters: b images, n tokens, p patches, r roles.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from vitlab.analysis.results import Array, Row
 from vitlab.encoders.tokens import Grid
 
-Values = dict[tuple[str, str], Tensor]  # of each image, by measure and role
+Values = dict[tuple[str, str], Tensor]  # by measure and role
 # patches on an object, and patches that are not; where masks are void, neither
 PatchLabels = tuple[Bool[Tensor, "b p"], Bool[Tensor, "b p"]]
 VOID = 255  # in masks
@@ -31,8 +29,7 @@ class BatchContext:
         patch_size: pixels of a patch edge.
         prefix: tokens before the patches; 0 for an encoder without [CLS].
         foreground: patches on an object; none without masks.
-        background: patches that are not.
-        order: of the patches, drawn once: the first ones are a sample.
+        background: patches that are not; none without masks.
         rows: patches of an image that enter a table of the whole set.
     """
 
@@ -41,27 +38,14 @@ class BatchContext:
     prefix: int
     foreground: Bool[Tensor, "b p"]
     background: Bool[Tensor, "b p"]
-    order: Int[Tensor, " p"]
     rows: int
 
-    @classmethod
-    def of(
-        cls,
-        *,
-        batch: int,
-        grid: Grid,
-        patch_size: int,
-        prefix: int,
-        labels: PatchLabels | None,
-        rows: int,
-        device: torch.device,
-    ) -> "BatchContext":
-        """Return the context of a batch of images with or without labels."""
-        count = grid[0] * grid[1]
-        none = torch.zeros(batch, count, dtype=torch.bool)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-        foreground, background = (each.to(device) for each in labels or (none, none))
-        return cls(grid, patch_size, prefix, foreground, background, order.to(device), rows)
+    @cached_property
+    def order(self) -> Int[Tensor, " p"]:
+        """The patches in an order drawn once: the first ones are a sample."""
+        drawn = torch.Generator().manual_seed(0)
+        order = torch.randperm(self.grid[0] * self.grid[1], generator=drawn)
+        return order.to(self.foreground.device)
 
     @cached_property
     def roles(self) -> Float[Tensor, "b r n"]:
@@ -82,6 +66,12 @@ class BatchContext:
         return self.patch_size * (places[:, None] - places).norm(dim=-1)
 
 
+def no_objects(batch: int, grid: Grid, device: torch.device) -> PatchLabels:
+    """Return the labels of patches of images without masks."""
+    none = torch.zeros(batch, grid[0] * grid[1], dtype=torch.bool, device=device)
+    return none, none
+
+
 def label_patches(objects: UInt8[Tensor, "b height width"], patch_size: int) -> PatchLabels:
     """Return the labels of patches from those of pixels.
 
@@ -96,28 +86,3 @@ def label_patches(objects: UInt8[Tensor, "b height width"], patch_size: int) -> 
     on = F.avg_pool2d((objects == 1).float()[:, None], patch_size).flatten(1)
     counts = known >= 0.5
     return counts & (2 * on >= known), counts & (2 * on < known)
-
-
-@dataclass(frozen=True)
-class Location:
-    """Model, block (None for the encoder's output) and point of a number."""
-
-    model: str
-    block: int | None
-    point: str
-
-    def row(self, measure: str, role: str, mean: float, images: int) -> Row:
-        """Return a number of the whole set, which has no interval."""
-        place = self.model, measure, self.block, self.point, None, role
-        return Row(*place, mean, None, None, images)
-
-    def array(self, measure: str, role: str, values: Tensor, axes: list[str], **more: Any) -> Array:
-        """Return an array with six significant digits."""
-        place = self.model, measure, self.block, self.point, more.pop("head", None), role
-        return Array(*place, _rounded(values), axes, **more)
-
-
-def _rounded(values: Tensor) -> list[Any]:
-    if values.ndim > 1:
-        return [_rounded(each) for each in values]
-    return [float(f"{each:.6g}") for each in values.tolist()]

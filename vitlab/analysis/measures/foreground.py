@@ -12,49 +12,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitlab.analysis.measures.context import BatchContext, Values
-from vitlab.analysis.measures.ranks import average_ranks
-from vitlab.analysis.results import Measure
+from vitlab.analysis.measures.tokens import average_ranks
 from vitlab.encoders.tokens import Grid, Tokens
 
 STEPS = 40  # of Lanczos
-_LABELED = "over labeled patches; images with an object and a background alone"
-MEASURES = (
-    Measure(
-        "foreground_auroc",
-        "AUROC of [CLS]-patch cosine for the object",
-        "",
-        f"Area under the ROC of cos(cls, patch) for patches of an object, {_LABELED}. Chance: 0.5.",
-    ),
-    Measure(
-        "foreground_hit",
-        "the patch most like [CLS] is on the object",
-        "share",
-        f"Share of images whose patch of largest cos(cls, patch) is on an object, {_LABELED}.",
-    ),
-    Measure(
-        "foreground_hit_box",
-        "the patch most like [CLS] is in the object's box",
-        "share",
-        "The same for the bounding box of the image's foreground patches; one box around all.",
-    ),
-    Measure(
-        "foreground_share",
-        "share of patches on an object",
-        "share",
-        f"What foreground_hit would be of a patch drawn at random, {_LABELED}.",
-    ),
-    Measure(
-        "foreground_pc1_iou",
-        "IoU of the first principal component and the object",
-        "share",
-        "Patches of an image are projected on their first principal component (centered); those "
-        "above 0 are the prediction. Its sign is chosen without the truth: the patches on the "
-        f"image's border have a mean of 0 or less. IoU with the object, {_LABELED}.",
-    ),
-)
 
 
-def measure(tokens: Tokens, context: BatchContext) -> Values:
+def foreground(tokens: Tokens, context: BatchContext) -> Values:
     """Return how well each image's object is found; nothing where no image has both."""
     fore, back = context.foreground, context.background
     both = fore.any(1) & back.any(1)
