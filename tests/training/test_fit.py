@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from runs import CONFIGS, UNPROBED, Signalled, assert_same_bits, curves, interrupt, run_fit, weights
 from torch.utils.data import DataLoader
 
-from vitlab.callbacks.measurements import Measurement
 from vitlab.callbacks.nan_guard import NaNGuard
 from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.data.batch import Batch
@@ -253,8 +252,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(fit: Fit, capsys):
 
 
 def test_the_closing_table_has_the_best_epoch_where_it_is_not_the_last():
-    def trained(epoch: int, miou: float) -> Measurement:
-        return Measurement("trained", epoch, epoch, {"miou/mean": miou})
+    def trained(epoch: int, miou: float) -> dict:
+        return {"encoder": "trained", "epoch": epoch, "scores": {"miou/mean": miou}}
 
     rows = summary_rows([trained(1, 30.0), trained(2, 20.0)])
     assert [row["encoder"] for row in rows] == ["trained, epoch 2", "best mIoU, epoch 1"]
@@ -291,7 +290,7 @@ BAD = [
     (("--trainer.max_time", "00:00:01:00"), "timeout 6h vitlab fit"),
     (("--trainer.precision", "bf16-true"), "use bf16-mixed"),
     (("--validation.crop", "0.9"), "DINO trains no classifier"),
-    (("--probing.every_n_epochs", "-1"), "probing.every_n_epochs is too small"),
+    (("--probing.every_n_epochs", "-1"), "probing.every_n_epochs -1 is too small"),
     (("--trainer.devices", "0"), "devices"),
     (("--ckpt_path", "last"), "there is no checkpoint"),
     (("--seed_everything", "true"), "seed_everything"),

@@ -252,7 +252,7 @@ BAD = [
     (("--data.repeats", "0"), "repeats 0 is too small"),
     (("--data.transform", "MultiCrop", "--data.transform.size", "64"), "needs one crop"),
     (("--model.objective.num_classes", "7"), "num_classes"),
-    (("--validation.every_n_epochs", "-1"), "validation.every_n_epochs is too small"),
+    (("--validation.every_n_epochs", "-1"), "validation.every_n_epochs -1 is too small"),
     (("--validation.crop", "2"), "no part of the image"),
     (("--validation.size", "50"), "use validation.size 48 or 56"),
     (("--model.optimizer.lr_schedule.warmup_lr", "-1"), "lr_schedule.warmup_lr -1"),

@@ -10,8 +10,8 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from vitlab.atomic_io import unwritable
-from vitlab.errors import InputError
+from vitlab.atomic_io import replacing
+from vitlab.errors import check_least
 from vitlab.run import run_dir
 from vitlab.run.lightning_compat import set_position_in_epoch
 
@@ -28,14 +28,8 @@ class CheckpointCallback(Checkpoint):
     """
 
     def __init__(self, minutes: float = 15.0, every_n_epochs: int = 0, keep: int = 5):
-        limits = {"minutes": (minutes, 0), "every_n_epochs": (every_n_epochs, 0), "keep": (keep, 1)}
-        for name, (value, least) in limits.items():
-            if value < least:
-                raise InputError(
-                    f"checkpoint.{name} {value} is too small; {least} is the least",
-                    field=f"checkpoint.{name}",
-                )
         self.minutes, self.every_n_epochs, self.keep = minutes, every_n_epochs, keep
+        check_least(self, "checkpoint.", {"minutes": 0, "every_n_epochs": 0, "keep": 1})
         self.saved = time.monotonic()
         self.step = -1  # of the newest checkpoint
 
@@ -101,18 +95,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if storage_options is not None:
             set_position_in_epoch(checkpoint, storage_options["mid_epoch"])
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.part")
-        try:
+        with replacing(path) as aside:
             _write(checkpoint, aside)
             if path.name == run_dir.LAST and path.exists():
                 path.replace(path.with_name(run_dir.PREVIOUS))
-            aside.replace(path)
-            _sync_folder(path.parent)
-        except OSError as error:
-            raise unwritable(path, error) from error
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the disk confirms the names as well
         finally:
-            aside.unlink(missing_ok=True)
+            os.close(folder)
 
 
 def _write(checkpoint: dict[str, Any], path: Path) -> None:
@@ -125,12 +116,3 @@ def _write(checkpoint: dict[str, Any], path: Path) -> None:
             raise
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the disk confirm the names in a folder."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from vitlab.analysis.measures.tokens import gram_matrix, rankme
 from vitlab.callbacks import diagnosis_log
 from vitlab.callbacks.collapse_checks import FEW, Diagnosis, diagnose
-from vitlab.callbacks.online_probes import log_text
+from vitlab.callbacks.measurements import log_warning
 from vitlab.callbacks.training_stats import (
     RECENT,
     TeacherStats,
@@ -219,8 +218,7 @@ class CollapseMonitor(Callback):
     def report(self, trainer: Trainer, diagnosis: Diagnosis) -> None:
         """Write a diagnosis to the terminal, TensorBoard and the run's folder."""
         text = f"step {trainer.global_step}: {diagnosis.sentence}"
-        rank_zero_info(f"vitlab: {text}")
-        log_text(trainer, text)
+        log_warning(trainer, text)
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)
             diagnosis_log.append(folder, trainer.global_step, diagnosis)

@@ -1,18 +1,20 @@
-"""Scores of an encoder over a run: RUN/measurements.json."""
+"""Scores of an encoder over a run, RUN/measurements.json, and what callbacks that measure share."""
 
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from lightning import Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 from vitlab.atomic_io import write_json
+from vitlab.callbacks.checkpoint import save_checkpoint
+from vitlab.errors import check_least
+from vitlab.probes import InferenceConfig
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """Scores of one encoder at one time.
+class Measurement(TypedDict):
+    """Scores of one encoder at one time, a row of RUN/measurements.json.
 
     Attributes:
         encoder: "pixels", "untrained" or "trained".
@@ -26,43 +28,72 @@ class Measurement:
     encoder: str
     epoch: int
     step: int
-    scores: dict[str, float] = field(default_factory=dict)
-    features: dict[str, float] = field(default_factory=dict)
-    warning: str = ""
+    scores: dict[str, float]
+    features: dict[str, float]
+    warning: str
 
 
-class MeasurementLog:
-    """The measurements of a run, in order; callbacks that measure the same encoder share one."""
+class EvaluationCallback(Callback):
+    """Measures every so many epochs, and after the last.
 
-    def __init__(self) -> None:
+    Attributes:
+        rows: measurements of the run so far; callbacks that measure the same encoder share them.
+    """
+
+    def __init__(self, section: str, every_n_epochs: int, batch_size: int, num_workers: int):
+        self.every_n_epochs = every_n_epochs
+        self.batch_size, self.num_workers = batch_size, num_workers
         self.rows: list[Measurement] = []
+        check_least(self, f"{section}.", {"every_n_epochs": 0, "batch_size": 1, "num_workers": 0})
 
-    def add(self, row: Measurement) -> None:
-        """Append a measurement, or add its scores to those of the same encoder and epoch."""
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether the epoch that ends now is measured: every so many (0: none), and the last."""
+        epoch = trainer.current_epoch + 1
+        last = epoch == trainer.max_epochs or trainer.should_stop
+        return last or (self.every_n_epochs > 0 and epoch % self.every_n_epochs == 0)
+
+    def inference(self, trainer: Trainer) -> InferenceConfig:
+        """Return device, precision, batch size and workers of forward passes."""
+        device, precision = trainer.strategy.root_device, trainer.precision_plugin.forward_context
+        return InferenceConfig(device, self.batch_size, self.num_workers, precision)
+
+    def row(self, trainer: Trainer, encoder: str, epoch: int) -> Measurement:
+        """Return the measurement of an encoder at an epoch, a new one where there is none."""
         for known in self.rows:
-            if (known.encoder, known.epoch) == (row.encoder, row.epoch):
-                known.scores.update(row.scores)
-                return
-        self.rows.append(row)
+            if (known["encoder"], known["epoch"]) == (encoder, epoch):
+                return known
+        step = trainer.global_step
+        new = Measurement(
+            encoder=encoder, epoch=epoch, step=step, scores={}, features={}, warning=""
+        )
+        self.rows.append(new)
+        return new
 
-    def best(self, tag: str) -> float:
-        """Return the best score of the trained encoder so far; -1 for none."""
-        trained = [row for row in self.rows if row.encoder == "trained"]
-        return max((row.scores.get(tag, -1.0) for row in trained), default=-1.0)
-
-    def plain(self) -> list[dict[str, Any]]:
-        """Return the rows as plain values."""
-        return [asdict(row) for row in self.rows]
-
-    @rank_zero_only
     def write(self, trainer: Trainer) -> None:
         """Write all measurements so far into the folder of the run."""
-        write_json(Path(trainer.default_root_dir) / "measurements.json", self.plain())
+        if trainer.is_global_zero:
+            write_json(Path(trainer.default_root_dir) / "measurements.json", self.rows)
+
+    def keep_best(self, trainer: Trainer, row: Measurement, tag: str, name: str) -> None:
+        """Write a checkpoint if a score is higher in this row than in any before."""
+        trained = [other for other in self.rows if other["encoder"] == "trained"]
+        before = [other["scores"].get(tag, -1.0) for other in trained if other is not row]
+        # decided on one rank: others may differ in the last bit, and saving takes all of them
+        if trainer.strategy.broadcast(row["scores"].get(tag, -1.0) > max(before, default=-1.0)):
+            save_checkpoint(trainer, name)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the measurements so far."""
-        return {"measurements": self.plain()}
+        return {"measurements": self.rows}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the measurements of an earlier part of the run."""
-        self.rows[:] = [Measurement(**row) for row in state["measurements"]]
+        self.rows[:] = state_dict["measurements"]
+
+
+def log_warning(trainer: Trainer, text: str) -> None:
+    """Print a warning, and put it into TensorBoard."""
+    rank_zero_info(f"vitlab: {text}")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+            logger.experiment.add_text("warning", text, trainer.global_step)

@@ -4,20 +4,19 @@ Like probing, it draws nothing from training's random streams.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
-from lightning import Callback, LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from vitlab.callbacks.checkpoint import save_checkpoint
-from vitlab.callbacks.measurements import Measurement, MeasurementLog
-from vitlab.callbacks.online_probes import check_counts, is_due
+from vitlab.callbacks.measurements import EvaluationCallback
 from vitlab.data import DataError, VisionDataModule, normalize
-from vitlab.errors import InputError
+from vitlab.errors import InputError, check_least
 from vitlab.objectives import Objective
 from vitlab.probes.eval_mode import eval_mode
 from vitlab.probes.features import InferenceConfig, sharded_loader
@@ -27,7 +26,7 @@ TOP1 = "val/top1"
 BINS = 15  # of confidence, for the calibration error
 
 
-class Validation(Callback):
+class Validation(EvaluationCallback):
     """Scores the classifiers of an objective on the labeled images of `data.val_split`.
 
     For each of them, val (the model) and ema (the moving average of its weights): NAME/top1 and
@@ -52,16 +51,14 @@ class Validation(Callback):
         batch_size: int = 64,
         num_workers: int = 4,
     ):
-        counts = {"every_n_epochs": every_n_epochs, "size": size, "batch_size": batch_size - 1}
-        check_counts("validation", {**counts, "num_workers": num_workers})
+        super().__init__("validation", every_n_epochs, batch_size, num_workers)
+        self.size, self.crop = size, crop
+        check_least(self, "validation.", {"size": 0})
         if not 0 < crop <= 1:
             field = "validation.crop"
             raise InputError(
                 f"{field} {crop} is no part of the image; use a number in (0, 1]", field=field
             )
-        self.every_n_epochs, self.size, self.crop = every_n_epochs, size, crop
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.measurements = MeasurementLog()
 
     def check(self, objective: Objective, data: VisionDataModule) -> None:
         """Read the list of labeled images and refuse what cannot be scored.
@@ -76,83 +73,68 @@ class Validation(Callback):
             size = self.size or data.transform.crop_sizes[0][1]
             objective.encoder.check_img_size(size, "validation.size")
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Score when due; keep the checkpoint with the best top-1 so far."""
-        objective: Objective = pl_module.objective  # type: ignore[assignment]
-        if not objective.classifiers() or not is_due(trainer, self.every_n_epochs):
+        objective: Objective = pl_module.objective
+        if not objective.classifiers() or not self.is_due(trainer):
             return
-        epoch = trainer.current_epoch + 1
-        best = self.measurements.best(TOP1)
         scores = self.measure(trainer, objective)
-        self.measurements.add(Measurement("trained", epoch, trainer.global_step, scores))
-        self.measurements.write(trainer)
+        row = self.row(trainer, "trained", trainer.current_epoch + 1)
+        row["scores"].update(scores)
+        self.write(trainer)
         for logger in trainer.loggers:
             logger.log_metrics(scores, step=trainer.global_step)
         pl_module.log_dict(scores, logger=False)
         shown = ", ".join(f"{tag} {value:.2f}" for tag, value in scores.items())
-        rank_zero_info(f"classifier, epoch {epoch}: {shown}")
-        # decided on one rank, as saving takes all of them
-        if trainer.strategy.broadcast(scores[TOP1] > best):
-            save_checkpoint(trainer, BEST)
+        rank_zero_info(f"classifier, epoch {row['epoch']}: {shown}")
+        self.keep_best(trainer, row, TOP1, BEST)
 
     def measure(self, trainer: Trainer, objective: Objective) -> dict[str, float]:
         """Return the scores of all classifiers."""
         data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        loading = InferenceConfig(
-            trainer.strategy.root_device,
-            self.batch_size,
-            self.num_workers,
-            trainer.precision_plugin.forward_context,
-        )
+        inference = self.inference(trainer)
         size = self.size or data.transform.crop_sizes[0][1]
         labeled = data.classification_dataset(data.val_split, size, crop=self.crop)
-        images = sharded_loader(labeled, loading)
+        images = sharded_loader(labeled, inference)
+        found: dict[str, float] = {}
         with eval_mode(objective):
-            return {
-                f"{name}/{score}": value
-                for name, classify in objective.classifiers().items()
-                for score, value in scored(classify, images, loading, objective.num_classes).items()
-            }
-
-    def state_dict(self) -> dict:
-        """Return the measurements so far."""
-        return self.measurements.state_dict()
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Continue the measurements of an earlier part of the run."""
-        self.measurements.load_state_dict(state_dict)
+            for name, classify in objective.classifiers().items():
+                scores = scored(classify, images, inference, objective.num_classes)
+                found |= {f"{name}/{score}": value for score, value in scores.items()}
+        return found
 
 
 def scored(
-    classify: Callable[[Tensor], Tensor], images: DataLoader, loading: InferenceConfig, classes: int
+    classify: Callable[[Tensor], Tensor],
+    images: DataLoader,
+    inference: InferenceConfig,
+    classes: int,
 ) -> dict[str, float]:
     """Return the scores of one classifier; over ranks, those of all their images together.
 
     Args:
         classify: makes logits (b, classes) of normalized images (b, 3, height, width).
         images: batches of 8-bit images and class indices.
-        loading: device and precision.
+        inference: device and precision.
         classes: number of classes.
     """
-    metrics: dict[str, Metric] = {"top1": MulticlassAccuracy(classes, average="micro")}
+    metrics: dict[str, Metric | MetricCollection] = {
+        "top1": MulticlassAccuracy(classes, average="micro")
+    }
     if classes > 5:  # of five, all would be right
         metrics["top5"] = MulticlassAccuracy(classes, top_k=5, average="micro")
-    metrics["loss"] = MeanMetric()
     metrics["ece"] = MulticlassCalibrationError(classes, n_bins=BINS, norm="l1")
-    for metric in metrics.values():
-        metric.to(loading.device)
+    percent = MetricCollection(metrics, compute_groups=False).to(inference.device)
+    mean_loss = MeanMetric().to(inference.device)
     for pixels, labels in images:
-        labels = labels.to(loading.device)
-        with loading.precision():
-            logits = classify(normalize(pixels.to(loading.device)))
-        logits = logits.float()
-        for name, metric in metrics.items():
-            if name == "loss":
-                metric.update(F.cross_entropy(logits, labels, reduction="none"))
-            else:
-                metric.update(logits.softmax(-1), labels)
-    found = {name: float(metric.compute()) for name, metric in metrics.items()}
-    return {name: value if name == "loss" else 100 * value for name, value in found.items()}
+        labels = labels.to(inference.device)
+        with inference.precision():
+            logits = classify(normalize(pixels.to(inference.device))).float()
+        percent.update(logits.softmax(-1), labels)
+        mean_loss.update(F.cross_entropy(logits, labels, reduction="none"))
+    found = {name: 100 * float(value) for name, value in percent.compute().items()}
+    found["loss"] = float(mean_loss.compute())
+    return {name: found[name] for name in ("top1", "top5", "loss", "ece") if name in found}
 
 
 def check_labels(data: VisionDataModule, split: str, classes: int) -> None:

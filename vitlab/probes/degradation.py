@@ -6,9 +6,10 @@ warnings is ours.
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 DENSE = "miou/mean"
 IMAGE = ("knn/top1", "linear/top1")
@@ -71,7 +72,7 @@ class Peak:
         return self.best - self.last
 
 
-def peak(rows: Sequence[dict], tag: str) -> Peak | None:
+def peak(rows: Sequence[Mapping[str, Any]], tag: str) -> Peak | None:
     """Return the peak of a score over the measurements of one run; None where it has none.
 
     Args:
@@ -86,7 +87,7 @@ def peak(rows: Sequence[dict], tag: str) -> Peak | None:
 
 
 def score_curve(
-    rows: Sequence[dict], tag: str, encoder: str = "trained"
+    rows: Sequence[Mapping[str, Any]], tag: str, encoder: str = "trained"
 ) -> list[tuple[int, float]]:
     """Return epoch and value of one score or feature, by rising epoch."""
     found = {}
@@ -97,14 +98,14 @@ def score_curve(
     return sorted(found.items())
 
 
-def latest_warning(rows: Sequence[dict]) -> str:
+def latest_warning(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the warning of the last measurement; "" if it has none."""
     points = score_curve(rows, DENSE)
     raised = alarms(rows)
     return str(raised[-1]) if raised and points and raised[-1].now[0] == points[-1][0] else ""
 
 
-def alarms(rows: Sequence[dict]) -> list[Alarm]:
+def alarms(rows: Sequence[Mapping[str, Any]]) -> list[Alarm]:
     """Return the warnings over a run.
 
     Of two measurements in a row, both after the peak, mIoU lies below the peak by more than `DROP`

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from vitlab.atomic_io import environment, write_json
-from vitlab.callbacks.measurements import Measurement
 from vitlab.callbacks.online_probes import OnlineProbes
 from vitlab.config_safety import ClassParser, check_config, read_yaml, restrict_imports
 from vitlab.data import VisionDataModule
@@ -167,7 +166,7 @@ class SeriesProbes:
         table.add_row("probes", f"{image}mIoU at {probing.dense_size} px on {sets}")
         table.add_row("result", str(self.folder))
 
-    def measure(self, device: str, console: Console) -> list[Measurement]:
+    def measure(self, device: str, console: Console) -> list[dict[str, Any]]:
         """Measure every checkpoint that is not measured yet; each is written at once.
 
         Args:
@@ -198,16 +197,22 @@ class SeriesProbes:
                 progress.update(task, description=f"{series.name}, epoch {checkpoint.epoch}")
                 encoder, weights = self._encoder(checkpoint)
                 if known.get(checkpoint.epoch, {}).get("weights") != weights:
-                    found = probing.probe(encoder.to(fabric.device), self.data, inference)
-                    row = Measurement(
-                        "trained", checkpoint.epoch, checkpoint.step, found.scores, found.features
+                    scores, features = probing.probe(
+                        encoder.to(fabric.device), self.data, inference
                     )
-                    known[checkpoint.epoch] = {**asdict(row), "weights": weights}
+                    known[checkpoint.epoch] = {
+                        "encoder": "trained",
+                        "epoch": checkpoint.epoch,
+                        "step": checkpoint.step,
+                        "scores": scores,
+                        "features": features,
+                        "warning": "",
+                        "weights": weights,
+                    }
                     trained = [known[epoch] for epoch in sorted(known)]
                     write_json(self.folder / ROWS, [*baselines, *trained])
                 progress.advance(task)
-        rows = [*baselines, *(known[epoch] for epoch in sorted(known))]
-        return [Measurement(**{k: v for k, v in row.items() if k != "weights"}) for row in rows]
+        return [*baselines, *(known[epoch] for epoch in sorted(known))]
 
     def _encoder(self, checkpoint: SavedCheckpoint) -> tuple[Encoder, str]:
         """Return the encoder that the run evaluates, or the one asked for, with its hash."""
@@ -221,18 +226,17 @@ class SeriesProbes:
         frozen = load_frozen_encoder(checkpoint.path, family=family, which=which)
         return frozen.encoder, frozen.info.hash
 
-    def show(self, measurements: Sequence[Measurement], console: Console) -> None:
+    def show(self, measurements: Sequence[dict[str, Any]], console: Console) -> None:
         """Print the first and last measurement, and what was lost between the best and the last."""
         for table in tables(summary_rows(measurements), console.width):
             console.print(table)
-        rows = [asdict(each) for each in measurements]
-        top = peak(rows, DENSE)
-        if top is not None and len(score_curve(rows, DENSE)) > 1:
+        top = peak(measurements, DENSE)
+        if top is not None and len(score_curve(measurements, DENSE)) > 1:
             console.print(
                 f"mean mIoU    best {top.best:.2f} at epoch {top.epoch}, last {top.last:.2f}: "
                 f"{top.lost:.2f} points lost by the end"
             )
-        for alarm in alarms(rows)[-1:]:
+        for alarm in alarms(measurements)[-1:]:
             console.print(f"warning      {alarm}")
         console.print(f"results      {self.folder / ROWS}", highlight=False)
         console.print(f"curves       vitlab curves {self.folder}", highlight=False)

@@ -151,9 +151,7 @@ class FitCLI(LightningCLI):
         built = self.config_init
         config = {**built.trainer, **kwargs}
         self._check_trainer_options(config)
-        built.validation.measurements = (
-            built.probing.measurements
-        )  # one row for each epoch, in one file
+        built.validation.rows = built.probing.rows  # one row for each epoch, in one file
         callbacks: list[Callback] = [
             Preemption(built.checkpoint),  # first, as an epoch's end takes long
             NaNGuard(),

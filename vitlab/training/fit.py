@@ -63,7 +63,7 @@ def fit(args: Sequence[str]) -> None:
             _stop(f"{reason}{about if isinstance(reason, DataError) else ''}", REFUSED)
         _train(command)
         try:
-            write_summary(given.probing.measurements, command.folder)
+            write_summary(given.probing.rows, command.folder)
         except OSError as error:
             _leave_group()
             _stop(f"{error}. See to it, then {run_dir.resume_hint(command.folder)}", FAILED)

@@ -1,27 +1,27 @@
 """The end of a run: its results as a table and as a file, and where everything is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
 from vitlab.atomic_io import write_json
-from vitlab.callbacks.measurements import Measurement, MeasurementLog
 from vitlab.callbacks.validation import BEST, TOP1
 from vitlab.run import run_dir
 
 
 @rank_zero_only
-def write_summary(log: MeasurementLog, folder: Path) -> None:
+def write_summary(measurements: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """Write the results, print them as a table, and say where everything is."""
-    rows = summary_rows(log.rows)
+    rows = summary_rows(measurements)
     write_json(folder / run_dir.RESULTS, rows)
     console = Console()
     for table in tables(rows, console.width):
         console.print(table)
-    last = next((m.warning for m in reversed(log.rows) if m.warning), "")
+    last = next((m["warning"] for m in reversed(measurements) if m["warning"]), "")
     if last:
         console.print(f"warning      {last}")
     console.print(
@@ -83,19 +83,19 @@ def tabulate(
     return table
 
 
-def summary_rows(measurements: Sequence[Measurement]) -> list[dict[str, object]]:
+def summary_rows(measurements: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
     """Return the rows of the closing table: baselines, the last epoch, and the best if another."""
-    baselines = [m for m in measurements if m.encoder != "trained"]
-    trained = [m for m in measurements if m.encoder == "trained"]
-    rows = [{"encoder": m.encoder, **m.scores} for m in baselines]
+    baselines = [m for m in measurements if m["encoder"] != "trained"]
+    trained = [m for m in measurements if m["encoder"] == "trained"]
+    rows = [{"encoder": m["encoder"], **m["scores"]} for m in baselines]
     for m in trained[-1:]:
-        rows.append({"encoder": f"trained, epoch {m.epoch}", **m.scores})
-    best = max(trained, key=lambda m: m.scores.get("miou/mean", -1.0), default=None)
-    if best is not None and best is not trained[-1] and "miou/mean" in best.scores:
-        rows.append({"encoder": f"best mIoU, epoch {best.epoch}", **best.scores})
-    first = max(trained, key=lambda m: m.scores.get(TOP1, -1.0), default=None)
-    if first is not None and first not in (trained[-1], best) and TOP1 in first.scores:
-        rows.append({"encoder": f"best top-1, epoch {first.epoch}", **first.scores})
+        rows.append({"encoder": f"trained, epoch {m['epoch']}", **m["scores"]})
+    best = max(trained, key=lambda m: m["scores"].get("miou/mean", -1.0), default=None)
+    if best is not None and best is not trained[-1] and "miou/mean" in best["scores"]:
+        rows.append({"encoder": f"best mIoU, epoch {best['epoch']}", **best["scores"]})
+    first = max(trained, key=lambda m: m["scores"].get(TOP1, -1.0), default=None)
+    if first is not None and first not in (trained[-1], best) and TOP1 in first["scores"]:
+        rows.append({"encoder": f"best top-1, epoch {first['epoch']}", **first["scores"]})
     return rows
 
 
