@@ -41,13 +41,13 @@ def check_least(options: object, prefix: str, least: Mapping[str, float]) -> Non
     Args:
         options: the object.
         prefix: of its fields, see `check_fields`; "--" of a command line.
-        least: allowed value, by field.
+        least: allowed value, by field; None is allowed as well.
 
     Raises:
         InputError: a field is too small.
     """
     for name, smallest in least.items():
         value = getattr(options, name)
-        if value < smallest:
+        if value is not None and value < smallest:
             field = f"{prefix}{name.replace('_', '-') if prefix == '--' else name}"
             raise InputError(f"{field} {value} is too small; use {smallest} or more", field=field)

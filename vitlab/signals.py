@@ -19,11 +19,6 @@ def noted() -> int:
     return _noted[0] if _noted else 0
 
 
-def name_of(number: int) -> str:
-    """Return the name of a signal, such as SIGTERM."""
-    return signal.Signals(number).name
-
-
 def listen(*more: int) -> None:
     """Note SIGTERM, SIGUSR1 and `more` signals from now on, whoever handled them before."""
     if threading.current_thread() is threading.main_thread():  # others may set none
@@ -40,8 +35,7 @@ def listening() -> Iterator[None]:
     """
     before = {number: signal.getsignal(number) for number in (*NOTED, signal.SIGINT)}
     _noted.clear()
-    started = os.environ.get("LOCAL_RANK", "0") != "0"
-    listen(*([signal.SIGINT] if started else []))
+    listen(*([signal.SIGINT] if os.environ.get("LOCAL_RANK", "0") != "0" else []))
     if "SLURM_JOB_ID" in os.environ:  # where a signal may come at any time; tests wait for it
         rank = os.environ.get("SLURM_PROCID", "0")
         print(f"vitlab: rank {rank} is ready for signals", flush=True)
@@ -66,8 +60,9 @@ def leave_to_parent(worker: int) -> None:
 def _note(number: int, frame: object) -> None:
     if number == signal.SIGINT and number in _noted:
         raise KeyboardInterrupt
-    again = "; once more stops at once" if number == signal.SIGINT else ""
-    text = f"vitlab: {name_of(number)} noted; the run stops after this step{again}\n"
     if number not in _noted:
-        os.write(2, text.encode())  # print may not be called while another print is at work
+        again = "; once more stops at once" if number == signal.SIGINT else ""
+        name = signal.Signals(number).name
+        # print may not be called while another print is at work
+        os.write(2, f"vitlab: {name} noted; the run stops after this step{again}\n".encode())
     _noted.append(number)

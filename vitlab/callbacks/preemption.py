@@ -1,13 +1,11 @@
 """A run that is asked to stop ends between two steps, on all ranks at the same one."""
 
-import os
-import subprocess
+from signal import Signals
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 
 from vitlab import distributed, signals
 from vitlab.callbacks.checkpoint import CheckpointCallback
-from vitlab.cluster.status import slurm_job_id
 
 
 class Preempted(Exception):  # noqa: N818, no error
@@ -15,13 +13,12 @@ class Preempted(Exception):  # noqa: N818, no error
 
     Attributes:
         signal: that asked for it.
-        step: optimizer steps taken.
         further: whether this start has come further than where it began.
     """
 
     def __init__(self, signal: int, step: int, further: bool):
-        super().__init__(f"stopped by {signals.name_of(signal)} at step {step}")
-        self.signal, self.step, self.further = signal, step, further
+        super().__init__(f"stopped by {Signals(signal).name} at step {step}")
+        self.signal, self.further = signal, further
 
 
 class Preemption(Callback):
@@ -38,7 +35,7 @@ class Preemption(Callback):
         self.checkpoints = checkpoints
         self.first = 0  # step at which this start began
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, *of_run: object) -> None:
         """Take the signals back from Lightning; refuse ranks that have read other checkpoints.
 
         Raises:
@@ -56,14 +53,12 @@ class Preemption(Callback):
         if asked:
             raise Preempted(asked, step, further=False)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, _: object, batch: object, index: int) -> None:
         """Ask before the first micro-batch of a step: the one before is logged and complete."""
-        if batch_idx % trainer.accumulate_grad_batches == 0:
+        if index % trainer.accumulate_grad_batches == 0:
             self.pause(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, *of_run: object) -> None:
         """Ask before the measurements, which a run that goes on from here makes first."""
         self.pause(trainer)
 
@@ -81,16 +76,3 @@ class Preemption(Callback):
             self.checkpoints.save(trainer, mid_epoch=True)
         if asked:
             raise Preempted(asked, step, further)
-
-
-def requeue() -> str:
-    """Ask SLURM to start this job again; return the outcome as text for the user."""
-    job = slurm_job_id(os.environ)
-    words = ["scontrol", "requeue", job]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-    except OSError as error:
-        return f"job {job} could not be requeued: {error}"
-    if done.returncode:
-        return f"job {job} could not be requeued: {done.stderr.strip()}"
-    return f"job {job} is requeued"

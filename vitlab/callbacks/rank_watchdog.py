@@ -16,9 +16,8 @@ from datetime import timedelta
 from typing import NoReturn
 
 import torch.distributed as dist
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 
-from vitlab import distributed
 from vitlab.run.lightning_compat import observe_local_ranks
 
 TICK = 4.0  # seconds between two signs of life
@@ -27,61 +26,60 @@ FIRST = "VITLAB_FIRST_RANK"  # tells the ranks that a process starts which one t
 _started: list[subprocess.Popen] = []  # by this process, the other ranks on this machine
 
 
-class ProcessWatcher(threading.Thread):
-    """Watches the processes of this machine that belong together.
-
-    The first rank watches those it has started; they watch the first.
-
-    Args:
-        started: the other ranks on this machine, in order; none in those ranks themselves.
-        remedy: returns how to continue, as text.
-    """
-
-    def __init__(self, started: Sequence[subprocess.Popen], remedy: Callable[[], str]):
-        super().__init__(daemon=True, name="kin")
-        self.started, self.remedy = started, remedy
-        # it may be gone before this rank has imported what asks for it
-        self.parent = int(os.environ.get(FIRST, os.getppid()))
-
-    def run(self) -> None:
-        """Look every second."""
-        while True:
-            time.sleep(1)
-            if reason := self.missing():
-                end(f"{reason}, so the others end too; {self.remedy()}")
-
-    def missing(self) -> str:
-        """Return who is gone and how; "" for nobody."""
-        if not self.started and os.getppid() != self.parent:
-            return f"the process {self.parent} of the first rank is gone"
-        for rank, process in enumerate(self.started, 1):
-            if code := process.poll():
-                return f"rank {rank} (process {process.pid}) {_how(code)}"
-        return ""
-
-
 def watch_local_ranks(remedy: Callable[[], str]) -> None:
     """Watch the ranks that Lightning starts from this process, or the one that started this.
 
     Lightning's own observer kills the first rank without a message.
+
+    Args:
+        remedy: returns how to continue, as text.
     """
 
-    def observe(child_processes: list[subprocess.Popen]) -> None:
-        _started.extend(child_processes)
-        ProcessWatcher(child_processes, remedy).start()
+    def watch(started: Sequence[subprocess.Popen]) -> None:
+        _started.extend(started)
+        # it may be gone before this rank has imported what asks for it
+        parent = int(os.environ.get(FIRST, os.getppid()))
 
-    observe_local_ranks(observe)
+        def look() -> None:
+            while not (reason := missing(started, parent)):
+                time.sleep(1)
+            end(f"{reason}, so the others end too; {remedy()}")
+
+        threading.Thread(target=look, daemon=True).start()
+
+    observe_local_ranks(watch)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         os.environ[FIRST] = str(os.getpid())
     elif "SLURM_JOB_ID" not in os.environ:
-        ProcessWatcher([], remedy).start()
+        watch([])
+
+
+def missing(started: Sequence[subprocess.Popen], parent: int) -> str:
+    """Return who is gone and how; "" for nobody.
+
+    Args:
+        started: the other ranks on this machine, in order; none in those ranks themselves.
+        parent: process ID of the first rank, which those ranks look for.
+    """
+    if not started and os.getppid() != parent:
+        return f"the process {parent} of the first rank is gone"
+    for rank, process in enumerate(started, 1):
+        if code := process.poll():
+            how = f"ended with exit code {code}, for the reason above"
+            if code < 0:
+                how = f"was killed by {signal.Signals(-code).name}"
+            if code == -signal.SIGKILL:
+                how += ", as the system does when memory runs out"
+            return f"rank {rank} (process {process.pid}) {how}"
+    return ""
 
 
 class RankWatchdog(Callback):
     """Each rank gives signs of life; the first misses them, and the others miss its store.
 
     A thread of its own gives them, so that long work of the others is no reason for an alarm; one
-    that hangs is left to the time-outs of the backend and of the data loader.
+    that hangs is left to the time-outs of the backend and of the data loader. Ticks are those of
+    this process: if all processes are suspended, so is it.
 
     Args:
         remedy: returns how to continue, as text.
@@ -92,29 +90,18 @@ class RankWatchdog(Callback):
         self.over = threading.Event()
         self.beats = 0  # answers of the first rank's store
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, *of_run: object) -> None:
         """Begin, where there is more than one rank."""
-        if distributed.world_size() > 1:
-            threading.Thread(target=self.beat, daemon=True, name="heartbeat").start()
-            threading.Thread(target=self.listen, daemon=True, name="listening").start()
+        if trainer.world_size > 1:
+            ranks = (trainer.global_rank, trainer.world_size)
+            threading.Thread(target=self.beat, args=ranks, daemon=True).start()
+            threading.Thread(target=self.listen, daemon=True).start()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """End."""
-        self.over.set()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def teardown(self, *of_run: object) -> None:
         """End: those who wait for this rank get no more of it."""
         self.over.set()
 
-    def beat(self) -> None:
-        """Exchange signs of life until the run is over, or a rank is missing."""
-        try:
-            self._beat(distributed.rank(), distributed.world_size())
-        except RuntimeError as error:  # of the connection
-            if not self.over.wait(TICK):  # the first rank may have come to its end a moment ago
-                end(f"the first rank is gone ({_line(error)}), so this one ends; {self.remedy()}")
+    on_exception = teardown
 
     def listen(self) -> None:
         """End when the store no longer answers: one on a machine that hangs never refuses."""
@@ -123,39 +110,44 @@ class RankWatchdog(Callback):
             silent = silent + 1 if self.beats == heard else 0
             heard = self.beats
             if silent > PATIENCE:
-                seconds = TICK * PATIENCE
-                reason = f"the first rank has given no sign of life for {seconds:.0f} s"
-                end(f"{reason}, so this one ends; {self.remedy()}")
+                end(self._silent("the first rank", "this one ends"))
 
-    def _beat(self, rank: int, world: int) -> None:
-        store = dist.TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=False,
-            wait_for_workers=False,
-            timeout=timedelta(seconds=30),
-        )
-        store.set(f"vitlab/who/{rank}", f"process {os.getpid()} on {platform.node()}")
-        store.add(f"vitlab/alive/{rank}", 1)
-        seen = [0] * world
-        silent = [0] * world  # ticks of this thread: if all processes are suspended, so is it
-        while not self.over.wait(TICK):
-            store.add(f"vitlab/alive/{rank}", 1)
-            self.beats += 1
-            if rank and store.check(["vitlab/end"]):
-                end(store.get("vitlab/end").decode())
-            for other in range(1, world if rank == 0 else 0):
-                count = store.add(f"vitlab/alive/{other}", 0)
-                silent[other] = silent[other] + 1 if count == seen[other] else 0
-                seen[other] = count
-                if silent[other] > PATIENCE and count:
-                    who = store.get(f"vitlab/who/{other}").decode()
-                    seconds = TICK * PATIENCE
-                    reason = f"rank {other} ({who}) has given no sign of life for {seconds:.0f} s"
-                    reason += f", so the others end too; {self.remedy()}"
-                    store.set("vitlab/end", reason)
-                    time.sleep(2 * TICK)  # for the others to read it
-                    end(reason)
+    def beat(self, rank: int, world_size: int) -> None:
+        """Exchange signs of life until the run is over, or a rank is missing."""
+        try:
+            store = dist.TCPStore(
+                os.environ["MASTER_ADDR"],
+                int(os.environ["MASTER_PORT"]),
+                is_master=False,
+                wait_for_workers=False,
+                timeout=timedelta(seconds=30),
+            )
+            store.set(f"vitlab/who/{rank}", f"process {os.getpid()} on {platform.node()}")
+            seen, silent = [0] * world_size, [0] * world_size
+            while True:
+                store.add(f"vitlab/alive/{rank}", 1)
+                self.beats += 1
+                if rank and store.check(["vitlab/end"]):
+                    end(store.get("vitlab/end").decode())
+                for other in range(1, world_size if rank == 0 else 0):
+                    count = store.add(f"vitlab/alive/{other}", 0)
+                    silent[other] = silent[other] + 1 if count == seen[other] else 0
+                    seen[other] = count
+                    if silent[other] > PATIENCE and count:
+                        who = store.get(f"vitlab/who/{other}").decode()
+                        reason = self._silent(f"rank {other} ({who})", "the others end too")
+                        store.set("vitlab/end", reason)
+                        time.sleep(2 * TICK)  # for the others to read it
+                        end(reason)
+                if self.over.wait(TICK):
+                    return
+        except RuntimeError as error:  # of the connection
+            if not self.over.wait(TICK):  # the first rank may have come to its end a moment ago
+                end(f"the first rank is gone ({_line(error)}), so this one ends; {self.remedy()}")
+
+    def _silent(self, who: str, then: str) -> str:
+        seconds = TICK * PATIENCE
+        return f"{who} has given no sign of life for {seconds:.0f} s, so {then}; {self.remedy()}"
 
 
 def is_lost_rank(error: BaseException) -> bool:
@@ -182,14 +174,6 @@ def end(reason: str) -> NoReturn:
     for process in _started:
         process.kill()
     os._exit(1)
-
-
-def _how(code: int) -> str:
-    if code > 0:
-        return f"ended with exit code {code}, for the reason above"
-    name = signal.Signals(-code).name
-    memory = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
-    return f"was killed by {name}{memory}"
 
 
 def _line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from vitlab.atomic_io import write_json
 from vitlab.callbacks import diagnosis_log
 from vitlab.callbacks.preemption import Preempted
 from vitlab.callbacks.rank_watchdog import is_lost_rank
-from vitlab.cluster.status import STATUS, RunStatus
+from vitlab.cluster.runs import STATUS, RunStatus
 
 INTERVAL = 15.0  # seconds between two writings
 
@@ -29,24 +29,20 @@ class StatusWriter(Callback):
         """Write that the run is alive, before the baselines are measured."""
         self.write(trainer, steps=pl_module.progress.steps)  # type: ignore[union-attr]
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *of_batch: object
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *of_batch: object) -> None:
         """Write the step, when some time has passed."""
         if time.monotonic() - self.written > INTERVAL:
             self.write(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, *of_run: object) -> None:
         """Write that an epoch is complete."""
         self.write(trainer, epoch=trainer.current_epoch + 1)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, *of_run: object) -> None:
         """Write that the run is complete."""
         self.write(trainer, state="finished", epoch=trainer.current_epoch)
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, module: object, exception: BaseException) -> None:
         """Write the reason of an early end."""
         asked = isinstance(exception, Preempted | KeyboardInterrupt | SystemExit)
         reason = (str(exception) or type(exception).__name__).splitlines()[0]
@@ -58,19 +54,22 @@ class StatusWriter(Callback):
         """Replace the file."""
         if not trainer.is_global_zero:
             return
-        numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        folder = Path(trainer.default_root_dir)
         current = {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
             "epochs": trainer.max_epochs or 0,
-            # JSON has no infinity
-            "metrics": {name: value for name, value in numbers.items() if math.isfinite(value)},
-            "warning": diagnosis_log.last(Path(trainer.default_root_dir)),
+            "metrics": {  # JSON has no infinity
+                name: float(value)
+                for name, value in trainer.callback_metrics.items()
+                if math.isfinite(value)
+            },
+            "warning": diagnosis_log.last(folder),
             "updated": time.time(),
         }
         self.status = replace(self.status, **{**current, **known})
         self.written = time.monotonic()
         try:
-            write_json(Path(trainer.default_root_dir) / STATUS, asdict(self.status))
+            write_json(folder / STATUS, asdict(self.status))
         except OSError as error:  # a checkpoint that cannot be written ends a run, not this
             warnings.warn(f"{STATUS} is not up to date: {error}", stacklevel=2)

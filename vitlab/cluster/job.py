@@ -1,25 +1,40 @@
-"""Batch script of SLURM for one run, or for an array of runs with different seeds."""
+"""A run as a job of SLURM, or an array of runs with different seeds: script and submission."""
 
+import os
 import re
 import shlex
+import shutil
+import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from vitlab.errors import InputError
+from vitlab.atomic_io import read_json_as, write_bytes, write_json
+from vitlab.cluster.slurm import SHELLS, ask, queue
+from vitlab.errors import InputError, check_least
 
 JOB_FOLDER = "job"  # below a run's folder: script, config, output
 SCRIPT, CONFIG, TICKET = "job.sh", "config.yaml", "job.json"
-# Lightning takes jobs of these names for interactive shells and starts no ranks
-RESERVED_NAMES = ("bash", "interactive")
-# options of sbatch that `vitlab submit` sets itself
-RESERVED_OPTIONS = {
-    *("nodes", "ntasks", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "time", "signal"),
-    *("requeue", "no-requeue", "open-mode", "output", "error", "chdir", "job-name", "array"),
-    *("partition", "account", "qos", "constraint", "mem", "parsable", "wait", "wrap"),
-}
+PASSED_ON = ("partition", "account", "qos", "constraint", "mem")
+# more options of sbatch that --sbatch may not have, besides those that the script sets
+UNFIT = {"ntasks", "no-requeue", "error", "parsable", "wait", "wrap"}
 EARLY = 60  # seconds by which a signal may be early, see man sbatch
-MASTER_PORTS = 15000  # first of ten thousand ports, one for each job of a machine
+TEMPLATE = """\
+#!/bin/bash
+# {command}
+{directives}
+
+set -e{setup}
+run={run}
+# a port of its own for each job of a machine
+export MASTER_PORT=$((15000 + SLURM_JOB_ID % 10000)){address}
+# if one process fails, the others end; a requeued job continues (--ckpt_path auto)
+srun --kill-on-bad-exit=1 --cpus-per-task={cpus} \\
+  {python} -m vitlab fit \\
+  --config "$run"/job/config.yaml --run-dir "$run" {words}
+"""
 
 
 @dataclass(frozen=True)
@@ -73,11 +88,8 @@ class SubmitOptions:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        minimum = {"num_nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1}
-        for name, least in {**minimum, "signal_before": 1}.items():
-            value, option = getattr(self, name), f"--{name.replace('_', '-')}"
-            if value is not None and value < least:
-                raise InputError(f"{option} {value} is too small; use {least}", field=option)
+        least = {"num_nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "signal_before": 1}
+        check_least(self, "--", {**least, "cpus_per_task": 1})
         limit, needed = parse_time(self.time), self.signal_before + EARLY
         if limit <= needed:
             raise InputError(
@@ -92,134 +104,94 @@ class SubmitOptions:
                 f"--gpus-per-node 0; each of {self.gpus_per_node} GPUs has one process",
                 field="--tasks-per-node",
             )
-        if self.seeds:
-            parse_seeds(self.seeds)
-        for option in self.sbatch:
-            name = option.partition("=")[0]
-            if name in RESERVED_OPTIONS or not re.fullmatch(r"[a-z][a-z-]*", name):
-                raise InputError(
-                    f"--sbatch {name} is set by another option of vitlab submit or is none of "
-                    "sbatch's; see --help, and give options such as --sbatch mail-type=END",
-                    field="--sbatch",
-                )
+        if self.job_name in SHELLS or not re.fullmatch(r"[\w.+-]+", self.job_name):
+            raise InputError(
+                f"--name {self.job_name!r} is not a name for a job; use letters, digits and "
+                f"._+-, and neither of {', '.join(SHELLS)}",
+                field="--name",
+            )
+        parse_seeds(self.seeds)
 
     @property
     def devices(self) -> int:
         """Processes of each machine."""
         return self.gpus_per_node or self.tasks_per_node
 
+    @property
+    def job_name(self) -> str:
+        """Name of the job, by default of the configs."""
+        configs = "-".join(Path(config).stem for config in self.config)
+        return self.name or re.sub(r"[^\w.+-]", "_", configs)
 
-@dataclass(frozen=True)
-class Job:
-    """One run, or one for each seed.
+    def folders(self, root: Path) -> list[Path]:
+        """Return the folder of each run: root itself, or those of the seeds in it."""
+        return [root / f"seed{seed}" for seed in parse_seeds(self.seeds)] or [root]
+
+
+def batch_script(
+    options: SubmitOptions, root: Path, fit_options: Sequence[str], command: str
+) -> str:
+    """Return the script for sbatch; the job starts in the current folder.
 
     Args:
         options: of `vitlab submit`.
-        folder: of the run; of an array, the parent of seed0, seed1, ...
-        working_dir: folder the job starts in, for relative paths of the config.
-        python: interpreter of the environment that has vitlab.
+        root: folder of the run; of an array, the parent of seed0, seed1, ...
         fit_options: of `vitlab fit`, besides the config and the folder.
-        allow: value of VITLAB_ALLOW.
-        command: that made the script, for its readers.
+        command: that makes the script, for its readers.
+
+    Raises:
+        InputError: an option cannot stand in a script, or would overrule the script's own.
     """
-
-    options: SubmitOptions
-    folder: Path
-    working_dir: Path
-    python: str
-    fit_options: Sequence[str] = ()
-    allow: str = ""
-    command: str = ""
-
-    @property
-    def name(self) -> str:
-        """Name of the job, by default of the configs."""
-        configs = "-".join(Path(config).stem for config in self.options.config)
-        return self.options.name or re.sub(r"[^\w.+-]", "_", configs)
-
-    def __post_init__(self) -> None:
-        if self.name in RESERVED_NAMES or not re.fullmatch(r"[\w.+-]+", self.name):
+    quote, cpus = shlex.quote, str(options.cpus_per_task or 1)
+    output = f"seed%a/{JOB_FOLDER}/%A_%a.out" if options.seeds else f"{JOB_FOLDER}/%j.out"
+    directives = {
+        "job-name": options.job_name,
+        "nodes": str(options.num_nodes),
+        "ntasks-per-node": str(options.devices),
+        "cpus-per-task": cpus,
+        "gpus-per-node": str(options.gpus_per_node or ""),
+        "time": options.time,
+        **{name: getattr(options, name) for name in PASSED_ON},
+        "array": options.seeds,
+        "signal": f"USR1@{options.signal_before}",  # to every process, not to the script
+        "open-mode": "append",  # all starts of a job write to one file
+        "chdir": str(Path.cwd()),
+        "output": f"{root}/".replace("%", "%%") + output,
+    }
+    lines = ["#SBATCH --requeue"]
+    for name, _, value in (option.partition("=") for option in options.sbatch):
+        if name in {*directives, *UNFIT, "requeue"} or not re.fullmatch(r"[a-z][a-z-]*", name):
             raise InputError(
-                f"--name {self.name!r} is not a name for a job; use letters, digits and ._+-, and "
-                f"neither of {', '.join(RESERVED_NAMES)}",
-                field="--name",
+                f"--sbatch {name} is set by another option of vitlab submit or is none of "
+                "sbatch's; see --help, and give options such as --sbatch mail-type=END",
+                field="--sbatch",
             )
-        for name, value in self.directives():
-            if not value.isprintable():
-                raise InputError(
-                    f"{value!r} cannot stand in a batch script; leave out line breaks",
-                    field=f"--{name}",
-                )
-
-    def folders(self) -> list[Path]:
-        """Return the folder of each run."""
-        if not self.options.seeds:
-            return [self.folder]
-        return [self.folder / f"seed{seed}" for seed in parse_seeds(self.options.seeds)]
-
-    def directives(self) -> list[tuple[str, str]]:
-        """Return name and value of the options of sbatch; flags have the value ""."""
-        options = self.options
-        folder = str(self.folder).replace("%", "%%")
-        output = f"seed%a/{JOB_FOLDER}/%A_%a.out" if options.seeds else f"{JOB_FOLDER}/%j.out"
-        optional = {
-            "gpus-per-node": str(options.gpus_per_node or ""),
-            "time": options.time,
-            "partition": options.partition,
-            "account": options.account,
-            "qos": options.qos,
-            "constraint": options.constraint,
-            "mem": options.mem,
-            "array": options.seeds,
-        }
-        return [
-            ("job-name", self.name),
-            ("nodes", str(options.num_nodes)),
-            ("ntasks-per-node", str(options.devices)),
-            ("cpus-per-task", str(options.cpus_per_task or 1)),
-            *((name, value) for name, value in optional.items() if value),
-            ("signal", f"USR1@{options.signal_before}"),  # to every process, not to the script
-            ("requeue", ""),
-            ("open-mode", "append"),  # all starts of a job write to one file
-            ("chdir", str(self.working_dir)),
-            ("output", f"{folder}/{output}"),
-            *((name, value) for name, _, value in (o.partition("=") for o in options.sbatch)),
-        ]
-
-    def script(self) -> str:
-        """Return the script for sbatch."""
-        options, quote = self.options, shlex.quote
-        seed = ' --seed_everything "$SLURM_ARRAY_TASK_ID"' if options.seeds else ""
-        lines = [
-            "#!/bin/bash",
-            *(f"# {line}" for line in self.command.splitlines()),
-            *(
-                f"#SBATCH --{name}" + (f"={sbatch_quote(value)}" if value else "")
-                for name, value in self.directives()
-            ),
-            "",
-            "set -e",
-            *options.setup,
-            f"run={quote(str(self.folder))}"
-            + ('/seed"$SLURM_ARRAY_TASK_ID"' if options.seeds else ""),
-            *([f"export VITLAB_ALLOW={quote(self.allow)}"] if self.allow else []),
-            "# a port of its own for each job of a machine",
-            f"export MASTER_PORT=$(({MASTER_PORTS} + SLURM_JOB_ID % 10000))",
-            *(["export MASTER_ADDR=127.0.0.1"] if options.num_nodes == 1 else []),
-            "# if one process fails, the others end; a requeued job continues (--ckpt_path auto)",
-            f"srun --kill-on-bad-exit=1 --cpus-per-task={options.cpus_per_task or 1} \\",
-            f"  {quote(self.python)} -m vitlab fit \\",
-            f'  --config "$run"/{JOB_FOLDER}/{CONFIG} --run-dir "$run"{seed} \\',
-            f"  {' '.join(map(quote, self.fit_options))}",
-        ]
-        return "\n".join(lines) + "\n"
-
-
-def sbatch_quote(value: str) -> str:
-    """Quote a value for an #SBATCH line, whose rules are not those of bash."""
-    if re.fullmatch(r"[\w@%+=:,./\[\]-]+", value):
-        return value
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        if value:
+            directives[name] = value
+        else:
+            lines.append(f"#SBATCH --{name}")
+    for name, value in directives.items():
+        if not value.isprintable():
+            raise InputError(
+                f"{value!r} cannot stand in a batch script; leave out line breaks",
+                field=f"--{name}",
+            )
+        if not re.fullmatch(r"[\w@%+=:,./\[\]-]*", value):  # the rules are not those of bash
+            value = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        lines += [f"#SBATCH --{name}={value}"] if value else []
+    allow = os.environ.get("VITLAB_ALLOW")
+    setup = [*([f"export VITLAB_ALLOW={quote(allow)}"] if allow else []), *options.setup]
+    seed = '--seed_everything "$SLURM_ARRAY_TASK_ID"'
+    return TEMPLATE.format(
+        command="\n# ".join(command.splitlines()),
+        directives="\n".join(lines),
+        setup="".join(f"\n{line}" for line in setup),
+        run=quote(str(root)) + ('/seed"$SLURM_ARRAY_TASK_ID"' if options.seeds else ""),
+        address="" if options.num_nodes > 1 else "\nexport MASTER_ADDR=127.0.0.1",
+        cpus=cpus,
+        python=quote(sys.executable),
+        words=" ".join([*([seed] if options.seeds else []), shlex.join(fit_options)]),
+    )
 
 
 def parse_time(time: str) -> int:
@@ -236,25 +208,88 @@ def parse_time(time: str) -> int:
             field="--time",
         )
     days, *parts = found.groups()
-    values = [int(part) for part in parts if part is not None]
+    values = [int(part) for part in parts if part]
     # days-hours[:minutes[:seconds]] and hours:minutes:seconds, or minutes[:seconds]
-    units = [3600, 60, 1] if days is not None or len(values) == 3 else [60, 1]
-    total = int(days or 0) * 86400
-    return total + sum(value * unit for value, unit in zip(values, units, strict=False))
+    units = [3600, 60, 1] if days or len(values) == 3 else [60, 1]
+    seconds = sum(value * unit for value, unit in zip(values, units, strict=False))
+    return int(days or 0) * 86400 + seconds
 
 
 def parse_seeds(seeds: str) -> list[int]:
-    """Return the seeds of an array in SLURM's notation.
+    """Return the seeds of an array in SLURM's notation, of "" none.
 
     Raises:
-        InputError: the text is no such list, is empty, or has a seed twice.
+        InputError: the text is no such list, or has a seed twice.
     """
-    if not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", seeds):
-        raise InputError(f"--seeds {seeds} are no seeds; give 0-2 or 0,3,5", field="--seeds")
     found: list[int] = []
-    for part in seeds.split(","):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    if not found or len(set(found)) < len(found):
-        raise InputError(f"--seeds {seeds} has no seed, or one of them twice", field="--seeds")
+    for part in seeds.split(",") if seeds else []:
+        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        found += range(first, last + 1)
+        if first > last or len(set(found)) < len(found):
+            raise InputError(
+                f"--seeds {seeds}: {part} is no seed, or one given twice; give 0-2 or 0,3,5",
+                field="--seeds",
+            )
     return found
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """Content of RUN/job/job.json: a job's ID, time of submission since 1970, and command."""
+
+    job: str
+    submitted: float = 0.0
+    command: str = ""
+
+
+def refuse_queued(folder: Path) -> None:
+    """Refuse a run whose job is still in the queue: two would write into one folder.
+
+    Raises:
+        InputError: there is such a job, or the file that names it is damaged; remove that file.
+    """
+    with suppress(FileNotFoundError):
+        job = read_json_as(folder / JOB_FOLDER / TICKET, Ticket).job
+        if queued := queue().get(job):
+            raise InputError(
+                f"{folder} has job {job} already, which is {queued.state}; let it go on, end it "
+                f"with scancel {job}, or choose another folder with -- --run-dir DIR",
+                field="--run-dir",
+            )
+
+
+def submit(options: SubmitOptions, root: Path, script: str, config: str, command: str) -> str:
+    """Write script and resolved config into the folders of the runs, and submit the job.
+
+    Returns:
+        The job ID.
+
+    Raises:
+        InputError: there is no SLURM here, or it refuses the job.
+    """
+    if shutil.which("sbatch") is None:
+        raise InputError(
+            "there is no sbatch on this machine, so nothing can be submitted; go to a login node "
+            "of the cluster, or see the script with --dry-run"
+        )
+    places = [folder / JOB_FOLDER for folder in options.folders(root)]
+    new = [place for place in places if not (place / TICKET).exists()]
+    for place in places:
+        write_bytes(place / CONFIG, config.encode())
+        write_bytes(place / SCRIPT, script.encode())
+    try:
+        # with several clusters, the name of one follows
+        number = ask("sbatch", "--parsable", str(places[0] / SCRIPT)).strip().split(";")[0]
+    except InputError:
+        for place in new:  # an earlier job's files stay; the next submission writes them again
+            (place / CONFIG).unlink()
+            (place / SCRIPT).unlink()
+            with suppress(OSError):  # folders that hold something else
+                for folder in dict.fromkeys((place, place.parent, root)):
+                    folder.rmdir()
+        raise
+    names = [f"{number}_{seed}" for seed in parse_seeds(options.seeds)] or [number]
+    for place, name in zip(places, names, strict=True):
+        write_json(place / TICKET, asdict(Ticket(name, time.time(), command)))
+    return number

@@ -1,57 +1,38 @@
-"""SLURM's commands sbatch and squeue, and the number of tasks that srun has started."""
+"""Commands of SLURM, and what a process knows of its own job."""
 
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
-from vitlab.cluster.job import RESERVED_NAMES
 from vitlab.errors import InputError
 
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"}
-TIMEOUT = 20  # seconds that a busy controller may take
+TIMEOUT = 20  # seconds that a busy controller may take to list jobs
+# Lightning takes jobs of these names for interactive shells and starts no ranks
+SHELLS = ("bash", "interactive")
 
 
-@dataclass(frozen=True)
-class QueuedJob:
-    """A job in the queue of SLURM.
-
-    Attributes:
-        state: of squeue, in capitals.
-        reason: why it waits; "None" for one that runs.
-    """
+class QueuedJob(NamedTuple):
+    """State of a job in capitals, as squeue prints it, and why it waits ("None" if it runs)."""
 
     state: str
     reason: str
 
-    @property
-    def waits(self) -> bool:
-        """Whether it has no machine yet, or not again."""
-        return self.state in WAITING
 
-    @property
-    def runs(self) -> bool:
-        """Whether it has processes, suspended ones included."""
-        return not self.waits and self.state != "COMPLETING"
-
-
-def sbatch(script: Path) -> str:
-    """Submit a script.
-
-    Returns:
-        The job ID.
+def ask(*words: str, timeout: float | None = None) -> str:
+    """Run a command of SLURM and return what it prints.
 
     Raises:
-        InputError: sbatch refuses the script.
+        InputError: it is not there, does not answer, or refuses.
     """
-    done = subprocess.run(
-        ["sbatch", "--parsable", str(script)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise InputError(f"sbatch refuses {script}: {done.stderr.strip()}", field=script.name)
-    return done.stdout.strip().split(";")[0]  # with several clusters, a name follows
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=timeout)
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip()
+        raise InputError(f"{words[0]} fails: {reason}", field=words[0]) from error
+    return done.stdout
 
 
 def queue() -> dict[str, QueuedJob]:
@@ -62,15 +43,25 @@ def queue() -> dict[str, QueuedJob]:
     """
     if shutil.which("squeue") is None:
         return {}
-    command = ["squeue", "--noheader", "--array", "--me", "--format=%i|%T|%r"]
+    command = ("squeue", "--noheader", "--array", "--me", "--format=%i|%T|%r")
+    rows = [line.split("|", 2) for line in ask(*command, timeout=TIMEOUT).splitlines()]
+    return {row[0].strip(): QueuedJob(*row[1:]) for row in rows if len(row) == 3}
+
+
+def job_id() -> str:
+    """Return the job of this process as squeue names it, of arrays 12_0; "" outside of SLURM."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    return os.environ.get("SLURM_JOB_ID", "")
+
+
+def requeue() -> str:
+    """Ask SLURM to start this job again; return the outcome as text for the user."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise InputError(f"squeue did not answer in {TIMEOUT} seconds") from error
-    if done.returncode:
-        raise InputError(f"squeue fails ({' '.join(done.stderr.splitlines()[-1:])})")
-    rows = [line.split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2]
-    return {number.strip(): QueuedJob(state, reason) for number, state, reason in rows}
+        ask("scontrol", "requeue", job_id())
+    except InputError as error:
+        return f"job {job_id()} could not be requeued: {error}"
+    return f"job {job_id()} is requeued"
 
 
 def count_tasks() -> int:
@@ -79,7 +70,7 @@ def count_tasks() -> int:
     Lightning needs that variable. Outside of SLURM, and in an interactive shell, which Lightning
     does not take for a job, the number is 0.
     """
-    if "SLURM_NTASKS" not in os.environ or os.environ.get("SLURM_JOB_NAME") in RESERVED_NAMES:
+    if "SLURM_NTASKS" not in os.environ or os.environ.get("SLURM_JOB_NAME") in SHELLS:
         return 0
     each = int(os.environ["SLURM_NTASKS"]) // int(os.environ.get("SLURM_NNODES", "1"))
     return int(os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(each)))

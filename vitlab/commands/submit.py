@@ -1,15 +1,11 @@
 """`vitlab submit`."""
 
-import os
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from vitlab.cluster.job import Job, SubmitOptions
+from vitlab.cluster.job import SubmitOptions, batch_script, refuse_queued, submit
 from vitlab.commands.parser import parse
-from vitlab.config_safety import VARIABLE
 from vitlab.errors import InputError
 
 EXAMPLES = """\
@@ -48,11 +44,10 @@ def run(words: Sequence[str]) -> None:
                 f"{option} is not for the part behind the --; use {instead}", field=option
             )
 
-    from vitlab.cluster import submission
     from vitlab.run import run_dir
     from vitlab.training.cli import ParsedConfig
 
-    config = ParsedConfig(
+    parsed = ParsedConfig(
         [
             *("--trainer.enable_progress_bar", "false"),  # configs may overrule it
             *(part for path in options.config for part in ("--config", path)),
@@ -62,28 +57,23 @@ def run(words: Sequence[str]) -> None:
             *fit_options,
         ]
     )
-    config.check_division()
+    parsed.check_division()
     if options.cpus_per_task is None:
-        options = replace(options, cpus_per_task=config.config.data.init_args.num_workers + 1)
-    begin = config.config.ckpt_path
-    job = Job(
-        options,
-        folder=config.place(bool(options.seeds)),
-        working_dir=Path.cwd(),
-        python=sys.executable,
-        # a file is only where the first start begins: a requeued job continues by itself
-        fit_options=("--ckpt_path", "auto" if begin in (None, "last") else begin),
-        allow=os.environ.get(VARIABLE, ""),
-        command=shlex.join(["vitlab", "submit", *words]),
-    )
-    for folder in job.folders():
-        submission.refuse_queued(folder)
+        options = replace(options, cpus_per_task=parsed.config.data.init_args.num_workers + 1)
+    begin, root = parsed.config.ckpt_path, parsed.place(bool(options.seeds))
+    # a file is only where the first start begins: a requeued job continues by itself
+    resume = ("--ckpt_path", "auto" if begin in (None, "last") else begin)
+    command = shlex.join(["vitlab", "submit", *words])
+    script = batch_script(options, root, resume, command)
+    folders = options.folders(root)
+    for folder in folders:
+        refuse_queued(folder)
         run_dir.check_unlocked(folder)
         run_dir.find_resume_point(folder, begin)
     if options.dry_run:
-        print(job.script(), end="")
+        print(script, end="")
         return
-    number = submission.submit(job, config.text())
-    print(f"submitted job {number}, {job.name}; `vitlab runs` shows its state")
-    for folder in job.folders():
+    number = submit(options, root, script, parsed.text(), command)
+    print(f"submitted job {number}, {options.job_name}; `vitlab runs` shows its state")
+    for folder in folders:
         print(f"  {folder}")

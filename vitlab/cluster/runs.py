@@ -11,12 +11,11 @@ from typing import Any, ClassVar, Literal
 import psutil
 
 from vitlab.atomic_io import read_json_as
-from vitlab.cluster.job import JOB_FOLDER, TICKET
-from vitlab.cluster.slurm import QueuedJob
-from vitlab.cluster.status import STATUS, RunStatus
-from vitlab.cluster.submission import Ticket
+from vitlab.cluster.job import JOB_FOLDER, TICKET, Ticket
+from vitlab.cluster.slurm import WAITING, QueuedJob, job_id
 from vitlab.errors import InputError
 
+STATUS = "status.json"
 MARKS = ("config.yaml", STATUS, f"{JOB_FOLDER}/{TICKET}")  # a folder with one of them is a run
 BEST = ("miou/mean", "linear/top1", "knn/top1")  # the first that was measured is the score
 SILENT = 600.0  # seconds without news after which a run on another machine is lost
@@ -26,12 +25,45 @@ RunState = Literal["queued", "running", "requeued", "stopped", "finished", "fail
 
 
 @dataclass(frozen=True)
+class RunStatus:
+    """Content of RUN/status.json, which a run replaces as it goes on.
+
+    Attributes:
+        state: of the process that wrote it.
+        reason: why it stopped or failed; empty otherwise.
+        step: optimizer steps taken, of `steps`.
+        epoch: epochs completed, of `epochs`.
+        metrics: training metrics that were logged last.
+        warning: last problem in training, with its step; empty for none.
+        began: start of this process, seconds since 1970, as is `updated`.
+        host: machine of rank 0, as `process` is its process ID.
+        job: SLURM job ID, of arrays 12_0; empty outside of SLURM.
+        restarts: how often SLURM has started the job again.
+    """
+
+    state: Literal["running", "finished", "stopped", "failed"]
+    reason: str = ""
+    step: int = 0
+    steps: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    warning: str = ""
+    began: float = 0.0
+    updated: float = 0.0
+    host: str = field(default_factory=platform.node)
+    process: int = field(default_factory=os.getpid)
+    job: str = field(default_factory=job_id)
+    restarts: int = field(default_factory=lambda: int(os.environ.get("SLURM_RESTART_COUNT", "0")))
+
+    __pydantic_config__: ClassVar = {"allow_inf_nan": False}
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """Summary of one run.
 
     Attributes:
-        folder: of the run.
-        state: see `RunState`.
         reason: why it stopped, failed, waits or is lost.
         status: its last status file; None before its first start.
         measured: last scores of the trained encoder, percent, by tag.
@@ -52,7 +84,7 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """The columns of a row of measurements.json that are listed."""
+    """What is listed of a row of measurements.json."""
 
     encoder: str
     epoch: int
@@ -61,8 +93,8 @@ class ScoreRow:
     __pydantic_config__: ClassVar = {"allow_inf_nan": False}
 
 
-def find_runs(root: Path, jobs: Mapping[str, QueuedJob]) -> list[RunInfo]:
-    """Return the runs in a folder and below it, sorted by name.
+def find_runs(root: Path, jobs: Mapping[str, QueuedJob]) -> Iterator[RunInfo]:
+    """Yield the runs in a folder and below it by name; those within a run are not searched.
 
     Args:
         root: folder of one run or many.
@@ -73,18 +105,12 @@ def find_runs(root: Path, jobs: Mapping[str, QueuedJob]) -> list[RunInfo]:
     """
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; give one with runs", field="root")
-    return [_read_run(folder, jobs) for folder in _folders(root)]
-
-
-def _folders(root: Path) -> Iterator[Path]:
-    """Yield the folders of runs; those within a run are not searched."""
     for place, below, _ in os.walk(root):
         folder = Path(place)
         if any((folder / mark).is_file() for mark in MARKS):
             below.clear()
-            yield folder
-        else:
-            below[:] = sorted(name for name in below if not name.startswith("."))
+            yield _read_run(folder, jobs)
+        below[:] = sorted(name for name in below if not name.startswith("."))
 
 
 def _read_run(folder: Path, jobs: Mapping[str, QueuedJob]) -> RunInfo:
@@ -125,42 +151,34 @@ def _state(
     """Return the state of a run and its reason."""
     if (folder / "results.json").exists():
         return "finished", ""
-    if queued and queued.waits:
+    if queued and queued.state in WAITING:
         return ("requeued" if status else "queued"), queued.reason
-    if queued and queued.runs:
+    if queued and queued.state != "COMPLETING":  # it has processes, be they suspended
         starting = "" if status else "starting"
         return "running", starting if queued.state == "RUNNING" else queued.state.lower()
     if status is None:
         if (folder / "last.ckpt").exists():
-            return "stopped", "it left no status.json"
-        if not submitted:
-            return "lost", ""
-        outputs = sorted((folder / JOB_FOLDER).glob("*.out"), key=lambda p: (len(p.name), p))
-        output = outputs[-1] if outputs else folder / JOB_FOLDER  # of its last job
-        return "lost", f"it ended before its first step; see {output}"
+            return "stopped", f"it left no {STATUS}"
+        output = f"it ended before its first step; see {folder / JOB_FOLDER}"
+        return "lost", output if submitted else ""
     if status.state != "running":
         clearing = "SLURM is clearing its job" if queued else ""  # it may start again after that
         return status.state, "; ".join(filter(None, (status.reason, clearing)))
-    missing = _missing(status)
-    return ("lost" if missing else "running"), missing
-
-
-def _missing(status: RunStatus) -> str:
-    """Return why a run counts as lost, as far as this machine can know; "" if it is alive."""
     if status.host != platform.node():
         silent = time.time() - status.updated
-        return f"it has said nothing for {silent / 60:.0f} minutes" if silent > SILENT else ""
-    try:
-        alive = psutil.Process(status.process).create_time() <= status.updated
-    except (psutil.NoSuchProcess, ValueError):  # of a number below 0
-        alive = False
-    return "" if alive else "its process is gone"
+        reason = f"it has said nothing for {silent / 60:.0f} minutes" if silent > SILENT else ""
+    else:
+        try:  # a younger process is another one
+            alive = psutil.Process(status.process).create_time() <= status.updated
+        except (psutil.NoSuchProcess, ValueError):  # of a number below 0
+            alive = False
+        reason = "" if alive else "its process is gone"
+    return ("lost" if reason else "running"), reason
 
 
 def _best(trained: list[ScoreRow]) -> dict[str, Any]:
     for tag in BEST:
-        rows = [row for row in trained if tag in row.scores]
-        if rows:
+        if rows := [row for row in trained if tag in row.scores]:
             row = max(rows, key=lambda row: row.scores[tag])
             return {"tag": tag, "value": row.scores[tag], "epoch": row.epoch}
     return {}
