@@ -1,43 +1,49 @@
 """Ranks that die or hang end the others, with the reason."""
 
+import os
 import signal
 import subprocess
 import sys
 import threading
-import time
+from contextlib import suppress
 
 import pytest
 import torch.distributed as dist
 
 from vitlab.callbacks import rank_watchdog
-from vitlab.callbacks.rank_watchdog import ProcessWatcher, RankWatchdog
+from vitlab.callbacks.rank_watchdog import RankWatchdog, missing
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 def test_a_dead_rank_is_named_with_the_way_it_died():
-    words = [sys.executable, "-c", "import time; time.sleep(60)"]
-    ranks = [subprocess.Popen(words) for _ in range(2)]
-    kin = ProcessWatcher(ranks, lambda: "")
-    assert kin.missing() == ""
-    ranks[1].kill()
-    ranks[1].wait()
-    assert kin.missing().startswith(f"rank 2 (process {ranks[1].pid}) was killed by SIGKILL")
-    ranks[0].terminate()
+    ranks = [subprocess.Popen(SLEEP) for _ in range(3)]
+    assert missing(ranks, 0) == ""
+    ways = [(2, signal.SIGKILL, "memory runs out"), (1, signal.SIGTERM, "killed by SIGTERM")]
+    for rank, number, how in ways:
+        ranks[rank].send_signal(number)
+        ranks[rank].wait()
+        assert missing(ranks, 0).startswith(f"rank {rank + 1} (process {ranks[rank].pid}) was")
+        assert missing(ranks, 0).endswith(how)
+    ranks[0].kill()
     ranks[0].wait()
-    assert kin.missing().endswith("was killed by SIGTERM")
+    assert missing([], os.getppid()) == ""
+    assert missing([], 7) == "the process 7 of the first rank is gone"
 
 
 def test_a_first_rank_that_was_gone_before_this_one_looked_is_missed(monkeypatch):
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    monkeypatch.setenv(rank_watchdog.FIRST, str(gone.pid))
-    assert (
-        ProcessWatcher([], lambda: "").missing()
-        == f"the process {gone.pid} of the first rank is gone"
-    )
+    said, ended = [], threading.Event()
+    monkeypatch.setattr(rank_watchdog, "observe_local_ranks", lambda observe: None)
+    monkeypatch.setattr(rank_watchdog, "end", lambda reason: (said.append(reason), ended.set()))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv(rank_watchdog.FIRST, "7")
+    rank_watchdog.watch_local_ranks(lambda: "go on")
+    assert ended.wait(30)
+    assert said == ["the process 7 of the first rank is gone, so the others end too; go on"]
 
 
 def test_a_rank_that_hangs_ends_with_the_first(monkeypatch):
-    hung = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    hung = subprocess.Popen(SLEEP)
     hung.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(rank_watchdog, "_started", [hung])
     monkeypatch.setattr("os._exit", sys.exit)
@@ -52,87 +58,72 @@ class EndedError(Exception):
 
 
 @pytest.fixture
-def beats(monkeypatch):
-    """Run the heartbeat of some ranks against a store; return what they say at their end."""
-    said: dict[int, str] = {}
+def said(monkeypatch):
+    """Let ranks be threads on a store of their own; returns what they say at their end, by name."""
+    said: dict[str, str] = {}
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(store.port))
     monkeypatch.setattr(rank_watchdog, "TICK", 0.02)
-    hearts: list[RankWatchdog] = []
 
     def end(reason):
-        said[int(threading.current_thread().name)] = reason
+        said[threading.current_thread().name] = reason
         raise EndedError
 
-    def run(rank: int):
-        heart = RankWatchdog(lambda: "go on")
-        hearts.append(heart)
-        monkeypatch.setattr(rank_watchdog, "end", end)
-        with pytest.raises(EndedError):
-            heart._beat(rank, 3)
-
-    def start(rank: int) -> threading.Thread:
-        thread = threading.Thread(target=run, args=(rank,), name=str(rank), daemon=True)
-        thread.start()
-        return thread
-
-    return start, said, store
+    monkeypatch.setattr(rank_watchdog, "end", end)
+    said["store"] = store
+    return said
 
 
-def test_a_silent_rank_is_missed_by_the_first_and_told_to_the_others(beats):
-    start, said, store = beats
+def start(work, *arguments, name=None) -> threading.Thread:
+    def run():
+        with suppress(EndedError):
+            work(*arguments)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_silent_rank_is_missed_by_the_first_and_told_to_the_others(said):
+    store = said.pop("store")
     store.set("vitlab/who/2", "process 9 on far")
     store.add("vitlab/alive/2", 1)  # and never again
-    for thread in [start(0), start(1)]:
+    for thread in [start(RankWatchdog(lambda: "go on").beat, r, 3, name=str(r)) for r in (0, 1)]:
         thread.join(30)
-    assert said.keys() == {0, 1}
+    assert said.keys() == {"0", "1"}
     for reason in said.values():
         assert reason.startswith("rank 2 (process 9 on far) has given no sign of life for")
         assert reason.endswith("so the others end too; go on")
 
 
-def test_a_first_rank_that_hangs_is_missed_by_the_others(monkeypatch):
+def test_a_first_rank_that_hangs_is_missed_by_the_others(said, monkeypatch):
     """Its machine keeps the connection, and an exchange with its store never returns."""
-
-    class HungStore:
-        def __init__(self, *args, **options):
-            pass
-
-        def set(self, *args):
-            closed.wait(60)
-            raise RuntimeError("connection closed")
-
-    def end(reason):
-        said.append(reason)
-        raise EndedError
-
-    said: list[str] = []
     closed = threading.Event()
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", "1")
-    monkeypatch.setattr(dist, "TCPStore", HungStore)
-    monkeypatch.setattr(rank_watchdog, "TICK", 0.02)
-    monkeypatch.setattr(rank_watchdog, "end", end)
+
+    def hang(*_, **options):
+        closed.wait(60)
+        raise RuntimeError("connection closed")
+
+    monkeypatch.setattr(dist, "TCPStore", hang)
     heart = RankWatchdog(lambda: "go on")
-    thread = threading.Thread(target=heart.beat, daemon=True)
-    thread.start()
-    with pytest.raises(EndedError):
-        heart.listen()
+    beating = start(heart.beat, 1, 2, name="beating")
+    start(heart.listen, name="1").join(30)
     heart.over.set()
-    closed.set()
-    thread.join(30)
-    assert not thread.is_alive()
-    (reason,) = said
-    assert reason.startswith("the first rank has given no sign of life")
+    closed.set()  # after the end of the run, no reason for an alarm
+    beating.join(30)
+    assert said["1"].startswith("the first rank has given no sign of life for")
+    assert "beating" not in said
 
 
-def test_a_heartbeat_ends_with_the_run(beats):
-    _, _, _ = beats
+def test_heartbeats_go_on_until_the_end_of_the_run(said):
     heart = RankWatchdog(lambda: "")
-    thread = threading.Thread(target=heart._beat, args=(1, 2), daemon=True)
-    thread.start()
-    time.sleep(0.1)
-    heart.over.set()
-    thread.join(30)
-    assert not thread.is_alive()
+    threads = [start(heart.beat, 1, 2, name="1"), start(heart.listen, name="1")]
+    for thread in threads:
+        thread.join(1.5)  # more than the patience
+        assert thread.is_alive()
+    heart.on_exception()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert said.keys() == {"store"}

@@ -1,3 +1,5 @@
+"""RUN/status.json."""
+
 import json
 import math
 from unittest.mock import Mock
@@ -29,34 +31,24 @@ def trainer(folder, **changes):
     ],
 )
 def test_a_run_that_ends_early_says_why(fit, monkeypatch, error, state, reason, tmp_path):
-    def step(*_):
-        raise error
-
-    monkeypatch.setattr(Pretraining, "training_step", step)
+    monkeypatch.setattr(Pretraining, "training_step", Mock(side_effect=error))
     with pytest.raises(SystemExit):
         fit("--probing.baselines", "false")
     said = status(tmp_path / "run")
     assert (said["state"], said["reason"], said["steps"]) == (state, reason, 4)
 
 
-def test_what_is_not_finite_is_left_out(tmp_path):
+def test_the_first_rank_writes_what_json_holds(tmp_path):
     metrics = {"loss": torch.tensor(1.5), "bad": torch.tensor(math.nan), "far": torch.tensor(1e39)}
-    StatusWriter().write(trainer(tmp_path, callback_metrics=metrics))
-    assert status(tmp_path)["metrics"] == {"loss": 1.5}
-
-
-def test_a_lost_rank_is_said_without_the_words_of_gloo(tmp_path):
+    StatusWriter().write(trainer(tmp_path, is_global_zero=False))
+    assert not list(tmp_path.iterdir())
+    StatusWriter().on_train_epoch_end(trainer(tmp_path, callback_metrics=metrics))
+    said = status(tmp_path)
+    assert said["metrics"] == {"loss": 1.5}
+    assert (said["state"], said["step"], said["epoch"], said["epochs"]) == ("running", 5, 3, 3)
     error = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer. GLHF!")
     StatusWriter().on_exception(trainer(tmp_path), Mock(spec=Pretraining), error)
     assert status(tmp_path)["reason"] == "another rank is gone or does not answer"
-
-
-def test_only_the_first_rank_writes(tmp_path):
-    StatusWriter().write(trainer(tmp_path, is_global_zero=False))
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_full_disk_is_left_to_the_checkpoints(tmp_path):
     (tmp_path / "file").touch()
     with pytest.warns(UserWarning, match=r"status\.json is not up to date"):
-        StatusWriter().write(trainer(tmp_path / "file"))
+        StatusWriter().write(trainer(tmp_path / "file"))  # a full disk is left to the checkpoints

@@ -8,54 +8,38 @@ from vitlab.cluster.slurm import check_tasks, count_tasks
 FIRST = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
 
 
-@pytest.fixture
-def srun(monkeypatch):
-    """Make this process one of a step of SLURM."""
-
-    def start(**variables: str) -> None:
-        monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "")
-        monkeypatch.delenv("SLURM_NTASKS_PER_NODE")  # and after the test again
-        for name, value in {**FIRST, **variables}.items():
-            monkeypatch.setenv(name, value)
-
-    return start
-
-
 @pytest.mark.parametrize(
-    ("variables", "devices"),
+    ("variables", "devices", "tasks"),
     [
-        ({"SLURM_NTASKS": "2"}, 1),
-        ({"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"}, 2),
-        ({"SLURM_NTASKS": "4", "SLURM_NNODES": "2"}, 2),
+        ({"SLURM_NTASKS": "2"}, 2, 2),  # of `srun -n 2`
+        ({"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "interactive"}, 1, 0),  # a shell of salloc
+        ({}, 3, 0),
+        ({"SLURM_NTASKS": "2"}, 1, None),
+        ({"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"}, 2, None),
+        ({"SLURM_NTASKS": "4", "SLURM_NNODES": "2"}, 2, None),
     ],
 )
-def test_other_tasks_than_devices_are_refused(srun, variables, devices):
-    srun(**variables)
+def test_one_task_for_each_device_is_a_run(monkeypatch, variables, devices, tasks):
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "")
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")  # and after the test again
+    for name, value in {**FIRST, **variables}.items():
+        monkeypatch.setenv(name, value)
+    if tasks is not None:
+        check_tasks(devices, 1)
+        assert count_tasks() == tasks
+        return
     with refused("trainer.devices"):
         check_tasks(devices, 1)
-    srun(**variables, SLURM_PROCID="1")
+    monkeypatch.setenv("SLURM_PROCID", "1")
     with pytest.raises(SystemExit) as stop:  # without a message: rank 0 has it
         check_tasks(devices, 1)
     assert stop.value.code == 2
 
 
-@pytest.mark.parametrize(
-    ("variables", "devices", "tasks"),
-    [
-        ({"SLURM_NTASKS": "2"}, 2, 2),  # of `srun -n 2`
-        ({"SLURM_NTASKS": "1"}, 1, 1),
-        ({"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "interactive"}, 1, 0),  # a shell of salloc
-        ({}, 3, 0),
-    ],
-)
-def test_one_task_for_each_device_is_a_run(srun, variables, devices, tasks):
-    srun(**variables)
-    check_tasks(devices, 1)
-    assert count_tasks() == tasks
-
-
-def test_fit_refuses_other_tasks_before_it_makes_a_folder(fit, srun, capsys, tmp_path):
-    srun(SLURM_NTASKS="2")
+def test_fit_refuses_other_tasks_before_it_makes_a_folder(fit, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
+    for name, value in {**FIRST, "SLURM_NTASKS": "2"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as stop:
         fit("--trainer.devices", "1")
     assert stop.value.code == 2

@@ -101,7 +101,7 @@ class RankWatchdog(Callback):
         """End: those who wait for this rank get no more of it."""
         self.over.set()
 
-    on_exception = teardown
+    on_exception = teardown  # type: ignore[assignment]
 
     def listen(self) -> None:
         """End when the store no longer answers: one on a machine that hangs never refuses."""

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -142,56 +142,60 @@ def batch_script(
     Raises:
         InputError: an option cannot stand in a script, or would overrule the script's own.
     """
-    quote, cpus = shlex.quote, str(options.cpus_per_task or 1)
+    allow = os.environ.get("VITLAB_ALLOW")
+    setup = [*([f"export VITLAB_ALLOW={shlex.quote(allow)}"] if allow else []), *options.setup]
+    seed = ['--seed_everything "$SLURM_ARRAY_TASK_ID"'] if options.seeds else []
+    return TEMPLATE.format(
+        command="\n# ".join(command.splitlines()),
+        directives="\n".join(f"#SBATCH --{each}" for each in _directives(options, root)),
+        setup="".join(f"\n{line}" for line in setup),
+        run=shlex.quote(str(root)) + ('/seed"$SLURM_ARRAY_TASK_ID"' if seed else ""),
+        address="" if options.num_nodes > 1 else "\nexport MASTER_ADDR=127.0.0.1",
+        cpus=options.cpus_per_task or 1,
+        python=shlex.quote(sys.executable),
+        words=" ".join([*seed, shlex.join(fit_options)]),
+    )
+
+
+def _directives(options: SubmitOptions, root: Path) -> Iterator[str]:
+    """Yield the options of sbatch, quoted by its rules, which are not those of bash."""
     output = f"seed%a/{JOB_FOLDER}/%A_%a.out" if options.seeds else f"{JOB_FOLDER}/%j.out"
     directives = {
         "job-name": options.job_name,
-        "nodes": str(options.num_nodes),
-        "ntasks-per-node": str(options.devices),
-        "cpus-per-task": cpus,
-        "gpus-per-node": str(options.gpus_per_node or ""),
+        "nodes": options.num_nodes,
+        "ntasks-per-node": options.devices,
+        "cpus-per-task": options.cpus_per_task or 1,
+        "gpus-per-node": options.gpus_per_node or "",
         "time": options.time,
         **{name: getattr(options, name) for name in PASSED_ON},
         "array": options.seeds,
         "signal": f"USR1@{options.signal_before}",  # to every process, not to the script
         "open-mode": "append",  # all starts of a job write to one file
-        "chdir": str(Path.cwd()),
+        "chdir": Path.cwd(),
         "output": f"{root}/".replace("%", "%%") + output,
     }
-    lines = ["#SBATCH --requeue"]
-    for name, _, value in (option.partition("=") for option in options.sbatch):
+    yield "requeue"
+    for name, value in directives.items():
+        if value:
+            yield f"{name}={_quote(name, str(value))}"
+    for name, equals, value in (option.partition("=") for option in options.sbatch):
         if name in {*directives, *UNFIT, "requeue"} or not re.fullmatch(r"[a-z][a-z-]*", name):
             raise InputError(
                 f"--sbatch {name} is set by another option of vitlab submit or is none of "
                 "sbatch's; see --help, and give options such as --sbatch mail-type=END",
                 field="--sbatch",
             )
-        if value:
-            directives[name] = value
-        else:
-            lines.append(f"#SBATCH --{name}")
-    for name, value in directives.items():
-        if not value.isprintable():
-            raise InputError(
-                f"{value!r} cannot stand in a batch script; leave out line breaks",
-                field=f"--{name}",
-            )
-        if not re.fullmatch(r"[\w@%+=:,./\[\]-]*", value):  # the rules are not those of bash
-            value = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        lines += [f"#SBATCH --{name}={value}"] if value else []
-    allow = os.environ.get("VITLAB_ALLOW")
-    setup = [*([f"export VITLAB_ALLOW={quote(allow)}"] if allow else []), *options.setup]
-    seed = '--seed_everything "$SLURM_ARRAY_TASK_ID"'
-    return TEMPLATE.format(
-        command="\n# ".join(command.splitlines()),
-        directives="\n".join(lines),
-        setup="".join(f"\n{line}" for line in setup),
-        run=quote(str(root)) + ('/seed"$SLURM_ARRAY_TASK_ID"' if options.seeds else ""),
-        address="" if options.num_nodes > 1 else "\nexport MASTER_ADDR=127.0.0.1",
-        cpus=cpus,
-        python=quote(sys.executable),
-        words=" ".join([*([seed] if options.seeds else []), shlex.join(fit_options)]),
-    )
+        yield f"{name}{equals}{_quote(name, value)}"
+
+
+def _quote(name: str, value: str) -> str:
+    if not value.isprintable():
+        raise InputError(
+            f"{value!r} cannot stand in a batch script; leave out line breaks", field=f"--{name}"
+        )
+    if re.fullmatch(r"[\w@%+=:,./\[\]-]*", value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def parse_time(time: str) -> int:

@@ -1,4 +1,4 @@
-"""State of runs from their files and SLURM's queue."""
+"""`vitlab runs`: the state of runs from their files and SLURM's queue."""
 
 import json
 import math
@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from refusals import refused
 
 from vitlab.cli import main
-from vitlab.cluster.listing import SILENT, RunInfo, find_runs
-from vitlab.cluster.slurm import QueuedJob
-from vitlab.cluster.status import RunStatus, slurm_job_id
-from vitlab.commands.runs import age
+from vitlab.cluster.runs import SILENT, RunInfo, RunStatus, find_runs
+from vitlab.cluster.slurm import QueuedJob, job_id, requeue
 
 NOBODY = 2**22 + 1  # no process has an ID this high
 WAITS, RUNS = QueuedJob("PENDING", "Priority"), QueuedJob("RUNNING", "None")
@@ -50,8 +48,7 @@ def only(root: Path, jobs=None) -> RunInfo:
     [
         ({JOB: TICKET}, {"7": WAITS}, "queued", "Priority"),
         ({JOB: TICKET}, {"7": RUNS}, "running", "starting"),
-        ({JOB: TICKET}, {}, "lost", "before its first step"),
-        ({JOB: TICKET, "job/6.out": "", "job/41.out": ""}, {}, "lost", "job/41.out"),
+        ({JOB: TICKET}, {}, "lost", "before its first step; see"),
         ({STATUS: status(process=NOBODY, job="7")}, {"7": SUSPENDED}, "running", "susp"),
         ({STATUS: status()}, {}, "running", ""),
         ({STATUS: status(process=NOBODY)}, {}, "lost", "its process is gone"),
@@ -79,23 +76,21 @@ def test_the_state_follows_from_files_and_queue(tmp_path, files, jobs, state, re
     assert reason in run.reason
 
 
-def test_the_job_is_the_latest_one(tmp_path):
-    ticket = {"job": "8", "submitted": time.time()}
-    write(tmp_path, {STATUS: status("stopped", job="7"), JOB: ticket})
-    assert only(tmp_path).job == "8"
-    write(tmp_path, {JOB: {"job": "8", "submitted": 0.0}})
-    assert only(tmp_path).job == "7"
-
-
-def test_scores_are_the_last_and_the_best(tmp_path):
+def test_job_scores_and_checkpoint_are_the_latest_and_the_best(tmp_path):
     rows = [{"encoder": "pixels", "epoch": 0, "scores": {"miou/mean": 99.0}}]
     for epoch, (miou, knn) in enumerate([(5.0, 3.0), (7.0, 4.0), (6.0, 5.0)], 1):
         scores = {"miou/mean": miou, "knn/top1": knn}
         rows.append({"encoder": "trained", "epoch": epoch, "scores": scores})
-    run = only(write(tmp_path, {ROWS: rows, "last.ckpt": ""}))
+    later = {"job": "8", "submitted": time.time()}
+    run = only(write(tmp_path, {STATUS: status(job="7"), JOB: later, ROWS: rows, "last.ckpt": ""}))
     assert run.best == {"tag": "miou/mean", "value": 7.0, "epoch": 2}
     assert run.measured == {"miou/mean": 6.0, "knn/top1": 5.0}
     assert 0 <= run.checkpoint < 60
+    assert run.job == "8"
+    (tmp_path / "last.ckpt").unlink()
+    (tmp_path / "last.ckpt").symlink_to("/dev/null/nothing")  # it is not opened
+    run = only(write(tmp_path, {JOB: {"job": "8", "submitted": 0.0}}))
+    assert (run.job, run.checkpoint) == ("7", None)
 
 
 LETTERS = st.text(st.characters(), max_size=3)  # lone surrogates among them
@@ -138,75 +133,56 @@ def test_nothing_in_the_files_of_a_run_hides_the_others(
 @pytest.mark.parametrize(
     ("name", "contents"),
     [
-        (STATUS, [[], "x", None, 3, {"state": "odd"}, "[" * 99999, {**GOOD, "state": []}]),
-        (STATUS, [{**GOOD, "updated": math.inf}, {**GOOD, "metrics": {"loss": "x"}}]),
+        (STATUS, [[], "x", None, {"state": "odd"}, "[" * 99999, {**GOOD, "updated": math.inf}]),
+        (STATUS, [{**GOOD, "metrics": {"loss": "x"}}]),
         (ROWS, [[3], [{**ROW, "scores": []}], [{"epoch": 1}], [{**ROW, "scores": {"a": None}}]]),
         (JOB, ["{", {"job": "7", "submitted": "x"}, {"job": 7}]),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, contents):
     for content in contents:
-        run = only(write(tmp_path, {name: content}))
-        assert run.reason == f"{name} cannot be read"
+        assert only(write(tmp_path, {name: content})).reason == f"{name} cannot be read"
 
 
-def test_rows_fit_the_window_and_are_not_broken_within_a_word(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    rows = [{**ROW, "scores": {"miou/mean": 61.25}}]
+def test_a_table_and_json_have_what_is_known(tmp_path, capsys):
     known = {"step": 11_000, "steps": 125_000, "metrics": {"loss": 9.5}, "restarts": 2, "job": "7"}
-    for name in ("dino_entmax-gpus_8/seed0", "[/odd]"):
-        failed = status("failed", **known, host="n1.far.example", reason="[b] :no: markup")
-        write(tmp_path / name, {STATUS: failed, ROWS: rows})
-    write(tmp_path / "starting", {STATUS: status("failed", step=11, restarts=1)})
-    main(["runs", str(tmp_path)])
-    narrow = capsys.readouterr().out
-    for text in ("dino_entmax-gpus_8/seed0  failed", "11,000/125,000", "miou/mean", "[/odd]"):
-        assert text in narrow
-    for text in ("61.2 (best 61.2)", "[b] :no: markup", "with --json: host, job", "3 failed\n"):
-        assert text in narrow
-    assert "11/0" not in narrow
-    assert max(map(len, narrow.splitlines())) <= 80
-    monkeypatch.setenv("COLUMNS", "200")
-    main(["runs", str(tmp_path), "--state", "failed"])
-    assert "7 start 3  n1" in capsys.readouterr().out
-
-
-def test_runs_within_a_run_and_hidden_folders_are_not_listed(tmp_path):
-    write(tmp_path / "a/run", {STATUS: status()})
-    write(tmp_path / "a/run/inner", {})
+    failed = status("failed", **known, host="n1.far.example", reason="[b] odd", warning="careful")
+    rows = [{**ROW, "scores": {"miou/mean": 61.25}}]
+    write(tmp_path / "dino/seed0", {STATUS: failed, ROWS: rows, "last.ckpt": ""})
+    write(tmp_path / "stopped", {STATUS: status("stopped")})
+    write(tmp_path / "dino/seed0/inner", {})
     write(tmp_path / ".hidden/run", {})
-    assert [run.folder for run in find_runs(tmp_path, {})] == [tmp_path / "a/run"]
-    with refused("root"):
-        find_runs(tmp_path / "none", {})
-
-
-def test_no_checkpoint_is_opened(tmp_path):
-    write(tmp_path, {STATUS: status()})
-    (tmp_path / "last.ckpt").symlink_to("/dev/null/nothing")
-    assert only(tmp_path).checkpoint is None
-
-
-def test_json_has_all_that_is_known(tmp_path, capsys):
-    stopped = status("stopped", metrics={"loss": 1.5}, step=3)
-    write(tmp_path / "run", {STATUS: stopped})
-    main(["runs", str(tmp_path), "--json"])
+    main(["runs", str(tmp_path)])
+    shown = capsys.readouterr().out
+    for text in ("dino/seed0", "11,000/125,000", "9.500", "miou/mean 61.2 (best 61.2)", "n1"):
+        assert text in shown
+    for text in ("7 start 3", "ago", "[b] odd", "careful", "1 failed, 1 stopped\n"):
+        assert text in shown
+    main(["runs", str(tmp_path), "--state", "failed", "--json"])
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["folder"], row["state"]) == (str(tmp_path / "run"), "stopped")
-    assert row["status"] == stopped
-    assert row["status"]["host"] == platform.node()
-    main(["runs", str(tmp_path), "--state", "running", "--json"])
-    assert json.loads(capsys.readouterr().out) == []
+    assert (row["folder"], row["state"]) == (str(tmp_path / "dino/seed0"), "failed")
+    assert row["status"] == failed
+    assert status()["host"] == platform.node()
+    with refused("root"):
+        list(find_runs(tmp_path / "none", {}))
 
 
-def test_a_job_of_an_array_has_both_numbers():
-    assert slurm_job_id({}) == ""
-    assert slurm_job_id({"SLURM_JOB_ID": "12"}) == "12"
-    array = {"SLURM_JOB_ID": "13", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "1"}
-    assert slurm_job_id(array) == "12_1"
-
-
-@given(st.floats(0, 1e7))
-def test_an_age_has_the_unit_that_fits(seconds):
-    value, unit = age(seconds).split()
-    length = {"s": 1, "min": 60, "h": 3600, "d": 86400}[unit]
-    assert int(value) * length <= seconds < (int(value) + 1) * length
+@pytest.mark.parametrize(
+    ("variables", "job"),
+    [
+        ({"SLURM_JOB_ID": "12"}, "12"),
+        ({"SLURM_JOB_ID": "14", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "2"}, "12_2"),
+    ],
+)
+def test_a_job_is_requeued_by_its_number(monkeypatch, tmp_path, variables, job):
+    assert job_id() == ""
+    fake = tmp_path / "scontrol"
+    fake.write_text('#!/bin/sh\necho "$@" > "$(dirname "$0")/asked"; exit ${REFUSED:-0}\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert requeue() == f"job {job} is requeued"
+    assert (tmp_path / "asked").read_text() == f"requeue {job}\n"
+    monkeypatch.setenv("REFUSED", "1")
+    assert "could not be requeued" in requeue()
