@@ -1,15 +1,17 @@
 """NaN guard: ends a run at NaN or infinity before it reaches the weights, and keeps the step."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from torch.nn.utils import get_total_norm
 
 from vitlab import distributed
-from vitlab.callbacks.failed_step import FailedStep, free_folder, write
-from vitlab.callbacks.step_trace import StepTrace, trace_step
+from vitlab.callbacks import failed_step
+from vitlab.callbacks.failed_step import FailedStep, Trace, trace_step
 from vitlab.data import VisionDataModule
 from vitlab.data.batch import Batch
 from vitlab.data.sampler import GlobalBatchSampler
@@ -17,15 +19,10 @@ from vitlab.run.module import Pretraining
 from vitlab.run.run_dir import resume_hint
 
 MIN_SCALE = 1e-3  # of fp16: 26 halvings from the first scale are no search for a scale any more
-
-RATE = "Try a lower model.optimizer.lr or a longer model.optimizer.warmup_epochs"
-REMEDIES = {
-    "image": "The data made it, not the model: see to {files} and to the transform of the images",
-    "weight": f"It was there before this step. {RATE}, if no code of yours put it there",
-    "output": RATE + "{precision}",
-    "loss": RATE + "{precision}",
-    "gradient": RATE + ", a lower model.optimizer.clip_grad_norm{precision}",
-}
+REMEDY = (
+    "Try a lower model.optimizer.lr, a longer model.optimizer.warmup_epochs or a lower "
+    "model.optimizer.clip_grad_norm"
+)
 
 
 class NotFiniteError(FloatingPointError):
@@ -48,36 +45,35 @@ class NaNGuard(Callback):
     and these are checked before the optimizer uses them.
     """
 
+    batch: Batch
+
     def __init__(self) -> None:
-        self.batch: Batch | None = None
-        self.index = 0  # of the micro-batch above: the newest, or the first that is not finite
+        self.index = 0  # of `batch` in the epoch: the newest, or the first that is not finite
         self.found = self.in_loss = False
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Remember a micro-batch, unless one before it in this step is not finite."""
         if not self.found:
             self.batch, self.index = batch, batch_idx
 
-    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_after_backward(self, trainer: Trainer, pl_module: Any) -> None:
         """Check each micro-batch, to know the first that is not finite."""
-        assert isinstance(pl_module, Pretraining)
         if not torch.isfinite(pl_module.logs["loss"]):
             self.found = self.in_loss = True
-        elif trainer.accumulate_grad_batches > 1 and not torch.isfinite(_norm(pl_module)):
+        elif trainer.accumulate_grad_batches > 1 and not _finite_gradients(pl_module):
             self.found = True
 
     def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+        self, trainer: Trainer, pl_module: Any, optimizer: torch.optim.Optimizer
     ) -> None:
         """Check the gradients of a whole step, the same on all ranks.
 
         Raises:
             NotFiniteError: what was found, where it is kept, what to do; the same on all ranks.
         """
-        assert isinstance(pl_module, Pretraining)
-        if not torch.isfinite(_norm(pl_module)):
+        if not _finite_gradients(pl_module):
             scaler = getattr(trainer.precision_plugin, "scaler", None)
             scale = float(scaler.get_scale()) if scaler is not None else 1.0
             (in_loss,) = distributed.all_reduce_max([int(self.in_loss)])
@@ -92,20 +88,17 @@ class NaNGuard(Callback):
         Raises:
             NotFiniteError: always.
         """
-        assert self.batch is not None
         objective, progress, seed = module.objective, module.progress, module.step_seed(self.index)
         context = trainer.precision_plugin.forward_context
-        trace = trace_step(objective, self.batch, progress, seed, context, scale)
+        seen = trace_step(objective, self.batch, progress, seed, context, scale)
         own, world = distributed.rank(), distributed.world_size()
-        # a rank that saw it, if need be one that sees nothing now
-        order = own if trace.first else world + (own if self.found else world + own)
+        # a rank that sees it again, if need be one that saw it, or any
+        order = own + world * (0 if failed_step.first_wrong(seen) else 1 if self.found else 2)
         (least,) = distributed.all_reduce_max([-order])
         text = kept = ""
         if order == -least:
-            folder = Path(trainer.default_root_dir)
-            path = free_folder(folder)
             files = _files(trainer, self.index)
-            text = self.sentence(trainer, trace, files)
+            text = self.sentence(trainer, seen, files)
             failure = FailedStep(
                 sentence=text,
                 progress=progress,
@@ -120,56 +113,44 @@ class NaNGuard(Callback):
                 scale=scale,
                 evaluating=tuple(n for n, part in objective.named_modules() if not part.training),
                 model=dict(module.hparams) or None,
-                seen=trace.seen,
+                seen=seen,
                 files=tuple(files),
             )
+            folder = Path(trainer.default_root_dir)
             try:
-                write(path, failure, objective, self.batch)
-                kept = f"The step is kept: vitlab replay {path}"
+                path = failed_step.write(folder, failure, objective, self.batch)
+                kept = f"The step is kept: vitlab replay {path}; {resume_hint(folder)}"
             except OSError as error:
-                kept = f"The step could not be kept: {error}"
-            kept += f"; {resume_hint(folder)}"
+                kept = f"The step could not be kept: {error}; {resume_hint(folder)}"
         raise NotFiniteError(*trainer.strategy.broadcast((text, kept), src=-least % world))
 
-    def sentence(self, trainer: Trainer, trace: StepTrace, files: Sequence[str]) -> str:
+    def sentence(self, trainer: Trainer, seen: Trace, files: Sequence[str]) -> str:
         """Return what happened, the evidence and the remedy, without the last full stop."""
-        what = f"the loss is {trace.loss}" if self.in_loss else "gradients are not finite"
-        rank = f", rank {distributed.rank()}" if distributed.world_size() > 1 else ""
-        where = f"at step {trainer.global_step} (epoch {trainer.current_epoch}{rank})"
-        first, before = trace.first, trace.largest_before
+        what = f"{'the loss is' if self.in_loss else 'gradients are'} not finite at step "
+        what += f"{trainer.global_step} (epoch {trainer.current_epoch}, rank {distributed.rank()})"
+        first, before = failed_step.first_wrong(seen), failed_step.largest_before(seen)
         full = str(trainer.precision).startswith(("32", "64"))
-        precision = "" if full else ", or trainer.precision 32-true"
+        remedy = REMEDY if full else f"{REMEDY}, or trainer.precision 32-true"
         if first is None:
-            again = "when the step was taken again, every number was finite"
-            return f"{what} {where}; {again}. {REMEDIES['output'].format(precision=precision)}"
-        count = f"{first.wrong:,} of {max(1, torch.Size(first.shape).numel()):,} numbers"
-        evidence = f"the first that is not finite is {first}: {count}"
-        if before is not None and first.kind != "weight":
+            return f"{what}; when the step was taken again, every number was finite. {remedy}"
+        evidence = f"the first that is not finite is {first}: {first.wrong:,} of "
+        evidence += f"{math.prod(first.shape):,} numbers"
+        if before is not None:
             evidence += f", where the largest before was {before.largest:.3g}, in {before}"
-        if first.kind == "output" and (weight := _largest_weight(trainer, first.name)):
-            evidence += f"; the largest of its weights is {weight:.3g}"
-        named = _damaged(self.batch, files) if self.batch and first.kind == "image" else []
-        names = ", ".join(named[:3]) + (", ..." if len(named) > 3 else "")
-        remedy = REMEDIES[first.kind].format(files=names or "the images", precision=precision)
-        return f"{what} {where}; {evidence}. {remedy}"
+        if first.kind == "image":
+            finite = [stack.isfinite().all(-1).all(-1).all(-1).all(0) for stack in self.batch.views]
+            damaged = ~torch.stack(finite).all(0)
+            names = [file for file, bad in zip(files, damaged.tolist(), strict=False) if bad]
+            remedy = "The data made it, not the model: see to the transform of the images and to "
+            remedy += ", ".join(names[:3]) or "their files"
+        elif first.kind == "weight":
+            remedy = f"It was there before this step. {remedy}, if no code of yours put it there"
+        return f"{what}; {evidence}. {remedy}"
 
 
-def _norm(module: Pretraining) -> torch.Tensor:
-    return get_total_norm([p.grad for p in module.objective.parameters() if p.grad is not None])
-
-
-def _damaged(batch: Batch, files: Sequence[str]) -> list[str]:
-    """Return the files of the images that hold a number which is not finite."""
-    finite = [torch.isfinite(stack).all(-1).all(-1).all(-1).all(0) for stack in batch.views]
-    bad = ~torch.stack(finite).all(0)
-    return [file for file, wrong in zip(files, bad.tolist(), strict=False) if wrong]
-
-
-def _largest_weight(trainer: Trainer, name: str) -> float:
-    """Return the largest absolute weight of a module of the objective; 0 for none."""
-    objective = trainer.lightning_module.get_submodule("objective")
-    module = objective if name == "objective" else objective.get_submodule(name)
-    return max((float(p.detach().abs().max()) for p in module.parameters(recurse=False)), default=0)
+def _finite_gradients(module: Pretraining) -> bool:
+    gradients = [p.grad for p in module.objective.parameters() if p.grad is not None]
+    return bool(get_total_norm(gradients).isfinite())
 
 
 def _files(trainer: Trainer, index: int) -> list[str]:
