@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import NoReturn
 
 import torch.distributed as dist
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 
 from vitlab.run.lightning_compat import observe_local_ranks
 
@@ -90,14 +90,14 @@ class RankWatchdog(Callback):
         self.over = threading.Event()
         self.beats = 0  # answers of the first rank's store
 
-    def setup(self, trainer: Trainer, *of_run: object) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin, where there is more than one rank."""
         if trainer.world_size > 1:
             ranks = (trainer.global_rank, trainer.world_size)
             threading.Thread(target=self.beat, args=ranks, daemon=True).start()
             threading.Thread(target=self.listen, daemon=True).start()
 
-    def teardown(self, *of_run: object) -> None:
+    def teardown(self, *of_run: object, **stage: str) -> None:
         """End: those who wait for this rank get no more of it."""
         self.over.set()
 
