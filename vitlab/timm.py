@@ -13,7 +13,7 @@ Axis letters: b images, n tokens, d channels, c classes.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,9 @@ from vitlab.encoders.locality import refined_cls
 from vitlab.encoders.tokens import split_at
 from vitlab.errors import InputError
 
+Pool = Literal["token", "avg", ""]
+Indices = int | Sequence[int] | None
+Images = Float[Tensor, "b 3 height width"]
 _SIZES = {"tiny": "Ti", "small": "S", "base": "B"}
 _VARIANTS: dict[str, dict[str, Any]] = {
     "entmax15": {"normalizer": "entmax15"},  # arXiv:2605.23868
@@ -58,33 +61,29 @@ class TimmViT(nn.Module):
         self,
         encoder: ViT,
         num_classes: int = 1000,
-        global_pool: Literal["token", "avg", ""] = "token",
+        global_pool: Pool = "token",
         drop_rate: float = 0.0,
     ):
         super().__init__()
         self.encoder = encoder
         self.num_features = self.head_hidden_size = self.embed_dim = encoder.embed_dim
         self.num_prefix_tokens = 1 + encoder.config["num_registers"]
+        shape = {"num_chs": encoder.embed_dim, "reduction": encoder.patch_size}
         self.feature_info = [
-            {
-                "module": f"encoder.blocks.{i}",
-                "num_chs": encoder.embed_dim,
-                "reduction": encoder.patch_size,
-            }
-            for i in range(len(encoder.blocks))
+            {"module": f"encoder.blocks.{i}", **shape} for i in range(len(encoder.blocks))
         ]
         self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes, global_pool)
 
-    def forward(self, x: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b ..."]:
+    def forward(self, x: Images) -> Float[Tensor, "b ..."]:
         """Return logits; features without a classifier."""
         return self.forward_head(self.forward_features(x))
 
-    def forward_features(self, x: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b n d"]:
+    def forward_features(self, x: Images) -> Float[Tensor, "b n d"]:
         """Return [CLS], registers and patches after the final norm, before patch refinement."""
         for state in self.encoder.walk(x):  # noqa: B007
             pass
-        return self.encoder.route("norm", state.x)
+        return self._norm(state)
 
     def forward_head(
         self, x: Float[Tensor, "b n d"], pre_logits: bool = False
@@ -101,8 +100,8 @@ class TimmViT(nn.Module):
 
     def forward_intermediates(
         self,
-        x: Float[Tensor, "b 3 height width"],
-        indices: int | Sequence[int] | None = None,
+        x: Images,
+        indices: Indices = None,
         return_prefix_tokens: bool = False,
         norm: bool = False,
         stop_early: bool = False,
@@ -118,50 +117,37 @@ class TimmViT(nn.Module):
             InputError: a block or format does not exist.
         """
         if output_fmt not in ("NCHW", "NLC"):
-            raise InputError(
-                f"output_fmt {output_fmt!r} is unknown; give NCHW or NLC", field="output_fmt"
-            )
-        take = self.block_numbers(indices)
-        outputs, state = [], None
+            raise InputError(f"output_fmt {output_fmt!r}: give NCHW or NLC", field="output_fmt")
+        take, maps = self.block_numbers(indices), []
         for block, state in enumerate(self.encoder.walk(x), start=-1):
             if block in take:
-                x = self.encoder.route("norm", state.x) if norm else state.x
-                outputs.append(TokenSequence(x, state.grid).tokens())
+                each = TokenSequence(self._norm(state) if norm else state.x, state.grid).tokens()
+                patches = each.map if output_fmt == "NCHW" else each.patches
+                prefix = torch.cat([each.cls[:, None], each.registers], dim=1)
+                maps.append((patches, prefix) if return_prefix_tokens else patches)
             if stop_early and intermediates_only and block == max(take):
                 break
-        maps: list = [t.map if output_fmt == "NCHW" else t.patches for t in outputs]
-        if return_prefix_tokens:
-            prefixes = [torch.cat([t.cls[:, None], t.registers], dim=1) for t in outputs]
-            maps = list(zip(maps, prefixes, strict=True))
-        if intermediates_only:
-            return maps
-        assert state is not None
-        return self.encoder.route("norm", state.x), maps
+        return maps if intermediates_only else (self._norm(state), maps)
 
-    def block_numbers(self, indices: int | Sequence[int] | None) -> list[int]:
-        """Return the numbers of blocks: all for None, the last n for a number n.
+    def _norm(self, state: TokenSequence) -> Tensor:
+        return self.encoder.route("norm", state.x)
 
-        Raises:
-            InputError: there is no such block.
-        """
-        depth = len(self.encoder.blocks)
-        if indices is None:
-            return list(range(depth))
-        numbers = range(-indices, 0) if isinstance(indices, int) else indices
-        taken = [depth + i if i < 0 else i for i in numbers]
-        if not taken or not all(0 <= i < depth for i in taken):
+    def block_numbers(self, indices: Indices) -> list[int]:
+        """Return the numbers of blocks: all for None, the last n for a number n."""
+        blocks = range(len(self.encoder.blocks))
+        if isinstance(indices, int):
+            indices = range(-indices, 0)
+        try:
+            return [blocks[i] for i in (blocks if indices is None else indices)]
+        except IndexError:
             raise InputError(
-                f"blocks {indices} are not blocks of an encoder of {depth}; give some of 0 to "
-                f"{depth - 1}, or a number up to {depth} for the last ones",
+                f"blocks {indices} are not blocks of an encoder of {len(blocks)}; give numbers "
+                f"from 0 to {blocks[-1]}",
                 field="indices",
-            )
-        return taken
+            ) from None
 
     def prune_intermediate_layers(
-        self,
-        indices: int | Sequence[int] = 1,
-        prune_norm: bool = False,
-        prune_head: bool = True,
+        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Remove the blocks after the last one of `indices`; return the numbers of these."""
         taken = self.block_numbers(indices)
@@ -184,10 +170,9 @@ class TimmViT(nn.Module):
         Raises:
             InputError: the pooling is unknown.
         """
-        if global_pool not in (None, "token", "avg", ""):
+        if global_pool not in (None, *get_args(Pool)):
             raise InputError(
-                f"global_pool {global_pool!r} is unknown; give token, avg or ''",
-                field="global_pool",
+                f"global_pool {global_pool!r}: give token, avg or ''", field="global_pool"
             )
         if global_pool is not None:
             self.global_pool = global_pool
@@ -198,19 +183,17 @@ class TimmViT(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Return patterns of parameter names by depth, for layer-wise learning rates."""
         stem = r"^encoder\.(?:cls_token|reg_token|pos_embed|patch_embed)"
-        blocks = [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))]
-        return {"stem": stem, "blocks": blocks}
+        return {
+            "stem": stem,
+            "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))],
+        }
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters that stay out of weight decay."""
         return {f"encoder.{name}" for name in ("pos_embed", "cls_token", "reg_token")}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Gradient checkpointing is not available.
-
-        Raises:
-            InputError: it is enabled.
-        """
+        """Refuse gradient checkpointing, which is not available."""
         if enable:
             raise InputError(
                 "gradient checkpointing is not available; use smaller micro-batches",
@@ -220,7 +203,7 @@ class TimmViT(nn.Module):
 
 def _build(
     num_classes: int = 1000,
-    global_pool: Literal["token", "avg", ""] = "token",
+    global_pool: Pool = "token",
     in_chans: int = 3,
     img_size: int | tuple[int, int] = 224,
     drop_rate: float = 0.0,
@@ -234,10 +217,8 @@ def _build(
             "square images of 3 channels, and takes images of other sizes as they come",
             field="img_size",
         )
-    encoder = ViT(
-        img_size=height, drop_path=drop_path_rate, pos_interpolation="antialias", **options
-    )
-    return TimmViT(encoder, num_classes, global_pool, drop_rate)
+    options |= {"img_size": height, "drop_path": drop_path_rate, "pos_interpolation": "antialias"}
+    return TimmViT(ViT(**options), num_classes, global_pool, drop_rate)
 
 
 def _entry(size: str, variant: str) -> Callable[..., nn.Module]:

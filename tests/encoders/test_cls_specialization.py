@@ -3,7 +3,6 @@
 import pytest
 import torch
 from refusals import refused
-from torch.nn import Parameter
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitlab.encoders import CLSSpecialization, Locality, ViT
@@ -17,9 +16,8 @@ EVERYTHING = CLSSpecialization(norm=1, qkv=1, proj=1, mlp=1, final_norm=True)
 def clone(plain, split):
     """Give both copies of every split layer the weights of the plain model."""
     weights = plain.state_dict()
-    split.load_state_dict(
-        {name: weights[name.replace("_cls.", ".")] for name in split.state_dict()}
-    )
+    names = split.state_dict()
+    split.load_state_dict({name: weights[name.replace("_cls.", ".")] for name in names})
     return split
 
 
@@ -93,15 +91,6 @@ def test_equal_roles_change_nothing(build, images, specialization, registers, sa
         same_tokens(ours, theirs, tolerance, tolerance)
 
 
-def test_a_new_split_model_equals_the_plain_one(same_tokens):
-    torch.manual_seed(0)
-    plain = ViT("nano", 8, 32).double()
-    torch.manual_seed(0)
-    split = ViT("nano", 8, 32, cls_specialization=EVERYTHING).double()
-    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    same_tokens(split(images), plain(images), 1e-12)
-
-
 def test_random_copies_are_drawn_apart_from_the_stream_and_from_each_other():
     random = CLSSpecialization(norm=1, qkv=0.67, proj=0.34, mlp=1, init="random")
 
@@ -147,21 +136,25 @@ def test_gradients_of_the_copies_add_up_to_the_plain_one(build, images, normaliz
         assert (total[name] - parameter.grad).norm() <= tolerance, name
 
 
-class TestRoutingInTheLastBlock:
-    """Change one copy and see which tokens change; 0 must be exactly 0."""
+CLS, REST, ALL = (True, False, False), (False, True, True), (True, True, True)
+Q, K, V = slice(0, 32), slice(32, 64), slice(64, 96)
+WHOLE = slice(None)
+# of the last block: change one weight, and see whether [CLS], registers and patches move
+MOVES = [
+    *((f"{layer}_cls.{name}", WHOLE, CLS) for layer, name in (("norm2", "bias"), ("ls1", "gamma"))),
+    *((f"{layer}.{name}", WHOLE, REST) for layer, name in (("norm2", "weight"), ("ls2", "gamma"))),
+    *(("attn.proj_cls.bias", WHOLE, CLS), ("attn.proj.bias", WHOLE, REST)),
+    *(("mlp_cls.fc1.bias", WHOLE, CLS), ("mlp.fc1.bias", WHOLE, REST)),
+    *(("attn.qkv_cls.weight", Q, CLS), ("attn.qkv.weight", Q, REST)),
+    # keys, values and the norm before them reach all
+    *((f"attn.qkv{copy}.weight", part, ALL) for copy in ("", "_cls") for part in (K, V)),
+    *(("norm1.weight", WHOLE, ALL), ("norm1_cls.weight", WHOLE, ALL)),
+]
 
-    CLS, REST, ALL = (True, False, False), (False, True, True), (True, True, True)
-    Q, K, V = slice(0, 32), slice(32, 64), slice(64, 96)
 
-    @pytest.fixture
-    def vit(self, build):
-        split = CLSSpecialization(norm=1, qkv=1, proj=1, mlp=1)
-        return build(layer_scale=0.5, num_registers=2, cls_specialization=split).double()
-
-    @torch.no_grad()
-    def moved(self, vit, images, name, part=slice(None)):
-        """Return whether [CLS], the registers and the patches move."""
-
+@torch.no_grad()
+def test_each_copy_moves_the_tokens_of_its_role_and_exactly_no_other(build, images):
+    def moved(vit, name, part=WHOLE):
         def tokens():
             return list(vit.walk(images.double()))[-1].tokens()
 
@@ -172,69 +165,16 @@ class TestRoutingInTheLastBlock:
         parts = ("cls", "registers", "patches")
         return tuple(not getattr(before, p).equal(getattr(after, p)) for p in parts)
 
-    def test_what_follows_attention_and_queries_stay_in_their_role(self, vit, images):
-        for name in ("norm2.weight", "norm2.bias", "ls1.gamma", "ls2.gamma", "attn.proj.bias"):
-            layer, _, parameter = name.rpartition(".")
-            assert self.moved(vit, images, f"{layer}_cls.{parameter}") == self.CLS
-            assert self.moved(vit, images, name) == self.REST
-        assert self.moved(vit, images, "mlp_cls.fc1.bias") == self.CLS
-        assert self.moved(vit, images, "mlp.fc1.bias") == self.REST
-        assert self.moved(vit, images, "attn.qkv_cls.weight", self.Q) == self.CLS
-        assert self.moved(vit, images, "attn.qkv.weight", self.Q) == self.REST
-
-    def test_keys_values_and_the_norm_before_them_reach_all(self, vit, images):
-        for copy in ("", "_cls"):
-            for part in (self.K, self.V):
-                assert self.moved(vit, images, f"attn.qkv{copy}.weight", part) == self.ALL
-            assert self.moved(vit, images, f"norm1{copy}.weight") == self.ALL
-
-    def test_registers_may_go_with_cls(self, build, images):
-        split = CLSSpecialization(norm=1, registers="cls")
-        vit = build(layer_scale=0.5, num_registers=2, cls_specialization=split).double()
-        assert self.moved(vit, images, "norm2_cls.weight") == (True, True, False)
-        assert self.moved(vit, images, "norm2.weight") == (False, False, True)
-
-    def test_the_gaussian_bias_sees_only_queries_of_patches(self, build, images):
-        """Moving the queries of [CLS] moves no patch, although they share the predictors."""
-        options = {"locality": Locality("gaussian"), "num_registers": 2}
-        vit = build(cls_specialization=CLSSpecialization(qkv=1), **options).double()
-        assert self.moved(vit, images, "attn.qkv_cls.weight", self.Q) == self.CLS
-
-
-@pytest.mark.parametrize("registers", ["patches", "cls"])
-def test_the_affine_of_a_split_norm_folds_into_a_split_projection(
-    build, images, registers, same_tokens
-):
-    split = CLSSpecialization(norm=1, qkv=1, registers=registers)
-    vit = build(cls_specialization=split, num_registers=2).double()
-    before = vit(images.double())
-    for block in vit.blocks:
-        for role in ("", "_cls"):
-            norm = block.get_submodule(f"norm1{role}")
-            qkv = block.attn.get_submodule(f"qkv{role}")
-            qkv.bias = Parameter(qkv.bias + qkv.weight @ norm.bias)
-            qkv.weight = Parameter(qkv.weight * norm.weight)
-            norm.reset_parameters()
-    same_tokens(vit(images.double()), before, 1e-12)
-
-
-@pytest.mark.parametrize("registers", [0, 2])
-@pytest.mark.parametrize("name", ["norm1", "attn.qkv", "mlp", "ls1"])
-def test_images_of_two_sizes_packed_into_one_sequence_are_routed_by_a_mask(build, name, registers):
-    """As DINOv2 packs its crops: [CLS] of the second image is nowhere near the start."""
-    roles = CLSSpecialization(norm=1, qkv=1, proj=1, mlp=1, registers="cls")
-    vit = build(layer_scale=0.5, num_registers=registers, cls_specialization=roles).double()
-    path, _, layer = f"blocks.1.{name}".rpartition(".")
-    owner = vit.get_submodule(path)
-    crops = [torch.randn(2, 3, 32, 32), torch.randn(3, 3, 16, 24)]
-    tokens = [next(iter(vit.walk(crop.double()))).x.detach() for crop in crops]
-    mask = [torch.arange(x.shape[1]).expand(x.shape[:2]) < 1 + registers for x in tokens]
-    packed = torch.cat([x.flatten(0, 1) for x in tokens])[None]
-    found = owner.route(layer, packed, torch.cat([m.flatten() for m in mask])[None])
-    expected = torch.cat([owner.route(layer, x).flatten(0, 1) for x in tokens])[None]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-    weights = list(owner.get_submodule(f"{layer}_cls").parameters())
-    ours, theirs = (torch.autograd.grad(x.sin().sum(), weights) for x in (found, expected))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
-    nobody = torch.zeros(packed.shape[:2], dtype=torch.bool)
-    assert build().double().route("norm", packed, nobody).equal(build().double().norm(packed))
+    options = {"layer_scale": 0.5, "num_registers": 2}
+    every = CLSSpecialization(norm=1, qkv=1, proj=1, mlp=1)
+    vit = build(cls_specialization=every, **options).double()
+    for name, part, expected in MOVES:
+        assert moved(vit, name, part) == expected, name
+    split = CLSSpecialization(norm=1, registers="cls")
+    vit = build(cls_specialization=split, **options).double()
+    assert moved(vit, "norm2_cls.weight") == (True, True, False)
+    assert moved(vit, "norm2.weight") == (False, False, True)
+    # the Gaussian bias sees only queries of patches, although [CLS] shares the predictors
+    split = CLSSpecialization(qkv=1)
+    vit = build(cls_specialization=split, locality=Locality("gaussian"), **options).double()
+    assert moved(vit, "attn.qkv_cls.weight", Q) == CLS

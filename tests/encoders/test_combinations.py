@@ -2,11 +2,63 @@
 
 from itertools import combinations, product
 
+import pytest
 import torch
-from encoder_options import FULL, OPTIONS, ROWS, options_of, rows
 
 import vitlab
-from vitlab.encoders import Pool, PromptedViT, Prompts, ViT, save
+from vitlab.encoders import (
+    CLSSpecialization,
+    Locality,
+    Normalizer,
+    Pool,
+    PromptedViT,
+    Prompts,
+    ViT,
+    save,
+)
+
+OPTIONS: dict[str, list] = {
+    "normalizer": [
+        "softmax",
+        "entmax15",
+        "sparsemax",
+        Normalizer(1.25, sharpness=2, blocks=(0, 2)),
+    ],
+    "cls_specialization": [
+        CLSSpecialization(),
+        CLSSpecialization(norm=1, qkv=0.334, registers="cls"),
+        CLSSpecialization(norm=0.67, qkv=1, proj=0.67, mlp=0.334, final_norm=True, init="random"),
+    ],
+    "locality": [
+        Locality(),
+        Locality(refine=True),
+        Locality("gaussian", refine=True, resolution="quadratic"),
+        Locality("constant", init="warm"),
+        Locality("fixed", refine=True),
+        Locality("uniform", boost_prefix=True),
+    ],
+    "num_registers": [0, 2],
+    "layer_scale": [0.0, 1e-2],
+    "pos_interpolation": ["size", "dino", "antialias"],
+}
+# index of the value of each option
+ROWS = [
+    *("002011", "010102", "013111", "021110", "024002", "025001", "103010", "105002"),
+    *("111102", "114001", "120101", "122102", "204110", "205010", "210011", "212100"),
+    *("221010", "223102", "300100", "301001", "313002", "314110", "315112", "322102"),
+]
+
+
+def options_of(row: str) -> dict:
+    return {
+        name: values[int(index)] for (name, values), index in zip(OPTIONS.items(), row, strict=True)
+    }
+
+
+FULL = ["".join(map(str, each)) for each in product(*(range(len(v)) for v in OPTIONS.values()))]
+rows = pytest.mark.parametrize(
+    "row", [*ROWS, *(pytest.param(row, marks=pytest.mark.slow) for row in FULL if row not in ROWS)]
+)
 
 SIZES = [(64, 64), (48, 80)]  # the constructed one and another
 
@@ -76,3 +128,16 @@ def test_prompts_learn_beside_every_option_at_a_foreign_size(row):
         learns = parameter.requires_grad and ".keys" not in name
         assert (parameter.grad is not None) == learns, name
         assert not learns or parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("row", ["000000", "122112", "324112"])
+def test_forward_is_the_end_of_the_walk(build, images, row, same_tokens):
+    vit = build(**options_of(row))
+    tokens, states = vit(images), list(vit.walk(images))
+    assert len(states) == len(vit.blocks) + 1
+    assert (tokens.grid, tokens.map.shape) == ((5, 7), (2, 32, 5, 7))
+    assert tokens.registers.shape == (2, options_of(row)["num_registers"], 32)
+    same_tokens(vit.read(states[-1]), tokens)
+    assert vit.route("norm", states[-1].x)[:, -35:].equal(tokens.patches)
+    for block, state, following in zip(vit.blocks, states[:-1], states[1:], strict=True):
+        assert block(state.x, state.grid).equal(following.x)

@@ -1,14 +1,15 @@
 """Facts 1 to 11 of section 9 of the specification of locality."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from refusals import refused
 from timm.layers import AttentionPoolPrr
 
-from vitlab.encoders import Locality, TokenSequence, ViT, record
-from vitlab.encoders.locality import GaussianBias, refine
+from vitlab.encoders import Locality, ViT
+from vitlab.encoders.locality import GaussianBias, refined_cls
 
 GAUSSIAN = Locality("gaussian")
 KINDS = ["gaussian", "constant", "fixed", "uniform"]
@@ -94,8 +95,7 @@ def test_the_kernel_of_constant_predictors_has_the_values_of_the_specification()
 
 def test_epsilon_grows_with_the_grid():
     grids = {14: 0.1, 26: 0.1, 27: 0.2, 51: 0.2, 52: 0.4}
-    found = {grid: GaussianBias(8, (grid, grid), GAUSSIAN).epsilon for grid in grids}
-    assert found == grids
+    assert {n: GaussianBias(8, (n, n), GAUSSIAN).epsilon for n in grids} == grids
 
 
 @pytest.mark.parametrize(
@@ -142,23 +142,6 @@ def test_the_bias_is_computed_in_full_precision(build, images):
     torch.testing.assert_close(half.float(), expected, rtol=0, atol=0.1)
 
 
-def test_the_bias_multiplies_the_odds_against_cls(build):
-    """Fact 7, in the first block, which both encoders enter alike."""
-    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    local, plain = build(locality=GAUSSIAN).double(), build().double()
-    plain.load_state_dict(local.state_dict(), strict=False)
-    with record(local, "attn.weights") as ours, record(plain, "attn.weights") as theirs:
-        local(images), plain(images)
-    after, before, block = ours[0], theirs[0], local.blocks[0]
-    x = next(iter(local.walk(images))).x
-    q = block.attn.qkv(block.norm1(x)).unflatten(2, (3, 2, 16))[:, :, 0].transpose(1, 2)
-    odds = [w[:, :, 1:, 1:] / w[:, :, 1:, :1] for w in (after, before)]
-    factor = block.attn.gaug(q, (4, 4))[:, :, 1:, 1:].exp()
-    torch.testing.assert_close(odds[0] / odds[1], factor, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(after[:, :, 0], before[:, :, 0], rtol=0, atol=1e-14)
-    assert (after[:, :, 1:, 0] < before[:, :, 1:, 0]).all()
-
-
 @pytest.mark.parametrize("refined", [False, True])
 def test_the_last_blocks_bias_learns_from_cls_only_with_refinement(build, images, refined):
     vit = build(locality=Locality("gaussian", refine=refined))
@@ -198,16 +181,11 @@ def test_a_prefix_gives_nothing_and_gets_alpha_where_it_is_boosted(kind):
     assert s[:, :, prefix:, prefix:].equal(plain[:, :, prefix:, prefix:])
 
 
-def test_controls_have_no_more_parameters_than_they_use():
+def test_controls_are_gaussian_biases_with_fewer_parameters():
     shapes = {"constant": {"log_var.bias": (2,), "log_alpha.bias": (1,)}, "fixed": {}}
     shapes["uniform"] = {"log_alpha.weight": (1, 8), "log_alpha.bias": (1,)}
     for kind, expected in shapes.items():
-        bias = gaussian(kind=kind)
-        assert {name: tuple(p.shape) for name, p in bias.named_parameters()} == expected
-        assert set(bias.state_dict()) == set(expected)
-
-
-def test_a_constant_bias_is_a_gaussian_one_that_ignores_the_query():
+        assert {k: tuple(v.shape) for k, v in gaussian(kind=kind).state_dict().items()} == expected
     grid, q = (5, 7), queries(36)
     full, constant = gaussian(grid, spread=1.0), gaussian(grid, kind="constant")
     with torch.no_grad():
@@ -215,9 +193,8 @@ def test_a_constant_bias_is_a_gaussian_one_that_ignores_the_query():
         full.log_alpha.weight.zero_()
     constant.load_state_dict(full.state_dict(), strict=False)
     assert constant(q, grid).equal(full(q, grid))
-    reference = gaussian()(queries(196), (14, 14))  # at its initial values
-    for kind in ("constant", "fixed"):
-        torch.testing.assert_close(gaussian(kind=kind)(queries(196), (14, 14)), reference)
+    fixed, start = gaussian(grid, kind="fixed"), gaussian(grid)
+    torch.testing.assert_close(fixed(q, grid), start(q, grid))
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "constant", "uniform"])
@@ -247,20 +224,13 @@ def test_settings_without_effect_and_an_encoder_of_one_patch_are_refused():
         ViT("nano", 8, 8, locality=GAUSSIAN)
 
 
-def test_refinement_equals_timms_and_changes_cls_alone(build, images):
+def test_refinement_equals_timms_and_changes_cls_alone(build, images, same_tokens):
     x = torch.randn(2, 1 + 2 + 12, 32)
-    state = TokenSequence(x, (3, 4))
-    tokens, plain = refine(state, 4), state.tokens()
     pool = AttentionPoolPrr(32, num_heads=4)
-    torch.testing.assert_close(tokens.cls, pool(x), rtol=0, atol=1e-6)
-    assert tokens.patches.equal(plain.patches)
-    assert tokens.registers.equal(plain.registers)
-    order = torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.randperm(14)])
-    turned = refine(TokenSequence(x[:, order], (3, 4)), 4)
-    torch.testing.assert_close(turned.cls, tokens.cls, rtol=0, atol=1e-5)
-    same = refine(TokenSequence(x[:, :1].expand(-1, 15, -1), (3, 4)), 4)  # a fixed point
-    torch.testing.assert_close(same.cls, x[:, 0], rtol=0, atol=1e-5)
-    plain_vit, refined = build(), build(locality=Locality(refine=True))
-    assert list(plain_vit.state_dict()) == list(refined.state_dict())
-    assert plain_vit(images).patches.equal(refined(images).patches)
-    assert not torch.allclose(plain_vit(images).cls, refined(images).cls, atol=1e-2)
+    torch.testing.assert_close(refined_cls(x, 4), pool(x), rtol=0, atol=1e-6)
+    plain, refined = build(num_registers=2), build(num_registers=2, locality=Locality(refine=True))
+    assert list(plain.state_dict()) == list(refined.state_dict())
+    (*_, last), tokens = plain.walk(images), plain(images)
+    cls = refined_cls(plain.norm(last.x), 2)
+    same_tokens(refined(images), replace(tokens, cls=cls))
+    assert not torch.allclose(cls, tokens.cls, atol=1e-2)

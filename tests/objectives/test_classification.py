@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from refusals import refused
+from timm.layers import DropPath
 
 from vitlab.data.batch import Batch
 from vitlab.encoders import Locality, Pixels, ViT
-from vitlab.encoders.vit import DropPath
 from vitlab.objectives import Classification, Mixup, RandomErasing
 from vitlab.objectives.classification import classification_loss
 from vitlab.optim.schedules import Progress
@@ -128,7 +128,7 @@ def test_the_average_follows_the_weights_and_is_scored_beside_them(model, labele
 
 
 def test_drop_path_can_be_the_same_in_all_blocks(model):
-    rates = {m.rate for m in model(drop_path=0.05).encoder.modules() if isinstance(m, DropPath)}
+    rates = {m.drop_prob for m in model(drop_path=0.05).encoder.modules() if isinstance(m, DropPath)}
     assert rates == {0.05}
 
 

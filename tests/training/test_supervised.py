@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 from runs import CONFIGS, UNPROBED, assert_same_bits, curves, interrupt, run_fit, weights
+from timm.layers import DropPath
 
 from vitlab.data import CenterCrop, ImageNet, normalize
 from vitlab.data.decode import read_image
 from vitlab.encoders import load_pretrained, save
-from vitlab.encoders.vit import DropPath
 from vitlab.objectives import Classification
 from vitlab.training import Pretraining
 from vitlab.training.cli import FitCLI
@@ -190,7 +190,7 @@ def test_a_recipe_resolves_to_the_values_of_the_table(config, drawn, tmp_path):
     command = build(config, drawn, tmp_path)
     optimizer, objective = command.model.settings, command.model.objective
     data, validation = command.datamodule, command.config_init.validation
-    drops = [m.rate for m in objective.encoder.modules() if isinstance(m, DropPath)]
+    drops = [m.drop_prob for m in objective.encoder.modules() if isinstance(m, DropPath)]
     found = {
         "epochs": command.trainer.max_epochs,
         "kind": optimizer.name,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitlab.encoders.tokens import split_at
@@ -51,13 +51,8 @@ class CLSSpecialization:
     init: Literal["clone", "random"] = "clone"
 
     def __post_init__(self) -> None:
-        problems = {
-            name: (
-                not 0 <= getattr(self, name) <= 1,
-                "is not a fraction of the depth; give 0 (shared) to 1 (split in every block)",
-            )
-            for name in LAYERS
-        }
+        outside = "is not a fraction of the depth; give 0 (shared) to 1 (split in every block)"
+        problems = {name: (not 0 <= getattr(self, name) <= 1, outside) for name in LAYERS}
         problems["init"] = (
             self.init == "random" and not self.qkv + self.proj + self.mlp,
             "has no effect where no layer with random weights is split; leave it out, or split "
@@ -65,31 +60,25 @@ class CLSSpecialization:
         )
         check_fields(self, "cls_specialization.", problems)
 
+    def _blocks(self, name: str, depth: int) -> int:
+        # the small number keeps 1/3 of 12 at 4 when the fraction was rounded in floating point
+        return int(getattr(self, name) * depth + 1e-6)
+
     def check(self, depth: int) -> None:
-        """Check fractions against the depth of the encoder.
+        """Refuse fractions that are less than one block of an encoder of that depth.
 
         Raises:
-            InputError: a fraction is less than one block, and would be ignored.
+            InputError: a fraction is so small, and would be ignored.
         """
         least = math.ceil(1000 / depth) / 1000
-        problems = {
-            name: (
-                getattr(self, name) > 0 and int(getattr(self, name) * depth + 1e-6) < 1,
-                f"of {depth} blocks is less than one; give at least {least}, or 0 for shared",
-            )
-            for name in LAYERS
-        }
-        check_fields(self, "cls_specialization.", problems)
+        small = f"of {depth} blocks is less than one; give at least {least}, or 0 for shared"
+        wrong = {name: getattr(self, name) > 0 and not self._blocks(name, depth) for name in LAYERS}
+        check_fields(self, "cls_specialization.", {name: (wrong[name], small) for name in LAYERS})
 
     def splits(self, block: int, depth: int) -> tuple[str, ...]:
         """Return the names of the layers that are split in a block of an encoder of that depth."""
-        # the small number keeps 1/3 of 12 at 4 when the fraction was rounded in floating point
-        return tuple(
-            layer
-            for name, layers in LAYERS.items()
-            if block < int(getattr(self, name) * depth + 1e-6)
-            for layer in layers
-        )
+        split = [LAYERS[name] for name in LAYERS if block < self._blocks(name, depth)]
+        return tuple(layer for layers in split for layer in layers)
 
 
 class Routed(nn.Module):
@@ -109,20 +98,10 @@ class Routed(nn.Module):
         self.add_module(f"{name}_cls", copied)
         return copied
 
-    def route(
-        self, name: str, x: Float[Tensor, "b n d"], roles: Bool[Tensor, "b n"] | None = None
-    ) -> Float[Tensor, "b n e"]:
-        """Apply the layer of that name, or the layer and its copy, each to its own tokens.
-
-        The copy's tokens are the first ones of every sequence, or those where `roles` is true: of
-        images packed into one sequence they are not the first.
-        """
+    def route(self, name: str, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n e"]:
+        """Apply the layer of that name, or the layer and its copy, each to its own tokens."""
         layer, own = getattr(self, name), getattr(self, f"{name}_cls", None)
         if own is None:
             return layer(x)
-        if roles is None:
-            first, rest = split_at(x, self.global_tokens)
-            return torch.cat([own(first), layer(rest)], dim=1)
-        first, rest = own(x[roles][None])[0], layer(x[~roles][None])[0]
-        out = first.new_empty(*roles.shape, first.shape[-1])
-        return out.index_put((roles,), first).index_put((~roles,), rest)
+        first, rest = split_at(x, self.global_tokens)
+        return torch.cat([own(first), layer(rest)], dim=1)

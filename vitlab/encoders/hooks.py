@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -33,20 +32,22 @@ class HookPoint(nn.Identity):
 
 
 @contextmanager
-def record(encoder: nn.Module, name: str) -> Iterator[list[Tensor]]:
-    """Collect the output of a submodule of every block, in order of the blocks.
+def hook_modules(modules: Sequence[nn.Module], read: Read) -> Iterator[None]:
+    """Pass number, inputs and output of modules to a function; nothing is kept or replaced."""
 
-        with record(encoder, "attn.weights") as weights:
-            encoder(images)
+    def call(index: int, _: nn.Module, inputs: tuple, output: Tensor) -> None:
+        read(index, inputs, output)
 
-    "attn.weights" are attention probabilities; for other arguments and errors see `hook_blocks`.
-
-    Yields:
-        A list that fills during forward passes; tensors are part of the graph.
-    """
-    kept: list[Tensor] = []
-    with hook_blocks(encoder, name, lambda _, __, output: kept.append(output)):
-        yield kept
+    handles = [
+        module.register_forward_hook(partial(call, index)) for index, module in enumerate(modules)
+    ]
+    try:
+        yield
+    finally:
+        for module, handle in zip(modules, handles, strict=True):
+            handle.remove()
+            if isinstance(module, HookPoint):
+                module.hooks -= 1
 
 
 @contextmanager
@@ -71,44 +72,33 @@ def hook_blocks(encoder: nn.Module, name: str, read: Read) -> Iterator[None]:
 
 
 @contextmanager
-def hook_modules(modules: Sequence[nn.Module], read: Read) -> Iterator[None]:
-    """Pass inputs and output of modules to a function, see `hook_blocks`."""
-
-    def call(index: int, _: nn.Module, inputs: tuple, output: Tensor) -> None:
-        read(index, inputs, output)
-
-    handles = [
-        module.register_forward_hook(partial(call, index)) for index, module in enumerate(modules)
-    ]
-    try:
-        yield
-    finally:
-        for module, handle in zip(modules, handles, strict=True):
-            handle.remove()
-            if isinstance(module, HookPoint):
-                module.hooks -= 1
-
-
-@contextmanager
 def hook_points(encoder: nn.Module, read: Callable[[int, str, Tensor], object]) -> Iterator[None]:
-    """Pass the whole sequence at each of `POINTS` in every block to a function; nothing is kept.
+    """Pass number of the block, name and tokens (b, n, d) at each of its `POINTS` to a function.
 
     "scale1" is behind LayerScale, and the very tensor of "attention" where there is none; "mlp" is
     before it. Prompts are at no point.
-
-    Args:
-        encoder: of `Block`s, in evaluation mode.
-        read: gets the number of the block, the point, and the tokens (b, n, d), which must not be
-            changed in place.
     """
-    blocks, count = list(encoder.get_submodule("blocks").children()), len(POINTS)
+    blocks, count = encoder.get_submodule("blocks").children(), len(POINTS)
     points = [block.get_submodule(f"points.{point}") for block in blocks for point in POINTS]
     with hook_modules(points, lambda i, _, x: read(i // count, POINTS[i % count], x)):
         yield
 
 
-@dataclass(frozen=True)
-class ForwardCall:
+@contextmanager
+def record(encoder: nn.Module, name: str) -> Iterator[list[Tensor]]:
+    """Collect the output of a submodule of every block, in order of the blocks and in graph.
+
+        with record(encoder, "attn.weights") as weights:
+            encoder(images)
+
+    "attn.weights" are attention probabilities; for other names and errors see `hook_blocks`.
+    """
+    kept: list[Tensor] = []
+    with hook_blocks(encoder, name, lambda _, __, output: kept.append(output)):
+        yield kept
+
+
+class ForwardCall(NamedTuple):
     """One forward pass of a module: its first input and its output."""
 
     given: Tensor
@@ -117,7 +107,7 @@ class ForwardCall:
 
 @contextmanager
 def record_calls(module: nn.Module) -> Iterator[list[ForwardCall]]:
-    """Collect the input and output of each call of one module, in order, in graph."""
+    """Collect the input and output of each call of one module, in order and in graph."""
     kept: list[ForwardCall] = []
     with hook_modules([module], lambda _, x, out: kept.append(ForwardCall(x[0], out))):
         yield kept

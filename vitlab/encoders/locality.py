@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitlab.encoders.tokens import Grid, Tokens, TokenSequence, prefix_length, split_at
+from vitlab.encoders.tokens import Grid, prefix_length, split_at
 from vitlab.errors import InputError, check_fields
 
 Kind = Literal["none", "gaussian", "constant", "fixed", "uniform"]
@@ -123,11 +123,11 @@ class GaussianBias(nn.Module):
         with torch.autocast(q.device.type, enabled=False):
             x = q[:, :, prefix:].to(torch.promote_types(q.dtype, torch.float32))
             alpha, variance = self.predict(x, grid)
-            near = [
+            down, across = (
                 torch.exp(-self.distance(axis, grid, x) / variance[..., axis, None])
                 for axis in (0, 1)
-            ]
-            bias = ((alpha * near[0])[..., :, None] * near[1][..., None, :]).flatten(-2)
+            )
+            bias = ((alpha * down)[..., :, None] * across[..., None, :]).flatten(-2)
             if self.boost_prefix:
                 bias = torch.cat([alpha.expand(-1, -1, -1, prefix), bias], dim=-1)
         return F.pad(bias, (q.shape[2] - bias.shape[-1], 0, prefix, 0)).to(q.dtype)
@@ -136,12 +136,13 @@ class GaussianBias(nn.Module):
         self, q: Float[Tensor, "b h p e"], grid: Grid
     ) -> tuple[Float[Tensor, "b h p 1"], Float[Tensor, "b h p 2"]]:
         """Return alpha and the two variances of each query, in logits and in patches squared."""
-        alpha = F.softplus(predicted(self.log_alpha, q))
+        alpha = F.softplus(self.log_alpha(q.to(self.log_alpha.bias.dtype)).to(q.dtype))
         if self.log_var is None:
             return alpha, q.new_tensor(math.inf).expand(*q.shape[:-1], 2)
         c = self.largest_variance
         # shifted so that a pre-activation of 0 means a variance of 1
-        variance = c * torch.sigmoid(predicted(self.log_var, q) - math.log(c - 1))
+        raw = self.log_var(q.to(self.log_var.bias.dtype)).to(q.dtype)
+        variance = c * torch.sigmoid(raw - math.log(c - 1))
         if grid != self.grid:
             ratio = [min(grid) / min(self.grid)] * 2
             if self.resolution == "quadratic":
@@ -167,23 +168,10 @@ def predictor(locality: Locality, channels: int, outputs: int) -> nn.Linear | Co
     return layer
 
 
-def predicted(
-    layer: nn.Linear | ConstantPredictor, q: Float[Tensor, "b h p e"]
-) -> Float[Tensor, "b h p k"]:
-    """Apply a predictor in the dtype of its weights; return the dtype of the queries."""
-    return layer(q.to(layer.bias.dtype)).to(q.dtype)
-
-
-def refine(state: TokenSequence, num_heads: int) -> Tokens:
-    """Read [CLS] after patch refinement; registers and patches are left as they are."""
-    tokens = state.tokens()
-    return Tokens(refined_cls(state.x, num_heads), tokens.registers, tokens.patches, tokens.grid)
-
-
 def refined_cls(x: Float[Tensor, "b n d"], num_heads: int) -> Float[Tensor, "b d"]:
-    """Return [CLS] after one attention among all final tokens, without weights (PRR).
+    """Return [CLS] after patch refinement (PRR): one attention among all final tokens.
 
-    X+_h = softmax(X_h X_h^T / sqrt(e)) X_h in each head's channels.
+    X+_h = softmax(X_h X_h^T / sqrt(e)) X_h in each head's channels, without weights.
     """
     keys = x.unflatten(2, (num_heads, -1)).transpose(1, 2)
     q = split_at(keys.flatten(0, 1), 1)[0].unflatten(0, (len(x), num_heads))

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from vitlab.encoders.encoder import Encoder, plain_values
 from vitlab.encoders.entmax.normalizer import SOFTMAX, get_normalizer
-from vitlab.encoders.prompts import DeepPrompts, Prompts
-from vitlab.encoders.tokens import Grid, Tokens, TokenSequence
-from vitlab.encoders.vit import Block, ViT, named_random_stream
+from vitlab.encoders.prompts import DeepPrompts, PromptPool, Prompts
+from vitlab.encoders.tokens import Tokens, TokenSequence
+from vitlab.encoders.vit import ViT, named_random_stream
 from vitlab.errors import InputError
 
 FINGERPRINT = "fingerprint"  # its name in state dicts
-SHOWN_BY_TENSORS = ("size", "patch_size", "img_size")
-WITHOUT_EFFECT = ("drop_path",)  # of a frozen backbone
+# options that tensors show, and one without effect on a frozen backbone
+NOT_IN_FINGERPRINT = ("size", "patch_size", "img_size", "drop_path")
 
 
 class PromptedViT(Encoder):
@@ -50,14 +50,13 @@ class PromptedViT(Encoder):
 
     def __init__(self, backbone: Encoder, prompts: Prompts = Prompts()):  # noqa: B008
         super().__init__()
-        if not isinstance(backbone, ViT):
+        if not isinstance(backbone, ViT) or any(block.prompts for block in backbone.blocks):
             raise InputError(
                 f"prompts are keys and values of attention, read by [CLS] and patches, and "
-                f"{type(backbone).__name__} has no such blocks; give a ViT",
+                f"{type(backbone).__name__} has no such blocks or has prompts already; give a ViT "
+                "without",
                 field="backbone",
             )
-        if any(block.prompts is not None for block in blocks_of(backbone)):
-            raise InputError("the backbone has prompts already; give one without", field="backbone")
         if prompts.registers != "none" and backbone.reg_token is None:
             raise InputError(
                 f"prompts.registers {prompts.registers} has no effect: the backbone has no "
@@ -67,8 +66,8 @@ class PromptedViT(Encoder):
         self.backbone, self.prompts = backbone.requires_grad_(False), prompts
         self.config = {**backbone.config, "prompts": prompts}
         self.embed_dim, self.patch_size = backbone.embed_dim, backbone.patch_size
-        self.num_heads = backbone.num_heads
-        for index, block in enumerate(blocks_of(backbone) if prompts.count else ()):
+        self.num_heads, self.grid = backbone.num_heads, backbone.grid
+        for index, block in enumerate(backbone.blocks if prompts.count else ()):
             with named_random_stream(f"blocks.{index}.memory"):
                 block.prompts = DeepPrompts(prompts, self.embed_dim, self.patch_size)
         self.register_load_state_dict_pre_hook(_add_backbone)
@@ -80,22 +79,14 @@ class PromptedViT(Encoder):
         return self.backbone.blocks
 
     @property
-    def grid(self) -> Grid:
-        """Rows and columns of patches that the backbone is made for."""
-        return self.backbone.grid
-
-    @property
     def block_prompts(self) -> list[DeepPrompts]:
         """The prompts of each block; empty if there are none."""
-        return [block.prompts for block in blocks_of(self.backbone) if block.prompts is not None]
+        return [module for module in self.modules() if isinstance(module, DeepPrompts)]
 
     def spec(self) -> dict[str, Any]:
         """Return `class_path` and `init_args`, with those of the backbone."""
-        arguments = plain_values({"prompts": self.prompts})
-        return {
-            "class_path": "vitlab.encoders.PromptedViT",
-            "init_args": {"backbone": self.backbone.spec(), **arguments},
-        }
+        arguments = {"backbone": self.backbone.spec(), **plain_values({"prompts": self.prompts})}
+        return {"class_path": "vitlab.encoders.PromptedViT", "init_args": arguments}
 
     def forward(self, images: Float[Tensor, "b 3 height width"]) -> Tokens:
         """Return the features of the images, after the final norm."""
@@ -119,10 +110,9 @@ class PromptedViT(Encoder):
 
     def draw(self, random: bool) -> None:
         """Set whether, in training, entries of pools are drawn at random instead of by keys."""
-        for prompts in self.block_prompts:
-            for pool in (prompts.cls, prompts.patches):
-                if pool is not None:
-                    pool.drawing = random
+        for module in self.modules():
+            if isinstance(module, PromptPool):
+                module.drawing = random
 
     @cached_property
     def fingerprint(self) -> UInt8[Tensor, "32"]:
@@ -132,7 +122,7 @@ class PromptedViT(Encoder):
     def state_dict(self, *args: Any, prefix: str = "", **options: Any) -> Any:
         """Return the prompts, the keys and the fingerprint of the backbone."""
         state = super().state_dict(*args, prefix=prefix, **options)
-        for name in frozen_names(self.backbone):
+        for name in frozen_tensors(self.backbone):
             del state[f"{prefix}backbone.{name}"]
         state[prefix + FINGERPRINT] = self.fingerprint
         return state
@@ -154,9 +144,8 @@ def _add_backbone(
             "were trained with",
             field="backbone",
         )
-    own = encoder.backbone.state_dict()
-    for name in frozen_names(encoder.backbone):
-        state[f"{prefix}backbone.{name}"] = own[name]
+    for name, tensor in frozen_tensors(encoder.backbone).items():
+        state[f"{prefix}backbone.{name}"] = tensor
 
 
 def backbone_of(encoder: Encoder) -> Encoder:
@@ -164,14 +153,10 @@ def backbone_of(encoder: Encoder) -> Encoder:
     return encoder.backbone if isinstance(encoder, PromptedViT) else encoder
 
 
-def blocks_of(backbone: ViT) -> list[Block]:
-    """Return the blocks of a ViT."""
-    return [block for block in backbone.blocks if isinstance(block, Block)]
-
-
-def frozen_names(backbone: ViT) -> list[str]:
-    """Return the names of the tensors of the backbone without those of prompts."""
-    return [name for name in backbone.state_dict() if ".prompts." not in name]
+def frozen_tensors(backbone: ViT) -> dict[str, Any]:
+    """Return the tensors of the backbone without those of prompts."""
+    state = backbone.state_dict()
+    return {name: tensor for name, tensor in state.items() if ".prompts." not in name}
 
 
 def fingerprint(backbone: ViT) -> UInt8[Tensor, "32"]:
@@ -183,24 +168,20 @@ def fingerprint(backbone: ViT) -> UInt8[Tensor, "32"]:
     config = {**backbone.config, "normalizer": get_normalizer(backbone.config["normalizer"])}
     neutral = {name: each.default for name, each in signature(ViT).parameters.items()}
     neutral["normalizer"] = SOFTMAX
-    options = {
-        name: value
-        for name, value in different(config, neutral).items()
-        if name not in (*SHOWN_BY_TENSORS, *WITHOUT_EFFECT)
-    }
+    options = _different(config, neutral)
+    options = {name: options[name] for name in options if name not in NOT_IN_FINGERPRINT}
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
-    state = backbone.state_dict()
-    for name in frozen_names(backbone):
-        tensor = state[name].detach().cpu().contiguous()
+    for name, tensor in frozen_tensors(backbone).items():
+        tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.view(torch.uint8).numpy())
     return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
-def different(config: dict[str, Any], neutral: dict[str, Any]) -> dict[str, Any]:
+def _different(config: dict[str, Any], neutral: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that are not neutral; of dataclasses, the fields that are not."""
     return {
-        name: different(vars(value), vars(type(value)()))
+        name: _different(vars(value), vars(type(value)()))
         if is_dataclass(value) and not isinstance(value, type)
         else value
         for name, value in config.items()

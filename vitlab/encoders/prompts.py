@@ -141,19 +141,20 @@ class PromptKV:
     ) -> Float[Tensor, "#b #h n k"] | None:
         """Return the bias on the scores of prompts, then tokens, given that of tokens."""
         n, m = q.shape[2], self.tokens.shape[1]
-        strict = None if self.post else self.visible
-        if own is None and strict is None:
+        hidden = None if self.post or self.visible is None else ~self.visible
+        if own is None and hidden is None:
             return None
         whole = q.new_zeros(1, 1, n, m + n) if own is None else F.pad(own, (m, 0))
-        if strict is None:
-            return whole
-        return whole.masked_fill(F.pad(~strict, (0, n))[:, None], -math.inf)
+        return whole if hidden is None else whole.masked_fill(_beside(hidden, n, 0), -math.inf)
 
     def gate(self, n: int) -> Bool[Tensor, "#b 1 n k"] | None:
         """Return which weights of prompts and n tokens stay; None if all do."""
-        if self.visible is None or not self.post:
-            return None
-        return F.pad(self.visible, (0, n), value=1)[:, None]
+        return None if self.visible is None or not self.post else _beside(self.visible, n, 1)
+
+
+def _beside(prompts: Tensor, n: int, value: int) -> Bool[Tensor, "b 1 n k"]:
+    """Return flags of prompts and n tokens, which have all the same one."""
+    return F.pad(prompts, (0, n), value=value)[:, None]
 
 
 class DeepPrompts(nn.Module):
@@ -170,8 +171,7 @@ class DeepPrompts(nn.Module):
         self.shared = None
         if prompts.shared:
             bound = math.sqrt(6 / (3 * patch_size**2 + embed_dim))  # 0.0625 for ViT-B/16
-            values = torch.empty(prompts.shared, embed_dim).uniform_(-bound, bound)
-            self.shared = nn.Parameter(values)
+            self.shared = _uniform(prompts.shared, embed_dim, bound=bound)
         self.cls = PromptPool(prompts.cls, embed_dim) if prompts.cls.size else None
         self.patches = PromptPool(prompts.patches, embed_dim) if prompts.patches.size else None
         self.mismatch = HookPoint()
@@ -198,15 +198,15 @@ class DeepPrompts(nn.Module):
                 tokens.append(pool.prompts.flatten(0, 1))
                 visible.append(F.pad(read, (0, 0, *rows)))
         self.mismatch(mismatch)
-        whole = None
-        if self.cls is not None or self.patches is not None:
-            most = max(len(each) for each in visible)
-            whole = torch.cat([each.expand(most, -1, -1) for each in visible], dim=2)
         prompts = torch.cat(tokens)[None]
         if self.training and settings.dropout:  # of each image its own
             prompts = F.dropout(prompts.expand(b, -1, -1), settings.dropout)
         if settings.fourier:
             prompts = torch.fft.fft2(prompts).real
+        whole = None
+        if self.cls is not None or self.patches is not None:
+            most = max(map(len, visible))  # 1 where all images may read the same
+            whole = torch.cat([each.expand(most, -1, -1) for each in visible], dim=2)
         return PromptKV(prompts, whole, settings.mask_mode == "post_softmax")
 
 
@@ -223,11 +223,8 @@ class PromptPool(nn.Module):
     def __init__(self, pool: Pool, embed_dim: int):
         super().__init__()
         self.pool, self.drawing = pool, False
-        values = torch.empty(pool.size, pool.length, embed_dim).uniform_(-1, 1)
-        self.prompts = nn.Parameter(values)
-        self.keys = None
-        if pool.top_k:
-            self.keys = nn.Parameter(torch.empty(pool.size, embed_dim).uniform_(-1, 1))
+        self.prompts = _uniform(pool.size, pool.length, embed_dim)
+        self.keys = _uniform(pool.size, embed_dim) if pool.top_k else None
         self.chosen = HookPoint()
 
     def forward(
@@ -256,3 +253,7 @@ class PromptPool(nn.Module):
         else:  # a stable order, since that of topk among equals depends on the device
             order = similarity.detach().sort(stable=True, dim=-1, descending=True).indices
         return order[..., : self.pool.top_k]
+
+
+def _uniform(*shape: int, bound: float = 1.0) -> nn.Parameter:
+    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))

@@ -7,12 +7,13 @@ timm's parameter names: a DINO or DeiT checkpoint loads strictly into the plain 
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from timm.layers import DropPath, LayerScale
 from torch import Tensor, nn
 
 from vitlab.encoders.attention import Attention
@@ -20,7 +21,7 @@ from vitlab.encoders.cls_specialization import CLSSpecialization, Routed
 from vitlab.encoders.encoder import Encoder, plain_values
 from vitlab.encoders.entmax.normalizer import Normalizer, NormalizerName, get_normalizer
 from vitlab.encoders.hooks import POINTS, HookPoint
-from vitlab.encoders.locality import GaussianBias, Locality, refine
+from vitlab.encoders.locality import GaussianBias, Locality, refined_cls
 from vitlab.encoders.prompts import DeepPrompts
 from vitlab.encoders.tokens import Grid, Tokens, TokenSequence, assemble
 
@@ -131,12 +132,12 @@ class ViT(Routed, Encoder):
                 path, _, layer = name.rpartition(".")
                 owner = block.get_submodule(path)
                 assert isinstance(owner, Routed)
-                # an encoder without LayerScale has nothing to split there
-                if not isinstance(getattr(owner, layer), nn.Identity):
-                    copied = owner.split(layer, global_tokens)
-                    if cls_specialization.init == "random":
-                        with named_random_stream(f"blocks.{index}.{name}_cls"):
-                            copied.apply(_initialize)
+                if isinstance(getattr(owner, layer), nn.Identity):
+                    continue  # an encoder without LayerScale has nothing to split there
+                copied = owner.split(layer, global_tokens)
+                if cls_specialization.init == "random":
+                    with named_random_stream(f"blocks.{index}.{name}_cls"):
+                        copied.apply(_initialize)
         if cls_specialization.final_norm:
             self.split("norm", global_tokens)
 
@@ -159,9 +160,10 @@ class ViT(Routed, Encoder):
         return self.read(state)
 
     def read(self, state: TokenSequence) -> Tokens:
-        """Return a sequence after the final norm and, where chosen, patch refinement."""
-        state = TokenSequence(self.route("norm", state.x), state.grid)
-        return refine(state, self.num_heads) if self.refine else state.tokens()
+        """Return a sequence after the final norm and, where chosen, with a refined [CLS]."""
+        x = self.route("norm", state.x)
+        tokens = TokenSequence(x, state.grid).tokens()
+        return replace(tokens, cls=refined_cls(x, self.num_heads)) if self.refine else tokens
 
     def embed(self, images: Float[Tensor, "b 3 height width"]) -> TokenSequence:
         """Cut the images into patches and add positions, [CLS] and registers."""
@@ -243,33 +245,6 @@ class MLP(nn.Module):
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Transform each token."""
         return self.fc2(self.hidden(F.gelu(self.fc1(x))))
-
-
-class LayerScale(nn.Module):
-    """A learned factor for each channel (CaiT, arXiv:2103.17239)."""
-
-    def __init__(self, embed_dim: int, start: float):
-        super().__init__()
-        self.gamma = nn.Parameter(torch.full((embed_dim,), start))
-
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """Scale the channels."""
-        return x * self.gamma
-
-
-class DropPath(nn.Module):
-    """Skip a branch for whole images in training, scaling up the kept ones (arXiv:1603.09382)."""
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """Drop the branch of some images."""
-        if not self.training or self.rate == 0:
-            return x
-        keep = 1 - self.rate
-        return x * x.new_empty(len(x), 1, 1).bernoulli_(keep).div_(keep)
 
 
 def _initialize(module: nn.Module) -> None:

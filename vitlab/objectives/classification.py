@@ -14,13 +14,13 @@ from typing import Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from timm.layers import DropPath
 from timm.loss import BinaryCrossEntropy
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
-from vitlab.encoders.vit import DropPath
 from vitlab.errors import InputError, check_fields
 from vitlab.objectives.mixup import Mixup, RandomErasing
 from vitlab.objectives.objective import Loss, Objective, at_least_fp32
@@ -197,7 +197,7 @@ def drop_evenly(encoder: Encoder, rate: float) -> None:
         InputError: the rate is no probability, or the encoder has its own rates or no branches.
     """
     drops = [module for module in encoder.modules() if isinstance(module, DropPath)]
-    own, problem = max((module.rate for module in drops), default=0.0), ""
+    own, problem = max((module.drop_prob for module in drops), default=0.0), ""
     if not 0 < rate < 1:
         problem = "is not in [0, 1); DeiT-III-S uses 0.05"
     elif not drops:
@@ -212,4 +212,4 @@ def drop_evenly(encoder: Encoder, rate: float) -> None:
         field = "model.objective.drop_path"
         raise InputError(f"{field} {rate} {problem}", field=field)
     for module in drops:
-        module.rate = rate
+        module.drop_prob = rate

@@ -61,14 +61,12 @@ def test_a_model_of_timm_gives_its_features_at_every_size(compare, of_timm, writ
         compare(loaded.encoder, model, *size)
 
 
-@pytest.mark.parametrize("registers", [0, 3])
-@pytest.mark.parametrize("covered", [True, False])
+@pytest.mark.parametrize(("registers", "covered"), [(0, False), (3, True), (3, False)])
 def test_positions_of_timm_may_cover_all_tokens_or_patches_alone(
     compare, of_timm, write, registers, covered
 ):
-    model, state = of_timm(
-        "vit_tiny_patch16_224", **TINY, reg_tokens=registers, no_embed_class=not covered
-    )
+    options = {"reg_tokens": registers, "no_embed_class": not covered}
+    model, state = of_timm("vit_tiny_patch16_224", **TINY, **options)
     encoder = load_pretrained(write(state), "timm").encoder
     for size in ((48, 48), (32, 72), (96, 96)):
         compare(encoder, model, *size)
@@ -125,8 +123,7 @@ def released_by_dinov2(state, registers):
     return state
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-@pytest.mark.parametrize("registers", [0, 4])
+@pytest.mark.parametrize(("registers", "chunked"), [(0, True), (4, False)])
 def test_weights_of_dinov2_give_its_features(compare, of_timm, write, registers, chunked):
     model, state = of_timm(
         "vit_tiny_patch16_224",
@@ -149,27 +146,22 @@ def test_weights_of_dinov2_give_its_features(compare, of_timm, write, registers,
         compare(loaded.encoder, model, *size)
 
 
-@pytest.mark.parametrize("distilled", [False, True])
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [("deit_tiny", 0), ("deit_tiny_distilled", 1), ("deit3_small", 0)],
+)
 def test_weights_of_deit_give_its_features_and_the_distillation_token_is_a_register(
-    compare, of_timm, write, distilled
+    compare, of_timm, write, name, tokens
 ):
-    name = f"deit_tiny_{'distilled_' if distilled else ''}patch16_224"
-    model, state = of_timm(name, **TINY)
+    model, state = of_timm(f"{name}_patch16_224", **TINY)
+    state = {re.sub(r"\.ls(\d)\.gamma", r".gamma_\1", key): v for key, v in state.items()}
     heads = {"head.weight": torch.ones(2, 32), "head.bias": torch.ones(2)}
-    if distilled:
+    if tokens:
         heads |= {"head_dist.weight": torch.ones(2, 32), "head_dist.bias": torch.ones(2)}
     loaded = load_pretrained(write({"model": {**state, **heads}, "args": argparse.Namespace()}))
-    assert loaded.family == "deit"
+    assert loaded.family == ("deit3" if "deit3" in name else "deit")
     assert set(loaded.report.ignored) == set(heads)
-    assert loaded.encoder.config["num_registers"] == distilled
-    compare(loaded.encoder, model, 48, 48)
-
-
-def test_weights_of_deit3_give_its_features(compare, of_timm, write):
-    model, state = of_timm("deit3_small_patch16_224", **TINY)
-    theirs = {re.sub(r"\.ls(\d)\.gamma", r".gamma_\1", key): v for key, v in state.items()}
-    loaded = load_pretrained(write({"model": theirs}))
-    assert loaded.family == "deit3"
+    assert loaded.encoder.config.get("num_registers", 0) == tokens
     compare(loaded.encoder, model, 48, 48)
 
 
@@ -205,15 +197,10 @@ def test_weights_of_locatvit_give_its_image_feature(monkeypatch, write):
         torch.testing.assert_close(cls, expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("registers", [0, 4])
-def test_supervised_weights_of_locatvit_are_resampled_as_in_timm(build, write, same, registers):
-    ours = build(
-        locality=Locality("gaussian", refine=True),
-        num_registers=registers,
-        pos_interpolation="antialias",
-    )
+def test_supervised_weights_of_locatvit_are_resampled_as_in_timm(build, write, same):
+    locality = Locality("gaussian", refine=True)
+    ours = build(locality=locality, num_registers=4, pos_interpolation="antialias")
     state = {**ours.state_dict(), "head.weight": torch.ones(2, 32), "head.bias": torch.ones(2)}
-    if registers:
-        table, zeros = state["pos_embed"], torch.zeros(1, registers, 32)
-        state["pos_embed"] = torch.cat([table[:, :1], zeros, table[:, 1:]], 1)
+    table = state["pos_embed"]  # with positions for registers, which are 0
+    state["pos_embed"] = torch.cat([table[:, :1], torch.zeros(1, 4, 32), table[:, 1:]], 1)
     same(load_pretrained(write(state, "model.safetensors"), "locatvit").encoder, ours)

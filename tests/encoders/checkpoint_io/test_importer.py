@@ -26,8 +26,7 @@ def refuse(field, *given, wording=True, **options):
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, monkeypatch, dino):
     monkeypatch.chdir(tmp_path)
     for zipped in (True, False):
-        content = {**dino, "x": Code()}
-        torch.save(content, "bad.pth", _use_new_zipfile_serialization=zipped)
+        torch.save({**dino, "x": Code()}, "bad.pth", _use_new_zipfile_serialization=zipped)
         refuse("bad.pth", "bad.pth")
     Path("bare.pth").write_bytes(pickle.dumps(Code()))
     refuse("bare.pth", "bare.pth", wording=False)
@@ -45,16 +44,13 @@ def test_a_truncated_file_is_refused(write, dino, name):
 
 def test_files_of_another_kind_are_refused(tmp_path, write, dino):
     (tmp_path / "readme.md").write_text("# Weights\n" * 40)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/best.ckpt").touch()
     refuse("readme.md", tmp_path / "readme.md", wording=False)
     refuse("path", tmp_path / "nothing.pth")
-    refuse("path", tmp_path / "run")
-    refuse("weights.pth", write({"epoch": 3}))
-    refuse("weights.pth", write([torch.zeros(2)]))
+    refuse("path", tmp_path)
     resnet = {"conv1.weight": torch.zeros(4, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(4)}
-    refuse("weights.pth", write(resnet))
-    refuse("weights.pth", write({"pytorch-lightning_version": "2.6", "state_dict": dino}))
+    lightning = {"pytorch-lightning_version": "2.6", "state_dict": dino}
+    for content in ({"epoch": 3}, [torch.zeros(2)], resnet, lightning):
+        refuse("weights.pth", write(content))
 
 
 def test_a_header_that_begins_like_a_pickle_is_still_safetensors(tmp_path, dino):
@@ -67,35 +63,41 @@ def test_a_header_that_begins_like_a_pickle_is_still_safetensors(tmp_path, dino)
     pytest.fail("no header of such a length")
 
 
-def test_one_of_several_models_must_be_chosen(write, dino):
-    refuse("--which", write(dino), which="teacher")
-    state = {f"module.backbone.{key}": value for key, value in dino.items()}
-    path = write({"student": state, "teacher": state})
-    refuse("--which", path)
-    refuse("--which", path, which="ema")
-    assert load_pretrained(path, which="student").branch == "student"
-
-
-def test_the_family_must_fit_and_be_named_where_several_do(write, dino):
+def test_family_and_model_must_fit_and_be_named_where_several_do(write, dino):
     path = write(dino)
-    refuse("--family", path)
     assert load_pretrained(path, "dino").encoder.config["pos_interpolation"] == "dino"
     assert load_pretrained(path, "timm").encoder.config["pos_interpolation"] == "antialias"
-    refuse("--family", path, "vitlab")
+    for family in ("auto", "vitlab"):
+        refuse("--family", path, family)
+    refuse("--which", path, which="teacher")
     refuse("--family", write({"model": dino}), "vitlab")
     refuse("--family", write({**dino, "mask_token": torch.zeros(1, 32)}), "dino")
+    state = {f"module.backbone.{key}": value for key, value in dino.items()}
+    path = write({"student": state, "teacher": state})
+    for which in ("", "ema"):
+        refuse("--which", path, which=which)
+    assert load_pretrained(path, which="student").branch == "student"
 
 
 def test_architectures_and_sizes_that_no_encoder_has_are_refused(write, dino):
     one_block = {key: value for key, value in dino.items() if "blocks.2" not in key}
-    refuse("weights.pth", write(one_block), "dino")
-    refuse("weights.pth", write({**dino, "pos_embed": dino["pos_embed"][:, :-1]}), "dino")
     swiglu = {**dino, "mask_token": torch.zeros(1, 32), "blocks.0.mlp.w12.weight": torch.ones(2)}
-    refuse("weights.pth", write(swiglu))
-    refuse("weights.pth", write({**dino, "blocks.0.attn.q_norm.weight": torch.ones(16)}), "timm")
+    for family, content in (
+        ("dino", one_block),
+        ("dino", {**dino, "pos_embed": dino["pos_embed"][:, :-1]}),
+        ("auto", swiglu),
+        ("timm", {**dino, "blocks.0.attn.q_norm.weight": torch.ones(16)}),
+    ):
+        refuse("weights.pth", write(content), family)
 
 
-def test_every_tensor_must_match_unless_partial_is_allowed(write, dino):
+def test_every_tensor_must_match_unless_partial_is_allowed(write, dino, build):
+    path, into = write(dino), build(locality=Locality("gaussian"), num_registers=2)
+    kept = into.reg_token.clone()
+    refuse("path", path, "dino", into=into)
+    report = load_pretrained(path, "dino", into=into, partial=True).report
+    assert len(report.missing_keys) == 1 + 3 * 4  # tensors that options add
+    assert into.reg_token.equal(kept)
     del dino["blocks.1.attn.qkv.bias"]
     path = write({**dino, "blocks.1.attn.extra": torch.ones(2)})
     refuse("path", path, "dino")
@@ -121,16 +123,6 @@ def test_a_split_encoder_is_filled_from_plain_weights(write, dino, build, same_t
     same_tokens(into(images), plain.encoder(images), 1e-5)
     random = build(cls_specialization=CLSSpecialization(qkv=0.334, init="random"))
     refuse("cls_specialization.init", path, "dino", into=random)
-
-
-def test_tensors_that_an_option_adds_are_missing_from_plain_weights(write, dino, build):
-    path = write(dino)
-    into = build(locality=Locality("gaussian"), num_registers=2)
-    kept = into.reg_token.clone()
-    refuse("path", path, "dino", into=into)
-    report = load_pretrained(path, "dino", into=into, partial=True).report
-    assert len(report.missing_keys) == 1 + 3 * 4
-    assert into.reg_token.equal(kept)
 
 
 def test_positions_follow_the_grid_of_a_given_encoder(write, dino):

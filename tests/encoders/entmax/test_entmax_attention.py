@@ -8,7 +8,7 @@ import warnings
 import entmax as package
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vitlab.encoders.attention import Attention
 from vitlab.encoders.entmax import attention as module
@@ -74,16 +74,16 @@ def test_the_cpu_path_takes_half_precision_and_autocast(dtype, tolerance):
 
 
 @needs_compiler
-@pytest.mark.parametrize("shape", [(1, 1, 4, 6), (2, 6, 1, 6), (1, 6, 4, 1)])
-def test_a_bias_that_repeats_gets_the_sum_of_its_gradients(shape):
+def test_a_bias_that_repeats_gets_the_sum_of_its_gradients():
     q, k, v, grad = draw((2, 6, 4, 6))
-    bias = torch.randn(shape)[..., :4]
-    found = results(by_cpu, (q, k, v, bias), grad)
-    close(found, results(module.plain, (q, k, v, bias), grad), 1e-6)
+    for shape in ((1, 1, 4, 4), (2, 6, 1, 4), (1, 6, 4, 1)):
+        bias = torch.randn(shape)
+        found = results(by_cpu, (q, k, v, bias), grad)
+        close(found, results(module.plain, (q, k, v, bias), grad), 1e-6)
 
 
 @needs_compiler
-@pytest.mark.parametrize("n", [1, 37, 197, 1025, 4097])
+@pytest.mark.parametrize("n", [1, 37, 1025])
 def test_the_cpu_path_solves_adversarial_rows_as_the_package_does(n):
     g = torch.Generator().manual_seed(n)
     ties = torch.randint(0, 3, (4, n), generator=g) * torch.tensor([[0.01], [0.3], [1], [5]])
@@ -104,7 +104,7 @@ def test_the_cpu_path_solves_adversarial_rows_as_the_package_does(n):
 
 
 @pytest.mark.parametrize("path", ["plain", pytest.param("cpu", marks=needs_compiler)])
-def test_excluded_pairs_and_excluded_rows_have_no_weight(path):
+def test_excluded_rows_have_no_weight_and_bad_ones_spoil_no_other(path):
     q, k, v, grad = draw((1, 2, 7, 8))
     bias = torch.zeros(1, 2, 7, 7)
     bias[..., 4:] = -torch.inf
@@ -116,13 +116,7 @@ def test_excluded_pairs_and_excluded_rows_have_no_weight(path):
     torch.testing.assert_close(out[:, :, rest], expected, rtol=0, atol=2e-6)
     assert all(x.isfinite().all() for x in gradients)
     assert (gradients[1][:, :, 4:] == 0).all()
-
-
-@pytest.mark.parametrize("path", ["plain", pytest.param("cpu", marks=needs_compiler)])
-def test_a_logit_that_is_no_number_spoils_its_row_and_no_other(path):
-    q, k, v, _ = draw((1, 2, 7, 8))
     for bad in (torch.nan, torch.inf):
-        bias = torch.zeros(1, 2, 7, 7)
         bias[:, :, 2, 3] = bad
         out = entmax_attention(q, k, v, bias, path=path)
         assert out[:, :, 2].isnan().all()
@@ -142,13 +136,6 @@ def test_the_cpu_path_can_be_differentiated_twice():
     close(second("cpu"), second("plain"), 1e-5)
 
 
-def test_both_derivatives_of_the_plain_path_are_right():
-    q, k, v, _ = draw((1, 1, 4, 3), 1.5, torch.float64)
-    inputs = [x.requires_grad_() for x in (q, k, v)]
-    assert gradcheck(entmax_attention, inputs)
-    assert gradgradcheck(entmax_attention, inputs)
-
-
 @needs_compiler
 def test_large_work_takes_the_cpu_path_by_itself(monkeypatch):
     monkeypatch.setattr(cpu, "FASTER_FROM", 2 * 197**2)
@@ -162,62 +149,53 @@ def test_large_work_takes_the_cpu_path_by_itself(monkeypatch):
     assert calls
 
 
-@pytest.fixture
-def fresh(monkeypatch):
-    """Forget that a compiler was found or something was said, before and after."""
-    monkeypatch.setattr(cpu, "FASTER_FROM", 1)
-    for kept in (cpu.library, module._warn_once):
-        kept.cache_clear()
-    yield
-    for kept in (cpu.library, module._warn_once):
-        kept.cache_clear()
-
-
-def test_without_a_compiler_the_plain_path_is_taken_and_said_once(fresh, monkeypatch):
+def no_compiler(monkeypatch):
     monkeypatch.setattr(cpu.shutil, "which", lambda name: None)
-    q, k, v, _ = draw((1, 2, 7, 8))
-    with pytest.warns(UserWarning, match="no C compiler"):
-        out = entmax_attention(q, k, v)
-    assert torch.equal(out, module.plain(q, k, v, None))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        entmax_attention(q, k, v)
-    with pytest.raises(ValueError, match="no C compiler"):
-        entmax_attention(q, k, v, path="cpu")
 
 
-def test_a_compiler_that_fails_is_quoted(fresh, monkeypatch):
+def bad_compiler(monkeypatch):
     def run(command, **_):
         raise subprocess.CalledProcessError(1, command, stderr="unknown option -fopenmp")
 
     monkeypatch.setattr(cpu.shutil, "which", lambda name: name)
     monkeypatch.setattr(cpu.subprocess, "run", run)
-    q, k, v, _ = draw((1, 2, 7, 8))
-    with pytest.warns(UserWarning, match="unknown option -fopenmp"):
-        entmax_attention(q, k, v)
 
 
 @pytest.mark.parametrize(
-    ("path", "change", "message"),
-    [
-        ("cpu", {"dtype": torch.float64}, "fp32, bf16, fp16"),
-        ("cpu", {"shape": (0, 2, 7, 8)}, "without 0"),
-        ("triton", {}, "8 channels, it takes 16 to 128"),
-        ("triton", {"shape": (1, 2, 7, 129)}, "129 channels"),
-        ("triton", {"shape": (1, 2, 7, 64)}, "on cpu"),
-    ],
+    ("change", "reason"), [(no_compiler, "no C compiler"), (bad_compiler, "unknown option")]
 )
-def test_a_path_that_cannot_is_refused_with_the_reason(path, change, message):
-    shape = change.get("shape", (1, 2, 7, 8))
-    x = torch.zeros(shape, dtype=change.get("dtype"))
-    with pytest.raises(ValueError, match=message):
-        entmax_attention(x, x, x, path=path)
+def test_without_a_compiler_the_plain_path_is_taken_and_said_once(monkeypatch, change, reason):
+    monkeypatch.setattr(cpu, "FASTER_FROM", 1)
+    kept = (cpu.library, module._warn_once)
+    for each in kept:
+        each.cache_clear()
+    with monkeypatch.context() as patch:
+        change(patch)
+        q, k, v, _ = draw((1, 2, 7, 8))
+        with pytest.warns(UserWarning, match=reason):
+            out = entmax_attention(q, k, v)
+        assert torch.equal(out, module.plain(q, k, v, None))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            entmax_attention(q, k, v)
+        with pytest.raises(ValueError, match=reason):
+            entmax_attention(q, k, v, path="cpu")
+    for each in kept:
+        each.cache_clear()
 
 
-def test_a_tensor_without_memory_takes_the_plain_path():
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode():
+def test_a_path_that_cannot_is_refused_with_the_reason():
+    half, double = torch.zeros(1, 2, 7, 8), torch.zeros(1, 2, 7, 8, dtype=torch.float64)
+    for path, x, message in (
+        ("cpu", double, "fp32, bf16, fp16"),
+        ("cpu", half[:0], "without 0"),
+        ("triton", half, "8 channels, it takes 16 to 128"),
+        ("triton", torch.zeros(1, 2, 7, 129), "129 channels"),
+        ("triton", torch.zeros(1, 2, 7, 64), "on cpu"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            entmax_attention(x, x, x, path=path)
+    with FakeTensorMode():  # without memory, it takes the plain path
         x = torch.zeros(8, 6, 300, 64)
         assert entmax_attention(x, x, x).shape == x.shape
 

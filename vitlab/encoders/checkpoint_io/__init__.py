@@ -1,15 +1,10 @@
-"""Weights in and out: one file for each family of weights, stating its facts."""
+"""Weights in and out: families of weights as declarations, and vitlab's own folders."""
 
 from vitlab.encoders.checkpoint_io.exporter import ExportFormat, save
-from vitlab.encoders.checkpoint_io.files import is_folder, read_checkpoint
-from vitlab.encoders.checkpoint_io.importer import (
-    FAMILIES,
-    FamilyName,
-    LoadedEncoder,
-    load,
-    load_pretrained,
-)
-from vitlab.encoders.checkpoint_io.report import LoadReport
+from vitlab.encoders.checkpoint_io.families import FAMILIES, FamilyName
+from vitlab.encoders.checkpoint_io.files import few, is_folder, read_checkpoint
+from vitlab.encoders.checkpoint_io.importer import LoadedEncoder, load, load_pretrained
+from vitlab.encoders.checkpoint_io.match import LoadReport
 
 __all__ = [
     "FAMILIES",
@@ -17,6 +12,7 @@ __all__ = [
     "FamilyName",
     "LoadReport",
     "LoadedEncoder",
+    "few",
     "is_folder",
     "load",
     "load_pretrained",

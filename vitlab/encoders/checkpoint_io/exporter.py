@@ -10,7 +10,6 @@ from safetensors.torch import save as to_bytes
 
 from vitlab.atomic_io import write_bytes, write_json
 from vitlab.encoders.checkpoint_io.files import CONFIG, WEIGHTS, ExportConfig, StateDict
-from vitlab.encoders.checkpoint_io.report import few
 from vitlab.encoders.encoder import Encoder
 from vitlab.encoders.entmax.normalizer import SOFTMAX, get_normalizer
 from vitlab.encoders.prompted_vit import backbone_of
@@ -37,33 +36,31 @@ def save(
     Raises:
         InputError: the path exists, or timm cannot express the encoder.
     """
-    path = Path(path)
-    if format == "timm":
-        if path.suffix != ".safetensors":
-            raise InputError(
-                f"{path} is to hold weights for timm; give a name in .safetensors", field="--out"
-            )
-        state, settings = for_timm(encoder)
-    else:
-        config = ExportConfig(**encoder.spec(), origin=origin)
-    if path.exists():
+    path, for_folder = Path(path), format == "vitlab"
+    state = backbone_of(encoder).state_dict()
+    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    config = ExportConfig(**encoder.spec(), origin=origin) if for_folder else None
+    settings = {} if for_folder else _for_timm(encoder, state)
+    if path.exists() or not (for_folder or path.suffix == ".safetensors"):
         raise InputError(
-            f"{path} exists, and is not overwritten; name another path or remove it", field="--out"
+            f"{path} exists, and is not overwritten, or is not named .safetensors, as weights for "
+            "timm are; give another name",
+            field="--out",
         )
-    if format == "timm":
+    if config is None:
         write_bytes(path, to_bytes(state, {"format": "pt", "timm": json.dumps(settings)}))
         return
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        write_bytes(aside / WEIGHTS, to_bytes(tensors_of(encoder), {"format": "pt"}))
+        write_bytes(aside / WEIGHTS, to_bytes(state, {"format": "pt"}))
         write_json(aside / CONFIG, vars(config))
         aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def for_timm(encoder: Encoder) -> tuple[StateDict, dict[str, Any]]:
-    """Return the tensors in timm's names, and the arguments of its VisionTransformer.
+def _for_timm(encoder: Encoder, state: StateDict) -> dict[str, Any]:
+    """Return the arguments of timm's VisionTransformer, and change the tensors to its names.
 
     timm gives positions to all tokens before the patches or to none. With registers, which have
     none, that of [CLS] is added to it, as timm does with DINOv2's.
@@ -71,32 +68,28 @@ def for_timm(encoder: Encoder) -> tuple[StateDict, dict[str, Any]]:
     Raises:
         InputError: the encoder is no ViT, or has an option that timm lacks.
     """
-    state, config, vit = tensors_of(encoder), encoder.config, backbone_of(encoder)
-    reasons = []
-    if not isinstance(vit, ViT):
+    config, vit = encoder.config, backbone_of(encoder)
+    lacking = [type(encoder).__name__]
+    if isinstance(vit, ViT):
+        options = {
+            "cls_specialization": any("_cls." in key for key in state),
+            "prompts": any(".prompts." in key for key in state),
+            "locality.kind": config["locality"].kind != "none",  # of which not all have tensors
+            "locality.refine": config["locality"].refine,
+            "normalizer": get_normalizer(config["normalizer"]) != SOFTMAX,
+        }
+        lacking = [name for name, is_set in options.items() if is_set]
+    if lacking or not isinstance(vit, ViT):
         raise InputError(
-            f"timm's VisionTransformer cannot express {type(encoder).__name__}; export with "
-            "format=vitlab, which vitlab.load reads",
-            field="--format",
-        )
-    if split := [key for key in state if "_cls." in key]:
-        reasons.append(f"separate weights for [CLS] (cls_specialization: {few(split, 2)})")
-    if (kind := config["locality"].kind) != "none":  # of which not all have tensors
-        bias = [key for key in state if ".gaug." in key]
-        reasons.append(f"bias on its logits (locality.kind: {few([kind, *bias], 3)})")
-    if any(".prompts." in key for key in state):
-        reasons.append("prompts (prompts)")
-    if config["locality"].refine:
-        reasons.append("patch refinement (locality.refine)")
-    if get_normalizer(config["normalizer"]) != SOFTMAX:
-        reasons.append(f"{config['normalizer']} attention (normalizer)")
-    if reasons:
-        raise InputError(
-            f"timm's VisionTransformer has no {', no '.join(reasons)}, and would compute something "
+            f"timm's VisionTransformer has no {', no '.join(lacking)}, and would compute something "
             "else from the same names; export with format=vitlab, which vitlab.load reads",
             field="--format",
         )
-    settings = {
+    registers = config["num_registers"]
+    if registers:
+        state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+        state["pos_embed"] = state["pos_embed"][:, 1:].contiguous()
+    return {
         "img_size": config["img_size"],
         "patch_size": vit.patch_size,
         "num_classes": 0,
@@ -104,17 +97,7 @@ def for_timm(encoder: Encoder) -> tuple[StateDict, dict[str, Any]]:
         "depth": len(vit.blocks),
         "num_heads": vit.num_heads,
         "init_values": config["layer_scale"] or None,
-        "reg_tokens": config["num_registers"],
-        "no_embed_class": config["num_registers"] > 0,
+        "reg_tokens": registers,
+        "no_embed_class": registers > 0,
         "dynamic_img_size": True,
     }
-    if config["num_registers"]:
-        state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
-        state["pos_embed"] = state["pos_embed"][:, 1:].contiguous()
-    return state, settings
-
-
-def tensors_of(encoder: Encoder) -> StateDict:
-    """Return all tensors of an encoder, contiguous on the CPU."""
-    state = backbone_of(encoder).state_dict()
-    return {key: value.detach().cpu().contiguous() for key, value in state.items()}

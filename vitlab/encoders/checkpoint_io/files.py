@@ -1,10 +1,10 @@
-"""Checkpoint files: tensors are read without running code."""
+"""Checkpoint files: the tensors of one model, without running code and without wrappers."""
 
 import argparse
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ StateDict = dict[str, Tensor]  # by the name of the parameter
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+# the keys under which programs keep state dicts, several of them in one file
+_BRANCHES = ("student", "teacher", "model", "model_ema", "state_dict", "state_dict_ema")
+_RUN = re.compile(r"objective\.(?:(?:\w+\.)*?(\w+)\.)?encoder\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,55 @@ class ExportConfig:
     format: Literal["vitlab encoder 2"] = "vitlab encoder 2"
 
 
+@dataclass(frozen=True)
+class CheckpointSource:
+    """The tensors of one model in a file.
+
+    Attributes:
+        path: the file or folder.
+        branch: the key they were kept under, such as "teacher"; "" where the file is just them.
+        state: the tensors, in the names of the program that wrote them.
+        spec: `class_path` and `init_args` of the encoder, where vitlab wrote the file.
+        ignored: tensors of the model that are not the encoder's, and what they are.
+        origin: family that the weights of an exported folder were imported from.
+        is_run: whether it is a checkpoint of `vitlab fit`.
+    """
+
+    path: Path
+    branch: str
+    state: StateDict
+    spec: dict[str, Any] | None = None
+    ignored: dict[str, str] = field(default_factory=dict)
+    origin: str = ""
+    is_run: bool = False
+
+    def has(self, *parts: str) -> bool:
+        """Return whether the name of any tensor contains one of the parts."""
+        return any(part in key for key in self.state for part in parts)
+
+    def tensor(self, name: str, axes: int) -> Tensor:
+        """Return a tensor that every vision transformer has.
+
+        Raises:
+            InputError: it is missing or has another number of axes.
+        """
+        found = self.state.get(name)
+        if found is None or found.ndim != axes:
+            raise InputError(
+                f"{self.path} is not a vision transformer as ViT knows it: {name} with {axes} axes "
+                f"is missing. It holds {few(self.state)}; give the weights of a DINO, DINOv2, "
+                "DeiT, timm or LocAtViT transformer",
+                field=self.path.name,
+            )
+        return found
+
+
+def few(names: Mapping | list | tuple, limit: int = 4) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(list(names)[:limit]) + more
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return the content of a checkpoint: tensors, plain values, and dictionaries of them.
 
@@ -48,15 +100,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, damaged, holds code, or is of another kind.
     """
-    if path.is_dir():
-        inside = [name for name in ("best.ckpt", "last.ckpt", WEIGHTS) if (path / name).exists()]
-        hint = f"name a file in it: {', '.join(inside)}" if inside else "name a file"
-        raise InputError(
-            f"{path} is a folder without {CONFIG}, so no export of vitlab; {hint}", field="path"
-        )
     if not path.is_file():
         raise InputError(
-            f"there is no file {path}; give a .pth, .pt, .ckpt or .safetensors file", field="path"
+            f"there is no file {path}; give a .pth, .pt, .ckpt or .safetensors file",
+            field="path",
         )
     with path.open("rb") as file:
         start = file.read(9)
@@ -76,19 +123,16 @@ def _unpickle(path: Path, zipped: bool) -> object:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
-    except pickle.UnpicklingError as error:
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"reading it would run {code[1]}" if code else "it is damaged or holds code"
-        raise InputError(
-            f"{path} is refused: {reason}. vitlab reads tensors and plain values alone; if you "
-            "trust the file, open it in the program that wrote it and save the model's "
-            "state_dict() by itself",
-            field=path.name,
-        ) from error
     except Exception as error:  # a damaged pickle can fail in any way
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and code:
+            reason = f"reading it would run {code[1]}"
+        else:
+            reason = f"it is damaged or truncated, or holds code ({_first_line(error)})"
         raise InputError(
-            f"{path} cannot be read as a checkpoint of torch: {_first_line(error)}; it is damaged "
-            "or truncated. Compare its size with the original's and copy it again",
+            f"{path} is refused: {reason}. vitlab reads tensors and plain values alone; copy the "
+            "file again or, if you trust it, open it in the program that wrote it and save the "
+            "model's state_dict() by itself",
             field=path.name,
         ) from error
 
@@ -99,8 +143,7 @@ def _read_safetensors(path: Path) -> StateDict:
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{path} ({path.stat().st_size} bytes) is neither a checkpoint of torch nor a whole "
-            f"safetensors file: {_first_line(error)}. If it should be one, compare its size with "
-            "the original's and copy it again",
+            f"safetensors file: {_first_line(error)}. If it should be one, copy it again",
             field=path.name,
         ) from error
 
@@ -114,13 +157,74 @@ def is_folder(path: Path) -> bool:
     return (path / CONFIG).is_file()
 
 
-def read_folder(path: Path) -> tuple[ExportConfig, StateDict]:
-    """Return the config and the tensors of an exported encoder.
+def open_source(path: Path, which: str = "") -> CheckpointSource:
+    """Read a file or an exported folder, and choose one of the models in it.
 
     Raises:
-        InputError: the folder is of another kind or version, or damaged.
+        InputError: it cannot be read, holds no model, or `which` does not fit it.
     """
-    config = read_json_as(path / CONFIG, ExportConfig)
-    if not (path / WEIGHTS).is_file():
-        raise InputError(f"{path} has {CONFIG} but no {WEIGHTS}; export it again", field=WEIGHTS)
-    return config, _read_safetensors(path / WEIGHTS)
+    if is_folder(path):
+        config = read_json_as(path / CONFIG, ExportConfig)
+        if not (path / WEIGHTS).is_file():
+            raise InputError(
+                f"{path} has {CONFIG} but no {WEIGHTS}; export it again", field=WEIGHTS
+            )
+        _choose(path, [], which)
+        spec = {"class_path": config.class_path, "init_args": config.init_args}
+        state = _read_safetensors(path / WEIGHTS)
+        return CheckpointSource(path, "", state, spec, origin=config.origin)
+    content = read_checkpoint(path)
+    if "pytorch-lightning_version" in content:
+        return _of_run(path, content, which)
+    branches = {name: _tensors(content.get(name)) for name in _BRANCHES}
+    branch = _choose(path, [name for name in _BRANCHES if branches[name]], which)
+    state = branches[branch] if branch else _tensors(content)
+    if not state:
+        raise InputError(
+            f"{path} holds no tensors but {few(content) or 'nothing'}; give a file with a model's "
+            f"state_dict(), by itself or under one of {', '.join(_BRANCHES)}",
+            field=path.name,
+        )
+    # put in front of names by DistributedDataParallel and torch.compile
+    state = {re.sub(r"^(module\.|_orig_mod\.)+", "", key): value for key, value in state.items()}
+    start = "backbone."
+    inside = {key.removeprefix(start): state[key] for key in state if key.startswith(start)}
+    heads = [key for key in state if inside and not key.startswith(start)]
+    ignored = dict.fromkeys(heads, "head of pretraining, beside the backbone")
+    return CheckpointSource(path, branch, inside or state, ignored=ignored)
+
+
+def _of_run(path: Path, content: Mapping, which: str) -> CheckpointSource:
+    """Return an encoder of a run of `vitlab fit`."""
+    branches: dict[str, StateDict] = {}
+    for key, value in _tensors(content["state_dict"]).items():
+        if match := _RUN.fullmatch(key):
+            branches.setdefault(match[1] or "", {})[match[2]] = value
+    objective = content.get("hyper_parameters", {}).get("objective") or {}
+    spec = objective.get("init_args", {}).get("encoder") or {}
+    if not branches or "class_path" not in spec:
+        raise InputError(
+            f"{path} is a checkpoint of Lightning, but not of a `vitlab fit`; give the best.ckpt "
+            "or last.ckpt of such a run",
+            field=path.name,
+        )
+    branch = _choose(path, [name for name in branches if name], which)
+    spec = {"class_path": spec["class_path"], "init_args": dict(spec.get("init_args") or {})}
+    return CheckpointSource(path, branch, branches[branch], spec, is_run=True)
+
+
+def _tensors(content: object) -> StateDict:
+    """Return the tensors of a dictionary; none of anything else."""
+    items = content.items() if isinstance(content, Mapping) else ()
+    return {str(key): value for key, value in items if isinstance(value, Tensor)}
+
+
+def _choose(path: Path, names: list[str], which: str) -> str:
+    """Return the name of the model to take; "" of a file with one that has no name."""
+    if which in names or (not which and len(names) < 2):
+        return which or "".join(names)
+    holds = f"the models {', '.join(names)}" if names else "one model without a name"
+    remedy = f"choose one of them with --which, such as {names[-1]}" if names else "leave it out"
+    raise InputError(
+        f"which={which!r} does not fit {path}, which holds {holds}; {remedy}", field="--which"
+    )

@@ -1,27 +1,22 @@
 """Encoders from weights of any known family."""
 
-from dataclasses import dataclass
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args, get_type_hints
 
-from vitlab.encoders.checkpoint_io.build import build, import_class
-from vitlab.encoders.checkpoint_io.deit import DEIT, DEIT3
-from vitlab.encoders.checkpoint_io.dino import DINO
-from vitlab.encoders.checkpoint_io.dinov2 import DINOV2
-from vitlab.encoders.checkpoint_io.files import is_folder
-from vitlab.encoders.checkpoint_io.locatvit import LOCATVIT
-from vitlab.encoders.checkpoint_io.match import match
-from vitlab.encoders.checkpoint_io.report import LoadReport, few
-from vitlab.encoders.checkpoint_io.source import CheckpointSource, open_source
-from vitlab.encoders.checkpoint_io.timm import TIMM
+import torch
+
+from vitlab.config_safety import check_config
+from vitlab.encoders.checkpoint_io.families import FAMILIES, OWN, FamilyName, recognize
+from vitlab.encoders.checkpoint_io.files import CheckpointSource, is_folder, open_source
+from vitlab.encoders.checkpoint_io.match import LoadReport, match
 from vitlab.encoders.encoder import Encoder
 from vitlab.encoders.prompted_vit import PromptedViT, backbone_of
 from vitlab.encoders.vit import ViT
 from vitlab.errors import InputError
-
-FAMILIES = {family.name: family for family in (DINO, DINOV2, DEIT, DEIT3, TIMM, LOCATVIT)}
-FamilyName = Literal["auto", "dino", "dinov2", "deit", "deit3", "timm", "locatvit", "vitlab"]
-OWN = "vitlab"  # checkpoints of `vitlab fit` and exported folders, which name every option
 
 
 @dataclass(frozen=True)
@@ -125,16 +120,15 @@ def _load_prompts(source: CheckpointSource, moved: str | Path, alone: bool) -> L
 
     `alone` is whether neither another encoder nor another size is asked for.
     """
-    arguments = (source.spec or {})["init_args"]
-    arguments = {name: value for name, value in arguments.items() if value is not None}
     if not alone:
         raise InputError(
             f"{source.path} holds prompts, which were learned with one backbone of one size; "
             "leave img_size and into out",
             field="img_size",
         )
-    given = dict((arguments.pop("backbone", None) or {}).get("init_args") or {})
-    given = {name: value for name, value in given.items() if value is not None}
+    spec = source.spec or {}
+    arguments = _without_none(spec["init_args"])
+    given = _without_none((arguments.pop("backbone", None) or {}).get("init_args"))
     if not given.get("path"):
         raise InputError(
             f"{source.path} holds prompts, and names no file of the backbone that they were "
@@ -143,20 +137,19 @@ def _load_prompts(source: CheckpointSource, moved: str | Path, alone: bool) -> L
         )
     path = Path(moved or given["path"])
     if not path.exists():
-        where = "" if path.is_absolute() else f" below {Path.cwd()}"
         raise InputError(
             f"{source.path} holds prompts without their backbone, which the run read from "
-            f"{given['path']}; there is no {path}{where}. Give its new place as backbone, on the "
-            "command line --backbone FILE",
+            f"{given['path']}; there is no {path.absolute()}. Give its new place as backbone, on "
+            "the command line --backbone FILE",
             field="--backbone",
         )
     if isinstance(into := given.get("into"), dict):
         given["into"] = build(into, source.path)
     if moved and is_folder(path):  # which needs no family and has one model
         given = {name: given[name] for name in given if name not in ("family", "which")}
+    arguments["backbone"] = load_pretrained(**{**given, "path": path}).vit
     spec = {"class_path": "vitlab.encoders.PromptedViT", "init_args": arguments}
-    vit = load_pretrained(**{**given, "path": path}).vit
-    encoder = build({**spec, "init_args": {**arguments, "backbone": vit}}, source.path)
+    encoder = build(spec, source.path)
     assert isinstance(encoder, PromptedViT)
     try:
         encoder.load_state_dict(source.state)
@@ -164,6 +157,10 @@ def _load_prompts(source: CheckpointSource, moved: str | Path, alone: bool) -> L
         raise InputError(f"{source.path}, with {path}: {error}", field="--backbone") from error
     report = LoadReport(tuple(encoder.backbone.state_dict()))
     return LoadedEncoder(encoder.eval(), report, OWN, source.branch, OWN)
+
+
+def _without_none(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (arguments or {}).items() if value is not None}
 
 
 def load(path: str | Path) -> Encoder:
@@ -193,38 +190,53 @@ def load(path: str | Path) -> Encoder:
     return encoder.eval()
 
 
-def recognize(source: CheckpointSource, family: FamilyName) -> str:
-    """Return the family of a source.
+def build(spec: Mapping[str, Any], path: Path) -> Encoder:
+    """Make an encoder from `class_path` and `init_args`; leave the random stream as it is.
 
     Raises:
-        InputError: it is not `family`, or `family` is "auto" and several fit.
+        InputError: the class is not allowed, missing or no encoder, or an argument is unknown.
     """
-    if source.spec is not None:
-        fitting = [OWN]
+    with torch.random.fork_rng(devices=[]):
+        try:
+            encoder = _value(spec, None, path)
+            if not isinstance(encoder, Encoder):
+                raise TypeError(f"{spec['class_path']} is no Encoder")
+        except (TypeError, KeyError, ImportError, AttributeError) as error:
+            raise InputError(
+                f"{path} describes an encoder that this version of vitlab cannot make: {error}; "
+                "read it with the version that wrote it",
+                field=path.name,
+            ) from error
+    if not hasattr(encoder, "config"):
+        encoder.config = dict(spec.get("init_args") or {})
+    return encoder
+
+
+def import_class(name: str, path: Path) -> type:
+    """Import a class by its dotted name; a bare name is one of `vitlab.encoders`.
+
+    Raises:
+        InputError: the class is of a package that is not allowed.
+        TypeError: it is no class.
+    """
+    check_config({"class_path": name}, path)
+    module, _, name = name.rpartition(".")
+    found = getattr(importlib.import_module(module or "vitlab.encoders"), name)
+    if not inspect.isclass(found):
+        raise TypeError(f"{name} is no class")
+    return found
+
+
+def _value(value: Any, hint: Any, path: Path) -> Any:
+    """Return a value of a spec as its annotation has it: dictionaries become dataclasses."""
+    if not isinstance(value, Mapping):
+        return value
+    if "class_path" in value:
+        kind = import_class(value["class_path"], path)
+        arguments = value.get("init_args") or {}
+        hints = get_type_hints(inspect.getattr_static(kind, "__init__"))
     else:
-        source.tensor("patch_embed.proj.weight", 4), source.tensor("pos_embed", 3)
-        fitting = [name for name, each in FAMILIES.items() if each.fits(source)]
-    if family == "auto":
-        if len(fitting) == 1:
-            return fitting[0]
-        why = (
-            f"could be of {' or '.join(fitting)}, which differ in how positions are resampled"
-            if fitting
-            else f"is of no family known here ({few(source.state)})"
-        )
-        names = ", ".join(fitting or FAMILIES)
-        raise InputError(f"{source.path} {why}; name one with family: {names}", field="--family")
-    if family == OWN and OWN not in fitting:
-        raise InputError(
-            f"{source.path} is neither a checkpoint of `vitlab fit` nor a folder that `export` "
-            "wrote; weights of others are read by their family, and imported before they are "
-            "exported",
-            field="--family",
-        )
-    if fitting and family not in fitting:
-        raise InputError(
-            f"family={family!r} does not fit {source.path}, whose tensors are those of "
-            f"{' or '.join(fitting)}; give family={fitting[0]!r}, or another file",
-            field="--family",
-        )
-    return family
+        kinds = [each for each in (hint, *get_args(hint)) if inspect.isclass(each)]
+        kind = next(filter(is_dataclass, kinds), dict)
+        arguments, hints = value, {} if kind is dict else get_type_hints(kind)
+    return kind(**{name: _value(each, hints.get(name), path) for name, each in arguments.items()})

@@ -49,16 +49,18 @@ def entmax_attention(
         dtype = torch.get_autocast_dtype(device)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    if path == "auto":
-        path = _choose(q, k, v, bias)
-    elif reason := _reason_against(path, q, k, v, bias):
-        raise ValueError(f"entmax attention cannot take the path {path}: {reason}")
+    chosen = _fastest(q, bias) if path == "auto" else path
+    if reason := _reason_against(chosen, q, k, v, bias):
+        if path != "auto":
+            raise ValueError(f"entmax attention cannot take the path {path}: {reason}")
+        _warn_once(f"entmax attention takes the slower path plain, since {chosen} cannot: {reason}")
+        chosen = "plain"
     with torch.autocast(device, enabled=False):
-        if path == "plain":
+        if chosen == "plain":
             return plain(q, k, v, bias)
         if bias is not None:
             bias = bias.expand(*q.shape[:3], q.shape[2])
-        return _Fused.apply(_kernel(path), q, k, v, bias)
+        return _Fused.apply(_kernel(chosen), q, k, v, bias)
 
 
 def plain(q: Heads, k: Heads, v: Heads, bias: Scores | None) -> Heads:
@@ -67,52 +69,34 @@ def plain(q: Heads, k: Heads, v: Heads, bias: Scores | None) -> Heads:
     return entmax15(scores if bias is None else scores + bias) @ v
 
 
-def _choose(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Path:
+def _fastest(q: Tensor, bias: Tensor | None) -> Path:
     if in_graph(q) or q.dtype not in _DTYPES:
         return "plain"
-    scores = q.shape[0] * q.shape[1] * q.shape[2] ** 2
-    if q.device.type == "cpu" and scores >= cpu.FASTER_FROM:
-        best: Path = "cpu"
-    elif q.device.type == "cuda" and bias is None:
-        best = "triton"
-    else:
-        return "plain"
-    reason = _reason_against(best, q, k, v, bias)
-    if reason is None:
-        return best
-    _warn_once(f"entmax attention takes the slower path plain, since {best} cannot: {reason}")
-    return "plain"
+    if q.device.type == "cpu" and q.shape[0] * q.shape[1] * q.shape[2] ** 2 >= cpu.FASTER_FROM:
+        return "cpu"
+    return "triton" if q.device.type == "cuda" and bias is None else "plain"
 
 
 def _reason_against(path: Path, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> str | None:
     """Return why the path cannot compute this, or None if it can."""
+    inputs = [q, k, v] if bias is None else [q, k, v, bias]
     if path == "plain":
         return None
-    inputs = [q, k, v] if bias is None else [q, k, v, bias]
     if any(map(in_graph, inputs)):
         return "it cannot be part of a graph"
     if not q.shape == k.shape == v.shape or 0 in q.shape:
         return f"queries, keys and values must have one shape without 0, not {tuple(q.shape)}, ..."
     if any(x.dtype != q.dtype or x.device != q.device for x in inputs) or q.dtype not in _DTYPES:
         return "all must have one device and one dtype of fp32, bf16, fp16"
-    if path == "triton":
-        return _reason_against_triton(q, bias)
-    if q.device.type != "cpu":
-        return f"the tensors are on {q.device}"
-    try:
-        cpu.library()
-    except cpu.UnavailableError as error:
-        return str(error)
-    return None
-
-
-def _reason_against_triton(q: Tensor, bias: Tensor | None) -> str | None:
-    if bias is not None:
+    if path == "triton" and bias is not None:
         return "it takes no bias"
-    if not 16 <= q.shape[-1] <= 128:
+    if path == "triton" and not 16 <= q.shape[-1] <= 128:
         return f"a head has {q.shape[-1]} channels, it takes 16 to 128"
-    if q.device.type != "cuda":
+    if q.device.type != {"cpu": "cpu", "triton": "cuda"}[path]:
         return f"the tensors are on {q.device}"
+    if path == "cpu":
+        library = cpu.library()
+        return library if isinstance(library, str) else None
     if torch.cuda.get_device_capability(q.device) < (8, 0):
         return "it needs a GPU of compute capability 8.0 or newer"
     return _trial(q.device, q.dtype, min(q.shape[2], 300), q.shape[3])
@@ -147,10 +131,8 @@ def _trial(device: torch.device, dtype: torch.dtype, n: int, e: int) -> str | No
 
 
 def _kernel(path: Path) -> ModuleType:
-    if path == "cpu":
-        return cpu
     # not everyone has Triton, and its import takes a while
-    return importlib.import_module("vitlab.encoders.entmax.triton")
+    return cpu if path == "cpu" else importlib.import_module("vitlab.encoders.entmax.triton")
 
 
 @functools.cache

@@ -173,20 +173,17 @@ void backward(gemm_t *gemm, int threads, int64_t groups, int64_t n, int64_t e, i
 """
 
 
-class UnavailableError(RuntimeError):
-    """The C part cannot be built or loaded here; the message says why."""
-
-
 @functools.cache
-def library() -> tuple[ctypes.CDLL, ctypes.c_void_p]:
-    """Build the C part and load it, once in a process; with it, the address of torch's sgemm.
+def library() -> tuple[ctypes.CDLL, ctypes.c_void_p] | str:
+    """Build the C part and load it, once in a process.
 
-    Raises:
-        UnavailableError: no compiler, one that fails, or a torch whose BLAS is not within reach.
+    Returns:
+        The library and the address of torch's sgemm; or why not: no compiler, one that fails, or a
+        torch whose BLAS is not within reach.
     """
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
-        raise UnavailableError("no C compiler (cc, gcc or clang) was found")
+        return "no C compiler (cc, gcc or clang) was found"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         source, built = Path(folder) / "entmax.c", Path(folder) / "entmax.so"
         source.write_text(_SOURCE)
@@ -197,26 +194,26 @@ def library() -> tuple[ctypes.CDLL, ctypes.c_void_p]:
             gemm = ctypes.cast(torch_itself.sgemm_, ctypes.c_void_p)
             return ctypes.CDLL(str(built)), gemm
         except subprocess.CalledProcessError as error:
-            raise UnavailableError(f"{compiler} failed: {error.stderr.strip()[-500:]}") from None
+            return f"{compiler} failed: {error.stderr.strip()[-500:]}"
         except (OSError, AttributeError, subprocess.TimeoutExpired) as error:
-            raise UnavailableError(str(error)) from None
+            return str(error)
 
 
-def _call(name: str, q: Tensor, inputs: list[Tensor | None], outputs: list[Tensor | None]) -> None:
-    """Call the C function on fp32 tensors without gaps; None becomes a null pointer."""
-    threads = torch.get_num_threads()
-    b, h, n, e = q.shape
-    rows = min(n, max(1, _PART // n))
+def _call(name: str, inputs: list[Tensor | None], outputs: list[Tensor | None]) -> None:
+    """Call the C function; queries come first. It takes fp32 without gaps, None as null pointer."""
+    assert inputs[0] is not None
+    b, h, n, e = inputs[0].shape
+    threads, rows = torch.get_num_threads(), min(n, max(1, _PART // n))
     space = torch.empty(threads, 2, rows, n, dtype=torch.float32)
+    given = [None if x is None else x.float().contiguous() for x in inputs]
+    pointers = [
+        ctypes.c_void_p(None if x is None else x.data_ptr()) for x in (*given, *outputs, space)
+    ]
+    built = library()
+    assert not isinstance(built, str)
+    function, gemm = built
     sizes = [ctypes.c_int64(size) for size in (b * h, n, e, rows)]
-    tensors = [*inputs, *outputs, space]
-    pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in tensors]
-    function, gemm = library()
     getattr(function, name)(gemm, ctypes.c_int(threads), *sizes, *pointers)
-
-
-def _plain(x: Tensor) -> Tensor:
-    return x.float().contiguous()
 
 
 def forward(q: Heads, k: Heads, v: Heads, bias: Scores | None) -> tuple[Heads, Rows]:
@@ -227,8 +224,7 @@ def forward(q: Heads, k: Heads, v: Heads, bias: Scores | None) -> tuple[Heads, R
     """
     out = torch.empty(q.shape, dtype=torch.float32)
     taus = torch.empty(q.shape[:3], dtype=torch.float32)
-    biases = None if bias is None else _plain(bias)
-    _call("forward", q, [_plain(q), _plain(k), _plain(v), biases], [out, taus])
+    _call("forward", [q, k, v, bias], [out, taus])
     return out.to(q.dtype), taus
 
 
@@ -236,9 +232,8 @@ def backward(
     grad: Heads, q: Heads, k: Heads, v: Heads, bias: Scores | None, rows: Rows, wants_bias: bool
 ) -> list[Tensor | None]:
     """Return the gradients of q, k, v and, if wanted, bias; scores are computed again."""
-    biases = None if bias is None else _plain(bias)
-    found = [torch.empty(q.shape, dtype=torch.float32) for _ in "qkv"]
-    of_bias = torch.empty(*q.shape[:3], q.shape[2], dtype=torch.float32) if wants_bias else None
-    inputs = [_plain(q), _plain(k), _plain(v), biases, _plain(grad), rows]
-    _call("backward", q, inputs, [*found, of_bias])
-    return [None if x is None else x.to(q.dtype) for x in (*found, of_bias)]
+    outputs: list[Tensor | None] = [torch.empty(q.shape, dtype=torch.float32) for _ in "qkv"]
+    scores = (*q.shape[:3], q.shape[2])
+    outputs.append(torch.empty(scores, dtype=torch.float32) if wants_bias else None)
+    _call("backward", [q, k, v, bias, grad, rows], outputs)
+    return [None if x is None else x.to(q.dtype) for x in outputs]

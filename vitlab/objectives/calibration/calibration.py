@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder, ViT
-from vitlab.encoders.checkpoint_io.report import few
+from vitlab.encoders.checkpoint_io import few
 from vitlab.errors import InputError
 from vitlab.objectives.calibration.class_masks import compute_class_masks
 from vitlab.objectives.calibration.classifier_checkpoint import (
