@@ -185,7 +185,7 @@ def test_files_of_others_are_a_course_by_the_epoch_in_them_or_in_their_names(
         measure([str(files[0]), str(twice), *words, *dense])
     with refused("--dense"):
         measure([str(files[0]), *words, "--which", "teacher"])
-    with pytest.raises(ValueError, match="several models"):
+    with pytest.raises(ValueError, match="holds the models"):
         measure([str(files[0]), *words, *dense[:2]])
 
 
