@@ -15,7 +15,7 @@ from benchmarks.attention import Case
 from vitlab.atomic_io import write_bytes
 from vitlab.encoders.entmax.operator import entmax15
 from vitlab.objectives.dino import cross_entropy
-from vitlab.profiling.timing import fastest, page, surroundings
+from vitlab.profiling.timing import fastest, markdown, page, surroundings
 
 REPEATS = 7
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     if given.out:
-        text = page(f"Benchmarks, best of {REPEATS}, taking turns", done)
+        text = page(f"Benchmarks, best of {REPEATS}, taking turns", map(markdown, done))
         write_bytes(given.out, text.encode())
         console.print(f"written to {given.out}")
 

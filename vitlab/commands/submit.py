@@ -44,23 +44,30 @@ def run(words: Sequence[str]) -> None:
                 f"{option} is not for the part behind the --; use {instead}", field=option
             )
 
+    from vitlab.data.sampler import split_global_batch
     from vitlab.run import run_dir
-    from vitlab.training.cli import ParsedConfig
+    from vitlab.run.lightning_compat import quiet
+    from vitlab.training.cli import FitCLI
 
-    parsed = ParsedConfig(
-        [
-            *("--trainer.enable_progress_bar", "false"),  # configs may overrule it
-            *(part for path in options.config for part in ("--config", path)),
-            *("--trainer.devices", str(options.devices)),
-            *("--trainer.num_nodes", str(options.num_nodes)),
-            *("--trainer.accelerator", "gpu" if options.gpus_per_node else "cpu"),
-            *fit_options,
-        ]
-    )
-    parsed.check_division()
+    fit_words = [
+        *("--trainer.enable_progress_bar", "false"),  # configs may overrule it
+        *(part for path in options.config for part in ("--config", path)),
+        *("--trainer.devices", str(options.devices)),
+        *("--trainer.num_nodes", str(options.num_nodes)),
+        *("--trainer.accelerator", "gpu" if options.gpus_per_node else "cpu"),
+        *fit_options,
+    ]
+    with quiet():  # the seed that Lightning sets is of no interest here
+        parsed = FitCLI(fit_words, build=False)
+    settings, root = parsed.config, parsed.run_folder.absolute()
+    data, world_size = settings.data.init_args, options.devices * options.num_nodes
+    split_global_batch(data.global_batch_size, world_size, data.micro_batch_size)
     if options.cpus_per_task is None:
-        options = replace(options, cpus_per_task=parsed.config.data.init_args.num_workers + 1)
-    begin, root = parsed.config.ckpt_path, parsed.place(bool(options.seeds))
+        options = replace(options, cpus_per_task=data.num_workers + 1)
+    if options.seeds and not settings.run_dir:
+        root = root.parent  # which holds those of the seeds
+    begin = settings.ckpt_path
+    settings.run_dir, settings.ckpt_path = "", None  # the script gives them
     # a file is only where the first start begins: a requeued job continues by itself
     resume = ("--ckpt_path", "auto" if begin in (None, "last") else begin)
     command = shlex.join(["vitlab", "submit", *words])

@@ -1,22 +1,19 @@
 """Cost of encoders: parameters, FLOPs, activation memory and throughput, side by side."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitlab.activation_memory import saved_bytes
-from vitlab.atomic_io import write_bytes
+from vitlab.atomic_io import write_bytes, write_json
 from vitlab.encoders import CLSSpecialization, Encoder, Locality, ViT, record
 from vitlab.errors import InputError
 from vitlab.profiling.timing import MIB, fastest, page, surroundings
@@ -39,38 +36,13 @@ CONVENTION = (
 )
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Cost of one encoder at one image size.
-
-    Attributes:
-        encoder: its name.
-        size: pixels of the image edge.
-        parameters: of the whole encoder.
-        flops: of a forward pass of one image; a multiply-add counts as two.
-        attention_flops: those of them that are scores and values of attention.
-        saved: bytes that an image keeps until backward.
-        forward: images per second of a forward pass without gradients.
-        training: images per second of a forward and a backward pass.
-    """
-
-    encoder: str
-    size: int
-    parameters: int
-    flops: int
-    attention_flops: int
-    saved: int
-    forward: float
-    training: float
-
-
 def cost(
     encoders: Mapping[str, Encoder],
     sizes: Sequence[int] = (224, 384, 512),
     batch_size: int = 4,
     device: torch.device | str = "cpu",
     out: Path | None = None,
-) -> list[Cost]:
+) -> pd.DataFrame:
     """Measure encoders, print a table with a row for each, and write it where asked.
 
     Args:
@@ -79,6 +51,9 @@ def cost(
         batch_size: images of a pass.
         device: where to measure.
         out: file to write: .json, .md or .csv.
+
+    Returns:
+        The costs, see `measure`.
 
     Raises:
         InputError: a batch without images, another ending, or a size that an encoder does not take.
@@ -96,17 +71,17 @@ def cost(
     for encoder in encoders.values():
         for size in sizes:
             encoder.check_img_size(size, "--sizes")
-    costs = measure(encoders, sizes, batch_size, torch.device(device))
-    shown = table(costs, f"{batch_size} images on {device}")
-    Console(width=max(110, Console().width)).print(shown)
-    if out is not None:
-        rows = [asdict(each) for each in costs]
-        content = {
-            ".json": lambda: json.dumps({"surroundings": surroundings(), "costs": rows}, indent=1),
-            ".csv": lambda: pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"),
-            ".md": lambda: page("Cost of encoders", [shown]),
-        }
-        write_bytes(out, content[out.suffix]().encode())
+    with Console(stderr=True).status("measuring ..."):
+        costs = measure(encoders, sizes, batch_size, torch.device(device))
+    text = f"{batch_size} images on {device}\n\n{tabulate(costs)}\n\n{CONVENTION}"
+    print(text)
+    if out is not None and out.suffix == ".json":
+        write_json(out, {"surroundings": surroundings(), "costs": costs.to_dict("records")})
+    elif out is not None:
+        csv = costs.to_csv(index=False, lineterminator="\n")
+        write_bytes(
+            out, (csv if out.suffix == ".csv" else page("Cost of encoders", [text])).encode()
+        )
     return costs
 
 
@@ -127,34 +102,26 @@ def with_options(named: tuple[str, Encoder]) -> dict[str, Encoder]:
 
 def measure(
     encoders: Mapping[str, Encoder], sizes: Sequence[int], batch_size: int, device: torch.device
-) -> list[Cost]:
-    """Return the costs of every encoder at every size, with a progress bar on standard error."""
-    costs: list[Cost] = []
-    # counting, then two kinds of passes, with one more to warm up
-    steps = len(sizes) * len(encoders) * (1 + 2 * (REPEATS + 1))
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("measuring", total=steps)
+) -> pd.DataFrame:
+    """Measure every encoder at every size.
 
-        def tick() -> None:
-            progress.advance(task)
-
-        for size in sizes:
-            progress.update(task, description=f"{size} px")
-            images = torch.randn(batch_size, 3, size, size, device=device)
-            passes = [Passes(encoder.to(device).eval(), images) for encoder in encoders.values()]
-            counts = []
-            for each in passes:
-                counts.append((each.parameters(), *each.flops(), each.saved()))
-                tick()
-            forward = fastest([each.forward for each in passes], REPEATS, device, tick)
-            training = fastest([each.train for each in passes], REPEATS, device, tick)
-            costs += [
-                Cost(name, size, *count, 1000 * batch_size / first, 1000 * batch_size / second)
-                for name, count, first, second in zip(
-                    encoders, counts, forward, training, strict=True
-                )
-            ]
-    return costs
+    Returns:
+        A row for each, with columns encoder; size, in pixels; parameters; flops of a forward pass
+        of one image; attention_flops, those of them that are scores and values of attention; saved,
+        the bytes that an image keeps until backward; forward and training, the images per second
+        of a forward pass without gradients, and of a forward and a backward pass.
+    """
+    rows = []
+    for size in sizes:
+        images = torch.randn(batch_size, 3, size, size, device=device)
+        passes = [Passes(encoder.to(device).eval(), images) for encoder in encoders.values()]
+        counts = [(each.parameters(), *each.flops(), each.saved()) for each in passes]
+        forward = fastest([each.forward for each in passes], REPEATS, device)
+        training = fastest([each.train for each in passes], REPEATS, device)
+        for name, count, *times in zip(encoders, counts, forward, training, strict=True):
+            rows.append((name, size, *count, *(1000 * batch_size / time for time in times)))
+    names = "encoder size parameters flops attention_flops saved forward training"
+    return pd.DataFrame(rows, columns=names.split())
 
 
 @dataclass(frozen=True)
@@ -207,22 +174,19 @@ class Passes:
         self.encoder.zero_grad()
 
 
-def table(costs: Sequence[Cost], title: str) -> Table:
-    """Return a table with a row for each encoder and size, ratios to the first encoder beside."""
-    shown = Table(title=title, caption=CONVENTION, title_justify="left", caption_justify="left")
-    heads = ("encoder", "px", "parameters", "GFLOPs", "in attention", "saved, MiB")
-    for head in (*heads, "forward, images/s", "forward + backward, images/s", "time / first"):
-        shown.add_column(head, justify="left" if head == "encoder" else "right")
-    firsts: dict[int, Cost] = {}
-    for each in costs:
-        first = firsts.setdefault(each.size, each)
-        shown.add_row(
-            each.encoder,
-            str(each.size),
-            f"{each.parameters:,}",
-            *(f"{flops / 1e9:.3f}" for flops in (each.flops, each.attention_flops)),
-            f"{each.saved / MIB:.1f}",
-            *(f"{speed:.2f}" for speed in (each.forward, each.training)),
-            f"{first.training / each.training:.3f}",
-        )
-    return shown
+def tabulate(costs: pd.DataFrame) -> str:
+    """Return the costs as a Markdown table, with times as ratios to the first encoder."""
+    first = costs.groupby("size")["training"].transform("first")
+    shown = {
+        "encoder": costs["encoder"],
+        "px": costs["size"],
+        "parameters": costs["parameters"].map("{:,}".format),
+        "GFLOPs": (costs["flops"] / 1e9).map("{:.3f}".format),
+        "in attention": (costs["attention_flops"] / 1e9).map("{:.3f}".format),
+        "saved, MiB": (costs["saved"] / MIB).map("{:.1f}".format),
+        "forward, images/s": costs["forward"].map("{:.2f}".format),
+        "and backward": costs["training"].map("{:.2f}".format),
+        "time / first": (first / costs["training"]).map("{:.3f}".format),
+    }
+    align = ["left", *["right"] * (len(shown) - 1)]
+    return pd.DataFrame(shown).to_markdown(index=False, disable_numparse=True, colalign=align)

@@ -11,24 +11,16 @@ from vitlab.errors import InputError
 from vitlab.run import run_dir
 
 ENDINGS = (".ckpt", ".pth", ".pt", ".safetensors")
-EPOCH = re.compile(r"(\d+)\D*$")
 
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """Weights of one epoch.
-
-    Attributes:
-        path: of the file.
-        epoch: epochs trained.
-        step: optimizer steps taken; 0 where the file does not have it.
-        ours: whether `vitlab fit` wrote it.
-    """
+    """Weights after so many epochs and optimizer steps (0 where the file does not have them)."""
 
     path: Path
     epoch: int
-    step: int
-    ours: bool
+    step: int = 0
+    ours: bool = False  # whether `vitlab fit` wrote it
 
 
 @dataclass(frozen=True)
@@ -61,29 +53,17 @@ def find_series(paths: Iterable[Path]) -> list[CheckpointSeries]:
         if not path.exists():
             raise InputError(f"there is no {path}; name runs, or checkpoints", field="checkpoints")
         if path.is_dir() and not is_folder(path):
-            files[path.resolve()] += _inside(path)
+            kept = sorted((path / run_dir.KEPT).glob("*.ckpt"))
+            own = [each for each in path.iterdir() if each.suffix in ENDINGS]
+            # the last epoch's own file before what may be a copy of it
+            own.sort(key=lambda each: (each.name != run_dir.LAST, each))
+            files[path.resolve()] += kept + own
         else:
             home = path.resolve().parent
             home = home.parent if home.name == run_dir.KEPT else home
             files[home].append(path)
             named.add(home)
     return [_series(home, found, home in named) for home, found in files.items()]
-
-
-def _inside(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, those kept by epoch first."""
-    kept = sorted((folder / run_dir.KEPT).glob("*.ckpt"))
-    own = sorted(path for path in folder.iterdir() if path.suffix in ENDINGS)
-    # the last epoch's own file before what may be a copy of it
-    own.sort(key=lambda path: path.name != run_dir.LAST)
-    if not kept + own:
-        raise InputError(
-            f"{folder} has no checkpoints: no {run_dir.KEPT}/*.ckpt, {run_dir.LAST} or *.pth; name "
-            "the folder of a run. With --checkpoint.every_n_epochs 20, `vitlab fit` keeps one "
-            "every 20 epochs",
-            field="checkpoints",
-        )
-    return kept + own
 
 
 def _series(home: Path, files: Sequence[Path], named: bool) -> CheckpointSeries:
@@ -93,20 +73,25 @@ def _series(home: Path, files: Sequence[Path], named: bool) -> CheckpointSeries:
         checkpoint = read_info(path)
         if checkpoint is None:
             left_out[path] = "written in the middle of an epoch"
-        elif checkpoint.epoch not in found:
-            found[checkpoint.epoch] = checkpoint
-        elif named and not (checkpoint.ours and checkpoint.step == found[checkpoint.epoch].step):
+            continue
+        known = found.setdefault(checkpoint.epoch, checkpoint)
+        if (
+            named
+            and known is not checkpoint
+            and not (checkpoint.ours and checkpoint.step == known.step)
+        ):
             raise InputError(
-                f"{path} and {found[checkpoint.epoch].path} are both of epoch {checkpoint.epoch}; "
-                "name one of them, or measure them separately: a curve has one encoder at a time",
+                f"{path} and {known.path} are both of epoch {known.epoch}; name one of them, or "
+                "measure them separately: a curve has one encoder at a time",
                 field="checkpoints",
             )
-        else:
-            left_out[path] = f"epoch {checkpoint.epoch} like {found[checkpoint.epoch].path.name}"
+        if known is not checkpoint:
+            left_out[path] = f"epoch {known.epoch} like {known.path.name}"
     if not found:
         raise InputError(
-            f"{home} has no checkpoint from the end of an epoch: "
-            + "; ".join(f"{path.name}: {why}" for path, why in left_out.items()),
+            f"{home} has no checkpoints ({run_dir.KEPT}/*.ckpt, {run_dir.LAST}, *.pth) from the "
+            f"end of an epoch{''.join(f'; {path.name}: {why}' for path, why in left_out.items())}. "
+            "With --checkpoint.every_n_epochs 20, `vitlab fit` keeps one every 20 epochs",
             field="checkpoints",
         )
     name = Path(home.parent.name, home.name) if home.name.startswith("seed") else Path(home.name)
@@ -133,12 +118,12 @@ def read_info(path: Path) -> SavedCheckpoint | None:
         return SavedCheckpoint(path, epochs, content["global_step"], ours=True)
     epoch = content.get("epoch")
     if isinstance(epoch, int):
-        return SavedCheckpoint(path, epoch if "student" in content else epoch + 1, 0, ours=False)
-    number = EPOCH.search(path.stem)
+        return SavedCheckpoint(path, epoch if "student" in content else epoch + 1)
+    number = re.search(r"(\d+)\D*$", path.stem)
     if number is None:
         raise InputError(
             f"neither {path} nor its name has the epochs it was trained for; rename it, to "
             "epoch_0020.pth for instance",
             field=path.name,
         )
-    return SavedCheckpoint(path, int(number[1]), 0, ours=False)
+    return SavedCheckpoint(path, int(number[1]))

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from lightning import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -28,15 +29,11 @@ from vitlab.callbacks.validation import Validation
 from vitlab.cluster.slurm import count_tasks
 from vitlab.config_files import resolve_configs
 from vitlab.config_safety import ClassesOnly, check_command_line
-from vitlab.data import VisionDataModule
-from vitlab.data.sampler import split_global_batch
-from vitlab.encoders import ViT
+from vitlab.data import DataError, VisionDataModule
 from vitlab.errors import InputError
 from vitlab.objectives import Pretrained  # all of them: YAML finds classes once imported
 from vitlab.run import run_dir
-from vitlab.run.lightning_compat import quiet
 from vitlab.run.module import Pretraining
-from vitlab.run.run_dir import resume_hint
 from vitlab.training.suggestions import check_keys
 from vitlab.training.synthetic import Synthetic
 
@@ -46,9 +43,16 @@ class FitParser(ClassesOnly, LightningArgumentParser):
 
 
 class FitCLI(LightningCLI):
-    """`vitlab fit` up to the first step: everything is parsed, checked and built."""
+    """`vitlab fit` up to the first step: everything is parsed, checked and built.
 
-    def __init__(self, args: Sequence[str]):
+    Args:
+        args: words of the command line behind `fit`.
+        build: whether anything is built; if not, the settings are only parsed and checked, as far
+            as a machine can that has neither the data nor the GPUs.
+    """
+
+    def __init__(self, args: Sequence[str], build: bool = True):
+        self.build = build
         super().__init__(
             Pretraining,
             VisionDataModule,
@@ -83,24 +87,13 @@ class FitCLI(LightningCLI):
         parser.add_lightning_class_args(CheckpointCallback, "checkpoint")
         parser.add_lightning_class_args(CollapseMonitor, "collapse_monitor")
         parser.add_class_arguments(Synthetic, "synthetic")
-        parser.add_argument(
-            "--run-dir",
-            type=str,
-            default="",
-            help="Folder of the run; by default runs/NAMES_OF_CONFIGS/seedN. Never overwritten.",
-        )
-        parser.add_argument(
-            "--ckpt_path",
-            type=str | None,
-            default=None,
-            help="Continue a run: 'last' for the newest good checkpoint in its folder, 'auto' for "
-            "the same, or a new run where there is none; or a file.",
-        )
-        parser.add_argument(
-            "--dry-run",
-            action="store_true",
-            help="Check everything, print the plan and stop before the first step.",
-        )
+        text = "Folder of the run; by default runs/NAMES_OF_CONFIGS/seedN. Never overwritten."
+        parser.add_argument("--run-dir", type=str, default="", help=text)
+        text = "Continue a run: 'last' for the newest good checkpoint in its folder, 'auto' for "
+        text += "the same, or a new run where there is none; or a file."
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help=text)
+        text = "Check everything, print the plan and stop before the first step."
+        parser.add_argument("--dry-run", action="store_true", help=text)
         for target in ("data.init_args.seed", "model.seed"):
             parser.link_arguments("seed_everything", target)
         target = "model.objective.init_args.num_classes"  # of objectives that have it
@@ -122,35 +115,54 @@ class FitCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint to continue from; draw the embedded data sets where they are read."""
-        self.folder = self.run_folder
+        if not self.build:
+            return
+        self.folder = folder = self.run_folder
         if (self.config.model.objective.get("init_args") or {}).get("num_classes") is not None:
             field = "model.objective.num_classes"
             raise InputError(
                 f"{field} would be ignored: it is that of the data; leave it out", field=field
             )
         if first_rank():
-            run_dir.check_unlocked(self.folder)
+            run_dir.check_unlocked(folder)
         # a job that SLURM has started again goes on, whatever --ckpt_path its script has
         restarted = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-        again = restarted and run_dir.resumable_checkpoints(self.folder)
+        again = restarted and run_dir.resumable_checkpoints(folder)
         asked = "auto" if again else self.config.ckpt_path
         if first_rank() or asked in ("last", "auto"):
-            self.start = run_dir.find_resume_point(self.folder, asked)
+            self.start = run_dir.find_resume_point(folder, asked)
         else:  # other ranks of a run start when the first has already made the folder
             self.start = run_dir.ResumePoint(Path(asked) if asked else None)
         checkpoint = self.start.checkpoint
         # however its path is spelled, and best.ckpt as well
-        if first_rank() and checkpoint and self.folder.resolve() in checkpoint.resolve().parents:
-            run_dir.check_same_settings(self.folder, yaml.safe_load(self.text()))
+        if first_rank() and checkpoint and folder.resolve() in checkpoint.resolve().parents:
+            run_dir.check_same_settings(folder, yaml.safe_load(self.text()))
         dense = self.config.probing.dense.values()
         roots = [source.init_args.root for source in (self.config.data, *dense)]
         Synthetic(**self.config.synthetic.as_dict()).draw(roots, first_rank())
+
+    def instantiate_classes(self) -> None:
+        """Build everything.
+
+        Raises:
+            InputError: settings of the trainer, the data or the model that cannot be used.
+        """
+        try:
+            if self.build:
+                super().instantiate_classes()
+        except MisconfigurationException as error:
+            raise InputError(str(error)) from error
+        except ValueError as error:
+            # jsonargparse's own, of the link from data to num_classes
+            if isinstance(error.__cause__, DataError) and not isinstance(error, InputError):
+                raise error.__cause__ from None
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Return a trainer that writes every file into the folder of the run."""
         built = self.config_init
         config = {**built.trainer, **kwargs}
-        self._check_trainer_options(config)
+        _check_trainer_options(config)
         built.validation.rows = built.probing.rows  # one row for each epoch, in one file
         callbacks: list[Callback] = [
             Preemption(built.checkpoint),  # first, as an epoch's end takes long
@@ -160,7 +172,7 @@ class FitCLI(LightningCLI):
             built.validation,
             *(config["callbacks"] or []),  # may monitor the scores of those above
             ThroughputMonitor(),
-            RankWatchdog(partial(resume_hint, self.folder)),
+            RankWatchdog(partial(run_dir.resume_hint, self.folder)),
             StatusWriter(),
             built.checkpoint,  # last, with the state of all others
         ]
@@ -173,33 +185,16 @@ class FitCLI(LightningCLI):
         given = config["plugins"] or []
         plugins = [*(given if isinstance(given, list) else [given]), AtomicCheckpointIO()]
         count_tasks()
-        if SLURMEnvironment.detect() and not any(
-            isinstance(each, ClusterEnvironment) for each in plugins
-        ):
+        own = any(isinstance(each, ClusterEnvironment) for each in plugins)
+        if SLURMEnvironment.detect() and not own:
             plugins.append(SLURMEnvironment(auto_requeue=False))  # `Preemption` does
         config |= {"callbacks": callbacks, "plugins": plugins}
         return Trainer(**{**config, "default_root_dir": str(self.folder)})
 
-    def _check_trainer_options(self, config: dict[str, Any]) -> None:
-        """Refuse options of the trainer that other options of `vitlab fit` decide."""
-        for key, unset, instead in (
-            ("default_root_dir", None, "--run-dir"),
-            ("accumulate_grad_batches", 1, "--data.micro_batch_size"),
-        ):
-            if config[key] != unset:
-                raise InputError(
-                    f"trainer.{key} would be ignored; use {instead}", field=f"trainer.{key}"
-                )
-        if config["max_time"] is not None:  # Lightning would take it for the end of the run
-            raise InputError(
-                "trainer.max_time would end the run for good, within an epoch; leave it out and "
-                "start the run as `timeout 6h vitlab fit ...`, which asks it to stop: it can go on "
-                "with --ckpt_path last",
-                field="trainer.max_time",
-            )
-
     def after_instantiate_classes(self) -> None:
         """Make checkpoints self-describing: `Pretraining.load_from_checkpoint(path)` is enough."""
+        if not self.build:
+            return
         objective = self.model.objective
         defaults = self.parser.get_defaults().validation
         if self.config.validation != defaults and not objective.classifiers():
@@ -216,10 +211,11 @@ class FitCLI(LightningCLI):
             arguments.pop(name, None)
         if objective.file_arguments or isinstance(objective.encoder, Pretrained):
             # nobody needs its file again: the checkpoint holds the weights
-            arguments["encoder"] = {
-                "class_path": "vitlab.encoders.ViT",
-                "init_args": _plain(objective.encoder),
+            plain = {
+                name: asdict(value) if is_dataclass(value) else value
+                for name, value in objective.encoder.config.items()
             }
+            arguments["encoder"] = {"class_path": "vitlab.encoders.ViT", "init_args": plain}
         self.model.save_hyperparameters(settings["model"], logger=False)
 
     def text(self) -> str:
@@ -233,54 +229,27 @@ class FitCLI(LightningCLI):
         write_json(self.folder / "environment.json", environment())
 
 
-class ParsedConfig(FitCLI):
-    """The settings of a run, checked as far as a machine can that has neither its data nor GPUs."""
-
-    def __init__(self, args: Sequence[str]):
-        with quiet():  # the seed that Lightning sets is of no interest here
-            super().__init__(args)
-
-    def before_instantiate_classes(self) -> None:
-        """Leave the run's folder as it is."""
-
-    def instantiate_classes(self) -> None:
-        """Build nothing."""
-
-    def after_instantiate_classes(self) -> None:
-        """Nothing was built."""
-
-    def check_division(self) -> None:
-        """Refuse a batch that does not divide among the devices.
-
-        Raises:
-            DataError: it does not.
-        """
-        data, trainer = self.config.data.init_args, self.config.trainer
-        world = int(trainer.devices) * trainer.num_nodes
-        split_global_batch(data.global_batch_size, world, data.micro_batch_size)
-
-    def place(self, seeds: bool) -> Path:
-        """Return the run's folder; of several seeds, the one that holds theirs."""
-        folder = self.run_folder
-        return (folder.parent if seeds and not self.config.run_dir else folder).absolute()
-
-    def text(self) -> str:
-        """Return all settings as YAML, but for where the run goes and begins."""
-        settings = self.config.clone()
-        settings.run_dir, settings.ckpt_path = "", None
-        return self.parser.dump(settings, skip_link_targets=True, skip_none=False)
-
-
 def _num_classes(data: VisionDataModule) -> int:
     return data.num_classes
 
 
-def _plain(encoder: ViT) -> dict[str, object]:
-    """Return the arguments of an encoder as YAML holds them."""
-    return {
-        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-        for name, value in encoder.config.items()
-    }
+def _check_trainer_options(config: dict[str, Any]) -> None:
+    """Refuse options of the trainer that other options of `vitlab fit` decide.
+
+    Raises:
+        InputError: one of them is set.
+    """
+    instead = {
+        "default_root_dir": (None, "would be ignored; use --run-dir"),
+        "accumulate_grad_batches": (1, "would be ignored; use --data.micro_batch_size"),
+        # Lightning would take it for the end of the run
+        "max_time": (None, "would end the run for good, within an epoch; leave it out and start "
+        "the run as `timeout 6h vitlab fit ...`, which asks it to stop: it can go on with "
+        "--ckpt_path last"),
+    }  # fmt: skip
+    for key, (unset, text) in instead.items():
+        if config[key] != unset:
+            raise InputError(f"trainer.{key} {text}", field=f"trainer.{key}")
 
 
 def first_rank() -> bool:

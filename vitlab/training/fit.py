@@ -8,7 +8,6 @@ from functools import partial
 from typing import NoReturn
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 
 from vitlab import signals
@@ -16,12 +15,11 @@ from vitlab.callbacks.preemption import Preempted
 from vitlab.callbacks.rank_watchdog import is_lost_rank, lost_rank, watch_local_ranks
 from vitlab.cluster.slurm import check_tasks
 from vitlab.data import DataError
-from vitlab.errors import InputError
 from vitlab.run import run_dir
 from vitlab.run.lightning_compat import ignore_known_warnings
 from vitlab.training.cli import FitCLI, first_rank
-from vitlab.training.exit_codes import FAILED, REFUSED, exit_reason
-from vitlab.training.plan import plan_run
+from vitlab.training.exit_codes import REFUSED, exit_reason
+from vitlab.training.plan import plan_run, print_rows
 from vitlab.training.summary import write_summary
 
 
@@ -38,15 +36,12 @@ def fit(args: Sequence[str]) -> None:
     with ExitStack() as held:
         try:
             command = FitCLI(args)
-            given = command.config_init
             check_tasks(command.trainer.num_devices, command.trainer.num_nodes)
             if command.start.finished:
                 print(f"vitlab: the run in {command.folder} is finished; nothing is left to do")
                 return
-            plan = plan_run(
-                command.trainer, command.model, command.datamodule, given.probing, given.validation
-            )
-            rank_zero_only(plan.show)()
+            _, rows = plan_run(command)
+            rank_zero_only(print_rows)("plan", rows)
             if command.config.dry_run:
                 return
             if first_rank():
@@ -54,45 +49,38 @@ def fit(args: Sequence[str]) -> None:
             command.record()
         except OSError as error:  # of the run's folder, as a rule
             _stop(f"{error}. See to it, then start the same command again", REFUSED)
-        except (ValueError, MisconfigurationException) as error:
-            reason: object = error
-            link = not isinstance(error, InputError)  # from data to num_classes, of jsonargparse
-            if link and isinstance(error.__cause__, DataError):
-                reason = error.__cause__
+        except ValueError as error:
             about = "\n`vitlab data check --root DIR` reports on a folder of data"
-            _stop(f"{reason}{about if isinstance(reason, DataError) else ''}", REFUSED)
+            _stop(f"{error}{about if isinstance(error, DataError) else ''}", REFUSED)
         _train(command)
-        try:
-            write_summary(given.probing.rows, command.folder)
-        except OSError as error:
-            _leave_group()
-            _stop(f"{error}. See to it, then {run_dir.resume_hint(command.folder)}", FAILED)
     _leave_group()
 
 
 def _train(command: FitCLI) -> None:
-    """Train, and end with the reason where that does not come to its end."""
+    """Train and write the summary; end with the reason where that does not come to its end."""
     ignore_known_warnings()
     trainer, start, folder = command.trainer, command.start, command.folder
     if start.damaged and first_rank():
-        for reason in start.damaged:
-            print(f"vitlab: {reason}", file=sys.stderr)
-        print(f"vitlab: going on from {start.checkpoint}, step {start.step}", file=sys.stderr)
+        damaged = "".join(f"vitlab: {reason}\n" for reason in start.damaged)
+        going_on = f"vitlab: going on from {start.checkpoint}, step {start.step}"
+        print(f"{damaged}{going_on}", file=sys.stderr)
         run_dir.rename_damaged(start, folder)
-    watch_local_ranks(partial(run_dir.resume_hint, folder))
+    hint = partial(run_dir.resume_hint, folder)
+    watch_local_ranks(hint)
     signals.listen(signal.SIGINT)  # from here on there is something to lose
     try:
         trainer.fit(
             command.model, command.datamodule, ckpt_path=start.checkpoint, weights_only=True
         )
+        write_summary(command.config_init.probing.rows, folder)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         if is_lost_rank(error):
-            lost_rank(error, partial(run_dir.resume_hint, folder))
+            lost_rank(error, hint)
         begun = bool(trainer.global_step) or start.checkpoint is None
         end = exit_reason(error, folder, begun)
         if end is None:
             raise
-        if isinstance(error, Preempted | FloatingPointError):
+        if isinstance(error, Preempted | FloatingPointError) or trainer.state.finished:
             _leave_group()
             if not trainer.is_global_zero:
                 sys.exit(0)  # all ranks agree; the first one reports it

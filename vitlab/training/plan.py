@@ -1,7 +1,6 @@
 """Plan of a run: checks before its first step, and a table of what it is going to do."""
 
 import copy
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psutil
@@ -12,15 +11,14 @@ from rich.table import Table
 
 from vitlab.activation_memory import saved_bytes
 from vitlab.callbacks.online_probes import OnlineProbes
-from vitlab.callbacks.validation import Validation
 from vitlab.data import BatchLayout, VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.objectives import Objective
 from vitlab.optim.schedules import Progress
-from vitlab.run.module import Pretraining, check_trainer
+from vitlab.run.module import check_trainer
+from vitlab.training.cli import FitCLI
 
-Crops = Iterable[tuple[int, int]]
 GIB = 2**30
 SAMPLE = 4  # images to measure memory on: a single one would get kernels for small inputs
 _LINES = {"cosine": "cosine", "timm": "cosine", "linear": "linearly"}
@@ -28,154 +26,128 @@ _LINES = {"cosine": "cosine", "timm": "cosine", "linear": "linearly"}
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Plan of a run.
+    """Layout of the batch, and estimated memory of a training step on one device.
 
     Attributes:
-        rows: of the printed table: name and text.
-        division: layout of the batch.
-        needed: memory of a device.
+        layout: of the batch.
+        weights: bytes of weights, gradients and AdamW's two averages.
+        per_image: bytes that one image with all its crops keeps until backward.
     """
 
-    rows: dict[str, str]
-    division: BatchLayout
-    needed: "Memory"
-
-    def show(self) -> None:
-        """Print the plan."""
-        table = Table(title="plan", show_header=False, title_justify="left")
-        for name, text in self.rows.items():
-            table.add_row(name, text)
-        Console().print(table)
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Estimated bytes of a training step on one device.
-
-    Attributes:
-        weights: of weights, gradients and AdamW's two averages.
-        per_image: activations that one image with all its crops keeps until backward.
-    """
-
+    layout: BatchLayout
     weights: int
     per_image: int
 
-    def total(self, images: int) -> int:
-        """Return the bytes for a micro-batch of this size."""
-        return self.weights + images * self.per_image
+    @property
+    def memory(self) -> int:
+        """Bytes of a step."""
+        return self.weights + self.layout.micro_batch_size * self.per_image
 
 
-def plan_run(
-    trainer: Trainer,
-    model: Pretraining,
-    data: VisionDataModule,
-    probing: OnlineProbes,
-    validation: Validation,
-) -> RunPlan:
-    """Check that a run can work, divide the global batch, and return its plan.
+def plan_run(cli: FitCLI) -> tuple[RunPlan, dict[str, str]]:
+    """Check that a run can work, divide the global batch, and return its plan and a table of it.
 
     Raises:
-        ValueError: what was given, what is allowed, what to do.
+        InputError: settings that do not fit each other, the data or the memory of the device.
     """
+    trainer, data, objective = cli.trainer, cli.datamodule, cli.model.objective
     check_trainer(trainer)
     crops = data.transform.crop_sizes
-    model.objective.check_crops(crops)
-    division = data.batch_layout(trainer.world_size)
-    model.objective.check_micro_batch(division.micro_batch_size)
-    trainer.accumulate_grad_batches = division.accumulate_grad_batches
-    data.samples(data.train_split)
+    objective.check_crops(crops)
+    layout = data.batch_layout(trainer.world_size)
+    objective.check_micro_batch(layout.micro_batch_size)
+    trainer.accumulate_grad_batches = layout.accumulate_grad_batches
+    images = len(data.samples(data.train_split))
     if data.steps_per_epoch < 1:
-        raise ValueError(
-            f"{len(data.samples(data.train_split))} training images do not fill one batch of "
-            f"{data.global_batch_size}; use a smaller --data.global_batch_size"
+        raise InputError(
+            f"{images} training images do not fill one batch of {data.global_batch_size}; use a "
+            "smaller --data.global_batch_size",
+            field="data.global_batch_size",
         )
-    masks = data.use_foreground_masks() if model.objective.needs_masks else 0
-    probing.check(model.objective.encoder, data)
-    validation.check(model.objective, data)
-    needed = memory(trainer, model, crops)
-    check_memory(needed, division, trainer, data)
-    rows = describe(trainer, model, data, probing, division, needed)
-    if model.objective.classifiers():
-        when = (
-            f"every {validation.every_n_epochs} epochs"
-            if validation.every_n_epochs
-            else "at the end"
-        )
-        rows["scores"] = (
-            f"{when}, on {len(data.samples(data.val_split)):,} images of {data.val_split}"
-        )
+    masks = data.use_foreground_masks() if objective.needs_masks else 0
+    cli.config_init.probing.check(objective.encoder, data)
+    cli.config_init.validation.check(objective, data)
+    plan = RunPlan(layout, *estimate_memory(objective, crops, "mixed" in str(trainer.precision)))
+    check_memory(plan, trainer, data)
+    rows = describe(cli, plan)
     if masks:
         rows["masks"] = f"{masks:,} training images have one; the others add nothing"
-    return RunPlan(rows, division, needed)
+    return plan, rows
 
 
-def describe(
-    trainer: Trainer,
-    model: Pretraining,
-    data: VisionDataModule,
-    probing: OnlineProbes,
-    division: BatchLayout,
-    needed: Memory,
-) -> dict[str, str]:
-    """Return the rows of the plan."""
-    objective, encoder, settings = model.objective, model.objective.encoder, model.settings
-    epochs = trainer.max_epochs or 1
-    start = Progress(0, data.steps_per_epoch * epochs, epochs, data.global_batch_size)
-    peak = settings.peak_lr(data.global_batch_size)
+def describe(cli: FitCLI, plan: RunPlan) -> dict[str, str]:
+    """Return what a run is going to do, as rows of a table."""
+    trainer, data, model, built = cli.trainer, cli.datamodule, cli.model, cli.config_init
+    objective, encoder, optimizer = model.objective, model.objective.encoder, model.settings
+    epochs, steps = trainer.max_epochs or 1, data.steps_per_epoch
     size = sum(p.numel() for p in encoder.parameters())
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    start = Progress(0, steps * epochs, epochs, data.global_batch_size)
     schedules = [f"{name} {value:.6g}" for name, value in objective.schedules(start).items()]
-    sets = [
-        f"{name} ({len(source.samples(source.train_split))} + "
-        f"{len(source.samples(source.val_split))} images)"
-        for name, source in probing.dense.items()
-    ]
-    return {
+    decay = f"then {_LINES[optimizer.lr_schedule.shape]} to {optimizer.min_lr:.3g}"
+    if optimizer.warmup_epochs >= epochs:
+        decay = f"which {epochs} epochs do not reach; lower model.optimizer.warmup_epochs"
+    rows = {
         "encoder": f"{type(encoder).__name__} {size:,} parameters, patch {encoder.patch_size}; "
         f"{type(objective).__name__} trains {trained:,}",
         "data": f"{type(data).__name__} {data.folder}: {len(data.samples(data.train_split)):,} "
         f"training images of {data.num_classes} classes",
         "views": ", ".join(f"{count} x {edge} px" for count, edge in data.transform.crop_sizes),
-        "batch": f"{data.global_batch_size} = {division.micro_batch_size} images x "
-        f"{trainer.world_size} "
-        f"devices x {division.accumulate_grad_batches} micro-batches",
-        "length": f"{epochs} epochs x {data.steps_per_epoch:,} steps = {start.steps:,}",
-        "learning rate": f"peak {peak:.3g} after {settings.warmup_epochs} epochs, "
-        + (
-            f"then {_LINES[settings.lr_schedule.shape]} to {settings.min_lr:.3g}"
-            if settings.warmup_epochs < epochs
-            else f"which this run of {epochs} does not reach; lower model.optimizer.warmup_epochs"
-        ),
+        "batch": f"{data.global_batch_size} = {plan.layout.micro_batch_size} images x "
+        f"{trainer.world_size} devices x {plan.layout.accumulate_grad_batches} micro-batches",
+        "length": f"{epochs} epochs x {steps:,} steps = {start.steps:,}",
+        "learning rate": f"peak {optimizer.peak_lr(data.global_batch_size):.3g} after "
+        f"{optimizer.warmup_epochs} epochs, {decay}",
         "at the start": ", ".join(schedules),
         "precision": str(trainer.precision),
-        "memory": f"about {needed.total(division.micro_batch_size) / GIB:.1f} GiB per device, of "
+        "memory": f"about {plan.memory / GIB:.1f} GiB per device, of "
         f"{available(trainer) / GIB:.1f} GiB",
-        "probes": f"every {probing.every_n_epochs} epochs: "
-        + (
-            "no k-NN or linear probe, as the data have no labels"
-            if data.samples(data.train_split).labels is None
-            else f"k-NN and linear at {probing.size} px"
-        )
-        + f"; mIoU at {probing.dense_size} px on "
-        + (", ".join(sets) or "no set: give one with --probing.dense.voc2012.class_path VOC2012"),
+        "probes": f"every {built.probing.every_n_epochs} epochs: "
+        + describe_probes(built.probing, data),
         "run": str(trainer.default_root_dir),
     }
+    if objective.classifiers():
+        scored = f"{len(data.samples(data.val_split)):,} images of {data.val_split}"
+        rows["scores"] = f"every {built.validation.every_n_epochs} epochs, on {scored}"
+    return rows
 
 
-def memory(trainer: Trainer, model: Pretraining, crops: Crops) -> Memory:
-    """Return the estimated memory of a training step.
+def describe_probes(probing: OnlineProbes, data: VisionDataModule | None) -> str:
+    """Return which probes run on which images."""
+    labels = None if data is None else data.samples(data.train_split).labels
+    image = "no k-NN or linear probe, as there are no labels"
+    if labels is not None:
+        image = f"k-NN and linear at {probing.size} px"
+    return f"{image}; mIoU at {probing.dense_size} px on {', '.join(probing.dense) or 'no set'}"
+
+
+def print_rows(title: str, rows: dict[str, str]) -> None:
+    """Print a table with a name and a text in each row."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    for row in rows.items():
+        table.add_row(*row)
+    Console().print(table)
+
+
+def estimate_memory(
+    objective: Objective, crops: tuple[tuple[int, int], ...], mixed: bool
+) -> tuple[int, int]:
+    """Return the estimated bytes of the weights in training, and of one image with all its crops.
 
     The activations of an encoder are measured on crops of each size; the loss keeps a few numbers
     per crop and output.
+
+    Args:
+        objective: whose encoder is measured.
+        crops: number and edge in pixels of each kind of crop.
+        mixed: whether matrix products are in 16 bits.
     """
-    objective = model.objective
-    mixed = "mixed" in str(trainer.precision)
     encoder = trained_encoder(objective)
     activations = sum(count * kept_for_backward(encoder, edge, mixed) for count, edge in crops)
     images = sum(count * 3 * edge**2 * 4 for count, edge in crops)
     outputs = sum(count for count, _ in crops) * objective.out_dim * 4 * 4
     weights = sum(p.numel() * 4 * (4 if p.requires_grad else 1) for p in objective.parameters())
-    return Memory(weights, activations + images + outputs)
+    return weights, activations + images + outputs
 
 
 def trained_encoder(objective: Objective) -> Encoder:
@@ -187,21 +159,12 @@ def trained_encoder(objective: Objective) -> Encoder:
 
 
 def kept_for_backward(encoder: Encoder, edge: int, mixed: bool) -> int:
-    """Return the bytes that one image of this size keeps until backward.
-
-    Args:
-        encoder: measured as a copy on the CPU; frozen parts stay frozen.
-        edge: pixels.
-        mixed: whether matrix products are in 16 bits.
-    """
+    """Return the bytes that one image of this edge keeps until backward, measured on the CPU."""
     twin = copy.deepcopy(encoder).cpu()
     images = torch.zeros(SAMPLE, 3, edge, edge)
-    with (
-        torch.random.fork_rng(devices=[]),
-        torch.autocast("cpu", torch.bfloat16, enabled=mixed),
-    ):
-        total = saved_bytes(lambda: twin(images).cls, twin.parameters())
-    return total // SAMPLE
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=mixed)
+    with torch.random.fork_rng(devices=[]), autocast:
+        return saved_bytes(lambda: twin(images).cls, twin.parameters()) // SAMPLE
 
 
 def available(trainer: Trainer) -> int:
@@ -211,26 +174,22 @@ def available(trainer: Trainer) -> int:
     return psutil.virtual_memory().available // trainer.num_devices
 
 
-def check_memory(
-    needed: Memory, division: BatchLayout, trainer: Trainer, data: VisionDataModule
-) -> None:
+def check_memory(plan: RunPlan, trainer: Trainer, data: VisionDataModule) -> None:
     """Refuse a micro-batch that cannot fit.
 
     Raises:
         InputError: the estimate exceeds the memory of the device.
     """
-    limit, images = available(trainer), division.micro_batch_size
-    if needed.total(images) <= limit:
+    limit = available(trainer)
+    if plan.memory <= limit:
         return
-    fits = (limit - needed.weights) // needed.per_image
-    remedy = (
-        f"set --data.micro_batch_size {fits}, which accumulates micro-batches"
-        if fits > 0
-        else "use fewer or smaller crops (data.transform) or a smaller encoder"
-    )
+    fits = (limit - plan.weights) // plan.per_image
+    remedy = "use fewer or smaller crops (data.transform) or a smaller encoder"
+    if fits > 0:
+        remedy = f"set --data.micro_batch_size {fits}, which accumulates micro-batches"
     raise InputError(
-        f"{images} images with {sum(count for count, _ in data.transform.crop_sizes)} crops each "
-        f"need about {needed.total(images) / GIB:.1f} GiB and a device has {limit / GIB:.1f} GiB; "
-        f"{remedy}",
+        f"{plan.layout.micro_batch_size} images with "
+        f"{sum(count for count, _ in data.transform.crop_sizes)} crops each need about "
+        f"{plan.memory / GIB:.1f} GiB and a device has {limit / GIB:.1f} GiB; {remedy}",
         field="data.micro_batch_size",
     )

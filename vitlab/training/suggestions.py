@@ -40,28 +40,22 @@ def check_keys(words: Sequence[str], defaults: Namespace) -> None:
     Raises:
         InputError: an unknown key; the field is the key.
     """
+    keys: list[str] = []
     for place, word in enumerate(words):
         option, equals, value = word.partition("=")
         value = value if equals else "".join(words[place + 1 : place + 2])
         if option in ("--config", "-c") and Path(value).is_file():
-            keys = [key for key, _ in flat(read_yaml(Path(value)))]
-        else:
-            keys = [option[2:].rstrip("+")] if option.startswith("--") else []
-        for key in keys:
-            _check(key.replace(".init_args.", "."), defaults)
-
-
-def _check(key: str, defaults: Namespace) -> None:
-    section, _, name = key.rpartition(".")
-    known = defaults.get(section) if section else None
-    names = list(vars(known)) if isinstance(known, Namespace) else None
-    if names and name in (*names, "help", "class_path"):
-        return
-    nearest = SYNONYMS.get(section, {}).get(name, "")
-    if names and not nearest:
-        close = [each for each in names if each.startswith(name)] or get_close_matches(name, names)
-        nearest = close[0] if close else ""
-    if nearest:
-        raise InputError(f"there is no {key}; use {section}.{nearest}", field=key)
-    if names:
-        raise InputError(f"there is no {key}; {section} has {', '.join(names)}", field=key)
+            keys += [key for key, _ in flat(read_yaml(Path(value)))]
+        elif option.startswith("--"):
+            keys.append(option[2:].rstrip("+"))
+    for key in (key.replace(".init_args.", ".") for key in keys):
+        section, _, name = key.rpartition(".")
+        known = defaults.get(section) if section else None
+        names = list(vars(known)) if isinstance(known, Namespace) else []
+        if name in (*names, "help", "class_path"):
+            continue
+        close = [each for each in names if each.startswith(name)] + get_close_matches(name, names)
+        nearest = SYNONYMS.get(section, {}).get(name) or next(iter(close), "")
+        if names or nearest:
+            remedy = f"use {section}.{nearest}" if nearest else f"{section} has {', '.join(names)}"
+            raise InputError(f"there is no {key}; {remedy}", field=key)

@@ -16,88 +16,44 @@ from vitlab.run import run_dir
 @rank_zero_only
 def write_summary(measurements: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """Write the results, print them as a table, and say where everything is."""
+    write_json(folder / run_dir.RESULTS, summary_rows(measurements))
+    print_scores(measurements)
+    for warning in [row["warning"] for row in measurements if row["warning"]][-1:]:
+        print(f"warning      {warning}")
+    names = (run_dir.LAST, "best.ckpt", BEST, run_dir.RESULTS, "pictures")
+    print(f"files        {', '.join(str(folder / n) for n in names if (folder / n).exists())}")
+    print(f"curves       tensorboard --logdir {folder}")
+
+
+def print_scores(measurements: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table of scores of frozen features, and one of each classifier, if any."""
     rows = summary_rows(measurements)
-    write_json(folder / run_dir.RESULTS, rows)
-    console = Console()
-    for table in tables(rows, console.width):
-        console.print(table)
-    last = next((m["warning"] for m in reversed(measurements) if m["warning"]), "")
-    if last:
-        console.print(f"warning      {last}")
-    console.print(
-        f"checkpoints  {folder / run_dir.LAST}"
-        + "".join(_if_there(folder / name) for name in ("best.ckpt", BEST))
-    )
-    console.print(f"results      {folder / run_dir.RESULTS}" + _if_there(folder / "pictures"))
-    console.print(f"curves       tensorboard --logdir {folder}")
-
-
-def tables(rows: Sequence[dict[str, object]], width: int) -> list[Table]:
-    """Return a table of what was measured on frozen features, and one of classifiers, if any.
-
-    Args:
-        rows: see `conclusion`.
-        width: letters of a line, in which heads are to be readable.
-    """
-    tags = list(dict.fromkeys(tag for row in rows for tag in row if "/" in tag))
-    # of scores, only a classifier's have a loss
-    classifiers = [tag.partition("/")[0] for tag in tags if tag.endswith("/loss")]
-    frozen = [tag for tag in tags if tag.partition("/")[0] not in classifiers]
-    found = [tabulate("frozen features, %", rows, frozen, width)] if frozen else []
-    if classifiers:
-        of_one = [
-            {
-                "encoder": f"{row['encoder']} ({name})" if len(classifiers) > 1 else row["encoder"],
-                **{
-                    tag.partition("/")[2]: value
-                    for tag, value in row.items()
-                    if tag.partition("/")[0] == name and "/" in tag
-                },
-            }
-            for row in rows
-            for name in classifiers
-        ]
-        scores = list(dict.fromkeys(score for row in of_one for score in row if score != "encoder"))
-        found.append(tabulate("classifier, %; its loss in nats", of_one, scores, width))
-    return found
-
-
-def tabulate(
-    title: str, rows: Sequence[dict[str, object]], tags: Sequence[str], width: int
-) -> Table:
-    """Return a table with a row for each encoder that has a score, and a column for each score.
-
-    Heads are broken behind the slash where the table would not fit into the width otherwise.
-    """
-    shown = [row for row in rows if any(tag in row for tag in tags)]
-    labels = [str(row["encoder"]) for row in shown]
-    # each column has two spaces and a line beside what it holds
-    needed = 4 + max(map(len, labels), default=0) + sum(len(tag) + 3 for tag in tags)
-    table = Table(title=title, title_justify="left")
-    table.add_column("encoder")
+    tags = dict.fromkeys(tag for row in rows for tag in row if tag != "encoder")
+    groups: dict[str, list[str]] = {}
     for tag in tags:
-        head = tag if needed <= width else tag.replace("/", "/\n")
-        table.add_column(head, justify="right", overflow="fold")
-    for label, row in zip(labels, shown, strict=True):
-        table.add_row(label, *(f"{row[tag]:.1f}" if tag in row else "-" for tag in tags))
-    return table
+        name = tag.partition("/")[0]
+        # of scores, only a classifier's have a loss
+        title = f"classifier {name}, %; loss in nats" if f"{name}/loss" in tags else ""
+        groups.setdefault(title or "frozen features, %", []).append(tag)
+    for title, group in groups.items():
+        # heads are broken behind the slash, so that many fit beside each other
+        heads = ["encoder", *(tag.replace("/", "/\n") for tag in group)]
+        table = Table(*heads, title=title, title_justify="left")
+        for row in rows:
+            if any(tag in row for tag in group):
+                scores = (f"{row[tag]:.1f}" if tag in row else "-" for tag in group)
+                table.add_row(str(row["encoder"]), *scores)
+        Console().print(table)
 
 
 def summary_rows(measurements: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
     """Return the rows of the closing table: baselines, the last epoch, and the best if another."""
-    baselines = [m for m in measurements if m["encoder"] != "trained"]
-    trained = [m for m in measurements if m["encoder"] == "trained"]
-    rows = [{"encoder": m["encoder"], **m["scores"]} for m in baselines]
-    for m in trained[-1:]:
-        rows.append({"encoder": f"trained, epoch {m['epoch']}", **m["scores"]})
-    best = max(trained, key=lambda m: m["scores"].get("miou/mean", -1.0), default=None)
-    if best is not None and best is not trained[-1] and "miou/mean" in best["scores"]:
-        rows.append({"encoder": f"best mIoU, epoch {best['epoch']}", **best["scores"]})
-    first = max(trained, key=lambda m: m["scores"].get(TOP1, -1.0), default=None)
-    if first is not None and first not in (trained[-1], best) and TOP1 in first["scores"]:
-        rows.append({"encoder": f"best top-1, epoch {first['epoch']}", **first["scores"]})
-    return rows
-
-
-def _if_there(path: Path) -> str:
-    return f", {path}" if path.exists() else ""
+    trained = [each for each in measurements if each["encoder"] == "trained"]
+    rows = {each["encoder"]: each for each in measurements if each["encoder"] != "trained"}
+    rows |= {f"trained, epoch {each['epoch']}": each for each in trained[-1:]}
+    for name, tag in (("best mIoU", "miou/mean"), ("best top-1", TOP1)):
+        scored = [each for each in trained if tag in each["scores"]]
+        best = max(scored, key=lambda each: each["scores"][tag], default=None)
+        if best is not None and best not in rows.values():
+            rows[f"{name}, epoch {best['epoch']}"] = best
+    return [{"encoder": name, **each["scores"]} for name, each in rows.items()]
