@@ -1,8 +1,13 @@
 """Small runs of `vitlab fit` in this process, and what tests compare of them."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,42 +17,52 @@ from vitlab.cli import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 UNPROBED = (
-    "--probing.every_n_epochs",
-    "0",
-    "--probing.baselines",
-    "false",
-    "--probing.dense",
-    "{}",
+    *("--probing.every_n_epochs", "0", "--probing.baselines", "false", "--probing.dense", "{}"),
 )
 
 
-def run_fit(folder: Path, drawn: Path, configs: list[str], *options: str) -> Path:
-    """Run `vitlab fit` for two epochs of two steps on the drawn data; return its folder.
+def words(
+    folder: Path | str, drawn: Path, configs: Sequence[str], *options: str, verb: str = "fit"
+) -> list[str]:
+    """Return the command line of `vitlab fit` for two epochs of two steps on the drawn data.
 
     Args:
-        folder: of the run.
+        folder: of the run; "" for the default.
         drawn: the drawn data sets.
-        configs: names below configs/, in order.
+        configs: names, in order.
         options: on the command line, last.
+        verb: of vitlab.
     """
-    main(
-        [
-            *(
-                "fit",
-                *(word for name in configs for word in ("--config", f"{CONFIGS / name}.yaml")),
-            ),
-            *("--run-dir", str(folder), "--synthetic.root", ""),
-            *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"),
-            *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit")),
-            *("--probing.num_workers", "0"),
-            *(() if configs[0].startswith("dino") else ("--validation.num_workers", "0")),
-            *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
-            *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
-            *("--data.global_batch_size", "20", "--trainer.max_epochs", "2"),
-            *("--model.optimizer.warmup_epochs", "1"),
-            *options,
-        ]
-    )
+    dense = {"demo", "demo_supervised"} & {*configs}
+    return [
+        *(verb, *(word for name in configs for word in ("--config", f"{CONFIGS / name}.yaml"))),
+        *(("--run-dir", str(folder)) if folder else ()),
+        *("--synthetic.root", "", "--data.root", str(drawn / "imagenet")),
+        *("--data.num_workers", "0", "--data.global_batch_size", "20"),
+        *(("--probing.dense.voc2012.root", str(drawn / "VOCdevkit")) if dense else ()),
+        *("--probing.num_workers", "0"),
+        *(() if configs[0].startswith("dino") else ("--validation.num_workers", "0")),
+        *("--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.max_epochs", "2"),
+        *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
+        *("--model.optimizer.warmup_epochs", "1", *options),
+    ]
+
+
+def run_fit(
+    folder: Path | str, drawn: Path, configs: Sequence[str], *options: str, verb: str = "fit"
+) -> Path:
+    """Run `vitlab fit` in this process, see `words`; return its folder."""
+    main(words(folder, drawn, configs, *options, verb=verb))
+    return Path(folder)
+
+
+def run_ranks(folder: Path, drawn: Path, configs: Sequence[str], *options: str) -> Path:
+    """Run `vitlab fit` on two new ranks, see `words`; return its folder."""
+    more = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+    command = [sys.executable, "-m", "vitlab", *words(folder, drawn, configs, *options, *more)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -71,6 +86,27 @@ class Signalled(ThroughputMonitor):
 def interrupt(patch: pytest.MonkeyPatch, by: type[ThroughputMonitor] = Interrupted) -> None:
     """Interrupt the runs that follow."""
     patch.setattr("vitlab.training.cli.ThroughputMonitor", by)
+
+
+def interrupted(
+    run: Callable[..., Path], by: type[ThroughputMonitor] = Interrupted, code: int = 1
+) -> Path:
+    """Start a run that is interrupted, and return the folder of its continuation."""
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, by)
+        refusal(run, code=code)
+    return run("--ckpt_path", "last")
+
+
+def refusal(run: Callable[..., object], *given: object, code: int = 2) -> None:
+    """Expect that a command ends with this code."""
+    with pytest.raises(SystemExit) as stopped:
+        run(*given)
+    assert stopped.value.code == code
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -2,18 +2,18 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from vitlab.profiling.forecast import (
     GIB,
     RunFacts,
-    Timing,
     TrialResult,
     duration,
     forecast,
+    remedies,
     verdict,
 )
-from vitlab.profiling.remedies import remedies
 
 # 32 images a step: 1 s of which 0.05 s waiting; 20 steps an epoch, 10 epochs
 FACTS = RunFacts(
@@ -38,18 +38,17 @@ FACTS = RunFacts(
     pictures=5000,
     free_disk=10 * GIB,
     probings=4,
-    validations=0,
+    validations=2,
 )
 TRIAL = TrialResult(
-    step=Timing((1.0, 1.2, 0.9)),
-    parts={"data": Timing((0.05, 0.05, 0.05)), "forward": Timing((0.95, 1.15, 0.85))},
+    steps=pd.DataFrame({"data": [0.05, 0.05, 0.05], "forward": [0.95, 1.15, 0.85]}),
     loading=400.0,
     peak=3 * GIB,
     checkpoint=GIB // 8,
-    probe_seconds=10.0,
-    validation_seconds=0.0,
+    probe_seconds=9.0,
+    validation_seconds=2.0,
 )
-WAITS = {**TRIAL.parts, "data": Timing((0.5, 0.5, 0.5))}
+WAITS = TRIAL.steps.assign(data=0.5)
 
 
 def test_a_forecast_by_hand():
@@ -59,9 +58,13 @@ def test_a_forecast_by_hand():
     assert found.hours == found.device_hours == pytest.approx((200 + 40) / 3600)
     assert found.probing == pytest.approx(40 / 240)
     assert found.disk == 4 * GIB // 8 + 64 * 1000 + 5000
-    assert found.hours_on(4) == pytest.approx(found.hours / 4)
     assert found.largest == 32  # of 15.2 GiB, weights take 1 and an image 2 / 32
-    assert TRIAL.step.spread == pytest.approx(0.3)
+    assert found.fits
+    parts = {"data": {"seconds": [0.05] * 3}, "forward": {"seconds": [0.95, 1.15, 0.85]}}
+    plain = TRIAL.plain()
+    assert plain["parts"] == parts
+    assert plain["step"]["seconds"] == pytest.approx([1.0, 1.2, 0.9])
+    assert plain["loading"] == 400.0
 
 
 def test_devices_share_a_batch_but_not_their_hours():
@@ -95,27 +98,23 @@ def test_micro_batches_that_fit_divide_the_share_of_a_device():
         ({}, {"free_disk": GIB // 4}, "disk: the run needs up to 512.1 MiB and 256.0 MiB are free"),
         ({"loading": 20.0}, {}, "could use 34; set --data.num_workers 8"),
         ({"loading": 20.0}, {"num_workers": 8}, "store the images smaller"),
-        ({"parts": WAITS}, {"num_workers": 0}, "between the steps"),
+        ({"steps": WAITS}, {"num_workers": 0}, "set --data.num_workers 1"),
         ({}, {"num_workers": 16}, "1 x 16 processes share 8 cores; --data.num_workers 8"),
         ({}, {"slow_attention": "no compiler"}, "attention: no compiler"),
         ({}, {"precision": "32-true"}, "bf16-mixed"),
         ({}, {"micro_batch_size": 8, "accumulate_grad_batches": 4}, "--data.micro_batch_size 32"),
-        ({"probe_seconds": 100.0}, {}, "probes take 67% of the run"),
+        ({"probe_seconds": 99.0}, {}, "probes take 67% of the run"),
     ],
 )
 def test_the_most_urgent_remedy_comes_first_and_none_changes_the_recipe(trial, facts, expected):
     trial, facts = replace(TRIAL, **trial), replace(FACTS, **facts)
-    advice = remedies(trial, facts, forecast(trial, facts))
+    found = forecast(trial, facts)
+    advice = remedies(trial, facts, found)
     assert expected in advice[0]
     for setting in ("data.transform", "global_batch_size", "max_epochs"):
         assert setting not in " ".join(advice)
-
-
-def test_the_verdict_names_memory_and_disk_that_do_not_suffice():
-    found = forecast(replace(TRIAL, peak=16 * GIB), FACTS)
-    assert "does not fit into memory" in verdict(FACTS, found)
-    full = replace(FACTS, free_disk=0)
-    assert "disk is too small" in verdict(full, forecast(TRIAL, full))
+    assert ("does not fit into memory" in verdict(facts, found)) is (trial.peak == 16 * GIB)
+    assert ("disk is too small" in verdict(facts, found)) is (facts.free_disk == GIB // 4)
 
 
 def test_durations_are_in_a_suitable_unit():

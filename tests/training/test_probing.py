@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from refusals import refused
-from rich.console import Console
 
 from vitlab.cli import main
 from vitlab.commands.measure import run as measure
 from vitlab.encoders import ViT
 from vitlab.errors import InputError
 from vitlab.training.checkpoint_series import find_series, read_info
-from vitlab.training.summary import tables
+from vitlab.training.summary import print_scores
 
 ROOT = Path(__file__).parents[2]
 PLANTED = "patches lose what the image feature gains"
@@ -153,7 +152,7 @@ def test_what_cannot_be_measured_is_refused(finished: Path, measured: Path, tmp_
         ("--out", [run, "--out", str(tmp_path / "other")]),
         ("--dense", [str(tmp_path / "moved/seed0"), "--out", new]),
         ("--dense", [run, "--dense", "voc2012"]),
-        ("--data", [run, "--data", "ImageNet", "--data.root", f"{new}/none", "--out", new]),
+        ("--data.root", [run, "--data", "ImageNet", "--data.root", f"{new}/none", "--out", new]),
         (None, [run, "--out", new, "--size", "30"]),
     ]
     for field, words in wrong:
@@ -210,33 +209,27 @@ def test_a_checkpoint_from_the_middle_of_an_epoch_is_left_out_and_said(
     assert trail.left_out[tmp_path / "seed0/last.ckpt"] == "written in the middle of an epoch"
 
 
-def printed(rows: list[dict], width: int = 80) -> list[str]:
-    console = Console(width=width)
-    with console.capture() as capture:
-        for table in tables(rows, width):
-            console.print(table)
-    return capture.get().splitlines()
-
-
-def test_the_closing_tables_have_whole_heads_and_no_rows_of_dashes():
+def test_tables_of_frozen_features_and_of_each_classifier(capsys):
+    """Whole heads in 80 columns, and no rows without a score."""
     frozen = {f"miou/{name}": 12.3 for name in ("voc2012", "ade20k", "cityscapes", "mean")}
     frozen |= {"knn/top1": 12.3, "linear/top1": 12.3}
     scores = {f"{of}/{s}": 1.0 for of in ("val", "ema") for s in ("top1", "top5", "loss", "ece")}
-    rows = [
-        {"encoder": "pixels", **frozen},
-        {"encoder": "trained, epoch 100", **frozen, **scores},
-        {"encoder": "best top-1, epoch 95", **scores},
-    ]
-    lines = printed(rows)
-    assert max(map(len, lines)) <= 80
-    text = "\n".join(lines)
-    assert "…" not in text
-    for word in ("voc2012", "cityscapes", "linear/", "top5", "loss", "ece", "(ema)"):
+    rows = [("pixels", 0, frozen), ("trained", 95, {**scores, "val/top1": 9.0})]
+    rows += [("trained", 100, {**frozen, **scores})]
+    print_scores([{"encoder": e, "epoch": n, "scores": s} for e, n, s in rows])
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    for word in (
+        "voc2012",
+        "cityscapes",
+        "linear/",
+        "top5",
+        "loss",
+        "ece",
+        "classifier ema",
+        "9.0",
+    ):
         assert word in text
-    assert not any(line.count(" - ") > 1 for line in lines)
-    assert [line for line in lines if "best top-1" in line and "(" not in line] == []
-
-
-def test_heads_stay_whole_where_they_fit():
-    text = "\n".join(printed([{"encoder": "pixels", "knn/top1": 1.0, "miou/voc2012": 2.0}]))
-    assert "miou/voc2012" in text
+    assert "…" not in text
+    assert not any(line.count(" - ") > 1 for line in text.splitlines())
+    assert text.count("best top-1, epoch 95") == 2

@@ -40,7 +40,7 @@ def run(words: Sequence[str]) -> None:
         epilog=EXAMPLES,
         allow_abbrev=False,
     )
-    parser.add_argument("--steps", type=int, default=5, help="optimizer steps that count")
+    parser.add_argument("--steps", type=int, default=5, help="steps that count (default: 5)")
     parser.add_argument("--world-size", type=int, default=0, help="project to so many devices, too")
     parser.add_argument("--out", type=Path, help="JSON file for all numbers; replaced at once")
     options, fit_words = parser.parse_known_args(list(words))

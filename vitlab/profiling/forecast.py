@@ -235,8 +235,8 @@ def report(trial: TrialResult, facts: RunFacts, world_size: int, file: Path | No
     for index, text in enumerate(advice):
         console.print(f"{'Then' if index else 'Next'}: {text}.", highlight=False, markup=False)
     if file is not None:
-        content = {"surroundings": surroundings(), "facts": asdict(facts), "trial": trial.plain()}
-        content |= {"forecast": asdict(found), "hours_on_devices": hours}
+        content: dict[str, Any] = {"surroundings": surroundings(), "facts": asdict(facts)}
+        content |= {"trial": trial.plain(), "forecast": asdict(found), "hours_on_devices": hours}
         write_json(file, {**content, "verdict": outcome, "remedies": advice})
 
 

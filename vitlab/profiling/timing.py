@@ -63,7 +63,7 @@ def markdown(table: Table) -> str:
     cells = {str(column.header): list(column.cells) for column in table.columns}
     align = ["left" if column.justify == "left" else "right" for column in table.columns]
     text = pd.DataFrame(cells).to_markdown(index=False, colalign=align, disable_numparse=True)
-    return "\n\n".join([f"**{table.title}**", text, *filter(None, [table.caption])])
+    return f"**{table.title}**\n\n{text}" + (f"\n\n{table.caption}" if table.caption else "")
 
 
 def page(title: str, texts: Iterable[str]) -> str:

@@ -58,29 +58,15 @@ def run_trial(cli: FitCLI, plan: RunPlan, steps: int) -> tuple[TrialResult, RunF
     cli.datamodule.global_batch_size //= cli.trainer.world_size
     profiler, checkpoint_size = StepProfiler(device), CheckpointSize()
     trial_steps = TrialSteps(profiler, steps + WARM_UP)
-    plugins = cli.config_init.trainer.plugins
-    plugins = plugins if isinstance(plugins, list) else [plugins]
-    one_device: dict[str, Any] = {
-        **cli.config_init.trainer,
-        "accelerator": "gpu" if device.type == "cuda" else device.type,
-        "devices": [device.index or 0] if device.type == "cuda" else 1,
-        "num_nodes": 1,
-        "strategy": "auto",
-        "accumulate_grad_batches": facts.accumulate_grad_batches,
-        **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False),
-        "callbacks": [NaNGuard(), trial_steps],
-        # one process also where SLURM has started several
-        "plugins": [LightningEnvironment(), checkpoint_size]
-        + [each for each in plugins if isinstance(each, Precision)],
-        "profiler": profiler,
-    }
     with TemporaryDirectory() as folder, warnings.catch_warnings():  # for the traces of a NaN
         ignore_known_warnings()
-        trainer = Trainer(**{**one_device, "default_root_dir": folder})
+        own = {"default_root_dir": folder, "profiler": profiler}
+        callbacks = [NaNGuard(), trial_steps]
+        trainer = one_device_trainer(cli, callbacks=callbacks, plugins=[checkpoint_size], **own)
         cli.datamodule.setup("fit")
         batches = cli.datamodule.train_dataloader()
         # other crops, in another order, than the steps will see
-        batches.batch_sampler.set_epoch(1)  # type: ignore[union-attr]
+        batches.batch_sampler.set_epoch(1)
         loading = throughput(batches, facts.num_workers, lambda b: b.views[0].shape[1], rounds=4)
         try:
             trainer.fit(cli.model, cli.datamodule)
@@ -108,6 +94,24 @@ def run_trial(cli: FitCLI, plan: RunPlan, steps: int) -> tuple[TrialResult, RunF
     points //= cli.config_init.trainer.log_every_n_steps or 1
     # throughput has two curves more
     return trial, replace(facts, scalars=points * (trial_steps.num_metrics + 2))
+
+
+def one_device_trainer(cli: FitCLI, plugins: list[Any], **more: Any) -> Trainer:
+    """Return a trainer with the run's settings, for one device and without files."""
+    device, given = cli.trainer.strategy.root_device, cli.config_init.trainer.plugins
+    given = given if isinstance(given, list) else [given]
+    plugins = [*plugins, *(each for each in given if isinstance(each, Precision))]
+    own: dict[str, Any] = {
+        "accelerator": "gpu" if device.type == "cuda" else device.type,
+        "devices": [device.index or 0] if device.type == "cuda" else 1,
+        "num_nodes": 1,
+        "strategy": "auto",
+        "accumulate_grad_batches": cli.trainer.accumulate_grad_batches,
+        **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False),
+        # one process also where SLURM has started several
+        "plugins": [LightningEnvironment(), *plugins],
+    }
+    return Trainer(**{**cli.config_init.trainer, **own, **more})
 
 
 def throughput(

@@ -190,10 +190,9 @@ class SeriesProbes:
             encoder, weights = self._encoder(checkpoint)
             if known.get(checkpoint.epoch, {}).get("weights") != weights:
                 scores, features = probing.probe(encoder.to(fabric.device), self.data, inference)
-                known[checkpoint.epoch] = {
-                    **{"encoder": "trained", "epoch": checkpoint.epoch, "step": checkpoint.step},
-                    **{"scores": scores, "features": features, "warning": "", "weights": weights},
-                }
+                row = {"encoder": "trained", "epoch": checkpoint.epoch, "step": checkpoint.step}
+                row |= {"scores": scores, "features": features, "warning": "", "weights": weights}
+                known[checkpoint.epoch] = row
                 write_json(file, [*baselines, *(known[epoch] for epoch in sorted(known))])
         rows = [*baselines, *(known[epoch] for epoch in sorted(known))]
         print_scores(rows)

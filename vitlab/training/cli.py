@@ -212,7 +212,7 @@ class FitCLI(LightningCLI):
         if objective.file_arguments or isinstance(objective.encoder, Pretrained):
             # nobody needs its file again: the checkpoint holds the weights
             plain = {
-                name: asdict(value) if is_dataclass(value) else value
+                name: asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
                 for name, value in objective.encoder.config.items()
             }
             arguments["encoder"] = {"class_path": "vitlab.encoders.ViT", "init_args": plain}

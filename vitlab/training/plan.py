@@ -1,6 +1,7 @@
 """Plan of a run: checks before its first step, and a table of what it is going to do."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -130,7 +131,7 @@ def print_rows(title: str, rows: dict[str, str]) -> None:
 
 
 def estimate_memory(
-    objective: Objective, crops: tuple[tuple[int, int], ...], mixed: bool
+    objective: Objective, crops: Sequence[tuple[int, int]], mixed: bool
 ) -> tuple[int, int]:
     """Return the estimated bytes of the weights in training, and of one image with all its crops.
 

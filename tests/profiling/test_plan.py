@@ -1,21 +1,18 @@
 """`vitlab plan`: the measurements are those of the run, and nothing is left behind."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from runs import UNPROBED, curves, run_fit
 
-from vitlab.cli import main
-from vitlab.encoders import ViT, save
+from vitlab.encoders import PromptedViT, Prompts, ViT, save
+from vitlab.objectives import DINO, Classification, PromptTuning
 from vitlab.profiling.forecast import SCALAR
 from vitlab.profiling.step_profiler import StepProfiler
-from vitlab.profiling.throughput import throughput
+from vitlab.profiling.trial import throughput
+from vitlab.training.plan import kept_for_backward, trained_encoder
 
-CONFIGS = Path(__file__).parents[2] / "configs"
-OFF = ["--probing.every_n_epochs", "0", "--probing.baselines", "false", "--probing.dense", "{}"]
-DINO = "dino_entmax+demo"
 SMALL = ("--model.objective.head.out_dim", "64")
 
 
@@ -27,27 +24,17 @@ def plan(drawn, tmp_path, monkeypatch):
     def run(config, *options, steps=2):
         file = tmp_path / "numbers.json"
         before = {path for path in tmp_path.rglob("*") if path != file}
-        configs = [CONFIGS / f"{name}.yaml" for name in config.split("+")]
-        settings = "--synthetic.root= --data.num_workers 0 --data.global_batch_size 20 "
-        settings += "--probing.num_workers 0 --trainer.accelerator cpu --trainer.devices 1 "
-        settings += "--trainer.precision 32-true --trainer.max_epochs 3 "
-        settings += "--model.optimizer.warmup_epochs 1"
-        main(
-            [
-                *("plan", "--steps", str(steps), "--out", str(file)),
-                *(word for path in configs for word in ("--config", str(path))),
-                *("--data.root", str(drawn / "imagenet"), *settings.split(), *options),
-            ]
-        )
+        more = ("--steps", str(steps), "--out", str(file), *options)
+        run_fit("", drawn, config.split("+"), "--trainer.max_epochs", "3", *more, verb="plan")
         assert {path for path in tmp_path.rglob("*") if path != file} == before, "left behind"
         return json.loads(file.read_text())
 
     return run
 
 
-def test_parts_sum_to_the_step_and_none_is_negative(plan, drawn, capsys):
-    dense = ("--probing.dense.voc2012.root", str(drawn / "VOCdevkit"), "--probing.images", "10")
-    found = plan(DINO, *SMALL, *dense, "--data.micro_batch_size", "10", steps=3)
+def test_parts_sum_to_the_step_and_none_is_negative(plan, capsys):
+    micro = ("--probing.images", "10", "--data.micro_batch_size", "10")
+    found = plan("dino_entmax+demo", *SMALL, *micro, steps=3)
     trial = found["trial"]
     steps, parts = trial["step"]["seconds"], trial["parts"]
     assert list(parts) == ["data", "copy", "forward", "backward", "optimizer", "other"]
@@ -61,7 +48,7 @@ def test_parts_sum_to_the_step_and_none_is_negative(plan, drawn, capsys):
     assert min(trial["loading"], trial["peak"], trial["probe_seconds"]) > 0
     assert found["verdict"].startswith("The run fits; it is bound by ")
     printed = capsys.readouterr().out
-    assert "3 steps, spread" in printed
+    assert "steps, spread" in printed
     assert "20 = 10 images x 1 devices x 2 micro-batches" in printed
     assert found["remedies"][0].split(":")[0] in printed
 
@@ -69,38 +56,30 @@ def test_parts_sum_to_the_step_and_none_is_negative(plan, drawn, capsys):
 @pytest.mark.slow
 def test_disk_is_that_of_the_run(plan, fit):
     """Checkpoint by checkpoint, and curve by curve."""
-    options = (*OFF, *SMALL, "--trainer.log_every_n_steps", "1", "--data.global_batch_size", "10")
-    facts, trial = (plan(DINO, *options)[name] for name in ("facts", "trial"))
+    options = (*UNPROBED, *SMALL, "--trainer.log_every_n_steps", "1")
+    options += ("--data.global_batch_size", "10")
+    facts, trial = (plan("dino_entmax+demo", *options)[name] for name in ("facts", "trial"))
     folder = fit(*options, "--trainer.max_epochs", "3", config="dino_entmax")
     # the run's also holds its measurements
     assert trial["checkpoint"] == pytest.approx((folder / "last.ckpt").stat().st_size, rel=0.02)
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(("probe/", "epoch"))]
-    points = sum(len(events.Scalars(tag)) for tag in tags)
+    found = curves(folder)
+    points = sum(len(found[tag]) for tag in found if not tag.startswith(("probe/", "epoch")))
     assert facts["scalars"] == pytest.approx(points, rel=0.2)
-    curves = next(folder.glob("events.out.tfevents*")).stat().st_size
-    assert 0.7 < facts["scalars"] * SCALAR / curves < 1.5
+    size = next(folder.glob("events.out.tfevents*")).stat().st_size
+    assert 0.7 < facts["scalars"] * SCALAR / size < 1.5
 
 
 def test_a_supervised_run_has_validations_and_a_best_checkpoint(plan):
-    small = [
-        "--data.global_batch_size",
-        "10",
-        "--data.repeats",
-        "2",
-        "--validation.num_workers",
-        "0",
-    ]
-    found = plan("supervised_deit3_s+demo_supervised", *OFF, *small)
+    options = ("--data.global_batch_size", "10", "--data.repeats", "2")
+    found = plan("supervised_deit3_s+demo_supervised", *UNPROBED, *options)
     assert found["trial"]["validation_seconds"] > 0
     assert found["facts"]["validations"] == 1
     assert found["facts"]["kept_checkpoints"] == 3
 
 
 def test_a_run_shorter_than_the_trial_is_measured_as_it_is(plan):
-    short = ["--data.global_batch_size", "40", "--trainer.max_epochs", "1"]
-    found = plan(DINO, *OFF, *SMALL, *short, steps=5)
+    short = ("--data.global_batch_size", "40", "--trainer.max_epochs", "1")
+    found = plan("dino_entmax+demo", *UNPROBED, *SMALL, *short, steps=5)
     assert len(found["trial"]["step"]["seconds"]) == 1
     assert found["facts"]["steps_per_epoch"] == 1
 
@@ -108,33 +87,20 @@ def test_a_run_shorter_than_the_trial_is_measured_as_it_is(plan):
 @pytest.mark.slow
 def test_other_objectives_can_be_tried(plan, drawn, tmp_path):
     """LocAtViT, prompts, and calibration with its pass over the data before the first step."""
-    found = plan("dino_locat+demo", *OFF, *SMALL, "--data.global_batch_size", "4", steps=1)
+    found = plan("dino_locat+demo", *UNPROBED, *SMALL, "--data.global_batch_size", "4", steps=1)
     assert found["trial"]["parts"]["forward"]["seconds"][0] > 0
-    torch.manual_seed(5)
     save(ViT("nano", 8, 64), tmp_path / "backbone")
     start = "--model.objective.encoder.backbone"
     weights = (f"{start}.path", str(tmp_path / "backbone"), f"{start}.family", "auto")
-    workers = ("--validation.num_workers", "0")
-    found = plan("prompts_tcpa+demo_prompts", *weights, f"{start}.which", "", *workers)
+    found = plan("prompts_tcpa+demo_prompts", *weights, f"{start}.which", "")
     assert found["trial"]["checkpoint"] > 0
-    folder = tmp_path / "start"
-    main(
-        [
-            *("fit", "--config", str(CONFIGS / "supervised_deit_s.yaml"), "--run-dir", str(folder)),
-            *("--config", str(CONFIGS / "demo_supervised.yaml"), "--synthetic.root", ""),
-            *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0", *OFF, *workers),
-            *("--trainer.max_epochs", "1", "--model.optimizer.warmup_epochs", "0"),
-            *("--trainer.enable_progress_bar", "false", "--trainer.precision", "32-true"),
-        ]
-    )
+    supervised = ["supervised_deit_s", "demo_supervised"]
+    folder = run_fit(tmp_path / "start", drawn, supervised, "--data.repeats", "2", *UNPROBED)
     second = "--model.objective.dimensions.allow_unlearned true "
     second += "--model.objective.classifier.allow_uncalibrated true"
     for stage, more in (("tokens", []), ("dimensions", second.split())):
-        found = plan(
-            f"calibrate_{stage}+demo_calibrate",
-            *("--model.objective.classifier.path", str(folder / "last.ckpt"), *more, *workers),
-            *("--model.optimizer.warmup_epochs", "0"),
-        )
+        path = ("--model.objective.classifier.path", str(folder / "last.ckpt"))
+        found = plan(f"calibrate_{stage}+demo_calibrate", *path, *more)
         assert found["trial"]["parts"]["backward"]["seconds"][0] > 0
 
 
@@ -142,40 +108,40 @@ def test_other_objectives_can_be_tried(plan, drawn, tmp_path):
     ("options", "message"),
     [
         ("--trainer.gradient_clip_val 1", "model.optimizer.clip"),
-        ("--data.root nowhere", "there is no folder nowhere"),
-        ("--steps 0", "give at least 1 step"),
+        ("--data.root nowhere", "vitlab: there is no folder nowhere"),
+        ("--steps 0", "--steps 0 is too small"),
         ("--world-size 3", "does not divide among 3 devices"),
         ("--out .", "is a folder"),
         ("--trainer.devices 0", "devices"),
-        ("--ckpt_path last", "there is no checkpoint"),
         ("--model.optimizer.lr 1e38 --model.optimizer.warmup_epochs 0", "would stop"),
     ],
 )
 def test_runs_that_cannot_work_are_refused_with_a_reason(plan, options, message, capsys):
     with pytest.raises(SystemExit) as stopped:
-        plan(DINO, *OFF, *SMALL, *options.split())
+        plan("dino_entmax+demo", *UNPROBED, *SMALL, *options.split())
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_nested_part_is_not_counted_twice(monkeypatch):
-    clock = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0, 15.0])
+    clock = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0])
     monkeypatch.setattr("vitlab.profiling.step_profiler.time.perf_counter", lambda: next(clock))
     profiler = StepProfiler(torch.device("cpu"))
-    profiler.begin_step()
-    profiler.start("[LightningModule]Pretraining.optimizer_step")
-    profiler.start("[Strategy]SingleDeviceStrategy.training_step")
-    profiler.stop("[Strategy]SingleDeviceStrategy.training_step")
-    profiler.stop("[LightningModule]Pretraining.optimizer_step")
+    profiler.mark()
+    for name in ("start", "stop"):
+        outer, inner = "[LightningModule]Pretraining.optimizer_step", "[Strategy]X.training_step"
+        for action in (outer, inner) if name == "start" else (inner, outer):
+            getattr(profiler, name)(action)
+            getattr(profiler, name)("[Callback]Other.backward")
     profiler.end_step()
-    (found,) = profiler.seconds()
+    (found,) = profiler.seconds().to_dict("records")
     times = {name: seconds for name, seconds in found.items() if seconds}
     assert times == {"forward": 3, "optimizer": 2 + 4, "other": 1 + 5}
 
 
 def test_throughput_leaves_out_the_start_and_repeats_the_batches(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("vitlab.profiling.throughput.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("vitlab.profiling.trial.time.perf_counter", lambda: now[0])
     used = []
 
     def use(batch):
@@ -186,3 +152,23 @@ def test_throughput_leaves_out_the_start_and_repeats_the_batches(monkeypatch):
     # three processes: one round does not count, two do; each batch takes its number of seconds
     assert throughput([1, 2], 3, use) == pytest.approx(60 / (2 + 1 + 2 + 1 + 2 + 1))
     assert used == [1, 2, 1, 2, 1, 2, 1, 2, 1]
+
+
+def test_the_memory_foreseen_is_that_of_what_is_trained():
+    """Frozen parts keep nothing until backward; of DINO the student is measured."""
+
+    def kept(objective) -> int:
+        return kept_for_backward(trained_encoder(objective), 32, mixed=False)
+
+    torch.manual_seed(0)
+    vit, state = ViT("nano", 8, 32), torch.get_rng_state()
+    whole, dino = kept(Classification(vit, 3)), DINO(ViT("nano", 8, 32))
+    assert kept(PromptTuning(PromptedViT(ViT("nano", 8, 32)), 3)) == 0
+    prompted = PromptedViT(ViT("nano", 8, 32), Prompts(shared=2, dropout=0.0))
+    assert 0 < kept(PromptTuning(prompted, 3)) < whole
+    assert trained_encoder(dino) is dino.student.encoder
+    assert kept(dino) == whole
+    torch.set_rng_state(state)
+    assert kept_for_backward(vit, 32, mixed=True) != whole
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.requires_grad for p in vit.parameters())
