@@ -1,6 +1,7 @@
 """Example pictures for the report of `vitlab analyze`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import UInt8
@@ -10,17 +11,8 @@ from vitlab.analysis.report import Picture
 from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder
 from vitlab.probes import InferenceConfig
-from vitlab.visualization.figure import (
-    MapSet,
-    Place,
-    attention_maps,
-    extract_features,
-    grid_by_model,
-    part_maps,
-    pca_maps,
-    similarity_maps,
-)
-from vitlab.visualization.photographs import Photograph
+from vitlab.visualization import figure
+from vitlab.visualization.photographs import Photograph, Place
 
 PARTS = 6
 
@@ -42,21 +34,22 @@ def example_pictures(
         inference: where the models are; the CPU by default.
     """
     photographs = [Photograph(f"image {i}", image.cpu()) for i, image in enumerate(images)]
-    known: Sequence[Tensor | None] = masks if masks is not None else [None] * len(photographs)
+    no_places: list[Place | None] = [None] * len(images)
+    known: Sequence[Tensor | None] = [None] * len(images) if masks is None else masks
     places = [middle(mask, *photo.size) for mask, photo in zip(known, photographs, strict=True)]
     inference = inference or InferenceConfig(torch.device("cpu"))
-    seen = extract_features(models, photographs, 0, inference, places=[None] * len(photographs))
-    of_object = "the middle of the object" if masks is not None else "the middle of the image"
-    kinds: list[tuple[str, str, MapSet, Sequence[Place]]] = [
-        ("PCA of patch features", "", pca_maps(seen), ()),
-        ("[CLS] attention", " Last block, mean of heads.", attention_maps(seen, None), ()),
-        ("Similarity", f" It is {of_object}.", similarity_maps(seen, photographs, places), places),
-        ("Parts", "", part_maps(seen, PARTS), ()),
-    ]
+    seen = figure.extract_features(models, photographs, 0, inference, places=no_places)
+    at = f" It is the middle of the {'image' if masks is None else 'object'}."
+    similarity = figure.similarity_maps(seen, photographs, places)
     found = []
-    for title, more, maps, rings in kinds:
-        sheet = grid_by_model(photographs, seen, maps, rings, caption=False)
-        found.append(Picture(title, maps.caption + more, sheet.encode()))
+    for title, more, maps, rings in (
+        ("PCA of patch features", "", figure.pca_maps(seen), ()),
+        ("[CLS] attention", " Last block, mean of heads.", figure.attention_maps(seen, None), ()),
+        ("Similarity", at, similarity, places),
+        ("Parts", "", figure.part_maps(seen, PARTS), ()),
+    ):
+        grid = figure.grid_by_model(photographs, seen, replace(maps, caption=""), rings)
+        found.append(Picture(title, maps.caption + more, grid.encode()))
     return found
 
 

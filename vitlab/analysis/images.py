@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitlab.analysis.measures.context import VOID
-from vitlab.data import CenterCrop, SegmentationTransform, VisionDataModule, read_image
-from vitlab.data.dataset import first_readable, warn_unreadable
-from vitlab.data.decode import UnreadableImage, decode_image
-from vitlab.data.storage import IMAGE_ENDINGS, few
+from vitlab.data import CenterCrop, SegmentationTransform, VisionDataModule
+from vitlab.data.dataset import ClassificationDataset
+from vitlab.data.samples import Samples, paths
+from vitlab.data.storage import IMAGE_ENDINGS, FolderTree, few, image_names
 from vitlab.data.transforms import ImageAndMask, resize_nearest
 from vitlab.errors import InputError
 
@@ -81,34 +81,18 @@ class ObjectPairs(Dataset[Pair]):
 
 
 class UnlabeledPairs(Dataset[Pair]):
-    """Images with masks of unknown pixels.
+    """Images with masks of unknown pixels; `patience` as of `ClassificationDataset`."""
 
-    `read` returns the content of a file, from the disk by default; `patience` unreadable files in a
-    row are replaced by the next one.
-    """
-
-    def __init__(self, paths: Sequence[str], size: int, read: Any = None, patience: int = 0):
-        self.paths, self.crop, self.read, self.patience = paths, CenterCrop(size), read, patience
+    def __init__(self, samples: Samples, size: int, patience: int = 0):
+        unlabeled = replace(samples, labels=np.zeros(len(samples), np.int64))
+        self.images = ClassificationDataset(unlabeled, size, patience)
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> Pair:
-        _, image, unreadable = first_readable(self._read, index, len(self), self.patience)
-        warn_unreadable(unreadable)
-        square = self.crop(image)[0][0]
+        square, _ = self.images[index]
         return square, torch.full(square.shape[1:], VOID, dtype=torch.uint8)
-
-    def _read(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        path = self.paths[index]
-        if self.read is None:
-            return read_image(path)
-        try:
-            return decode_image(self.read(path), path)
-        except UnreadableImage:
-            raise
-        except OSError as error:
-            raise UnreadableImage(path, error.strerror or str(error)) from error
 
 
 def find_images(
@@ -130,70 +114,56 @@ def find_images(
     Raises:
         InputError: there are no such images or classes.
     """
+    about: dict[str, Any]
     if isinstance(source, Path):
-        if objects:
-            raise InputError("--foreground needs masks, and photographs have none", field="--data")
-        return _photographs(source, size, limit)
-    data, kind = copy.copy(source), type(source).__name__
-    # nothing is learned: no split to keep apart
-    data.train_split, data.val_split = "", split or source.val_split
-    samples = data.samples(data.val_split)
-    about: dict[str, Any] = {"dataset": kind, "root": str(data.root)}
-    about |= {"split": data.val_split, "size": size}
-    reason = f"{kind} has no masks"
-    if samples.masks is not None:
-        chosen, reason = _object_classes(data.classes, objects)
-        if chosen:
-            pairs = ObjectPairs(data, data.val_split, size, limit, chosen)
-            names = [data.classes[index] for index in chosen]
-            about |= {"images": len(pairs), "masks": True, "foreground": names}
-            return Images(pairs, about, True)
-    elif objects:
+        samples, patience, reason = _photographs(source), 0, "there are no masks"
+        about = {"dataset": "photographs", "root": str(source), "split": "", "size": size}
+    else:
+        data = copy.copy(source)
+        # nothing is learned: no split to keep apart
+        data.train_split, data.val_split = "", split or source.val_split
+        samples, patience = data.samples(data.val_split), data.max_unreadable
+        reason = f"{type(source).__name__} has no masks"
+        about = {"dataset": type(source).__name__, "root": str(data.root)}
+        about |= {"split": data.val_split, "size": size}
+        if samples.masks is not None:
+            if chosen := _object_classes(data.classes, objects):
+                pairs = ObjectPairs(data, data.val_split, size, limit, chosen)
+                names = [data.classes[index] for index in chosen]
+                about |= {"images": len(pairs), "masks": True, "foreground": names}
+                return Images(pairs, about, True)
+            reason = (
+                "its classes have none called background; name those that are objects with "
+                "--foreground to measure with masks"
+            )
+    if objects:
         raise InputError(
             f"--foreground names classes of masks, and {reason}; leave it out", field="--foreground"
         )
-    kept = samples.subset(limit)
-    paths = [kept.image(index) for index in range(len(kept))]
-    found = UnlabeledPairs(paths, size, samples.files.read, data.max_unreadable)
+    found = UnlabeledPairs(samples.subset(limit), size, patience)
     return Images(found, {**about, "images": len(found), "masks": False}, False, reason)
 
 
-def _photographs(root: Path, size: int, limit: int) -> Images:
+def _photographs(root: Path) -> Samples:
     """Return the images in a folder, or one image."""
-    found = [root]
-    if not root.exists():
-        raise InputError(
-            f"there is no {root}; give a folder of photographs, or one", field="--photographs"
-        )
-    if root.is_dir():
-        found = sorted(p for p in root.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
-    if not found:
+    files = FolderTree(root if root.is_dir() else root.parent)
+    names = image_names(files, "") if root.is_dir() else [root.name] * root.exists()
+    if not names:
         raise InputError(
             f"{root} holds no image directly in it (endings: {', '.join(IMAGE_ENDINGS)}); give a "
-            "folder of photographs, or a dataset as --data.root",
+            "folder of photographs, one photograph, or a dataset as --data.root",
             field="--photographs",
         )
-    if 0 < limit < len(found):
-        drawn = np.random.default_rng(0).permutation(len(found))[:limit]
-        found = [found[index] for index in sorted(drawn.tolist())]
-    about = {"dataset": "photographs", "root": str(root), "split": "", "size": size}
-    about |= {"images": len(found), "masks": False}
-    pairs = UnlabeledPairs([str(path) for path in found], size)
-    return Images(pairs, about, False, "there are no masks")
+    return Samples(files, paths(names))
 
 
-def _object_classes(classes: Sequence[str], asked: Sequence[str]) -> tuple[list[int], str]:
-    """Return the indices of the classes that are objects, or none and the reason."""
-    if not asked and BACKGROUND in classes:
-        return [i for i, name in enumerate(classes) if name != BACKGROUND], ""
-    if not asked:
-        return [], (
-            "its classes have none called background; name those that are objects with "
-            "--foreground to measure with masks"
-        )
+def _object_classes(classes: Sequence[str], asked: Sequence[str]) -> list[int]:
+    """Return the indices of the classes that are objects; all but background by default."""
     if unknown := [name for name in asked if name not in classes]:
         raise InputError(
             f"--foreground {few(unknown)}: no such class; the classes are {', '.join(classes)}",
             field="--foreground",
         )
-    return [classes.index(name) for name in asked], ""
+    if not asked and BACKGROUND in classes:
+        asked = [name for name in classes if name != BACKGROUND]
+    return [classes.index(name) for name in asked]

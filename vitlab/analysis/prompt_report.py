@@ -26,7 +26,7 @@ from vitlab.encoders import PromptedViT, load_pretrained, record
 from vitlab.encoders.checkpoint_io import read_checkpoint
 from vitlab.errors import InputError
 from vitlab.objectives.classification import Classifier
-from vitlab.visualization.colors import categorical_colors
+from vitlab.visualization.colors import Key, categorical_colors
 from vitlab.visualization.grid import GridColumn, ImageGrid
 
 BATCH, PICTURES = 64, 6
@@ -161,9 +161,9 @@ def color_entries(
     for color, entry, _ in shown:
         canvas[entries == entry] = torch.tensor(color)
     maps = canvas.unflatten(1, grid).permute(0, 3, 1, 2)
-    legend = [(color, f"entry {entry}: {part:.0f} %") for color, entry, part in shown]
+    legend = [Key(color, f"entry {entry}: {part:.0f} %") for color, entry, part in shown]
     if rest := len(frequent) - len(shown):
-        legend.append((OTHERS, f"{rest} others: {sum(share[len(shown) :]):.0f} %"))
+        legend.append(Key(OTHERS, f"{rest} others: {sum(share[len(shown) :]):.0f} %"))
     return GridColumn(title, list(F.interpolate(maps, size=(size, size), mode="nearest")), legend)
 
 

@@ -30,7 +30,7 @@ from vitlab.probes.degradation import latest_warning
 from vitlab.probes.dense import FittedDenseProbe
 from vitlab.probes.eval_mode import eval_mode
 from vitlab.probes.layer_selection import depth_of
-from vitlab.visualization.grid import encode_png
+from vitlab.visualization.grid import png_pixels
 from vitlab.visualization.masks import draw_probe_grid
 
 
@@ -223,9 +223,9 @@ class OnlineProbes(EvaluationCallback):
         grid = draw_probe_grid(
             encoder, inference, torch.stack(images), masks, fitted.classify, classes
         )
-        picture = grid.render()
-        folder = Path(trainer.default_root_dir) / "pictures"
-        write_bytes(folder / f"{name}_{when}.png", encode_png(picture))
+        png = grid.encode(scale=1)
+        write_bytes(Path(trainer.default_root_dir) / "pictures" / f"{name}_{when}.png", png)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(f"pictures/{name}", picture, trainer.global_step)
+                tag, step = f"pictures/{name}", trainer.global_step
+                logger.experiment.add_image(tag, png_pixels(png), step)

@@ -26,7 +26,7 @@ from vitlab.evaluation.result import DataInfo, ProtocolInfo, Result, plain, refu
 from vitlab.evaluation.tensorboard import write_events
 from vitlab.probes import InferenceConfig
 from vitlab.probes.metrics import IoUCounts, bootstrap_interval
-from vitlab.visualization.grid import encode_png
+from vitlab.visualization.grid import png_pixels
 from vitlab.visualization.masks import compare_masks
 
 UNFINISHED = ".unfinished"
@@ -183,8 +183,10 @@ def _write(result: Result, outcome: Outcome, args: EvaluateArguments, folder: Pa
         pairs = [dataset[index] for index in range(len(outcome.predictions))]
         truths = [pair.mask for pair in pairs]
         images = [pair.image for pair in pairs]
-        sheet = compare_masks(images, truths, outcome.predictions, data.classes).render()
-        write_bytes(folder / "pictures.png", encode_png(sheet))
+        grid = compare_masks(images, truths, outcome.predictions, data.classes)
+        png = grid.encode(scale=1)
+        write_bytes(folder / "pictures.png", png)
+        sheet = png_pixels(png)
     write_events(folder, result, sheet)
     samples = data.samples(data.val_split)
     names = [samples.image(index) for index in range(len(outcome.counts))]

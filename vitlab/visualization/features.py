@@ -17,7 +17,7 @@ from vitlab.encoders.hooks import hook_blocks
 from vitlab.encoders.tokens import Grid
 from vitlab.probes import InferenceConfig
 from vitlab.probes.finiteness import check_finite
-from vitlab.probes.layer_selection import LayerSelection, check_layers, depth_of
+from vitlab.probes.layer_selection import LayerSelection, depth_of, extract_layers
 
 CLS = -1  # query index of [CLS], in place of a patch
 
@@ -58,12 +58,9 @@ def extract_block_features(
     Raises:
         InputError: a block that the encoder does not have, or features that are not finite.
     """
-    check_layers(encoder, [LayerSelection(tuple(blocks))])
-    depth = max(depth_of(encoder), 1)
-    wanted = [block % depth for block in blocks]
+    wanted = [block % max(depth_of(encoder), 1) for block in blocks]
     patches = (images.shape[2] // encoder.patch_size) * (images.shape[3] // encoder.patch_size)
     attention: dict[int, Tensor] = {}
-    tokens: dict[int, Tokens] = {}
 
     def keep(block: int, _: tuple, weights: Tensor) -> None:
         if block in wanted:
@@ -71,13 +68,11 @@ def extract_block_features(
 
     hook = nullcontext() if queries is None else hook_blocks(encoder, "attn.weights", keep)
     with loading.precision(), hook:
-        for index, state in enumerate(encoder.walk(normalize(images.to(loading.device)))):
-            # the first state enters the first block, unless there are no blocks
-            block = index - (depth_of(encoder) > 0)
-            if block in wanted:
-                tokens[block] = encoder.read(state)
-                check_finite(tokens[block].patches)
-    return [BlockFeatures(tokens[block], attention.get(block)) for block in wanted]
+        selections = [LayerSelection((block,)) for block in blocks]
+        found = extract_layers(encoder, normalize(images.to(loading.device)), selections)
+        check_finite(*(tokens.patches for tokens in found))
+    pairs = zip(found, wanted, strict=True)
+    return [BlockFeatures(tokens, attention.get(block)) for tokens, block in pairs]
 
 
 def query_attention(

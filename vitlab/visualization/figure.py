@@ -6,34 +6,34 @@ and photograph; two layouts put maps on a grid: models side by side, or kinds si
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes import InferenceConfig
 from vitlab.probes.layer_selection import depth_of
 from vitlab.probes.logistic import LinearClassifier
-from vitlab.visualization.attention import (
-    attention_image,
-    attention_keys,
-    attention_note,
-    patch_similarity,
-)
 from vitlab.visualization.colors import (
     SIMILARITY,
+    Key,
     apply_colormap,
     apply_palette,
+    attention_image,
+    attention_keys,
     categorical_colors,
+    class_keys,
 )
 from vitlab.visualization.features import CLS, BlockFeatures, PatchMatrix, extract_block_features
-from vitlab.visualization.grid import HEIGHT, ColorBar, GridColumn, ImageGrid, Key
-from vitlab.visualization.masks import class_keys, predict_masks
+from vitlab.visualization.grid import HEIGHT, GridColumn, ImageGrid
+from vitlab.visualization.masks import predict_masks
 from vitlab.visualization.parts import part_labels
 from vitlab.visualization.pca import Basis, pca_colors
-from vitlab.visualization.photographs import Photograph
+from vitlab.visualization.photographs import Photograph, Place
 
-Place = tuple[int, int]  # x and y in a photograph's own pixels
 FEW, LOW = 5, 110  # columns of the usual height, and the height of more, in pixels
 
 SHARED = {
@@ -62,7 +62,7 @@ class MapSet:
 
     title: str
     images: Sequence[Sequence[Tensor]]
-    keys: Sequence[Key | ColorBar] = ()
+    keys: Sequence[Key] = ()
     caption: str = ""
     notes: Sequence[Sequence[str]] = ()  # a line below each image
 
@@ -91,21 +91,18 @@ def extract_features(
         InputError: a block that a model does not have, or features that are not finite.
     """
     found: dict[str, list[list[BlockFeatures]]] = {label: [] for label in models}
-    pairs = [(label, number) for label in models for number in range(len(photographs))]
-    for label, number in track(pairs):
-        encoder, photo = models[label], photographs[number]
-        query = None
+    for label, number in track([(label, i) for label in models for i in range(len(photographs))]):
+        photo, patch, query = photographs[number], models[label].patch_size, None
         if places is not None:
-            place, grid = places[number], photo.grid(size, encoder.patch_size)
-            query = [CLS if place is None else photo.patch_at(place, grid)]
-        image = photo.fitted(size, encoder.patch_size)
-        found[label].append(extract_block_features(encoder, image, loading, blocks, query))
+            place = places[number]
+            query = [CLS if place is None else photo.patch_at(place, photo.grid(size, patch))]
+        image = photo.fitted(size, patch)
+        found[label].append(extract_block_features(models[label], image, loading, blocks, query))
     features = []
-    for label, several in found.items():
-        depth = max(depth_of(models[label]), 1)
-        for index, block in enumerate(blocks):
-            shown = label if list(blocks) == [-1] else f"{label}\nblock {block % depth}"
-            features.append(ModelFeatures(shown, [each[index] for each in several]))
+    for label, index in product(models, range(len(blocks))):
+        block = blocks[index] % max(depth_of(models[label]), 1)
+        shown = label if list(blocks) == [-1] else f"{label}\nblock {block}"
+        features.append(ModelFeatures(shown, [each[index] for each in found[label]]))
     return features
 
 
@@ -126,7 +123,8 @@ def attention_maps(
 ) -> MapSet:
     """Return the attention of one head, from 0, or the mean of heads for None.
 
-    For models without a head of that number, the map is white.
+    For models without a head of that number, the map is white. Notes are the largest weight, and
+    the share of exact zeros if there are any.
     """
     shown: list[Tensor] = []
 
@@ -135,8 +133,12 @@ def attention_maps(
         heads = each.attention[0]
         if head is not None and head >= len(heads):
             return torch.ones(3, *each.tokens.grid), ""
-        shown.append(heads.mean(0) if head is None else heads[head])
-        return attention_image(shown[-1], each.tokens.grid), attention_note(shown[-1])
+        weights = heads.mean(0) if head is None else heads[head]
+        shown.append(weights)
+        note = f"max {100 * float(weights.max()):.1f} %"
+        if zeros := 100 * float((weights == 0).float().mean()):
+            note += f", {zeros:.0f} % are 0"
+        return attention_image(weights, each.tokens.grid), note
 
     drawn = [[draw(each) for each in model.photographs] for model in features]
     return MapSet(
@@ -152,22 +154,24 @@ def similarity_maps(
     features: Sequence[ModelFeatures], photographs: Sequence[Photograph], places: Sequence[Place]
 ) -> MapSet:
     """Return the cosine of every patch with the one at a place of its photograph."""
-
-    def cosines(tokens: Tokens, photo: Photograph, place: Place) -> Tensor:
-        index = photo.patch_at(place, tokens.grid)
-        return patch_similarity(tokens.patches[0], index).unflatten(0, tokens.grid)
-
+    queries = list(zip(photographs, places, strict=True))
     found = [
         [
-            cosines(each.tokens, photo, place)
-            for each, photo, place in zip(model.photographs, photographs, places, strict=True)
+            patch_similarity(each.tokens, photo.patch_at(place, each.tokens.grid))
+            for each, (photo, place) in zip(model.photographs, queries, strict=True)
         ]
         for model in features
     ]
     low = min(0.0, *(float(each.min()) for several in found for each in several))
     images = [[apply_colormap(each, SIMILARITY, low, 1.0) for each in several] for several in found]
-    keys = [ColorBar(SIMILARITY, f"{low:.2g}", "1 (cosine)")]
+    keys = [Key(SIMILARITY, "1 (cosine)", f"{low:.2g}")]
     return MapSet("similarity", images, keys, "Similarity: cosine with the patch in the ring.")
+
+
+def patch_similarity(tokens: Tokens, index: int) -> Float[Tensor, "_ _"]:
+    """Return the cosine of each patch of an image with one of them; 0 for features that are 0."""
+    unit = F.normalize(tokens.patches[0].double().cpu(), dim=1)
+    return torch.clamp(unit @ unit[index], -1, 1).float().unflatten(0, tokens.grid)
 
 
 def part_maps(features: Sequence[ModelFeatures], count: int) -> MapSet:
@@ -187,16 +191,19 @@ def mask_maps(
     classes: Sequence[str],
     training_data: str,
 ) -> MapSet:
-    """Return the classes that a linear map of each model's patches predicts.
+    """Return the classes that a linear map of each model's patches predicts, at 16 pixels a patch.
 
     The training data of the maps are named in the caption.
     """
-    found = []
-    for model, head in zip(features, heads, strict=True):
-        grids = [each.tokens.grid for each in model.photographs]
-        sizes = [(16 * rows, 16 * columns) for rows, columns in grids]
-        pairs = zip(model.photographs, sizes, strict=True)
-        found.append([predict_masks(head, each.tokens, size)[0] for each, size in pairs])
+    found = [
+        [
+            predict_masks(head, each.tokens, (16 * each.tokens.grid[0], 16 * each.tokens.grid[1]))[
+                0
+            ]
+            for each in model.photographs
+        ]
+        for model, head in zip(features, heads, strict=True)
+    ]
     keys = class_keys([each for several in found for each in several], classes)
     images = [[apply_palette(each) for each in several] for several in found]
     caption = f"Masks: a linear map of patches, fitted to {training_data}."
@@ -208,14 +215,13 @@ def grid_by_model(
     features: Sequence[ModelFeatures],
     maps: MapSet,
     places: Sequence[Place | None] = (),
-    caption: bool = True,
 ) -> ImageGrid:
     """Return a row for each photograph, with rings at places, and a column for each model."""
     columns = [_photographs(photographs, places, 1)]
     for index, model in enumerate(features):
         notes = maps.notes[index] if maps.notes else ()
         columns.append(GridColumn(model.label, maps.images[index], notes=notes))
-    return ImageGrid(columns, keys=[maps.keys], caption=maps.caption if caption else "")
+    return ImageGrid(columns, keys=[maps.keys], caption=maps.caption)
 
 
 def grid_by_kind(
@@ -244,7 +250,7 @@ def _photographs(
     """Return the first column of a grid, each photograph so many times."""
     images = [photo.pixels / 255 for photo in photographs for _ in range(times)]
     marks = [
-        None if place is None else photo.share(place)
+        place and photo.share(place)
         for photo, place in zip(photographs, places, strict=False)
         for _ in range(times)
     ]

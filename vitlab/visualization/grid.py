@@ -1,13 +1,12 @@
-"""Grid of images: columns with titles, rows with labels, legends, color bars; as pixels or a file.
+"""Grid of images: columns with titles, rows with labels, notes, legends and a caption; as a file.
 
-Lengths are pixels, 100 to the inch; a grid of scale 2 has twice as many of them.
-
-Axis letters: h, w pixels of the grid.
+Lengths are pixels, 100 to the inch; a grid of scale 2 has twice as many of them. Only the images
+are laid out: text stands around them, and the file is cut to what is drawn.
 """
 
-import functools
 import io
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,38 +14,24 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from PIL import Image, ImageFont
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_png
 
 from vitlab.atomic_io import write_bytes
-from vitlab.visualization.colors import Color
+from vitlab.visualization.colors import Key
 
-HEIGHT, DPI = 200, 100
-MARGIN, GAP, LINE = 14, 6, 19
-LARGE, SMALL = 14, 12  # heights of text
-SWATCH, BAR, MIN_WIDTH = 14, 140, 300
+HEIGHT, MIN_WIDTH, DPI = 200, 150, 100
+GAP, LINE, LARGE, SMALL = 6, 19, 14, 12  # between images; of a line; heights of text
+SWATCH, BAR = 14, 140  # of a color, and of a color map
+CHARACTER = 0.62  # width over height, of most
 ENDINGS = (".png", ".svg", ".pdf")
 # text as outlines, the same on every machine; nothing in a file that differs between runs
 STYLE: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "vitlab", "pdf.fonttype": 42}
 STYLE |= {"font.family": "DejaVu Sans", "text.usetex": False, "text.parse_math": False}
-NO_DATE = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-
-Point = tuple[float, float]
-Key = tuple[Color, str]  # a color and its meaning
-
-
-@dataclass(frozen=True)
-class ColorBar:
-    """A color map of matplotlib, with what its first and its last color mean."""
-
-    colors: str
-    low: str
-    high: str
+NO_DATE = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 @dataclass(frozen=True)
@@ -67,7 +52,7 @@ class GridColumn:
     legend: Sequence[Key] = ()
     smooth: bool = False
     notes: Sequence[str] = ()
-    marks: Sequence[Point | None] = ()
+    marks: Sequence[tuple[float, float] | None] = ()
 
 
 @dataclass(frozen=True)
@@ -77,32 +62,23 @@ class ImageGrid:
     Attributes:
         columns: from left to right.
         labels: of the rows.
-        keys: groups of colors or color bars with their meaning, each on lines of its own.
+        keys: groups of colors with their meaning, each on lines of its own.
         caption: below all.
         height: of the rows; images wider than twice that are lower.
     """
 
     columns: Sequence[GridColumn]
     labels: Sequence[str] = ()
-    keys: Sequence[Sequence[Key | ColorBar]] = ()
+    keys: Sequence[Sequence[Key]] = ()
     caption: str = ""
     height: int = HEIGHT
 
-    def render(self, scale: int = 1) -> UInt8[Tensor, "3 h w"]:
-        """Return the grid as an image."""
-        with matplotlib.rc_context(STYLE):
-            canvas = FigureCanvasAgg(_draw(self, scale))
-            canvas.draw()
-        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-        return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
-
     def encode(self, ending: str = ".png", scale: int = 2) -> bytes:
         """Return a file's content, the same each time; text of .svg and .pdf is vectors."""
-        if ending == ".png":
-            return encode_png(self.render(scale))
         file = io.BytesIO()
+        more: dict[str, Any] = {"bbox_inches": "tight", "metadata": NO_DATE[ending]}
         with matplotlib.rc_context(STYLE):
-            _draw(self, scale).savefig(file, format=ending[1:], metadata=NO_DATE[ending])
+            _draw(self).savefig(file, format=ending[1:], dpi=scale * DPI, **more)
         return file.getvalue()
 
     def save(self, path: Path, scale: int = 2) -> None:
@@ -110,112 +86,92 @@ class ImageGrid:
         write_bytes(path, self.encode(path.suffix.lower(), scale))
 
 
-def encode_png(image: UInt8[Tensor, "3 h w"]) -> bytes:
-    """Return an image as the content of a file."""
-    file = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "PNG", optimize=True)
-    return file.getvalue()
+def png_pixels(png: bytes) -> UInt8[Tensor, "3 height width"]:
+    """Return the image in the content of a file."""
+    return decode_png(torch.frombuffer(bytearray(png), dtype=torch.uint8), ImageReadMode.RGB)
 
 
-class _Canvas:
-    """A figure with one pair of axes over all of it, in pixels from the upper left."""
-
-    def __init__(self, width: int, height: int, scale: int):
-        self.scale = scale
-        self.figure = Figure((width / DPI, height / DPI), dpi=DPI * scale)
-        self.axes = self.figure.add_axes((0, 0, 1, 1))
-        self.axes.set(xlim=(0, width), ylim=(height, 0))
-        self.axes.axis("off")
-
-    def text(
-        self, x: float, y: float, text: str | list[str], size: int = LARGE, **style: Any
-    ) -> None:
-        """Write a text, or its lines."""
-        lines = text if isinstance(text, str) else "\n".join(text)
-        style = {"va": "top", "linespacing": 1.16 * LARGE / size, **style}
-        self.axes.text(x, y, lines, fontsize=size * 72 / DPI, **style)
-
-    def image(self, x: float, y: float, image: Tensor, size: tuple[int, int], smooth: bool) -> None:
-        height, width = size
-        pixels = resized(image, (height * self.scale, width * self.scale), smooth)
-        extent = (x, x + width, y + height, y)
-        array = pixels.permute(1, 2, 0).numpy()
-        self.axes.imshow(array, extent=extent, interpolation="none", aspect="auto")
-
-    def ring(self, x: float, y: float) -> None:
-        for color, thick in (("black", 3.2), ("white", 1.6)):
-            self.axes.plot(x, y, "o", ms=8, mfc="none", mec=color, mew=thick)
-
-    def key(self, x: float, y: float, entry: Key | ColorBar) -> None:
-        if isinstance(entry, ColorBar):
-            start = x + text_width(entry.low, SMALL) + GAP
-            colors = matplotlib.colormaps[entry.colors](np.linspace(0, 1, BAR))[None, :, :3]
-            self.image(start, y, torch.from_numpy(colors).permute(2, 0, 1), (SWATCH, BAR), False)
-            self.text(x, y - 1, entry.low, SMALL)
-            self.text(start + BAR + GAP, y - 1, entry.high, SMALL)
-            return
-        color, text = entry
-        swatch = Rectangle((x, y), SWATCH, SWATCH, facecolor=color, edgecolor="0.2", linewidth=0.5)
-        self.axes.add_patch(swatch)
-        self.text(x + SWATCH + GAP, y - 1, text, SMALL)
-
-
-def _draw(grid: ImageGrid, scale: int) -> Figure:
-    """Lay a grid out, from the top down, and draw it."""
+def _draw(grid: ImageGrid) -> Figure:
+    """Draw images at their places in one pair of axes, in pixels, and the rest around them."""
     columns, rows = grid.columns, len(grid.columns[0].images)
     assert all(len(column.images) == rows for column in columns), "a row misses an image"
     sizes = [displayed_size(image, grid.height) for image in columns[0].images]
-    note = LINE if any(column.notes for column in columns) else 0
-    labels = [wrap(label, size[0] + note) for label, size in zip(grid.labels, sizes, strict=False)]
-    left = MARGIN + LINE * max(map(len, labels), default=0)
-    widths = [max(_min_widths(column, sizes)) for column in columns]
-    width = max(left + sum(widths) + GAP * (len(columns) - 1) + MARGIN, MIN_WIDTH)
-    titles = [wrap(column.title, wide) for column, wide in zip(columns, widths, strict=True)]
-    lines = max(map(len, titles))
-    top = MARGIN + LINE * lines + GAP * bool(lines)
-    legend = LINE * max(len(column.legend) for column in columns)
-    below = top + sum(height for height, _ in sizes) + (GAP + note) * rows + legend
-    groups = [list(_flow(group, width - MARGIN)) for group in grid.keys if group]
-    caption = wrap(grid.caption, width - 3 * MARGIN, SMALL)
-    lines = sum(1 + group[-1][1] for group in groups) + len(caption)
-    canvas = _Canvas(width, below + LINE * lines + MARGIN, scale)
+    step = max(MIN_WIDTH, *(wide for _, wide in sizes)) + GAP
+    note = GAP + LINE * any(column.notes for column in columns)
+    width, bottom = step * len(columns) - GAP, sum(tall + note for tall, _ in sizes)
+    axes = Figure((width / DPI, bottom / DPI)).add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(bottom, 0))
+    axes.axis("off")
 
-    tops = list(_offsets(top, [height + note for height, _ in sizes]))
-    for y, (height, _), label in zip(tops, sizes, labels, strict=False):
-        x = MARGIN + LINE * (len(label) / 2 - 0.15)
-        canvas.text(x, y + height / 2, label, ha="center", va="center", rotation=90)
-    for column, title, x, wide in zip(columns, titles, _offsets(left, widths), widths, strict=True):
-        canvas.text(x + wide / 2, top - GAP, title, ha="center", va="bottom")
-        _draw_column(canvas, column, x, wide, tops, sizes)
-    for group in groups:
-        for x, line, entry in group:
-            canvas.key(x, below + LINE * line, entry)
-        below += LINE * (1 + group[-1][1])
-    canvas.text(MARGIN, below + 3, caption, SMALL, color="0.3")
-    return canvas.figure
+    for left, column in zip(range(0, width, step), columns, strict=True):
+        middle, top = left + (step - GAP) / 2, 0
+        _text(axes, middle, -GAP, column.title, step, ha="center", va="bottom")
+        for row, (tall, wide) in enumerate(sizes):
+            x = middle - wide / 2
+            _image(axes, x, top, column.images[row], (tall, wide), column.smooth)
+            if column.marks and (mark := column.marks[row]):
+                place = x + mark[0] * wide, top + mark[1] * tall
+                for color, thick in (("black", 3.2), ("white", 1.6)):
+                    axes.plot(*place, "o", ms=8, mfc="none", mec=color, mew=thick)
+            if column.notes:
+                style = {"ha": "center", "color": "0.3"}
+                _text(axes, middle, top + tall + 2, column.notes[row], step, SMALL, **style)
+            top += tall + note
+        for line, key in enumerate(column.legend):
+            _key(axes, left, bottom + LINE * line, key)
+    top = 0
+    for (tall, _), label in zip(sizes, grid.labels, strict=False):
+        place = -GAP, top + tall / 2
+        _text(axes, *place, label, tall, ha="right", va="center", rotation=90)
+        top += tall + note
+    bottom += LINE * max(len(column.legend) for column in columns)
+    for group in filter(None, grid.keys):
+        bottom = _keys(axes, bottom, group, width)
+    _text(axes, 0, bottom + 3, grid.caption, width, SMALL, color="0.3")
+    return axes.figure
 
 
-def _draw_column(
-    canvas: _Canvas,
-    column: GridColumn,
-    x: int,
-    width: int,
-    tops: Sequence[int],
-    sizes: Sequence[tuple[int, int]],
+def _text(
+    axes: Axes, x: float, y: float, text: str, width: float, size: int = LARGE, **style: Any
 ) -> None:
-    """Draw the images of a column, each in the middle, with marks, notes and legend."""
-    for row, (y, size) in enumerate(zip(tops, sizes, strict=True)):
-        left = x + (width - size[1]) // 2
-        canvas.image(left, y, column.images[row], size, column.smooth)
-        mark = column.marks[row] if column.marks else None
-        if mark is not None:
-            canvas.ring(left + mark[0] * size[1], y + mark[1] * size[0])
-        if column.notes:
-            note = column.notes[row]
-            canvas.text(x + width / 2, y + size[0] + 2, note, SMALL, ha="center", color="0.3")
-    bottom = tops[-1] + sizes[-1][0] + (LINE if column.notes else 0) + GAP
-    for line, key in enumerate(column.legend):
-        canvas.key(x, bottom + LINE * line, key)
+    """Write a text, broken into lines of about a width."""
+    letters = max(1, int(width / (CHARACTER * size)))
+    lines = "\n".join(textwrap.fill(line, letters) for line in text.split("\n"))
+    axes.text(x, y, lines, fontsize=size * 72 / DPI, **{"va": "top", **style})
+
+
+def _image(
+    axes: Axes, x: float, y: float, image: Tensor, size: tuple[int, int], smooth: bool
+) -> None:
+    extent = (x, x + size[1], y + size[0], y)
+    pixels = image.detach().cpu().float().clamp(0, 1).permute(1, 2, 0).numpy()
+    how = "antialiased" if smooth else "nearest"
+    axes.imshow(pixels, extent=extent, interpolation=how, aspect="auto", clip_on=False)
+
+
+def _keys(axes: Axes, y: float, group: Sequence[Key], width: float) -> float:
+    """Draw a group of keys, in lines of a width; return where the next one begins."""
+    x = 0.0
+    for key in group:
+        bar = BAR if isinstance(key.color, str) else SWATCH
+        length = bar + CHARACTER * SMALL * len(key.low + key.text) + 4 * GAP
+        if x and x + length > width:
+            x, y = 0.0, y + LINE
+        _key(axes, x, y, key)
+        x += length
+    return y + LINE
+
+
+def _key(axes: Axes, x: float, y: float, key: Key) -> None:
+    """Draw a color or a color map, with what its ends mean."""
+    colors, bar = [key.color], SWATCH
+    if isinstance(key.color, str):
+        colors, bar = matplotlib.colormaps[key.color](np.linspace(0, 1, BAR))[:, :3], BAR
+    if key.low:
+        _text(axes, x, y, key.low, BAR, SMALL)
+        x += CHARACTER * SMALL * len(key.low) + GAP
+    _image(axes, x, y, torch.tensor(colors).T[:, None], (SWATCH, bar), False)
+    _text(axes, x + bar + GAP, y, key.text, 10 * BAR, SMALL)
 
 
 def displayed_size(image: Float[Tensor, "3 _ _"], height: int) -> tuple[int, int]:
@@ -223,68 +179,3 @@ def displayed_size(image: Float[Tensor, "3 _ _"], height: int) -> tuple[int, int
     tall, wide = image.shape[1:]
     scale = min(height / tall, 2 * height / wide)
     return max(1, round(tall * scale)), max(1, round(wide * scale))
-
-
-def resized(
-    image: Float[Tensor, "3 _ _"], size: tuple[int, int], smooth: bool
-) -> UInt8[Tensor, "3 _ _"]:
-    """Return an image at another size: a photograph without aliases, or a map with sharp cells."""
-    batch = image[None].cpu().float()
-    if smooth:
-        batch = F.interpolate(batch, size, mode="bilinear", antialias=True)
-    else:
-        batch = F.interpolate(batch, size, mode="nearest-exact")
-    return batch[0].clamp(0, 1).mul(255).round().to(torch.uint8)
-
-
-def text_width(text: str, size: int = LARGE) -> int:
-    """Return the width of a line of text."""
-    return int(_font().getlength(text) * size / 100) + 1
-
-
-@functools.cache
-def _font() -> ImageFont.FreeTypeFont:
-    """Return matplotlib's sans serif, to measure text."""
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 100)
-
-
-def wrap(text: str, width: int, size: int = LARGE) -> list[str]:
-    """Return text in lines of a width, broken between words."""
-    lines: list[str] = []
-    for paragraph in text.split("\n") if text else ():
-        line = ""
-        for word in paragraph.split(" "):
-            longer = f"{line} {word}" if line else word
-            if line and text_width(longer, size) > width:
-                lines.append(line)
-                longer = word
-            line = longer
-        lines.append(line)
-    return lines
-
-
-def _min_widths(column: GridColumn, sizes: Sequence[tuple[int, int]]) -> Iterator[int]:
-    yield from (wide for _, wide in sizes)
-    yield from (text_width(word) for word in column.title.split())
-    yield from (SWATCH + GAP + text_width(name, SMALL) for _, name in column.legend)
-    yield from (text_width(note, SMALL) for note in column.notes)
-
-
-def _flow(group: Sequence[Key | ColorBar], width: int) -> Iterator[tuple[int, int, Key | ColorBar]]:
-    """Yield entries with their places: pixels from the left, and line."""
-    x, line = MARGIN, 0
-    for entry in group:
-        if isinstance(entry, ColorBar):
-            length = BAR + text_width(entry.low, SMALL) + text_width(entry.high, SMALL) + 4 * GAP
-        else:
-            length = SWATCH + text_width(entry[1], SMALL) + 3 * GAP
-        if x > MARGIN and x + length > width:
-            x, line = MARGIN, line + 1
-        yield x, line, entry
-        x += length
-
-
-def _offsets(start: int, sizes: Sequence[int]) -> Iterator[int]:
-    for size in sizes:
-        yield start
-        start += size + GAP

@@ -5,37 +5,28 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int, UInt8
+from matplotlib.colors import to_rgb
 from torch import Tensor
 
-from vitlab.data.datasets.voc import palette
 from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes import InferenceConfig
 from vitlab.probes.dense import patch_logits, upsample
 from vitlab.probes.logistic import LinearClassifier
-from vitlab.visualization.attention import attention_image, attention_keys
-from vitlab.visualization.colors import apply_palette, rgb
+from vitlab.visualization.colors import (
+    Key,
+    Mask,
+    apply_palette,
+    attention_image,
+    attention_keys,
+    class_keys,
+)
 from vitlab.visualization.features import CLS, PatchMatrix, extract_block_features
-from vitlab.visualization.grid import GridColumn, ImageGrid, Key
+from vitlab.visualization.grid import GridColumn, ImageGrid
 from vitlab.visualization.pca import pca_colors
 
-MAX_CLASSES = 40  # in the legend, the most frequent
 # Okabe and Ito's blue and vermillion; void is as pale as in VOC's palette
-RIGHT, WRONG, VOID = rgb("#0072B2"), rgb("#D55E00"), (224 / 255, 224 / 255, 192 / 255)
-
-Mask = Int[Tensor, "_ _"] | UInt8[Tensor, "_ _"]
-
-
-def class_keys(masks: Sequence[Mask], classes: Sequence[str]) -> list[Key]:
-    """Return color and name of the classes in masks, the most frequent where they are many."""
-    count = torch.zeros(IGNORE_INDEX + 1, dtype=torch.int64)
-    for mask in masks:
-        count += mask.cpu().flatten().long().bincount(minlength=IGNORE_INDEX + 1)
-    present = [index for index in range(len(classes)) if count[index] > 0]
-    kept = sorted(sorted(present, key=lambda index: -int(count[index]))[:MAX_CLASSES])
-    keys: list[Key] = [(tuple(palette()[index] / 255.0), classes[index]) for index in kept]
-    left_out = len(present) - len(kept)
-    return keys + ([((1.0, 1.0, 1.0), f"and {left_out} more")] if left_out else [])
+RIGHT, WRONG, VOID = to_rgb("#0072B2"), to_rgb("#D55E00"), (224 / 255, 224 / 255, 192 / 255)
 
 
 def compare_masks(
@@ -59,7 +50,7 @@ def compare_masks(
         GridColumn("prediction", [apply_palette(mask) for mask in predictions]),
         GridColumn("errors", errors),
     ]
-    states = [(RIGHT, "right"), (WRONG, "wrong"), (VOID, "void")]
+    states = [Key(RIGHT, "right"), Key(WRONG, "wrong"), Key(VOID, "void")]
     return ImageGrid(columns, keys=[states, class_keys([*truths, *predictions], classes)])
 
 
@@ -88,9 +79,7 @@ def draw_probe_grid(
     assert features.attention is not None
     tokens, attention = features.tokens, features.attention.mean(1)
     predictions = predict_masks(classify, tokens, size)
-    truths = [
-        F.interpolate(mask[None, None].float(), size, mode="nearest")[0, 0].long() for mask in masks
-    ]
+    truths = [F.interpolate(each[None, None].float(), size)[0, 0].long() for each in masks]
     (colors,) = pca_colors([PatchMatrix.from_tokens([tokens])])
     columns = [
         GridColumn("image", list(images / 255), smooth=True),
@@ -100,4 +89,4 @@ def draw_probe_grid(
         GridColumn("true mask", [apply_palette(mask) for mask in truths]),
     ]
     classes_shown = class_keys([*predictions, *truths], classes)
-    return ImageGrid(columns, keys=(attention_keys(list(attention)), classes_shown))
+    return ImageGrid(columns, keys=[attention_keys(list(attention)), classes_shown])

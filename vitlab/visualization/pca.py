@@ -33,9 +33,9 @@ def pca_scores(
     """
     kept = torch.ones(len(x), dtype=torch.bool) if kept is None else kept
     scores = torch.zeros(len(x), 3, dtype=torch.float64)
-    inside = x[kept].double().cpu()
-    if not len(inside):
+    if not kept.any():
         return scores
+    inside = x[kept].double().cpu()
     inside = inside - inside.mean(0)
     _, basis = torch.linalg.eigh(inside.T @ inside)
     basis = basis[:, -3:].flip(1)
@@ -67,8 +67,7 @@ def colors(
     kept = torch.ones(len(scores), dtype=torch.bool) if kept is None else kept
     shown = torch.zeros(len(scores), 3)
     if kept.any():
-        ends = torch.tensor([0.02, 0.98], dtype=scores.dtype)
-        low, high = scores[kept].quantile(ends, dim=0)
+        low, high = scores[kept].quantile(scores.new_tensor([0.02, 0.98]), dim=0)
         shown[kept] = ((scores[kept] - low) / (high - low).clamp_min(1e-12)).clamp(0, 1).float()
     return shown
 
@@ -79,12 +78,10 @@ def foreground(table: PatchMatrix) -> Bool[Tensor, " s"]:
     That is the side, below or above its mean, of which fewer patches lie on the images' borders.
     """
     above = pca_scores(table.x)[:, 0] > 0
-    border = []
-    for rows, columns in table.grids:
-        inner = torch.zeros(max(rows - 2, 0), max(columns - 2, 0), dtype=torch.bool)
-        full = F.pad(inner, (1, 1, 1, 1), value=True)[:rows, :columns]
-        border.append(full.flatten())
-    outside = torch.cat(border)
+    borders = [torch.ones(grid, dtype=torch.bool) for grid in table.grids]
+    for border in borders:
+        border[1:-1, 1:-1] = False
+    outside = torch.cat([border.flatten() for border in borders])
     shares = [(side & outside).sum() / side.sum().clamp_min(1) for side in (above, ~above)]
     return above if shares[0] <= shares[1] else ~above
 
@@ -105,10 +102,7 @@ def pca_colors(
     Raises:
         InputError: a joint basis of models of different width.
     """
-    kept = [
-        foreground(table) if only_foreground else torch.ones(len(table.x), dtype=torch.bool)
-        for table in tables
-    ]
+    kept = [foreground(each) if only_foreground else None for each in tables]
     if basis == "joint":
         widths = sorted({table.x.shape[1] for table in tables})
         if len(widths) > 1:
@@ -117,19 +111,18 @@ def pca_colors(
                 "--basis aligned",
                 field="--basis",
             )
-        every = torch.cat(kept)
-        scores = pca_scores(torch.cat([table.x for table in tables]), every)
-        painted = list(colors(scores, every).split([len(table.x) for table in tables]))
-    else:
-        own = [pca_scores(table.x, mask) for table, mask in zip(tables, kept, strict=True)]
-        if basis == "aligned":
-            first = tables[0].split(own[0])
-            own[1:] = [
-                align(scores, _resampled(first, table.grids))
-                for scores, table in zip(own[1:], tables[1:], strict=True)
-            ]
-        painted = [colors(each, mask) for each, mask in zip(own, kept, strict=True)]
-    return [table.split(each) for table, each in zip(tables, painted, strict=True)]
+        grids = [grid for table in tables for grid in table.grids]
+        whole = PatchMatrix(torch.cat([table.x for table in tables]), grids)
+        every = torch.cat(kept) if only_foreground else None
+        maps = iter(whole.split(colors(pca_scores(whole.x, every), every)))
+        return [[next(maps) for _ in table.grids] for table in tables]
+    scores = [pca_scores(table.x, mask) for table, mask in zip(tables, kept, strict=True)]
+    if basis == "aligned":
+        first = tables[0].split(scores[0])
+        for index, table in enumerate(tables[1:], 1):
+            scores[index] = align(scores[index], _resampled(first, table.grids))
+    found = zip(tables, scores, kept, strict=True)
+    return [table.split(colors(each, mask)) for table, each, mask in found]
 
 
 def _resampled(maps: Sequence[Tensor], grids: Sequence[Grid]) -> Float[Tensor, "s 3"]:

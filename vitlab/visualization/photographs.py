@@ -13,11 +13,11 @@ from vitlab.data import DataError, read_image
 from vitlab.data.transforms import resize
 from vitlab.encoders.tokens import Grid
 from vitlab.errors import InputError
-from vitlab.visualization.grid import Point
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 MAX_PHOTOGRAPHS = 24  # of a figure
 DISTORTION = 0.01  # change of the aspect that is reported
+Place = tuple[int, int]  # x and y in a photograph's own pixels
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,19 @@ class Photograph:
     def summary(self, size: int, patch: int) -> str:
         """Return sizes before and after, and the change of the aspect."""
         (height, width), (rows, columns) = self.size, self.grid(size, patch)
-        aspect = (columns / rows) / (width / height)
-        text = (
+        change = (columns / rows) / (width / height) - 1
+        distorted = f", wider by {change:.1%}" if abs(change) > DISTORTION else ""
+        return (
             f"{self.name}: {width} x {height} -> {columns * patch} x {rows * patch} pixels, "
-            f"{columns} x {rows} patches of {patch}"
+            f"{columns} x {rows} patches of {patch}{distorted}"
         )
-        if abs(aspect - 1) > DISTORTION:
-            text += f", {'wider' if aspect > 1 else 'narrower'} by {abs(aspect - 1):.1%}"
-        return text
 
-    def patch_at(self, place: tuple[int, int], grid: Grid) -> int:
+    def patch_at(self, place: Place, grid: Grid) -> int:
         """Return the index of the patch that the center of a pixel lies in.
 
-        The place is x from the left and y from the top, from 0, in the photograph's own pixels.
+        Args:
+            place: from the left and from the top, from 0.
+            grid: rows and columns of patches.
 
         Raises:
             InputError: a place outside the photograph.
@@ -87,10 +87,14 @@ class Photograph:
         row, column = (2 * y + 1) * grid[0] // (2 * height), (2 * x + 1) * grid[1] // (2 * width)
         return row * grid[1] + column
 
-    def share(self, place: tuple[int, int]) -> Point:
+    def share(self, place: Place) -> tuple[float, float]:
         """Return the center of a pixel as shares of width and height."""
-        height, width = self.size
-        return (place[0] + 0.5) / width, (place[1] + 0.5) / height
+        return (place[0] + 0.5) / self.size[1], (place[1] + 0.5) / self.size[0]
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Return the pictures directly in a folder, by name."""
+    return sorted(each for each in folder.iterdir() if each.suffix.lower() in ENDINGS)
 
 
 def read_photographs(paths: Sequence[Path]) -> list[Photograph]:
@@ -98,24 +102,13 @@ def read_photographs(paths: Sequence[Path]) -> list[Photograph]:
 
     Raises:
         OSError: a file that is missing, damaged or no picture, by name.
-        InputError: a folder without pictures, more than `MAX_PHOTOGRAPHS`, or pixels that
-            are no colors.
+        InputError: no pictures, more than `MAX_PHOTOGRAPHS`, or pixels that are no colors.
     """
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in ENDINGS)
-            if not inside:
-                raise InputError(
-                    f"{path} holds no pictures ({', '.join(ENDINGS)}); name others", field="images"
-                )
-            files += inside
-        else:
-            files.append(path)
-    if len(files) > MAX_PHOTOGRAPHS:
+    files = [file for path in paths for file in (picture_files(path) if path.is_dir() else [path])]
+    if not 0 < len(files) <= MAX_PHOTOGRAPHS:
         raise InputError(
-            f"{len(files)} pictures are more than fit on a figure, {MAX_PHOTOGRAPHS} at most; "
-            f"name fewer, such as {' '.join(str(each) for each in files[:2])}",
+            f"{' '.join(map(str, paths[:2]))}: {len(files)} pictures ({', '.join(ENDINGS)}); a "
+            f"figure has 1 to {MAX_PHOTOGRAPHS}; name others",
             field="images",
         )
     return [Photograph(path.name, _pixels(path)) for path in files]
