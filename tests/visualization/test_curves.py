@@ -4,128 +4,111 @@ from pathlib import Path
 import pytest
 from refusals import refused
 
-from vitlab.visualization.curves import LOST, common_tags, curves, draw, read, spread, summary
+from vitlab.commands.curves import run
+from vitlab.visualization.curves import LOST, common_tags, draw, read, spread, summary
 
 
-def write(folder: Path, offset: float) -> Path:
+def write(folder: Path, values: list[float], offset: float = 0.0, features: bool = True) -> Path:
+    """A run of these mIoU, measured every two epochs, and its baselines."""
+
     def row(encoder: str, epoch: int, score: float) -> dict:
-        scores = {"knn/top1": score + offset, "miou/voc2012": score, "miou/mean": score}
-        return {"encoder": encoder, "epoch": epoch, "step": 10 * epoch, "scores": scores}
+        scores = {"knn/top1": 50 + epoch + offset, "miou/voc2012": score, "miou/mean": score}
+        found = {"encoder": encoder, "epoch": epoch, "step": 10 * epoch, "scores": scores}
+        more = {"features": {"features/diffusion_index/voc2012": 0.1 * epoch}}
+        return found | (more if features else {})
 
+    rows = [row("pixels", 0, 5.0), row("untrained", 0, 10.0)]
+    rows += [row("trained", 2 * epoch, value) for epoch, value in enumerate(values, 1)]
     folder.mkdir(parents=True)
-    rows = [row("pixels", 0, 5.0), row("untrained", 0, 10.0), row("trained", 4, 30.0)]
     (folder / "measurements.json").write_text(json.dumps(rows))
     return folder
 
 
-def test_seeds_of_an_arm_are_summed_up(tmp_path: Path, capsys):
-    runs = [write(tmp_path / "arm" / f"seed{i}", offset=i) for i in range(3)]
-    curves([*runs, write(tmp_path / "other/seed0", 0.0)], tmp_path / "out/figure")
-    text = (tmp_path / "out/figure.md").read_text()
-    assert "| arm | trained, epoch 4 | 3 | 31.0 ± 1.0 | 30.0 ± 0.0 |" in text
-    assert "| other | trained, epoch 4 | 1 | 30.0 | 30.0 |" in text
+def test_seeds_of_an_arm_are_summed_up_and_a_run_is_shown_as_far_as_it_came(tmp_path, capsys):
+    values = [10.0, 14.0, 12.0], [10.0, 12.0, 11.0]
+    runs = [write(tmp_path / f"arm/seed{i}", each, i) for i, each in enumerate(values)]
+    runs += [write(tmp_path / "other/seed0", [30.0]), write(tmp_path / "begun", [])]
+    for name in ("one", "two"):
+        run([*map(str, runs), "--out", str(tmp_path / f"out/{name}")])
+    text = (tmp_path / "out/one.md").read_text()
+    assert capsys.readouterr().out == 2 * text
+    for line in (
+        "| arm | pixels | 2 | 50.5 ± 0.7 | 5.0 ± 0.0 |",
+        "| arm | trained, epoch 6 | 2 | 56.5 ± 0.7 | 11.5 ± 0.7 |",
+        "| other | trained, epoch 2 | 1 | 52.0 | 30.0 |",
+        "| begun | untrained | 1 | 50.0 | 10.0 |",
+        "| arm | knn/top1 | % | 2 | 6 ± 0 | 56.5 ± 0.7 | 56.5 ± 0.7 | 0.0 ± 0.0 |",
+        "| arm | miou/voc2012 | % | 2 | 4 ± 0 | 13.0 ± 1.4 | 11.5 ± 0.7 | 1.5 ± 0.7 |",
+        # of features there is no best
+        "| arm | diffusion_index/voc2012 | cosine | 2 | - | - | 0.600 ± 0.000 | - |",
+    ):
+        assert line in text
+    assert "begun | trained" not in text
     assert "miou/mean" not in text  # of one set it is that set
-    assert capsys.readouterr().out == text
-    assert (tmp_path / "out/figure.png").stat().st_size > 1000
+    assert (tmp_path / "out/one.png").stat().st_size > 1000
+    assert (tmp_path / "out/one.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "out/one.svg").read_bytes() == (tmp_path / "out/two.svg").read_bytes()
 
 
-def test_a_run_without_measurements_is_refused(tmp_path: Path):
-    with refused("runs"):
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [(None, "runs"), ("[]", "runs")]
+    + [
+        (each, "measurements.json")
+        for each in ("[", '{"a": 1}', "[1]", '[{"epoch": 1}]', "[" * 10**5)
+    ],
+    ids=lambda text: text and text[:9],
+)
+def test_missing_and_damaged_measurements_are_named(tmp_path: Path, text, field):
+    if text is not None:
+        (tmp_path / "measurements.json").write_text(text)
+    with refused(field, wording=False):
         read([tmp_path])
 
 
 @pytest.mark.parametrize(
-    "text", ["[", '{"a": 1}', "[1]", '[{"epoch": 1}]', "[" * 100_000], ids=lambda text: text[:9]
+    ("folders", "arms"),
+    [
+        (["runs/dino", "runs/entmax"], ["dino", "entmax"]),
+        (["a/seed0", "a/seed1", "b/seed0"], ["a", "b"]),
+        (["short/dino/seed0", "long/dino/seed0"], ["short/dino", "long/dino"]),
+    ],
 )
-def test_damaged_measurements_are_named(tmp_path: Path, text):
-    (tmp_path / "measurements.json").write_text(text)
-    with refused("measurements.json", wording=False):
-        read([tmp_path])
-
-
-def test_folders_that_are_no_seeds_are_arms_of_their_own(tmp_path: Path):
-    runs = [write(tmp_path / "runs" / name, 0.0) for name in ("dino", "entmax")]
-    assert list(read(runs)["arm"].unique()) == ["dino", "entmax"]
+def test_arms_are_named_by_as_many_folders_as_tell_them_apart(tmp_path: Path, folders, arms):
+    table = read([write(tmp_path / folder, [1.0, 2.0]) for folder in folders])
+    assert list(table["arm"].unique()) == arms
 
 
 def test_one_seed_has_no_spread():
-    assert spread([1.25]) == "1.2"
-    assert spread([1.0, 3.0]) == "2.0 ± 1.4"
+    assert [spread([1.25]), spread([1.0, 3.0]), spread([])] == ["1.2", "2.0 ± 1.4", "-"]
 
 
-def test_an_unfinished_arm_is_shown_as_far_as_it_came(tmp_path: Path):
-    text = summary(read([write(tmp_path / "arm/seed0", 0.0)]))
-    assert text.count("\n") == 5
-
-
-def course(folder: Path, values: list[float], features: bool = True) -> Path:
-    """A run measured every two epochs."""
-    rows = []
-    for place, value in enumerate(values):
-        row = {"encoder": "trained", "epoch": 2 * (place + 1), "step": place}
-        row["scores"] = {"knn/top1": 50.0 + place, "miou/voc2012": value, "miou/mean": value}
-        if features:
-            row["features"] = {"features/diffusion_index/voc2012": 0.1 * place}
-        rows.append(row)
-    folder.mkdir(parents=True)
-    (folder / "measurements.json").write_text(json.dumps(rows))
-    return folder
-
-
-def test_degradation_is_best_minus_last_of_each_seed_with_its_spread(tmp_path: Path, capsys):
-    runs = [
-        course(tmp_path / "arm/seed0", [10.0, 14.0, 12.0]),
-        course(tmp_path / "arm/seed1", [10.0, 12.0, 11.0]),
-    ]
-    curves(runs, tmp_path / "figure")
-    text = capsys.readouterr().out
-    assert "| arm | knn/top1 | % | 2 | 6 ± 0 | 52.0 ± 0.0 | 52.0 ± 0.0 | 0.0 ± 0.0 |" in text
-    assert "| arm | miou/voc2012 | % | 2 | 4 ± 0 | 13.0 ± 1.4 | 11.5 ± 0.7 | 1.5 ± 0.7 |" in text
-    # of features there is no best
-    line = "| arm | diffusion_index/voc2012 | cosine | 2 | - | - | 0.200 ± 0.000 | - |"
-    assert line in text
-    assert (tmp_path / "figure.svg").read_text().startswith("<?xml")
-
-
-def test_the_same_runs_give_the_same_picture(tmp_path: Path):
-    run = course(tmp_path / "arm/seed0", [10.0, 14.0, 12.0])
-    for name in ("one", "two"):
-        curves([run], tmp_path / name)
-    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
-
-
-def test_peaks_are_marked_and_losses_have_a_panel(tmp_path: Path):
-    figure = draw(read([course(tmp_path / "arm/seed0", [10.0, 14.0, 12.0])]))
+def test_peaks_bands_and_baselines_are_drawn_and_losses_have_a_panel(tmp_path: Path):
+    runs = [write(tmp_path / "arm/seed0", [10.0, 14.0, 12.0]), write(tmp_path / "arm/seed1", [8.0])]
+    figure = draw(read(runs))
     panels = {panel.get_title(): panel for panel in figure.axes}
     assert list(panels) == ["knn/top1", "miou/voc2012", LOST, "diffusion_index/voc2012"]
-    stars = [line for line in panels["miou/voc2012"].lines if line.get_marker() == "*"]
-    assert [line.get_xydata().tolist() for line in stars] == [[[4.0, 14.0]]]
+    mean, star, pixels, _ = panels["miou/voc2012"].lines
+    assert mean.get_xydata().tolist() == [[0.0, 10.0], [2.0, 9.0], [4.0, 14.0], [6.0, 12.0]]
+    assert (star.get_marker(), star.get_xydata().tolist()) == ("*", [[4.0, 14.0]])
+    assert set(pixels.get_ydata()) == {5.0}
+    (band,) = panels["miou/voc2012"].collections
+    assert {8.0, 10.0} <= {y for x, y in band.get_paths()[0].vertices if x == 2}
+    assert [sorted(line.get_xdata()) for line in panels[LOST].lines] == [[0.0, 0.0], [0.0, 2.0]]
 
 
-def test_runs_of_before_there_were_features_are_drawn_beside_others(tmp_path: Path):
-    runs = [
-        course(tmp_path / "old/seed0", [10.0, 12.0], features=False),
-        course(tmp_path / "new/seed0", [10.0, 12.0]),
-    ]
-    assert common_tags(read(runs)) == ["knn/top1", "miou/voc2012"]
-
-
-def test_arms_called_alike_are_told_apart_by_their_folders(tmp_path: Path):
-    runs = [course(tmp_path / place / "dino/seed0", [1.0, 2.0]) for place in ("short", "long")]
-    assert list(read(runs)["arm"].unique()) == ["short/dino", "long/dino"]
-
-
-def test_a_run_that_has_measured_nothing_yet_is_refused(tmp_path: Path):
+def test_what_not_all_runs_measured_is_left_out(tmp_path: Path):
+    old = write(tmp_path / "old/seed0", [10.0, 12.0], features=False)
+    new = write(tmp_path / "new/seed0", [10.0, 12.0])
+    assert common_tags(read([old, new])) == ["knn/top1", "miou/voc2012"]
+    (new / "measurements.json").write_text(
+        '[{"encoder": "trained", "epoch": 1, "scores": {"linear/top1": 1.0}}]'
+    )
     with refused("runs"):
-        read([course(tmp_path / "run", [])])
+        summary(read([old, new]))
 
 
 def test_more_arms_than_colors_differ_by_their_lines(tmp_path: Path):
-    runs = [course(tmp_path / f"arm{i}/seed0", [float(i), 2.0]) for i in range(8)]
-    (panel, *_) = draw(read(runs)).axes
-    looks = [
-        (line.get_color(), line.get_linestyle())
-        for line in panel.lines
-        if line.get_label()[0] != "_"
-    ]
-    assert len(set(looks)) == len(looks) == 8
+    runs = [write(tmp_path / f"arm{i}/seed0", [float(i), 2.0]) for i in range(8)]
+    lines = [line for line in draw(read(runs)).axes[0].lines if line.get_label().startswith("arm")]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines) == 8

@@ -26,8 +26,19 @@ class CurvesOptions:
 
 
 def run(words: Sequence[str]) -> None:
-    """Draw the curves of runs."""
+    """Draw the curves of runs, and write and print tables."""
     options = parse(CurvesOptions, words, "vitlab curves", EXAMPLES)
-    from vitlab.visualization.curves import curves
+    import matplotlib.pyplot as plt
 
-    curves(options.runs, options.out)
+    from vitlab.visualization.curves import degradation, draw, read, summary
+
+    table, out = read(options.runs), options.out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure = draw(table)
+    figure.savefig(out.with_suffix(".png"), dpi=120)
+    with plt.rc_context({"svg.hashsalt": "vitlab"}):  # the same runs give the same file
+        figure.savefig(out.with_suffix(".svg"), metadata={"Date": None})
+    plt.close(figure)
+    text = summary(table) + "\n" + degradation(table)
+    out.with_suffix(".md").write_text(text)
+    print(text, end="")

@@ -19,27 +19,29 @@ DROP = 1.0  # points of mIoU below the best
 RISE = 0.5  # points of top-1 above its value at the best mIoU
 NOISES = 5  # deviations of the curve's noise that replace both where they are larger
 
+Point = tuple[int, float]  # epoch and value
+Row = Mapping[str, Any]  # of measurements.json
+
 
 @dataclass(frozen=True)
 class Alarm:
     """Dense quality has fallen twice in a row while image-level quality rose.
 
     Attributes:
-        best: epoch and mIoU of the peak.
-        before: epoch and mIoU of the measurement before this one.
-        now: epoch and mIoU.
+        best: mIoU at the peak.
+        before: mIoU of the measurement before this one.
+        now: mIoU.
         tag: the image-level score that rose.
         rise: its value at the peak, and now.
     """
 
-    best: tuple[int, float]
-    before: tuple[int, float]
-    now: tuple[int, float]
+    best: Point
+    before: Point
+    now: Point
     tag: str
     rise: tuple[float, float]
 
     def __str__(self) -> str:
-        """Return the sentence of the warning."""
         (best_epoch, best), (before_epoch, before), (epoch, now) = self.best, self.before, self.now
         was, has_become = self.rise
         return (
@@ -54,13 +56,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Peak:
-    """Best and last value of one curve.
-
-    Attributes:
-        epoch: of the best value.
-        best: the highest value after training began.
-        last: value at the last epoch.
-    """
+    """Best value of one curve, its epoch, and the value at the last epoch."""
 
     epoch: int
     best: float
@@ -72,23 +68,13 @@ class Peak:
         return self.best - self.last
 
 
-def peak(rows: Sequence[Mapping[str, Any]], tag: str) -> Peak | None:
-    """Return the peak of a score over the measurements of one run; None where it has none.
-
-    Args:
-        rows: as `measurements.json` holds them.
-        tag: of a score, or of a feature.
-    """
+def peak(rows: Sequence[Row], tag: str) -> Peak | None:
+    """Return the peak of a score or feature over rows of `measurements.json`, if it is there."""
     points = score_curve(rows, tag)
-    if not points:
-        return None
-    epoch, best = max(points, key=lambda point: point[1])
-    return Peak(epoch, best, points[-1][1])
+    return Peak(*max(points, key=lambda point: point[1]), points[-1][1]) if points else None
 
 
-def score_curve(
-    rows: Sequence[Mapping[str, Any]], tag: str, encoder: str = "trained"
-) -> list[tuple[int, float]]:
+def score_curve(rows: Sequence[Row], tag: str, encoder: str = "trained") -> list[Point]:
     """Return epoch and value of one score or feature, by rising epoch."""
     found = {}
     for row in rows:
@@ -98,14 +84,13 @@ def score_curve(
     return sorted(found.items())
 
 
-def latest_warning(rows: Sequence[Mapping[str, Any]]) -> str:
+def latest_warning(rows: Sequence[Row]) -> str:
     """Return the warning of the last measurement; "" if it has none."""
-    points = score_curve(rows, DENSE)
-    raised = alarms(rows)
-    return str(raised[-1]) if raised and points and raised[-1].now[0] == points[-1][0] else ""
+    points, raised = score_curve(rows, DENSE), alarms(rows)
+    return str(raised[-1]) if raised and raised[-1].now == points[-1] else ""
 
 
-def alarms(rows: Sequence[Mapping[str, Any]]) -> list[Alarm]:
+def alarms(rows: Sequence[Row]) -> list[Alarm]:
     """Return the warnings over a run.
 
     Of two measurements in a row, both after the peak, mIoU lies below the peak by more than `DROP`
@@ -124,15 +109,13 @@ def alarms(rows: Sequence[Mapping[str, Any]]) -> list[Alarm]:
         before, now = seen[-2:]
         quiet = quiet or best[1] - now[1] < drop / 2
         fell = all(point[0] > best[0] and best[1] - point[1] > drop for point in (before, now))
-        if not (quiet and fell):
-            continue
-        for tag, values in images.items():
+        for tag, values in images.items() if quiet and fell else ():
             known = [values[epoch] for epoch, _ in seen if epoch in values]
             if best[0] in values and now[0] in values:
                 reach = max(RISE, 2 * noise(known))
-                near = values[now[0]] > max(known) - reach
-                if near and values[now[0]] - values[best[0]] > reach:
-                    raised.append(Alarm(best, before, now, tag, (values[best[0]], values[now[0]])))
+                rise = values[best[0]], values[now[0]]
+                if rise[1] > max(known) - reach and rise[1] - rise[0] > reach:
+                    raised.append(Alarm(best, before, now, tag, rise))
                     quiet = False
                     break
     return raised

@@ -13,7 +13,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from vitlab.atomic_io import read_json_as
 from vitlab.errors import InputError
@@ -37,43 +36,28 @@ class MeasurementRow:
     features: dict[str, float] = field(default_factory=dict)
 
 
-def curves(runs: Sequence[Path], out: Path = Path("curves")) -> None:
-    """Draw curves and print tables of runs: baselines, last epoch, what was lost since the peak.
-
-    Written are a figure (.png and .svg) and tables (.md), `out` is their name without ending.
-    """
-    table = read(runs)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure = draw(table)
-    figure.savefig(out.with_suffix(".png"), dpi=120)
-    with plt.rc_context({"svg.hashsalt": "vitlab"}):  # the same runs give the same file
-        figure.savefig(out.with_suffix(".svg"), metadata={"Date": None})
-    plt.close(figure)
-    text = summary(table) + "\n" + degradation(table)
-    out.with_suffix(".md").write_text(text)
-    print(text, end="")
-
-
 def read(runs: Sequence[Path]) -> pd.DataFrame:
     """Return the measurements of runs as a long table.
 
     Folders named seed... with one parent are seeds of one arm, named after the parent, as
     `vitlab fit` lays them out: runs/dino_entmax/seed0, runs/dino_entmax/seed1. Any other folder is
-    an arm by itself.
+    an arm by itself. Names have as many parents as distinguish all arms.
 
     Raises:
         InputError: a folder is not that of a run, its file is damaged, or nothing is measured.
     """
     folders = [run.resolve() for run in runs]
     arms = [each.parent if each.name.startswith("seed") else each for each in folders]
-    names = _unique_names(arms)
-    records = []
-    for number, (run, arm) in enumerate(zip(runs, arms, strict=True)):
-        for row in _read_rows(run):
-            records += [
-                (names[arm], number, row.encoder, row.epoch, tag, value)
-                for tag, value in {**row.scores, **row.features}.items()
-            ]
+    for length in range(1, max(len(arm.parts) for arm in arms) + 1):
+        names = ["/".join(arm.parts[-length:]) for arm in arms]
+        if len(set(names)) == len(set(arms)):
+            break
+    records = [
+        (name, number, row.encoder, row.epoch, tag, value)
+        for number, (run, name) in enumerate(zip(runs, names, strict=True))
+        for row in _read_rows(run)
+        for tag, value in {**row.scores, **row.features}.items()
+    ]
     columns = ["arm", "run", "encoder", "epoch", "tag", "value"]
     return pd.DataFrame(records, columns=columns).drop_duplicates(columns[:-1], keep="last")
 
@@ -81,13 +65,7 @@ def read(runs: Sequence[Path]) -> pd.DataFrame:
 def _read_rows(run: Path) -> list[MeasurementRow]:
     file = run / "measurements.json"
     try:
-        rows = read_json_as(file, list[MeasurementRow])
-    except FileNotFoundError:
-        raise InputError(
-            f"{run} is not the folder of a run: it has no measurements.json; name folders such as "
-            "runs/dino_entmax/seed0, or those of `vitlab measure`",
-            field="runs",
-        ) from None
+        rows = read_json_as(file, list[MeasurementRow]) if file.exists() else []
     except InputError as error:
         raise InputError(
             f"{error}; take the run out, or measure it again with `vitlab measure {run}`",
@@ -95,19 +73,11 @@ def _read_rows(run: Path) -> list[MeasurementRow]:
         ) from error
     if not rows:
         raise InputError(
-            f"nothing is measured in {run} yet; wait for the run, or leave it out", field="runs"
+            f"nothing is measured in {run}: its measurements.json is empty or missing; name "
+            "folders such as runs/dino_entmax/seed0, or those of `vitlab measure`",
+            field="runs",
         )
     return rows
-
-
-def _unique_names(folders: Sequence[Path]) -> dict[Path, str]:
-    """Return the name of each folder, with as many of its parents as distinguish all."""
-    names: dict[Path, str] = {}
-    for length in range(1, max(len(folder.parts) for folder in folders) + 1):
-        names = {folder: "/".join(folder.parts[-length:]) for folder in folders}
-        if len(set(names.values())) == len(names):
-            break
-    return names
 
 
 def common_tags(table: pd.DataFrame) -> list[str]:
@@ -130,12 +100,9 @@ def common_tags(table: pd.DataFrame) -> list[str]:
 def peaks(table: pd.DataFrame, arm: str, tag: str) -> pd.DataFrame:
     """Return epoch and value of the best, the last value and their difference, for each seed."""
     selected = table.query("arm == @arm and tag == @tag and encoder == 'trained'")
-    found = []
-    for _, curve in selected.sort_values("epoch", kind="stable").groupby("run"):
-        best = curve.loc[curve["value"].idxmax()]
-        found.append((best["epoch"], best["value"], curve["value"].iloc[-1]))
-    seeds = pd.DataFrame(found, columns=["epoch", "best", "last"])
-    return seeds.assign(lost=seeds["best"] - seeds["last"])
+    curves = selected.sort_values("epoch", kind="stable").groupby("run")["value"]
+    best = selected.loc[curves.idxmax(), ["epoch", "value"]].set_axis(["epoch", "best"], axis=1)
+    return best.assign(last=curves.last().array, lost=lambda found: found["best"] - found["last"])
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -145,22 +112,25 @@ def draw(table: pd.DataFrame) -> Figure:
     """
     tags = common_tags(table)
     scores = [tag for tag in tags if not _is_feature(tag)]
-    count = len(tags) + 1
-    columns = min(COLUMNS, count)
-    rows = -(-count // columns)
+    titles = [*scores, LOST, *tags[len(scores) :]]
+    columns = min(COLUMNS, len(titles))
+    rows = -(-len(titles) // columns)
     size = (3.4 * columns, 2.9 * rows + 0.5)
     figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    panels = list(grid.flat)
-    lost = panels.pop(len(scores))
-    for panel, tag in zip(panels, tags, strict=False):
-        _draw_score(panel, table, tag)
-    _draw_lost(lost, table, scores)
-    for panel in panels[len(tags) :]:
+    for panel, title in zip(grid.flat, titles, strict=False):
+        panel.set_title(title.removeprefix(FEATURES), fontsize=10)
+        if title == LOST:
+            _draw_lost(panel, table, scores)
+        else:
+            _draw_score(panel, table, title)
+    for panel in grid.flat[len(titles) :]:
         panel.remove()
-    handles, labels = panels[0].get_legend_handles_labels()
-    handles.append(Line2D([], [], color="0.5", marker="*", markersize=10, linestyle=""))
-    labels.append("peak of the mean")
-    figure.legend(handles, labels, loc="outside lower center", ncols=COLUMNS, fontsize=8)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=COLUMNS,
+        fontsize=8,
+    )
     return figure
 
 
@@ -171,21 +141,18 @@ def _draw_score(panel: Axes, table: pd.DataFrame, tag: str) -> None:
         points = runs.groupby("epoch")["value"].agg(["mean", "min", "max"])
         seeds = table.loc[table["arm"] == arm, "run"].nunique()
         label = f"{arm} ({seeds} seed{'s' * (seeds > 1)})"
-        panel.plot(
-            points.index, points["mean"], line, marker="o", color=color, label=label, markersize=3
-        )
+        panel.plot(points["mean"], line, marker="o", color=color, label=label, markersize=3)
         panel.fill_between(
             points.index, points["min"], points["max"], color=color, alpha=0.2, linewidth=0
         )
         trained = runs[runs["encoder"] == "trained"].groupby("epoch")["value"].mean()
         if len(trained) and not _is_feature(tag):
-            top = trained.idxmax()
-            best = [trained[top]]
-            panel.plot([top], best, "*", color=color, markersize=11, markeredgecolor="white")
+            top = trained.nlargest(1)
+            panel.plot(top, "*", color=color, markersize=11, markeredgecolor="white")
     pixels = selected.loc[selected["encoder"] == "pixels", "value"]
     if len(pixels) and not _is_feature(tag):
         panel.axhline(pixels.mean(), color="0.5", linestyle=":", label="raw pixels")
-    panel.set_title(tag.removeprefix(FEATURES), fontsize=10)
+    panel.plot([], [], "*", color="0.5", markersize=10, label="peak of the mean")
     panel.set(xlabel="epoch", ylabel=unit(tag))
     panel.grid(alpha=0.3)
 
@@ -194,18 +161,12 @@ def _draw_lost(panel: Axes, table: pd.DataFrame, tags: Sequence[str]) -> None:
     styles = _styles(table)
     for (index, (arm, color, line)), (row, tag) in product(enumerate(styles), enumerate(tags)):
         lost = peaks(table, arm, tag)["lost"]
-        if lost.empty:
-            continue
-        place = row + 0.7 * ((index + 0.5) / len(styles) - 0.5)
-        ends = [lost.min(), lost.max()]
-        panel.plot(ends, [place, place], color=color, linewidth=2, alpha=0.4)
+        places = [row + 0.7 * ((index + 0.5) / len(styles) - 0.5)] * len(lost)
         inside = "white" if line != LINES[0] else color
-        places = [place] * len(lost)
-        panel.plot(lost, places, "o", color=color, markerfacecolor=inside, markersize=4)
+        panel.plot(lost, places, "o-", color=color, markerfacecolor=inside, markersize=4, alpha=0.7)
     panel.set_yticks(range(len(tags)), tags, fontsize=8)
     panel.set_ylim(len(tags) - 0.5, -0.5)
     panel.set_xlim(left=min(0.0, panel.get_xlim()[0]))
-    panel.set_title(LOST, fontsize=10)
     panel.set_xlabel("points; each seed")
     panel.grid(alpha=0.3, axis="x")
 
@@ -215,14 +176,12 @@ def summary(table: pd.DataFrame) -> str:
     tags = [tag for tag in common_tags(table) if not _is_feature(tag)]
     lines = []
     for arm, encoder in product(table["arm"].unique(), ("pixels", "untrained", "trained")):
-        rows = table[(table["arm"] == arm) & (table["encoder"] == encoder)]
-        last = rows.loc[rows["tag"].isin(tags), "epoch"].max()
-        if pd.isna(last):
-            continue
-        label = f"trained, epoch {last}" if encoder == "trained" else encoder
-        values = [rows.loc[(rows["tag"] == tag) & (rows["epoch"] == last), "value"] for tag in tags]
-        cells = [spread(each) if len(each) else "-" for each in values]
-        lines.append((arm, label, max(map(len, values)), *cells))
+        rows = table.query("arm == @arm and encoder == @encoder and tag in @tags")
+        last = rows[rows["epoch"] == rows["epoch"].max()]
+        if len(last):
+            label = f"trained, epoch {last['epoch'].iloc[0]}" if encoder == "trained" else encoder
+            values = [last.loc[last["tag"] == tag, "value"] for tag in tags]
+            lines.append((arm, label, max(map(len, values)), *map(spread, values)))
     return _markdown(("arm", "encoder", "seeds", *(f"{tag}, {unit(tag)}" for tag in tags)), lines)
 
 
@@ -236,12 +195,12 @@ def degradation(table: pd.DataFrame) -> str:
         seeds = peaks(table, arm, tag)
         if seeds.empty:
             continue
-        last = spread(seeds["last"], digits(tag))
-        cells = ("-", "-", last, "-")
-        if not _is_feature(tag):
-            best, lost = spread(seeds["best"]), spread(seeds["lost"])
-            cells = (spread(seeds["epoch"], 0), best, last, lost)
-        lines.append((arm, tag.removeprefix(FEATURES), unit(tag), len(seeds), *cells))
+        decimals = 3 if _is_feature(tag) and "rank" not in tag else 1
+        cells = [spread(seeds["epoch"], 0), *(spread(seeds[each]) for each in ("best", "lost"))]
+        peak, best, lost = ["-"] * 3 if _is_feature(tag) else cells
+        last = spread(seeds["last"], decimals)
+        name = tag.removeprefix(FEATURES)
+        lines.append((arm, name, unit(tag), len(seeds), peak, best, last, lost))
     heads = ("arm", "measure", "unit", "seeds", "peak epoch", "best", "last", "best - last")
     note = "best - last of each seed, from its own peak; noise alone makes it larger than 0."
     return f"{_markdown(heads, lines)}\n{note}\n"
@@ -254,16 +213,11 @@ def unit(tag: str) -> str:
     return "nats" if tag.endswith("/loss") else "%"
 
 
-def digits(tag: str) -> int:
-    """Return the number of decimals of a value."""
-    return 3 if _is_feature(tag) and "rank" not in tag else 1
-
-
 def spread(values: Sequence[float] | pd.Series, decimals: int = 1) -> str:
-    """Return mean and sample deviation; the value alone for a single seed."""
+    """Return mean and sample deviation; the value alone for a single seed, - for none."""
     series = pd.Series(values, dtype=float)
-    mean = f"{series.mean():.{decimals}f}"
-    return mean if len(series) == 1 else f"{mean} ± {series.std():.{decimals}f}"
+    mean = f"{series.mean():.{decimals}f}" if len(series) else "-"
+    return mean if len(series) < 2 else f"{mean} ± {series.std():.{decimals}f}"
 
 
 def _is_feature(tag: str) -> bool:

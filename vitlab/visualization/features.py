@@ -62,9 +62,12 @@ def extract_block_features(
     patches = (images.shape[2] // encoder.patch_size) * (images.shape[3] // encoder.patch_size)
     attention: dict[int, Tensor] = {}
 
-    def keep(block: int, _: tuple, weights: Tensor) -> None:
+    def keep(block: int, _: tuple, weights: Float[Tensor, "b h n k"]) -> None:
         if block in wanted:
-            attention[block] = query_attention(weights, queries or (), patches)
+            # prompts come before [CLS] among the keys, and are no queries: patches are last of both
+            first = weights.shape[2] - patches
+            index = [0 if query == CLS else first + query for query in queries or ()]
+            attention[block] = weights[range(len(weights)), :, index, -patches:].float().cpu()
 
     hook = nullcontext() if queries is None else hook_blocks(encoder, "attn.weights", keep)
     with loading.precision(), hook:
@@ -73,18 +76,6 @@ def extract_block_features(
         check_finite(*(tokens.patches for tokens in found))
     pairs = zip(found, wanted, strict=True)
     return [BlockFeatures(tokens, attention.get(block)) for tokens, block in pairs]
-
-
-def query_attention(
-    weights: Float[Tensor, "b h n k"], queries: Sequence[int], patches: int
-) -> Float[Tensor, "b h p"]:
-    """Return the attention of one query of each image over the patches, in each head.
-
-    Prompts come before [CLS] among the keys, and are no queries: patches are last of both.
-    """
-    first = weights.shape[2] - patches
-    index = [0 if query == CLS else first + query for query in queries]
-    return weights[range(len(weights)), :, index, -patches:].float().cpu()
 
 
 @dataclass(frozen=True)

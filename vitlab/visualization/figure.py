@@ -37,9 +37,9 @@ from vitlab.visualization.photographs import Photograph, Place
 FEW, LOW = 5, 110  # columns of the usual height, and the height of more, in pixels
 
 SHARED = {
-    "aligned": "The colors of a model are turned to those of the first, which are its own.",
-    "joint": "One basis for all models.",
-    "each": "Each model has a basis of its own: its colors cannot be compared with another's.",
+    "aligned": " Colors of further models are turned to those of the first.",
+    "joint": " One basis for all models.",
+    "each": " Colors of different models cannot be compared.",
 }
 
 
@@ -113,9 +113,8 @@ def pca_maps(
     images = pca_colors([each.table for each in features], basis, foreground)
     caption = "PCA: first three principal components of patch features of all images as RGB."
     if foreground:
-        caption += " Of the foreground alone, as the first component of all patches separates it."
-    shared = SHARED[basis] if len(features) > 1 else ""
-    return MapSet("PCA", images, caption=f"{caption} {shared}".strip())
+        caption += " Of the foreground alone, which the first one separates."
+    return MapSet("PCA", images, caption=caption + SHARED[basis] * (len(features) > 1))
 
 
 def attention_maps(
@@ -180,8 +179,6 @@ def part_maps(features: Sequence[ModelFeatures], count: int) -> MapSet:
     found = part_labels([each.table for each in features], count)
     images = [[apply_palette(each, colors) for each in several] for several in found]
     caption = f"Parts: k-means of patch features of unit length, k = {count}, over all images."
-    if len(features) > 1:
-        caption += " A model's own, colored as those of the first that they overlap most with."
     return MapSet("parts", images, caption=caption)
 
 
@@ -221,7 +218,7 @@ def grid_by_model(
     for index, model in enumerate(features):
         notes = maps.notes[index] if maps.notes else ()
         columns.append(GridColumn(model.label, maps.images[index], notes=notes))
-    return ImageGrid(columns, keys=[maps.keys], caption=maps.caption)
+    return ImageGrid(columns, keys=maps.keys, caption=maps.caption)
 
 
 def grid_by_kind(
@@ -238,8 +235,7 @@ def grid_by_kind(
         notes = [several[photo] for photo in count for several in maps.notes]
         columns.append(GridColumn(maps.title, images, notes=notes))
     labels = [model.label for _ in count for model in features]
-    groups = dict.fromkeys(tuple(maps.keys) for maps in kinds)
-    keys = [group for group in groups if not any(set(group) < set(other) for other in groups)]
+    keys = list(dict.fromkeys(key for maps in kinds for key in maps.keys))
     caption = " ".join(dict.fromkeys(each.caption for each in kinds if each.caption))
     return ImageGrid(columns, labels, keys, caption, HEIGHT if len(kinds) <= FEW else LOW)
 

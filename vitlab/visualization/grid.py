@@ -62,23 +62,69 @@ class ImageGrid:
     Attributes:
         columns: from left to right.
         labels: of the rows.
-        keys: groups of colors with their meaning, each on lines of its own.
+        keys: colors with their meaning, below all columns.
         caption: below all.
         height: of the rows; images wider than twice that are lower.
     """
 
     columns: Sequence[GridColumn]
     labels: Sequence[str] = ()
-    keys: Sequence[Sequence[Key]] = ()
+    keys: Sequence[Key] = ()
     caption: str = ""
     height: int = HEIGHT
+
+    def draw(self) -> Figure:
+        """Draw images at their places in one pair of axes, in pixels, and the rest around them."""
+        columns, rows = self.columns, len(self.columns[0].images)
+        assert all(len(column.images) == rows for column in columns), "a row misses an image"
+        sizes = [displayed_size(image, self.height) for image in columns[0].images]
+        step = max(MIN_WIDTH, *(wide for _, wide in sizes)) + GAP
+        note = GAP + LINE * any(column.notes for column in columns)
+        width, bottom = step * len(columns) - GAP, sum(tall + note for tall, _ in sizes)
+        axes = Figure((width / DPI, bottom / DPI)).add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, width), ylim=(bottom, 0))
+        axes.axis("off")
+
+        for left, column in zip(range(0, width, step), columns, strict=True):
+            middle, top = left + (step - GAP) / 2, 0
+            _text(axes, middle, -GAP, column.title, step, ha="center", va="bottom")
+            for row, (tall, wide) in enumerate(sizes):
+                x = middle - wide / 2
+                _image(axes, x, top, column.images[row], (tall, wide), column.smooth)
+                if column.marks and (mark := column.marks[row]):
+                    place = x + mark[0] * wide, top + mark[1] * tall
+                    for color, thick in (("black", 3.2), ("white", 1.6)):
+                        axes.plot(*place, "o", ms=8, mfc="none", mec=color, mew=thick)
+                if column.notes:
+                    style = {"ha": "center", "color": "0.3"}
+                    _text(axes, middle, top + tall + 2, column.notes[row], step, SMALL, **style)
+                top += tall + note
+            for line, key in enumerate(column.legend):
+                _key(axes, left, bottom + LINE * line, key)
+        top = 0
+        for (tall, _), label in zip(sizes, self.labels, strict=False):
+            place = -GAP, top + tall / 2
+            _text(axes, *place, label, tall, ha="right", va="center", rotation=90)
+            top += tall + note
+        bottom += LINE * max(len(column.legend) for column in columns)
+        left = 0.0
+        for key in self.keys:
+            bar = BAR if isinstance(key.color, str) else SWATCH
+            length = bar + CHARACTER * SMALL * len(key.low + key.text) + 4 * GAP
+            if left and left + length > width:
+                left, bottom = 0.0, bottom + LINE
+            _key(axes, left, bottom, key)
+            left += length
+        bottom += LINE * bool(self.keys) + 3
+        _text(axes, 0, bottom, self.caption, width, SMALL, color="0.3")
+        return axes.figure
 
     def encode(self, ending: str = ".png", scale: int = 2) -> bytes:
         """Return a file's content, the same each time; text of .svg and .pdf is vectors."""
         file = io.BytesIO()
         more: dict[str, Any] = {"bbox_inches": "tight", "metadata": NO_DATE[ending]}
         with matplotlib.rc_context(STYLE):
-            _draw(self).savefig(file, format=ending[1:], dpi=scale * DPI, **more)
+            self.draw().savefig(file, format=ending[1:], dpi=scale * DPI, **more)
         return file.getvalue()
 
     def save(self, path: Path, scale: int = 2) -> None:
@@ -89,46 +135,6 @@ class ImageGrid:
 def png_pixels(png: bytes) -> UInt8[Tensor, "3 height width"]:
     """Return the image in the content of a file."""
     return decode_png(torch.frombuffer(bytearray(png), dtype=torch.uint8), ImageReadMode.RGB)
-
-
-def _draw(grid: ImageGrid) -> Figure:
-    """Draw images at their places in one pair of axes, in pixels, and the rest around them."""
-    columns, rows = grid.columns, len(grid.columns[0].images)
-    assert all(len(column.images) == rows for column in columns), "a row misses an image"
-    sizes = [displayed_size(image, grid.height) for image in columns[0].images]
-    step = max(MIN_WIDTH, *(wide for _, wide in sizes)) + GAP
-    note = GAP + LINE * any(column.notes for column in columns)
-    width, bottom = step * len(columns) - GAP, sum(tall + note for tall, _ in sizes)
-    axes = Figure((width / DPI, bottom / DPI)).add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, width), ylim=(bottom, 0))
-    axes.axis("off")
-
-    for left, column in zip(range(0, width, step), columns, strict=True):
-        middle, top = left + (step - GAP) / 2, 0
-        _text(axes, middle, -GAP, column.title, step, ha="center", va="bottom")
-        for row, (tall, wide) in enumerate(sizes):
-            x = middle - wide / 2
-            _image(axes, x, top, column.images[row], (tall, wide), column.smooth)
-            if column.marks and (mark := column.marks[row]):
-                place = x + mark[0] * wide, top + mark[1] * tall
-                for color, thick in (("black", 3.2), ("white", 1.6)):
-                    axes.plot(*place, "o", ms=8, mfc="none", mec=color, mew=thick)
-            if column.notes:
-                style = {"ha": "center", "color": "0.3"}
-                _text(axes, middle, top + tall + 2, column.notes[row], step, SMALL, **style)
-            top += tall + note
-        for line, key in enumerate(column.legend):
-            _key(axes, left, bottom + LINE * line, key)
-    top = 0
-    for (tall, _), label in zip(sizes, grid.labels, strict=False):
-        place = -GAP, top + tall / 2
-        _text(axes, *place, label, tall, ha="right", va="center", rotation=90)
-        top += tall + note
-    bottom += LINE * max(len(column.legend) for column in columns)
-    for group in filter(None, grid.keys):
-        bottom = _keys(axes, bottom, group, width)
-    _text(axes, 0, bottom + 3, grid.caption, width, SMALL, color="0.3")
-    return axes.figure
 
 
 def _text(
@@ -144,22 +150,15 @@ def _image(
     axes: Axes, x: float, y: float, image: Tensor, size: tuple[int, int], smooth: bool
 ) -> None:
     extent = (x, x + size[1], y + size[0], y)
-    pixels = image.detach().cpu().float().clamp(0, 1).permute(1, 2, 0).numpy()
+    pixels = image.detach().cpu().float().clamp(0, 1).mul(255).round().byte()
     how = "antialiased" if smooth else "nearest"
-    axes.imshow(pixels, extent=extent, interpolation=how, aspect="auto", clip_on=False)
-
-
-def _keys(axes: Axes, y: float, group: Sequence[Key], width: float) -> float:
-    """Draw a group of keys, in lines of a width; return where the next one begins."""
-    x = 0.0
-    for key in group:
-        bar = BAR if isinstance(key.color, str) else SWATCH
-        length = bar + CHARACTER * SMALL * len(key.low + key.text) + 4 * GAP
-        if x and x + length > width:
-            x, y = 0.0, y + LINE
-        _key(axes, x, y, key)
-        x += length
-    return y + LINE
+    axes.imshow(
+        pixels.permute(1, 2, 0).numpy(),
+        extent=extent,
+        interpolation=how,
+        aspect="auto",
+        clip_on=False,
+    )
 
 
 def _key(axes: Axes, x: float, y: float, key: Key) -> None:

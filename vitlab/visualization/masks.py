@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Int, UInt8
 from matplotlib.colors import to_rgb
@@ -51,7 +50,7 @@ def compare_masks(
         GridColumn("errors", errors),
     ]
     states = [Key(RIGHT, "right"), Key(WRONG, "wrong"), Key(VOID, "void")]
-    return ImageGrid(columns, keys=[states, class_keys([*truths, *predictions], classes)])
+    return ImageGrid(columns, keys=[*states, *class_keys([*truths, *predictions], classes)])
 
 
 def predict_masks(
@@ -88,5 +87,5 @@ def draw_probe_grid(
         GridColumn("predicted mask", [apply_palette(mask) for mask in predictions]),
         GridColumn("true mask", [apply_palette(mask) for mask in truths]),
     ]
-    classes_shown = class_keys([*predictions, *truths], classes)
-    return ImageGrid(columns, keys=[attention_keys(list(attention)), classes_shown])
+    keys = attention_keys(list(attention)) + class_keys([*predictions, *truths], classes)
+    return ImageGrid(columns, keys=keys)

@@ -6,7 +6,7 @@ foreground are ours.
 Axis letters: s patches of all images together, d width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -22,30 +22,23 @@ Basis = Literal["aligned", "joint", "each"]
 FLAT = 1e-5  # deviation, in parts of the first component's, under which there is only rounding
 
 
-def pca_scores(
-    x: Float[Tensor, "s d"], kept: Bool[Tensor, " s"] | None = None
-) -> Float[Tensor, "s 3"]:
+def pca_scores(x: Float[Tensor, "s d"]) -> Float[Tensor, "s 3"]:
     """Return the first three principal components of all patches, each with deviation 1.
 
     One basis for all images, so that equal scores mean equal features. Signs are fixed by the
     largest loading, so that pictures of successive epochs can be compared. A component that the
-    features do not have is 0, and so are the scores of patches that are not kept.
+    features do not have is 0.
     """
-    kept = torch.ones(len(x), dtype=torch.bool) if kept is None else kept
-    scores = torch.zeros(len(x), 3, dtype=torch.float64)
-    if not kept.any():
-        return scores
-    inside = x[kept].double().cpu()
-    inside = inside - inside.mean(0)
-    _, basis = torch.linalg.eigh(inside.T @ inside)
+    x = x.double().cpu()
+    x = x - x.mean(0)
+    _, basis = torch.linalg.eigh(x.T @ x)
     basis = basis[:, -3:].flip(1)
     largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
-    found = inside @ (basis * largest.sign())
+    found = x @ (basis * largest.sign())
     deviation = found.square().mean(0).sqrt()
     there = deviation > FLAT * deviation[0].clamp_min(1e-12)
     found = torch.where(there, found / deviation.where(there, 1), 0)
-    scores[kept] = F.pad(found, (0, 3 - found.shape[1]))  # of fewer than three channels
-    return scores
+    return F.pad(found, (0, 3 - found.shape[1]))  # of fewer than three channels
 
 
 def align(scores: Float[Tensor, "s 3"], reference: Float[Tensor, "s 3"]) -> Float[Tensor, "s 3"]:
@@ -57,19 +50,20 @@ def align(scores: Float[Tensor, "s 3"], reference: Float[Tensor, "s 3"]) -> Floa
     return scores @ (u @ v)
 
 
-def colors(
-    scores: Float[Tensor, "s 3"], kept: Bool[Tensor, " s"] | None = None
-) -> Float[Tensor, "s 3"]:
-    """Return scores as colors in [0, 1]: 2 % of the kept patches are darkest, 2 % brightest.
+def colors(scores: Float[Tensor, "s 3"]) -> Float[Tensor, "s 3"]:
+    """Return scores as colors in [0, 1]: 2 % of the patches are darkest, 2 % brightest."""
+    low, high = scores.quantile(scores.new_tensor([0.02, 0.98]), dim=0)
+    return ((scores - low) / (high - low).clamp_min(1e-12)).clamp(0, 1).float()
 
-    Patches that are not kept become black.
-    """
-    kept = torch.ones(len(scores), dtype=torch.bool) if kept is None else kept
-    shown = torch.zeros(len(scores), 3)
+
+def _where(
+    kept: Bool[Tensor, " s"], values: Float[Tensor, "s c"], function: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "s 3"]:
+    """Return a function of the rows that are kept, in fp64; 0 in all others."""
+    found = torch.zeros(len(kept), 3, dtype=torch.float64)
     if kept.any():
-        low, high = scores[kept].quantile(scores.new_tensor([0.02, 0.98]), dim=0)
-        shown[kept] = ((scores[kept] - low) / (high - low).clamp_min(1e-12)).clamp(0, 1).float()
-    return shown
+        found[kept] = function(values[kept]).double()
+    return found
 
 
 def foreground(table: PatchMatrix) -> Bool[Tensor, " s"]:
@@ -102,7 +96,10 @@ def pca_colors(
     Raises:
         InputError: a joint basis of models of different width.
     """
-    kept = [foreground(each) if only_foreground else None for each in tables]
+    kept = [
+        foreground(each) if only_foreground else torch.ones(len(each.x), dtype=torch.bool)
+        for each in tables
+    ]
     if basis == "joint":
         widths = sorted({table.x.shape[1] for table in tables})
         if len(widths) > 1:
@@ -111,18 +108,17 @@ def pca_colors(
                 "--basis aligned",
                 field="--basis",
             )
-        grids = [grid for table in tables for grid in table.grids]
-        whole = PatchMatrix(torch.cat([table.x for table in tables]), grids)
-        every = torch.cat(kept) if only_foreground else None
-        maps = iter(whole.split(colors(pca_scores(whole.x, every), every)))
-        return [[next(maps) for _ in table.grids] for table in tables]
-    scores = [pca_scores(table.x, mask) for table, mask in zip(tables, kept, strict=True)]
-    if basis == "aligned":
-        first = tables[0].split(scores[0])
-        for index, table in enumerate(tables[1:], 1):
-            scores[index] = align(scores[index], _resampled(first, table.grids))
-    found = zip(tables, scores, kept, strict=True)
-    return [table.split(colors(each, mask)) for table, each, mask in found]
+        every = torch.cat(kept)
+        scores = _where(every, torch.cat([table.x for table in tables]), pca_scores)
+        painted = list(_where(every, scores, colors).split([len(each.x) for each in tables]))
+    else:
+        own = [_where(mask, table.x, pca_scores) for table, mask in zip(tables, kept, strict=True)]
+        if basis == "aligned":
+            first = tables[0].split(own[0])
+            for index, table in enumerate(tables[1:], 1):
+                own[index] = align(own[index], _resampled(first, table.grids))
+        painted = [_where(mask, each, colors) for mask, each in zip(kept, own, strict=True)]
+    return [table.split(each.float()) for table, each in zip(tables, painted, strict=True)]
 
 
 def _resampled(maps: Sequence[Tensor], grids: Sequence[Grid]) -> Float[Tensor, "s 3"]:

@@ -61,7 +61,7 @@ class Photograph:
         """Return sizes before and after, and the change of the aspect."""
         (height, width), (rows, columns) = self.size, self.grid(size, patch)
         change = (columns / rows) / (width / height) - 1
-        distorted = f", wider by {change:.1%}" if abs(change) > DISTORTION else ""
+        distorted = f", aspect {change:+.1%}" if abs(change) > DISTORTION else ""
         return (
             f"{self.name}: {width} x {height} -> {columns * patch} x {rows * patch} pixels, "
             f"{columns} x {rows} patches of {patch}{distorted}"
