@@ -21,6 +21,7 @@ from vitlab.analysis.prompt_report import (
 from vitlab.cli import main
 from vitlab.encoders import Pool, PromptedViT, Prompts, ViT, save
 from vitlab.objectives.classification import Classifier
+from vitlab.visualization.colors import Key
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TCPA = Prompts(cls=Pool(5, top_k=2), patches=Pool(6, top_k=3))
@@ -122,8 +123,8 @@ def test_the_legend_names_all_entries_and_adds_up():
     entries = torch.arange(16).fmod(9)[None]
     legend = color_entries("", entries, (4, 4), 8).legend
     assert len(legend) == len(COLORS) + 1
-    assert legend[-1] == (OTHERS, "2 others: 12 %")
-    assert len({color for color, _ in legend}) == len(legend)
+    assert legend[-1] == Key(OTHERS, "2 others: 12 %")
+    assert len({key.color for key in legend}) == len(legend)
 
 
 def test_macs_of_prompts_are_counted():

@@ -151,7 +151,9 @@ def run(words: Sequence[str]) -> None:
             console.print(line, soft_wrap=True, highlight=False)
     for encoder in models.values():
         encoder.to(inference.device)
-    queries = {"attention": places, "all": [None] * len(places)}.get(options.kind)
+    queries: list[Place | None] | None = None
+    if options.kind in ("attention", "all"):
+        queries = places if options.kind == "attention" else [None] * len(places)
     features = figure.extract_features(
         *(models, photographs, options.long_edge, inference, blocks, queries),
         track=lambda pairs: track(pairs, "encoding"),

@@ -8,6 +8,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -74,21 +75,23 @@ class ImageGrid:
     height: int = HEIGHT
 
     def draw(self) -> Figure:
-        """Draw images at their places in one pair of axes, in pixels, and the rest around them."""
+        """Draw the images in one pair of axes, in pixels, and all else around them."""
         columns, rows = self.columns, len(self.columns[0].images)
         assert all(len(column.images) == rows for column in columns), "a row misses an image"
         sizes = [displayed_size(image, self.height) for image in columns[0].images]
         step = max(MIN_WIDTH, *(wide for _, wide in sizes)) + GAP
         note = GAP + LINE * any(column.notes for column in columns)
-        width, bottom = step * len(columns) - GAP, sum(tall + note for tall, _ in sizes)
-        axes = Figure((width / DPI, bottom / DPI)).add_axes((0, 0, 1, 1))
+        *tops, bottom = accumulate((tall + note for tall, _ in sizes), initial=0)
+        width = step * len(columns) - GAP
+        figure = Figure((width / DPI, bottom / DPI))
+        axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, width), ylim=(bottom, 0))
         axes.axis("off")
 
         for left, column in zip(range(0, width, step), columns, strict=True):
-            middle, top = left + (step - GAP) / 2, 0
+            middle = left + (step - GAP) / 2
             _text(axes, middle, -GAP, column.title, step, ha="center", va="bottom")
-            for row, (tall, wide) in enumerate(sizes):
+            for row, (top, (tall, wide)) in enumerate(zip(tops, sizes, strict=True)):
                 x = middle - wide / 2
                 _image(axes, x, top, column.images[row], (tall, wide), column.smooth)
                 if column.marks and (mark := column.marks[row]):
@@ -98,26 +101,23 @@ class ImageGrid:
                 if column.notes:
                     style = {"ha": "center", "color": "0.3"}
                     _text(axes, middle, top + tall + 2, column.notes[row], step, SMALL, **style)
-                top += tall + note
             for line, key in enumerate(column.legend):
                 _key(axes, left, bottom + LINE * line, key)
-        top = 0
-        for (tall, _), label in zip(sizes, self.labels, strict=False):
+        for top, (tall, _), label in zip(tops, sizes, self.labels, strict=False):
             place = -GAP, top + tall / 2
             _text(axes, *place, label, tall, ha="right", va="center", rotation=90)
-            top += tall + note
         bottom += LINE * max(len(column.legend) for column in columns)
-        left = 0.0
+        x = 0.0
         for key in self.keys:
             bar = BAR if isinstance(key.color, str) else SWATCH
             length = bar + CHARACTER * SMALL * len(key.low + key.text) + 4 * GAP
-            if left and left + length > width:
-                left, bottom = 0.0, bottom + LINE
-            _key(axes, left, bottom, key)
-            left += length
+            if x and x + length > width:
+                x, bottom = 0.0, bottom + LINE
+            _key(axes, x, bottom, key)
+            x += length
         bottom += LINE * bool(self.keys) + 3
         _text(axes, 0, bottom, self.caption, width, SMALL, color="0.3")
-        return axes.figure
+        return figure
 
     def encode(self, ending: str = ".png", scale: int = 2) -> bytes:
         """Return a file's content, the same each time; text of .svg and .pdf is vectors."""
@@ -149,27 +149,24 @@ def _text(
 def _image(
     axes: Axes, x: float, y: float, image: Tensor, size: tuple[int, int], smooth: bool
 ) -> None:
-    extent = (x, x + size[1], y + size[0], y)
     pixels = image.detach().cpu().float().clamp(0, 1).mul(255).round().byte()
-    how = "antialiased" if smooth else "nearest"
-    axes.imshow(
-        pixels.permute(1, 2, 0).numpy(),
-        extent=extent,
-        interpolation=how,
-        aspect="auto",
-        clip_on=False,
-    )
+    place = (x, x + size[1], y + size[0], y)
+    style: dict[str, Any] = {"extent": place, "aspect": "auto", "clip_on": False}
+    style["interpolation"] = "antialiased" if smooth else "nearest"
+    axes.imshow(pixels.permute(1, 2, 0).numpy(), **style)
 
 
 def _key(axes: Axes, x: float, y: float, key: Key) -> None:
     """Draw a color or a color map, with what its ends mean."""
-    colors, bar = [key.color], SWATCH
     if isinstance(key.color, str):
-        colors, bar = matplotlib.colormaps[key.color](np.linspace(0, 1, BAR))[:, :3], BAR
+        steps = matplotlib.colormaps[key.color](np.linspace(0, 1, BAR))
+        colors, bar = torch.from_numpy(steps[:, :3]), BAR
+    else:
+        colors, bar = torch.tensor([key.color]), SWATCH
     if key.low:
         _text(axes, x, y, key.low, BAR, SMALL)
         x += CHARACTER * SMALL * len(key.low) + GAP
-    _image(axes, x, y, torch.tensor(colors).T[:, None], (SWATCH, bar), False)
+    _image(axes, x, y, colors.T[:, None], (SWATCH, bar), False)
     _text(axes, x + bar + GAP, y, key.text, 10 * BAR, SMALL)
 
 
