@@ -1,37 +1,38 @@
 """Collapse monitor: measures a run every few steps and reports collapse or divergence."""
 
+import json
 import statistics
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from torch import Tensor, nn
 
 from vitlab.analysis.measures.tokens import gram_matrix, rankme
-from vitlab.callbacks import diagnosis_log
-from vitlab.callbacks.collapse_checks import FEW, Diagnosis, diagnose
-from vitlab.callbacks.measurements import log_warning
-from vitlab.callbacks.training_stats import (
+from vitlab.atomic_io import write_bytes
+from vitlab.callbacks.collapse_checks import (
+    FEW,
     RECENT,
+    Diagnosis,
     TeacherStats,
     TrainingStats,
-    relative_change,
-    speed_of,
-    watched_weights,
+    diagnose,
 )
+from vitlab.callbacks.measurements import log_warning
 from vitlab.encoders.tokens import Tokens
-from vitlab.errors import InputError
+from vitlab.errors import InputError, check_least
 from vitlab.objectives import DINO
-from vitlab.optim.schedules import Progress
 from vitlab.run.module import Pretraining
 from vitlab.run.run_dir import resume_hint
 
+FILE = "collapse_monitor.jsonl"  # the diagnoses of a run, a line each
 # a diagnosis counts once it is made at 3 of 5 checks, and is over after 5 without it
 CHECKS, CONFIRMED = 5, 3
+MATRICES = 8  # of an encoder, evenly through its depth, stand for all of them
 # state of the monitor in a checkpoint
 PLAIN, LISTS = ("episode", "best_rank", "fastest", "largest"), ("found", "usual")
 TENSORS = ("norms", "center_errors", "losses")
@@ -48,48 +49,44 @@ class CollapseMonitor(Callback):
     """
 
     def __init__(self, every_n_steps: int = 10, stop: bool = False):
-        field = "collapse_monitor.every_n_steps"
-        if every_n_steps < 0:
-            raise InputError(
-                f"{field} {every_n_steps} is negative; use 0 for no checks, or a count", field=field
-            )
+        self.every_n_steps, self.stop = every_n_steps, stop
+        check_least(self, "collapse_monitor.", {"every_n_steps": 0})
         if stop and not every_n_steps:
             raise InputError(
-                f"collapse_monitor.stop true would be ignored, as {field} 0 never checks; set "
-                f"{field} to 10, or leave collapse_monitor.stop out",
+                "collapse_monitor.stop true would be ignored, as collapse_monitor.every_n_steps 0 "
+                "never checks; set that to 10, or leave collapse_monitor.stop out",
                 field="collapse_monitor.stop",
             )
-        self.every_n_steps, self.stop = every_n_steps, stop
         self.found: deque[str] = deque(maxlen=CHECKS)
         self.episode = ""  # name of the diagnosis that was reported last, while it lasts
         self.usual: deque[float] = deque(maxlen=20)  # median gradient norms of checks
         self.best_rank = self.fastest = self.largest = 0.0
+        # numbers stay on the device until a check
         self.losses: deque[Tensor] = deque(maxlen=RECENT)  # after the warm-up
         self.norms: deque[Tensor] = deque()  # since the last check
         # of a few images the mean logits jump: only the least error of several steps counts
         self.center_errors: deque[Tensor] = deque(maxlen=FEW + 1)
-        self.before: list[Tensor] = []
-        self.matrices: list[tuple[str, nn.Parameter]] = []
-        self.features: list[Tensor] = []
+        self.matrices: dict[str, nn.Parameter] = {}
+        self.before: list[Tensor] = []  # the matrices before a step that is checked
+        self.features: list[Tensor] = []  # [CLS] in that step
         self.hook: Any = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose the weight matrices to watch."""
-        assert isinstance(pl_module, Pretraining)
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Choose the weight matrices to watch; drop what a lost attempt has reported."""
         objective = pl_module.objective
         student = objective.student if isinstance(objective, DINO) else objective
         self.matrices = watched_weights(student)
-        if trainer.is_global_zero:
-            diagnosis_log.drop_after(Path(trainer.default_root_dir), trainer.global_step)
+        folder = Path(trainer.default_root_dir)
+        if trainer.is_global_zero and (rows := read_diagnoses(folder)):
+            _write(folder, [row for row in rows if row["step"] <= trainer.global_step])
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
+        self, trainer: Trainer, pl_module: Any, batch: object, batch_idx: int
     ) -> None:
         """Before a step that is checked, keep the weights and record [CLS] features."""
-        assert isinstance(pl_module, Pretraining)
         first = batch_idx % trainer.accumulate_grad_batches == 0
         if first and self.every_n_steps and (trainer.global_step + 1) % self.every_n_steps == 0:
-            self.before = [matrix.detach().clone() for _, matrix in self.matrices]
+            self.before = [matrix.detach().clone() for matrix in self.matrices.values()]
             self.features = []
             self.hook = pl_module.objective.encoder.register_forward_hook(self.keep_features)
 
@@ -99,15 +96,9 @@ class CollapseMonitor(Callback):
             self.features.append(output.cls.detach())
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: object, batch_idx: int
     ) -> None:
         """After a step, keep its gradient norm, and check the run when due."""
-        assert isinstance(pl_module, Pretraining)
         if not self.every_n_steps or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         objective, logs = pl_module.objective, pl_module.logs
@@ -141,14 +132,12 @@ class CollapseMonitor(Callback):
         """Return the statistics after this step; the only place that waits for the device."""
         objective, progress, settings = module.objective, module.last, module.settings
         step = progress.step + 1
-        norms = _numbers(self.norms) or [0.0]
+        norms = _floats(self.norms) or [0.0]
         teacher = self.teacher_stats(objective, module) if isinstance(objective, DINO) else None
-        speed = speed_of(teacher, step) if teacher is not None else 0.0
-        if teacher is not None:
-            self.best_rank = max(self.best_rank, teacher.rank)
-        if step > FEW:
-            self.fastest = max(self.fastest, speed)
-        update = relative_change(self.before, [matrix.detach() for _, matrix in self.matrices])
+        speed = teacher.speed(step) if teacher is not None else 0.0
+        update = relative_change(self.before, list(self.matrices.values()))
+        self.best_rank = max(self.best_rank, teacher.rank if teacher is not None else 0.0)
+        self.fastest = max(self.fastest, speed if step > FEW else 0.0)
         self.largest = max(self.largest, update or 0.0)
         full = len(self.losses) == RECENT
         return TrainingStats(
@@ -164,7 +153,7 @@ class CollapseMonitor(Callback):
             peak=settings.peak_lr(progress.batch_size),
             update=update,
             largest=self.largest,
-            mean=statistics.fmean(_numbers(self.losses)) if full else None,
+            mean=statistics.fmean(_floats(self.losses)) if full else None,
             teacher=teacher,
             speed=speed,
             fastest=self.fastest,
@@ -173,24 +162,24 @@ class CollapseMonitor(Callback):
 
     def teacher_stats(self, objective: DINO, module: Pretraining) -> TeacherStats:
         """Return the statistics of DINO's teacher."""
-        copies = dict(objective.teacher.named_parameters())
-        student = [matrix.detach() for _, matrix in self.matrices]
-        teacher = [copies[name].detach() for name, _ in self.matrices]
         features = torch.cat(self.features).float()
         logs, progress = module.logs, module.last
+        copies = [objective.teacher.get_parameter(name) for name in self.matrices]
+        steps = range(0, progress.steps, max(1, progress.steps // 100))  # a sample of them
+        kept = [objective.teacher_momentum(replace(progress, step=step)) for step in steps]
         return TeacherStats(
             out_dim=objective.out_dim,
             entropy=float(logs["teacher/entropy"]),
             divergence=float(logs["teacher/divergence"]),
             prototypes=float(logs["teacher/prototypes"]),
             center_norm=float(logs["teacher/center_norm"]),
-            center_error=min(_numbers(self.center_errors)),
+            center_error=min(_floats(self.center_errors)),
             temperature=objective.teacher_temperature(progress),
             student_temperature=objective.student_temperature,
             momentum=objective.teacher_momentum(progress),
-            distance=relative_change(student, teacher) or 0.0,
+            distance=relative_change(list(self.matrices.values()), copies) or 0.0,
             rank=rankme(gram_matrix(features), len(features)),
-            taken=_taken(objective, progress),
+            taken=1.0 - statistics.geometric_mean(kept) ** progress.steps if all(kept) else 1.0,
         )
 
     def confirm(self, found: Diagnosis | None) -> Diagnosis | None:
@@ -207,31 +196,33 @@ class CollapseMonitor(Callback):
         """Log the curves that only this callback has."""
         values = {"collapse_monitor/update": stats.update or 0.0}
         if stats.teacher is not None:
-            values |= {
-                "collapse_monitor/center_error": stats.teacher.center_error,
-                "collapse_monitor/teacher_distance": stats.teacher.distance,
-                "collapse_monitor/feature_rank": stats.teacher.rank,
-            }
+            values["collapse_monitor/center_error"] = stats.teacher.center_error
+            values["collapse_monitor/teacher_distance"] = stats.teacher.distance
+            values["collapse_monitor/feature_rank"] = stats.teacher.rank
         for logger in trainer.loggers:
             logger.log_metrics(values, step=stats.step - 1)
 
     def report(self, trainer: Trainer, diagnosis: Diagnosis) -> None:
-        """Write a diagnosis to the terminal, TensorBoard and the run's folder."""
-        text = f"step {trainer.global_step}: {diagnosis.sentence}"
-        log_warning(trainer, text)
+        """Write a diagnosis to the terminal, TensorBoard and the run's folder.
+
+        Raises:
+            OSError: the disk is full, or fails; earlier diagnoses are still there.
+        """
+        log_warning(trainer, f"step {trainer.global_step}: {diagnosis.sentence}")
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)
-            diagnosis_log.append(folder, trainer.global_step, diagnosis)
+            row = {"step": trainer.global_step, **diagnosis._asdict()}
+            _write(folder, [*read_diagnoses(folder), row])
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """Return what later checks depend on."""
         return (
             {name: getattr(self, name) for name in PLAIN}
             | {name: list(getattr(self, name)) for name in LISTS}
-            | {name: _numbers(getattr(self, name)) for name in TENSORS}
+            | {name: _floats(getattr(self, name)) for name in TENSORS}
         )
 
-    def load_state_dict(self, state_dict: dict) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the checks of an earlier part of the run."""
         for name in PLAIN:
             setattr(self, name, state_dict[name])
@@ -241,19 +232,38 @@ class CollapseMonitor(Callback):
             getattr(self, name).extend(map(torch.tensor, state_dict[name]))
 
 
-def _taken(objective: DINO, progress: Progress) -> float:
-    """Return the share of the teacher that all steps of the run take from the student."""
-    steps = range(0, progress.steps, max(1, progress.steps // 100))  # a sample of them
-    kept = [objective.teacher_momentum(replace(progress, step=step)) for step in steps]
-    return 1.0 - statistics.geometric_mean(kept) ** progress.steps if all(kept) else 1.0
+def read_diagnoses(folder: Path) -> list[dict[str, Any]]:
+    """Return the diagnoses of a run: step, name and sentence of each."""
+    path = folder / FILE
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def _numbers(found: Collection[Tensor]) -> list[float]:
-    """Return numbers on a device, or from a checkpoint, with one wait for the device."""
-    if not found:
-        return []
-    numbers = list(found)
-    return torch.stack([number.to(numbers[-1].device) for number in numbers]).tolist()
+def _write(folder: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_bytes(folder / FILE, "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+
+
+def watched_weights(module: nn.Module, count: int = MATRICES) -> dict[str, nn.Parameter]:
+    """Return some of the matrices of linear maps that are trained, evenly through the module."""
+    found = {
+        f"{name}.weight": weight
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear)
+        for weight in part.parameters(recurse=False)
+        if weight.ndim == 2 and weight.requires_grad
+    }
+    names = list(found)[:: max(1, -(-len(found) // count))]
+    return {name: found[name] for name in names}
+
+
+@torch.no_grad()
+def relative_change(before: Sequence[Tensor], now: Sequence[Tensor]) -> float | None:
+    """Return ||now - before|| / ||before||, the median over matrices that are not 0."""
+    shares = [(b - a).norm() / a.norm() for a, b in zip(before, now, strict=True) if bool(a.any())]
+    return float(torch.stack(shares).median()) if shares else None
+
+
+def _floats(found: Iterable[Tensor]) -> list[float]:
+    return [float(number) for number in found]
 
 
 def _warm(module: Pretraining) -> bool:

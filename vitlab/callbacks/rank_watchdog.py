@@ -97,7 +97,7 @@ class RankWatchdog(Callback):
             threading.Thread(target=self.beat, args=ranks, daemon=True).start()
             threading.Thread(target=self.listen, daemon=True).start()
 
-    def teardown(self, *of_run: object, **stage: str) -> None:
+    def teardown(self, *of_run: object, stage: str = "") -> None:
         """End: those who wait for this rank get no more of it."""
         self.over.set()
 

@@ -10,7 +10,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from vitlab.atomic_io import write_json
-from vitlab.callbacks import diagnosis_log
+from vitlab.callbacks.collapse_monitor import read_diagnoses
 from vitlab.callbacks.preemption import Preempted
 from vitlab.callbacks.rank_watchdog import is_lost_rank
 from vitlab.cluster.runs import STATUS, RunStatus
@@ -55,6 +55,7 @@ class StatusWriter(Callback):
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
+        reported = read_diagnoses(folder)[-1:]
         current = {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
@@ -64,7 +65,7 @@ class StatusWriter(Callback):
                 for name, value in trainer.callback_metrics.items()
                 if math.isfinite(value)
             },
-            "warning": diagnosis_log.last(folder),
+            "warning": "".join(f"step {row['step']}: {row['sentence']}" for row in reported),
             "updated": time.time(),
         }
         self.status = replace(self.status, **{**current, **known})
