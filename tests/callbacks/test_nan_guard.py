@@ -251,8 +251,10 @@ main(sys.argv[1:])
 
 @pytest.mark.slow
 def test_all_ranks_stop_with_what_one_has_met(drawn: Path, tmp_path: Path, capsys):
+    script = tmp_path / "planted.py"
+    script.write_text(RANK_1_MEETS_INFINITY)
     words = [
-        *(sys.executable, "-c", RANK_1_MEETS_INFINITY, "fit", "--run-dir", str(tmp_path / "run")),
+        *(sys.executable, str(script), "fit", "--run-dir", str(tmp_path / "run")),
         *("--config", str(CONFIGS / "dino.yaml"), "--config", str(CONFIGS / "demo.yaml")),
         *UNPROBED,  # behind the configs, which have probes of their own
         *("--synthetic.root", "", "--data.root", str(drawn / "imagenet")),
