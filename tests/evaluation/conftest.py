@@ -1,13 +1,12 @@
 """Results as an evaluation would leave them, and a small set whose colors are its classes."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from colors import folder, write_pair
 
 from vitlab.cli import main
 from vitlab.data import Folder, ImageNet
@@ -62,27 +61,18 @@ class Results:
         )
 
     def write(
-        self,
-        name: str,
-        weights: str,
-        counts: PerImageCounts | None = None,
-        changes: dict | None = None,
+        self, place: str, weights: str, counts: PerImageCounts | None = None, **changes
     ) -> Path:
         """Write a result; changes are of the protocol, the data or the result itself."""
         counts = counts or self.counts()
-        result, changes = self.result(counts), changes or {}
+        result = self.result(counts)
+        parts = {"weights": replace(result.weights, path=weights, hash=weights)}
         for part in ("protocol", "data"):
-            own = {
-                key: changes.pop(key)
-                for key in list(changes)
-                if hasattr(getattr(result, part), key)
-            }
-            result = replace(result, **{part: replace(getattr(result, part), **own)})
-        result = replace(
-            result, weights=replace(result.weights, path=weights, hash=weights), **changes
-        )
-        result.write(self.folder / name, counts, self.names)
-        return self.folder / name
+            old = getattr(result, part)
+            own = {key: changes.pop(key) for key in [*changes] if hasattr(old, key)}
+            parts[part] = replace(old, **own)
+        replace(result, **parts, **changes).write(self.folder / place, counts, self.names)
+        return self.folder / place
 
 
 @pytest.fixture
@@ -91,9 +81,8 @@ def results(tmp_path: Path) -> Results:
 
 
 @pytest.fixture
-def weights(tmp_path):
-    torch.manual_seed(0)
-    save(ViT("nano", 16, 64).eval(), tmp_path / "weights")
+def weights(tmp_path, encoder):
+    save(encoder, tmp_path / "weights")
     return tmp_path / "weights"
 
 
@@ -111,44 +100,30 @@ def evaluate(weights, drawn, tmp_path, monkeypatch):
     return run
 
 
-COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
-SIZE, CELL = 64, 16
-
-
-def draw(root: Path, void: int = 0, train: int = 6, val: int = 5) -> Path:
-    """Write images of 4 x 4 cells with their masks; the first rows of pixels are void."""
-    generator = np.random.default_rng(0)
-    for split, count in (("train", train), ("val", val)):
-        for kind in ("images", "masks"):
-            (root / kind / split).mkdir(parents=True)
-        for index in range(count):
-            cells = generator.integers(3, size=(4, 4))
-            labels = np.kron(cells, np.ones((CELL, CELL), int)).astype(np.uint8)
-            image = np.ascontiguousarray(COLORS[labels][..., ::-1])
-            labels[:void] = 255
-            cv2.imwrite(str(root / f"images/{split}/{split}{index}.png"), image)
-            cv2.imwrite(str(root / f"masks/{split}/{split}{index}.png"), labels)
-    (root / "classes.json").write_text(json.dumps({"classes": ["r", "g", "b"]}))
-    return root
-
-
-def dataset(root: Path) -> Folder:
-    return Folder(str(root), max_unreadable=0)
-
-
-@pytest.fixture
-def colors(tmp_path: Path) -> Folder:
-    return dataset(draw(tmp_path / "colors"))
-
-
 @pytest.fixture
 def make(tmp_path: Path):
-    """Draw such a set with other amounts."""
+    """Draw images of 4 x 4 cells with their masks; the first rows of pixels are void.
 
-    def made(**options: int) -> Folder:
-        return dataset(draw(tmp_path / f"colors {options}", **options))
+    All pixels of the splits in `blank` are.
+    """
+
+    def made(void: int = 0, train: int = 6, val: int = 5, blank: tuple[str, ...] = ()) -> Folder:
+        root = tmp_path / f"colors {void} {train} {val} {blank}"
+        generator = np.random.default_rng(0)
+        for split, count in (("train", train), ("val", val)):
+            for index in range(count):
+                labels = np.kron(generator.integers(3, size=(4, 4)), np.ones((16, 16), int))
+                mask = labels.astype(np.uint8)
+                mask[: 64 if split in blank else void] = 255
+                write_pair(root, split, index, labels, mask)
+        return folder(root, ["r", "g", "b"])
 
     return made
+
+
+@pytest.fixture
+def colors(make) -> Folder:
+    return make()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 import copy
 
-import pytest
 import torch
 
 from vitlab.encoders import Encoder, Locality, Pixels, ViT
@@ -13,9 +12,10 @@ class Wrapped(Encoder):
 
     embed_dim, patch_size = 768, 16
 
-    def __init__(self, **attributes):
+    def __init__(self, shift: float = 0.0, **attributes):
         super().__init__()
         self.inner = Pixels(16)
+        self.register_buffer("shift", torch.tensor(shift), persistent=False)
         for name, value in attributes.items():
             setattr(self, name, value)
 
@@ -29,51 +29,38 @@ class Wrapped(Encoder):
         return self.inner(self.shade(images))
 
 
-def buffered(value: float) -> Wrapped:
-    encoder = Wrapped()
-    encoder.register_buffer("shift", torch.tensor(value), persistent=False)
-    return encoder
-
-
 def test_weights_and_arguments_decide_the_fingerprint():
     torch.manual_seed(0)
     first, second = ViT("nano", 16, 32), ViT("nano", 16, 32)
     assert fingerprint(first) != fingerprint(second)
     second.load_state_dict(first.state_dict())
     assert fingerprint(first) == fingerprint(second)
-    assert fingerprint(Pixels(8)) == fingerprint(Pixels(8)) != fingerprint(Pixels(16))
-    assert fingerprint(buffered(1.0)) != fingerprint(buffered(2.0))
-    assert fingerprint(Wrapped(act=torch.nn.GELU())) != fingerprint(Wrapped(act=torch.nn.ReLU()))
-    one, other = (Wrapped(config={"scale": scale}) for scale in (1, 2))
-    assert fingerprint(one) != fingerprint(other)
+    others = [
+        *(Pixels(8), Pixels(16), Wrapped(), Wrapped(1.0)),
+        *(Wrapped(act=torch.nn.GELU()), Wrapped(act=torch.nn.ReLU())),
+        *(Wrapped(config={"scale": 1}), Wrapped(config={"scale": 2})),
+    ]
+    assert len({fingerprint(each) for each in others}) == len(others)
+    assert fingerprint(Pixels(8)) == fingerprint(Pixels(8))
 
 
 def test_a_fingerprint_stays_the_same_after_a_forward_pass_and_in_a_copy():
     vits = ViT("nano", 16, 32), Renormalized(ViT("nano", 16, 32, locality=Locality("fixed")))
-    for encoder in (*vits, buffered(1.0)):
+    for encoder in (*vits, Wrapped(1.0)):
         before = fingerprint(encoder)
         encoder(torch.rand(1, 3, 32, 32))
         assert fingerprint(encoder) == fingerprint(copy.deepcopy(encoder)) == before
         assert features_key(encoder.eval(), 32) == features_key(copy.deepcopy(encoder), 32)
 
 
-def hooked(encoder: Encoder) -> Encoder:
-    encoder.inner.register_forward_pre_hook(lambda _, given: (given[0] * 1.1,))
-    return encoder
-
-
-@pytest.mark.parametrize(
-    "other", [Wrapped(shade=lambda x: 1.1 * x), hooked(Wrapped())], ids=["function", "hook"]
-)
-def test_what_cannot_be_hashed_changes_the_features(other):
-    assert fingerprint(other) == fingerprint(Wrapped())
-    assert features_key(other, 32) != features_key(Wrapped(), 32)
-
-
-def test_rounding_does_not_change_the_key_of_features():
+def test_what_cannot_be_hashed_changes_the_features_and_rounding_does_not():
+    hooked = Wrapped()
+    hooked.inner.register_forward_pre_hook(lambda _, given: (given[0] * 1.1,))
+    for other in (Wrapped(shade=lambda x: 1.1 * x), hooked):
+        assert fingerprint(other) == fingerprint(Wrapped())
+        assert features_key(other, 32) != features_key(Wrapped(), 32)
     torch.manual_seed(0)
     encoder = ViT("nano", 16, 32).eval()
-    assert features_key(encoder, 32) == features_key(copy.deepcopy(encoder).double().float(), 32)
     moved = copy.deepcopy(encoder)
     for each in moved.parameters():
         each.data *= 1 + 1e-7
@@ -81,7 +68,9 @@ def test_rounding_does_not_change_the_key_of_features():
 
 
 def test_names_and_classes_decide_the_fingerprint_of_data(make):
-    data = make()
-    assert fingerprint_of_data(data, "train") != fingerprint_of_data(data, "val")
-    assert fingerprint_of_data(data, "train") == fingerprint_of_data(make(void=3), "train")
-    assert fingerprint_of_data(data, "train") != fingerprint_of_data(make(train=5), "train")
+    first = fingerprint_of_data(make(), "train")
+    assert first == fingerprint_of_data(make(void=3), "train")
+    assert first not in (
+        fingerprint_of_data(make(), "val"),
+        fingerprint_of_data(make(train=5), "train"),
+    )

@@ -3,49 +3,47 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refused
 
-from vitlab.evaluation.registry import differences, find, merge, names, protocol_hash
+from vitlab.evaluation.registry import (
+    differences,
+    find,
+    merge,
+    names,
+    protocol_hash,
+    read_references,
+)
 
 TREES = st.recursive(
     st.integers() | st.text(max_size=3),
     lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
     max_leaves=8,
 )
-
-
-def write(folder, text, name="mine.yaml"):
-    path = folder / name
-    path.write_text(text)
-    return str(path)
+IMAGES = {"ImageNet": 50000, "VOC2012": 1449, "ADE20K": 2000, "Cityscapes": 500}
 
 
 def test_a_protocol_is_read_from_a_file_of_ones_own(tmp_path):
     text = "name: mine\nversion: 2\nprotocol: {class_path: X, init_args: {a: {b: 1, c: 2}}}\n"
-    text += "datasets: {VOC2012: {a: {b: 3}}}\n"
-    protocol = find(write(tmp_path, text))
+    (tmp_path / "mine.yaml").write_text(text + "datasets: {VOC2012: {a: {b: 3}}}\n")
+    protocol = find(str(tmp_path / "mine.yaml"))
     assert protocol.on("VOC2012")["init_args"] == {"a": {"b": 3, "c": 2}}
     assert protocol.on("ADE20K")["init_args"] == {"a": {"b": 1, "c": 2}}
 
 
-@pytest.mark.parametrize("name", ["dino2-linear", "x"])
-def test_an_unknown_name_shows_the_nearest(name):
-    with refused("--protocol"):
-        find(name)
-
-
 @pytest.mark.parametrize(
-    "text",
+    ("name", "text"),
     [
-        "name: [",
-        "a: 1",
-        "name: mine\nversion: 1\nprotocol: {}\nother: 1",
-        "name: other\nversion: 1\nprotocol: {}",
+        ("dino2-linear", ""),
+        ("x", ""),
+        ("mine.yaml", "name: ["),
+        ("mine.yaml", "a: 1"),
+        ("mine.yaml", "name: mine\nversion: 1\nprotocol: {}\nother: 1"),
+        ("mine.yaml", "name: other\nversion: 1\nprotocol: {}"),
     ],
 )
-def test_a_file_that_is_no_protocol_is_refused(tmp_path, monkeypatch, text):
+def test_unknown_names_and_files_of_another_kind_are_refused(tmp_path, monkeypatch, name, text):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path, text)
+    (tmp_path / "mine.yaml").write_text(text)
     with refused("--protocol"):
-        find("mine.yaml")
+        find(name)
 
 
 def test_every_protocol_of_the_project_is_short_and_states_its_source():
@@ -59,20 +57,45 @@ def test_every_protocol_of_the_project_is_short_and_states_its_source():
 
 
 def test_the_hash_stands_for_name_version_and_settings():
-    same = protocol_hash("a", 1, {"x": 1, "y": [2]})
-    assert same == protocol_hash("a", 1, {"y": [2], "x": 1})
-    assert len(same) == 12
-    for other in (("b", 1, [2]), ("a", 2, [2]), ("a", 1, [3])):
-        name, version, y = other
-        assert protocol_hash(name, version, {"x": 1, "y": y}) != same
+    settings = {"x": float("inf"), "y": (2, {3: None})}
+    found = protocol_hash("a", 1, settings)
+    assert found == protocol_hash("a", 1, {"y": [2, {"3": None}], "x": None})  # as JSON has it
+    assert len(found) == 12
+    others = ("b", 1, settings), ("a", 2, settings), ("a", 1, {**settings, "y": [3]})
+    assert len({found, *(protocol_hash(*each) for each in others)}) == 4
 
 
-@given(TREES, TREES)
-def test_two_trees_differ_where_it_is_said(first, second):
+@given(TREES, st.dictionaries(st.sampled_from("abc"), TREES))
+def test_trees_differ_where_it_is_said_and_merge(first, second):
     assert (differences(first, second) == {}) == (first == second)
+    assert merge(second, {}) == merge(second, second) == second
 
 
-@given(st.dictionaries(st.sampled_from("abc"), TREES))
-def test_merging_is_idempotent_and_neutral(tree):
-    assert merge(tree, {}) == tree
-    assert merge(tree, tree) == tree
+def test_each_published_number_is_there_once_with_its_source():
+    published = read_references()
+    assert len(published) > 100
+    same = ["protocol", "dataset", "model", "conditions", "source"]
+    assert not published.duplicated(same).any()
+    assert published.percent.between(0, 100).all()
+    assert (published.images == published.dataset.map(IMAGES)).all()
+    assert published.source.all()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "dataset", "model", "percent"),
+    [
+        ("knn", "ImageNet", "DINO ViT-S/16, 800 epochs", 74.5),
+        ("linear-grid", "ImageNet", "DINOv2 ViT-g/14", 86.5),
+        ("dinov2-linear", "ADE20K", "DINO ViT-B/8", 31.8),
+        ("dinov2-linear", "VOC2012", "DINO ViT-B/16", 62.9),
+        ("dinov2-linear-ms", "Cityscapes", "DINOv2 ViT-L/14", 80.9),
+        ("dinov3-linear", "Cityscapes", "DINOv3 7B", 81.1),
+        ("ibot-linear", "ADE20K", "iBOT ViT-B/16", 38.3),
+        ("capi-logreg", "ADE20K", "CAPI ViT-L/14, Places205", 39.1),
+    ],
+)
+def test_numbers_are_those_of_the_papers(protocol, dataset, model, percent):
+    published = read_references()
+    fits = (published.protocol == protocol) & (published.dataset == dataset)
+    (found,) = published[fits & (published.model == model)].percent
+    assert found == percent

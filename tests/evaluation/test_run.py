@@ -8,7 +8,7 @@ import torch
 from refusals import check_wording
 
 from vitlab.cli import main
-from vitlab.encoders import Locality, ViT, load_pretrained, save
+from vitlab.encoders import Locality, ViT, save
 from vitlab.evaluation.frozen_encoder import Renormalized
 from vitlab.evaluation.registry import names
 from vitlab.evaluation.result import Result, read_counts
@@ -21,11 +21,12 @@ SMALL = [
     *("--protocol.inference.window", "64", "--protocol.inference.stride", "32"),
     *("--protocol.inference.short", "64"),
 ]
+KNN = ("knn", "--protocol.size", "64")
 pytestmark = pytest.mark.filterwarnings("ignore:there are 40 training images")
 
 
 def test_a_result_has_the_numbers_and_their_origin(evaluate, tmp_path, capsys):
-    result = evaluate("knn", "--protocol.size", "64")
+    result = evaluate(*KNN)
     assert result.protocol.name == "knn"
     assert result.protocol.changed == {"size": (224, 64)}
     assert result.data.dataset == "ImageNet"
@@ -42,48 +43,31 @@ def test_a_result_has_the_numbers_and_their_origin(evaluate, tmp_path, capsys):
 
 
 def test_a_segmentation_has_pictures_and_names_its_changes(evaluate, tmp_path):
-    result = evaluate(
-        "dinov2-linear", *SMALL, "--protocol.recipe.weight_decay", "0.5", data="VOCdevkit"
-    )
+    changes = ["--protocol.recipe.weight_decay", "0.5", "--protocol.inference.pixels", "20"]
+    whole = ["--protocol.inference.window", "0", "--protocol.inference.stride", "0"]
+    result = evaluate("dinov2-linear", *SMALL, *whole, *changes, data="VOCdevkit")
     assert (tmp_path / "result/pictures.png").stat().st_size > 1000
     assert list((tmp_path / "result").glob("events.out.tfevents.*"))
     assert not (tmp_path / "result/.unfinished").exists()
     assert result.protocol.changed["recipe.iterations"] == (40000, 3)
     assert result.protocol.changed["recipe.weight_decay"] == (1e-4, 0.5)
     assert "recipe.lrs" not in result.protocol.changed
-    # of VOC2012, in the protocol's file
-    transform = result.protocol.settings["init_args"]["transform"]["init_args"]
-    assert transform["ratio_range"] == [1.0, 3.0]
-
-
-def test_patch100_ends_with_pictures_at_the_sizes_of_the_masks(evaluate, tmp_path):
-    small = ["--protocol.recipe.epochs", "1", "--protocol.recipe.batch_size", "3"]
-    small += ["--protocol.transform.size", "64", "--protocol.inference.short", "64"]
-    few = ["--protocol.train_split", "train", "--protocol.max_val_images", "3"]
-    assert 0 <= evaluate("patch100", *small, *few, data="VOCdevkit").value <= 100
-    assert (tmp_path / "result/pictures.png").stat().st_size > 1000
+    settings = result.protocol.settings["init_args"]
+    assert settings["transform"]["init_args"]["ratio_range"] == [1.0, 3.0]  # of VOC2012
+    assert settings["transform"]["class_path"] == "SegmentationCrop"
+    assert settings["inference"]["aspect"] == "inf"
 
 
 def test_results_are_kept_unless_told_and_put_side_by_side(evaluate, tmp_path, capsys):
-    small = ("--protocol.size", "64")
-    evaluate("knn", *small, out="all/a")
+    evaluate(*KNN, out="all/a")
     with pytest.raises(SystemExit) as stopped:
-        evaluate("knn", *small, out="all/a")
+        evaluate(*KNN, out="all/a")
     assert stopped.value.code == 2
     assert "already holds a result" in capsys.readouterr().err
-    evaluate("knn", *small, "--overwrite", out="all/a")
-    evaluate("knn", *small, out="all/b")
-    main(["compare", str(tmp_path / "all"), "--out", str(tmp_path / "table")])
+    evaluate(*KNN, "--overwrite", out="all/a")
+    evaluate(*KNN, out="all/b")
+    main(["compare", str(tmp_path / "all")])
     assert "+0.00 [+0.00, +0.00]" in capsys.readouterr().out
-    for ending in ("md", "csv", "tex", "png", "svg"):
-        assert (tmp_path / f"table.{ending}").stat().st_size
-
-
-def test_a_dry_run_checks_and_leaves_nothing(evaluate, tmp_path, capsys):
-    with pytest.raises(ValueError, match="there is no"):
-        evaluate("knn", "--dry-run")
-    assert "40 images" in capsys.readouterr().out
-    assert not (tmp_path / "result").exists()
 
 
 @pytest.mark.parametrize(
@@ -112,37 +96,46 @@ def test_bad_input_is_refused_with_one_message(evaluate, tmp_path, capsys, proto
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("words", "code", "reason"),
     [
-        (["--data.global_batch_size", "3"], "global_batch_size"),  # it would be ignored
-        (["--accelerator", "nonsense"], "cannot be used on this machine"),
-        (["--seed", "x"], "seed"),
+        (["--data.global_batch_size", "3"], 2, "global_batch_size"),  # it would be ignored
+        (["--accelerator", "nonsense"], 2, "cannot be used on this machine"),
+        (["--seed", "x"], 2, "seed"),
+        (["--help"], 0, "iterations"),
     ],
 )
-def test_what_others_refuse_is_one_message_too(evaluate, capsys, options, reason):
+def test_the_parser_and_others_speak_too(evaluate, capsys, words, code, reason):
     with pytest.raises(SystemExit) as stopped:
-        evaluate("knn", *options)
-    assert stopped.value.code == 2
-    assert reason in capsys.readouterr().err
+        evaluate("linear-dino" if code == 0 else "knn", *words)
+    assert stopped.value.code == code
+    shown = capsys.readouterr()
+    assert reason in (shown.err if code else shown.out)
 
 
-def test_help_and_list_teach(capsys):
+def test_help_and_list_and_what_is_missing(capsys, drawn):
     main(["evaluate", "--list"])
     shown = capsys.readouterr().out
     assert all(name in shown for name in names())
-    for words, text in (
-        ([], "--protocol.recipe.iterations 1000"),
-        (["--protocol", "dinov2-linear"], "iterations: 40000"),
+    for words, code, text in (
+        (["--help"], 0, "--protocol.recipe.iterations 1000"),
+        (["--data.root", str(drawn)], 2, "--protocol"),
+        (["--protocol", "knn"], 2, "--data.root"),
     ):
         with pytest.raises(SystemExit) as stopped:
-            main(["evaluate", *words, "--help"])
-        assert stopped.value.code == 0
-        shown = capsys.readouterr().out
-        assert text in shown
-    assert "learning rate" in shown
+            main(["evaluate", *words])
+        assert stopped.value.code == code
+        shown = capsys.readouterr()
+        assert text in shown.out + shown.err
 
 
-def test_an_interruption_is_told_in_a_sentence(evaluate, monkeypatch, capsys):
+def test_an_interruption_is_told_in_a_sentence_and_a_dry_run_leaves_nothing(
+    evaluate, tmp_path, monkeypatch, capsys
+):
+    with pytest.raises(ValueError, match="there is no"):
+        evaluate("knn", "--dry-run")
+    assert "40 images" in capsys.readouterr().out
+    assert not (tmp_path / "result").exists()
+
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -167,16 +160,14 @@ def test_other_pixel_statistics_are_undone_exactly():
     assert torch.equal(last.cls, found.cls)
 
 
-def test_weights_have_their_pixel_statistics(evaluate, weights, tmp_path, capsys):
-    encoder = load_pretrained(weights).encoder
+def test_weights_have_their_pixel_statistics(evaluate, encoder, tmp_path, capsys):
     save(encoder, tmp_path / "plain.safetensors", "timm")
-    given = ("--weights", str(tmp_path / "plain.safetensors"), "--family", "timm")
     with pytest.raises(SystemExit):
-        evaluate("knn", *given)
+        evaluate("knn", "--weights", str(tmp_path / "plain.safetensors"), "--family", "timm")
     assert "--pixels half" in capsys.readouterr().err
     save(encoder, tmp_path / "imported", origin="locatvit")
-    small = ("--protocol.size", "64", "--weights", str(tmp_path / "imported"))
-    assert evaluate("knn", *small).weights.encoder["pixels"] == "half"
+    result = evaluate(*KNN, "--weights", str(tmp_path / "imported"))
+    assert result.weights.encoder["pixels"] == "half"
 
 
 @pytest.mark.slow

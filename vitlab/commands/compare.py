@@ -7,9 +7,9 @@ from pathlib import Path
 from vitlab.commands.parser import POSITIONAL, parse
 from vitlab.evaluation import comparison_plot
 from vitlab.evaluation.comparison import compare
-from vitlab.evaluation.comparison_text import to_csv, to_latex, to_markdown, to_text
+from vitlab.evaluation.comparison_text import to_latex, to_markdown
 from vitlab.evaluation.evaluations import read_evaluations
-from vitlab.evaluation.references import read_references
+from vitlab.evaluation.registry import read_references
 
 EXAMPLES = """\
   vitlab compare evaluations/
@@ -43,9 +43,11 @@ def run(words: Sequence[str]) -> None:
     args = parse(CompareArguments, words, "vitlab compare", EXAMPLES)
     references = read_references() if args.references else None
     comparison = compare(read_evaluations(args.results), args.baseline, references)
-    print(to_text(comparison))
+    text = to_markdown(comparison)
+    print(text)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        for ending, text in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex)):
-            args.out.with_name(f"{args.out.name}.{ending}").write_text(text(comparison), "utf-8")
+        csv = comparison.to_csv(index=False, lineterminator="\n")  # all rows at full precision
+        for ending, content in (("md", text), ("csv", csv), ("tex", to_latex(comparison))):
+            args.out.with_name(f"{args.out.name}.{ending}").write_text(content, "utf-8")
         comparison_plot.save(comparison, args.out)

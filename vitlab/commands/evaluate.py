@@ -1,6 +1,5 @@
 """`vitlab evaluate`: from its command line to a folder with a result."""
 
-import contextlib
 import shutil
 import tempfile
 import time
@@ -10,20 +9,26 @@ from pathlib import Path
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from rich.console import Console
-from rich.table import Table
 
 from vitlab import distributed
 from vitlab.atomic_io import environment, write_bytes
-from vitlab.commands.evaluate_arguments import EvaluateArguments, parse, show_names
+from vitlab.commands.evaluate_arguments import EvaluateArguments, parse
 from vitlab.data import SegmentationWhole
+from vitlab.data.transforms import resize_nearest
 from vitlab.errors import InputError
 from vitlab.evaluation.evaluate import check, evaluate
 from vitlab.evaluation.fingerprint import fingerprint_of_data
-from vitlab.evaluation.frozen_encoder import FrozenEncoder, load_frozen_encoder
+from vitlab.evaluation.frozen_encoder import load_frozen_encoder
 from vitlab.evaluation.protocol import EvaluationContext, Outcome
-from vitlab.evaluation.result import DataInfo, ProtocolInfo, Result, plain, refuse_overwriting
-from vitlab.evaluation.tensorboard import write_events
+from vitlab.evaluation.registry import names
+from vitlab.evaluation.result import (
+    DataInfo,
+    ProtocolInfo,
+    Result,
+    WeightsInfo,
+    plain,
+    refuse_overwriting,
+)
 from vitlab.probes import InferenceConfig
 from vitlab.probes.metrics import IoUCounts, bootstrap_interval
 from vitlab.visualization.grid import png_pixels
@@ -33,27 +38,30 @@ UNFINISHED = ".unfinished"
 
 
 def run(words: Sequence[str]) -> None:
-    """Run `vitlab evaluate` with the words behind the verb.
+    """Run the verb with the words behind it.
 
     Raises:
         InputError: weights, protocol and data that do not fit.
     """
     if "--list" in words:
-        show_names()
+        for name, file in names().items():
+            print(f"{name:20} {file.read_text().splitlines()[0].lstrip('# ')}")
         return
     args, protocol = parse(words)
     folder = Path(args.out) if args.out else default_folder(args, protocol)
     refuse_overwriting(folder, args.overwrite)
-    _refuse_unwritable(folder)
-    frozen = load_frozen_encoder(args.weights, args.family, args.which, args.pixels, args.backbone)
-    check(frozen.encoder, args.protocol, args.data)
+    refuse_unwritable(folder)
+    encoder, info = load_frozen_encoder(
+        args.weights, args.family, args.which, args.pixels, args.backbone
+    )
+    check(encoder, args.protocol, args.data)
     if args.dry_run:
-        show_plan(args, protocol, frozen, folder)
+        show_plan(args, protocol, info, folder)
         return
     device = launch(args)
     first = distributed.rank() == 0
     if first:
-        show_plan(args, protocol, frozen, folder)
+        show_plan(args, protocol, info, folder)
     context = EvaluationContext(
         loading=InferenceConfig(device, args.batch_size, args.num_workers),
         folder=folder / UNFINISHED,
@@ -62,31 +70,11 @@ def run(words: Sequence[str]) -> None:
         seed=args.seed,
     )
     began = time.perf_counter()
-    outcome = evaluate(frozen.encoder, args.protocol, args.data, context)
+    outcome = evaluate(encoder, args.protocol, args.data, context)
     if first:
-        seconds = time.perf_counter() - began
-        result = _result(args, protocol, frozen, outcome, seconds)
-        _write(result, outcome, args, folder)
-        show(result, folder)
+        write(args, protocol, info, outcome, folder, time.perf_counter() - began)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def _refuse_unwritable(folder: Path) -> None:
-    """Refuse, before any long work, a folder that cannot be made or written to; leave nothing."""
-    new = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"--out {folder}: {error.strerror}; choose another folder", field="--out"
-        ) from error
-    finally:
-        for place in new:
-            with contextlib.suppress(OSError):
-                place.rmdir()
 
 
 def default_folder(args: EvaluateArguments, protocol: ProtocolInfo) -> Path:
@@ -94,9 +82,21 @@ def default_folder(args: EvaluateArguments, protocol: ProtocolInfo) -> Path:
     weights = args.weights
     # of runs/dino/seed0/best.ckpt: runs-dino-seed0-best
     parts = [part for part in (*weights.parent.parts, weights.stem) if part not in ("/", "..")]
-    name = f"{protocol.name}-{type(args.data).__name__.lower()}"
     seed = f"-seed{args.seed}" if args.seed else ""
-    return Path("evaluations") / "-".join(parts[-4:]) / f"{name}{seed}"
+    name = f"{protocol.name}-{type(args.data).__name__.lower()}{seed}"
+    return Path("evaluations") / "-".join(parts[-4:]) / name
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse, before any long work, a folder that cannot be made or written to."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=existing):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--out {folder}: {error.strerror}; choose another folder", field="--out"
+        ) from error
 
 
 def launch(args: EvaluateArguments) -> torch.device:
@@ -121,46 +121,44 @@ def launch(args: EvaluateArguments) -> torch.device:
 
 
 def show_plan(
-    args: EvaluateArguments, protocol: ProtocolInfo, frozen: FrozenEncoder, folder: Path
+    args: EvaluateArguments, protocol: ProtocolInfo, info: WeightsInfo, folder: Path
 ) -> None:
     """Print what is going to be done."""
-    data, info = args.data, frozen.info
-    table = Table(title="evaluation", show_header=False, title_justify="left")
-    table.add_row("weights", f"{info.path} ({info.family}, {info.hash[:12]})")
-    table.add_row("protocol", f"{protocol.name} version {protocol.version}, hash {protocol.hash}")
+    data = args.data
+    print(f"weights   {info.path} ({info.family}, {info.hash[:12]})")
+    print(f"protocol  {protocol.name} version {protocol.version}, hash {protocol.hash}")
     for name, (published, used) in protocol.changed.items():
-        table.add_row("  changed", f"{name}: {published} -> {used}")
+        print(f"changed   {name}: {published} -> {used}")
     for split in (data.train_split, data.val_split):
-        table.add_row("data", f"{type(data).__name__} {split}: {len(data.samples(split))} images")
-    table.add_row("result", str(folder))
-    Console().print(table)
+        print(f"data      {type(data).__name__} {split}: {len(data.samples(split))} images")
+    print(f"result    {folder}")
 
 
-def _result(
+def write(
     args: EvaluateArguments,
     protocol: ProtocolInfo,
-    frozen: FrozenEncoder,
+    weights: WeightsInfo,
     outcome: Outcome,
+    folder: Path,
     seconds: float,
-) -> Result:
-    """Return the numbers of an evaluation with all that made them."""
-    data, counts = args.data, outcome.counts
+) -> None:
+    """Write and print the numbers of an evaluation with all that made them, and its pictures."""
+    data, counts, classes, sheet = args.data, outcome.counts, {}, None
     train, val = outcome.train or data.train_split, data.val_split
-    info = DataInfo(
-        dataset=type(data).__name__,
-        train=train,
-        val=val,
-        counts={train: len(data.samples(train)), val: len(counts)},
-        fingerprint="-".join(fingerprint_of_data(data, split) for split in (train, val)),
-        root=str(data.root),
-    )
-    classes = {}
+    samples = data.samples(val)
     if isinstance(counts, IoUCounts):
         classes = dict(zip(data.classes, counts.iou().tolist(), strict=True))
-    return Result(
+    result = Result(
         protocol=protocol,
-        weights=frozen.info,
-        data=info,
+        weights=weights,
+        data=DataInfo(
+            dataset=type(data).__name__,
+            train=train,
+            val=val,
+            counts={train: len(data.samples(train)), val: len(counts)},
+            fingerprint="-".join(fingerprint_of_data(data, split) for split in (train, val)),
+            root=str(data.root),
+        ),
         headline=outcome.headline,
         scores=plain(outcome.scores),
         interval=bootstrap_interval(counts, args.seed),
@@ -172,39 +170,25 @@ def _result(
         seconds=seconds,
         environment=environment(),
     )
-
-
-def _write(result: Result, outcome: Outcome, args: EvaluateArguments, folder: Path) -> None:
-    """Write a result with its pictures and curves."""
-    data, sheet = args.data, None
     folder.mkdir(parents=True, exist_ok=True)
     if outcome.predictions:
-        dataset = data.segmentation_dataset(data.val_split, SegmentationWhole(0))
-        pairs = [dataset[index] for index in range(len(outcome.predictions))]
-        truths = [pair.mask for pair in pairs]
-        images = [pair.image for pair in pairs]
-        grid = compare_masks(images, truths, outcome.predictions, data.classes)
-        png = grid.encode(scale=1)
+        dataset = data.segmentation_dataset(val, SegmentationWhole(0))
+        images, truths = zip(*(dataset[i] for i in range(len(outcome.predictions))), strict=True)
+        shown = [
+            torch.from_numpy(resize_nearest(prediction.numpy(), *truth.shape))
+            for prediction, truth in zip(outcome.predictions, truths, strict=True)
+        ]
+        png = compare_masks(images, truths, shown, data.classes).encode(scale=1)
         write_bytes(folder / "pictures.png", png)
         sheet = png_pixels(png)
-    write_events(folder, result, sheet)
-    samples = data.samples(data.val_split)
-    names = [samples.image(index) for index in range(len(outcome.counts))]
-    result.write(folder, outcome.counts, names, args.overwrite)  # last: then it is complete
+    result.write_events(folder, sheet)
+    paths = [samples.image(index) for index in range(len(counts))]
+    result.write(folder, counts, paths, args.overwrite)  # last: then it is complete
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-
-
-def show(result: Result, folder: Path) -> None:
-    """Print the numbers of a result."""
     low, high = result.interval
-    table = Table(title=f"{result.protocol.name} on {result.data.dataset}, %", title_justify="left")
-    table.add_column("score")
-    table.add_column("%", justify="right")
     for name, value in result.scores.items():
         mark = f"  [{low:.1f}, {high:.1f}]" if name == result.headline else ""
-        table.add_row(name, ("-" if value is None else f"{value:.2f}") + mark)
-    console = Console()
-    console.print(table)
+        print(f"{name:24} {'-' if value is None else f'{value:.2f} %'}{mark}")
     if result.chosen:
-        console.print(f"chosen on {result.chosen_on}: {result.chosen} of {len(result.tried)} tried")
-    console.print(f"result  {folder} ({result.seconds:.0f} s)")
+        print(f"chosen on {result.chosen_on}: {result.chosen} of {len(result.tried)} tried")
+    print(f"result    {folder} ({seconds:.0f} s)")

@@ -2,16 +2,14 @@
 
 import argparse
 import json
-import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
-from rich.table import Table
 
 import vitlab.evaluation.protocols  # noqa: F401, the parser finds classes once imported
 from vitlab.commands.parser import SUBCLASS, build_parser
@@ -19,9 +17,9 @@ from vitlab.config_safety import check_command_line
 from vitlab.data import VisionDataModule
 from vitlab.data.check import recognize
 from vitlab.encoders.checkpoint_io import FamilyName
-from vitlab.errors import InputError, check_least
+from vitlab.errors import check_least
 from vitlab.evaluation.protocol import Protocol
-from vitlab.evaluation.registry import differences, find, names, protocol_hash
+from vitlab.evaluation.registry import differences, find, protocol_hash
 from vitlab.evaluation.result import ProtocolInfo
 
 EXAMPLES = """\
@@ -95,33 +93,28 @@ class EvaluateArguments:
 
 
 def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolInfo]:
-    """Read the command line; every file it names is found, no image is read.
+    """Read the command line: arguments, and the protocol with what is changed in it.
 
     Raises:
-        InputError: a protocol or dataset that is unknown or missing.
-        SystemExit: with code 2 for any other mistake, after one message.
+        InputError: an unknown protocol or dataset.
+        SystemExit: with code 2 after a message for words that do not parse; 0 after the help.
     """
     check_command_line(words)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--protocol")
+    parser = build_parser(EvaluateArguments, "vitlab evaluate", EXAMPLES)
+    asks_help = bool({"-h", "--help"} & {*words})
+    first = argparse.ArgumentParser("vitlab evaluate", add_help=False, allow_abbrev=False)
+    first.add_argument("--protocol", required=not asks_help, metavar="NAME, see --list")
     first.add_argument("--data", "--data.class_path")
-    first.add_argument("--data.root", dest="root")
+    first.add_argument("--data.root", required=not asks_help, dest="root", metavar="DIR")
     found, rest = first.parse_known_args(words)
-    if {"-h", "--help"} & set(rest):
-        _help(found.protocol)
-    if found.protocol is None:
-        known = ", ".join(names())
-        raise InputError(f"--protocol is missing; choose one of {known}", field="--protocol")
-    if found.root is None:
-        raise InputError("--data.root is missing; give the dataset's folder", field="--data.root")
-    if not Path(found.root).is_dir():
-        raise InputError(
-            f"there is no folder {found.root}; set --data.root to the dataset", field="--data.root"
-        )
+    if asks_help and not found.protocol:
+        parser.parse_args(["--help"])
     published = find(found.protocol)
+    if asks_help:  # the protocol's file, and what its class takes
+        print(yaml.safe_dump(published.protocol["init_args"], sort_keys=False, width=100))
+        parser.parse_args(["--protocol.help", published.protocol["class_path"]])
     dataset = found.data or type(recognize(Path(found.root))).__name__
     chosen = published.on(dataset.rpartition(".")[2])
-    parser = build_parser(EvaluateArguments, "vitlab evaluate", EXAMPLES)
     base = ["--protocol", json.dumps(chosen), "--data", dataset, "--data.root", found.root]
     args = parser.parse_args([*base, *rest])
     values = _values(parser, args)
@@ -135,40 +128,9 @@ def parse(words: Sequence[str]) -> tuple[EvaluateArguments, ProtocolInfo]:
     return built, info
 
 
-def _help(name: str | None) -> NoReturn:
-    """Print the options; with a protocol, its file and what its class takes as well."""
-    words = ["--help"]
-    if name is not None:
-        published = find(name)
-        print(yaml.safe_dump(published.protocol["init_args"], sort_keys=False, width=100))
-        words = ["--protocol.help", published.protocol["class_path"]]
-    build_parser(EvaluateArguments, "vitlab evaluate", EXAMPLES).parse_args(words)
-    raise AssertionError("help ends the program")
-
-
-def show_names() -> None:
-    """Print every protocol with the first line of its file."""
-    table = Table("protocol", "what it is", box=None)
-    for name, file in names().items():
-        table.add_row(name, file.read_text().splitlines()[0].lstrip("# "))
-    Console().print(table)
-
-
 def _values(parser: ArgumentParser, args: Namespace) -> dict[str, Any]:
-    """Return the protocol's settings as plain values, with short class names."""
+    """Return the protocol's settings as plain values."""
     text = parser.dump(Namespace(protocol=args.protocol), skip_validation=True)
-    return _short(yaml.safe_load(text)["protocol"])
-
-
-def _short(value: Any) -> Any:
-    """Drop the module in front of class names: where a class is defined is no setting."""
-    if isinstance(value, list):
-        return [_short(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has no infinity
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: each.rpartition(".")[2] if key == "class_path" else _short(each)
-        for key, each in value.items()
-    }
+    # where a class is defined is no setting; JSON has no infinity
+    text = re.sub(r"(?<=class_path: )[\w.]+\.", "", text)
+    return yaml.safe_load(re.sub(r"(?m)(?<=[ -])\.(inf|nan)$", r"\1", text))["protocol"]

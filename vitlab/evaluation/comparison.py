@@ -1,6 +1,7 @@
 """Results of `vitlab evaluate` side by side: one pandas table, with differences paired by image."""
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,14 +10,13 @@ import torch
 from torch import Tensor
 
 from vitlab.errors import InputError
-from vitlab.evaluation.evaluations import Evaluation, Key, printable, rows_of
+from vitlab.evaluation.evaluations import Evaluation, Key, printable
 from vitlab.evaluation.registry import differences
-from vitlab.evaluation.result import NamedCounts, ProtocolInfo, Result
+from vitlab.evaluation.result import Result
 from vitlab.probes.metrics import percentile_interval
 
 ON_VAL = "the head was chosen on the very images that are reported, which flatters the score"
-NO_INTERVAL = "no interval: counts of images are missing, or seeds have not the same test images"
-PUBLISHED = "published (not ours)"
+OTHER_IMAGES = "counts of images are missing, or of other images or masks"
 
 
 def compare(
@@ -31,38 +31,65 @@ def compare(
     Args:
         evaluations: results on disk.
         baseline: label of the row that others are compared with; by default a table's first.
-        references: published numbers, see `vitlab.evaluation.references`.
+        references: published numbers, see `vitlab.evaluation.registry.read_references`.
 
     Raises:
         InputError: no table has the baseline.
     """
-    tables: dict[Key, dict[str, list[Evaluation]]] = {}
-    for label, row in rows_of(evaluations):
-        tables.setdefault(row[0].table, {})[label] = row
-    labels = list(dict.fromkeys(label for rows in tables.values() for label in rows))
+    tables = _tables(evaluations)
+    labels = list(dict.fromkeys(label for rows in tables for label in rows))
     if baseline and baseline not in labels:
         raise InputError(
             f"there is no row {baseline!r}; the rows are {', '.join(labels)}", field="--baseline"
         )
     found: list[dict[str, Any]] = []
     results: list[Result] = []  # the first of each table
-    for rows in tables.values():
+    for rows in tables:
         result = next(iter(rows.values()))[0].result
-        common = _common(result, results)
-        results.append(result)
         name = baseline or next(iter(rows))
-        base = rows.get(name)
-        common["baseline"] = name if base else ""
+        common = _common(result, results) | {"baseline": name if name in rows else ""}
+        results.append(result)
         for label, row in rows.items():
-            scores = {**_score(row), **_difference(row, base, name)}
-            found.append({**common, "weights": label, **scores})
+            remarks = [ON_VAL] * any(each.result.chosen_on == "val" for each in row)
+            scores = _score(row, remarks) | _difference(row, rows.get(name, []), remarks)
+            found.append({**common, "weights": label, **scores, "remarks": "; ".join(remarks)})
         found += [{**common, **each} for each in _published(result, references)]
-    return pd.DataFrame(found)
+    return pd.DataFrame(found).map(lambda each: printable(each) if isinstance(each, str) else each)
+
+
+def _tables(evaluations: Sequence[Evaluation]) -> list[dict[str, list[Evaluation]]]:
+    """Return the rows of each table by label; a row has the seeds of one encoder.
+
+    A seed that occurs twice, such as that of weights that were trained again, makes another row.
+    """
+    tables: dict[Key, dict[tuple[Key, int], list[Evaluation]]] = {}
+    seen: Counter[tuple[Key, Key, Key]] = Counter()
+    for each in evaluations:
+        same = (each.table, each.row, each.seed)
+        tables.setdefault(each.table, {}).setdefault((each.row, seen[same]), []).append(each)
+        seen[same] += 1
+    return [
+        dict(zip(_labels(list(rows.values())), rows.values(), strict=True))
+        for rows in tables.values()
+    ]
+
+
+def _labels(rows: Sequence[list[Evaluation]]) -> list[str]:
+    """Return the shortest name of each row that no other row has."""
+    labels = [""] * len(rows)
+    for level in range(3):
+        names = [
+            label or printable(row[0].names[level]) for label, row in zip(labels, rows, strict=True)
+        ]
+        alone = Counter(names)
+        labels = [name if alone[name] == 1 or level == 2 else "" for name in names]
+    return labels
 
 
 def _common(result: Result, others: Sequence[Result]) -> dict[str, Any]:
     """Return the columns that all rows of a table share."""
     data, used = result.data, result.protocol
+    changed = [f"{key} {new} (published: {old})" for key, (old, new) in used.changed.items()]
     return {
         "table": len(others) + 1,
         "dataset": data.dataset,
@@ -72,151 +99,105 @@ def _common(result: Result, others: Sequence[Result]) -> dict[str, Any]:
         "protocol": used.name,
         "version": used.version,
         "hash": used.hash,
-        "changed": "; ".join(
-            f"{key} {_text(new)} (published: {_text(old)})"
-            for key, (old, new) in sorted(used.changed.items())
-        ),
+        "changed": "; ".join(sorted(changed)),
         "not_comparable": _not_comparable(result, others) if others else "",
         "score": result.headline,
     }
 
 
-def _score(row: Sequence[Evaluation]) -> dict[str, Any]:
+def _score(row: Sequence[Evaluation], remarks: list[str]) -> dict[str, Any]:
     """Return the columns of a score: mean over seeds, interval over test images."""
-    values = [each.result.value for each in row]
-    if len(row) == 1:
-        interval: tuple[float, float] | None = row[0].result.interval
-    else:
-        counts = [each.counts for each in row if each.counts is not None]
-        same = len(counts) == len(row) and not _mismatch(counts)
-        interval = _interval([each.draws for each in row]) if same else None
-    remarks = [ON_VAL] if any(each.result.chosen_on == "val" for each in row) else []
-    remarks += [NO_INTERVAL] if interval is None else []
-    return {"seeds": len(row), **_estimate("", values, interval), "remarks": remarks}
+    draws: list[Tensor] = []
+    if len(row) > 1 and _same_images(row):
+        draws = [each.draws for each in row]
+    elif len(row) > 1:
+        remarks.append(f"no interval: {OTHER_IMAGES}")
+    found = {"seeds": len(row), **_estimate([each.result.value for each in row], draws)}
+    low, high = row[0].result.interval
+    return found | {"low": low, "high": high} if len(row) == 1 else found
 
 
 def _difference(
-    row: Sequence[Evaluation], base: Sequence[Evaluation] | None, name: str
+    row: Sequence[Evaluation], base: Sequence[Evaluation], remarks: list[str]
 ) -> dict[str, Any]:
-    """Return the columns of the difference to the baseline, paired by seed and by test image."""
+    """Return the columns of the difference to the baseline, paired by seed and by test image.
+
+    Where one side has a single result, it is paired with all of the other.
+    """
     if row is base:
         return {}
-    pairs = list(_pairs(row, base)) if base else []
-    counts = [each.counts for pair in pairs for each in pair if each.counts is not None]
-    if base is None:
-        why = f"the baseline {name} has no result with this protocol, its settings and these data"
-    elif not pairs:
-        why = "no seed is in both this row and the baseline"
-    elif len(counts) < 2 * len(pairs):
-        why = "counts of images are missing"
-    else:
-        why = _mismatch(counts)
-    if base is None or why:
-        return {"difference_remarks": [f"no difference: {why}"]}
-    values = [each.result.value - other.result.value for each, other in pairs]
-    interval = _interval([each.draws - other.draws for each, other in pairs])
+    seeds = {each.seed: each for each in base}
+    pairs = [(each, seeds[each.seed]) for each in row if each.seed in seeds]
+    if not pairs and 1 in (len(row), len(base)):
+        pairs = [(each, other) for each in row for other in base]
     most = max(len(row), len(base))
-    part = f"over the {len(pairs)} of {most} seeds that both rows have"
-    remarks = [part] if len(pairs) < most else []
-    return {**_estimate("difference", values, interval), "difference_remarks": remarks}
+    if not base:
+        remarks.append("no difference: the baseline has no result with this protocol and data")
+    elif not pairs:
+        remarks.append("no difference: no seed is in both this row and the baseline")
+    elif not _same_images([each for pair in pairs for each in pair]):
+        remarks.append(f"no difference: {OTHER_IMAGES}")
+        pairs = []
+    elif len(pairs) < most:
+        remarks.append(f"difference over the {len(pairs)} of {most} seeds that both rows have")
+    if not pairs:
+        return {}
+    values = [each.result.value - other.result.value for each, other in pairs]
+    found = _estimate(values, [each.draws - other.draws for each, other in pairs])
+    return {f"difference_{key}".removesuffix("_percent"): each for key, each in found.items()}
 
 
-def _estimate(
-    name: str, values: Sequence[float], interval: tuple[float, float] | None
-) -> dict[str, Any]:
-    low, high = interval or (float("nan"), float("nan"))
-    dash = f"{name}_" if name else ""
+def _estimate(values: list[float], draws: list[Tensor]) -> dict[str, Any]:
+    """Return mean, interval of the mean, and deviation; draws of the values belong together."""
+    nan = float("nan")
+    low, high = percentile_interval(torch.stack(draws).mean(0)) if draws else (nan, nan)
+    several = len(values) > 1
     return {
-        name or "percent": statistics.mean(values) if len(values) > 1 else values[0],
-        f"{dash}low": low,
-        f"{dash}high": high,
-        f"{dash}deviation": statistics.stdev(values) if len(values) > 1 else float("nan"),
-        f"{dash}by_seed": list(values),
+        "percent": statistics.mean(values) if several else values[0],
+        "low": low,
+        "high": high,
+        "deviation": statistics.stdev(values) if several else nan,
+        "by_seed": values,
     }
 
 
-def _pairs(
-    row: Sequence[Evaluation], base: Sequence[Evaluation]
-) -> Iterator[tuple[Evaluation, Evaluation]]:
-    """Pair by seed; where one side has a single result, it is paired with all of the other."""
-    by_seed = {each.seed: each for each in base}
-    if any(each.seed in by_seed for each in row):
-        yield from ((each, by_seed[each.seed]) for each in row if each.seed in by_seed)
-    elif len(row) == 1 or len(base) == 1:
-        yield from ((each, other) for each in row for other in base)
+def _same_images(evaluations: Sequence[Evaluation]) -> bool:
+    """Whether all have counts, of the same images and truths."""
+    counts = [each.counts for each in evaluations if each.counts is not None]
+    if len(counts) < len(evaluations):
+        return False
+    truths = [each.counts.tensors().get("truth", torch.zeros(0)) for each in counts]
+    return all(
+        each.names == counts[0].names and torch.equal(truth, truths[0])
+        for each, truth in zip(counts, truths, strict=True)
+    )
 
 
-def _interval(draws: Sequence[Tensor]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of draws that belong together."""
-    return percentile_interval(torch.stack(list(draws)).mean(0))
-
-
-def _mismatch(counts: Sequence[NamedCounts]) -> str:
-    """Return why counts are not those of the same images and masks; "" if they are."""
-    if any(each.names != counts[0].names for each in counts):
-        return "the test images are not the same"
-    truths = [each.counts.tensors().get("truth") for each in counts]
-    if len({truth is None for truth in truths}) > 1:
-        return "images are counted in one result, pixels in the other"
-    first = truths[0]
-    for truth in truths[1:]:
-        if first is not None and truth is not None and not torch.equal(first, truth):
-            return (
-                "the test images have the same names but other masks, or masks at other sizes "
-                "(pixels of the classes differ)"
-            )
-    return ""
-
-
-def _published(result: Result, references: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """Return the columns of published numbers: same protocol, unchanged, on as many images."""
+def _published(result: Result, references: pd.DataFrame | None) -> Iterator[dict[str, Any]]:
+    """Yield the columns of published numbers: same protocol, unchanged, on as many images."""
     if references is None or result.protocol.changed:
-        return []
+        return
     data, used = result.data, result.protocol
     fits = (references.protocol == used.name) & (references.dataset == data.dataset)
     fits &= references.images == data.counts.get(data.val, -1)
     fits &= references.learned.isin([0, data.counts.get(data.train, 0)])
     columns = ["percent", "model", "conditions", "source", "learned"]
-    found = references.loc[fits, columns].add_prefix("published_")
-    return [{**each, "remarks": [PUBLISHED]} for each in found.to_dict("records")]
+    yield from references.loc[fits, columns].add_prefix("published_").to_dict("records")
 
 
 def _not_comparable(result: Result, others: Sequence[Result]) -> str:
     """Return what differs from the most similar one of the tables before."""
 
-    def likeness(number: int) -> tuple[bool, bool]:
-        other = others[number]
-        alike = other.protocol.name == result.protocol.name
-        return (other.data.dataset == result.data.dataset, alike)
+    def identity(each: Result) -> dict[str, Any]:
+        data, used = each.data, each.protocol
+        files = f"{data.counts} (fingerprint {data.fingerprint[:12]})"
+        own = {"dataset": data.dataset, "files": files, "score": each.headline}
+        return {**own, "protocol": used.name, "version": used.version, **used.settings}
 
-    number = max(range(len(others)), key=likeness)
-    other = others[number]
-    reasons = []
-    if other.data.dataset != result.data.dataset:
-        reasons.append(f"dataset: {other.data.dataset} vs {result.data.dataset}")
-    elif other.data.fingerprint != result.data.fingerprint:
-        reasons.append(f"files of {result.data.dataset}: {_files(other)} vs {_files(result)}")
-    reasons += _changes(other.protocol, result.protocol)
-    if other.headline != result.headline:
-        reasons.append(f"score: {other.headline} vs {result.headline}")
-    place = f"{other.data.dataset}, {other.protocol.name}, hash {other.protocol.hash}"
-    return printable(f"Not comparable with table {number + 1} ({place}): {'; '.join(reasons)}.")
-
-
-def _files(result: Result) -> str:
-    data = result.data
-    counts = ", ".join(f"{data.counts.get(each, '?')} {each}" for each in (data.train, data.val))
-    return f"{counts} (fingerprint {data.fingerprint[:12]})"
-
-
-def _changes(one: ProtocolInfo, other: ProtocolInfo) -> list[str]:
-    """Return what differs between two protocols, setting by setting where they have one name."""
-    if one.name != other.name:
-        return [f"protocol: {one.name} vs {other.name}"]
-    left, right = ({**each.settings, "version": each.version} for each in (one, other))
-    values = differences(left, right)
-    return [f"{key}: {_text(a)} vs {_text(b)}" for key, (a, b) in values.items()]
-
-
-def _text(value: Any) -> str:
-    return "none" if value is None else printable(str(value))
+    found = [differences(identity(each), identity(result)) for each in others]
+    nearest = min(range(len(found)), key=lambda number: len(found[number]))
+    reasons = found[nearest]
+    if "protocol" in reasons:  # whose settings have nothing to do with each other
+        reasons = {key: reasons[key] for key in reasons if key in ("dataset", "files", "protocol")}
+    texts = "; ".join(f"{key}: {old} vs {new}" for key, (old, new) in reasons.items())
+    return f"Not comparable with table {nearest + 1}: {texts}."

@@ -6,7 +6,8 @@ from functools import partial
 
 import torch
 
-from vitlab.data import VisionDataModule
+from vitlab.data import SegmentationSquare, VisionDataModule
+from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.evaluation.features import check_labels
@@ -21,22 +22,36 @@ def check(encoder: Encoder, protocol: Protocol, data: VisionDataModule) -> None:
     Raises:
         InputError: an encoder, a protocol and data that do not fit.
     """
-    for split in (data.train_split, data.val_split):
+    dense, name = protocol.task == "segmentation", type(data).__name__
+    train = protocol.train_split or data.train_split
+    for split in (train, data.val_split):
         samples = data.samples(split)
-        kind = "image labels" if protocol.task == "classification" else "masks"
-        if (samples.masks if kind == "masks" else samples.labels) is None:
+        labels = samples.masks if dense else samples.labels
+        if labels is None:
+            kind = "masks" if dense else "image labels"
             raise InputError(
-                f"{type(protocol).__name__} needs {kind}, which split {split!r} of "
-                f"{type(data).__name__} does not have; choose other data or another protocol",
+                f"{type(protocol).__name__} needs {kind}, which split {split!r} of {name} does "
+                "not have; choose other data or another protocol",
                 field="--protocol",
             )
+        values = [value for value in data.mask_values.values() if value != IGNORE_INDEX]
+        highest = max(values, default=-1) if dense else int(labels.max())
+        if highest >= data.num_classes:
+            raise InputError(
+                f"split {split!r} of {name} holds class {highest}, but it names "
+                f"{data.num_classes} classes; name all of them",
+                field="data",
+            )
+        if dense:
+            data.segmentation_dataset(split, SegmentationSquare(16)).check()
+    data.refuse_leak(train)
     if data.max_unreadable:
         raise InputError(
             f"max_unreadable is {data.max_unreadable}, but a test set with replaced images is "
             "another test set; set data.max_unreadable to 0",
             field="data.max_unreadable",
         )
-    if protocol.task == "segmentation":
+    if dense:
         check_labels(data, data.val_split)
     protocol.check(encoder, data)
 

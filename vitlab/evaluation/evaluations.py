@@ -1,9 +1,8 @@
-"""Results on disk, and which of them are seeds of one row of a comparison."""
+"""Results on disk, and the keys by which they belong together in a comparison."""
 
 import json
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -43,13 +42,28 @@ class Evaluation:
         """Key that is equal among seeds: encoder and path of the weights without the seed."""
         weights = self.result.weights
         config = json.dumps(weights.encoder, sort_keys=True)
-        return (any_seed(weights.path), weights.branch, weights.family, config)
+        return (split_seed(weights.path)[0], weights.branch, weights.family, config)
 
     @property
     def seed(self) -> Key:
         """Seed folder of the weights, or of the result, and seed of the evaluation."""
-        of_weights = seed_of(self.result.weights.path) or seed_of(str(self.path))
+        of_weights = split_seed(self.result.weights.path)[1] or split_seed(str(self.path))[1]
         return (of_weights, str(self.result.seed))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the weights, from short to long."""
+        weights = self.result.weights
+        path = PurePath(weights.path)
+        whole, seed = split_seed(weights.path)
+        if seed:  # the folder above, as `vitlab curves` names a row
+            short = re.split(r"[\\/]*seed\*", whole)[0]
+        elif path.name in {"best.ckpt", "last.ckpt"}:
+            short = str(path.parent)
+        else:
+            short = path.stem if path.suffix else path.name
+        branch = f" ({weights.branch})" if weights.branch else ""
+        return [PurePath(short).name or whole, f"{whole}{branch}", str(self.path)]
 
     @cached_property
     def draws(self) -> Float[Tensor, " r"]:
@@ -69,57 +83,26 @@ def read_evaluations(paths: Sequence[Path]) -> list[Evaluation]:
     """
     places: dict[Path, Path] = {}
     for path in paths:
-        if path.is_dir() and not (path / RESULT).exists():
-            found = sorted(file.parent for file in path.rglob(RESULT))
-        else:
-            found = [path.parent if path.name == RESULT and path.is_file() else path]
+        found = [path] if path.is_file() else sorted(path.rglob(RESULT))
         if not found:
             raise InputError(
                 f"there is no {RESULT} in {path} or below it; give folders that `vitlab evaluate` "
                 "has written",
                 field="results",
             )
-        for place in found:
-            places.setdefault(place.resolve(), place)
+        for file in found:
+            places.setdefault(file.parent.resolve(), file.parent)
     return [Evaluation(place, Result.read(place), read_counts(place)) for place in places.values()]
 
 
-def rows_of(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, list[Evaluation]]]:
-    """Yield seeds of one encoder, with a label that no other row of the table has.
-
-    A seed that occurs twice, such as that of weights that were trained again, makes another row.
-    """
-    rows: dict[Key, list[Evaluation]] = {}
-    seen: Counter[Key] = Counter()
-    for each in evaluations:
-        same = (*each.table, *each.row, *each.seed)
-        seen[same] += 1
-        rows.setdefault((*each.table, *each.row, str(seen[same])), []).append(each)
-    labels: dict[Key, str] = {}
-    for level in range(4):
-        left = {key: _label(row[0], level) for key, row in rows.items() if key not in labels}
-        count = Counter((rows[key][0].table, label) for key, label in left.items())
-        for key, label in left.items():
-            if count[rows[key][0].table, label] == 1 or level == 3:
-                labels[key] = label
-    return ((labels[key], row) for key, row in rows.items())
-
-
-def _label(evaluation: Evaluation, level: int) -> str:
-    """Return a name of the weights, the longer the higher the level."""
-    weights = evaluation.result.weights
-    path = PurePath(weights.path)
-    parts = [part for part in path.parts if part != path.anchor]
-    places = _seeds(parts)
-    if places and places[-1] > 0:
-        short = parts[places[-1] - 1]  # as `vitlab curves` names a row
-    elif path.name in {"best.ckpt", "last.ckpt"} and len(parts) > 1:
-        short = parts[-2]
-    else:
-        short = path.stem if path.suffix else path.name
-    branch = f" ({weights.branch})" if weights.branch else ""
-    longest = f"{any_seed(weights.path)}{branch}"
-    return printable([short, f"{short}/{path.name}", longest, str(evaluation.path)][level])
+def split_seed(path: str) -> tuple[str, str]:
+    """Return a path whose last folder of a seed is "seed*", and that folder; "" without one."""
+    parts, seed = list(PurePath(path).parts), ""
+    for place in range(len(parts) - 1, -1, -1):
+        if re.fullmatch(r"seed[-_]?\d+", parts[place]):
+            seed, parts[place] = parts[place], "seed*"
+            break
+    return str(PurePath(*parts)), seed
 
 
 def printable(text: str) -> str:
@@ -127,22 +110,3 @@ def printable(text: str) -> str:
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )
-
-
-def any_seed(path: str) -> str:
-    """Return a path in which the last folder of a seed is that of any seed."""
-    parts = list(PurePath(path).parts)
-    for place in _seeds(parts)[-1:]:
-        parts[place] = "seed*"
-    return str(PurePath(*parts))
-
-
-def seed_of(path: str) -> str:
-    """Return the last folder of a seed in a path; "" if there is none."""
-    parts = PurePath(path).parts
-    return "".join(parts[place] for place in _seeds(parts)[-1:])
-
-
-def _seeds(parts: Sequence[str]) -> list[int]:
-    """Return the places of folders of a seed, as `vitlab fit` names them."""
-    return [at for at, part in enumerate(parts) if re.fullmatch(r"seed[-_]?\d+", part)]

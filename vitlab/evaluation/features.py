@@ -3,102 +3,94 @@
 Axis letters: n images, p patches, d width.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from vitlab import distributed
 from vitlab.data import SegmentationSquare, VisionDataModule, normalize
 from vitlab.data.samples import spread
-from vitlab.data.transforms import IGNORE_INDEX, resize_nearest
-from vitlab.encoders import Encoder, Tokens
+from vitlab.data.transforms import IGNORE_INDEX
+from vitlab.encoders import Encoder
 from vitlab.errors import InputError
-from vitlab.evaluation.cache import Cache, Tables
+from vitlab.evaluation.cache import Tables, cached
 from vitlab.evaluation.fingerprint import key_of
-from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Precision
+from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Precision, Protocol
 from vitlab.evaluation.square_transforms import SquareResize
-from vitlab.probes import Features
-from vitlab.probes.features import InferenceConfig, sharded_loader
-from vitlab.probes.layer_selection import LayerSelection, extract_layers
+from vitlab.probes.features import sharded_loader
+from vitlab.probes.layer_selection import LayerSelection, check_layers, extract_layers
 
 
-@dataclass(frozen=True)
-class Source:
-    """Which features of which images; all that a cached table depends on.
+@dataclass(frozen=True, kw_only=True)
+class TableProtocol(Protocol):
+    """A protocol on a table of frozen features, which a cache may keep.
 
-    Attributes:
-        encoder: in evaluation mode.
-        data: with the labels or masks that are asked for.
-        layer_selection: of the encoder's states.
-        size: pixels of the image edge.
-        precision: of the forward pass.
+    Args:
+        size: pixels of an image's edge: of the center crop, which is 7/8 of the short side, for
+            labels; of the square that the whole image is squeezed into, for masks.
+        layer_selection: which [CLS] or patches.
+        precision: of the forward pass; everything else is fp32.
     """
 
-    encoder: Encoder
-    data: VisionDataModule
-    layer_selection: LayerSelection
-    size: int
+    size: int = 224
+    layer_selection: LayerSelection = LayerSelection()  # noqa: RUF009, frozen
     precision: Precision = "fp32"
 
-    def encode(self, images: Tensor, loading: InferenceConfig) -> Tokens:
-        """Return the features of 8-bit images."""
-        with loading.precision():
-            return extract_layers(
-                self.encoder, normalize(images.to(loading.device)), [self.layer_selection]
-            )[0]
+    def check(self, encoder: Encoder, data: VisionDataModule) -> None:
+        """Refuse sizes and layers that do not fit."""
+        encoder.check_img_size(self.size, "protocol.size")
+        check_layers(encoder, [self.layer_selection])
 
+    def table(
+        self, encoder: Encoder, data: VisionDataModule, split: str, context: EvaluationContext
+    ) -> tuple[Tensor, Tensor]:
+        """Return features of all images of a split, from the cache or made and kept there.
 
-@dataclass(frozen=True)
-class SegmentationTable:
-    """The patches of a split whose images were squeezed into squares.
+        They may lie in a file, which is not to be written to.
 
-    Attributes:
-        x: patch features; they may lie in a file, which is not to be written to.
-        masks: class of each pixel of the squares, 255 where there is none.
-        grid: rows and columns of patches.
-    """
+        Returns:
+            [CLS] (n, d) and classes (n); or patches (n, p, d) and the classes of all pixels
+            (n, size, size), 255 where there is none.
+        """
+        dense = self.task == "segmentation"
 
-    x: Float[Tensor, "n p d"]
-    masks: UInt8[Tensor, "n size size"]
-    grid: tuple[int, int]
+        def make() -> Tables:
+            check_ranks(data, split)
+            images = (
+                data.segmentation_dataset(split, SquareResize(self.size))
+                if dense
+                else data.classification_dataset(split, self.size)
+            )
+            loader = sharded_loader(images, context.loading)
+            x, y = [], []
+            for pixels, labels in context.track(loader, f"features of {split}", total=len(loader)):
+                with context.loading.precision():
+                    (tokens,) = extract_layers(
+                        encoder, normalize(pixels.to(context.device)), [self.layer_selection]
+                    )
+                x.append((tokens.patches if dense else tokens.cls).float().cpu())
+                y.append(labels)
+            # gathered by image, so that the order is that of the set on any number of ranks
+            device = context.device if distributed.world_size() > 1 else torch.device("cpu")
+            parts = {"x": torch.cat(x), "y": torch.cat(y)}
+            return {
+                name: distributed.all_gather_rows(part.to(device)).cpu()
+                for name, part in parts.items()
+            }
 
-
-def image_table(source: Source, split: str, context: EvaluationContext) -> Features:
-    """Return [CLS] and label of every image of a split, from DINO's center crop."""
-
-    def rows(pixels: Tensor, labels: Tensor) -> Tables:
-        return {"x": source.encode(pixels, context.loading).cls.float().cpu(), "y": labels}
-
-    images = source.data.classification_dataset(split, source.size)
-    what = f"[CLS] of center crops, share {7 / 8}"
-    tables = _table(source, split, what, images, rows, context)
-    return Features(tables["x"], tables["y"])
-
-
-def patch_table(source: Source, split: str, context: EvaluationContext) -> SegmentationTable:
-    """Return the patches of every image of a split, squeezed into a square, and its mask."""
-
-    def rows(pixels: Tensor, masks: Tensor) -> Tables:
-        patches = source.encode(pixels, context.loading).patches.float().cpu()
-        return {"x": patches, "masks": masks}
-
-    squares = source.data.segmentation_dataset(split, SquareResize(source.size))
-    tables = _table(source, split, "patches of squares", squares, rows, context)
-    edge = source.size // source.encoder.patch_size
-    return SegmentationTable(tables["x"], tables["masks"], (edge, edge))
-
-
-def squeeze(
-    mask: UInt8[Tensor, "height width"], rows: int, columns: int
-) -> UInt8[Tensor, "rows columns"]:
-    """Return a mask at another size, by the nearest pixel."""
-    squeezed = resize_nearest(mask.cpu().numpy(), rows, columns)
-    return torch.from_numpy(np.ascontiguousarray(squeezed))
+        key = {}
+        if context.cache:
+            key = {
+                **key_of(encoder, self.size, data, split),
+                "what": "patches of squares" if dense else "[CLS] of center crops",
+                "layer_selection": self.layer_selection.name,
+                "size": str(self.size),
+                "precision": self.precision,
+            }
+        tables = cached(context.cache, key, make)
+        return tables["x"], tables["y"]
 
 
 def check_ranks(data: VisionDataModule, split: str) -> None:
@@ -142,46 +134,3 @@ def first_of_all(
     for place, each in zip(first, maps, strict=False):
         place[:] = each
     return list(distributed.all_gather_rows(first.to(context.device))[:PICTURES].cpu())
-
-
-def at_own_sizes(
-    predictions: list[UInt8[Tensor, "rows columns"]], data: VisionDataModule
-) -> list[UInt8[Tensor, "_ _"]]:
-    """Return predictions of the first test images at the sizes of their masks, for pictures."""
-    images = data.segmentation_dataset(data.val_split, SegmentationSquare(16))
-    return [squeeze(each, *images[index][1].shape) for index, each in enumerate(predictions)]
-
-
-def _table(
-    source: Source,
-    split: str,
-    what: str,
-    images: Dataset,
-    rows: Callable[[Tensor, Tensor], Tables],
-    context: EvaluationContext,
-) -> Tables:
-    """Return rows of all images of a split, from the cache or made and kept there."""
-
-    def make() -> Tables:
-        check_ranks(source.data, split)
-        loader = sharded_loader(images, context.loading)
-        title = f"features of {split}"
-        found = [rows(*batch) for batch in context.track(loader, title, total=len(loader))]
-        # gathered by image, so that the order is that of the set on any number of ranks
-        device = context.device if distributed.world_size() > 1 else torch.device("cpu")
-        tables = {name: torch.cat([part[name] for part in found]) for name in found[0]}
-        return {
-            name: distributed.all_gather_rows(table.to(device)).cpu()
-            for name, table in tables.items()
-        }
-
-    key = {}
-    if context.cache:
-        key = {
-            **key_of(source.encoder, source.size, source.data, split),
-            "what": what,
-            "layer_selection": source.layer_selection.name,
-            "size": str(source.size),
-            "precision": source.precision,
-        }
-    return Cache(context.cache).table(key, make)

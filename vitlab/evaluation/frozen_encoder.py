@@ -1,8 +1,8 @@
 """Loading of encoders for evaluation, whatever pixel normalization they were trained with."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,14 +16,8 @@ from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.evaluation.result import WeightsInfo
 
 
-@dataclass(frozen=True)
-class FrozenEncoder:
-    """The encoder that is evaluated.
-
-    Attributes:
-        encoder: takes images normalized by ImageNet's statistics.
-        info: its description in a result.
-    """
+class FrozenEncoder(NamedTuple):
+    """An encoder for images normalized by ImageNet's statistics, and its description in results."""
 
     encoder: Encoder
     info: WeightsInfo

@@ -87,17 +87,19 @@ class Protocol(ABC):
     Attributes:
         task: what the data must have: "classification" labels, "segmentation" masks.
         precision: of the encoder's forward pass.
+        train_split: split to learn from; "" for the dataset's own choice.
     """
 
     task: Literal["classification", "segmentation"]
     precision: Precision = "fp32"
+    train_split = ""
 
     @abstractmethod
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
-        """Refuse, before any long work, what cannot be evaluated.
+        """Refuse settings that do not fit to an encoder and data, see `evaluate.check`.
 
         Raises:
-            InputError: which setting or data, and what fits.
+            InputError: which setting, and what fits.
         """
 
     @abstractmethod

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from vitlab.config_files import CONFIGS, REFERENCES
@@ -94,6 +95,22 @@ def read_protocol(path: Path) -> PublishedProtocol:
             field="--protocol",
         )
     return PublishedProtocol(**content)
+
+
+def read_references() -> pd.DataFrame:
+    """Read published numbers of others.
+
+    Returns:
+        A row for each: our `protocol` that follows the one it was published under, `dataset`,
+        number of test `images`, number of training images `learned` from (0 where the source does
+        not say), `model`, `percent`, `conditions` that the source adds, and `source`.
+    """
+    rows = [
+        {"learned": 0, "conditions": "", **group, "model": str(model), "percent": float(percent)}
+        for group in yaml.safe_load(REFERENCES.read_text("utf-8"))
+        for model, percent in group["models"].items()
+    ]
+    return pd.DataFrame(rows).drop(columns="models")
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

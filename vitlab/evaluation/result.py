@@ -9,7 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 import safetensors.torch
 import torch
+from jaxtyping import UInt8
 from safetensors import SafetensorError
+from torch import Tensor
 
 from vitlab.atomic_io import read_json_as, write_bytes, write_json
 from vitlab.errors import InputError
@@ -17,6 +19,7 @@ from vitlab.probes.metrics import AccuracyCounts, IoUCounts, PerImageCounts
 
 RESULT = "result.json"
 COUNTS = "counts.safetensors"
+EVENTS = ".evaluation"  # ending of our TensorBoard files
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,6 @@ class ProtocolInfo:
     """The protocol of a result.
 
     Attributes:
-        name: of its file.
-        version: of its file.
         settings: all that decides the number, every default written out.
         hash: of name, version and settings.
         changed: settings that differ from the published ones, [published, used] by dotted name.
@@ -47,7 +48,7 @@ class WeightsInfo:
         hash: of the weights.
         encoder: its arguments.
         family: whose weights they are.
-        branch: which model of the file; "" if it had no name.
+        branch: model of a file with several, such as "teacher"; else "".
     """
 
     path: str
@@ -80,23 +81,17 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class Result:
-    """The numbers of one evaluation, and all that made them. NaN is None.
+    """The numbers of one evaluation, and all that made them. Percent that are NaN are None.
 
     Attributes:
-        protocol: how it was measured.
-        weights: of what.
-        data: on what.
         headline: the score that it is quoted by, a key of scores.
-        scores: percent, by name; None where there is none.
-        interval: of the headline in percent, 95 % by the percentile bootstrap over test images.
-        classes: IoU of each class in percent; None in neither truth nor prediction; empty where
-            the headline is no mIoU.
-        tried: percent of every head, layer or k that was tried, by name.
+        interval: of the headline, 95 % by the percentile bootstrap over test images.
+        classes: IoU of each class; None in neither truth nor prediction; empty for top-1.
+        tried: score of every head, layer or k that was tried.
         chosen: the one behind the headline, a key of tried; "" where there was one only.
         chosen_on: images that decided it: "" none, "held out" of the training split, or "val",
             the reported ones.
         seed: of everything random in the evaluation.
-        seconds: that it took.
         environment: command, commit, versions, hardware.
         vitlab_result: format of the file.
     """
@@ -126,32 +121,23 @@ class Result:
         return value
 
     @classmethod
-    def read(cls, path: Path) -> "Result":
-        """Read a result.
-
-        Args:
-            path: its folder or its JSON file.
+    def read(cls, folder: Path) -> "Result":
+        """Read the result in a folder.
 
         Raises:
             InputError: no result, a damaged one, or one of another version of vitlab.
         """
-        file = path / RESULT if path.is_dir() else path
         try:
-            return read_json_as(file, cls)
+            return read_json_as(folder / RESULT, cls)
         except FileNotFoundError as error:
-            half = (file.parent / COUNTS).exists()
-            why = "an evaluation was interrupted there; run it again"
             raise InputError(
-                f"there is no {file}: {why if half else 'give the folder of a `vitlab evaluate`'}",
+                f"there is no {folder / RESULT}; give the folder of a `vitlab evaluate` that has "
+                "ended",
                 field=RESULT,
             ) from error
 
     def write(
-        self,
-        folder: Path,
-        counts: PerImageCounts,
-        names: Sequence[str],
-        overwrite: bool = False,
+        self, folder: Path, counts: PerImageCounts, names: Sequence[str], overwrite: bool = False
     ) -> None:
         """Write the result and its counts, the result last: a folder that has one is complete.
 
@@ -172,29 +158,39 @@ class Result:
         write_bytes(folder / COUNTS, safetensors.torch.save(tensors))
         write_json(folder / RESULT, plain(asdict(self)))
 
+    def write_events(self, folder: Path, sheet: UInt8[Tensor, "3 h w"] | None = None) -> None:
+        """Write scores, origin and the sheet of pictures for TensorBoard; replace older ones."""
+        from torch.utils.tensorboard import SummaryWriter  # not for those who only read
+
+        for old in folder.glob(f"events.out.tfevents.*{EVENTS}"):
+            old.unlink()
+        place = f"{self.data.dataset}/{self.protocol.name}"
+        classes = {f"iou/{name}": score for name, score in self.classes.items()}
+        origin = {"interval": self.interval, "changed": self.protocol.changed}
+        origin |= {"weights": asdict(self.weights), "data": asdict(self.data)}
+        with SummaryWriter(str(folder), filename_suffix=EVENTS) as writer:
+            for name, score in {**self.scores, **classes}.items():
+                if score is not None:
+                    writer.add_scalar(f"{place}/{name}", score)
+            writer.add_text(place, f"```\n{json.dumps(plain(origin), indent=1)}\n```")
+            if sheet is not None:
+                writer.add_image(f"{place}/predictions", sheet)
+
 
 class NamedCounts(NamedTuple):
-    """What was counted on each test image.
-
-    Attributes:
-        counts: of n images.
-        names: of these images, n.
-    """
+    """What was counted on each of n test images, and their names."""
 
     counts: PerImageCounts
     names: tuple[str, ...]
 
 
-def read_counts(path: Path) -> NamedCounts | None:
+def read_counts(folder: Path) -> NamedCounts | None:
     """Read the counts beside a result; None where they are missing.
-
-    Args:
-        path: folder of the result, or its JSON file.
 
     Raises:
         InputError: a damaged file.
     """
-    file = (path if path.is_dir() else path.parent) / COUNTS
+    file = folder / COUNTS
     if not file.is_file():
         return None
     try:

@@ -6,6 +6,7 @@ from refusals import refused
 
 from vitlab.data import normalize
 from vitlab.encoders import Pixels
+from vitlab.evaluation.evaluate import evaluate
 from vitlab.evaluation.protocols.hummingbird import (
     Hummingbird,
     Quirks,
@@ -135,16 +136,15 @@ def test_renamed_classes_fit_the_truth_best():
 def test_crops_show_image_and_mask_alike_and_are_those_of_their_seed(colors, bicubic):
     image, mask = colors.segmentation_dataset("train", SquareResize(64))[0]
     pixels, labels = image.permute(1, 2, 0).numpy(), mask.numpy()
-    crop = HummingbirdCrop(64, (0.5, 1.0), jitter=0.0, bicubic=bicubic)
-    part, truth = crop(pixels, labels, 3)
+    part, truth = HummingbirdCrop(64, (0.5, 1.0), jitter=0.0, bicubic=bicubic)(pixels, labels, 3)
     assert (part.argmax(0) == truth).float().mean() > 0.95
-    changed = HummingbirdCrop(64, (0.5, 2.0), chance=1.0)(pixels, labels, 3)
-    assert torch.equal(
-        changed.image, HummingbirdCrop(64, (0.5, 2.0), chance=1.0)(pixels, labels, 3)[0]
+    first, again, other, plain = (
+        HummingbirdCrop(64, (0.5, 2.0), chance=chance, bicubic=bicubic)(pixels, labels, seed).image
+        for chance, seed in ((1.0, 3), (1.0, 3), (1.0, 4), (0.0, 3))
     )
-    assert not torch.equal(
-        changed.image, HummingbirdCrop(64, (0.5, 2.0), chance=0.0)(pixels, labels, 3)[0]
-    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, plain)
 
 
 def test_the_edge_is_the_largest_multiple_of_the_patch():
@@ -153,17 +153,17 @@ def test_the_edge_is_the_largest_multiple_of_the_patch():
     assert Hummingbird().patches(Pixels(16), 10_582) == 483
 
 
-def test_what_cannot_be_evaluated_is_refused(make, context, encoder):
-    data = make()
-    with refused("protocol.memory_size"):
-        Hummingbird(64, 5).check(encoder, data)
-    with refused("protocol.num_neighbors"):
-        Hummingbird(64, 0, num_neighbors=300).check(encoder, data)
-    with refused("protocol.size"):
-        Hummingbird(8).check(encoder, data)
-    with refused(kind=ValueError):
-        Hummingbird(64, 0).run(encoder, make(void=64), context())
-    with refused("protocol.temperature"):
-        Hummingbird(temperature=0)
-    with refused("scale"):
-        HummingbirdCrop(64, (0.0, 1.0))
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"memory_size": 5}, "protocol.memory_size"),
+        ({"num_neighbors": 300}, "protocol.num_neighbors"),
+        ({"size": 8}, "protocol.size"),
+        ({"temperature": 0}, "protocol.temperature"),
+        ({"quirks": Quirks(scale=(0.0, 1.0))}, "scale"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(colors, context, encoder, changes, field):
+    with refused(field):
+        protocol = Hummingbird(**{"size": 64, "memory_size": 0, **changes})
+        evaluate(encoder, protocol, colors, context())

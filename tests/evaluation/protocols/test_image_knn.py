@@ -5,21 +5,21 @@ import pytest
 from refusals import refused
 
 from vitlab.encoders import Encoder, Pixels, TokenSequence
+from vitlab.evaluation.evaluate import check
 from vitlab.evaluation.protocols import ImageKNN
-from vitlab.probes import image_features
 
 
 def by_hand(train, test, k):
     """Vote as the paper says, one image after another."""
-    keys = train.x.numpy() / np.linalg.norm(train.x.numpy(), axis=1, keepdims=True)
+    (x, y), (queries, truth) = train, test
+    keys = x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True)
     right = []
-    for x, y in zip(test.x.numpy(), test.y.tolist(), strict=True):
-        cosine = keys @ (x / np.linalg.norm(x))
-        votes: dict[int, float] = {}
+    for query, label in zip(queries.numpy(), truth.tolist(), strict=True):
+        cosine = keys @ (query / np.linalg.norm(query))
+        votes = np.zeros(1000)
         for index in np.argsort(-cosine)[:k]:
-            label = int(train.y[index])
-            votes[label] = votes.get(label, 0.0) + np.exp(cosine[index] / 0.07)
-        right.append(max(votes, key=lambda label: votes[label]) == y)
+            votes[int(y[index])] += np.exp(cosine[index] / 0.07)
+        right.append(votes.argmax() == label)
     return 100 * np.mean(right)
 
 
@@ -27,15 +27,12 @@ def test_votes_are_those_by_hand_with_any_batch_memory_and_cache(
     imagenet, encoder, context, tmp_path
 ):
     protocol = ImageKNN(3, (1, 5), size=64)
-    protocol.check(encoder, imagenet)
+    check(encoder, protocol, imagenet)
+    train, test = (protocol.table(encoder, imagenet, s, context()) for s in ("train", "val"))
     cached = {"cache": tmp_path / "cache"}
-    contexts = [context(**cached), context(**cached), context(), context(7, memory=5000)]
-    train, test = (
-        image_features(encoder, imagenet.classification_dataset(split, 64), contexts[0].loading)
-        for split in ("train", "val")
-    )
-    for each in contexts:  # the second reads what the first kept
-        found = protocol.run(encoder, imagenet, each)
+    # the second reads what the first kept
+    for work in (context(**cached), context(**cached), context(), context(7, memory=5000)):
+        found = protocol.run(encoder, imagenet, work)
         for k in (1, 3, 5):
             assert found.scores[f"top1/k {k}"] == pytest.approx(by_hand(train, test, k))
         assert found.headline == "top1"
@@ -66,14 +63,13 @@ class NoCls(Encoder):
 
 def test_what_cannot_be_evaluated_is_refused(imagenet, encoder, colors):
     images = len(imagenet.samples("train"))
-    with refused("protocol.k"):
-        ImageKNN(images + 1).check(encoder, imagenet)
-    with refused(kind=ValueError, wording=False):
-        ImageKNN(1, (1,), size=64).check(encoder, colors)
-    with refused(kind=ValueError):
-        ImageKNN(1, (1,), size=64).check(NoCls(), imagenet)
-    with refused("protocol.k"):
-        ImageKNN(0)
+    for changes in ({"k": images + 1}, {"k": 0}, {"temperature": 0.0}, {"ks": (0,)}):
+        with refused("protocol.k"):
+            check(encoder, ImageKNN(**{"k": 1, "size": 64, **changes}), imagenet)
+    with refused("protocol.features.cls"):
+        check(NoCls(), ImageKNN(1, (1,), size=64), imagenet)
+    with refused("--protocol"):
+        check(encoder, ImageKNN(1, (1,), size=64), colors)
 
 
 def test_a_k_beyond_the_images_is_left_out_with_a_warning(imagenet, encoder, context):

@@ -40,7 +40,7 @@ def plans(drawn: str) -> list[tuple[Protocol, VisionDataModule]]:
         schedule, (0.001, 0.05), batch_size=12, iterations=6, select="held out", eval_interval=3
     )
     inference = SegmentationInference(short=64, window=64, stride=32)
-    dense = DenseHeads(SegmentationCrop(64, 64), recipe, inference)
+    dense = DenseHeads(transform=SegmentationCrop(64, 64), recipe=recipe, inference=inference)
     return [
         (ImageKNN(3, (3,), size=64), imagenet),
         (DenseKNN((1, 3), size=64), voc),
@@ -50,7 +50,7 @@ def plans(drawn: str) -> list[tuple[Protocol, VisionDataModule]]:
         (Hummingbird(64, 0, 1, 5, quirks=quirks), voc),
         (dense, voc),
         (dense, one),  # a rank has nothing to test
-        (ImageHeads(recipe, transform=SingleCrop(64), size=64), imagenet),
+        (ImageHeads(recipe=recipe, transform=SingleCrop(64), size=64), imagenet),
     ]
 
 

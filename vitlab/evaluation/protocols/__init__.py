@@ -1,8 +1,7 @@
 """All protocols; a YAML file of `configs/protocols` chooses one and its settings."""
 
+from vitlab.evaluation.protocols.capi import DenseKNN, DenseLogistic
 from vitlab.evaluation.protocols.dense_heads import DenseHeads
-from vitlab.evaluation.protocols.dense_knn import DenseKNN
-from vitlab.evaluation.protocols.dense_logistic import DenseLogistic
 from vitlab.evaluation.protocols.fast_dense import FastDense
 from vitlab.evaluation.protocols.hummingbird import Hummingbird
 from vitlab.evaluation.protocols.image_heads import ImageHeads

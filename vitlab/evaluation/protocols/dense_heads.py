@@ -1,7 +1,7 @@
 """Linear heads, and others as small, on frozen patches: mIoU."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 
@@ -12,24 +12,23 @@ from torch.utils.data import Dataset
 from vitlab.data import SegmentationTransform, VisionDataModule
 from vitlab.data.dataset import SegmentationDataset
 from vitlab.data.transforms import (
-    IGNORE_INDEX,
     ImageAndMask,
     SegmentationRandomResizedCrop,  # noqa: F401, a transform that protocols name
 )
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError, check_least
-from vitlab.evaluation.features import check_labels, squeeze
-from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Precision
+from vitlab.evaluation.features import check_labels
+from vitlab.evaluation.protocol import PICTURES, EvaluationContext
 from vitlab.evaluation.protocols.trained_heads import HeadScore, TrainedHeads
 from vitlab.probes.feature_maps import FeatureSpec
 from vitlab.probes.features import sharded_loader
 from vitlab.probes.finiteness import FinitenessMonitor
-from vitlab.probes.linear_heads import HeadConfig, HeadGrid, pixel_loss
+from vitlab.probes.linear_heads import HeadGrid, pixel_loss
 from vitlab.probes.metrics import IoUAccumulator
-from vitlab.probes.recipe import TrainingRecipe
 from vitlab.probes.segmentation_inference import SegmentationInference, resize_mask
 
 
+@dataclass(frozen=True, kw_only=True)
 class DenseHeads(TrainedHeads):
     """Heads on frozen patches, trained with augmentation and tested at the masks' own size.
 
@@ -38,39 +37,28 @@ class DenseHeads(TrainedHeads):
 
     Args:
         transform: of a training image and its mask, to one size for all.
-        recipe: how heads are trained, and which one makes the headline.
         inference: how test images are predicted.
-        head: what a head is made of.
         features: which features are read, and how they fit to patches.
         train_split: training images; "" for the dataset's own choice.
         max_val_images: the first so many test images; 0 for all.
-        precision: of the encoder; heads compute in fp32.
     """
 
     task = "segmentation"
     score = "miou"
     chunk = 4
-    features: FeatureSpec
     transform: SegmentationTransform
+    inference: SegmentationInference = SegmentationInference()  # noqa: RUF009, frozen
+    features: FeatureSpec = FeatureSpec()  # noqa: RUF009, frozen
+    train_split: str = ""
+    max_val_images: int = 0
 
-    def __init__(
-        self,
-        transform: SegmentationTransform,
-        recipe: TrainingRecipe,
-        inference: SegmentationInference = SegmentationInference(),  # noqa: B008, frozen
-        head: HeadConfig = HeadConfig(),  # noqa: B008, frozen
-        features: FeatureSpec = FeatureSpec(),  # noqa: B008, frozen
-        train_split: str = "",
-        max_val_images: int = 0,
-        precision: Precision = "fp32",
-    ):
-        self.transform, self.recipe, self.inference = transform, recipe, inference
-        self.head, self.features, self.precision = head, features, precision
-        self.train_split, self.max_val_images = train_split, max_val_images
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
         check_least(self, "protocol.", {"max_val_images": 0})
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse sizes, layers and data that do not fit."""
+        super().check(encoder, data)
         size = getattr(self.transform, "size", 0)
         if not size:
             raise InputError(
@@ -81,18 +69,7 @@ class DenseHeads(TrainedHeads):
             )
         self.features.check(encoder, size, "protocol.transform.size")
         self.features.check(encoder, self.inference.edge(), "protocol.inference.window")
-        train = self.train_dataset(data, 0)  # refuses data without masks
-        highest = max((value for value in data.mask_values.values() if value != 255), default=-1)
-        if highest >= data.num_classes:
-            raise InputError(
-                f"masks of {type(data).__name__} hold class {highest}, but it names "
-                f"{data.num_classes} classes; name all of them",
-                field="data",
-            )
-        train.check()
-        data.segmentation_dataset(data.val_split, self.transform).check()
         check_labels(data, self.train_split or data.train_split)
-        self.recipe.holdout_split(len(train))
 
     def train_dataset(self, data: VisionDataModule, seed: int) -> SegmentationDataset:
         """Return training images and masks, augmented by the result's seed."""
@@ -107,17 +84,9 @@ class DenseHeads(TrainedHeads):
         return self.inference.scales(data, split)
 
     def collate(self, examples: list[ImageAndMask]) -> tuple[Tensor, Tensor]:
-        """Collate images and masks of one size."""
+        """Collate images of one size, and masks at the size that is learned."""
         images, masks = zip(*examples, strict=True)
-        return torch.stack(images), torch.stack(masks)
-
-    def targets(self, targets: Tensor) -> Tensor:
-        """Return masks at the size that is learned."""
-        return resize_mask(targets, self.inference.pixels)
-
-    def labeled(self, targets: Tensor) -> bool:
-        """Whether a batch has any label."""
-        return bool((targets != IGNORE_INDEX).any())
+        return torch.stack(images), resize_mask(torch.stack(masks), self.inference.pixels)
 
     def loss(self, targets: Tensor, grid: tuple[int, int]) -> Callable[[Tensor], None]:
         """Return the gradient of the cross-entropy of pixels."""
@@ -160,6 +129,5 @@ class DenseHeads(TrainedHeads):
             scales, mask = images[index]
             views = self.inference.encode(encoder, self.features, scales, context.loading)
             predicted = self.inference.predict(views, partial(heads.logits, name), mask.shape)
-            # a prediction of `pixels` is compared at that size, and shown at the mask's
-            shown.append(squeeze(predicted.to("cpu", torch.uint8), *mask.shape))
+            shown.append(predicted.to("cpu", torch.uint8))
         return shown

@@ -1,5 +1,7 @@
 """vitlab's cheap paired protocol, as the callback runs it while an encoder trains."""
 
+from dataclasses import dataclass
+
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.errors import check_least
@@ -8,6 +10,7 @@ from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Outcome, Pre
 from vitlab.probes import DenseProbe
 
 
+@dataclass(frozen=True)
 class FastDense(Protocol):
     """The linear map of patches by `DenseProbe`: no learning rate, no choice, no random number.
 
@@ -20,31 +23,26 @@ class FastDense(Protocol):
     """
 
     task = "segmentation"
+    size: int = 224
+    max_train_images: int = 0
+    weight_decay: float = 1e-5
+    max_iter: int = 100
+    precision: Precision = "fp32"
 
-    def __init__(
-        self,
-        size: int = 224,
-        max_train_images: int = 0,
-        weight_decay: float = 1e-5,
-        max_iter: int = 100,
-        precision: Precision = "fp32",
-    ):
-        self.transform, self.size = SegmentationSquare(size), size
-        self.max_train_images = max_train_images
-        self.weight_decay, self.max_iter, self.precision = weight_decay, max_iter, precision
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
         check_least(self, "protocol.", {"max_train_images": 0, "max_iter": 1, "weight_decay": 0})
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
-        """Refuse sizes and data that do not fit."""
+        """Refuse a size that does not fit."""
         encoder.check_img_size(self.size, "protocol.size")
-        for split in (data.train_split, data.val_split):
-            data.segmentation_dataset(split, self.transform).check()
 
     def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Fit on the training images, score the test images."""
         check_ranks(data, data.val_split)
         dense = DenseProbe(data.num_classes, self.weight_decay, self.max_iter)
-        found = dense.run(encoder, data, self.transform, self.max_train_images, context.loading)
+        view = SegmentationSquare(self.size)
+        found = dense.run(encoder, data, view, self.max_train_images, context.loading)
         shown = []
         for index in range(min(PICTURES, len(found.images))):
             image, mask = found.images[index]

@@ -3,7 +3,7 @@
 The memory is never held as a whole: its features are processed in blocks while the nearest
 neighbors of all queries are kept, in fp32, and its labels, as 16-bit counts of pixels.
 
-Axis letters: p patches of an image, d width, c classes, m patches of the memory, n queries.
+Axis letters: b images, p patches of each, d width, c classes, m patches of the memory, n queries.
 """
 
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ from torch.utils.data import Subset
 from vitlab import distributed
 from vitlab.data import VisionDataModule, normalize
 from vitlab.data.transforms import IGNORE_INDEX, STD
-from vitlab.encoders import Encoder, Tokens
+from vitlab.encoders import Encoder
 from vitlab.errors import InputError, check_least
-from vitlab.evaluation.features import at_own_sizes, check_labels, check_ranks, first_of_all
+from vitlab.evaluation.features import check_labels, check_ranks, first_of_all
 from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Outcome, Precision, Protocol
 from vitlab.evaluation.square_transforms import HummingbirdCrop, SquareResize
 from vitlab.probes.dense import ALL_VOID, class_counts, upsample
@@ -53,6 +53,7 @@ class Quirks:
     hungarian_matching: bool = False
 
 
+@dataclass(frozen=True)
 class Hummingbird(Protocol):
     """Each patch gets the labels of the nearest patches of a memory, weighed by similarity.
 
@@ -76,22 +77,17 @@ class Hummingbird(Protocol):
     """
 
     task = "segmentation"
+    size: int = 512
+    memory_size: int = 10_240_000
+    augmentation_epochs: int = 2
+    num_neighbors: int = 30
+    temperature: float = 0.02
+    layer_selection: LayerSelection = LayerSelection()  # noqa: RUF009, frozen
+    quirks: Quirks = Quirks()
+    precision: Precision = "fp32"
 
-    def __init__(
-        self,
-        size: int = 512,
-        memory_size: int = 10_240_000,
-        augmentation_epochs: int = 2,
-        num_neighbors: int = 30,
-        temperature: float = 0.02,
-        layer_selection: LayerSelection = LayerSelection(),  # noqa: B008, frozen
-        quirks: Quirks = Quirks(),
-        precision: Precision = "fp32",
-    ):
-        self.size, self.memory_size = size, memory_size
-        self.augmentation_epochs = augmentation_epochs
-        self.num_neighbors, self.temperature = num_neighbors, temperature
-        self.layer_selection, self.quirks, self.precision = layer_selection, quirks, precision
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
         least = {"memory_size": 0, "augmentation_epochs": 1, "num_neighbors": 1}
         check_least(self, "protocol.", {**least, "temperature": 1e-6})
 
@@ -116,8 +112,6 @@ class Hummingbird(Protocol):
             )
         encoder.check_img_size(edge, "protocol.size")
         check_layers(encoder, [self.layer_selection])
-        for split in (data.train_split, data.val_split):
-            data.segmentation_dataset(split, SquareResize(edge)).check()
         if self.quirks.void == "ignore":
             check_labels(data, data.train_split)
         images = len(data.samples(data.train_split))
@@ -145,8 +139,8 @@ class Hummingbird(Protocol):
         loader = sharded_loader(test, context.loading)
         features, masks = [], []
         for images, truths in context.track(loader, "test features", total=len(loader)):
-            features.append(self._encode(encoder, images, context).patches.float().flatten(0, 1))
-            masks.append(truths)
+            features.append(self._patches(encoder, images, context).flatten(0, 1))
+            masks.extend(truths)
         search = NeighborSearch(torch.cat(features), self.num_neighbors, "cosine", context.memory)
         del features
         memory = torch.cat(list(self._remember(encoder, data, search, context)))
@@ -156,7 +150,7 @@ class Hummingbird(Protocol):
         first: list[Tensor] = []
         found = search.neighbors()
         parts = (each.split(cells**2) for each in (found.index, found.similarity))
-        for mask, *nearest in zip(torch.cat(masks), *parts, strict=True):
+        for mask, *nearest in zip(masks, *parts, strict=True):
             soft = soft_labels(Neighbors(*nearest), memory, self.temperature).T
             logits = upsample(soft.unflatten(1, (cells, cells))[None], (edge, edge))
             predicted = logits[0].argmax(0)
@@ -170,26 +164,23 @@ class Hummingbird(Protocol):
         counts = matched_counts(matrices, columns)
         names = torch.full((memory.shape[1],), IGNORE_INDEX, dtype=torch.uint8)
         names[columns] = torch.arange(len(columns), dtype=torch.uint8)
-        shown = first_of_all([names[each] for each in first], edge, context)
+        # the open code's mean has every class, absent ones and ADE20K's void with IoU 0
+        every = float(counts.iou().nansum() / memory.shape[1])
         return Outcome(
             headline="miou",
-            scores={
-                "miou": counts.value,
-                # the open code's mean has every class, absent ones and ADE20K's void with IoU 0
-                "miou/every class": float(counts.iou().nansum() / memory.shape[1]),
-            },
+            scores={"miou": counts.value, "miou/every class": every},
             counts=counts,
-            predictions=at_own_sizes(shown, data),
+            predictions=first_of_all([names[each] for each in first], edge, context),
         )
 
-    def _encode(
+    def _patches(
         self, encoder: Encoder, images: UInt8[Tensor, "b 3 h w"], context: EvaluationContext
-    ) -> Tokens:
+    ) -> Float[Tensor, "b p d"]:
         x = normalize(images.to(context.device))
         if self.quirks.blue_std != STD[2]:
             x[:, 2] *= STD[2] / self.quirks.blue_std
         with context.loading.precision():
-            return extract_layers(encoder, x, [self.layer_selection])[0]
+            return extract_layers(encoder, x, [self.layer_selection])[0].patches.float()
 
     def _remember(
         self,
@@ -199,53 +190,39 @@ class Hummingbird(Protocol):
         context: EvaluationContext,
     ) -> Iterator[Int16[Tensor, "_ c"]]:
         """Pass the memory's features through the search, and yield its labels."""
-        edge, loading, world = self.edge(encoder), context.loading, distributed.world_size()
+        edge, batch, world = (
+            self.edge(encoder),
+            context.loading.batch_size,
+            distributed.world_size(),
+        )
         crop = HummingbirdCrop(edge, self.quirks.scale, bicubic=self.quirks.bicubic)
         train = data.segmentation_dataset(data.train_split, crop)
         train.seed = context.seed  # the result's seed, not the dataset's, decides the crops
-        most = self.patches(encoder, len(train))
-        steps = -(-len(train) // (loading.batch_size * world))
-        nothing = torch.zeros(0, 3, edge, edge, dtype=torch.uint8), torch.zeros(0, edge, edge)
+        most, width = self.patches(encoder, len(train)), search.queries.shape[1]
+        classes = data.num_classes + (self.quirks.void == "class")
+        steps = -(-len(train) // (batch * world))
         for epoch in range(self.augmentation_epochs):
             places = [(epoch, index) for index in range(len(train))]
-            loader = iter(sharded_loader(Subset(train, places), loading))  # type: ignore[arg-type]
+            loader = iter(sharded_loader(Subset(train, places), context.loading))  # type: ignore[arg-type]
             name = f"memory, pass {epoch + 1} of {self.augmentation_epochs}"
             for step in context.track(range(steps), name, total=steps):
                 # ranks may run out one step earlier than others, and then give nothing
-                images, masks = next(loader, nothing)
-                first = step * loading.batch_size * world + distributed.rank()
-                labels = [self._labels(mask, edge // encoder.patch_size, data) for mask in masks]
-                chosen = [
-                    sample_patches(each, (context.seed, epoch, first + row * world), most)
-                    for row, each in enumerate(labels)
-                ]
-                x, y = self._rows(encoder, images, labels, chosen, most, data, context)
-                search.add(x)
-                yield y.to("cpu", torch.int16)
-
-    def _rows(
-        self,
-        encoder: Encoder,
-        images: UInt8[Tensor, "b 3 h w"],
-        labels: list[Int[Tensor, "p c"]],
-        chosen: list[Int[Tensor, " _"]],
-        most: int,
-        data: VisionDataModule,
-        context: EvaluationContext,
-    ) -> tuple[Float[Tensor, "m d"], Int[Tensor, "m c"]]:
-        """Return features and labels of the chosen patches of all ranks, in the set's order."""
-        classes = data.num_classes + (self.quirks.void == "class")
-        x = torch.zeros(len(images), most, encoder.embed_dim * len(self.layer_selection.layers))
-        y = torch.full((len(images), most, classes), -1, dtype=torch.int32)  # -1: no patch
-        if len(images):
-            patches = self._encode(encoder, images, context).patches.float().cpu()
-            for row, index in enumerate(chosen):
-                x[row, : len(index)] = patches[row, index]
-                y[row, : len(index)] = labels[row][index].int()
-        # gathered by image, so that the order is that of the set on any number of ranks
-        x = distributed.all_gather_rows(x.to(context.device)).flatten(0, 1)
-        y = distributed.all_gather_rows(y.to(context.device)).flatten(0, 1)
-        return x[y[:, 0] >= 0], y[y[:, 0] >= 0]
+                images, masks = next(loader, (torch.zeros(0), ()))
+                x = torch.zeros(len(masks), most, width)
+                y = torch.full((len(masks), most, classes), -1, dtype=torch.int32)  # -1: no patch
+                patches = self._patches(encoder, images, context).cpu() if len(masks) else x
+                first = step * batch * world + distributed.rank()
+                for row, (own, mask) in enumerate(zip(patches, masks, strict=True)):
+                    counts = self._labels(mask, edge // encoder.patch_size, data)
+                    seed = (context.seed, epoch, first + row * world)
+                    chosen = sample_patches(counts, seed, most)
+                    x[row, : len(chosen)] = own[chosen]
+                    y[row, : len(chosen)] = counts[chosen].int()
+                # gathered by image, so that the order is that of the set on any number of ranks
+                x = distributed.all_gather_rows(x.to(context.device)).flatten(0, 1)
+                y = distributed.all_gather_rows(y.to(context.device)).flatten(0, 1)
+                search.add(x[y[:, 0] >= 0])
+                yield y[y[:, 0] >= 0].to("cpu", torch.int16)
 
     def _labels(self, mask: Tensor, cells: int, data: VisionDataModule) -> Int[Tensor, "p c"]:
         """Return the pixels of each class in each patch, with void as the quirks have it."""

@@ -1,6 +1,7 @@
 """Linear heads on frozen image features, trained with augmentation: top-1 accuracy."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,8 +12,7 @@ from vitlab.data import SingleCrop, VisionDataModule
 from vitlab.data.batch import Example
 from vitlab.data.dataset import TrainingDataset
 from vitlab.encoders import Encoder
-from vitlab.evaluation.protocol import EvaluationContext, Precision
-from vitlab.evaluation.protocols.image_knn import check_classes
+from vitlab.evaluation.protocol import EvaluationContext
 from vitlab.evaluation.protocols.trained_heads import HeadScore, TrainedHeads
 from vitlab.probes.feature_maps import ImageFeatureSpec
 from vitlab.probes.features import sharded_loader
@@ -20,9 +20,9 @@ from vitlab.probes.finiteness import FinitenessMonitor
 from vitlab.probes.layer_selection import check_cls, check_layers
 from vitlab.probes.linear_heads import HeadConfig, HeadGrid, image_loss
 from vitlab.probes.metrics import AccuracyCounts
-from vitlab.probes.recipe import TrainingRecipe
 
 
+@dataclass(frozen=True, kw_only=True)
 class ImageHeads(TrainedHeads):
     """Linear classifiers of images, as DINO and DINOv2 train them.
 
@@ -30,40 +30,26 @@ class ImageHeads(TrainedHeads):
     tested on the same passes of the encoder.
 
     Args:
-        recipe: how heads are trained, and which one makes the headline.
         features: which features are read.
-        head: what a head is made of.
         transform: of training images.
         size: edge of test images, in pixels: the middle of images whose short side is 256 for 224.
-        precision: of the encoder; heads compute in fp32.
     """
 
     task = "classification"
     score = "top1"
     chunk = 64
-    transform: SingleCrop
-
-    def __init__(
-        self,
-        recipe: TrainingRecipe,
-        features: ImageFeatureSpec = ImageFeatureSpec(),  # noqa: B008, frozen
-        head: HeadConfig = HeadConfig(norm=False),  # noqa: B008, frozen
-        transform: SingleCrop = SingleCrop(),  # noqa: B008, holds no state between calls
-        size: int = 224,
-        precision: Precision = "fp32",
-    ):
-        self.recipe, self.features, self.head = recipe, features, head
-        self.transform, self.size, self.precision = transform, size, precision
+    features: ImageFeatureSpec = ImageFeatureSpec()  # noqa: RUF009, frozen
+    head: HeadConfig = HeadConfig(norm=False)  # noqa: RUF009, frozen
+    transform: SingleCrop = SingleCrop()  # noqa: RUF009, holds no state between calls
+    size: int = 224
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse sizes, layers and data that do not fit."""
+        super().check(encoder, data)
         check_layers(encoder, self.features.layer_selections)
         encoder.check_img_size(self.transform.size, "protocol.transform.size")
         encoder.check_img_size(self.size, "protocol.size")
         check_cls(encoder, self.size, "heads read; use a dense protocol, such as dinov2-linear")
-        for split in (data.train_split, data.val_split):
-            check_classes(data, split, self.size)
-        self.recipe.holdout_split(len(data.samples(data.train_split)))
 
     def train_dataset(self, data: VisionDataModule, seed: int) -> TrainingDataset:
         """Return training images, augmented by the result's seed."""

@@ -1,22 +1,22 @@
 """DINO's nearest neighbors of whole images (arXiv:2104.14294)."""
 
 import warnings
-
-from torch import Tensor
+from dataclasses import dataclass
 
 from vitlab import distributed
 from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
-from vitlab.evaluation.features import Source, image_table
-from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
+from vitlab.evaluation.features import TableProtocol
+from vitlab.evaluation.protocol import EvaluationContext, Outcome
 from vitlab.probes.knn import votes
-from vitlab.probes.layer_selection import LayerSelection, check_cls, check_layers
+from vitlab.probes.layer_selection import check_cls
 from vitlab.probes.metrics import AccuracyCounts
 from vitlab.probes.neighbors import NeighborSearch
 
 
-class ImageKNN(Protocol):
+@dataclass(frozen=True)
+class ImageKNN(TableProtocol):
     """The k training images of most similar [CLS] vote, with weight exp(cosine / temperature).
 
     The k of the headline is fixed. The others are scored too, and never chosen from.
@@ -26,35 +26,25 @@ class ImageKNN(Protocol):
         ks: neighbors of further scores; those that exceed the training images are left out, with a
             warning.
         temperature: of the votes.
-        size: pixels of the center crop, which is 7/8 of the short side.
-        layer_selection: which [CLS].
-        precision: of the forward pass.
     """
 
     task = "classification"
+    k: int = 20
+    ks: tuple[int, ...] = (10, 20, 100, 200)
+    temperature: float = 0.07
 
-    def __init__(
-        self,
-        k: int = 20,
-        ks: tuple[int, ...] = (10, 20, 100, 200),
-        temperature: float = 0.07,
-        size: int = 224,
-        layer_selection: LayerSelection = LayerSelection(),  # noqa: B008, frozen
-        precision: Precision = "fp32",
-    ):
-        if min(k, *ks) < 1 or temperature <= 0:
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if min(self.k, *self.ks) < 1 or self.temperature <= 0:
             raise InputError(
-                f"k {k} and ks {tuple(ks)} must be 1 or more, and temperature {temperature} above "
-                "0",
+                f"k {self.k} and ks {self.ks} must be 1 or more, and temperature "
+                f"{self.temperature} above 0",
                 field="protocol.k",
             )
-        self.k, self.ks, self.temperature = k, tuple(sorted({k, *ks})), temperature
-        self.size, self.layer_selection, self.precision = size, layer_selection, precision
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse sizes, layers and data that do not fit, and encoders without [CLS]."""
-        encoder.check_img_size(self.size, "protocol.size")
-        check_layers(encoder, [self.layer_selection])
+        super().check(encoder, data)
         images = len(data.samples(data.train_split))
         if self.k > images:
             raise InputError(
@@ -62,57 +52,31 @@ class ImageKNN(Protocol):
                 "less, or more images",
                 field="protocol.k",
             )
-        for split in (data.train_split, data.val_split):
-            check_classes(data, split, self.size)
         remedy = "nearest images are found by; use a dense protocol, such as capi-knn"
         check_cls(encoder, self.size, remedy)
 
     def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Score the test images."""
-        source = Source(encoder, data, self.layer_selection, self.size, self.precision)
-        train = image_table(source, data.train_split, context)
-        test = image_table(source, data.val_split, context)
-        ks = [k for k in self.ks if k <= len(train.x)]
-        if len(ks) < len(self.ks):
+        x, y = self.table(encoder, data, data.train_split, context)
+        queries, truth = self.table(encoder, data, data.val_split, context)
+        every = sorted({self.k, *self.ks})
+        ks = [k for k in every if k <= len(x)]
+        if len(ks) < len(every):
             warnings.warn(
-                f"there are {len(train.x)} training images, so no score for k "
-                f"{', '.join(str(k) for k in self.ks if k not in ks)}",
+                f"there are {len(x)} training images, so no score for k "
+                f"{', '.join(str(k) for k in every if k not in ks)}",
                 stacklevel=2,
             )
         mine = slice(distributed.rank(), None, distributed.world_size())
-        search = NeighborSearch(test.x[mine].to(context.device), ks[-1], "cosine", context.memory)
-        blocks = train.x.split(max(1, context.memory // (8 * train.x.shape[1])))
+        search = NeighborSearch(queries[mine].to(context.device), ks[-1], "cosine", context.memory)
+        blocks = x.split(max(1, context.memory // (8 * x.shape[1])))
         for block in context.track(blocks, "neighbors", total=len(blocks)):
             search.add(block)
-        neighbors = search.neighbors()
-        labels, truth = train.y.to(context.device), test.y[mine].to(context.device)
-
-        def predicted(k: int) -> Tensor:
-            return votes(neighbors, labels, data.num_classes, k, self.temperature).argmax(1)
-
-        correct = {
-            k: AccuracyCounts(distributed.all_gather_rows(predicted(k) == truth)) for k in ks
-        }
-        return Outcome(
-            headline="top1",
-            scores={
-                "top1": correct[self.k].value,
-                **{f"top1/k {k}": each.value for k, each in correct.items()},
-            },
-            counts=correct[self.k],
-        )
-
-
-def check_classes(data: VisionDataModule, split: str, size: int) -> None:
-    """Refuse a split without labels, or with classes that the dataset does not name.
-
-    Raises:
-        InputError: the split.
-    """
-    highest = int(data.classification_dataset(split, size).labels.max())  # refuses masks alone
-    if highest >= data.num_classes:
-        raise InputError(
-            f"split {split!r} of {type(data).__name__} holds class {highest}, but it names "
-            f"{data.num_classes} classes; name all of them",
-            field="data",
-        )
+        neighbors, classes = search.neighbors(), data.num_classes
+        y, truth = y.to(context.device), truth[mine].to(context.device)
+        counts = {}
+        for k in ks:
+            predicted = votes(neighbors, y, classes, k, self.temperature).argmax(1)
+            counts[k] = AccuracyCounts(distributed.all_gather_rows(predicted == truth))
+        scores = {f"top1/k {k}": each.value for k, each in counts.items()}
+        return Outcome("top1", {"top1": counts[self.k].value, **scores}, counts[self.k])

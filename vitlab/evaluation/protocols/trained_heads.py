@@ -1,9 +1,11 @@
 """Protocols whose heads are trained side by side on frozen features: training, choice, outcome."""
 
+import json
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,10 +14,11 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from vitlab import distributed
 from vitlab.data import SegmentationTransform, SingleCrop, VisionDataModule
 from vitlab.data.loader import init_worker
+from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.evaluation.fingerprint import digest, key_of
-from vitlab.evaluation.protocol import EvaluationContext, Outcome, Protocol
+from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
 from vitlab.probes.feature_maps import FeatureSpec, ImageFeatureSpec
 from vitlab.probes.head_training import HeadBatch, HeadTraining
 from vitlab.probes.linear_heads import HeadConfig, HeadGrid, HeadSpec
@@ -40,28 +43,32 @@ class HeadScore(NamedTuple):
         return self.counts.value if self.finite else math.nan
 
 
+@dataclass(frozen=True, kw_only=True)
 class TrainedHeads(Protocol):
     """Every combination of features and learning rate is a head; all share the encoder's passes.
+
+    Args:
+        recipe: how heads are trained, and which one makes the headline.
+        head: what a head is made of.
+        precision: of the encoder; heads compute in fp32.
 
     Attributes:
         score: name of the score of a head.
         chunk: training images of one forward pass at most.
-        recipe: how heads are trained, and which one makes the headline.
-        head: what a head is made of.
-        features: which features are read.
-        transform: of training images, to one size.
-        train_split: training images; "" for the dataset's own choice.
-        max_val_images: the first so many test images; 0 for all.
     """
 
     score: ClassVar[str]
     chunk: ClassVar[int]
-    recipe: TrainingRecipe
-    head: HeadConfig
     features: FeatureSpec | ImageFeatureSpec
     transform: SegmentationTransform | SingleCrop
-    train_split: str = ""
-    max_val_images: int = 0
+    recipe: TrainingRecipe
+    head: HeadConfig = HeadConfig()  # noqa: RUF009, frozen
+    precision: Precision = "fp32"
+    max_val_images = 0  # the first so many; 0 for all
+
+    def check(self, encoder: Encoder, data: VisionDataModule) -> None:
+        """Refuse too few images to hold some out."""
+        self.recipe.holdout_split(len(data.samples(self.train_split or data.train_split)))
 
     @abstractmethod
     def train_dataset(self, data: VisionDataModule, seed: int) -> Dataset:
@@ -73,7 +80,7 @@ class TrainedHeads(Protocol):
 
     @abstractmethod
     def collate(self, examples: list) -> tuple[Tensor, Tensor]:
-        """Collate training images and their labels or masks."""
+        """Collate training images and their labels or masks, as they are learned."""
 
     @abstractmethod
     def loss(self, targets: Tensor, grid: tuple[int, int]) -> Callable[[Tensor], None]:
@@ -84,14 +91,6 @@ class TrainedHeads(Protocol):
         self, encoder: Encoder, heads: HeadGrid, images: Dataset, context: EvaluationContext
     ) -> Mapping[str, HeadScore]:
         """Test all heads on the same passes of the encoder."""
-
-    def targets(self, targets: Tensor) -> Tensor:
-        """Return labels or masks as they are learned."""
-        return targets
-
-    def labeled(self, targets: Tensor) -> bool:
-        """Whether a batch has any label."""
-        return True
 
     def predictions(
         self,
@@ -113,7 +112,8 @@ class TrainedHeads(Protocol):
         training = self.fit(encoder, data, reported, context)
         found = self.test(encoder, training.heads, reported, context)
         select = self.recipe.select
-        head = training.heads.names[0] if select == "last" else training.chosen
+        last = select == "last"
+        head = training.heads.names[0] if last else training.chosen
         if not found[head].finite:
             raise InputError(
                 f"the head of the headline ({head}) has diverged: its logits are not finite; give "
@@ -121,9 +121,9 @@ class TrainedHeads(Protocol):
                 field="protocol.recipe.lrs",
             )
         scores = {name: each.value for name, each in found.items()}
-        tried = scores if select == "last" else training.tried
+        tried = scores if last else training.tried
+        chosen = head if last else training.label(head)
         several = len(tried) > 1
-        chosen = head if select == "last" else training.label(head)
         return Outcome(
             headline=self.score,
             scores={
@@ -184,7 +184,7 @@ class TrainedHeads(Protocol):
         context: EvaluationContext,
     ) -> Iterator[HeadBatch]:
         """Yield the features of each step from its place on, and the gradient of its loss."""
-        labeled = False
+        labeled = self.task == "classification"
         loader = DataLoader(
             self.train_dataset(data, context.seed),
             batch_sampler=places,
@@ -203,8 +203,9 @@ class TrainedHeads(Protocol):
                 name: places.gather(torch.cat([each.features[name] for each in maps]))
                 for name in maps[0].features
             }
-            targets = places.gather(self.targets(labels.to(context.device)))
-            labeled = labeled or self.labeled(targets)  # once true, nobody waits for the device
+            targets = places.gather(labels.to(context.device))
+            # once true, nobody waits for the device
+            labeled = labeled or bool((targets != IGNORE_INDEX).any())
             yield HeadBatch(features, self.loss(targets, maps[0].grid), labeled)
 
 
@@ -214,14 +215,11 @@ def key_of_heads(
     """Return sha256 over all that trained heads and their choice come from."""
     size: int = protocol.transform.size  # type: ignore[union-attr]
     of_features = key_of(encoder, size, data, train, data.val_split)
-    return digest({**of_features, "settings": repr(settings_repr(protocol)), "seed": seed})
+    settings = json.dumps(protocol, sort_keys=True, default=_public)
+    return digest({**of_features, "settings": settings, "seed": seed})
 
 
-def settings_repr(value: object) -> object:
-    """Return public settings as nested lists, whose repr has no address in memory."""
-    if isinstance(value, list | tuple):
-        return [settings_repr(each) for each in value]
-    if hasattr(value, "__dict__"):
-        public = sorted(name for name in vars(value) if not name.startswith("_"))
-        return [type(value).__name__, [(name, settings_repr(vars(value)[name])) for name in public]]
-    return value
+def _public(value: object) -> list[Any]:
+    """Return class and public attributes, whose text has no address in memory."""
+    public = {name: each for name, each in vars(value).items() if not name.startswith("_")}
+    return [type(value).__name__, public]
