@@ -161,11 +161,11 @@ def cut_twice(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return one region, resized by us and by PIL."""
     height, width, _ = image.shape
-    box = crop.draw(height, width, numbers).box
-    region = (box.left, box.top, box.left + box.width, box.top + box.height)
+    box = rows, columns = crop.draw(height, width, numbers).box
+    region = (columns.start, rows.start, columns.stop, rows.stop)
     size = (crop.size, crop.size)
     resized = theirs.crop(region).resize(size, Image.Resampling.BICUBIC)
-    return resize(box.of(image), *size), np.asarray(resized)
+    return resize(image[box], *size), np.asarray(resized)
 
 
 class Peer:

@@ -27,17 +27,17 @@ def picture(path: Path, size: tuple[int, int] = (40, 30), seed: int = 0) -> Path
 def indices(path: Path, values: list[int], size: tuple[int, int] = (40, 30), mode: str = "L"):
     """A mask of (width, height) with stripes of the values."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    stripes = np.resize(np.array(values, dtype=np.uint8), size[0])
-    mask = Image.fromarray(np.tile(stripes, (size[1], 1)))
+    mask = Image.fromarray(np.tile(np.resize(np.uint8(values), size[0]), (size[1], 1)))
     if mode == "P":
         mask.putpalette([channel for value in range(256) for channel in (value, 255 - value, 7)])
     mask.save(path)
     return path
 
 
-def tar(path: Path, members: Mapping[str, bytes], format: int = tarfile.GNU_FORMAT) -> Path:
-    """A tar of these files."""
-    with tarfile.open(path, "w", format=format) as archive:
+def tar(path, members: Mapping[str, bytes], format: int = tarfile.GNU_FORMAT):
+    """A tar of these files, at a path or in a buffer."""
+    target = {"fileobj": path} if isinstance(path, io.BytesIO) else {"name": path}
+    with tarfile.open(mode="w", format=format, **target) as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -61,22 +61,19 @@ def contents(folder: Path, prefix: str = "") -> dict[str, bytes]:
 
 def with_devkit(root: Path, ids: tuple[int, ...] = (3, 1, 2)) -> list[str]:
     """Validation as in the original archive; the devkit numbers classes in its own order."""
-    names = sorted(path.name for path in (root / "val").iterdir())
-    number, truth = 0, []
+    names, truth = sorted(path.name for path in (root / "val").iterdir()), []
     for wordnet, one in zip(names, ids, strict=True):
         for path in sorted((root / "val" / wordnet).iterdir()):
-            number += 1
-            path.rename(root / f"val/ILSVRC2012_val_{number:08d}.JPEG")
-            truth.append(one)
+            truth.append(str(one))
+            path.rename(root / f"val/ILSVRC2012_val_{len(truth):08d}.JPEG")
         (root / "val" / wordnet).rmdir()
     kit = root / "ILSVRC2012_devkit_t12/data"
     kit.mkdir(parents=True)
-    (kit / "ILSVRC2012_validation_ground_truth.txt").write_text("\n".join(map(str, truth)))
+    (kit / "ILSVRC2012_validation_ground_truth.txt").write_text("\n".join(truth))
     rows = [(one, name, 0) for one, name in zip(ids, names, strict=True)]
     rows.append((9, "n00000001", 3))  # a group of classes
     kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")]
-    synsets = np.array(rows, dtype=kinds).reshape(-1, 1)
-    savemat(kit / "meta.mat", {"synsets": synsets})
+    savemat(kit / "meta.mat", {"synsets": np.array(rows, dtype=kinds).reshape(-1, 1)})
     return names
 
 
@@ -86,12 +83,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path.with_name(f"{tmp_path.name}-cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder
-
-
-@pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Listings and indices are kept however short they are, and however new the folder."""
-    monkeypatch.setattr("vitlab.data.storage.archive_index.LARGE", 1)
 
 
 @pytest.fixture(scope="session")
@@ -127,12 +118,11 @@ def imagenet(tmp_path: Path) -> Path:
 @pytest.fixture
 def voc(tmp_path: Path) -> Path:
     folder = tmp_path / "VOCdevkit/VOC2012"
-    lists = folder / "ImageSets/Segmentation"
-    lists.mkdir(parents=True)
+    (folder / "ImageSets/Segmentation").mkdir(parents=True)
     names = {"train": ["2007_000032", "2007_000039", "2007_000063"], "val": ["2007_000033"]}
     names["trainval"] = names["train"] + names["val"]
     for split, members in names.items():
-        (lists / f"{split}.txt").write_text("\n".join(members) + "\n")
+        (folder / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(members) + "\n")
     for seed, name in enumerate(names["trainval"]):
         picture(folder / f"JPEGImages/{name}.jpg", seed=seed)
         indices(folder / f"SegmentationClass/{name}.png", [0, 15, 20, 255], mode="P")
@@ -164,7 +154,6 @@ def dense_folder(tmp_path: Path) -> Path:
         for i in range(2):
             picture(tmp_path / f"images/{split}/{i}.jpg", seed=i)
             indices(tmp_path / f"masks/{split}/{i}.png", [0, 1, 2])
-    (tmp_path / "classes.json").write_text(
-        '{"classes": ["sky", "void", "road"], "ignore_index": 1}'
-    )
+    classes = '{"classes": ["sky", "void", "road"], "ignore_index": 1}'
+    (tmp_path / "classes.json").write_text(classes)
     return tmp_path

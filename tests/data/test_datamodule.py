@@ -97,8 +97,6 @@ def test_batches_have_one_stack_for_each_resolution_and_labels_where_there_are_a
     assert epochs_of(data)[0].labels is None
     data = data_of(imagenet, global_batch_size=5)
     assert data.steps_per_epoch == len(epochs_of(data)) == 2
-    assert data_of(imagenet).transform.crop_sizes == TRANSFORM.crop_sizes
-    assert ImageNet(str(imagenet)).transform.crop_sizes == [(2, 224), (8, 96)]
 
 
 def test_workers_change_no_bit_of_an_image_or_its_replacement_or_a_resumed_run(imagenet):
@@ -219,16 +217,20 @@ def fit(root, folder, resume=None, workers=0, accumulate=2, **changes) -> list[t
         callbacks=[ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)],
         **changes,
     )
-    with warnings.catch_warnings():
-        # Lightning's own: its trees, and the checkpoint folder of the resumed run
-        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-        warnings.filterwarnings("ignore", "The dirpath has changed from")
-        warnings.filterwarnings("ignore", "The 'train_dataloader' does not have many workers")
-        data = data_of(root, micro_batch_size=4 // accumulate, num_workers=workers)
-        trainer.fit(model, data, ckpt_path=resume, weights_only=False if resume else None)
+    data = data_of(root, micro_batch_size=4 // accumulate, num_workers=workers)
+    trainer.fit(model, data, ckpt_path=resume, weights_only=False if resume else None)
     steps = changes.get("limit_train_batches", 3 * accumulate) // accumulate
     assert trainer.global_step == 2 * steps
     return model.seen
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, draw):
+    root = tmp_path_factory.mktemp("imagenet")
+    for i in range(12):
+        wordnet = ("n01440764", "n02102040", "n03000684")[i // 4]
+        draw(root / f"train/{wordnet}/{wordnet}_{i}.JPEG", seed=i)
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -236,15 +238,6 @@ def stopped(tmp_path_factory, images):
     """Batches of a whole run, and its checkpoints."""
     folder = tmp_path_factory.mktemp("stopped")
     return fit(images, folder), folder
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory, draw):
-    root = tmp_path_factory.mktemp("imagenet")
-    for label, wordnet in enumerate(("n01440764", "n02102040", "n03000684")):
-        for i in range(4):
-            draw(root / f"train/{wordnet}/{wordnet}_{i}.JPEG", seed=10 * label + i)
-    return root
 
 
 def test_each_epoch_of_a_trainer_has_its_own_order_and_crops(stopped, images):
@@ -258,12 +251,13 @@ def test_each_epoch_of_a_trainer_has_its_own_order_and_crops(stopped, images):
         ]
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed from")
 @pytest.mark.parametrize(
     ("accumulate", "steps", "step"),
     [
-        *((2, 3, step) for step in range(1, 7)),
-        *((1, 3, 2), (1, 3, 3), (4, 3, 1), (4, 3, 5)),  # other micro-batches than before
-        *((2, 2, 1), (2, 2, 2), (2, 2, 3)),  # epochs that are cut short
+        *((2, 3, step) for step in (1, 2, 3, 5, 6)),
+        *((1, 3, 3), (4, 3, 1), (4, 3, 5)),  # other micro-batches than before
+        *((2, 2, 2), (2, 2, 3)),  # epochs that are cut short
     ],
 )
 def test_a_resumed_run_has_the_batches_of_the_whole_run(
@@ -283,32 +277,22 @@ def test_a_resumed_run_has_the_batches_of_the_whole_run(
     gc.collect()
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [
-        ("global_batch_size", 0),
-        ("repeats", 0),
-        ("micro_batch_size", -1),
-        ("num_workers", -1),
-        ("max_unreadable", -1),
-        ("seed", -1),
-    ],
-)
-def test_wrong_settings_are_refused_at_once(imagenet, name, wrong):
-    with refused(f"data.{name}", DataError):
-        data_of(imagenet, **{name: wrong})
-
-
-def test_the_training_split_is_checked_before_the_run_and_travels_to_processes(imagenet, tmp_path):
+def test_wrong_settings_and_splits_are_refused_before_the_run(imagenet, tmp_path):
+    least = {"global_batch_size": 1, "repeats": 1, "micro_batch_size": 0, "num_workers": 0}
+    for name, smallest in {**least, "max_unreadable": 0, "seed": 0}.items():
+        with refused(f"data.{name}"):
+            data_of(imagenet, **{name: smallest - 1})
     data = data_of(tmp_path / "nowhere")
     for check in (data.prepare_data, lambda: data.setup("fit")):
         with refused("data.root", DataError):
             check()
     data.setup("validate")
-    loader = data_of(imagenet).train_dataloader()
-    copied = pickle.loads(pickle.dumps(loader.dataset))
-    for a, b in zip(loader.dataset[0, 3].views, copied[0, 3].views, strict=True):
-        assert torch.equal(a, b)
+
+
+def test_the_training_set_travels_to_processes(imagenet):
+    dataset = data_of(imagenet).train_dataloader().dataset
+    copied = pickle.loads(pickle.dumps(dataset))
+    assert all(map(torch.equal, dataset[0, 3].views, copied[0, 3].views))
 
 
 # Lightning calls a method that jsonargparse has renamed
@@ -328,22 +312,18 @@ def test_the_command_line_builds_data_and_transforms(imagenet, monkeypatch, caps
 
     given = ["--data=ImageNet", f"--data.root={imagenet}", "--data.num_workers=0"]
     assert build(*given).transform.crop_sizes == [(2, 224), (8, 96)]
-    scaled = build(*given, "--data.transform=MultiCrop", "--data.transform.scale=[0.14,1]")
-    assert scaled.transform.scale == (0.14, 1)
-    without = build(*given, "--data.transform.num_local_crops=0")
-    assert without.transform.crop_sizes == [(2, 224)]
+    changes = ["--data.transform.scale=[0.14,1]", "--data.transform.num_local_crops=0"]
+    transform = build(*given, "--data.transform=MultiCrop", *changes).transform
+    assert (transform.scale, transform.crop_sizes) == ((0.14, 1), [(2, 224)])
     center = build(*given, "--data.transform=CenterCrop", "--data.transform.size=32").transform
     assert isinstance(center, CenterCrop)
     assert center.crop_sizes == [(1, 32)]
     with pytest.raises(SystemExit):
         build("--data.help=VOC2012")
-    explained = " ".join(capsys.readouterr().out.split())
-    assert "images in one optimizer step, over all devices" in explained
-    assert "name of the split to train on" in explained
+    assert "images in one optimizer step, over all" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("world", [1, 2, 4])
-@pytest.mark.parametrize("count", [1, 7, 8, 9])
+@pytest.mark.parametrize(("world", "count"), [(1, 7), (2, 7), (2, 8), (4, 9), (4, 1)])
 def test_ranks_share_an_evaluation_without_one_image_twice(monkeypatch, world, count):
     monkeypatch.setattr(distributed, "world_size", lambda: world)
     numbers, config = list(range(count)), InferenceConfig(torch.device("cpu"), batch_size=2)

@@ -29,22 +29,14 @@ def global_batches(samples, batch_size, world, accumulate, seed, epoch, repeats=
     return steps
 
 
-@given(
-    world=st.integers(1, 4),
-    accumulate=st.integers(1, 4),
-    per_device=st.integers(1, 4),
-    extra=st.integers(0, 60),
-    seed=st.integers(0, 3),
-    epoch=st.integers(0, 3),
-    repeats=st.integers(1, 3),
-)
+@given(*(st.integers(1, 4) for _ in range(3)), st.integers(0, 60), *[st.integers(0, 3)] * 3)
 def test_a_global_batch_is_the_same_set_on_any_hardware(
-    world, accumulate, per_device, extra, seed, epoch, repeats
+    world, accumulate, per_device, extra, seed, epoch, more
 ):
     batch_size = world * accumulate * per_device
     samples = batch_size + extra
-    steps = global_batches(samples, batch_size, world, accumulate, seed, epoch, repeats)
-    assert steps == global_batches(samples, batch_size, 1, 1, seed, epoch, repeats)
+    steps = global_batches(samples, batch_size, world, accumulate, seed, epoch, more + 1)
+    assert steps == global_batches(samples, batch_size, 1, 1, seed, epoch, more + 1)
     seen = list(chain(*steps))
     assert len(seen) == len(set(seen)) == samples // batch_size * batch_size
     assert {place[0] for place in seen} <= set(range(samples))
@@ -76,26 +68,19 @@ def test_resuming_leaves_out_what_was_done_in_that_epoch_only():
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "world", "largest", "expected"),
-    [
-        (512, 1, 0, BatchLayout(512, 1)),
-        (512, 4, 0, BatchLayout(128, 1)),
-        (512, 1, 100, BatchLayout(64, 8)),
-        (512, 4, 128, BatchLayout(128, 1)),
-        (96, 2, 17, BatchLayout(16, 3)),
-        (7, 1, 3, BatchLayout(1, 7)),
-    ],
+    ("given", "expected"),
+    [((512, 4), (128, 1)), ((512, 1, 100), (64, 8)), ((96, 2, 17), (16, 3)), ((7, 1, 3), (1, 7))],
 )
-def test_a_batch_is_split_into_the_fewest_micro_batches(batch_size, world, largest, expected):
-    assert split_global_batch(batch_size, world, largest) == expected
+def test_a_batch_is_split_into_the_fewest_micro_batches(given, expected):
+    assert split_global_batch(*given) == BatchLayout(*expected)
 
 
 def test_batches_that_do_not_fit_are_refused():
-    for split in (
-        lambda: GlobalBatchSampler(3, 4),
-        lambda: GlobalBatchSampler(30, 4, world=3),
-        lambda: split_global_batch(512, 3),
-        lambda: split_global_batch(2, 4),
+    for split, sizes in (
+        (GlobalBatchSampler, (3, 4)),
+        (GlobalBatchSampler, (30, 4, 3)),
+        (split_global_batch, (512, 3)),
+        (split_global_batch, (2, 4)),
     ):
         with refused("data.global_batch_size", DataError):
-            split()
+            split(*sizes)

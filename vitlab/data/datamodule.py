@@ -29,8 +29,9 @@ from vitlab.data.loader import (
 )
 from vitlab.data.sampler import BatchLayout, GlobalBatchSampler, split_global_batch
 from vitlab.data.samples import Samples
-from vitlab.data.storage import FileTree, Layout, subclasses
+from vitlab.data.storage import FileTree, Layout, few
 from vitlab.data.transforms import MultiCrop, SegmentationTransform, Transform, normalize
+from vitlab.errors import check_least
 
 
 class VisionDataModule(LightningDataModule, ABC):
@@ -73,23 +74,13 @@ class VisionDataModule(LightningDataModule, ABC):
         repeats: int = 1,
     ):
         super().__init__()
-        for name, value, least in [
-            ("global_batch_size", global_batch_size, 1),
-            ("repeats", repeats, 1),
-            ("micro_batch_size", micro_batch_size, 0),
-            ("num_workers", num_workers, 0),
-            ("max_unreadable", max_unreadable, 0),
-            ("seed", seed, 0),
-        ]:
-            if value < least:
-                raise DataError(
-                    f"{name} {value} is too small; use {least} or more", field=f"data.{name}"
-                )
         self.root = Path(root)
         self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
         self.transform, self.num_workers = transform, num_workers
         self.train_split, self.val_split = train_split, val_split
         self.max_unreadable, self.seed, self.repeats = max_unreadable, seed, repeats
+        least = {"global_batch_size": 1, "repeats": 1, "micro_batch_size": 0, "num_workers": 0}
+        check_least(self, "data.", least | {"max_unreadable": 0, "seed": 0})
         self._samples: dict[str, Samples] = {}
         self._unreadable: list[str] = []
         self._masks: np.ndarray | None = None
@@ -132,15 +123,17 @@ class VisionDataModule(LightningDataModule, ABC):
     def _found(self) -> tuple[FileTree, Path]:
         if not self.root.is_dir():
             raise DataError(f"there is no folder {self.root}; set its root to the dataset")
-        found = self.layout.find(self.root)
-        if found is not None:
+        if found := self.layout.find(self.root):
             return found
-        message = f"{self.root} is not laid out as {type(self).__name__}; {self.layout.expected}"
-        for kind in subclasses(VisionDataModule):
+        places = ", ".join(place or "itself" for place in self.layout.nested)
+        remedy = "set its root to the extracted dataset"
+        for kind in _subclasses(VisionDataModule):
             if kind.layout.marks and kind is not type(self) and kind.layout.find(self.root):
-                name = kind.__name__
-                raise DataError(f"{message}; it looks like {name}: use the class {name}")
-        raise DataError(f"{message}; set its root to the extracted dataset")
+                remedy = f"it looks like {kind.__name__}: use the class {kind.__name__}"
+        raise DataError(
+            f"{self.root} is not laid out as {type(self).__name__}; expected "
+            f"{', '.join(self.layout.marks)} in it (looked in: {places}); {remedy}"
+        )
 
     def samples(self, split: str) -> Samples:
         """The files of a split, listed once.
@@ -148,20 +141,17 @@ class VisionDataModule(LightningDataModule, ABC):
         Raises:
             DataError: the root is not laid out as it should be, or the split is unknown or empty.
         """
-        if split not in self._samples:
-            if split not in self.splits:
-                raise DataError(
-                    f"{type(self).__name__} has no split {split!r}; use one of "
-                    f"{', '.join(self.splits)}",
-                    field="split",
-                )
-            found = self.scan(split)
-            if not len(found):
-                raise DataError(
-                    f"split {split!r} of {self.files.where()} is empty; check the download"
-                )
-            self._samples[split] = found
-        return self._samples[split]
+        if split in self._samples:
+            return self._samples[split]
+        if split not in self.splits:
+            splits = ", ".join(self.splits)
+            message = f"{type(self).__name__} has no split {split!r}; use one of {splits}"
+            raise DataError(message, field="split")
+        found = self.scan(split)
+        if not len(found):
+            raise DataError(f"split {split!r} of {self.files.where()} is empty; check the download")
+        self._samples[split] = found
+        return found
 
     def prepare_data(self) -> None:
         """Check the training split before any device is busy."""
@@ -170,7 +160,7 @@ class VisionDataModule(LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         """Check the training split in every process, and set the trainer's accumulation."""
         if stage == "fit":
-            self.samples(self.train_split)
+            self.prepare_data()
             if self.trainer:
                 set_accumulation(self.trainer, self.batch_layout(self.trainer.world_size))
 
@@ -213,9 +203,8 @@ class VisionDataModule(LightningDataModule, ABC):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Report files that cannot be read, each once; more than `max_unreadable` are an error."""
-        for file in batch.unreadable if isinstance(batch, Batch) else ():
-            if file in self._unreadable:
-                continue
+        files = batch.unreadable if isinstance(batch, Batch) else ()
+        for file in (each for each in files if each not in self._unreadable):
             self._unreadable.append(file)
             if len(self._unreadable) > self.max_unreadable:
                 raise too_many(self._unreadable, self.max_unreadable)
@@ -270,7 +259,7 @@ class VisionDataModule(LightningDataModule, ABC):
 
         Args:
             split: one of `splits`.
-            transform: of an image and its mask.
+            transform: of both.
             limit: number of samples; 0 for all.
 
         Raises:
@@ -278,9 +267,8 @@ class VisionDataModule(LightningDataModule, ABC):
         """
         samples = self.samples(split)
         if samples.masks is None:
-            raise DataError(
-                f"{type(self).__name__} has no masks; use VOC2012, ADE20K, Cityscapes or Folder"
-            )
+            name = type(self).__name__
+            raise DataError(f"{name} has no masks; use VOC2012, ADE20K, Cityscapes or Folder")
         if split == self.train_split:
             self.refuse_leak(split)
         return SegmentationDataset(
@@ -289,12 +277,22 @@ class VisionDataModule(LightningDataModule, ABC):
         )
 
     def refuse_leak(self, split: str) -> None:
-        """Refuse to learn from images that are scored, as VOC's trainval against val.
+        """Refuse to learn from images of `val_split`, as VOC's trainval against val.
 
         Raises:
-            DataError: images of the split are in `val_split`, too.
+            DataError: images are in both.
         """
         if (split, self.val_split) in self._disjoint:  # a second for a million images
             return
-        self.samples(split).refuse_common(self.samples(self.val_split), split, self.val_split)
+        if common := self.samples(split).common(self.samples(self.val_split)):
+            raise DataError(
+                f"{len(common)} images are in both train_split {split} and val_split "
+                f"{self.val_split} ({few(common)}); scores on them would mean nothing: choose "
+                "splits without common images",
+                field="data.train_split",
+            )
         self._disjoint.add((split, self.val_split))
+
+
+def _subclasses(kind: type[Any]) -> list[type[Any]]:
+    return [each for own in kind.__subclasses__() for each in (own, *_subclasses(own))]

@@ -22,6 +22,7 @@ from vitlab.data.transforms import (
     CenterCrop,
     Foreground,
     ImageAndMask,
+    Mask,
     Pixels,
     SegmentationTransform,
     Transform,
@@ -68,58 +69,29 @@ class TrainingDataset(Dataset[Example]):
         seed = (self.seed, *place)
         views = self.transform(image, seed)
         foreground = None
-        if self.masks is not None:
-            everywhere = torch.ones(views[0].shape[-2:], dtype=torch.bool)
-            foreground = everywhere if mask is None else self.transform.crop_foreground(mask, seed)
+        if mask is not None:
+            foreground = self.transform.crop_foreground(mask, seed)
+        elif self.masks is not None:
+            foreground = torch.ones(views[0].shape[-2:], dtype=torch.bool)
         return Example(
             views, None if labels is None else int(labels[found]), unreadable, foreground
         )
 
     def _read(self, index: int) -> tuple[Pixels, Foreground | None]:
         files = self.samples.files
-        image = _image(files, self.samples.image(index), self.transform.min_size)
+        image = _read(decode_image, files, self.samples.image(index), self.transform.min_size)
         name = "" if self.masks is None else os.fsdecode(self.masks[index])
         if not name:
             return image, None
-        where = files.where(name)
-        mask = decode_foreground(_bytes(files, name), where)
+        mask = _read(decode_foreground, files, name)
         # the image may be decoded at a part of its size
         parts = [tuple(-(-edge // divisor) for edge in mask.shape) for divisor in (1, 2, 4, 8)]
         if image.shape[:2] not in parts:
             raise DataError(
-                f"mask {where} is {mask.shape[1]} x {mask.shape[0]} (width x height), and its "
-                "image is of another size or shape; make the mask for the image as it is"
+                f"mask {files.where(name)} is {mask.shape[1]} x {mask.shape[0]} (width x height), "
+                "and its image is of another size or shape; make the mask for the image as it is"
             )
         return image, resize_nearest(mask, *image.shape[:2])
-
-
-def first_readable(
-    read: Callable[[int], Read], index: int, count: int, patience: int
-) -> tuple[int, Read, tuple[str, ...]]:
-    """Read the sample of that index, or the next readable one of `count` in index order.
-
-    Returns:
-        Its index, its content, and the files before it that cannot be read.
-
-    Raises:
-        DataError: more than `patience` consecutive samples cannot be read.
-    """
-    unreadable: list[str] = []
-    for step in range(min(patience + 1, count)):
-        found = (index + step) % count
-        try:
-            return found, read(found), tuple(unreadable)
-        except UnreadableImage as error:
-            unreadable.append(f"{error.path} ({error.reason})")
-    raise too_many(unreadable, patience)
-
-
-def warn_unreadable(unreadable: tuple[str, ...]) -> None:
-    """Report files that a probe could not read."""
-    if unreadable:
-        warnings.warn(
-            f"cannot read {', '.join(unreadable)}; a neighbor takes its place", stacklevel=3
-        )
 
 
 class ClassificationDataset(Dataset[tuple[Tensor, int]]):
@@ -147,8 +119,8 @@ class ClassificationDataset(Dataset[tuple[Tensor, int]]):
         warn_unreadable(unreadable)
         return self.transform(image)[0][0], int(self.labels[found])
 
-    def _read(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        return _image(self.samples.files, self.samples.image(index))
+    def _read(self, index: int) -> Pixels:
+        return _read(decode_image, self.samples.files, self.samples.image(index))
 
 
 class SegmentationDataset(Dataset[ImageAndMask]):
@@ -184,9 +156,11 @@ class SegmentationDataset(Dataset[ImageAndMask]):
 
     def __getitem__(self, place: int | tuple[int, int]) -> ImageAndMask:
         epoch, index = place if isinstance(place, tuple) else (0, place)
-        _, (image, mask), unreadable = first_readable(self._read, index, len(self), self.patience)
+        _, (image, _, classes), unreadable = first_readable(
+            self._read, index, len(self), self.patience
+        )
         warn_unreadable(unreadable)
-        return self.transform(image, mask, (self.seed, epoch, index))
+        return self.transform(image, classes, (self.seed, epoch, index))
 
     def check(self) -> None:
         """Read some pairs that are spread over the set; `vitlab data check` looks at all.
@@ -196,49 +170,64 @@ class SegmentationDataset(Dataset[ImageAndMask]):
         """
         for index in spread(len(self)):
             with suppress(UnreadableImage):  # reported and replaced when it is its turn
-                _, mask = self._pair(index)
-                where = self._where(index)
-                self._classes(mask, where)
+                _, mask, _ = self._read(index)
                 if self.implausible and (reason := self.implausible(set(np.unique(mask).tolist()))):
+                    where = self.samples.files.where(self.samples.mask(index))
                     raise DataError(f"mask {where} {reason}")
 
-    def _where(self, index: int) -> str:
-        return self.samples.files.where(self.samples.mask(index))
-
-    def _read(
-        self, index: int
-    ) -> tuple[UInt8[np.ndarray, "height width 3"], UInt8[np.ndarray, "rows columns"]]:
-        image, mask = self._pair(index)
-        return image, self._classes(mask, self._where(index))
-
-    def _pair(
-        self, index: int
-    ) -> tuple[UInt8[np.ndarray, "height width 3"], UInt8[np.ndarray, "rows columns"]]:
-        """The image, and the mask with the values of its file."""
-        files, name, where = self.samples.files, self.samples.image(index), self._where(index)
-        image = _image(files, name)
-        mask = decode_mask(_bytes(files, self.samples.mask(index)), where)
+    def _read(self, index: int) -> tuple[Pixels, Mask, Mask]:
+        """The image, the mask with the values of its file, and with classes in their place."""
+        files, name, mask_name = (
+            self.samples.files,
+            self.samples.image(index),
+            self.samples.mask(index),
+        )
+        image, mask = _read(decode_image, files, name), _read(decode_mask, files, mask_name)
         if image.shape[:2] != mask.shape:
             height, width = image.shape[:2]
             raise DataError(
-                f"image {files.where(name)} is {width} x {height} but its mask {where} is "
-                f"{mask.shape[1]} x {mask.shape[0]} (width x height); the two must agree; restore "
-                "both from the original archive"
+                f"image {files.where(name)} is {width} x {height} but its mask "
+                f"{files.where(mask_name)} is {mask.shape[1]} x {mask.shape[0]} (width x height); "
+                "the two must agree; restore both from the original archive"
             )
-        return image, mask
-
-    def _classes(
-        self, mask: UInt8[np.ndarray, "height width"], path: str
-    ) -> UInt8[np.ndarray, "height width"]:
         classes = self.table[mask]
         if (classes < 0).any():
-            found = np.unique(mask[classes < 0])[:5].tolist()
-            allowed = ranges(np.flatnonzero(self.table >= 0).tolist())
             raise DataError(
-                f"mask {path} holds {found}; allowed are {allowed}; use the original "
-                "masks, not ones that some tool has renumbered"
+                f"mask {files.where(mask_name)} holds "
+                f"{np.unique(mask[classes < 0])[:5].tolist()}; allowed are "
+                f"{ranges(np.flatnonzero(self.table >= 0).tolist())}; use the original masks, not "
+                "ones that some tool has renumbered"
             )
-        return classes.astype(np.uint8)
+        return image, mask, classes.astype(np.uint8)
+
+
+def first_readable(
+    read: Callable[[int], Read], index: int, count: int, patience: int
+) -> tuple[int, Read, tuple[str, ...]]:
+    """Read the sample of that index, or the next readable one of `count` in index order.
+
+    Returns:
+        Its index, its content, and the files before it that cannot be read.
+
+    Raises:
+        DataError: more than `patience` consecutive samples cannot be read.
+    """
+    unreadable: list[str] = []
+    for step in range(min(patience + 1, count)):
+        found = (index + step) % count
+        try:
+            return found, read(found), tuple(unreadable)
+        except UnreadableImage as error:
+            unreadable.append(f"{error.path} ({error.reason})")
+    raise too_many(unreadable, patience)
+
+
+def warn_unreadable(unreadable: tuple[str, ...]) -> None:
+    """Report files that a probe could not read."""
+    if unreadable:
+        warnings.warn(
+            f"cannot read {', '.join(unreadable)}; a neighbor takes its place", stacklevel=3
+        )
 
 
 def too_many(unreadable: list[str], allowed: int) -> DataError:
@@ -251,14 +240,11 @@ def too_many(unreadable: list[str], allowed: int) -> DataError:
     )
 
 
-def _bytes(files: FileTree, name: str) -> bytes:
+def _read(decode: Callable[..., Read], files: FileTree, name: str, *settings: object) -> Read:
+    """A file of a tree, decoded."""
+    where = files.where(name)
     try:
-        return files.read(name)
+        data = files.read(name)
     except OSError as error:
-        raise UnreadableImage(files.where(name), error.strerror or str(error)) from error
-
-
-def _image(
-    files: FileTree, name: str, min_size: tuple[int, int] = (0, 0)
-) -> UInt8[np.ndarray, "height width 3"]:
-    return decode_image(_bytes(files, name), files.where(name), min_size)
+        raise UnreadableImage(where, error.strerror or str(error)) from error
+    return decode(data, where, *settings)

@@ -35,21 +35,12 @@ class UnreadableImage(OSError):  # noqa: N818, says what is there, not what was 
 
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
-    """The image file as `decode_image` has it.
-
-    Raises:
-        UnreadableImage: if the file is missing, empty, cut, damaged or no image.
-    """
+    """The image file as `decode_image` has it, of which it raises the errors."""
     return decode_image(_read(path), str(path))
 
 
 def read_mask(path: str | Path) -> UInt8[np.ndarray, "height width"]:
-    """The mask file as `decode_mask` has it.
-
-    Raises:
-        UnreadableImage: if the file is missing, empty, cut, damaged or no image.
-        DataError: if the file holds colors, or more than 8 bits, instead of indices.
-    """
+    """The mask file as `decode_mask` has it, of which it raises the errors."""
     return decode_mask(_read(path), str(path))
 
 
@@ -73,8 +64,6 @@ def decode_image(
     Raises:
         UnreadableImage: if the file is empty, cut, damaged or no image.
     """
-    if not data:
-        raise UnreadableImage(path, "the file is empty")
     if data.startswith(JPEG_START):
         return _jpeg(data, path, min_size)
     # the header of a PNG begins with its width and height
@@ -99,11 +88,9 @@ def decode_mask(data: bytes, path: str) -> UInt8[np.ndarray, "height width"]:
         UnreadableImage: if the file is empty, cut, damaged or no image.
         DataError: if the file holds colors, or more than 8 bits, instead of indices.
     """
-    if not data:
-        raise UnreadableImage(path, "the file is empty")
     if data.startswith(MATLAB):
         return _boundaries(data, path)
-    image = _loaded(data, path)
+    image = load_with_pil(data, path)
     if image.mode not in ("L", "P", "1"):
         raise DataError(
             f"mask {path} is an image of mode {image.mode}; a mask holds one class index per pixel "
@@ -112,11 +99,30 @@ def decode_mask(data: bytes, path: str) -> UInt8[np.ndarray, "height width"]:
     return np.array(image).astype(np.uint8)
 
 
+def load_with_pil(data: bytes, path: str) -> Image.Image:
+    """Decode with PIL, which refuses what is cut.
+
+    Raises:
+        UnreadableImage: if the file is empty, cut, damaged or no image.
+    """
+    if not data:
+        raise UnreadableImage(path, "the file is empty")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.verify()  # the checksums of a PNG, which loading passes over
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error).split(" <_io")[0]  # the bytes have no name
+        raise UnreadableImage(path, reason) from error
+    return image
+
+
 def _read(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise UnreadableImage(path, error.strerror or "no such file") from error
+        raise UnreadableImage(path, error.strerror or str(error)) from error
 
 
 def _jpeg(data: bytes, path: str, min_size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
@@ -130,17 +136,22 @@ def _jpeg(data: bytes, path: str, min_size: tuple[int, int]) -> UInt8[np.ndarray
     orientation = _orientation(data)
     wanted = min_size[::-1] if orientation > 4 else min_size
     size = _reduced(height, width, *wanted) if any(min_size) else (0, 0)
+    scaled = {"min_height": size[0], "min_width": size[1], "min_factor": 2}
     try:
-        image = simplejpeg.decode_jpeg(data, min_height=size[0], min_width=size[1], min_factor=2)
+        image = simplejpeg.decode_jpeg(data, **scaled)
     except ValueError as error:
         # padding at the end of the code: the picture was complete before it. The decoder tells its
         # first complaint, and the end is the last thing it sees, so there was no other
         if not str(error).endswith("extraneous bytes before marker 0xd9"):
             raise UnreadableImage(path, str(error)) from error
-        image = simplejpeg.decode_jpeg(
-            data, min_height=size[0], min_width=size[1], min_factor=2, strict=False
-        )
-    return image if orientation == 1 else _upright(image, orientation)
+        image = simplejpeg.decode_jpeg(data, **scaled, strict=False)
+    if orientation > 4:
+        image = image.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
 
 
 def _reduced(height: int, width: int, least_height: int, least_width: int) -> tuple[int, int]:
@@ -171,35 +182,9 @@ def _orientation(data: bytes) -> int:
     return 1
 
 
-def _upright(
-    image: UInt8[np.ndarray, "rows columns 3"], orientation: int
-) -> UInt8[np.ndarray, "height width 3"]:
-    """Undo the turn that the flag describes."""
-    if orientation > 4:
-        image = image.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    return np.ascontiguousarray(image)
-
-
-def _loaded(data: bytes, path: str) -> Image.Image:
-    """Decode with PIL, which refuses what is cut."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.verify()  # the checksums of a PNG, which loading passes over
-        image = Image.open(io.BytesIO(data))
-        image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).split(" <_io")[0]  # the bytes have no name
-        raise UnreadableImage(path, reason) from error
-    return image
-
-
 def _other(data: bytes, path: str) -> UInt8[np.ndarray, "height width 3"]:
     """Decode whatever PIL knows."""
-    upright = ImageOps.exif_transpose(_loaded(data, path))
+    upright = ImageOps.exif_transpose(load_with_pil(data, path))
     if upright.mode.startswith("I"):  # PIL would clip 16 bits at 255 instead of scaling
         gray = (np.array(upright).astype(np.uint32) >> 8).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)
@@ -214,14 +199,12 @@ def _boundaries(data: bytes, path: str) -> UInt8[np.ndarray, "height width"]:
         raise UnreadableImage(path, f"broken MATLAB file ({error})") from error
     try:
         mask = content["GTcls"]["Segmentation"][0, 0]
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError):
+        mask = None
+    if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
         raise DataError(
-            f"mask {path} is a MATLAB file without GTcls.Segmentation; class masks of the Semantic "
-            "Boundaries Dataset are the files in its folder cls"
-        ) from error
-    if mask.ndim != 2 or mask.dtype != np.uint8:
-        raise DataError(
-            f"mask {path} holds {mask.dtype} of shape {mask.shape}; a mask holds one class index "
-            "per pixel in 8 bits; use the original files of the Semantic Boundaries Dataset"
+            f"mask {path} is a MATLAB file without a GTcls.Segmentation of one class index per "
+            "pixel in 8 bits; class masks of the Semantic Boundaries Dataset are the files in its "
+            "folder cls"
         )
     return mask

@@ -4,16 +4,12 @@ An image `train/<class>/<name>.jpg` may have a mask `masks/train/<class>/<name>.
 height and width. Whatever is not 0 is the object: 1, 255, the index of a class or a color.
 """
 
-import io
-
 import numpy as np
 from jaxtyping import Bool, Shaped
-from PIL import Image
 
-from vitlab.data.decode import UnreadableImage
+from vitlab.data.decode import load_with_pil
 from vitlab.data.errors import DataError
 from vitlab.data.samples import Samples, paths
-from vitlab.data.storage import absent
 
 FOLDER = "masks"
 MODES = ("1", "L", "P", "RGB", "I", "I;16", "I;16B")
@@ -31,7 +27,7 @@ def foreground_masks(samples: Samples) -> Shaped[np.ndarray, " n"]:
         DataError: not one image has a mask.
     """
     names = [mask_name(samples.image(index)) for index in range(len(samples))]
-    missing = set(absent(names, samples.files))
+    missing = set(samples.files.absent(names))
     if len(missing) == len(names):
         raise DataError(
             f"none of the {len(names)} training images has a mask: there is no "
@@ -48,15 +44,11 @@ def decode_foreground(data: bytes, path: str) -> Bool[np.ndarray, "height width"
         UnreadableImage: if the file is empty, cut, damaged or no image.
         DataError: if the image has an alpha channel, where 0 may mean anything.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            mode, shown = image.mode, np.asarray(image) != 0
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableImage(path, str(error).split(" <_io")[0]) from error
-    if mode not in MODES:
+    image = load_with_pil(data, path)
+    if image.mode not in MODES:
         raise DataError(
-            f"mask {path} is an image of mode {mode}; a mask of the object is one of "
+            f"mask {path} is an image of mode {image.mode}; a mask of the object is one of "
             f"{', '.join(MODES)}, with 0 for what is not the object; write it as such"
         )
+    shown = np.asarray(image) != 0
     return np.any(shown, axis=-1) if shown.ndim == 3 else shown

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from vitlab.data.errors import DataError
-from vitlab.data.storage import IMAGE_ENDINGS, FileTree, absent, few, image_names, subfolders
+from vitlab.data.storage import IMAGE_ENDINGS, FileTree, few
 
 SAMPLE = 64  # samples looked at where looking at all would take too long
 
@@ -70,22 +70,11 @@ class Samples:
         masks = None if self.masks is None else self.masks[indices]
         return Samples(self.files, self.images[indices], labels, masks)
 
-    def refuse_common(self, scored: "Samples", split: str, scored_split: str) -> None:
-        """Refuse to learn from images that are scored.
-
-        Raises:
-            DataError: images of this split are in the other, too.
-        """
-        names = [os.fsdecode(name) for name in np.intersect1d(self.images, scored.images)]
+    def common(self, other: "Samples") -> list[str]:
+        """Images that are in the other split, too."""
+        names = map(os.fsdecode, np.intersect1d(self.images, other.images))
         # archives may hold another image of that name for each split
-        names = [name for name in names if self.files.where(name) == scored.files.where(name)]
-        if names:
-            raise DataError(
-                f"{len(names)} images are in both train_split {split} and val_split "
-                f"{scored_split} ({few(names)}); scores on them would mean nothing: choose splits "
-                "without common images",
-                field="data.train_split",
-            )
+        return [name for name in names if self.files.where(name) == other.files.where(name)]
 
 
 def spread(count: int) -> list[int]:
@@ -105,13 +94,21 @@ def masked_samples(files: FileTree, images: Sequence[str], masks: Sequence[str])
         DataError: some of the files are not there.
     """
     for kind, names in (("images", images), ("masks", masks)):
-        missing = absent(names, files)
-        if missing:
+        if missing := files.absent(names):
             raise DataError(
                 f"{len(missing)} {kind} missing below {files.where()}: {few(missing)}; extract the "
                 "archive again, or take their names off the split",
             )
     return Samples(files, paths(images), masks=paths(masks))
+
+
+def mask_folder_samples(files: FileTree, images: str, masks: str) -> Samples:
+    """All images of a folder, with the masks of the same names (.png) in another one."""
+    names = files.images(images)
+    stems = [name.rpartition(".")[0] for name in names]
+    return masked_samples(
+        files, [f"{images}/{name}" for name in names], [f"{masks}/{stem}.png" for stem in stems]
+    )
 
 
 def class_folder_samples(files: FileTree, split: str, classes: tuple[str, ...]) -> Samples:
@@ -120,22 +117,16 @@ def class_folder_samples(files: FileTree, split: str, classes: tuple[str, ...]) 
     Raises:
         DataError: its folders are not exactly `classes`, or one of them has no image.
     """
-    found, folder = set(subfolders(files, split)), files.where(split)
-    if found != set(classes):
-        raise DataError(
-            f"{folder} and the training split hold different classes; only in {split}: "
-            f"{few(sorted(found - set(classes)))}; only in training: "
-            f"{few(sorted(set(classes) - found))}; both must hold the same class folders",
-        )
+    refuse_other_classes(files.require(split).folders, classes, files.where(split))
     if not classes:
         raise DataError(
-            f"{folder} has no class folders; sort its images into folders, one for each class (a "
-            "single one will do for training without labels)",
+            f"{files.where(split)} has no class folders; sort its images into folders, one for "
+            "each class (a single one will do for training without labels)",
         )
     images: list[str] = []
     counts = []
     for name in classes:
-        names = image_names(files, f"{split}/{name}")
+        names = files.images(f"{split}/{name}")
         if not names:
             raise DataError(
                 f"class folder {files.where(f'{split}/{name}')} holds no image directly in it "
@@ -145,3 +136,13 @@ def class_folder_samples(files: FileTree, split: str, classes: tuple[str, ...]) 
         images += [f"{split}/{name}/{image}" for image in names]
         counts.append(len(names))
     return Samples(files, paths(images), np.repeat(np.arange(len(classes)), counts))
+
+
+def refuse_other_classes(found: Sequence[str], classes: Sequence[str], folder: str) -> None:
+    """Refuse a split of other classes than the training split's."""
+    extra, lacking = sorted({*found} - {*classes}), sorted({*classes} - {*found})
+    if extra or lacking:
+        raise DataError(
+            f"{folder} and the training split hold different classes; only in {folder}: "
+            f"{few(extra)}; only in training: {few(lacking)}; both must hold the same ones"
+        )

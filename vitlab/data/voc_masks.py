@@ -16,7 +16,6 @@ from vitlab.data.errors import DataError
 
 MASKS = "SegmentationClass"
 COLORED = "SegmentationClassRGB"  # the colored masks, once their indices have taken their place
-LIST = f"ImageSets/Segmentation/{LISTS[0]}.txt"
 NO_CLASS = 254  # of a color outside the palette
 
 
@@ -35,7 +34,14 @@ def voc_masks(root: Path) -> None:
         DataError: there is no extracted VOC 2012, or a mask is damaged or holds no class.
         OSError: a file cannot be written.
     """
-    folder = _voc_folder(root)
+    needed = ("JPEGImages", "ImageSets/Segmentation")
+    places = [root / place for place in VOC2012.layout.nested]
+    folder = next((p for p in places if all((p / name).is_dir() for name in needed)), None)
+    if folder is None:
+        raise DataError(
+            f"{root} holds no extracted VOC 2012; extract it: tar -xf VOCtrainval_11-May-2012.tar",
+            field="root",
+        )
     colored = index_colored_masks(folder)
     print(f"{folder / MASKS}: {colored} masks converted from colors to indices")
     if VOC2012(str(folder)).sbd is None:
@@ -93,30 +99,19 @@ def write_trainaug(folder: Path) -> int:
     Raises:
         DataError: a mask of SBD is damaged or holds a value that is no class.
     """
-    data = VOC2012(str(folder))
-    samples = data.samples("trainaug")
+    samples = VOC2012(str(folder)).samples("trainaug")
     names = [Path(samples.image(index)).stem for index in range(len(samples))]
     written = 0
     for index, name in enumerate(track(names, "masks of trainaug", transient=True)):
         target, mask = folder / EXTRA / f"{name}.png", samples.mask(index)
         if not target.exists():
             content, where = samples.files.read(mask), samples.files.where(mask)
-            write_bytes(target, _png(_classes(content, where)) if mask.endswith("mat") else content)
+            write_bytes(target, _converted(content, where) if mask.endswith("mat") else content)
             written += 1
-    if not any((folder / f"ImageSets/Segmentation/{name}.txt").exists() for name in LISTS):
-        write_bytes(folder / LIST, "".join(f"{name}\n" for name in names).encode())
+    lists = [folder / f"ImageSets/Segmentation/{name}.txt" for name in LISTS]
+    if not any(file.exists() for file in lists):
+        write_bytes(lists[0], "".join(f"{name}\n" for name in names).encode())
     return written
-
-
-def _voc_folder(root: Path) -> Path:
-    """Folder of the extracted VOC 2012 at or below `root`."""
-    for place in VOC2012.layout.nested:
-        if all((root / place / name).is_dir() for name in ("JPEGImages", "ImageSets/Segmentation")):
-            return root / place
-    raise DataError(
-        f"{root} holds no extracted VOC 2012; extract it: tar -xf VOCtrainval_11-May-2012.tar",
-        field="root",
-    )
 
 
 def _is_colored(path: Path) -> bool:
@@ -127,22 +122,18 @@ def _is_colored(path: Path) -> bool:
         return False  # damage is reported by `vitlab data check`
 
 
-def _classes(content: bytes, where: str) -> UInt8[np.ndarray, "height width"]:
-    """Class mask of an SBD file."""
+def _converted(content: bytes, where: str) -> bytes:
+    """A mask of SBD as a PNG file."""
     try:
         mask = decode_mask(content, where)
+        wrong = np.unique(mask[(mask > 20) & (mask != 255)])[:5].tolist()
+        if wrong:
+            raise UnreadableImage(where, f"it holds {wrong}, where 0-20 and 255 are allowed")
     except UnreadableImage as error:
         raise DataError(
             f"{error}; extract SBD's benchmark.tgz again", field="benchmark.tgz"
         ) from error
-    wrong = np.unique(mask[(mask > 20) & (mask != 255)])
-    if len(wrong):
-        raise DataError(
-            f"mask {where} holds {wrong[:5].tolist()}; allowed are 0-20, 255; extract SBD's "
-            "benchmark.tgz again",
-            field="benchmark.tgz",
-        )
-    return mask
+    return _png(mask)
 
 
 def _color_number(colors: UInt8[np.ndarray, "*pixels channels"]) -> np.ndarray:
@@ -165,8 +156,7 @@ def _indices(path: Path, table: UInt8[np.ndarray, "16777216"]) -> UInt8[np.ndarr
         row, column = wrong[0]
         raise DataError(
             f"mask {path} has the color {colors[row, column].tolist()} (red, green, blue, opacity) "
-            f"at row {row}, column {column}, which is no class of VOC; allowed are the opaque "
-            "colors of its palette for 0-20 and 255; use the original masks, in "
+            f"at row {row}, column {column}, which is no class of VOC; use the original masks, in "
             "VOCtrainval_11-May-2012.tar",
             field=path.name,
         )

@@ -61,9 +61,7 @@ class HummingbirdCrop(SegmentationTransform):
             if applies:
                 image = CHANGES[name](image, change if name == "hue" else 1 + change)
         box = random_box(mask.shape[0], mask.shape[1], self.scale, numbers)
-        columns = slice(box.left, box.left + box.width)
-        part = mask[box.top : box.top + box.height, columns]
-        return _square(box.of(image), part, self.size, self.bicubic)
+        return _square(image[box], mask[box], self.size, self.bicubic)
 
 
 class SquareResize(SegmentationTransform):

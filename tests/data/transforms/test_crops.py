@@ -48,6 +48,9 @@ def test_each_crop_has_the_probabilities_of_the_released_code():
     assert transform.first == RandomCrop(224, (0.4, 1.0), blur=1.0, solarize=0.0, **common)
     assert transform.second == RandomCrop(224, (0.4, 1.0), blur=0.1, solarize=0.2, **common)
     assert transform.local == RandomCrop(96, (0.05, 0.4), blur=0.5, solarize=0.0, **common)
+    jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4)
+    supervised = RandomCrop(16, (0.08, 1.0), flip=0.1, jitter=jitter)
+    assert SingleCrop(16, color_jitter=0.4, flip=0.1).crop == supervised
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 60), (47, 2), (400, 20), (33, 60)])
@@ -75,17 +78,17 @@ def test_a_reduced_image_suffices_for_the_smallest_crop():
     # a crop of 5 % of the area, 3/4 as wide as high, of 496 x 496 pixels is 111 high and 96 wide
     assert MultiCrop().min_size == (496, 496)
     assert MultiCrop(num_local_crops=0).min_size == (409, 409)
-    assert SingleCrop().min_size == (915, 915)
+    assert SingleCrop().min_size == AugmentedCrop().min_size == (915, 915)
     assert ResizeRandomCrop().min_size == (256, 256)
     numbers = uniforms(0)
-    for least, crops in (
-        (496, [MultiCrop().first, MultiCrop().local]),
-        (915, [SingleCrop().crop]),
+    for least, crop in (
+        (496, MultiCrop().first),
+        (496, MultiCrop().local),
+        (915, SingleCrop().crop),
     ):
-        for height, width in ((least, least), (least, 3 * least)):
-            for crop in crops * 300:
-                box = crop.draw(height, width, numbers).box
-                assert min(box.height, box.width) >= crop.size - 1  # sides are rounded
+        for size in [(least, least), (least, 3 * least)] * 300:
+            box = crop.draw(*size, numbers).box
+            assert min(s.stop - s.start for s in box) >= crop.size - 1  # sides are rounded
 
 
 def streams() -> tuple:
@@ -109,9 +112,8 @@ def test_crops_are_a_function_of_the_seed_and_draw_nothing_from_global_streams(i
     copied = pickle.loads(pickle.dumps(transform))(image, [0, 1, 2])
     one, other = transform(image, [0, 1, 2]), transform(image, [0, 1, 3])
     assert streams() == before
-    random.seed(99)
-    np.random.seed(99)  # noqa: NPY002
-    torch.manual_seed(99)
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(99)
     again = transform(image, [0, 1, 2])
     for a, b, c, d in zip(one, again, other, copied, strict=True):
         assert torch.equal(a, b)
@@ -146,13 +148,9 @@ def test_the_resized_crop_is_a_square_at_every_place():
     image = np.tile(np.arange(20, dtype=np.uint8)[:, None, None], (1, 20, 3))
     rows = [ResizeRandomCrop(16, 20, flip=0)(image, seed)[0][0, 0, 0] for seed in range(100)]
     assert {int(row[0]) for row in rows} == {0, 1, 2, 3, 4}
-    image = np.zeros((40, 80, 3), np.uint8)
-    image[:, :40, 0] = 255
-    crops = [ResizeRandomCrop(16, 20)(image, seed)[0] for seed in range(40)]
-    red = torch.stack([crop[0, 0].float().mean(0) for crop in crops])
-    assert (red[:, 0] > red[:, -1]).any()
-    assert (red[:, 0] < red[:, -1]).any()  # flipped
-    assert ResizeRandomCrop(20, 20, flip=0)(image[:, :40], 0)[0][0, 0].min() == 255
+    image = image.transpose(1, 0, 2)
+    lefts = [ResizeRandomCrop(16, 20)(image, seed)[0][0, 0, 0, 0] for seed in range(100)]
+    assert {*map(int, lefts)} == {0, 1, 2, 3, 4, 15, 16, 17, 18, 19}  # or flipped
 
 
 @pytest.mark.parametrize(
@@ -162,8 +160,8 @@ def test_the_resized_crop_is_a_square_at_every_place():
         (MultiCrop, "local_size", -96),
         (MultiCrop, "num_local_crops", -1),
         (MultiCrop, "scale", (1.0, 0.4)),
-        (MultiCrop, "scale", (0.4, 1.2)),
         (MultiCrop, "local_scale", (0.0, 0.4)),
+        (SingleCrop, "scale", (0.4, 1.2)),
         (SingleCrop, "color_jitter", 1.5),
         (SingleCrop, "flip", -0.5),
         (CenterCrop, "share", 0.0),
@@ -171,7 +169,6 @@ def test_the_resized_crop_is_a_square_at_every_place():
         (ResizeRandomCrop, "resize_size", 200),
         (AugmentedCrop, "color_jitter", 0.4),
         (AugmentedCrop, "auto_augment", "rand"),
-        (AugmentedCrop, "auto_augment", "augmix-m5"),
         (AugmentedCrop, "auto_augment", "rand-x9"),
         (SegmentationCrop, "short_side", -1),
         (SegmentationCrop, "ratio_range", (2.0, 0.5)),
@@ -188,11 +185,7 @@ def test_wrong_arguments_are_refused(kind, name, wrong):
 
 def test_pipelines_of_albumentations_are_functions_of_the_seed(tmp_path, image):
     file = tmp_path / "pipeline.json"
-    steps = [
-        albumentations.RandomResizedCrop(size=(24, 24)),
-        albumentations.HorizontalFlip(),
-        albumentations.GaussNoise(p=1),
-    ]
+    steps = [albumentations.RandomResizedCrop(size=(24, 24)), albumentations.GaussNoise(p=1)]
     albumentations.save(albumentations.Compose(steps), file)
     transform = AlbumentationsCrop(str(file), size=24)
     one, again, other = (transform(image, (0, 1, seed))[0] for seed in (2, 2, 3))
@@ -210,12 +203,9 @@ def test_pipelines_of_albumentations_move_image_and_mask_together(tmp_path):
     file = tmp_path / "pipeline.yaml"
     steps = [albumentations.RandomCrop(20, 20), albumentations.HorizontalFlip()]
     albumentations.save(albumentations.Compose(steps), file, data_format="yaml")
-    rows, columns = np.mgrid[:50, :60].astype(np.uint8)
-    image = np.stack([rows, columns, rows], -1)
-    mask = ((rows.astype(int) * 3 + columns.astype(int) * 5) % 150).astype(np.uint8)
+    rows, columns = np.mgrid[:15, :16].astype(np.uint8).repeat(3, 1).repeat(3, 2)
+    image, mask = np.stack([rows, columns, rows], -1), 16 * rows + columns
     for seed in range(10):
         view = AlbumentationsSegmentation(str(file))(image, mask, (seed, 0))
         assert view.mask.shape == (20, 20)
-        assert torch.equal(
-            view.mask.int(), (view.image[0].int() * 3 + view.image[1].int() * 5) % 150
-        )
+        assert torch.equal(view.mask, 16 * view.image[0] + view.image[1])

@@ -68,8 +68,7 @@ def test_the_class_painted_in_the_image_is_the_one_in_the_mask(size, aspect):
     assert compared > 10_000
 
 
-@pytest.mark.parametrize("new", [13, 60, 61, 120, 201])
-@pytest.mark.parametrize("old", [60, 61])
+@pytest.mark.parametrize(("old", "new"), [(60, 13), (60, 201), (61, 60), (61, 120)])
 def test_resampled_borders_of_image_and_mask_agree_to_the_pixel(old, new):
     cell = 20
     # stripes along the long side, so that no corner blurs
@@ -158,34 +157,28 @@ def test_a_strip_that_would_fill_the_memory_is_refused():
     assert SegmentationCrop(max_aspect_ratio=4)(image, mask).mask.shape == (512, 512)
 
 
-def accepted(share):
-    """How often a crop of 20 columns has 6 to 14 of class 1, which fills 180 to 199."""
-    mask = np.zeros((20, 200), np.uint8)
-    mask[:, 180:] = 1
-    views = SegmentationCrop(20, 20, (1.0, 1.0), cat_max_ratio=share, flip=0.0, photometric=False)
-    ones = [(views(paint(mask), mask, seed).mask[0] == 1).sum().item() for seed in range(400)]
-    return sum(6 <= count <= 14 for count in ones)
-
-
 @pytest.mark.parametrize(("share", "tries"), [(0.75, 11), (1.0, 1)])
 def test_crops_with_too_much_of_a_class_are_drawn_again_ten_times(share, tries):
+    mask = np.zeros((20, 200), np.uint8)
+    mask[:, 180:] = 1
+    views = SegmentationCrop(20, 20, (1.0, 1.0), share, flip=0.0, photometric=False)
+    ones = [(views(paint(mask), mask, seed).mask[0] == 1).sum().item() for seed in range(400)]
+    accepted = sum(6 <= count <= 14 for count in ones)
     chance = 1 - (1 - 9 / 181) ** tries
-    assert abs(accepted(share) - 400 * chance) < 5 * (400 * chance * (1 - chance)) ** 0.5
+    assert abs(accepted - 400 * chance) < 5 * (400 * chance * (1 - chance)) ** 0.5
 
 
 def test_unlabeled_pixels_do_not_count_as_a_class():
     row = np.full(200, IGNORE_INDEX, np.uint8)
     row[0::10], row[1::10] = 3, 4  # any ten columns: one of each, eight without a label
-    mask = np.tile(row, (10, 1))
-    image = coordinates(10, 200)[0]
-    strict = SegmentationCrop(10, 10, (1.0, 1.0), cat_max_ratio=0.6, flip=0.0, photometric=False)
-    first = SegmentationCrop(10, 10, (1.0, 1.0), **PLAIN)
-    for seed in SEEDS:
-        assert torch.equal(strict(image, mask, seed).image, first(image, mask, seed).image)
-    # with half of them as the limit every crop is refused, and the eleventh taken
-    refused = SegmentationCrop(10, 10, (1.0, 1.0), cat_max_ratio=0.5, flip=0.0, photometric=False)
-    same = [torch.equal(refused(image, mask, s).image, first(image, mask, s).image) for s in SEEDS]
-    assert sum(same) < 5
+    mask, image = np.tile(row, (10, 1)), coordinates(10, 200)[0]
+    # with 0.6 as the limit the first crop is taken; with 0.5 all are refused, and the eleventh is
+    first, strict, refused = (
+        [SegmentationCrop(10, 10, (1.0, 1.0), share, 0.0, False)(image, mask, s) for s in SEEDS]
+        for share in (1.0, 0.6, 0.5)
+    )
+    assert all(torch.equal(a.image, b.image) for a, b in zip(first, strict, strict=True))
+    assert sum(torch.equal(a.image, b.image) for a, b in zip(first, refused, strict=True)) < 5
 
 
 class Script:
@@ -242,15 +235,15 @@ def test_saturation_and_hue_are_those_of_hsv(saturation, hue):
     assert abs(got.max(1) - ramp().reshape(-1, 3).max(1)).max() <= 1  # the value of HSV stays
 
 
-VIEWS = [
-    SegmentationCrop(32, 40),
-    SegmentationRandomResizedCrop(32, (0.3, 0.9)),
-    SegmentationWhole(40),
-    SegmentationWhole(0),
-]
-
-
-@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize(
+    "views",
+    [
+        SegmentationCrop(32, 40),
+        SegmentationRandomResizedCrop(32, (0.3, 0.9)),
+        SegmentationWhole(40),
+        SegmentationWhole(0),
+    ],
+)
 def test_a_view_is_a_function_of_image_mask_and_seed_and_leaves_them_alone(views):
     image, mask = grid(50, 70)
     before = image.copy(), mask.copy()
@@ -262,8 +255,21 @@ def test_a_view_is_a_function_of_image_mask_and_seed_and_leaves_them_alone(views
             assert torch.equal(a, b)
             assert torch.equal(a, c)
             a.fill_(0)  # shares no memory
-    assert torch.equal(views(image, mask, 7).image, views(image, mask, [7]).image)
     assert (image == before[0]).all()
     assert (mask == before[1]).all()
     with pytest.raises(ValueError, match="have 50 x 70 and 70 x 50 pixels; give a mask"):
         views(image, grid(70, 50)[1])
+
+
+def test_a_resized_part_of_image_and_mask_is_the_same_and_covers_its_share():
+    image, mask = coordinates(100, 140)
+    views, flips = SegmentationRandomResizedCrop(64, (0.2, 0.6), (0.5, 2.0)), 0
+    for seed in range(100):
+        rows, columns = (x.numpy().astype(int) for x in views(image, mask, seed).image[:2])
+        height, width = (x.max() - x.min() + 1 for x in (rows, columns))
+        assert 0.15 < height * width / mask.size < 0.65
+        assert 0.45 < width / height < 2.2
+        got, expected = views(image, mask, seed).mask.numpy(), mask[rows, columns]
+        assert (abs(got.astype(int) - expected) <= 20).mean() > 0.5  # centers, up to one pixel
+        flips += columns[0, 0] > columns[0, -1]
+    assert 25 < flips < 75

@@ -2,37 +2,18 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from vitlab.data.check.dataset_checks import (
-    ADE20KCheck,
-    CIFARCheck,
-    CityscapesCheck,
-    DatasetCheck,
-    FolderCheck,
-    VOC2012Check,
-)
-from vitlab.data.check.imagenet import ImageNetCheck
-from vitlab.data.check.inspection import inspect
+from vitlab.data.check.dataset_faults import folder_faults, split_faults, variant
+from vitlab.data.check.inspection import SplitSummary, inspect
 from vitlab.data.check.recognition import recognize
 from vitlab.data.check.report import CheckReport, Finding, error, note, warning
-from vitlab.data.check.split_summary import SplitSummary, common_faults
+from vitlab.data.check.split_faults import common_faults
 from vitlab.data.datamodule import VisionDataModule
-from vitlab.data.datasets import ADE20K, CIFAR10, CIFAR100, VOC2012, Cityscapes, Folder, ImageNet
+from vitlab.data.datasets import Folder
 from vitlab.data.errors import DataError, MissingFolderError
 from vitlab.data.samples import Samples
-
-CHECKS: dict[Any, type[DatasetCheck]] = {
-    ImageNet: ImageNetCheck,
-    VOC2012: VOC2012Check,
-    ADE20K: ADE20KCheck,
-    Cityscapes: CityscapesCheck,
-    CIFAR10: CIFARCheck,
-    CIFAR100: CIFARCheck,
-    Folder: FolderCheck,
-}
 
 
 def check(root: Path, deep: bool = False) -> CheckReport:
@@ -48,17 +29,14 @@ def check(root: Path, deep: bool = False) -> CheckReport:
     report = CheckReport()
     try:
         data = recognize(root)
+        report.dataset, report.place = type(data).__name__, data.files.where()
+        report.dataset += f", {variant(data)}"
+        for finding in folder_faults(data):  # up to what makes further ones impossible
+            report.findings.append(finding)
     except DataError as problem:
         report.findings.append(error(str(problem)))
-        return report
-    specific = CHECKS[type(data)](data)
-    report.place = data.files.where()
-    try:
-        report.dataset = f"{type(data).__name__}, {specific.variant()}"
-        report.findings += specific.folder_faults()
-    except DataError as problem:
-        report.dataset = type(data).__name__
-        _add(report, str(problem))
+        if not report.dataset:
+            return report
     checked: set[str] = set()
     digests: dict[bytes, str] = {}
     for split in data.splits:
@@ -66,37 +44,20 @@ def check(root: Path, deep: bool = False) -> CheckReport:
             samples = data.samples(split)
             report.splits[split] = _describe(data, samples)
         except DataError as problem:
-            _add_absent(report, specific, split, problem)
+            # what other splits lack may do without; a part of one is a fault
+            lone = data.files.has(split) or data.files.has(f"gtFine/{split}")
+            optional = isinstance(problem, MissingFolderError) and not lone
+            unused = isinstance(data, Folder) and split not in (data.train_split, data.val_split)
+            report.findings.append((note if optional or unused else error)(str(problem)))
             continue
         report.findings += _count(data, split, len(samples))
-        summary = SplitSummary(data, split, _unchecked(samples, checked))
-        for sample in inspect(summary.samples, deep, f"reading {split}"):
-            summary.add(sample)
-        report.findings += common_faults(summary)
-        report.findings += specific.split_faults(summary)
+        summary = inspect(data, split, _unchecked(samples, checked), deep)
+        report.findings += [*common_faults(summary), *split_faults(data, summary)]
         report.findings += _duplicates(summary, digests)
     if not report.splits and not report.errors:
         report.findings.append(error(f"{report.place} has none of {', '.join(data.splits)}"))
+    report.findings = list(dict.fromkeys(report.findings))  # one fault may hinder all splits
     return report
-
-
-def _add_absent(
-    report: CheckReport, specific: DatasetCheck, split: str, problem: DataError
-) -> None:
-    """A note for a split that is optional, else an error."""
-    data = specific.data
-    optional = specific.absent_split(split) if isinstance(problem, MissingFolderError) else ""
-    unused = isinstance(data, Folder) and split not in (data.train_split, data.val_split)
-    if optional or unused:
-        report.findings.append(note(optional or str(problem)))
-    else:
-        _add(report, str(problem))
-
-
-def _add(report: CheckReport, text: str) -> None:
-    """An error, unless it is reported already."""
-    if text not in {finding.text for finding in report.findings}:
-        report.findings.append(error(text))
 
 
 def _describe(data: VisionDataModule, samples: Samples) -> str:
@@ -140,8 +101,8 @@ def _duplicates(summary: SplitSummary, digests: dict[bytes, str]) -> Iterator[Fi
             pairs.append(f"{digests[digest]} = {name}")
         digests.setdefault(digest, name)
     if pairs:
-        text = "makes scores too good: remove it from train:"
         yield warning(
-            f"{len(pairs)} pictures are there twice; one in train and one in val {text}",
+            f"{len(pairs)} pictures are there twice; one in train and one in val makes scores too "
+            "good: remove it from train:",
             tuple(pairs),
         )

@@ -1,9 +1,8 @@
 """Findings of a check, with severity, and the printed report."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,8 +10,7 @@ from rich.markup import escape
 COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One fact about a dataset that its user should know.
 
     Attributes:
@@ -60,14 +58,10 @@ class CheckReport:
             console.print(f"[bold]{escape(self.dataset)}[/bold] in {escape(self.place)}")
         for split, text in self.splits.items():
             console.print(f"  {split:<9} {escape(text)}")
-        for finding in self.findings:
-            color = COLORS[finding.severity]
-            console.print(f"[{color}]{finding.severity}[/{color}]: {escape(finding.text)}")
-            for file in finding.files:
+        for severity, text, files in self.findings:
+            color = COLORS[severity]
+            console.print(f"[{color}]{severity}[/{color}]: {escape(text)}")
+            for file in files:
                 console.print(f"    {escape(file)}")
-        counts = Counter(finding.severity for finding in self.findings)
-        words = (
-            f"{counts[kind] or 'no'} {kind}{'s' * (counts[kind] != 1)}"
-            for kind in ("error", "warning")
-        )
-        console.print(", ".join(words))
+        kinds = [finding.severity for finding in self.findings]
+        console.print(f"errors: {kinds.count('error')}, warnings: {kinds.count('warning')}")

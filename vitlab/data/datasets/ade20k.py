@@ -3,8 +3,8 @@
 from functools import cached_property
 
 from vitlab.data.datamodule import VisionDataModule
-from vitlab.data.samples import Samples, masked_samples
-from vitlab.data.storage import Layout, OfficialArchive, image_names, text
+from vitlab.data.samples import Samples, mask_folder_samples
+from vitlab.data.storage import Layout, OfficialArchive
 
 FOLDERS = {"train": "training", "val": "validation"}
 
@@ -30,12 +30,10 @@ class ADE20K(VisionDataModule):
         """First name of each class by the dataset's own list, or its number where that lacks."""
         if not self.files.has("objectInfo150.txt"):
             return tuple(f"class {number}" for number in range(1, 151))
-        rows = text(self.files, "objectInfo150.txt").splitlines()[1:151]
+        rows = self.files.text("objectInfo150.txt").splitlines()[1:151]
         return tuple(row.split("\t")[-1].split(",")[0].strip() for row in rows)
 
     def scan(self, split: str) -> Samples:
         """All images of the split's folder."""
         place = FOLDERS[split]
-        names = image_names(self.files, f"images/{place}")
-        masks = [f"annotations/{place}/{name.rpartition('.')[0]}.png" for name in names]
-        return masked_samples(self.files, [f"images/{place}/{name}" for name in names], masks)
+        return mask_folder_samples(self.files, f"images/{place}", f"annotations/{place}")

@@ -9,7 +9,6 @@ import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,29 +17,10 @@ from jaxtyping import UInt8
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.errors import DataError
 from vitlab.data.samples import Samples, paths
-from vitlab.data.storage import FileTree, Layout, MemoryTree, unpack_in_memory
+from vitlab.data.storage import Layout, MemoryTree
 
 EDGE = 32  # pixels
 ROW = 3 * EDGE * EDGE  # bytes of an image: all red, then all green, then all blue
-_AGAIN = "download the Python version again"
-
-
-@dataclass(frozen=True)
-class ArchiveLayout(Layout):
-    """Files that may also be read from the .tar.gz that they come in.
-
-    Attributes:
-        name: of the archive.
-    """
-
-    name: str = ""
-
-    def find(self, root: Path) -> tuple[FileTree, Path] | None:
-        """The files, extracted or, where they are not, in their archive."""
-        found, packed = super().find(root), root / self.name
-        if found is None and packed.is_file():
-            return unpack_in_memory(packed), root
-        return found
 
 
 class CIFAR10(VisionDataModule):
@@ -50,8 +30,10 @@ class CIFAR10(VisionDataModule):
     """
 
     counts = {"train": 50_000, "val": 10_000}  # noqa: RUF012
-    layout = ArchiveLayout(
-        ("data_batch_1", "test_batch"), ("", "cifar-10-batches-py"), name="cifar-10-python.tar.gz"
+    layout = Layout(
+        marks=("data_batch_1", "test_batch"),
+        nested=("", "cifar-10-batches-py"),
+        small_archive="cifar-10-python.tar.gz",
     )
     parts: ClassVar[dict[str, tuple[str, ...]]] = {
         "train": tuple(f"data_batch_{number}" for number in range(1, 6)),
@@ -71,21 +53,22 @@ class CIFAR10(VisionDataModule):
 
     def scan(self, split: str) -> Samples:
         """All images of a split."""
-        pixels, labels = [], []
+        pixels, labels, count = [], [], len(self.classes)
         for file in self.parts[split]:
             content = self._content(file)
             images, given = content.get("data"), content.get(self.labels)
             if not isinstance(images, np.ndarray) or not isinstance(given, list):
                 raise self._error(file, f"holds no data and {self.labels}")
-            if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != ROW:
-                raise self._error(file, f"holds an array that is not of 8-bit rows of {ROW} values")
-            if len(images) != len(given):
-                raise self._error(file, f"holds {len(images)} images and {len(given)} labels")
+            if images.dtype != np.uint8 or images.shape != (len(given), ROW):
+                raise self._error(
+                    file,
+                    f"holds {images.dtype} of shape {images.shape} and {len(given)} labels, not "
+                    f"8-bit rows of {ROW} values and a label for each",
+                )
+            if not all(type(label) is int and 0 <= label < count for label in given):
+                raise self._error(file, f"holds {self.labels} that are no classes of {count}")
             pixels.append(images)
             labels += given
-        count = len(self.classes)
-        if not all(type(label) is int and 0 <= label < count for label in labels):
-            raise self._error("", f"holds {self.labels} of {split} that are no classes of {count}")
         images = PPMImages(np.concatenate(pixels))
         files = MemoryTree(images, f"{self.files.where()}: {split} ")
         return Samples(files, paths(sorted(images)), np.array(labels, dtype=np.int64))
@@ -94,10 +77,7 @@ class CIFAR10(VisionDataModule):
         try:
             found = unpickled(self.files.read(file))
         except OSError as error:
-            where = self.files.where(file)
-            raise DataError(
-                f"cannot read {where}: {error.strerror or error}; {_AGAIN}", field=file
-            ) from error
+            raise self._error(file, f"cannot be read: {error.strerror or error}") from error
         except Exception as error:  # a damaged pickle can fail in any way
             raise self._error(
                 file,
@@ -109,7 +89,9 @@ class CIFAR10(VisionDataModule):
         return found
 
     def _error(self, file: str, fault: str) -> DataError:
-        return DataError(f"{self.files.where(file)} {fault}; {_AGAIN}", field=file or "data.root")
+        return DataError(
+            f"{self.files.where(file)} {fault}; download the Python version again", field=file
+        )
 
 
 class CIFAR100(CIFAR10):
@@ -118,8 +100,10 @@ class CIFAR100(CIFAR10):
     The root holds `cifar-100-python` or `cifar-100-python.tar.gz`, or is the folder itself.
     """
 
-    layout = ArchiveLayout(
-        ("train", "test", "meta"), ("", "cifar-100-python"), name="cifar-100-python.tar.gz"
+    layout = Layout(
+        marks=("train", "test", "meta"),
+        nested=("", "cifar-100-python"),
+        small_archive="cifar-100-python.tar.gz",
     )
     parts = {"train": ("train",), "val": ("test",)}  # noqa: RUF012
     labels = "fine_labels"

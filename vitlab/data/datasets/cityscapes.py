@@ -7,7 +7,7 @@ from torchvision.datasets import Cityscapes as TorchvisionCityscapes
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.errors import DataError
 from vitlab.data.samples import Samples, masked_samples
-from vitlab.data.storage import Layout, OfficialArchive, image_names, subfolders
+from vitlab.data.storage import Layout, OfficialArchive
 
 # class of each labelId that is evaluated; the order gives the train id
 LABEL_IDS = {row.id: row.name for row in TorchvisionCityscapes.classes if not row.ignore_in_eval}
@@ -47,10 +47,9 @@ class Cityscapes(VisionDataModule):
         for split in ("train", "val"):
             for city in self.files.folders(f"gtFine/{split}"):
                 names = self.files.names(f"gtFine/{split}/{city}")
-                if any(name.endswith(LABEL_MASK) for name in names):
-                    return LABEL_MASK
-                if any(name.endswith(TRAIN_MASK) for name in names):
-                    return TRAIN_MASK
+                for ending in (LABEL_MASK, TRAIN_MASK):
+                    if any(name.endswith(ending) for name in names):
+                        return ending
         return LABEL_MASK
 
     def implausible(self, values: set[int]) -> str:
@@ -77,8 +76,8 @@ class Cityscapes(VisionDataModule):
         folder = f"leftImg8bit/{split}"
         scenes = [
             f"{city}/{name.removesuffix(IMAGE)}"
-            for city in subfolders(self.files, folder)
-            for name in image_names(self.files, f"{folder}/{city}")
+            for city in self.files.require(folder).folders
+            for name in self.files.images(f"{folder}/{city}")
             if name.endswith(IMAGE)
         ]
         masks = [f"gtFine/{split}/{scene}{self.mask_ending}" for scene in scenes]

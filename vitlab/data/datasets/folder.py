@@ -8,8 +8,8 @@ from vitlab.atomic_io import decode_json
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.errors import DataError
 from vitlab.data.foreground import FOLDER
-from vitlab.data.samples import Samples, class_folder_samples, masked_samples
-from vitlab.data.storage import Layout, image_names, subfolders
+from vitlab.data.samples import Samples, class_folder_samples, mask_folder_samples
+from vitlab.data.storage import Layout
 
 CLASSES = "classes.json"
 
@@ -42,14 +42,15 @@ class Folder(VisionDataModule):
     @property
     def splits(self) -> tuple[str, ...]:  # type: ignore[override]
         """All folders but the masks beside class folders."""
-        found = subfolders(self.files, "images" if self.dense else "")
-        return tuple(name for name in found if self.dense or name != FOLDER)
+        if self.dense:
+            return tuple(self.files.folders("images"))
+        return tuple(name for name in self.files.folders() if name != FOLDER)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Sorted names of the training folders, or those of `classes.json`."""
         if not self.dense:
-            return tuple(subfolders(self.files, self.train_split))
+            return tuple(self.files.require(self.train_split).folders)
         named = self._named
         return tuple(name for v, name in enumerate(named.classes) if v != named.ignore_index)
 
@@ -65,9 +66,7 @@ class Folder(VisionDataModule):
         """All images of a split."""
         if not self.dense:
             return class_folder_samples(self.files, split, self.classes)
-        names = image_names(self.files, f"images/{split}")
-        masks = [f"masks/{split}/{name.rpartition('.')[0]}.png" for name in names]
-        return masked_samples(self.files, [f"images/{split}/{name}" for name in names], masks)
+        return mask_folder_samples(self.files, f"images/{split}", f"masks/{split}")
 
     @cached_property
     def dense(self) -> bool:
@@ -76,18 +75,12 @@ class Folder(VisionDataModule):
 
     @cached_property
     def _named(self) -> ClassNames:
-        file = self.files.where(CLASSES)
-        if not self.files.has(CLASSES):
-            raise DataError(
-                f"there is no {file}, which names the classes of the masks; write one such as "
-                '{"classes": ["sky", "road", "void"], "ignore_index": 2}',
-                field=CLASSES,
-            )
         try:
             return decode_json(self.files.read(CLASSES), ClassNames)
-        except (ValueError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(
-                f"{file} cannot be used ({error}); allowed are classes (a list of names by value) "
-                "and ignore_index (a value)",
+                f"{self.files.where(CLASSES)} cannot be used ({error}); it names the classes of "
+                'the masks by their values, as {"classes": ["sky", "road", "void"], '
+                '"ignore_index": 2}',
                 field=CLASSES,
             ) from error

@@ -9,7 +9,7 @@ from scipy.io import loadmat
 
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.errors import DataError, MissingFolderError
-from vitlab.data.samples import Samples, class_folder_samples, paths
+from vitlab.data.samples import Samples, class_folder_samples, paths, refuse_other_classes
 from vitlab.data.storage import (
     FileTree,
     FolderTree,
@@ -17,9 +17,6 @@ from vitlab.data.storage import (
     OfficialArchive,
     around,
     few,
-    image_names,
-    subfolders,
-    text,
     unpack_in_memory,
 )
 
@@ -51,7 +48,7 @@ class ImageNet(VisionDataModule):
     def classes(self) -> tuple[str, ...]:
         """Sorted WordNet ids: the names of the training folders."""
         folder = self.files.where("train")
-        names = subfolders(self.files, "train")
+        names = self.files.require("train").folders
         packed = sorted((self.folder / "train").glob("*.tar"))
         lacking = [path.name for path in packed if not path.with_suffix("").is_dir()]
         if lacking and len(lacking) < len(names):
@@ -71,29 +68,22 @@ class ImageNet(VisionDataModule):
 
     def scan(self, split: str) -> Samples:
         """All images of the class folders, or of a flat validation folder."""
-        if split == "val":
-            folders = subfolders(self.files, "val")
-            if folders and image_names(self.files, "val"):
-                raise DataError(
-                    f"{self.files.where('val')} holds images as well as folders ({few(folders)}); "
-                    "move the folders away, or sort all images into class folders"
-                )
-            if not folders:
-                return self._flat()
+        if split != "val":
+            return class_folder_samples(self.files, split, self.classes)
+        folders, images = self.files.require("val").folders, self.files.images("val")
+        if not folders:
+            return self._flat(images)
+        if images:
+            raise DataError(
+                f"{self.files.where('val')} holds images as well as folders ({few(folders)}); "
+                "move the folders away, or sort all images into class folders"
+            )
         found = class_folder_samples(self.files, split, self.classes)
-        if split == "val":
-            self._refuse_disorder([found.image(index) for index in range(len(found))])
-        return found
-
-    def _refuse_disorder(self, images: list[str]) -> None:
-        """Refuse folders that were filled by another order of classes than the ground truth's."""
-        try:
-            truth = self.truth()
-        except MissingFolderError:
-            return  # sorted images need none
+        truth = self.truth() or {}  # sorted images need none
+        places = [found.image(index).split("/")[1:] for index in range(len(found))]
         wrong = [
             f"{folder}/{name} is of {truth[stem]}"
-            for folder, name in (image.split("/")[1:] for image in images)
+            for folder, name in places
             if truth.get(stem := name.partition(".")[0], folder) != folder
         ]
         if wrong:
@@ -102,11 +92,17 @@ class ImageNet(VisionDataModule):
                 f"ground truth: {few(wrong)}; a script has sorted them by another order of "
                 f"classes: put them flat into val, with {DEVKIT}.tar.gz beside it"
             )
+        return found
 
-    def _flat(self) -> Samples:
+    def _flat(self, names: list[str]) -> Samples:
         """Validation images as in the original archive, with labels from the ground truth."""
-        names, folder = image_names(self.files, "val"), self.files.where("val")
-        truth = self.truth()
+        folder, truth = self.files.where("val"), self.truth()
+        if truth is None:
+            raise MissingFolderError(
+                f"{folder} has no class folders, and neither {DEVKIT} nor {SOLUTION} lies beside "
+                f"or above it; put {DEVKIT}.tar.gz beside train and val, or sort the images into "
+                "class folders"
+            )
         stems = [name.partition(".")[0] for name in names]
         if set(stems) != set(truth):
             lacking, unknown = sorted(set(truth) - set(stems)), sorted(set(stems) - set(truth))
@@ -115,20 +111,13 @@ class ImageNet(VisionDataModule):
                 f"image: {few(lacking)}; without a label: {few(unknown)}; extract "
                 "ILSVRC2012_img_val.tar again, or the ground truth if that is the shorter one"
             )
+        refuse_other_classes([*truth.values()], self.classes, folder)
         index = {name: number for number, name in enumerate(self.classes)}
-        if set(truth.values()) != set(index):
-            extra = sorted(set(truth.values()) - set(index))
-            untrue = sorted(set(index) - set(truth.values()))
-            raise DataError(
-                f"{folder} and train hold different classes; only in val: {few(extra)}; "
-                f"only in train: {few(untrue)}; for a subset of the classes sort val "
-                "into class folders and keep the same ones"
-            )
         labels = np.array([index[truth[stem]] for stem in stems], dtype=np.int64)
         return Samples(self.files, paths([f"val/{name}" for name in names]), labels)
 
-    def truth(self) -> dict[str, str]:
-        """WordNet id of each validation image, by its name without ending."""
+    def truth(self) -> dict[str, str] | None:
+        """WordNet id of each validation image, by its name without ending; None if not there."""
         for folder in around(self.folder):
             kit, packed = folder / DEVKIT / "data", folder / f"{DEVKIT}.tar.gz"
             if kit.is_dir():
@@ -137,11 +126,7 @@ class ImageNet(VisionDataModule):
                 return _devkit_truth(unpack_in_memory(packed))
             if (folder / SOLUTION).is_file():
                 return _kaggle_truth(FolderTree(folder))
-        raise MissingFolderError(
-            f"{self.files.where('val')} has no class folders, and neither {DEVKIT} nor {SOLUTION} "
-            "lies beside or above it; put ILSVRC2012_devkit_t12.tar.gz beside train and val, or "
-            "sort the images into class folders"
-        )
+        return None
 
 
 def _devkit_truth(kit: FileTree) -> dict[str, str]:
@@ -167,15 +152,10 @@ def _devkit_truth(kit: FileTree) -> dict[str, str]:
 
 def _kaggle_truth(folder: FileTree) -> dict[str, str]:
     """Rows such as ILSVRC2012_val_00048981,n03995372 85 1 499 272."""
-    truth = {}
-    for number, row in enumerate(text(folder, SOLUTION).splitlines()[1:], start=2):
-        name, _, boxes = row.partition(",")
-        if not boxes.split() and row.strip():
-            raise DataError(
-                f"line {number} of {folder.where(SOLUTION)} is cut: {row!r}; get the file again"
-            )
-        if row.strip():
-            truth[name] = boxes.split()[0]
-    if not truth:
-        raise DataError(f"{folder.where(SOLUTION)} holds no labels; get the file again")
-    return truth
+    rows = [row for row in folder.text(SOLUTION).splitlines()[1:] if row.strip()]
+    found = {name: boxes.split() for name, _, boxes in (row.partition(",") for row in rows)}
+    if not all(found.values()) or not found:
+        raise DataError(
+            f"{folder.where(SOLUTION)} holds no labels, or a line of it is cut; get it again"
+        )
+    return {name: boxes[0] for name, boxes in found.items()}

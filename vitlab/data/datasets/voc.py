@@ -1,9 +1,7 @@
 """PASCAL VOC 2012 segmentation (Everingham et al., host.robots.ox.ac.uk/pascal/VOC/voc2012)."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,7 +9,7 @@ from jaxtyping import UInt8
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.errors import DataError, MissingFolderError
 from vitlab.data.samples import Samples, masked_samples
-from vitlab.data.storage import FileTree, Layout, OfficialArchive, OverlayTree, around, few, text
+from vitlab.data.storage import FileTree, Layout, OfficialArchive, OverlayTree, around, few
 
 EXTRA = "SegmentationClassAug"
 LISTS = ("trainaug", "train_aug")
@@ -23,37 +21,6 @@ SBD_LAYOUT = Layout(
         *("SBD/benchmark_RELEASE/dataset", "sbd/benchmark_RELEASE/dataset"),
     ),
 )
-
-
-@dataclass(frozen=True)
-class SBD:
-    """Extra masks (Hariharan et al., Semantic Contours from Inverse Detectors): `benchmark.tgz`.
-
-    Its 11,355 images are VOC's own; many are in VOC 2012's validation list, which training must
-    not see.
-
-    Attributes:
-        files: below its folder `dataset`: masks cls/NAME.mat, images img/NAME.jpg.
-        names: of all its images, in its lists for training and validation.
-    """
-
-    files: FileTree
-    names: frozenset[str]
-
-    @classmethod
-    def near(cls, folders: Iterable[Path]) -> "SBD | None":
-        """The first one in one of the folders, or None."""
-        for folder in folders:
-            found = SBD_LAYOUT.find(folder)
-            if found is not None:
-                lists = [text(found[0], name) for name in ("train.txt", "val.txt")]
-                return cls(found[0], frozenset(" ".join(lists).split()))
-            if (folder / "benchmark_RELEASE").is_dir():
-                raise DataError(
-                    f"SBD in {folder / 'benchmark_RELEASE'} is not whole: its folder dataset must "
-                    f"hold {', '.join(SBD_LAYOUT.marks)}; extract benchmark.tgz again"
-                )
-        return None
 
 
 class VOC2012(VisionDataModule):
@@ -72,27 +39,9 @@ class VOC2012(VisionDataModule):
     counts = {"train": 1464, "val": 1449, "trainval": 2913, "trainaug": 10_582}  # noqa: RUF012
     splits = ("train", "val", "trainval", "trainaug")
     classes = (
-        "background",
-        "aeroplane",
-        "bicycle",
-        "bird",
-        "boat",
-        "bottle",
-        "bus",
-        "car",
-        "cat",
-        "chair",
-        "cow",
-        "dining table",
-        "dog",
-        "horse",
-        "motorbike",
-        "person",
-        "potted plant",
-        "sheep",
-        "sofa",
-        "train",
-        "tv/monitor",
+        *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),
+        *("chair", "cow", "dining table", "dog", "horse", "motorbike", "person", "potted plant"),
+        *("sheep", "sofa", "train", "tv/monitor"),
     )
     mask_values = {index: index for index in [*range(21), 255]}  # noqa: RUF012
 
@@ -123,13 +72,33 @@ class VOC2012(VisionDataModule):
                 f"there is no {self.files.where(file)}; extract VOCtrainval_11-May-2012.tar again"
             )
         # some lists give the paths of image and mask instead of the name
-        lines = text(self.files, file).splitlines()
+        lines = self.files.text(file).splitlines()
         return [PurePosixPath(line.split()[0]).stem for line in lines if line.strip()]
 
     @cached_property
-    def sbd(self) -> SBD | None:
-        """SBD where it lies in, beside or above the dataset's folder."""
-        return SBD.near(around(self.folder))
+    def sbd(self) -> FileTree | None:
+        """SBD's folder `dataset` in, beside or above VOC's: `benchmark.tgz`, extracted.
+
+        The Semantic Boundaries Dataset (Hariharan et al., Semantic Contours from Inverse
+        Detectors) has masks cls/NAME.mat and images img/NAME.jpg of 11,355 images of VOC's; many
+        are in VOC 2012's validation list, which training must not see.
+        """
+        for folder in around(self.folder):
+            found = SBD_LAYOUT.find(folder)
+            if found is not None:
+                return found[0]
+            if (folder / "benchmark_RELEASE").is_dir():
+                raise DataError(
+                    f"SBD in {folder / 'benchmark_RELEASE'} is not whole: its folder dataset must "
+                    f"hold {', '.join(SBD_LAYOUT.marks)}; extract benchmark.tgz again"
+                )
+        return None
+
+    @cached_property
+    def sbd_names(self) -> set[str]:
+        """Names of all images of SBD, in its lists for training and validation."""
+        lists = [self.sbd.text(name) for name in ("train.txt", "val.txt")] if self.sbd else []
+        return set(" ".join(lists).split())
 
     def _augmented(self) -> Samples:
         """VOC's training images and SBD's without those of val; VOC's own masks where it has any.
@@ -137,38 +106,35 @@ class VOC2012(VisionDataModule):
         The names come from a list `trainaug.txt` if there is one, else from SBD, else from the
         folder `SegmentationClassAug`; the masks of SBD from that folder, else from SBD.
         """
-        val = set(self.listed("val"))
-        converted = {name.removesuffix(".png") for name in self.files.names(EXTRA)}
+        converted = self._stems(EXTRA)
         file = next(filter(self.files.has, map(self._list_file, LISTS)), None)
         if file is not None:
-            names = self.listed(file.rpartition("/")[2].removesuffix(".txt"))
+            names = self.listed(PurePosixPath(file).stem)
             self._refuse_val_names(names, file)
-        elif self.sbd is not None:
-            names = sorted((self.sbd.names | set(self.listed("train"))) - val)
-        elif converted:
-            names = sorted((converted | set(self.listed("train"))) - val)
+        elif extra := self.sbd_names or converted:
+            names = sorted((extra | set(self.listed("train"))) - set(self.listed("val")))
         else:
             raise MissingFolderError(
                 f"trainaug needs the masks of SBD, and neither {EXTRA} lies in "
                 f"{self.files.where()} nor benchmark_RELEASE/dataset in, beside or above it; "
                 "extract SBD's benchmark.tgz there, or use split train"
             )
-        voc = {name.removesuffix(".png") for name in self.files.names("SegmentationClass")}
-        masks = [
-            f"SegmentationClass/{name}.png"
-            if name in voc
-            else f"{EXTRA}/{name}.png"
-            if name in converted or self.sbd is None
-            else f"cls/{name}.mat"
-            for name in names
-        ]
-        here = {name.removesuffix(".jpg") for name in self.files.names("JPEGImages")}
-        images = [
-            f"JPEGImages/{name}.jpg" if name in here or self.sbd is None else f"img/{name}.jpg"
-            for name in names
-        ]
-        files = OverlayTree(self.files, self.sbd.files) if self.sbd else self.files
+        own, here = self._stems("SegmentationClass"), self._stems("JPEGImages")
+        images, masks = [], []
+        for name in names:
+            from_sbd = self.sbd is not None and name not in here
+            images.append(f"img/{name}.jpg" if from_sbd else f"JPEGImages/{name}.jpg")
+            if name in own:
+                masks.append(f"SegmentationClass/{name}.png")
+            elif name in converted or self.sbd is None:
+                masks.append(f"{EXTRA}/{name}.png")
+            else:
+                masks.append(f"cls/{name}.mat")
+        files = OverlayTree(self.files, self.sbd) if self.sbd else self.files
         return masked_samples(files, images, masks)
+
+    def _stems(self, folder: str) -> set[str]:
+        return {name.rpartition(".")[0] for name in self.files.names(folder)}
 
     def _list_file(self, split: str) -> str:
         return f"ImageSets/Segmentation/{split}.txt"

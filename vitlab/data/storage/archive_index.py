@@ -11,8 +11,8 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, Shaped
@@ -30,8 +30,7 @@ PLAIN, STORED, DEFLATED = 0, 1, 2  # member of a tar; of a zip, as it is or comp
 Row = tuple[bytes, int, int, int, int]  # as the attributes of `Index`, without sources
 
 
-@dataclass(frozen=True)
-class Index:
+class Index(NamedTuple):
     """Members of archives, sorted by name.
 
     Arrays, because a million Python objects would be copied into every worker.
@@ -84,34 +83,31 @@ def index_archives(sources: Sequence[tuple[Path, str]]) -> Index:
         file = _cache_folder() / f"archives-{key}.npz"
         index = _load(file)
         if index is None:
-            index = _merge([_members(path) for path, _ in sources], [at for _, at in sources])
+            index = _read(sources)
             if len(index.names) >= LARGE:
                 _keep(file, index)
     except PermissionError as error:
-        raise DataError(
-            f"cannot read {error.filename}: {error.strerror}; ask for permission",
-            field=Path(error.filename).name,
-        ) from error
+        path, reason = Path(error.filename), error.strerror
+        raise _error(path, f"cannot be read: {reason}", "ask for permission") from error
     return index
 
 
-def _merge(tables: list[list[Row]], folders: list[str]) -> Index:
-    columns = [[np.array(column) for column in zip(*rows, strict=True)] for rows in tables]
-    places = [
-        np.char.add(os.fsencode(f"{at}/"), names) if at else names
-        for at, (names, *_) in zip(folders, columns, strict=True)
-    ]
-    names, first = np.unique(np.concatenate(places), return_index=True)
-    sources = np.repeat(np.arange(len(tables)), [len(rows) for rows in tables])
-    rest = (np.concatenate(c)[first].astype(np.int64) for c in list(zip(*columns, strict=True))[1:])
-    return Index(names, sources[first], *rest)
+def _read(sources: Sequence[tuple[Path, str]]) -> Index:
+    rows: dict[bytes, tuple[int, ...]] = {}
+    for number, (path, at) in enumerate(sources):
+        prefix = os.fsencode(f"{at}/") if at else b""
+        for name, *rest in _members(path):
+            rows.setdefault(prefix + name, (number, *rest))
+    names = np.array(list(rows))
+    order = np.argsort(names)
+    return Index(names[order], *np.array(list(rows.values()), np.int64).T[:, order])
 
 
 def _members(path: Path) -> list[Row]:
     """Members of one archive; a name that comes again replaces the earlier, as in extracting."""
     rows = {row[0]: row for row in (_zip if path.suffix == ".zip" else _tar)(path)}
     if not rows:
-        raise DataError(f"archive {path} holds no files; download it again", field=path.name)
+        raise _error(path, "holds no files")
     return list(rows.values())
 
 
@@ -123,16 +119,13 @@ def _zip(path: Path) -> Iterator[Row]:
                     continue
                 unusual = member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
                 if unusual or member.flag_bits & ENCRYPTED or member.external_attr >> 28 == LINK:
-                    raise DataError(
-                        f"{path} holds {member.filename} encrypted, as a link or in another "
-                        "compression than deflate; extract the archive",
-                        field=path.name,
-                    )
+                    fault = "encrypted, as a link or in another compression than deflate"
+                    raise _error(path, f"holds {member.filename} {fault}", "extract the archive")
                 kind = DEFLATED if member.compress_type else STORED
                 name = _safe(path, member.filename)
                 yield name, member.header_offset, member.compress_size, kind, member.CRC
     except zipfile.BadZipFile as error:
-        raise _damaged(path, f"no whole zip archive ({error})") from error
+        raise _error(path, f"is no whole zip archive ({error})") from error
 
 
 def _tar(path: Path) -> Iterator[Row]:
@@ -151,19 +144,16 @@ def _walk(
     """Name, offset and length of each file in the tar between two offsets of a file."""
     try:
         file.seek(start)
-        with tarfile.open(fileobj=_Part(file, end), mode="r:") as archive:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 offset, name = member.offset_data, folder + _safe(path, member.name)
-                if member.isdir():
-                    continue
-                if not member.isreg() or member.issparse():
-                    raise DataError(
-                        f"{path} holds {os.fsdecode(name)} as a link or in another form than a "
-                        "plain file; extract the archive",
-                        field=path.name,
-                    )
+                if not (member.isdir() or member.isreg()) or member.issparse():
+                    fault = f"holds {os.fsdecode(name)} as a link or in another form than a plain"
+                    raise _error(path, f"{fault} file", "extract the archive")
                 if not 0 <= member.size <= end - offset:
                     raise tarfile.ReadError(f"ends within {member.name}")
+                if member.isdir():
+                    continue
                 if name.endswith(b".tar"):
                     inner = name.removesuffix(b".tar") + b"/"
                     yield from _walk(path, file, offset, offset + member.size, inner)
@@ -173,49 +163,29 @@ def _walk(
                 raise tarfile.ReadError("holds no files")
             # iterating ends without an error at anything that is no header, and at the holes that
             # a stopped download leaves
-            rest = os.pread(file.fileno(), min(PADDING, end - archive.offset), archive.offset)
+            rest = os.pread(
+                file.fileno(), max(0, min(PADDING, end - archive.offset)), archive.offset
+            )
             if len(rest) < tarfile.BLOCKSIZE:
                 raise tarfile.ReadError("has no end mark")
             if rest.strip(b"\0") or archive.offset + len(rest) < end:
                 raise tarfile.ReadError(f"is damaged at byte {archive.offset}")
     except tarfile.TarError as error:
         within = f" in {os.fsdecode(folder[:-1])}.tar" if folder else ""
-        raise _damaged(path, f"no whole tar archive{within} ({error})") from error
-
-
-class _Part(io.RawIOBase):
-    """A file up to an offset."""
-
-    def __init__(self, file: io.FileIO, end: int):
-        self.file, self.end, self.at = file, end, file.tell()
-
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.at = offset
-        return offset
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(0, self.end - self.at)
-        data = os.pread(self.file.fileno(), left if size < 0 else min(size, left), self.at)
-        self.at += len(data)
-        return data
+        raise _error(path, f"is no whole tar archive{within} ({error})") from error
 
 
 def _safe(path: Path, name: str) -> bytes:
     """Path of a member, refused if it leads out of the tree."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts:
-        raise DataError(
-            f"{path} holds a member named {name!r}, which leads out of it; do not use this archive",
-            field=path.name,
-        )
+        fault = f"holds a member named {name!r}, which leads out of it"
+        raise _error(path, fault, "do not use this archive")
     return os.fsencode("/".join(parts))
 
 
-def _damaged(path: Path, reason: str) -> DataError:
-    return DataError(f"{path} is {reason}; download it again", field=path.name)
+def _error(path: Path, fault: str, remedy: str = "download it again") -> DataError:
+    return DataError(f"{path} {fault}; {remedy}", field=path.name)
 
 
 def _load(file: Path) -> Index | None:
@@ -223,7 +193,7 @@ def _load(file: Path) -> Index | None:
         return None
     try:
         with open(file, "rb") as source, np.load(source, allow_pickle=False) as kept:
-            return Index(**{field.name: kept[field.name] for field in fields(Index)})
+            return Index(**{name: kept[name] for name in Index._fields})
     except Exception as error:  # the parser trips over damage in many ways
         warnings.warn(f"{file} cannot be used and is made again: {error}", stacklevel=4)
         return None
@@ -231,7 +201,7 @@ def _load(file: Path) -> Index | None:
 
 def _keep(file: Path, index: Index) -> None:
     content = io.BytesIO()
-    np.savez(content, **vars(index))
+    np.savez(content, **index._asdict())
     try:
         write_bytes(file, content.getvalue())
     except OSError as error:
@@ -243,8 +213,6 @@ def _keep(file: Path, index: Index) -> None:
 
 
 def _cache_folder() -> Path:
-    try:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:  # a user without a home, as in some containers
-        cache = tempfile.gettempdir()
-    return Path(cache) / "vitlab"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    # a user without a home, as in some containers
+    return Path(tempfile.gettempdir() if cache.startswith("~") else cache) / "vitlab"

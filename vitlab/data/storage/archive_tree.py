@@ -4,7 +4,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
@@ -29,25 +29,28 @@ class ArchiveTree(FileTree):
     def __init__(
         self, sources: Sequence[tuple[Path, str]], top: str = "", index: Index | None = None
     ):
-        self._open: dict[int, _OpenFile] = {}
         self.sources, self.top = tuple(sources), top
         self.index = index or index_archives(self.sources)
+        self.opened = lru_cache(OPEN)(_OpenFile)  # an archive stays open for the next member
+
+    def __reduce__(self) -> tuple:
+        """Without the open files: other processes open their own."""
+        return ArchiveTree, (self.sources, self.top, self.index)
 
     def listing(self, folder: str = "") -> Listing | None:
         """Content of a folder of the tree."""
         path = self._path(folder)
         prefix = path + b"/" if path else b""
         names = self.index.names
-        start = self.index.position(prefix)
+        at = start = self.index.position(prefix)
         end = self.index.position(path + b"0") if path else len(names)  # "0" follows "/"
-        folders: list[str] = []
-        found: list[str] = []
-        at = start
+        found: tuple[list[str], list[str]] = [], []
         while at < end:
             head, more, _ = names[at][len(prefix) :].partition(b"/")
-            (folders if more else found).append(os.fsdecode(head))
+            if not head.startswith(b"."):
+                found[0 if more else 1].append(os.fsdecode(head))
             at = self.index.position(prefix + head + b"0") if more else at + 1
-        return Listing(_visible(folders), _visible(found)) if start < end else None
+        return Listing(*map(sorted, found)) if start < end else None
 
     def open(self, path: str) -> BytesIO:
         """A member, read whole.
@@ -62,7 +65,7 @@ class ArchiveTree(FileTree):
         return BytesIO(self._content(number, self.where(path)))
 
     def has(self, path: str) -> bool:
-        """Without listing its folder."""
+        """Whether there is such a member, or one below it."""
         name, names = self._path(path), self.index.names
         if self.index.find(name) is not None:
             return True
@@ -81,22 +84,16 @@ class ArchiveTree(FileTree):
         """A folder of the tree."""
         return ArchiveTree(self.sources, f"{self.top}/{folder}".strip("/"), self.index)
 
-    def __getstate__(self) -> dict[str, object]:
-        """Without the open files: other processes open their own."""
-        return self.__dict__ | {"_open": {}}
-
     def _path(self, path: str) -> bytes:
         return os.fsencode(f"{self.top}/{path}".strip("/"))
 
     def _content(self, number: int, where: str) -> bytes:
-        index = self.index
-        offset, size = int(index.offsets[number]), int(index.sizes[number])
-        kind, file = int(index.kinds[number]), self._file(int(index.sources[number]))
+        _, source, offset, size, kind, checksum = (column[number] for column in self.index)
+        file = self.opened(self.sources[source][0])
         if kind != PLAIN:  # behind a header of variable length
             header = os.pread(file.descriptor, LOCAL_HEADER, offset)
-            offset += LOCAL_HEADER + sum(
-                int.from_bytes(header[at : at + 2], "little") for at in (26, 28)
-            )
+            lengths = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+            offset += LOCAL_HEADER + sum(lengths)
         # reading at an offset moves no pointer, so forked workers may share the file
         data = os.pread(file.descriptor, size, offset)
         if len(data) < size:
@@ -106,28 +103,21 @@ class ArchiveTree(FileTree):
                 data = zlib.decompress(data, -zlib.MAX_WBITS)
             except zlib.error as error:
                 raise OSError(5, f"the archive is damaged here: {error}", where) from error
-        if kind != PLAIN and zlib.crc32(data) != index.checksums[number]:
+        if kind != PLAIN and zlib.crc32(data) != checksum:
             raise OSError(5, "the archive is damaged here: wrong checksum", where)
         return data
 
-    def _file(self, number: int) -> "_OpenFile":
-        """An archive stays open for the next member, up to a limit."""
-        file = self._open.get(number)
-        if file is None:
-            if len(self._open) >= OPEN:
-                self._open.pop(next(iter(self._open)), None)
-            file = self._open[number] = _OpenFile(os.open(self.sources[number][0], os.O_RDONLY))
-        return file
 
-
-@dataclass(frozen=True)
 class _OpenFile:
     """Closed when its last reader lets go of it: threads may share an archive."""
 
-    descriptor: int
+    def __init__(self, path: Path):
+        self.descriptor = -1
+        self.descriptor = os.open(path, os.O_RDONLY)
 
     def __del__(self) -> None:
-        os.close(self.descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
 
 def unpack_in_memory(archive: Path) -> MemoryTree:
@@ -148,7 +138,3 @@ def unpack_in_memory(archive: Path) -> MemoryTree:
             f"{archive} is no whole archive ({error}); download it again", field=archive.name
         ) from error
     return MemoryTree(contents, str(archive))
-
-
-def _visible(names: list[str]) -> list[str]:
-    return sorted(name for name in names if name[0] != ".")

@@ -1,27 +1,24 @@
-"""Trees of files: a folder on disk, or several trees laid over each other."""
+"""Trees of files: a folder on disk, files in memory, or several trees laid over each other."""
 
 import errno
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
-from vitlab.data.errors import DataError
+from vitlab.data.errors import DataError, MissingFolderError
+
+IMAGE_ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 
 
-@dataclass(frozen=True)
-class Listing:
-    """Content of a folder, without hidden entries.
+class Listing(NamedTuple):
+    """Sorted names in a folder, of its folders and of all else; without hidden entries."""
 
-    Attributes:
-        folders: their names, sorted.
-        names: names of all other entries, sorted.
-    """
-
-    folders: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    folders: list[str]
+    names: list[str]
 
 
 class FileTree(ABC):
@@ -33,7 +30,7 @@ class FileTree(ABC):
 
     @abstractmethod
     def has(self, path: str) -> bool:
-        """Whether there is such a file or folder."""
+        """Whether there is such a file or folder; its folder is not listed."""
 
     @abstractmethod
     def open(self, path: str) -> BufferedReader | BytesIO:
@@ -53,21 +50,65 @@ class FileTree(ABC):
         """The tree below a folder."""
 
     def read(self, path: str) -> bytes:
-        """All bytes of a file.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """All bytes of a file; raises OSError as `open` does."""
         with self.open(path) as file:
             return file.read()
 
+    def text(self, path: str) -> str:
+        """A small text file.
+
+        Raises:
+            DataError: it cannot be read, or is no text.
+        """
+        try:
+            return self.read(path).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"cannot read {self.where(path)} as text ({error}); restore it from the original "
+                "archive",
+                field=path,
+            ) from error
+
+    def require(self, folder: str) -> Listing:
+        """Content of a folder.
+
+        Raises:
+            MissingFolderError: there is no such folder.
+        """
+        listing = self.listing(folder)
+        if listing is None:
+            raise MissingFolderError(
+                f"there is no folder {self.where(folder)}; check the root, or the name of the split"
+            )
+        return listing
+
+    def images(self, folder: str) -> list[str]:
+        """Names of the images in a folder, by their ending, since opening files is slow.
+
+        Raises:
+            MissingFolderError: there is no such folder.
+        """
+        return [name for name in self.require(folder).names if name.lower().endswith(IMAGE_ENDINGS)]
+
     def folders(self, folder: str = "") -> list[str]:
         """Names of the folders in a folder; none if there is no such folder."""
-        return (self.listing(folder) or Listing()).folders
+        return (self.listing(folder) or Listing([], [])).folders
 
     def names(self, folder: str = "") -> list[str]:
         """Names of the files in a folder; none if there is no such folder."""
-        return (self.listing(folder) or Listing()).names
+        return (self.listing(folder) or Listing([], [])).names
+
+    def absent(self, paths: Iterable[str]) -> list[str]:
+        """Those of the paths that are not there; each folder is listed once."""
+        names: dict[str, set[str]] = {}
+        missing = []
+        for path in paths:
+            parent, _, name = path.rpartition("/")
+            if parent not in names:
+                names[parent] = set(self.names(parent))
+            if name not in names[parent]:
+                missing.append(path)
+        return missing
 
 
 @dataclass(frozen=True)
@@ -80,9 +121,7 @@ class FolderTree(FileTree):
         """A link that leads nowhere or to itself counts as a file: reading it raises an error."""
         try:
             with os.scandir(self.root / folder) as entries:
-                found = sorted(
-                    (entry.name, _is_folder(entry)) for entry in entries if entry.name[0] != "."
-                )
+                found = sorted((e.name, _is_folder(e)) for e in entries if e.name[0] != ".")
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return None
@@ -95,7 +134,7 @@ class FolderTree(FileTree):
         return Listing(folders, [name for name, is_folder in found if not is_folder])
 
     def has(self, path: str) -> bool:
-        """Without listing its folder."""
+        """A link to nowhere counts."""
         return os.path.lexists(self.root / path)
 
     def open(self, path: str) -> BufferedReader:
@@ -111,16 +150,17 @@ class FolderTree(FileTree):
         return FolderTree(self.root / folder)
 
 
+@dataclass(frozen=True)
 class MemoryTree(FileTree):
     """Files in memory, without folders.
 
-    Args:
+    Attributes:
         contents: of each file, by its name.
         place: where they come from, for messages.
     """
 
-    def __init__(self, contents: Mapping[str, bytes], place: str):
-        self.contents, self.place = contents, place
+    contents: Mapping[str, bytes]
+    place: str
 
     def listing(self, folder: str = "") -> Listing | None:
         """All files."""
@@ -155,12 +195,8 @@ class OverlayTree(FileTree):
     def listing(self, folder: str = "") -> Listing | None:
         """The union of their entries."""
         found = [listing for part in self.parts if (listing := part.listing(folder)) is not None]
-        if not found:
-            return None
-        return Listing(
-            sorted({name for listing in found for name in listing.folders}),
-            sorted({name for listing in found for name in listing.names}),
-        )
+        merged = (sorted(set().union(*names)) for names in zip(*found, strict=True))
+        return Listing(*merged) if found else None
 
     def has(self, path: str) -> bool:
         """Whether one of them has it."""
@@ -182,6 +218,23 @@ class OverlayTree(FileTree):
     def below(self, folder: str) -> "OverlayTree":
         """The folders of all of them."""
         return OverlayTree(*(part.below(folder) for part in self.parts))
+
+
+def few(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    shown = ", ".join(names[:3]) or "none"
+    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def ranges(values: Iterable[int]) -> str:
+    """Values in words: 0-20, 255."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

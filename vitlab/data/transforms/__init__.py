@@ -6,7 +6,6 @@ from vitlab.data.transforms.albumentations_transforms import (
 )
 from vitlab.data.transforms.augmented_crop import AugmentedCrop
 from vitlab.data.transforms.color import CHANGES
-from vitlab.data.transforms.functional import MEAN, STD, normalize, resize, stack_of
 from vitlab.data.transforms.multicrop import MultiCrop
 from vitlab.data.transforms.random_crop import RandomCrop, random_box, uniforms
 from vitlab.data.transforms.segmentation import (
@@ -25,4 +24,15 @@ from vitlab.data.transforms.segmentation_crop import (
 )
 from vitlab.data.transforms.single_crop import CenterCrop, ResizeRandomCrop, SingleCrop
 from vitlab.data.transforms.sliding_window import slide, windows
-from vitlab.data.transforms.transform import Foreground, Pixels, Seed, Stack, Transform
+from vitlab.data.transforms.transform import (
+    MEAN,
+    STD,
+    Foreground,
+    Pixels,
+    Seed,
+    Stack,
+    Transform,
+    normalize,
+    resize,
+    stack_of,
+)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from vitlab.data.transforms.functional import stack_of
 from vitlab.data.transforms.segmentation import (
     ImageAndMask,
     Mask,
@@ -14,7 +13,7 @@ from vitlab.data.transforms.segmentation import (
     as_tensors,
     check_agreement,
 )
-from vitlab.data.transforms.transform import Pixels, Seed, Stack, Transform, check_size
+from vitlab.data.transforms.transform import Pixels, Seed, Stack, Transform, check_sizes, stack_of
 from vitlab.errors import InputError
 
 
@@ -28,7 +27,7 @@ class AlbumentationsCrop(Transform):
     """
 
     def __init__(self, pipeline: str, size: int = 224):
-        check_size("size", size)
+        check_sizes(size=size)
         self.pipeline, self.size = _load(pipeline), size
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,18 +13,20 @@ from timm.data import auto_augment as timm
 from torch import Tensor
 
 from vitlab.data.transforms.color import CHANGES, ColorJitter
-from vitlab.data.transforms.functional import MEAN, resize, stack_of
 from vitlab.data.transforms.random_crop import RandomCrop, random_box, uniforms
 from vitlab.data.transforms.transform import (
+    MEAN,
     Foreground,
     Pixels,
     Seed,
     Stack,
     Transform,
-    check_probability,
-    check_range,
-    check_size,
+    check_probabilities,
+    check_ranges,
+    check_sizes,
     refuse,
+    resize,
+    stack_of,
 )
 from vitlab.rng import seeded_rng
 
@@ -33,6 +36,7 @@ GEOMETRIC = ("Shear", "Rotate", "Translate")  # names of timm's operations that 
 Interpolation = Literal["bicubic", "bilinear", "random"]
 
 
+@dataclass
 class AugmentedCrop(Transform):
     """A random crop with RandAugment or 3-Augment; the defaults are DeiT's (arXiv:2012.12877).
 
@@ -55,38 +59,35 @@ class AugmentedCrop(Transform):
             bilinear or bicubic each time.
     """
 
-    def __init__(
-        self,
-        size: int = 224,
-        area: tuple[float, float] = (0.08, 1.0),
-        flip: float = 0.5,
-        auto_augment: str = "rand-m9-mstd0.5-inc1",
-        color_jitter: float = 0.0,
-        interpolation: Interpolation = "bicubic",
-    ):
-        check_size("size", size)
-        check_range("area", area, 1)
-        check_probability("flip", flip)
-        check_probability("color_jitter", color_jitter)
+    size: int = 224
+    area: tuple[float, float] = (0.08, 1.0)
+    flip: float = 0.5
+    auto_augment: str = "rand-m9-mstd0.5-inc1"
+    color_jitter: float = 0.0
+    interpolation: Interpolation = "bicubic"
+
+    def __post_init__(self) -> None:
+        check_sizes(size=self.size)
+        check_ranges(area=self.area)
+        check_probabilities(flip=self.flip, color_jitter=self.color_jitter)
+        name, jitter = self.auto_augment, self.color_jitter
         refuse(
-            auto_augment not in ("", "3a") and not RANDAUGMENT.fullmatch(auto_augment),
-            *("auto_augment", repr(auto_augment)),
+            name not in ("", "3a") and not RANDAUGMENT.fullmatch(name),
+            *("auto_augment", repr(name)),
             "is unknown; use RandAugment as timm spells it, such as rand-m9-mstd0.5-inc1, "
             '"3a" for 3-Augment, or "" for none',
         )
         refuse(
-            auto_augment.startswith("rand") and color_jitter > 0,
-            *("color_jitter", color_jitter),
-            f"beside auto_augment {auto_augment}: timm ignores the jitter then, and RandAugment "
-            "changes the colors itself; set color_jitter to 0, or auto_augment to 3a",
+            name.startswith("rand") and jitter > 0,
+            *("color_jitter", jitter),
+            f"beside auto_augment {name}: timm ignores the jitter then, and RandAugment changes "
+            "the colors itself; set color_jitter to 0, or auto_augment to 3a",
         )
-        self.size, self.area, self.flip = size, (area[0], area[1]), flip
-        self.min_size = RandomCrop(size, self.area).min_size
-        self.auto_augment, self.interpolation = auto_augment, interpolation
-        self.color_jitter = ColorJitter(color_jitter, color_jitter, color_jitter)
+        self.min_size = RandomCrop(self.size, self.area).min_size
+        self.jitter = ColorJitter(jitter, jitter, jitter)
         mean = tuple(round(255 * value) for value in MEAN)
-        self._augment = _augmentation(auto_augment, size, interpolation, fill=mean)
-        self._augment_mask = _augmentation(auto_augment, size, interpolation, fill=(0, 0, 0))
+        self._augment = _augmentation(name, self.size, self.interpolation, fill=mean)
+        self._augment_mask = _augmentation(name, self.size, self.interpolation, fill=(0, 0, 0))
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """A random crop of an RGB image."""
@@ -94,7 +95,7 @@ class AugmentedCrop(Transform):
         if self._augment is not None:
             with seeded_rng(drawn):
                 crop = np.array(_augmented(self._augment, Image.fromarray(crop)))
-        for name, factor in self.color_jitter.draw(numbers):
+        for name, factor in self.jitter.draw(numbers):
             crop = CHANGES[name](np.ascontiguousarray(crop), factor)
         return [stack_of(np.ascontiguousarray(crop)[None])]
 
@@ -118,7 +119,7 @@ class AugmentedCrop(Transform):
             mode = "bilinear" if next(numbers) < 0.5 else "bicubic"
         step = -1 if next(numbers) < self.flip else 1
         drawn = int(next(numbers) * 2**32) if self._augment is not None else 0
-        crop = resize(box.of(image), self.size, self.size, mode)
+        crop = resize(image[box], self.size, self.size, mode)
         return np.ascontiguousarray(crop[:, ::step]), drawn, numbers
 
 

@@ -4,20 +4,24 @@ Everything random here is a function of the image and a seed, so a run can be re
 whatever the number of workers.
 """
 
+from dataclasses import dataclass
+from functools import partial
+
 from vitlab.data.transforms.color import ColorJitter
-from vitlab.data.transforms.functional import stack_of
 from vitlab.data.transforms.random_crop import RandomCrop, make_all, uniforms
 from vitlab.data.transforms.transform import (
     Pixels,
     Seed,
     Stack,
     Transform,
-    check_range,
-    check_size,
+    check_ranges,
+    check_sizes,
     refuse,
+    stack_of,
 )
 
 
+@dataclass
 class MultiCrop(Transform):
     """Two large and several small random crops, as DINO trains on them (arXiv:2104.14294).
 
@@ -34,51 +38,33 @@ class MultiCrop(Transform):
         local_scale: the same for a small crop.
     """
 
-    def __init__(
-        self,
-        size: int = 224,
-        local_size: int = 96,
-        num_local_crops: int = 8,
-        scale: tuple[float, float] = (0.4, 1.0),
-        local_scale: tuple[float, float] = (0.05, 0.4),
-    ):
-        check_size("size", size)
-        check_size("local_size", local_size)
-        check_range("scale", scale, 1)
-        check_range("local_scale", local_scale, 1)
+    size: int = 224
+    local_size: int = 96
+    num_local_crops: int = 8
+    scale: tuple[float, float] = (0.4, 1.0)
+    local_scale: tuple[float, float] = (0.05, 0.4)
+
+    def __post_init__(self) -> None:
+        check_sizes(size=self.size, local_size=self.local_size)
+        check_ranges(scale=self.scale, local_scale=self.local_scale)
         message = "is negative; use 0 for no small crops, or a count"
-        refuse(num_local_crops < 0, "num_local_crops", num_local_crops, message)
-        self.size, self.local_size, self.num_local_crops = size, local_size, num_local_crops
-        self.scale, self.local_scale = (scale[0], scale[1]), (local_scale[0], local_scale[1])
-        self.first = _crop(size, self.scale, blur=1.0)
-        self.second = _crop(size, self.scale, blur=0.1, solarize=0.2)
-        self.local = _crop(local_size, self.local_scale, blur=0.5)
-        smallest = self.local.min_size if num_local_crops else (0, 0)
+        refuse(self.num_local_crops < 0, "num_local_crops", self.num_local_crops, message)
+        jitter = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+        crop = partial(RandomCrop, flip=0.5, jitter=jitter, jittered=0.8, gray=0.2)
+        self.first = crop(self.size, self.scale, blur=1.0)
+        self.second = crop(self.size, self.scale, blur=0.1, solarize=0.2)
+        self.local = crop(self.local_size, self.local_scale, blur=0.5)
+        smallest = self.local.min_size if self.num_local_crops else (0, 0)
         self.min_size = max(self.first.min_size, smallest)
 
     @property
     def crop_sizes(self) -> list[tuple[int, int]]:
         """Two large crops, then the small ones if there are any."""
-        return [(2, self.size)] + [(self.num_local_crops, self.local_size)] * (
-            self.num_local_crops > 0
-        )
+        sizes = [(2, self.size), (self.num_local_crops, self.local_size)]
+        return [(count, size) for count, size in sizes if count]
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """Random crops of an RGB image."""
         numbers = uniforms(seed)
         stacks = [[self.first, self.second], [self.local] * self.num_local_crops]
         return [stack_of(make_all(crops, image, numbers)) for crops in stacks if crops]
-
-
-def _crop(size: int, scale: tuple[float, float], blur: float, solarize: float = 0.0) -> RandomCrop:
-    """One crop; `blur` and `solarize` are probabilities."""
-    return RandomCrop(
-        size=size,
-        scale=scale,
-        flip=0.5,
-        jitter=ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
-        jittered=0.8,
-        gray=0.2,
-        blur=blur,
-        solarize=solarize,
-    )

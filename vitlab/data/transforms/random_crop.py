@@ -1,21 +1,21 @@
 """`RandomCrop`: DINO's crop, flip, color jitter, gray, blur and solarization of one image."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, repeat
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from vitlab.data.transforms import color
-from vitlab.data.transforms.functional import resize
-from vitlab.data.transforms.transform import Pixels, Seed
+from vitlab.data.transforms.transform import Pixels, Seed, resize
 
 RATIO = (3 / 4, 4 / 3)  # of width to height
-LOG_RATIO = (math.log(RATIO[0]), math.log(RATIO[1]))
 TRIES = 10
+Box = tuple[slice, slice]  # rows and columns of an image
 
 
 def uniforms(seed: Seed) -> Iterator[float]:
@@ -25,38 +25,14 @@ def uniforms(seed: Seed) -> Iterator[float]:
     return chain.from_iterable(generator.random(256).tolist() for _ in repeat(None))
 
 
-@dataclass(slots=True)  # ten of each for every image: frozen ones take five times as long to make
-class Box:
-    """Part of an image, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def of(self, image: Pixels) -> UInt8[np.ndarray, "rows columns 3"]:
-        """This part of the image, sharing its memory."""
-        return image[self.top : self.top + self.height, self.left : self.left + self.width]
-
-
-@dataclass(slots=True)
-class CropParameters:
-    """Random parameters of one crop; the operations are in this order.
-
-    Attributes:
-        box: the part of the image.
-        flip: whether left and right are swapped.
-        changes: names and factors of the changes of color.
-        gray: whether the colors are dropped.
-        sigma: of the blur in pixels, or None.
-        solarize: whether bright values are inverted.
-    """
+class CropParameters(NamedTuple):
+    """Random parameters of one crop; the operations are in this order."""
 
     box: Box
     flip: bool
-    changes: list[tuple[str, float]]
+    changes: list[tuple[str, float]]  # names and factors of the changes of color
     gray: bool
-    sigma: float | None
+    sigma: float | None  # of the blur in pixels
     solarize: bool
 
 
@@ -107,7 +83,7 @@ class RandomCrop:
         self, image: Pixels, drawn: CropParameters, out: UInt8[np.ndarray, "size size 3"]
     ) -> None:
         """Write the crop to `out`."""
-        crop = resize(drawn.box.of(image), self.size, self.size)
+        crop = resize(image[drawn.box], self.size, self.size)
         for name, factor in drawn.changes:
             crop = color.CHANGES[name](crop, factor)
         if drawn.gray:
@@ -135,24 +111,32 @@ def make_all(
 
 
 def random_box(
-    height: int, width: int, scale: tuple[float, float], numbers: Iterator[float]
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    numbers: Iterator[float],
+    ratio: tuple[float, float] = RATIO,
+    place: Callable[[int], int] | None = None,
 ) -> Box:
-    """Part of an image of this size, drawn as torchvision's RandomResizedCrop does.
+    """Part of an image of this size in pixels, drawn as torchvision's RandomResizedCrop does.
 
     Its share of the area is uniform and the logarithm of its aspect ratio too, given that it fits.
-    If none of ten fits, it is the middle of the image, as large as the ratios allow.
+    If none of ten fits, it is the middle of the image, as large as the ratios allow. `place` draws
+    the offset from the room that is left, with `numbers` in [0, 1) by default.
     """
+    place = place or (lambda room: int(next(numbers) * (room + 1)))
+    low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(TRIES):
         area = height * width * _between(*scale, next(numbers))
-        ratio = math.exp(_between(*LOG_RATIO, next(numbers)))
-        columns, rows = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        shape = math.exp(_between(low, high, next(numbers)))
+        columns, rows = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
         if 0 < columns <= width and 0 < rows <= height:
-            top = int(next(numbers) * (height - rows + 1))
-            left = int(next(numbers) * (width - columns + 1))
-            return Box(top, left, rows, columns)
-    columns = min(width, round(height * RATIO[1]))
-    rows = min(height, round(width / RATIO[0]))
-    return Box((height - rows) // 2, (width - columns) // 2, rows, columns)
+            top, left = place(height - rows), place(width - columns)
+            return slice(top, top + rows), slice(left, left + columns)
+    columns = min(width, round(height * ratio[1]))
+    rows = min(height, round(width / ratio[0]))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return slice(top, top + rows), slice(left, left + columns)
 
 
 def _between(low: float, high: float, share: float) -> float:

@@ -7,6 +7,7 @@ function of the image, the mask and a seed.
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,7 @@ import torch
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
-from vitlab.data.transforms.functional import MEAN, resize
-from vitlab.data.transforms.transform import Pixels, Seed, check_size, refuse
+from vitlab.data.transforms.transform import MEAN, Pixels, Seed, check_sizes, refuse, resize
 from vitlab.errors import InputError
 
 Mask = UInt8[np.ndarray, "_ _"]  # no names: the image beside it may have another size
@@ -55,6 +55,7 @@ class SegmentationTransform(ABC):
         """
 
 
+@dataclass
 class SegmentationWhole(SegmentationTransform):
     """The whole image at another size and its mask at its own, as sliding windows are scored.
 
@@ -66,11 +67,13 @@ class SegmentationWhole(SegmentationTransform):
         max_aspect_ratio: see `SegmentationCrop`; with 4, mmsegmentation's own configs are met.
     """
 
-    def __init__(self, short_side: int = 512, max_aspect_ratio: float = math.inf):
+    short_side: int = 512
+    max_aspect_ratio: float = math.inf
+
+    def __post_init__(self) -> None:
         message = "is not a length; use a positive number of pixels, or 0 to leave the image at its"
-        refuse(short_side < 0, "short_side", short_side, f"{message} size")
-        check_aspect_ratio(max_aspect_ratio)
-        self.short_side, self.max_aspect_ratio = short_side, max_aspect_ratio
+        refuse(self.short_side < 0, "short_side", self.short_side, f"{message} size")
+        check_aspect_ratio(self.max_aspect_ratio)
 
     def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
         """The image with its new short side, and the mask as it is; nothing is random."""
@@ -80,6 +83,7 @@ class SegmentationWhole(SegmentationTransform):
         return as_tensors(image, mask)
 
 
+@dataclass
 class SegmentationSquare(SegmentationTransform):
     """The whole image resized to a square, and its mask at its own size: every label is seen.
 
@@ -87,9 +91,10 @@ class SegmentationSquare(SegmentationTransform):
         size: edge of the square, in pixels.
     """
 
-    def __init__(self, size: int = 224):
-        check_size("size", size)
-        self.size = size
+    size: int = 224
+
+    def __post_init__(self) -> None:
+        check_sizes(size=self.size)
 
     def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
         """The image at its new size, and the mask as it is; nothing is random."""

@@ -1,12 +1,13 @@
 """Random crops of an image and its mask, as segmentation heads are trained."""
 
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from vitlab.data.transforms.functional import resize
+from vitlab.data.transforms.random_crop import RATIO, TRIES, random_box
 from vitlab.data.transforms.segmentation import (
     IGNORE_INDEX,
     ImageAndMask,
@@ -21,16 +22,17 @@ from vitlab.data.transforms.segmentation import (
 from vitlab.data.transforms.transform import (
     Pixels,
     Seed,
-    check_probability,
-    check_range,
-    check_size,
+    check_probabilities,
+    check_ranges,
+    check_sizes,
     refuse,
+    resize,
 )
 
 Table = UInt8[np.ndarray, "256"]
-TRIES = 10
 
 
+@dataclass
 class SegmentationCrop(SegmentationTransform):
     """A random square, as linear heads of DINOv2 (arXiv:2304.07193) and others train on it.
 
@@ -64,27 +66,21 @@ class SegmentationCrop(SegmentationTransform):
             limit.
     """
 
-    def __init__(
-        self,
-        size: int = 512,
-        short_side: int = 512,
-        ratio_range: tuple[float, float] = (0.5, 2.0),
-        cat_max_ratio: float = 0.75,
-        flip: float = 0.5,
-        photometric: bool = True,
-        max_aspect_ratio: float = math.inf,
-    ):
-        check_size("size", size)
-        check_size("short_side", short_side)
-        check_range("ratio_range", ratio_range, math.inf)
+    size: int = 512
+    short_side: int = 512
+    ratio_range: tuple[float, float] = (0.5, 2.0)
+    cat_max_ratio: float = 0.75
+    flip: float = 0.5
+    photometric: bool = True
+    max_aspect_ratio: float = math.inf
+
+    def __post_init__(self) -> None:
+        check_sizes(size=self.size, short_side=self.short_side)
+        check_ranges(math.inf, ratio_range=self.ratio_range)
+        check_probabilities(flip=self.flip)
         message = "is not a share of pixels; use a number in (0, 1], and 1 to take any crop"
-        refuse(not 0 < cat_max_ratio <= 1, "cat_max_ratio", cat_max_ratio, message)
-        check_probability("flip", flip)
-        check_aspect_ratio(max_aspect_ratio)
-        self.size, self.short_side = size, short_side
-        self.ratio_range = (ratio_range[0], ratio_range[1])
-        self.cat_max_ratio, self.flip = cat_max_ratio, flip
-        self.photometric, self.max_aspect_ratio = photometric, max_aspect_ratio
+        refuse(not 0 < self.cat_max_ratio <= 1, "cat_max_ratio", self.cat_max_ratio, message)
+        check_aspect_ratio(self.max_aspect_ratio)
 
     def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
         """A random square of image and mask, `size` by `size`."""
@@ -120,6 +116,7 @@ class SegmentationCrop(SegmentationTransform):
         return bool(counts.max() < self.cat_max_ratio * counts.sum())
 
 
+@dataclass
 class SegmentationRandomResizedCrop(SegmentationTransform):
     """A random part, resized to a square: torchvision's RandomResizedCrop of image and mask.
 
@@ -132,44 +129,31 @@ class SegmentationRandomResizedCrop(SegmentationTransform):
         flip: probability of a horizontal flip.
     """
 
-    def __init__(
-        self,
-        size: int = 448,
-        scale: tuple[float, float] = (0.8, 1.0),
-        ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        flip: float = 0.5,
-    ):
-        check_size("size", size)
-        check_range("scale", scale, 1)
-        check_range("ratio", ratio, math.inf)
-        check_probability("flip", flip)
-        self.size, self.scale, self.ratio, self.flip = size, tuple(scale), tuple(ratio), flip
+    size: int = 448
+    scale: tuple[float, float] = (0.8, 1.0)
+    ratio: tuple[float, float] = RATIO
+    flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_sizes(size=self.size)
+        check_ranges(scale=self.scale)
+        check_ranges(math.inf, ratio=self.ratio)
+        check_probabilities(flip=self.flip)
 
     def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
         """A random part of image and mask, `size` by `size`."""
         check_agreement(image, mask)
         numbers = np.random.default_rng(seed)
-        part = self._part(mask.shape, numbers)
-        step = -1 if numbers.random() < self.flip else 1
-        pixels = resize(image[part], self.size, self.size)
-        labels = resize_nearest(mask[part], self.size, self.size)
-        return as_tensors(pixels[:, ::step], labels[:, ::step], self.size)
 
-    def _part(self, shape: tuple[int, ...], numbers: np.random.Generator) -> tuple[slice, slice]:
-        """Rows and columns; in the middle if ten draws do not fit into the image."""
-        height, width = shape
-        for _ in range(TRIES):
-            area = height * width * numbers.uniform(self.scale[0], self.scale[1])
-            ratio = math.exp(numbers.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
-            rows, columns = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
-            if 0 < rows <= height and 0 < columns <= width:
-                top = int(numbers.integers(height - rows, endpoint=True))
-                left = int(numbers.integers(width - columns, endpoint=True))
-                return slice(top, top + rows), slice(left, left + columns)
-        ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
-        rows, columns = min(height, round(width / ratio)), min(width, round(height * ratio))
-        top, left = (height - rows) // 2, (width - columns) // 2
-        return slice(top, top + rows), slice(left, left + columns)
+        def place(room: int) -> int:
+            return int(numbers.integers(room, endpoint=True))
+
+        (height, width), chances = mask.shape, iter(numbers.random, None)
+        box = random_box(height, width, self.scale, chances, self.ratio, place)
+        step = -1 if numbers.random() < self.flip else 1
+        pixels = resize(image[box], self.size, self.size)
+        labels = resize_nearest(mask[box], self.size, self.size)
+        return as_tensors(pixels[:, ::step], labels[:, ::step], self.size)
 
 
 def distorted(image: Pixels, numbers: np.random.Generator) -> Pixels:

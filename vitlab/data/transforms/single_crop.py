@@ -1,23 +1,27 @@
 """One crop of an image: random as in supervised training, or the middle as in evaluation."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import UInt8
 
 from vitlab.data.transforms.color import ColorJitter
-from vitlab.data.transforms.functional import resize, stack_of
 from vitlab.data.transforms.random_crop import RandomCrop, make_all, uniforms
 from vitlab.data.transforms.transform import (
     Pixels,
     Seed,
     Stack,
     Transform,
-    check_probability,
-    check_range,
-    check_size,
+    check_probabilities,
+    check_ranges,
+    check_sizes,
     refuse,
+    resize,
+    stack_of,
 )
 
 
+@dataclass
 class SingleCrop(Transform):
     """One random crop, as supervised classifiers are trained: 3/4 to 4/3 as wide as high.
 
@@ -29,21 +33,17 @@ class SingleCrop(Transform):
         flip: probability of a horizontal flip.
     """
 
-    def __init__(
-        self,
-        size: int = 224,
-        scale: tuple[float, float] = (0.08, 1.0),
-        color_jitter: float = 0.0,
-        flip: float = 0.5,
-    ):
-        check_size("size", size)
-        check_range("scale", scale, 1)
-        check_probability("color_jitter", color_jitter)
-        check_probability("flip", flip)
-        self.size, self.scale = size, tuple(scale)
-        self.color_jitter, self.flip = color_jitter, flip
-        jitter = ColorJitter(color_jitter, color_jitter, color_jitter)
-        self.crop = RandomCrop(size, (scale[0], scale[1]), flip=flip, jitter=jitter)
+    size: int = 224
+    scale: tuple[float, float] = (0.08, 1.0)
+    color_jitter: float = 0.0
+    flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_sizes(size=self.size)
+        check_ranges(scale=self.scale)
+        check_probabilities(color_jitter=self.color_jitter, flip=self.flip)
+        jitter = ColorJitter(self.color_jitter, self.color_jitter, self.color_jitter)
+        self.crop = RandomCrop(self.size, self.scale, flip=self.flip, jitter=jitter)
         self.min_size = self.crop.min_size
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
@@ -51,6 +51,7 @@ class SingleCrop(Transform):
         return [stack_of(make_all([self.crop], image, uniforms(seed)))]
 
 
+@dataclass
 class ResizeRandomCrop(Transform):
     """A square at a random place of the image with its short side resized.
 
@@ -62,13 +63,16 @@ class ResizeRandomCrop(Transform):
         flip: probability of a horizontal flip.
     """
 
-    def __init__(self, size: int = 224, resize_size: int = 256, flip: float = 0.5):
-        check_size("size", size)
-        check_probability("flip", flip)
-        message = f"is less than size {size}, and the square would not fit; give at least {size}"
-        refuse(resize_size < size, "resize_size", resize_size, message)
-        self.size, self.resize_size, self.flip = size, resize_size, flip
-        self.min_size = (resize_size, resize_size)
+    size: int = 224
+    resize_size: int = 256
+    flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_sizes(size=self.size)
+        check_probabilities(flip=self.flip)
+        message = f"would not fit the square; give at least the size, {self.size}"
+        refuse(self.resize_size < self.size, "resize_size", self.resize_size, message)
+        self.min_size = (self.resize_size, self.resize_size)
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """A square of an RGB image."""
@@ -81,6 +85,7 @@ class ResizeRandomCrop(Transform):
         return [stack_of(np.ascontiguousarray(crop)[None])]
 
 
+@dataclass
 class CenterCrop(Transform):
     """The square in the middle, as classifiers are evaluated: for 224, the short side becomes 256.
 
@@ -89,11 +94,14 @@ class CenterCrop(Transform):
         share: of the image's short side that the square covers.
     """
 
-    def __init__(self, size: int = 224, share: float = 0.875):
-        check_size("size", size)
+    size: int = 224
+    share: float = 0.875
+
+    def __post_init__(self) -> None:
+        check_sizes(size=self.size)
         message = "is no part of the image; use a number in (0, 1]"
-        refuse(not 0 < share <= 1, "share", share, message)
-        self.size, self.resize_size = size, round(size / share)
+        refuse(not 0 < self.share <= 1, "share", self.share, message)
+        self.resize_size = round(self.size / self.share)
 
     def __call__(self, image: Pixels, seed: Seed = 0) -> list[Stack]:
         """The middle of the image; nothing is random."""

@@ -5,12 +5,13 @@ Windows of 512 with stride 341, on images with a short side of 512, are how line
 """
 
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitlab.data.transforms.transform import check_size, refuse
+from vitlab.data.transforms.transform import check_sizes, refuse
 from vitlab.errors import InputError
 
 
@@ -24,16 +25,13 @@ def windows(height: int, width: int, size: int, stride: int) -> list[tuple[int, 
     Raises:
         InputError: if a length is not positive, or the stride would leave gaps.
     """
-    lengths = {"height": height, "width": width, "size": size, "stride": stride}
-    for name, length in lengths.items():
-        check_size(name, length)
+    check_sizes(height=height, width=width, size=size, stride=stride)
     message = f"leaves gaps between windows of {size}; use 1 to {size} pixels"
     refuse(stride > size, "stride", stride, message)
-    return [
-        (top, left)
-        for top in _starts(height, size, stride)
-        for left in _starts(width, size, stride)
-    ]
+    tops, lefts = (
+        [*range(0, max(side - size, 0), stride), max(side - size, 0)] for side in (height, width)
+    )
+    return list(product(tops, lefts))
 
 
 def slide(
@@ -79,8 +77,3 @@ def slide(
         change.masked_fill_(predicted == mean[region], 0)  # infinite logits that agree, too
         mean[region] += change.div_(count[region])
     return mean
-
-
-def _starts(length: int, size: int, stride: int) -> list[int]:
-    last = max(length - size, 0)
-    return [*range(0, last, stride), last]
