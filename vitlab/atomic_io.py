@@ -25,13 +25,9 @@ from vitlab.errors import InputError
 def environment() -> dict:
     """Return what else a number depends on: command, code, versions, hardware."""
     packages = ("torch", "torchvision", "lightning", "timm", "albumentations", "numpy")
-    here = Path(vitlab.__file__).parent
-    commit = subprocess.run(
-        ["git", "-C", str(here), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    here = str(Path(vitlab.__file__).parent)
+    words = ["git", "-C", here, "describe", "--always", "--dirty"]
+    commit = subprocess.run(words, capture_output=True, text=True, check=False)
     return {
         "command": shlex.join(sys.argv),
         "vitlab": vitlab.__version__,
@@ -40,9 +36,7 @@ def environment() -> dict:
         "system": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
         "cores": os.cpu_count(),
-        "devices": [
-            torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
-        ],
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
 
 
@@ -52,11 +46,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file at once or not at all.
-
-    Raises:
-        OSError: the disk is full, or fails; what was there before is still there.
-    """
+    """Write a file at once or not at all, see `replacing`."""
     with replacing(path) as aside:
         aside.write_bytes(content)
 
@@ -90,12 +80,9 @@ def unwritable(path: Path, error: OSError) -> OSError:
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[TextIO]:
-    """Hold a lock file for this process alone, without waiting.
+    """Hold a lock file for this process alone, without waiting; its text is for people.
 
     The lock is the system's, on an open file: it ends with the process, however that ends.
-
-    Yields:
-        The open lock file, whose text is for people.
 
     Raises:
         BlockingIOError: another process holds it.
@@ -104,10 +91,8 @@ def exclusive_lock(path: Path) -> Iterator[TextIO]:
     with path.open("a+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except PermissionError as error:  # what some systems say of a lock that is held
+        except (BlockingIOError, PermissionError) as error:  # the latter on some systems
             raise BlockingIOError(*error.args) from error
-        except BlockingIOError:
-            raise
         except OSError as error:  # such as Lustre without its option
             warnings.warn(
                 f"the filesystem of {path.parent} has no locks ({error}); see that no other "

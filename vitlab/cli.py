@@ -4,85 +4,32 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from vitlab import __version__
 
-
-class Verb(NamedTuple):
-    """A verb of `vitlab`.
-
-    Attributes:
-        summary: a line for the help.
-        place: file of `vitlab.commands`, and its function of the command line behind the verb.
-        explains: whether an error it raises is one of its input, so that its message is enough.
-    """
-
-    summary: str
-    place: str
-    explains: bool = True
-
-    def run(self, words: Sequence[str]) -> None:
-        """Import the function and call it; end with the reason where its input cannot be used."""
-        file, _, name = self.place.partition(":")
-        try:
-            getattr(importlib.import_module(f"vitlab.commands.{file}"), name or "run")(words)
-        except (ValueError, OSError) as error:
-            if not self.explains:
-                raise
-            # of an error in a loading process, only the message, not the traceback
-            _refuse(f"vitlab: {str(error).rpartition('DataError: ')[2]}")
-        except KeyboardInterrupt:
-            _refuse("vitlab: interrupted; the same command begins again, or goes on where it can")
-
-
+# of each verb, its file in vitlab.commands, with its function if that is not `run`, and a summary
 VERBS = {
-    "fit": Verb("pretrain an encoder and probe it while it trains", "fit", explains=False),
-    "plan": Verb("try some steps of a run: speed, memory, hours, disk, what to change", "plan"),
-    "submit": Verb("run fit as a job of SLURM, or as one for each seed", "submit"),
-    "runs": Verb("list runs: state, step, scores, last checkpoint, job", "runs"),
-    "replay": Verb("take a step again at which a run met NaN or infinity", "replay"),
-    "measure": Verb("measure a run's checkpoints afterwards, with the probes of fit", "measure"),
-    "curves": Verb("draw the curves of runs and tabulate them, arms side by side", "curves"),
-    "evaluate": Verb("evaluate frozen features by a named protocol; --list shows them", "evaluate"),
-    "compare": Verb("put evaluations side by side: a table, a plot, paired differences", "compare"),
-    "figure": Verb(
-        "draw your own photographs as encoders see them: PCA, attention, similarity, parts, masks",
-        "figure",
-    ),
-    "analyze": Verb(
-        "look into encoders: tokens, attention, foreground and rank by block, as a report",
-        "analyze",
-    ),
-    "report calibration": Verb(
-        "compare classifiers before and after calibration", "report:calibration"
-    ),
-    "report prompts": Verb("compare prompt tuning with the linear probe", "report:prompts"),
-    "configs": Verb("list the configs that come with vitlab; --copy NAME gives one", "configs"),
-    "cost": Verb(
-        "measure what encoders cost: parameters, FLOPs, memory, images per second",
-        "cost",
-    ),
-    "import": Verb(
-        "turn weights of DINO, DINOv2, DeiT, timm or LocAtViT into a vitlab folder",
-        "import_weights",
-    ),
-    "export": Verb(
-        "write the encoder of a run as a vitlab folder, or for timm",
-        "export",
-    ),
-    "data check": Verb(
-        "say which dataset a folder holds, what is wrong with it, and the remedy",
-        "data_check",
-    ),
-    "data voc-masks": Verb(
-        "convert masks of VOC 2012 from colors to indices, and SBD's to trainaug",
-        "data_voc_masks",
-    ),
-    "data synthesize": Verb(
-        "draw miniature ImageNet, VOC 2012, ADE20K and Cityscapes, to try things out",
-        "data_synthesize",
-    ),
+    "fit": ("fit", "pretrain an encoder and probe it while it trains"),
+    "plan": ("plan", "try some steps of a run: speed, memory, hours, disk, what to change"),
+    "submit": ("submit", "run fit as a job of SLURM, or as one for each seed"),
+    "runs": ("runs", "list runs: state, step, scores, last checkpoint, job"),
+    "replay": ("replay", "take a step again at which a run met NaN or infinity"),
+    "measure": ("measure", "measure a run's checkpoints afterwards, with the probes of fit"),
+    "curves": ("curves", "draw the curves of runs and tabulate them, arms side by side"),
+    "evaluate": ("evaluate", "evaluate frozen features by a named protocol; --list shows them"),
+    "compare": ("compare", "put evaluations side by side: a table, a plot, paired differences"),
+    "figure": ("figure", "draw photographs as encoders see them: PCA, attention, parts, masks"),
+    "analyze": ("analyze", "look into encoders: tokens, attention, rank by block, as a report"),
+    "report calibration": ("report:calibration", "show what calibration changes in classifiers"),
+    "report prompts": ("report:prompts", "compare prompt tuning with the linear probe"),
+    "configs": ("configs", "list the configs that come with vitlab; --copy NAME gives one"),
+    "cost": ("cost", "measure what encoders cost: parameters, FLOPs, memory, images per second"),
+    "import": ("convert:import_weights", "turn weights of DINO, DINOv2, DeiT, timm into ours"),
+    "export": ("convert:export_weights", "write a run's encoder for vitlab, or for timm"),
+    "data check": ("data:check", "say which dataset a folder holds, and what is wrong with it"),
+    "data voc-masks": ("data:voc_masks", "convert masks of VOC 2012 and SBD to class indices"),
+    "data synthesize": ("data:synthesize", "draw miniature data sets, to try things out"),
 }
 
 HELP = """\
@@ -115,20 +62,28 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help"):
-        listed = (f"  {name:<17} {verb.summary}" for name, verb in VERBS.items())
+        listed = (f"  {name:<17} {summary}" for name, (_, summary) in VERBS.items())
         print(HELP.format(verbs="\n".join(listed)), end="")
         return
     if words[0] == "--version":
         print(f"vitlab {__version__} in {Path(__file__).parent}")  # a wheel, or a clone
         return
-    for name, verb in VERBS.items():
-        parts = name.split()
-        if words[: len(parts)] == parts:
-            verb.run(words[len(parts) :])
-            return
-    _refuse(f"vitlab: unknown verb {' '.join(words[:2])!r}; the verbs are {', '.join(VERBS)}")
+    verb = next((name for name in VERBS if f"{' '.join(words)} ".startswith(f"{name} ")), "")
+    if not verb:
+        _refuse(f"unknown verb {' '.join(words[:2])!r}; the verbs are {', '.join(VERBS)}")
+    file, _, function = VERBS[verb][0].partition(":")
+    try:
+        run = getattr(importlib.import_module(f"vitlab.commands.{file}"), function or "run")
+        run(words[len(verb.split()) :])
+    except (ValueError, OSError) as error:
+        if verb == "fit":  # what it raises is an error of the code
+            raise
+        # of an error in a loading process, only the message, not the traceback
+        _refuse(str(error).rpartition("DataError: ")[2])
+    except KeyboardInterrupt:
+        _refuse("interrupted; the same command begins again, or goes on where it can")
 
 
 def _refuse(text: str) -> NoReturn:
-    print(text, file=sys.stderr)
+    print(f"vitlab: {text}", file=sys.stderr)
     sys.exit(2)

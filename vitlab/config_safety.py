@@ -8,10 +8,12 @@ checkpoint. `ClassesOnly.instantiate_classes` refuses functions before anything 
 functions of torch and lightning run a command or a pickle, and no list of them would be complete.
 """
 
-import importlib
 import inspect
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import pydoc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -79,57 +81,32 @@ class ClassParser(ClassesOnly, ArgumentParser):
     """A parser of command lines and settings that builds classes and calls no function."""
 
 
-def refuse_functions(content: object, key: str = "") -> None:
+def refuse_functions(content: object) -> None:
     """Refuse anything but classes in a parsed config.
 
     Args:
         content: as a parser makes it: names of classes, imported functions, plain values.
-        key: of the content, for the message.
 
     Raises:
         InputError: a class_path or a value that is a function, and not allowed by VITLAB_ALLOW.
     """
-    if isinstance(content, Namespace | Mapping):
-        for name, value in (
-            vars(content).items() if isinstance(content, Namespace) else content.items()
-        ):
-            inner = f"{key}.{name}" if key else str(name)
-            if name == "class_path" and isinstance(value, str):
-                if "." in value and not inspect.isclass(_resolve(value)):
-                    _refuse_function(value, inner)
-            else:
-                refuse_functions(value, inner)
-    elif isinstance(content, list | tuple):
-        for index, value in enumerate(content):
-            refuse_functions(value, f"{key}[{index}]")
-    elif callable(content) and not (inspect.isclass(content) or isinstance(content, os.PathLike)):
-        kind = type(content)  # defaults of ours may be callable objects
-        if inspect.isroutine(content) or not _is_allowed(f"{kind.__module__}.{kind.__qualname__}"):
-            names = (getattr(content, part, "") for part in ("__module__", "__qualname__"))
-            _refuse_function(".".join(names), key)
-
-
-def _refuse_function(name: str, key: str) -> None:
-    if not any(f"{name}.".startswith(f"{allowed}.") for allowed in _allowed_by_user()):
-        raise InputError(
-            f"{key}: {name}, which is no class, was not called: a config may only build classes. "
-            f"If you trust both the config and {name}, allow it with {VARIABLE}={name}",
-            field=key,
-        )
-
-
-def _resolve(name: str) -> object:
-    """Return the object of a dotted name, whose modules a parser has imported already."""
-    parts = name.split(".")
-    for count in range(len(parts) - 1, 0, -1):
-        try:
-            found: object = importlib.import_module(".".join(parts[:count]))
-            for part in parts[count:]:
-                found = getattr(found, part)
-        except (ImportError, AttributeError):
+    for key, value in _walk(content):
+        if _names_class(key) and isinstance(value, str):
+            name, wrong = value, "." in value and not inspect.isclass(pydoc.locate(value))
+        elif callable(value) and not inspect.isclass(value) and not isinstance(value, os.PathLike):
+            name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
+            kind = type(value)  # defaults of ours may be callable objects
+            ours = _is_allowed(f"{kind.__module__}.{kind.__qualname__}")
+            wrong = inspect.isroutine(value) or not ours
+        else:
             continue
-        return found
-    return None
+        if wrong and not any(_covers(allowed, name) for allowed in _allowed_by_user()):
+            raise InputError(
+                f"{key}: {name}, which is no class, was not called: a config may only build "
+                f"classes. If you trust both the config and {name}, allow it with "
+                f"{VARIABLE}={name}",
+                field=key,
+            )
 
 
 def check_config(content: object, where: object) -> None:
@@ -143,18 +120,16 @@ def check_config(content: object, where: object) -> None:
         InputError: a key names a class from elsewhere, or the config is nested without end.
     """
     try:
-        for count, _ in enumerate(_values(content)):
-            if count > MAX_VALUES:
-                raise InputError(
-                    f"{where} holds more than {MAX_VALUES:,} values; no config does",
-                    field=str(where),
-                )
-        named = list(_classes(content))
+        values = list(islice(_walk(content), MAX_VALUES + 1))
     except RecursionError as error:
         raise InputError(
             f"{where} is nested too deep, or in itself; no config is", field=str(where)
         ) from error
-    for key, name in named:
+    if len(values) > MAX_VALUES:
+        raise InputError(
+            f"{where} holds more than {MAX_VALUES:,} values; no config does", field=str(where)
+        )
+    for key, name in ((key, str(value)) for key, value in values if _names_class(key)):
         if "." not in name or _is_allowed(name):
             continue  # without a dot, one of the classes that the parser knows already
         package = name.partition(".")[0]
@@ -183,7 +158,8 @@ def check_command_line(words: Sequence[str]) -> None:
         elif option.endswith(".class_path"):
             check_config({option: value}, "the command line")
         elif option.startswith("--") and value.startswith(("{", "[")):
-            check_config({option: _plain(value)}, "the command line")
+            with suppress(yaml.YAMLError):  # the parser refuses it
+                check_config({option: yaml.safe_load(value)}, "the command line")
 
 
 def read_yaml(path: Path) -> object:
@@ -210,13 +186,6 @@ def flat(content: object, key: str = "") -> Iterator[tuple[str, object]]:
         yield key, content
 
 
-def _plain(text: str) -> object:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None  # the parser refuses it
-
-
 def _allowed_by_user() -> list[str]:
     names = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
     for name in names:
@@ -229,35 +198,30 @@ def _allowed_by_user() -> list[str]:
     return names
 
 
+def _covers(entry: str, name: str) -> bool:
+    return f"{name}.".startswith(f"{entry}.")
+
+
 def _is_allowed(name: str) -> bool:
     """Whether the longest entry that covers a dotted name is one that allows it."""
     verdicts = dict.fromkeys(PACKAGES, True) | dict.fromkeys(NEVER, False)
     verdicts |= dict.fromkeys(_allowed_by_user(), True)
-    parts = name.split(".")
-    for count in range(len(parts), 0, -1):
-        verdict = verdicts.get(".".join(parts[:count]))
-        if verdict is not None:
-            return verdict
-    return False
+    covering = [entry for entry in verdicts if _covers(entry, name)]
+    return bool(covering) and verdicts[max(covering, key=len)]
 
 
-def _values(content: object) -> Iterator[object]:
-    yield content
-    inner = content.values() if isinstance(content, Mapping) else content
-    if isinstance(inner, Iterable) and not isinstance(inner, str | bytes):
-        for value in inner:
-            yield from _values(value)
+def _names_class(key: str) -> bool:
+    return f".{key}".endswith(".class_path")
 
 
-def _classes(content: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the dotted key and the value of each class_path."""
+def _walk(content: object, key: str = "") -> Iterator[tuple[str, object]]:
+    """Yield every value in a config, from the whole to the parts, with its dotted key."""
+    yield key, content
+    if isinstance(content, Namespace):
+        content = vars(content)
     if isinstance(content, Mapping):
         for name, value in content.items():
-            inner = f"{key}.{name}" if key else str(name)
-            if name == "class_path" or str(name).endswith(".class_path"):
-                yield inner, str(value)
-            else:
-                yield from _classes(value, inner)
-    elif isinstance(content, list):
+            yield from _walk(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(content, list | tuple):
         for place, value in enumerate(content):
-            yield from _classes(value, f"{key}[{place}]")
+            yield from _walk(value, f"{key}[{place}]")

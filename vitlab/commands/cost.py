@@ -1,11 +1,10 @@
 """`vitlab cost`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vitlab.commands.parser import parse
+from vitlab.commands.parser import call
 
 EXAMPLES = """\
 examples:
@@ -15,8 +14,18 @@ examples:
 """
 
 
-@dataclass(frozen=True)
-class CostOptions:
+def run(words: Sequence[str]) -> None:
+    """Run `vitlab cost`."""
+    call(_cost, words, "vitlab cost", EXAMPLES)
+
+
+def _cost(
+    config: list[Path],
+    sizes: tuple[int, ...] = (224, 384, 512),
+    batch_size: int = 4,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    out: Path | None = None,
+) -> None:
     """Measure the cost of encoders: parameters, FLOPs, activation memory, images per second.
 
     FLOPs and memory are those of an image; throughput is that of a forward pass, and of a forward
@@ -30,24 +39,10 @@ class CostOptions:
         device: auto is a GPU where there is one
         out: file to write as well, .json, .md or .csv; replaced at once
     """
-
-    config: list[Path]
-    sizes: list[int] = field(default_factory=lambda: [224, 384, 512])
-    batch_size: int = 4
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    out: Path | None = None
-
-
-def run(words: Sequence[str]) -> None:
-    """Measure the cost of encoders."""
-    options = parse(CostOptions, words, "vitlab cost", EXAMPLES)
-
     from vitlab.commands.device import choose_device
     from vitlab.profiling.cost import cost
     from vitlab.training.encoder_config import encoder_from_config
 
-    paths = options.config
-    unique = len({path.stem for path in paths}) == len(paths)
-    encoders = {path.stem if unique else str(path): encoder_from_config(path) for path in paths}
-    device = choose_device(options.device)
-    cost(encoders, options.sizes, options.batch_size, device, options.out)
+    unique = len({path.stem for path in config}) == len(config)
+    encoders = {path.stem if unique else str(path): encoder_from_config(path) for path in config}
+    cost(encoders, sizes, batch_size, choose_device(device), out)

@@ -52,13 +52,18 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, examples: str 
     parser = build_parser(kind, prog, examples)
     found = parser.instantiate_classes(parser.parse_args(list(words)))
     values = {each.name: found.get(each.name) for each in fields}
+    hints = get_type_hints(kind)
     for each in fields:
+        if get_origin(hints[each.name]) is tuple:
+            values[each.name] = tuple(values[each.name])
         if each.metadata.get("positional") and values[each.name] is None:
             del values[each.name]  # the field has a default: jsonargparse allows none here
     return kind(**values)
 
 
-def call(function: Callable[..., Returned], words: Sequence[str], prog: str) -> Returned:
+def call(
+    function: Callable[..., Returned], words: Sequence[str], prog: str, examples: str = ""
+) -> Returned:
     """Call a function with a command line: its parameters are the options, its docstring the help.
 
     Raises:
@@ -73,7 +78,7 @@ def call(function: Callable[..., Returned], words: Sequence[str], prog: str) -> 
         fields.append((name, hints[name], *more))
     kind = dataclasses.make_dataclass("Options", fields)
     kind.__doc__ = function.__doc__
-    return function(**vars(parse(kind, words, prog)))
+    return function(**vars(parse(kind, words, prog, examples)))
 
 
 def build_parser(kind: type, prog: str, examples: str = "") -> ArgumentParser:
@@ -119,6 +124,7 @@ def _add(parser: ArgumentParser, field: dataclasses.Field, hint: Any, text: str)
         return
     more: dict[str, Any] = {"type": hint, "help": text}
     if get_origin(hint) in (list, tuple) and get_args(hint)[-1:] != ():
+        default = default if required else list(default)  # type: ignore[arg-type]
         more |= {"type": get_args(hint)[0], "nargs": "+" if required else "*"}
         if required or not default:  # given again, an option adds to its values
             more["action"] = "extend"
