@@ -1,19 +1,23 @@
 """Run directory: its checkpoints, its settings, its lock. One for each run, never overwritten."""
 
 import os
+import pickle
 import platform
 import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+import torch
+from safetensors import SafetensorError
+
 from vitlab.atomic_io import exclusive_lock
 from vitlab.cluster.job import JOB_FOLDER as JOB
 from vitlab.config_safety import flat, read_yaml
 from vitlab.errors import InputError
-from vitlab.run.checkpoint_integrity import check_readable
 
 CONFIG = "config.yaml"
 LAST = "last.ckpt"
@@ -74,74 +78,92 @@ def find_resume_point(folder: Path, ckpt_path: str | None) -> ResumePoint:
     Raises:
         InputError: the folder holds a run already, or the checkpoint does not exist.
     """
-    finished = (folder / RESULTS).exists()
+    finished, resumable = (folder / RESULTS).exists(), resumable_checkpoints(folder)
     if ckpt_path == "auto":
         if finished:
             return ResumePoint(finished=True)
-        return _newest(folder) if resumable_checkpoints(folder) else find_resume_point(folder, None)
-    if ckpt_path:
-        start = _newest(folder) if ckpt_path == "last" else _from(Path(ckpt_path), folder)
-        if finished:
-            raise InputError(
-                f"the run in {folder} is finished; continue from its checkpoint with another "
-                "--run-dir DIR and more --trainer.max_epochs",
-                field="--run-dir",
-            )
-        return start
+        ckpt_path = "last" if resumable else None
+    if ckpt_path is None:
+        start = ResumePoint()
+    else:
+        start = _newest_readable(resumable if ckpt_path == "last" else [Path(ckpt_path)], folder)
+    own = start.checkpoint is not None and folder.resolve() in start.checkpoint.resolve().parents
+    holds = ""
     if finished:
+        holds = "a finished run; go on from its checkpoint with more --trainer.max_epochs in"
+    elif resumable and not own:
+        holds = "an unfinished run; continue it with --ckpt_path last, or choose"
+    elif ckpt_path is None and {path.name for path in folder.glob("*")} - {LOCK, JOB}:
+        # a run that ended before its first checkpoint may be begun again
+        holds = "" if (folder / CONFIG).exists() else "other files; choose"
+    if holds:
         raise InputError(
-            f"{folder} already holds a finished run, which is never overwritten; choose another "
-            "folder with --run-dir DIR or another --seed_everything",
+            f"{folder}, which is never overwritten, already holds {holds} another folder with "
+            "--run-dir DIR",
             field="--run-dir",
         )
-    if resumable_checkpoints(folder):
-        raise InputError(
-            f"{folder} already holds an unfinished run; continue it with --ckpt_path last, or "
-            "choose another folder with --run-dir DIR or another --seed_everything",
-            field="--run-dir",
-        )
-    if _foreign(folder):
-        raise InputError(
-            f"{folder} holds other files; choose an empty or new folder with --run-dir DIR",
-            field="--run-dir",
-        )
-    return ResumePoint()
+    return start
 
 
-def _newest(folder: Path) -> ResumePoint:
+def _newest_readable(checkpoints: Sequence[Path], folder: Path) -> ResumePoint:
+    """Return the first checkpoint that can be read."""
     damaged: list[str] = []
-    for path in resumable_checkpoints(folder):
-        try:
-            step = check_readable(path)
-        except ValueError as error:
-            damaged.append(str(error))
-        else:
-            return ResumePoint(path, step, tuple(damaged))
+    for path in checkpoints:
+        if path.is_file():
+            try:
+                step = check_readable(path)
+            except InputError as error:
+                damaged.append(str(error))
+            else:
+                return ResumePoint(path, step, tuple(damaged))
+    reason = f"there is no checkpoint {next(iter(checkpoints), folder / LAST)}; --ckpt_path takes "
+    reason += f"'last' (the run's own, in {folder}), 'auto' (the same if there is one) or a file. "
+    reason += "Leave it out to start anew"
     if damaged:
+        reason = "\n  ".join(["no checkpoint of the run can be read:", *damaged])
+    raise InputError(reason, field="--ckpt_path")
+
+
+def check_readable(checkpoint: Path) -> int:
+    """Refuse a checkpoint that is damaged, or holds anything but tensors and plain values.
+
+    Its records carry checksums (CRC-32), which torch itself does not compare.
+
+    Returns:
+        The optimizer steps that it has taken.
+
+    Raises:
+        InputError: the file is damaged, or holds more than that.
+    """
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            # as torch never writes it, and would take one marked as a folder to be empty
+            if any(record.compress_type or record.external_attr for record in archive.infolist()):
+                raise RuntimeError("its index is damaged")
+            if record := archive.testzip():
+                raise RuntimeError(f"its record {record} differs from its checksum")
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except (
+        *(RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile),
+        *(ValueError, NotImplementedError, KeyError),  # of the archive's index
+        SafetensorError,  # which torch reads by the ending of the name
+    ) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's words advise to run it
+            found = re.search(r"GLOBAL (\S+)", str(error))
+            reason = f"reading it would run {found[1]}" if found else "it holds more than values"
         raise InputError(
-            "no checkpoint of the run can be read:\n  " + "\n  ".join(damaged), field="--ckpt_path"
-        )
-    raise _missing(folder / LAST, folder)
-
-
-def _from(path: Path, folder: Path) -> ResumePoint:
-    if not path.is_file():
-        raise _missing(path, folder)
-    step = check_readable(path)
-    if folder.resolve() not in path.resolve().parents and resumable_checkpoints(folder):
+            f"the checkpoint {checkpoint} cannot be read safely: {reason}; it is damaged or from "
+            "elsewhere. Continue from another one, such as best.ckpt",
+            field="--ckpt_path",
+        ) from error
+    if not isinstance(content, dict) or "pytorch-lightning_version" not in content:
         raise InputError(
-            f"{folder} already holds another run; choose a new folder with --run-dir DIR",
-            field="--run-dir",
+            f"{checkpoint} is not a checkpoint of `vitlab fit`, whose runs are all that "
+            "--ckpt_path can continue",
+            field="--ckpt_path",
         )
-    return ResumePoint(path, step)
-
-
-def _missing(path: Path, folder: Path) -> InputError:
-    return InputError(
-        f"there is no checkpoint {path}; --ckpt_path takes 'last' (the run's own, in {folder}), "
-        "'auto' (the same if there is one) or a file. Leave it out to start anew",
-        field="--ckpt_path",
-    )
+    return int(content["global_step"])
 
 
 def check_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
@@ -163,11 +185,14 @@ def check_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
             "given now are the run's own",
             field="config.yaml",
         )
-    before, now = dict(flat(began)), dict(flat(settings))
+    now = dict(flat(settings))
     changed = [
         f"{key} {now[key]!r} instead of {value!r}"
-        for key, value in before.items()
-        if key in now and now[key] != value and _decides(key)
+        for key, value in flat(began)
+        if now.get(key, value) != value
+        # the weights of a file, which may have moved, are in the checkpoint, or, of a frozen
+        # backbone, their fingerprint
+        if _within(key, LEARNED) and not _within(key, FREE) and not key.endswith(".path")
     ]
     if changed:
         raise InputError(
@@ -176,14 +201,6 @@ def check_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
             f"{folder / LAST}",
             field="config.yaml",
         )
-
-
-def _decides(key: str) -> bool:
-    """Whether a setting decides the weights a run ends with; a file may have moved.
-
-    The weights of a file are in the checkpoint, or, of a frozen backbone, their fingerprint.
-    """
-    return _within(key, LEARNED) and not _within(key, FREE) and not key.endswith(".path")
 
 
 def _within(key: str, names: Sequence[str]) -> bool:
@@ -197,13 +214,6 @@ def rename_damaged(start: ResumePoint, folder: Path) -> None:
             if path == start.checkpoint:
                 return
             path.replace(path.with_name(f"{path.name}.damaged"))
-
-
-def _foreign(folder: Path) -> bool:
-    """Whether the folder holds more than a run that ended before its first checkpoint."""
-    if not folder.exists() or (folder / CONFIG).exists():
-        return False
-    return any(path.name not in (LOCK, JOB) for path in folder.iterdir())
 
 
 @contextmanager
