@@ -98,10 +98,10 @@ def interrupted(
     return run("--ckpt_path", "last")
 
 
-def refusal(run: Callable[..., object], *given: object, code: int = 2) -> None:
+def refusal(run: Callable[..., object], *given: Any, code: int = 2, **more: Any) -> None:
     """Expect that a command ends with this code."""
     with pytest.raises(SystemExit) as stopped:
-        run(*given)
+        run(*given, **more)
     assert stopped.value.code == code
 
 

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from refusals import refused
+from runs import curves, run_fit
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from vitlab.callbacks.online_probes import OnlineProbes
 from vitlab.cli import main
 from vitlab.commands.measure import run as measure
 from vitlab.encoders import ViT
@@ -15,7 +18,6 @@ from vitlab.errors import InputError
 from vitlab.training.checkpoint_series import find_series, read_info
 from vitlab.training.summary import print_scores
 
-ROOT = Path(__file__).parents[2]
 PLANTED = "patches lose what the image feature gains"
 PATCHES = ("cls_patch_cosine", "patch_patch_cosine", "diffusion_index", "norm_outliers")
 
@@ -23,31 +25,15 @@ PATCHES = ("cls_patch_cosine", "patch_patch_cosine", "diffusion_index", "norm_ou
 @pytest.fixture(scope="module")
 def finished(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run of two epochs, measured after each."""
-    folder = tmp_path_factory.mktemp("runs") / "dino/seed0"
-    configs = (ROOT / "configs/dino.yaml", ROOT / "configs/demo.yaml")
-    # so short a run gives no reason to warn
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(
-        "vitlab.callbacks.online_probes.latest_warning",
-        lambda rows: PLANTED if rows[-1]["epoch"] == 2 else "",
-    )
-    main(
-        [
-            "fit",
-            *(word for path in configs for word in ("--config", str(path))),
-            *("--run-dir", str(folder), "--synthetic.root", "", "--data.num_workers", "0"),
-            *("--data.root", str(drawn / "imagenet"), "--data.global_batch_size", "20"),
-            *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit")),
-            *("--probing.every_n_epochs", "1"),
-            *("--probing.num_workers", "0", "--probing.pictures", "0"),
-            *("--trainer.enable_progress_bar", "false"),
-            *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
-            *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
-            *("--model.objective.head.out_dim", "64", "--trainer.precision", "bf16-mixed"),
-        ]
-    )
-    monkeypatch.undo()
-    return folder
+    options = ("--probing.every_n_epochs", "1", "--probing.pictures", "0")
+    options += ("--model.objective.head.out_dim", "64", "--trainer.precision", "bf16-mixed")
+    with pytest.MonkeyPatch.context() as patch:  # so short a run gives no reason to warn
+        patch.setattr(
+            "vitlab.callbacks.online_probes.latest_warning",
+            lambda rows: PLANTED if rows[-1]["epoch"] == 2 else "",
+        )
+        folder = tmp_path_factory.mktemp("runs") / "dino/seed0"
+        return run_fit(folder, drawn, ["dino", "demo"], *options)
 
 
 @pytest.fixture(scope="module")
@@ -62,79 +48,51 @@ def read(folder: Path) -> list[dict]:
     return json.loads((folder / "measurements.json").read_text())
 
 
-def test_every_measurement_says_what_the_patches_are_like(finished: Path):
+def test_measurements_have_statistics_of_patches_and_a_warning_and_are_curves(finished: Path):
     for row in read(finished):
         features = row["features"]
         assert set(features) == {f"features/{name}/voc2012" for name in (*PATCHES, "feature_rank")}
         for name in PATCHES[:3]:
             assert -1 <= features[f"features/{name}/voc2012"] <= 1
         assert features["features/feature_rank/voc2012"] >= 1
-
-
-def test_features_are_curves_in_tensorboard(finished: Path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(finished))
-    events.Reload()
-    points = events.Scalars("features/diffusion_index/voc2012")
-    assert [point.step for point in points] == [0, 2, 4]
-
-
-def test_a_warning_is_kept_and_shown_in_tensorboard(finished: Path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    assert [row["warning"] for row in read(finished)] == ["", "", "", PLANTED]
+    points = curves(finished)["features/diffusion_index/voc2012"]
+    assert [step for step, _ in points] == [0, 2, 4]
     content = torch.load(finished / "last.ckpt", weights_only=True)["callbacks"]
     logs = [state["measurements"] for state in content.values() if "measurements" in state]
-    assert logs
-    for rows in logs:  # of each callback that measures
+    assert len(logs) == 2
+    for rows in (read(finished), *logs):  # of each callback that measures
         assert [row["warning"] for row in rows] == ["", "", "", PLANTED]
-    events = EventAccumulator(str(finished))
-    events.Reload()
-    (text,) = events.Tensors("warning/text_summary")
+    (text,) = EventAccumulator(str(finished)).Reload().Tensors("warning/text_summary")
     assert text.tensor_proto.string_val == [PLANTED.encode()]
 
 
-def test_a_checkpoint_has_the_numbers_of_the_callback_to_the_digit(finished: Path, measured: Path):
-    online, after = read(finished), read(measured)
+def test_a_checkpoint_has_the_numbers_of_the_callback_to_the_digit(finished, measured, tmp_path):
+    online = {(row["encoder"], row["epoch"]): row for row in read(finished)}
+    after = read(measured)
     assert [row["epoch"] for row in after if row["encoder"] == "trained"] == [1, 2]
     for row in after:
-        (same,) = [
-            r for r in online if (r["encoder"], r["epoch"]) == (row["encoder"], row["epoch"])
-        ]
-        assert row["scores"] == same["scores"]
-        assert row["features"] == same["features"]
-        assert row["step"] == same["step"]
-
-
-def test_what_is_measured_is_drawn_like_a_run(finished: Path, measured: Path, tmp_path: Path):
+        same = online[row["encoder"], row["epoch"]]
+        assert all(row[name] == same[name] for name in ("scores", "features", "step"))
     for folder, name in ((finished, "online"), (measured, "after")):
         main(["curves", str(folder), "--out", str(tmp_path / name)])
     assert (tmp_path / "online.md").read_text() == (tmp_path / "after.md").read_text()
 
 
 def test_the_same_command_measures_what_is_missing_alone(
-    finished: Path, measured: Path, tmp_path: Path, monkeypatch
+    finished: Path, measured: Path, tmp_path: Path, monkeypatch, capsys
 ):
     folder = tmp_path / "copy"
     shutil.copytree(measured, folder)
-    rows = read(folder)
+    rows, probed, probe = read(folder), [], OnlineProbes.probe
     (folder / "measurements.json").write_text(json.dumps(rows[:-1]))
-    probed = []
-    with monkeypatch.context() as patch:
-        from vitlab.callbacks.online_probes import OnlineProbes
-
-        probe = OnlineProbes.probe
-        patch.setattr(OnlineProbes, "probe", lambda *words: probed.append(1) or probe(*words))
-        main(["measure", str(finished), "--out", str(folder), "--num-workers", "1"])
-    assert len(probed) == 1
-    assert read(folder)[-1]["scores"] == rows[-1]["scores"]
-
-
-def test_a_dry_run_measures_nothing(finished: Path, tmp_path: Path, capsys):
+    monkeypatch.setattr(OnlineProbes, "probe", lambda *words: probed.append(1) or probe(*words))
     main(["measure", str(finished), "--out", str(tmp_path / "new"), "--dry-run"])
     assert not (tmp_path / "new").exists()
     assert "1, 2" in capsys.readouterr().out
+    assert not probed
+    main(["measure", str(finished), "--out", str(folder), "--num-workers", "1"])
+    assert len(probed) == 1
+    assert read(folder)[-1]["scores"] == rows[-1]["scores"]
 
 
 def test_what_cannot_be_measured_is_refused(finished: Path, measured: Path, tmp_path: Path):
@@ -168,9 +126,10 @@ def weights(path: Path, **more) -> Path:
     return path
 
 
-def test_files_of_others_are_a_course_by_the_epoch_in_them_or_in_their_names(
+def test_files_of_others_are_a_series_by_the_epoch_in_them_or_in_their_names(
     drawn: Path, tmp_path: Path
 ):
+    """DINO counts finished epochs, DeiT from 0."""
     files = [weights(tmp_path / "checkpoint0020.pth", epoch=21), weights(tmp_path / "w_0040.pth")]
     words = ["--family", "dino", "--dense-size", "64", "--num-workers", "0", "--dense-images", "3"]
     dense = ["--dense", f"shapes={drawn / 'VOCdevkit'}", "--out", str(tmp_path / "out")]
@@ -179,22 +138,17 @@ def test_files_of_others_are_a_course_by_the_epoch_in_them_or_in_their_names(
     assert (row["encoder"], row["epoch"]) == ("trained", 21)
     assert set(row["scores"]) == {"miou/shapes", "miou/mean"}
     assert read_info(files[1]).epoch == 40
+    torch.save({"model": {"a": torch.zeros(1)}, "epoch": 4}, tmp_path / "deit.pth")
+    assert read_info(tmp_path / "deit.pth").epoch == 5
+    with refused("unnamed.pth"):
+        read_info(weights(tmp_path / "unnamed.pth"))
     twice = weights(tmp_path / "again.pth", epoch=21)
     with refused("checkpoints"):
         measure([str(files[0]), str(twice), *words, *dense])
-    with refused("--dense"):
+    with refused("--dense", wording=False):
         measure([str(files[0]), *words, "--which", "teacher"])
-    with pytest.raises(ValueError, match="holds the models"):
+    with pytest.raises(ValueError, match="holds the models student, teacher"):
         measure([str(files[0]), *words, *dense[:2]])
-
-
-def test_epochs_of_files_are_counted_as_their_programs_do(tmp_path: Path):
-    state = {"a": torch.zeros(1)}
-    torch.save({"model": state, "epoch": 4}, tmp_path / "deit.pth")
-    assert read_info(tmp_path / "deit.pth").epoch == 5
-    torch.save(state, tmp_path / "unnamed.pth")
-    with refused("unnamed.pth"):
-        read_info(tmp_path / "unnamed.pth")
 
 
 def test_a_checkpoint_from_the_middle_of_an_epoch_is_left_out_and_said(
@@ -204,9 +158,9 @@ def test_a_checkpoint_from_the_middle_of_an_epoch_is_left_out_and_said(
     content = torch.load(finished / "last.ckpt", weights_only=True)
     content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
     torch.save(content, tmp_path / "seed0/last.ckpt")
-    (trail,) = find_series([tmp_path / "seed0"])
-    assert [checkpoint.epoch for checkpoint in trail.checkpoints][:1] == [1]
-    assert trail.left_out[tmp_path / "seed0/last.ckpt"] == "written in the middle of an epoch"
+    (series,) = find_series([tmp_path / "seed0"])
+    assert [checkpoint.epoch for checkpoint in series.checkpoints][:1] == [1]
+    assert series.left_out[tmp_path / "seed0/last.ckpt"] == "written in the middle of an epoch"
 
 
 def test_tables_of_frozen_features_and_of_each_classifier(capsys):

@@ -1,20 +1,18 @@
 """Runs of prompt tuning, in miniature: what is kept, what resumes, what is refused."""
 
-import json
-
 import pytest
 import torch
 import yaml
-from runs import CONFIGS, assert_same_bits, interrupt, weights
+from runs import CONFIGS, assert_same_bits, interrupted, read, refusal, run_fit, weights, words
 
-from vitlab.cli import main
 from vitlab.encoders import PromptedViT, Prompts, ViT, load_pretrained, save
 from vitlab.objectives import PromptTuning
+from vitlab.optim.optimizer import OptimizerConfig, ParamGroups
 from vitlab.training import Pretraining
 from vitlab.training.cli import FitCLI
 
 RECIPES = sorted(path.stem for path in CONFIGS.glob("prompts_*.yaml"))
-OVERLAYS = sorted((CONFIGS / "prompts").glob("*.yaml"))
+START = "--model.objective.encoder.backbone"
 
 
 @pytest.fixture
@@ -29,22 +27,8 @@ def train(drawn, tmp_path, backbone):
     """Run `vitlab fit` of a prompts config in this process; returns its folder."""
 
     def run(*options, config="prompts_tcpa", name="run", path=backbone):
-        folder = tmp_path / name
-        start = "--model.objective.encoder.backbone"
-        main(
-            [
-                *("fit", "--config", str(CONFIGS / f"{config}.yaml")),
-                *("--config", str(CONFIGS / "demo_prompts.yaml"), "--run-dir", str(folder)),
-                *("--synthetic.root", "", "--data.root", str(drawn / "imagenet")),
-                *(f"{start}.path", str(path), f"{start}.family", "auto", f"{start}.which", ""),
-                *("--data.num_workers", "0", "--data.global_batch_size", "20"),
-                *("--validation.num_workers", "0"),
-                *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
-                *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
-                *options,
-            ]
-        )
-        return folder
+        start = (f"{START}.path", str(path), f"{START}.family", "auto", f"{START}.which", "")
+        return run_fit(tmp_path / name, drawn, [config, "demo_prompts"], *start, *options)
 
     return run
 
@@ -55,7 +39,7 @@ def train(drawn, tmp_path, backbone):
 )
 def test_every_recipe_trains_is_scored_and_keeps_no_backbone(train, backbone, config):
     folder = train(config=config)
-    assert {"val/top1", "val/loss"} <= json.loads((folder / "results.json").read_text())[-1].keys()
+    assert {"val/top1", "val/loss"} <= read(folder / "results.json")[-1].keys()
     state = weights(folder)
     names = {name.removeprefix("objective.model.") for name in state}
     assert names - {"head.weight", "head.bias", "encoder.fingerprint"} == {
@@ -72,47 +56,33 @@ def test_every_recipe_trains_is_scored_and_keeps_no_backbone(train, backbone, co
 
 
 @pytest.mark.slow
-def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(train, backbone, monkeypatch):
+def test_a_run_resumes_to_the_bit_beside_its_own_backbone_only(train, backbone, tmp_path, capsys):
     """With mixup, dropout of prompts, entries drawn in the first half; the backbone has moved."""
     options = ("--model.objective.matching.random_fraction", "0.7")
     calm = train(*options, name="calm")
-    with monkeypatch.context() as patch:
-        interrupt(patch)
-        with pytest.raises(SystemExit):
-            train(*options, name="stopped")
-    moved = backbone.rename(backbone.with_name("moved"))
-    assert_same_bits(calm, train(*options, "--ckpt_path", "last", path=moved, name="stopped"))
+    moved = backbone.with_name("moved")
 
+    def run(*more):
+        if more:
+            backbone.rename(moved)
+        return train(*options, *more, path=moved if more else backbone, name="stopped")
 
-@pytest.mark.slow
-def test_another_backbone_is_refused_when_a_run_goes_on(train, tmp_path, capsys):
-    last = train() / "last.ckpt"
-    torch.manual_seed(6)
+    assert_same_bits(calm, interrupted(run))
     save(ViT("nano", 8, 64), tmp_path / "other")
-    more = ("--ckpt_path", str(last), "--trainer.max_epochs", "3")
-    with pytest.raises(SystemExit) as stopped:
-        train(*more, path=tmp_path / "other", name="other")
-    assert stopped.value.code == 2
+    more = ("--ckpt_path", str(calm / "last.ckpt"), "--trainer.max_epochs", "3")
+    refusal(train, *more, path=tmp_path / "other", name="other")
     assert "were learned beside the backbone" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_dense_probes_run_on_a_prompted_encoder(train, drawn):
-    folder = train(
-        *("--probing.dense.voc2012.class_path", "VOC2012"),
-        *("--probing.dense.voc2012.root", str(drawn / "VOCdevkit"), "--probing.num_workers", "0"),
-    )
-    last = json.loads((folder / "results.json").read_text())[-1]
+    dense = ("--probing.dense.voc2012.class_path", "VOC2012")
+    folder = train(*dense, "--probing.dense.voc2012.root", str(drawn / "VOCdevkit"))
+    last = read(folder / "results.json")[-1]
     assert {"knn/top1", "linear/top1", "miou/voc2012", "val/top1"} <= last.keys()
 
 
 def test_head_bias_keys_and_prompts_are_one_group_with_decay():
-    path = CONFIGS / "prompts_tcpa.yaml"
-    assert yaml.safe_load(path.read_text())["model"]["optimizer"]["param_groups"] == {
-        "decay_1d": True
-    }
-    from vitlab.optim.optimizer import OptimizerConfig, ParamGroups
-
     objective = PromptTuning(PromptedViT(ViT("nano", 8, 32), Prompts(shared=1)), 3)
     for vectors, count in ((True, 0), (False, 1)):
         optimizer = OptimizerConfig(param_groups=ParamGroups(decay_1d=vectors)).build(objective)
@@ -135,53 +105,39 @@ TABLE = {
 }
 
 
-def test_there_is_an_overlay_for_each_data_set_of_the_table():
-    assert {path.stem for path in OVERLAYS} == set(TABLE)
-
-
-@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
-def test_a_recipe_resolves_to_the_values_of_the_table(overlay, backbone, tmp_path, drawn):
-    command = FitCLI(
-        [
-            *("--config", str(CONFIGS / "prompts_tcpa.yaml"), "--config", str(overlay)),
-            *("--run-dir", str(tmp_path / "run"), "--trainer.precision", "32-true"),
-            *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
-            *("--data.class_path", "ImageNet", "--data.root", str(drawn / "imagenet")),
-            *("--model.objective.encoder.backbone.path", str(backbone)),
-            *("--model.objective.encoder.backbone.family", "auto"),
-        ]
-    )
+@pytest.mark.parametrize("name", TABLE)
+def test_a_recipe_resolves_to_the_values_of_the_table(name, backbone, tmp_path, drawn):
+    full = words(tmp_path / "run", drawn, ["prompts_tcpa", f"prompts/{name}"])
+    for option in ("--data.global_batch_size", "--trainer.max_epochs", "--model.optimizer.warmup"):
+        place = next(index for index, word in enumerate(full) if word.startswith(option))
+        del full[place : place + 2]  # those of a small run
+    data = ("--data.class_path", "ImageNet", "--data.root", str(drawn / "imagenet"))
+    start = (f"{START}.path", str(backbone), f"{START}.family", "auto")
+    command = FitCLI([*full[1:], *data, *start])
     optimizer, objective = command.model.settings, command.model.objective
-    size, rate, decay = TABLE[overlay.stem]
+    size, rate, decay = TABLE[name]
     prompts, views = objective.encoder.prompts, command.datamodule.transform
+    schedule, mixup, matching = optimizer.lr_schedule, objective.mixup, objective.matching
     for pool in (prompts.cls, prompts.patches):
         assert (pool.size, pool.length, pool.top_k) == (size, 1, 10)
     assert (prompts.dropout, prompts.mask_mode, prompts.shared) == (0.1, "post_softmax", 0)
     assert optimizer.peak_lr(command.datamodule.global_batch_size) == pytest.approx(rate)
     assert (optimizer.weight_decay, optimizer.final_weight_decay) == (decay, decay)
-    assert (optimizer.name, optimizer.betas, optimizer.clip_grad_norm) == (
-        "adamw",
-        (0.9, 0.999),
-        0.0,
-    )
-    assert (optimizer.warmup_epochs, optimizer.min_lr, optimizer.lr_schedule.warmup_lr) == (
-        20,
-        0.0,
-        0.0,
-    )
+    assert (optimizer.name, optimizer.betas) == ("adamw", (0.9, 0.999))
+    assert (optimizer.clip_grad_norm, optimizer.param_groups.decay_1d) == (0.0, True)
+    assert (optimizer.warmup_epochs, optimizer.min_lr, schedule.warmup_lr) == (20, 0.0, 0.0)
     assert (command.trainer.max_epochs, command.datamodule.global_batch_size) == (100, 128)
-    assert (objective.matching.weight, objective.matching.random_fraction) == (0.01, 0.1)
-    assert (objective.mixup.mixup_alpha, objective.mixup.prob) == (0.8, 0.5)
-    assert (objective.mixup.cutmix_alpha, objective.label_smoothing) == (0.0, 0.1)
+    assert (matching.weight, matching.random_fraction) == (0.01, 0.1)
+    assert (mixup.mixup_alpha, mixup.prob, mixup.cutmix_alpha) == (0.8, 0.5, 0.0)
+    assert objective.label_smoothing == 0.1
     assert (views.size, views.resize_size, views.flip) == (224, 256, 0.5)
     assert command.config_init.validation.crop == 224 / 256
-    given = yaml.safe_load(overlay.read_text())["data"]["class_path"]
-    assert given == {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}.get(overlay.stem, "Folder")
+    given = yaml.safe_load((CONFIGS / f"prompts/{name}.yaml").read_text())["data"]["class_path"]
+    assert given == {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}.get(name, "Folder")
 
 
-def test_precision_is_fp16():
+def test_every_data_set_has_an_overlay_and_every_recipe_is_fp16():
+    assert {path.stem for path in (CONFIGS / "prompts").glob("*.yaml")} == set(TABLE)
     for name in RECIPES:
-        assert yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["trainer"] == {
-            "max_epochs": 100,
-            "precision": "16-mixed",
-        }
+        trainer = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["trainer"]
+        assert trainer == {"max_epochs": 100, "precision": "16-mixed"}

@@ -1,10 +1,10 @@
 """A run of prompts is a file of weights: read back beside its backbone, evaluated, exported."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
+from runs import run_fit
 
 import vitlab
 from vitlab.cli import main
@@ -18,7 +18,6 @@ from vitlab.objectives import Pretrained
 from vitlab.probes import InferenceConfig
 from vitlab.training import Pretraining
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 IMAGES = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
 
 
@@ -29,19 +28,10 @@ def trained(tmp_path_factory, drawn):
     torch.manual_seed(5)
     save(ViT("nano", 8, 64, pos_interpolation="antialias"), folder / "backbone", origin="timm")
     start = "--model.objective.encoder.backbone"
-    main(
-        [
-            *("fit", "--config", str(CONFIGS / "prompts_tcpa.yaml")),
-            *("--config", str(CONFIGS / "demo_prompts.yaml"), "--run-dir", str(folder / "run")),
-            *("--synthetic.root", "", "--data.root", str(drawn / "imagenet")),
-            *(f"{start}.path", str(folder / "backbone")),
-            *(f"{start}.family", "auto", f"{start}.which", ""),
-            *("--data.num_workers", "0", "--data.global_batch_size", "20"),
-            *("--validation.num_workers", "0"),
-            *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
-            *("--trainer.max_epochs", "1", "--model.optimizer.warmup_epochs", "0"),
-        ]
-    )
+    given = (f"{start}.path", str(folder / "backbone"), f"{start}.family", "auto")
+    short = ("--trainer.max_epochs", "1", "--model.optimizer.warmup_epochs", "0")
+    configs = ["prompts_tcpa", "demo_prompts"]
+    run_fit(folder / "run", drawn, configs, *given, f"{start}.which", "", *short)
     return folder
 
 
@@ -65,7 +55,7 @@ def in_memory(trained):
     return Pretraining.load_from_checkpoint(path, weights_only=True).objective.encoder.eval()
 
 
-def test_weights_of_a_run_are_its_prompts_beside_its_backbone(trained):
+def test_weights_of_a_run_are_its_prompts_beside_its_backbone(trained, tmp_path):
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
     imported = load_pretrained(trained / "run/last.ckpt")
@@ -75,21 +65,15 @@ def test_weights_of_a_run_are_its_prompts_beside_its_backbone(trained):
     assert imported.report.full
     # whatever its backbone's were, the pixels that prompts were trained with are ImageNet's
     assert (imported.family, imported.origin) == ("vitlab", "vitlab")
+    backbone = load_pretrained(trained / "backbone").encoder
     assert same(imported.encoder, in_memory(trained))
-    assert not same(imported.encoder, load_pretrained(trained / "backbone").encoder)
-
-
-def test_a_run_without_prompts_is_read_as_its_backbone(trained):
+    assert not same(imported.encoder, backbone)
     content = torch.load(trained / "run/last.ckpt", weights_only=True)
-    content["state_dict"] = {
-        key: value for key, value in content["state_dict"].items() if ".prompts." not in key
-    }
+    state = content["state_dict"]
+    content["state_dict"] = {key: state[key] for key in state if ".prompts." not in key}
     content["hyper_parameters"]["objective"]["init_args"]["encoder"]["init_args"]["prompts"] = None
-    torch.save(content, trained / "linear.ckpt")
-    assert same(
-        load_pretrained(trained / "linear.ckpt").encoder,
-        load_pretrained(trained / "backbone").encoder,
-    )
+    torch.save(content, tmp_path / "linear.ckpt")
+    assert same(load_pretrained(tmp_path / "linear.ckpt").encoder, backbone)
 
 
 @pytest.mark.filterwarnings("ignore:there are 40 training images")
@@ -103,11 +87,9 @@ def test_an_evaluation_of_a_run_is_one_of_its_encoder(trained, drawn, tmp_path, 
     main(["evaluate", *words, "--out", str(tmp_path / "result")])
     result = Result.read(tmp_path / "result")
     asked, _ = parse(words)
-    work = EvaluationContext(
-        InferenceConfig(torch.device("cpu"), 64, 0), tmp_path / "work", None, 2**30, 0
-    )
-    expected = evaluate(in_memory(trained), asked.protocol, asked.data, work)
-    assert result.scores == expected.scores
+    inference = InferenceConfig(torch.device("cpu"), 64, 0)
+    work = EvaluationContext(inference, tmp_path / "work", None, 2**30, 0)
+    assert result.scores == evaluate(in_memory(trained), asked.protocol, asked.data, work).scores
     assert result.weights.encoder["prompts"]["patches"] == {"size": 18, "length": 1, "top_k": 10}
     assert result.weights.hash == fingerprint(load_pretrained(trained / "run/last.ckpt").encoder)
 
@@ -118,19 +100,14 @@ def test_the_hash_of_an_evaluation_covers_prompts_and_backbone():
         encoder = PromptedViT(ViT("nano", 8, 32), Prompts(cls=Pool(3), patches=Pool(2, top_k=1)))
         if change is not None:
             with torch.no_grad():
-                encoder.get_parameter(change)[0].add_(1e-3)
-        return encoder.eval()
+                encoder.get_parameter(f"backbone.{change}")[0].add_(1e-3)
+        return fingerprint(encoder.eval())
 
-    places = [
-        "norm.bias",
-        *(f"blocks.1.prompts.{each}" for each in ("cls.prompts", "patches.keys")),
-    ]
-    hashes = {fingerprint(made(change)) for change in (None, *(f"backbone.{p}" for p in places))}
-    assert len(hashes) == 4
-    assert fingerprint(made()) in hashes
+    prompts = (f"blocks.1.prompts.{each}" for each in ("cls.prompts", "patches.keys"))
+    assert len({made(change) for change in (None, None, "norm.bias", *prompts)}) == 4
 
 
-def test_a_backbone_that_was_moved_is_asked_for(moved, capsys, tmp_path, drawn):
+def test_a_backbone_that_was_moved_is_asked_for(moved, trained, capsys, tmp_path, drawn):
     run, elsewhere = moved
     with pytest.raises(ValueError, match=r"there is no .*backbone.*--backbone FILE"):
         load_pretrained(run)
@@ -142,10 +119,6 @@ def test_a_backbone_that_was_moved_is_asked_for(moved, capsys, tmp_path, drawn):
     assert "--backbone" in capsys.readouterr().err
     main([*words, "--backbone", str(elsewhere)])
     assert "last.ckpt" in capsys.readouterr().out
-
-
-def test_another_backbone_in_its_place_is_refused(moved, trained):
-    run, _ = moved
     torch.manual_seed(6)
     save(ViT("nano", 8, 64, pos_interpolation="antialias"), trained / "backbone")
     with pytest.raises(ValueError, match=r"last.ckpt, with .*backbone: the prompts were learned"):
@@ -154,32 +127,29 @@ def test_another_backbone_in_its_place_is_refused(moved, trained):
 
 def test_an_export_has_the_backbone_in_it_and_is_read_back_exactly(moved, tmp_path):
     run, elsewhere = moved
-    save(load_pretrained(run, backbone=elsewhere).encoder, tmp_path / "folder")
     encoder = load_pretrained(run, backbone=elsewhere).encoder
-    assert same(vitlab.load(tmp_path / "folder"), encoder)
+    save(encoder, tmp_path / "folder")
     again = load_pretrained(tmp_path / "folder")
+    assert same(vitlab.load(tmp_path / "folder"), encoder)
     assert same(again.encoder, encoder)
     assert (again.encoder.config, again.origin) == (encoder.config, "vitlab")
     assert fingerprint(again.encoder) == fingerprint(encoder)
     with pytest.raises(ValueError, match=r"timm's VisionTransformer has no prompts"):
-        save(load_pretrained(run, backbone=elsewhere).encoder, tmp_path / "a.safetensors", "timm")
+        save(encoder, tmp_path / "a.safetensors", "timm")
 
 
-def test_what_needs_a_vit_alone_refuses_prompts(trained):
-    run = trained / "run/last.ckpt"
-    with pytest.raises(ValueError, match="give the backbone's own file"):
-        Pretrained(str(run))
-    for wrong in ({"img_size": 32}, {"into": ViT("nano", 8, 64)}):
-        with pytest.raises(ValueError, match="leave img_size and into out"):
-            load_pretrained(run, **wrong)
-    with pytest.raises(ValueError, match="is no run of prompts"):
-        load_pretrained(trained / "backbone", backbone=run)
-
-
-def test_prompts_beside_a_backbone_without_a_file_are_refused(trained, tmp_path):
-    content = torch.load(trained / "run/last.ckpt", weights_only=True)
+def test_what_prompts_cannot_do_is_refused(trained, tmp_path):
+    run, nameless = trained / "run/last.ckpt", tmp_path / "last.ckpt"
+    content = torch.load(run, weights_only=True)
     encoder = content["hyper_parameters"]["objective"]["init_args"]["encoder"]
     del encoder["init_args"]["backbone"]["init_args"]["path"]
-    torch.save(content, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match="train with backbone Pretrained"):
-        load_pretrained(tmp_path / "last.ckpt")
+    torch.save(content, nameless)
+    for message, read, more in (
+        ("give the backbone's own file", Pretrained, {"path": str(run)}),
+        ("leave img_size and into out", load_pretrained, {"path": run, "img_size": 32}),
+        ("leave img_size and into out", load_pretrained, {"path": run, "into": ViT("nano", 8, 64)}),
+        ("is no run of prompts", load_pretrained, {"path": trained / "backbone", "backbone": run}),
+        ("train with backbone Pretrained", load_pretrained, {"path": nameless}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(**more)
