@@ -90,7 +90,7 @@ def find_resume_point(folder: Path, ckpt_path: str | None) -> ResumePoint:
     own = start.checkpoint is not None and folder.resolve() in start.checkpoint.resolve().parents
     holds = ""
     if finished:
-        holds = "a finished run; go on from its checkpoint with more --trainer.max_epochs in"
+        holds = "a finished run; to begin anew, or go on with more --trainer.max_epochs, choose"
     elif resumable and not own:
         holds = "an unfinished run; continue it with --ckpt_path last, or choose"
     elif ckpt_path is None and {path.name for path in folder.glob("*")} - {LOCK, JOB}:
