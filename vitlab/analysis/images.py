@@ -16,7 +16,7 @@ from vitlab.analysis.measures.context import VOID
 from vitlab.data import CenterCrop, SegmentationTransform, VisionDataModule
 from vitlab.data.dataset import ClassificationDataset
 from vitlab.data.samples import Samples, paths
-from vitlab.data.storage import IMAGE_ENDINGS, FolderTree, few, image_names
+from vitlab.data.storage import IMAGE_ENDINGS, FolderTree, few
 from vitlab.data.transforms import ImageAndMask, resize_nearest
 from vitlab.errors import InputError
 
@@ -147,7 +147,7 @@ def find_images(
 def _photographs(root: Path) -> Samples:
     """Return the images in a folder, or one image."""
     files = FolderTree(root if root.is_dir() else root.parent)
-    names = image_names(files, "") if root.is_dir() else [root.name] * root.exists()
+    names = files.images("") if root.is_dir() else [root.name] * root.exists()
     if not names:
         raise InputError(
             f"{root} holds no image directly in it (endings: {', '.join(IMAGE_ENDINGS)}); give a "
