@@ -17,7 +17,7 @@ ARMS = ("plain", "entmax15", "locality")
 
 
 def tables(repeats: int, size: str = "S", image: int = 224, batch: int = 16) -> Iterator[Table]:
-    """Measure in fp32 on the CPU, and on a GPU.
+    """Measure all measures, with masks, in fp32 on the CPU, and on a GPU.
 
     Args:
         repeats: turns of each.
@@ -25,38 +25,28 @@ def tables(repeats: int, size: str = "S", image: int = 224, batch: int = 16) -> 
         image: pixels of the image edge.
         batch: images on the CPU; sixteen times as many on a GPU.
     """
-    yield from on_devices(
-        lambda images, device: table(repeats, size, image, images, device),
-        *(batch, "analysis", "all measures, with masks"),
-    )
 
+    def table(count: int, device: torch.device) -> Table:
+        drawn = torch.Generator().manual_seed(0)
+        images = torch.randn(count, 3, image, image, generator=drawn).to(device)
+        cells = (torch.rand(count, 4, 4, generator=drawn) > 0.5).to(device, torch.uint8)
+        objects = cells.repeat_interleave(image // 4, 1).repeat_interleave(image // 4, 2)
+        columns = ("encoder", "forward, ms", "analysis, ms", "/ forward", "aim")
+        kind = f"ViT-{size}/16, {count} images of {image} px, fp32, {device}"
+        shown = Table(*columns, title=f"analysis, {kind}")
+        for name in ARMS:
+            vit = ViT(size, 16, image, **OPTIONS[name])  # type: ignore[arg-type]
+            analysis = Analysis(vit.to(device).eval(), images, objects)
+            plain, whole = fastest([analysis.forward, analysis.all], repeats, device)
+            aim = f"<= {AIM:.0f}" if name == "plain" else ""
+            shown.add_row(name, f"{plain:.0f}", f"{whole:.0f}", f"{whole / plain:.2f}", aim)
+        return shown
 
-def table(repeats: int, size: str, image: int, batch: int, device: torch.device) -> Table:
-    """Return the time of each arm's analysis over that of its forward pass."""
-    drawn = torch.Generator().manual_seed(0)
-    images = torch.randn(batch, 3, image, image, generator=drawn).to(device)
-    objects = (torch.rand(batch, 4, 4, generator=drawn) > 0.5).to(torch.uint8)
-    objects = objects.repeat_interleave(image // 4, 1).repeat_interleave(image // 4, 2).to(device)
-    shown = Table(title=f"analysis, ViT-{size}/16, {batch} images of {image} px, fp32, {device}")
-    for column in ("encoder", "forward, ms", "analysis, ms", "/ forward", "aim"):
-        shown.add_column(column)
-    for name in ARMS:
-        encoder = ViT(size, 16, image, **OPTIONS[name]).to(device).eval()  # type: ignore[arg-type]
-        analysis = Analysis(encoder, images, objects)
-        plain, whole = fastest([analysis.forward, analysis.all], repeats, device)
-        aim = f"<= {AIM:.0f}" if name == "plain" else ""
-        shown.add_row(name, f"{plain:.0f}", f"{whole:.0f}", f"{whole / plain:.2f}", aim)
-    return shown
+    yield from on_devices("analysis", table, batch)
 
 
 class Analysis:
-    """Passes of an encoder over some images, plain and measured.
-
-    Args:
-        encoder: in evaluation mode.
-        images: normalized.
-        objects: masks, see `MeasureEngine.update`.
-    """
+    """Passes of an encoder in evaluation mode over normalized images, plain and measured."""
 
     def __init__(self, encoder: ViT, images: Tensor, objects: Tensor):
         self.encoder, self.images, self.objects = encoder, images, objects

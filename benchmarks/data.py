@@ -6,10 +6,8 @@ description. Both sides read and decode the same files in the same process on on
 
 import random
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -25,6 +23,7 @@ from vitlab.data.synthetic.drawing.canvas import develop
 from vitlab.data.synthetic.drawing.scenes import portrait
 from vitlab.data.synthetic.images import save_jpeg
 from vitlab.data.transforms import MEAN, STD, MultiCrop, RandomCrop, normalize, resize, uniforms
+from vitlab.profiling.timing import fastest
 
 PHOTOGRAPHS = Path("shared/data/mini_layouts/imagenet_fullres_flat")  # beside the repository
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -47,12 +46,10 @@ def tables(folder: Path | None, repeats: int) -> Iterator[Table]:
     with tempfile.TemporaryDirectory() as drawn, one_core():
         if folder is None and not beside.is_dir():
             draw(Path(drawn))
-            paths = pictures(Path(drawn))
-            name = f"{len(paths)} pictures drawn at 500 x 375 px, as there is no {beside}"
+            paths, source = pictures(Path(drawn)), f"drawn at 500 x 375 px, as there is no {beside}"
         else:
-            paths = pictures(folder or beside)
-            name = f"{len(paths)} of {(folder or beside).name}"
-        yield speed(paths, repeats, name)
+            paths, source = pictures(folder or beside), f"of {(folder or beside).name}"
+        yield speed(paths, repeats, f"{len(paths)} pictures {source}")
         yield closeness(paths)
 
 
@@ -73,9 +70,7 @@ def draw(folder: Path) -> None:
 
 def speed(paths: list[Path], repeats: int, name: str) -> Table:
     """Measure from the file to the views, and the decoder alone."""
-    views = MultiCrop()
-    peer = Peer()
-    seeds = uniforms(0)
+    views, peer, seeds = MultiCrop(), Peer(), uniforms(0)
 
     def ours(path: Path) -> list[Tensor]:
         image = decode_image(path.read_bytes(), str(path), views.min_size)
@@ -88,84 +83,53 @@ def speed(paths: list[Path], repeats: int, name: str) -> Table:
     ]
     table = Table("from the file to", "ours", "peer", "ours / peer", title=f"images/s, {name}")
     for what, first, second in cases:
-        rates = turns(paths, first, second, repeats)
+        turns = (
+            lambda first=first: [first(path) for path in paths * ROUNDS],
+            lambda second=second: [second(path) for path in paths],
+        )
+        own, theirs = fastest(turns, repeats)
+        rates = 1000 * ROUNDS * len(paths) / own, 1000 * len(paths) / theirs
         table.add_row(what, f"{rates[0]:.0f}", f"{rates[1]:.1f}", f"{rates[0] / rates[1]:.2f}")
     table.caption = "peer: torchvision's transforms on PIL images; its crops are normalized floats"
     return table
 
 
-def turns(
-    paths: list[Path],
-    first: Callable[[Path], object],
-    second: Callable[[Path], object],
-    repeats: int,
-) -> tuple[float, float]:
-    """Return images per second of both in their best turns; load hits both alike."""
-    rates: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(repeats + 1):  # the first of each warms up
-        for kept, call, rounds in zip(rates, (first, second), (ROUNDS, 1), strict=True):
-            began = time.perf_counter()
-            for path in paths * rounds:
-                call(path)
-            seconds = time.perf_counter() - began
-            if repeat:
-                kept.append(rounds * len(paths) / seconds)
-    return max(rates[0]), max(rates[1])
-
-
 def closeness(paths: list[Path]) -> Table:
     """Measure how far pixels are from PIL's where nothing but the region is random."""
-    views = MultiCrop()
-    numbers = uniforms(0)
+    views, numbers = MultiCrop(), uniforms(0)
+    pairs = [
+        (read_image(path), ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+        for path in paths
+    ]
     table = Table("what", "mean", "largest", title="difference to PIL, levels of 0..255")
-    decoded, large, small = Difference(), Difference(), Difference()
-    for path in paths:
-        image, theirs = read_image(path), ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-        decoded.add(image, np.asarray(theirs))
-        for crop, found in [(views.first, large), (views.second, large)] + [
-            (views.local, small)
-        ] * 8:
-            found.add(*cut_twice(image, theirs, crop, numbers))
-    for what, found in (
-        ("decoding", decoded),
-        ("crops of 224 px", large),
-        ("crops of 96 px", small),
+    for what, crops in (
+        ("decoding", []),
+        ("crops of 224 px", [views.first, views.second]),
+        ("crops of 96 px", [views.local] * 8),
     ):
-        table.add_row(what, f"{found.mean:.4f}", f"{found.largest:.0f}")
+        found = [cut_twice(*pair, crop, numbers) for pair in pairs for crop in crops] or pairs
+        mean, largest = difference(found)
+        table.add_row(what, f"{mean:.4f}", f"{largest:.0f}")
     return table
 
 
-@dataclass
-class Difference:
-    """Absolute difference of values, over images."""
-
-    total: float = 0.0
-    count: int = 0
-    largest: float = 0.0
-
-    def add(self, first: np.ndarray, second: np.ndarray) -> None:
-        """Count the values of one more image."""
-        difference = np.abs(first.astype(np.int16) - second)
-        self.total += float(difference.sum())
-        self.count += difference.size
-        self.largest = max(self.largest, float(difference.max()))
-
-    @property
-    def mean(self) -> float:
-        """Mean over all values."""
-        return self.total / self.count
+def difference(pairs: Iterable[tuple[np.ndarray, Image.Image]]) -> tuple[float, float]:
+    """Return the mean and the largest absolute difference of all values."""
+    found = [np.abs(ours.astype(np.int16) - np.asarray(theirs)) for ours, theirs in pairs]
+    mean = sum(int(each.sum()) for each in found) / sum(each.size for each in found)
+    return mean, max(float(each.max()) for each in found)
 
 
 def cut_twice(
     image: np.ndarray, theirs: Image.Image, crop: RandomCrop, numbers: Iterator[float]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, Image.Image]:
     """Return one region, resized by us and by PIL."""
     height, width, _ = image.shape
     box = rows, columns = crop.draw(height, width, numbers).box
     region = (columns.start, rows.start, columns.stop, rows.stop)
     size = (crop.size, crop.size)
     resized = theirs.crop(region).resize(size, Image.Resampling.BICUBIC)
-    return resize(image[box], *size), np.asarray(resized)
+    return resize(image[box], *size), resized
 
 
 class Peer:
@@ -187,12 +151,11 @@ def augmentation(
     size: int, scale: tuple[float, float], blur: float, solarize: float = 0.0
 ) -> transforms.Compose:
     """Return one crop of the peer; `blur` and `solarize` are probabilities."""
+    bicubic = transforms.InterpolationMode.BICUBIC
     jitter = transforms.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
     return transforms.Compose(
         [
-            transforms.RandomResizedCrop(
-                size, scale, interpolation=transforms.InterpolationMode.BICUBIC
-            ),
+            transforms.RandomResizedCrop(size, scale, interpolation=bicubic),
             transforms.RandomHorizontalFlip(0.5),
             transforms.RandomApply([jitter], 0.8),
             transforms.RandomGrayscale(0.2),

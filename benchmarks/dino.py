@@ -8,8 +8,7 @@ for the teacher. Both start from the same weights and see the same crops, so the
 import copy
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,25 +16,24 @@ import torch.nn.functional as F
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.attention import Case
 from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
 from vitlab.objectives import DINO, DINOHeadConfig
-from vitlab.objectives.dino import Branch
+from vitlab.objectives.dino import Branch, cross_entropy
 from vitlab.optim import OptimizerConfig
 from vitlab.optim.clipping import clip_per_parameter
 from vitlab.optim.schedules import Progress
 from vitlab.profiling.timing import fastest
 
-PROGRESS = Progress(
-    step=2000, steps=10_000, epochs=100, batch_size=64
-)  # the prototypes move by now
+PROGRESS = Progress(2000, steps=10_000, epochs=100, batch_size=64)  # the prototypes move by now
 CLIP, DECAY, RATE = 3.0, 0.04, 1.25e-4
 CLOSE = 1e-5  # largest relative difference of the losses in fp32
-AIMS = {"fp32": 1.5, "bf16": 2.4}  # times the peer in fp32
+AIMS = {"ours, fp32": 1.5, "ours, bf16": 2.4}  # times the peer in fp32
 
 
 class Side(ABC):
-    """One way to compute a step; keeps the seconds of its stages, of the fastest step.
+    """One way to compute a step; keeps its losses and the times of the fastest step's stages.
 
     Args:
         dino: the objective, copied.
@@ -46,7 +44,7 @@ class Side(ABC):
     def __init__(self, dino: DINO, batch: Batch, half: bool = False):
         self.dino, self.batch, self.half = copy.deepcopy(dino), batch, half
         self.optimizer = self.build()
-        self.stages: dict[str, float] = {}
+        self.stages: dict[str, float] = {}  # milliseconds
         self.losses: list[float] = []
 
     @abstractmethod
@@ -54,29 +52,36 @@ class Side(ABC):
         """Return AdamW over the trainable parameters."""
 
     @abstractmethod
-    def step(self, clock: "Clock") -> Tensor:
-        """Take a step and return its loss."""
+    def loss(self) -> Tensor:
+        """Return the loss, and move the center."""
+
+    @abstractmethod
+    def clip(self) -> None:
+        """Clip the gradient of each parameter."""
+
+    @abstractmethod
+    def update_teacher(self) -> None:
+        """Move the teacher."""
 
     def __call__(self) -> None:
-        """Take a step; keep its loss, and its stages if it was the fastest."""
-        clock = Clock()
-        self.losses.append(self.step(clock).item())
-        if not self.stages or sum(clock.stages.values()) < sum(self.stages.values()):
-            self.stages = dict(clock.stages)
+        """Take a step."""
+        stages: dict[str, float] = {}
 
+        def timed(stage: str, call: Callable[[], Any]) -> Any:
+            began = time.perf_counter()
+            found = call()
+            stages[stage] = 1000 * (time.perf_counter() - began)
+            return found
 
-class Clock:
-    """Seconds of each stage; `lap` books what has passed since the last one."""
-
-    def __init__(self) -> None:
-        self.stages: dict[str, float] = defaultdict(float)
-        self.last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Book the time since the last lap to a stage."""
-        now = time.perf_counter()
-        self.stages[stage] += now - self.last
-        self.last = now
+        loss = timed("forward and loss", self.loss)
+        timed("backward", loss.backward)
+        timed("clip", self.clip)
+        timed("optimizer", self.optimizer.step)
+        self.optimizer.zero_grad()
+        timed("teacher update", self.update_teacher)
+        self.losses.append(loss.item())
+        if not self.stages or sum(stages.values()) < sum(self.stages.values()):
+            self.stages = stages
 
 
 class Ours(Side):
@@ -89,31 +94,19 @@ class Ours(Side):
             group.update(lr=RATE, weight_decay=decay)
         return optimizer
 
-    def step(self, clock: Clock) -> Tensor:
-        """Take a step with the objective's own methods."""
-        hooks = [
-            branch.register_forward_hook(lambda *_, stage=stage: clock.lap(stage))
-            for branch, stage in (
-                (self.dino.teacher, "teacher forward"),
-                (self.dino.student, "student forward"),
-            )
-        ]
+    def loss(self) -> Tensor:
+        """Return the objective's loss."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            loss = self.dino.loss(self.batch, PROGRESS).value
-        clock.lap("loss")
-        for hook in hooks:
-            hook.remove()
-        loss.backward()
-        clock.lap("backward")
+            return self.dino.loss(self.batch, PROGRESS).value
+
+    def clip(self) -> None:
+        """Clip all at once."""
         clip_per_parameter(self.dino.parameters(), CLIP)
         self.dino.before_step(PROGRESS)
-        clock.lap("clip")
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        clock.lap("optimizer")
+
+    def update_teacher(self) -> None:
+        """Move all parameters at once."""
         self.dino.after_step(PROGRESS)
-        clock.lap("teacher update")
-        return loss.detach()
 
 
 class Peer(Side):
@@ -128,38 +121,12 @@ class Peer(Side):
         ]
         return torch.optim.AdamW(groups, RATE, weight_decay=DECAY, foreach=False, fused=False)
 
-    def step(self, clock: Clock) -> Tensor:
-        """Take a step with loops."""
+    def loss(self) -> Tensor:
+        """Return the mean over pairs of views, one after the other."""
         dino = self.dino
         with torch.no_grad():
             target = project(dino.teacher, self.batch.views[:1])
-        clock.lap("teacher forward")
         output = project(dino.student, self.batch.views)
-        clock.lap("student forward")
-        loss = self.loss(output, target)
-        clock.lap("loss")
-        loss.backward()
-        clock.lap("backward")
-        for parameter in dino.student.parameters():
-            if parameter.grad is not None:
-                factor = CLIP / (parameter.grad.norm() + 1e-6)
-                if factor < 1:
-                    parameter.grad.mul_(factor)
-        clock.lap("clip")
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        clock.lap("optimizer")
-        share = dino.teacher_momentum(PROGRESS)
-        with torch.no_grad():
-            pairs = zip(dino.teacher.parameters(), dino.student.parameters(), strict=True)
-            for teacher, student in pairs:
-                teacher.mul_(share).add_((1 - share) * student)
-        clock.lap("teacher update")
-        return loss.detach()
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the mean over pairs of views, one after the other, and move the center."""
-        dino = self.dino
         teacher = ((target - dino.center) / dino.teacher_temperature(PROGRESS)).softmax(-1)
         terms = [
             (-teacher[w] * F.log_softmax(output[v] / dino.student_temperature, -1)).sum(-1).mean()
@@ -169,7 +136,23 @@ class Peer(Side):
         ]
         mean = target.mean((0, 1))
         dino.center.mul_(dino.center_momentum).add_(mean * (1 - dino.center_momentum))
-        return sum(terms, torch.zeros(())) / len(terms)
+        return torch.stack(terms).sum() / len(terms)
+
+    def clip(self) -> None:
+        """Clip one after the other."""
+        for parameter in self.dino.student.parameters():
+            if parameter.grad is not None:
+                factor = CLIP / (parameter.grad.norm() + 1e-6)
+                if factor < 1:
+                    parameter.grad.mul_(factor)
+
+    @torch.no_grad()
+    def update_teacher(self) -> None:
+        """Move one parameter after the other."""
+        share = self.dino.teacher_momentum(PROGRESS)
+        pairs = zip(self.dino.teacher.parameters(), self.dino.student.parameters(), strict=True)
+        for teacher, student in pairs:
+            teacher.mul_(share).add_((1 - share) * student)
 
 
 def project(branch: Branch, views: list[Tensor]) -> Tensor:
@@ -182,19 +165,16 @@ def project(branch: Branch, views: list[Tensor]) -> Tensor:
 
 
 def encode(vit: Any, images: Tensor) -> Tensor:
-    """Return the [CLS] features of a plain ViT."""
+    """Return the [CLS] features of a plain ViT, with all attention weights at once."""
     x = vit.embed(images).x
     for block in vit.blocks:
-        x = x + attend(block.attn, block.norm1(x))
+        attention = block.attn
+        qkv = attention.qkv(block.norm1(x)).unflatten(2, (3, attention.num_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        weights = ((q @ k.mT) * q.shape[-1] ** -0.5).softmax(-1)
+        x = x + attention.proj((weights @ v).transpose(1, 2).flatten(2))
         x = x + block.mlp(block.norm2(x))
     return vit.norm(x)[:, 0]
-
-
-def attend(attention: Any, x: Tensor) -> Tensor:
-    """Return attention with all its weights at once."""
-    q, k, v = attention.qkv(x).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    weights = ((q @ k.mT) * q.shape[-1] ** -0.5).softmax(-1)
-    return attention.proj((weights @ v).transpose(1, 2).flatten(2))
 
 
 def sides(dino: DINO, batch: Batch) -> dict[str, Side]:
@@ -222,29 +202,34 @@ def tables(repeats: int, size: str = "S", prototypes: int = 65536) -> Iterator[T
     compared = sides(dino, Batch(views))
     times = fastest(list(compared.values()), repeats)
     check(compared)
+    stages = compared["peer, fp32"].stages
     title = f"a step of DINO: ViT-{size}/16, 4 images, 2 x 224 + 8 x 96 px, {prototypes} prototypes"
-    whole = Table("step", "ms", "peer / this", "aim", title=title)
-    for name, taken in zip(compared, times, strict=True):
-        aim = AIMS[name.split()[-1]]
-        wanted = "" if name.startswith("peer") else f">= {aim}"
-        whole.add_row(name, f"{taken:.0f}", f"{times[0] / taken:.2f}", wanted)
-    whole.caption = f"losses in fp32 agree to {CLOSE} in every step, compared in this run"
-    yield whole
-    yield stages(compared)
+    table = Table("step, ms", "whole", "peer / this", "aim", *stages, title=title)
+    for (name, side), taken in zip(compared.items(), times, strict=True):
+        aim = f">= {AIMS[name]}" if name in AIMS else ""
+        parts = [f"{side.stages[stage]:.1f}" for stage in stages]
+        table.add_row(name, f"{taken:.0f}", f"{times[0] / taken:.2f}", aim, *parts)
+    table.caption = f"losses in fp32 agree to {CLOSE} in every step, compared in this run"
+    yield table
 
 
 def check(compared: dict[str, Side]) -> None:
     """Make sure that ours and the peer compute the same in fp32, step for step."""
-    for theirs, ours in zip(
-        compared["peer, fp32"].losses, compared["ours, fp32"].losses, strict=True
-    ):
+    losses = (compared[name].losses for name in ("peer, fp32", "ours, fp32"))
+    for theirs, ours in zip(*losses, strict=True):
         assert abs(theirs - ours) <= CLOSE * abs(theirs), f"losses {theirs} and {ours}"
 
 
-def stages(compared: dict[str, Side]) -> Table:
-    """Return where the time of the fastest steps goes."""
-    table = Table("stage, ms", *compared, title="where it goes")
-    for stage in next(iter(compared.values())).stages:
-        cells = [f"{1000 * side.stages[stage]:.1f}" for side in compared.values()]
-        table.add_row(stage, *cells)
-    return table
+def loss() -> Case:
+    """DINO's loss of ten views alone, against the loop over pairs of views."""
+    student = torch.randn(10, 8, 8192).log_softmax(-1).requires_grad_()
+    teacher = torch.randn(2, 8, 8192).softmax(-1)
+
+    def loop() -> None:
+        pairs = [
+            -(teacher[w] * student[v]).sum(-1).mean() for w in range(2) for v in range(10) if v != w
+        ]
+        torch.stack(pairs).mean().backward()
+
+    ours = "DINO's loss, 10 views of 8 images, 8192 prototypes"
+    return ours, lambda: cross_entropy(student, teacher).backward(), "loop over pairs", loop

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from benchmarks import __main__ as bench
-from benchmarks import attention as bench_attention
-from benchmarks import data as bench_data
+from benchmarks import analysis, attention, data, dino, encoder, probes
 from vitlab.data.transforms import MultiCrop
+from vitlab.encoders import ViT
 
 
 @pytest.fixture
@@ -20,94 +20,88 @@ def photographs(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def quick(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(bench, "REPEATS", 1)
-    monkeypatch.setattr(bench_data, "ROUNDS", 1)
-    monkeypatch.setattr(bench_attention, "SHAPES", ((1, 2, 9, 16),))
-    for part, smaller in (("encoder", ("nano", 32, 2)), ("dino", ("nano", 64))):
-        tables = getattr(bench, part).tables
-        monkeypatch.setattr(
-            getattr(bench, part), "tables", lambda n, tables=tables, s=smaller: tables(n, *s)
-        )
-    monkeypatch.setattr(bench.analysis, "tables", lambda n: iter(()))  # measured by its own test
-    small = [bench.probes.of_neighbors("l2", 60, 5), bench.probes.of_logistic(1e-3, 200)]
-    monkeypatch.setattr(bench.probes, "cases", lambda: small)
+    monkeypatch.setattr(data, "ROUNDS", 1)
+    monkeypatch.setattr(attention, "SHAPES", ((1, 2, 9, 16),))
+    sizes = {encoder: ("nano", 32, 2), analysis: ("nano", 32, 2), dino: ("nano", 64)}
+    for part, smaller in sizes.items():
+        tables = part.tables
+        monkeypatch.setattr(part, "tables", lambda n, tables=tables, s=smaller: tables(n, *s))
+    small = [probes.of_neighbors("l2", 60, 5), probes.of_logistic(1e-3, 200)]
+    monkeypatch.setattr(probes, "cases", lambda: small)
 
 
 @pytest.mark.slow
-def test_everything_is_measured_printed_and_written(quick, photographs, tmp_path, capsys):
+def test_everything_is_measured_printed_and_written(photographs, tmp_path, capsys):
     out = tmp_path / "docs/cpu.md"
     bench.main(["--images", str(photographs), "--out", str(out)])
-    printed, written = capsys.readouterr().out, out.read_text()
-    for text in (printed, written):
-        assert "entmax 1.3" in text
-        assert "DINO's loss" in text
-        assert "teacher forward" in text
-        assert "locality, refined" in text
-        assert "scikit-learn" in text
-        assert f"2 of {photographs.name}" in re.sub(r"\s+", " ", text)
-    assert "- commit: " in written
-    assert "| peer / ours |" in written
+    for text in (capsys.readouterr().out, out.read_text()):
+        for name in ("entmax 1.3", "DINO's loss", "backward", "locality, refined", "scikit-learn"):
+            assert name in text
+        assert f"2 pictures of {photographs.name}" in re.sub(r"\s+", " ", text)
+    assert "- commit: " in text
+    assert "| peer / ours" in text
 
 
-def test_a_page_of_another_format_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        bench.main(["--out", "bench.html"])
-    assert "ends in .md" in capsys.readouterr().err
+@pytest.mark.parametrize("part", [encoder, analysis])
+def test_every_arm_is_measured_and_what_needs_a_gpu_is_said(part):
+    here, there = part.tables(1)
+    assert [*here.columns[0].cells] == list(part.ARMS)
+    assert [*there.columns[0].cells] == ["not measured: no GPU"]
+    aims = {each.header: list(each.cells) for each in here.columns}["aim"]
+    wanted = {encoder: ["", "", "<= 1.02", "<= 1.15"], analysis: ["<= 3", "", ""]}
+    assert aims == wanted[part]
 
 
-def test_a_part_can_be_measured_alone(quick, capsys):
+def test_an_analysis_sees_all_images():
+    vit = ViT("nano", 16, 32).eval()
+    measured = analysis.Analysis(vit, torch.randn(5, 3, 32, 32), torch.zeros(5, 32, 32).byte())
+    measured.step = 2
+    measured.all()
+    assert measured.engine.accumulator.images == 5
+
+
+def test_a_part_can_be_measured_alone(capsys):
     bench.main(["--only", "loss"])
     printed = capsys.readouterr().out
     assert "DINO's loss" in printed
     assert "entmax 1.3" not in printed
-    assert "images/s" not in printed
 
 
-def test_a_folder_without_pictures_is_refused(quick, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--out", "bench.html"], "ends in .md"),
+        (["--only", "data", "--images", "."], "holds no pictures; name a folder of"),
+    ],
+)
+def test_what_cannot_be_measured_or_written_is_refused(
+    words, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        bench.main(["--only", "data", "--images", str(tmp_path)])
-    assert "holds no pictures; name a folder of" in capsys.readouterr().err
+        bench.main(words)
+    assert message in capsys.readouterr().err
 
 
-def test_without_photographs_pictures_are_drawn(quick, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(bench_data, "PHOTOGRAPHS", tmp_path / "none")
-    monkeypatch.setattr(bench_data, "DRAWN", 2)
+def test_without_photographs_pictures_are_drawn(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(data, "PHOTOGRAPHS", tmp_path / "none")
+    monkeypatch.setattr(data, "DRAWN", 2)
     bench.main(["--only", "data"])
     assert "2 pictures drawn at 500 x 375 px" in re.sub(r"\s+", " ", capsys.readouterr().out)
 
 
-def test_the_peer_makes_the_same_crops(photographs):
-    crops = bench_data.Peer().read(photographs / "0.JPEG")
+def test_the_peer_makes_the_same_crops_of_about_the_same_pixels_on_one_core(photographs):
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    with data.one_core():
+        assert torch.get_num_threads() == 1
+        crops = data.Peer().read(photographs / "0.JPEG")
+    assert (torch.get_num_threads(), cv2.getNumThreads()) == before
     edges = [size for count, size in MultiCrop().crop_sizes for _ in range(count)]
     assert [crop.shape[-1] for crop in crops] == edges
     assert all(crop.dtype == torch.float32 for crop in crops)
-
-
-def test_pixels_are_close_to_those_of_pil(photographs):
-    (_, means, _) = bench_data.closeness(bench_data.pictures(photographs)).columns
+    (_, means, _) = data.closeness(data.pictures(photographs)).columns
     assert all(float(mean) < 0.2 for mean in means.cells)
-
-
-def test_measuring_on_one_core_leaves_the_threads_as_they_were():
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    with bench_data.one_core():
-        assert torch.get_num_threads() == 1
-    assert (torch.get_num_threads(), cv2.getNumThreads()) == before
-
-
-def test_the_loss_and_its_peer_have_equal_gradients():
-    torch.manual_seed(0)
-    _, ours, _, theirs = bench.loss()
-    (student,) = {
-        cell.cell_contents
-        for cell in ours.__closure__ or ()
-        if isinstance(cell.cell_contents, torch.Tensor) and cell.cell_contents.requires_grad
-    }
-    gradients = []
-    for call in (ours, theirs):
-        student.grad = None
-        call()
-        gradients.append(student.grad.clone())
-    assert torch.allclose(*gradients, rtol=1e-4)
