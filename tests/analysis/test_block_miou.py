@@ -8,7 +8,7 @@ from vitlab.analysis.block_miou import BLOCK_MIOU, block_miou, group_blocks
 from vitlab.data import VOC2012, ImageNet, SegmentationSquare
 from vitlab.encoders import Encoder, Pixels, ViT
 from vitlab.probes import DenseProbe, InferenceConfig
-from vitlab.probes.eval_mode import eval_mode
+from vitlab.probes.features import eval_mode
 
 TRANSFORM = SegmentationSquare(64)
 INFERENCE = InferenceConfig(torch.device("cpu"), batch_size=3)

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from vitlab.encoders import Pixels
 from vitlab.probes import DenseProbe, InferenceConfig
-from vitlab.probes.dense import class_counts
+from vitlab.probes.dense import class_counts, encode_by, patch_logits, upsample
 
 CPU = InferenceConfig(torch.device("cpu"), batch_size=2)
 
@@ -33,35 +33,37 @@ class Halves(Dataset):
         return image, mask
 
 
+PIXELS = encode_by(Pixels(8), CPU)
+
+
 def test_classes_of_color_are_separated_whatever_the_batch_size():
-    probe = DenseProbe(2).fit(Pixels(8), Halves(6), CPU)
+    probe = DenseProbe(2)
+    fitted = probe.fit(PIXELS, Halves(6), CPU)
     scores = [
-        probe.score(Pixels(8), Halves(3), InferenceConfig(CPU.device, size)) for size in (1, 2, 5)
+        probe.score(PIXELS, fitted, Halves(3), InferenceConfig(CPU.device, size))[0].value
+        for size in (1, 2, 5)
     ]
-    assert scores[0].value > 95
-    assert scores[0].value == scores[1].value == scores[2].value
+    assert scores[0] > 95
+    assert scores[0] == scores[1] == scores[2]
     image, mask = Halves(1)[0]
-    (found,) = probe.predict(CPU.encode(Pixels(8), image[None]), [mask.shape])
-    assert (found == mask).float().mean() > 0.9
+    logits = upsample(patch_logits(fitted[0], *PIXELS(image[None])), mask.shape)
+    assert (logits[0].argmax(0) == mask).float().mean() > 0.9
 
 
-def test_void_counts_for_nothing():
-    def rows(void):
-        encode = lambda pixels: [CPU.encode(Pixels(8), pixels)]  # noqa: E731
-        return len(next(DenseProbe(2).tables(encode, Halves(1, void), CPU))[0])
-
-    assert (rows(64), rows(32)) == (0, 8)  # the lower two of four rows of patches
-    probe = DenseProbe(2).fit(Pixels(8), Halves(6), CPU)
-    assert math.isnan(probe.score(Pixels(8), Halves(2, void=64), CPU).value)
-    with refused("data"):
-        DenseProbe(2).fit(Pixels(8), Halves(2, void=64), CPU)
-
-
-def test_features_that_are_not_finite_are_refused():
-    probe = DenseProbe(2).fit(Pixels(8), Halves(3), CPU)
-    for use in (probe.fit, probe.score):
-        with refused("features"):
-            use(Pixels(8), Halves(3, bad=True), CPU)
+def test_void_counts_for_nothing_and_features_that_are_not_finite_are_refused():
+    probe = DenseProbe(2)
+    rows = [len(next(probe.tables(PIXELS, Halves(1, void), CPU))[0]) for void in (64, 32)]
+    assert rows == [0, 8]  # the lower two of four rows of patches
+    fitted = probe.fit(PIXELS, Halves(6), CPU)
+    (counts,) = probe.score(PIXELS, fitted, Halves(2, void=64), CPU)
+    assert math.isnan(counts.value)
+    for field, use in (
+        ("data", lambda: probe.fit(PIXELS, Halves(2, void=64), CPU)),
+        ("features", lambda: probe.fit(PIXELS, Halves(3, bad=True), CPU)),
+        ("features", lambda: probe.score(PIXELS, fitted, Halves(3, bad=True), CPU)),
+    ):
+        with refused(field):
+            use()
 
 
 def test_targets_are_the_cross_entropy_of_pixels():

@@ -3,7 +3,9 @@ import torch
 from refusals import refused
 
 from vitlab.encoders import Locality, Pixels, ViT
+from vitlab.probes import InferenceConfig
 from vitlab.probes.layer_selection import (
+    FeatureSpec,
     LayerSelection,
     check_layers,
     concatenate_cls,
@@ -36,19 +38,22 @@ def test_the_last_layer_with_norm_is_the_output(encoder, images):
 def test_layers_are_counted_from_both_ends_by_one_pass(encoder, images):
     calls = []
     encoder.blocks[0].register_forward_hook(lambda *_: calls.append(1))
-    selections = [LayerSelection((0, 3), False), LayerSelection((-4, -1), False), LayerSelection()]
+    selections = (LayerSelection((0, 3), False), LayerSelection((-4, -1), False), LayerSelection())
     first, second, _ = extract_layers(encoder, images, selections)
     assert len(calls) == 1
     assert torch.equal(first.patches, second.patches)
     states = list(encoder.walk(images))
     joined = torch.cat([states[1].tokens().patches, states[4].tokens().patches], -1)
     assert torch.equal(first.patches, joined)
-
-
-def test_an_encoder_without_blocks_has_one_layer(images):
-    for layer in (0, -1):
+    for layer in (0, -1):  # of an encoder without blocks
         (tokens,) = extract_layers(Pixels(8), images, [LayerSelection((layer,))])
         assert torch.equal(tokens.patches, Pixels(8)(images).patches)
+    spec = FeatureSpec(selections[:1] + selections[2:], (False, True))
+    maps = spec.read(encoder, (255 * images).byte(), InferenceConfig(images.device))
+    assert len(calls) == 3  # one for the walk above
+    widths = {name: x.shape[-1] for name, x in maps.features.items()}
+    assert widths == spec.widths(encoder)
+    assert sorted(widths.values()) == [128, 256, 256, 512]
 
 
 def test_layers_out_of_range_are_refused(encoder):

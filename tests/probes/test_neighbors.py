@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from refusals import refused
 from sklearn.neighbors import NearestNeighbors
 
-from vitlab.probes import neighbors as module
-from vitlab.probes.neighbors import blocks, neighbors
+from vitlab.probes import KNN, Features
+from vitlab.probes.neighbors import neighbors
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -60,27 +60,48 @@ def test_memory_changes_nothing_and_the_first_of_equal_keys_wins(m, k, span, ext
     assert np.allclose(found.similarity, scores, atol=1e-6)
 
 
-def test_blocks_keep_within_the_memory(monkeypatch):
-    monkeypatch.setattr(module, "_MOST_SCORES", {"cpu": 2**60})
-    queries = torch.zeros(1, 384)
-    for memory in (20_000, 10**6, 10**9):
-        columns, rows = blocks(memory, queries, 100_000, 30)
-        assert 1 <= 4 * (rows * columns + columns * 384) <= memory
-
-
 def test_impossible_searches_are_refused():
-    with refused("memory"):
-        neighbors(normal(3, 8), normal(5, 8), 2, memory=100)
-    with refused("k"):
-        neighbors(normal(3, 8), normal(5, 8), 6)
     keys = normal(5, 8)
     keys[3, 3] = torch.nan
-    for queries, other in ((keys, normal(5, 8)), (normal(3, 8), keys)):
-        with refused("features"):
-            neighbors(queries, other, 2)
-
-
-def test_a_zero_vector_is_similar_to_nothing():
-    found = neighbors(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]]), 2)
+    for field, use in (
+        ("memory", lambda: neighbors(normal(3, 8), normal(5, 8), 2, memory=100)),
+        ("k", lambda: neighbors(normal(3, 8), normal(5, 8), 6)),
+        ("features", lambda: neighbors(keys, normal(5, 8), 2)),
+        ("features", lambda: neighbors(normal(3, 8), keys, 2)),
+        ("k", lambda: KNN(0)),
+        ("k", lambda: KNN(5, temperature=0.0)),
+    ):
+        with refused(field):
+            use()
+    few = torch.tensor([[0.0, 0.0], [1.0, 1.0]])  # a zero vector is similar to nothing
+    found = neighbors(torch.tensor([[1.0, 0.0]]), few, 2)
     assert found.index.tolist() == [[1, 0]]
     assert float(found.similarity[0, 1]) == 0
+
+
+def blobs(count: int, seed: int, distance: float = 8.0) -> Features:
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % 3
+    centers = distance * torch.eye(3, 5)
+    return Features(centers[y] + torch.randn(count, 5, generator=generator), y)
+
+
+def test_knn_of_simple_features():
+    assert KNN(5).fit_score(blobs(60, 0), blobs(30, 1)) == {"top1": 100.0}
+    same = blobs(50, 0, distance=0.0)
+    assert KNN(1).fit_score(same, same) == {"top1": 100.0}
+    # more neighbors than images are all of them
+    pair = (blobs(9, 0), blobs(9, 1))
+    assert KNN(1000).fit_score(*pair) == KNN(9).fit_score(*pair)
+    train, test = blobs(40, 0, 2.0), blobs(20, 1, 2.0)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    shuffled = Features(3.7 * train.x[order], train.y[order])
+    assert KNN(7).fit_score(shuffled, test) == KNN(7).fit_score(train, test)
+
+
+def test_votes_are_weighted_by_similarity():
+    train = Features(torch.tensor([[1.0, 0.0], [0.2, 1.0], [0.2, 1.0]]), torch.tensor([0, 1, 1]))
+    test = Features(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    assert KNN(3, temperature=0.07).fit_score(train, test) == {"top1": 100.0}
+    # so flat that two distant neighbors outvote a near one
+    assert KNN(3, temperature=100.0).fit_score(train, test) == {"top1": 0.0}

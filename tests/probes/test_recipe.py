@@ -79,15 +79,9 @@ def test_warm_ups_multiply_the_decay_or_hide_its_beginning():
     assert found[99] == pytest.approx(0)
 
 
-def test_learning_rates_may_scale_with_the_batch_size():
-    scaled = TrainingRecipe(WarmupPoly(), batch_size=1024, iterations=1, base_batch_size=256)
-    assert scaled.peak_lr(1e-3) == pytest.approx(4e-3)
-    assert TrainingRecipe(WarmupPoly(), batch_size=1024, iterations=1).peak_lr(1e-3) == 1e-3
-
-
 @pytest.mark.parametrize(
     ("world", "batch_size", "most"),
-    [(1, 6, 4), (2, 6, 1), (2, 8, 64), (3, 6, 4), (3, 5, 2), (5, 8, 64), (5, 6, 1), (5, 5, 2)],
+    [(1, 6, 4), (2, 8, 64), (3, 6, 4), (5, 6, 1), (5, 5, 2)],
 )
 def test_ranks_share_out_the_same_batches(world: int, batch_size: int, most: int):
     recipe = TrainingRecipe(WarmupPoly(), batch_size=batch_size, iterations=7)
@@ -115,25 +109,25 @@ def test_each_visit_is_a_permutation_and_a_start_skips_steps():
     assert [index for _, index in visits[0]] != [index for _, index in visits[1]]
     sampler.start = 4
     assert list(sampler) == steps[4:]
+    scaled = TrainingRecipe(WarmupPoly(), batch_size=1024, iterations=1, base_batch_size=256)
+    assert scaled.peak_lr(1e-3) == pytest.approx(4e-3)
     large = TrainingRecipe(WarmupPoly(), batch_size=7, iterations=2)  # than the set
     seen = sum(StepSampler(np.arange(3), large, 0, 7), [])  # noqa: RUF017
     assert len(set(seen)) == len(seen)  # an image may come twice, but not in the same visit
 
 
 def test_impossible_recipes_and_schedules_are_refused():
-    recipe = "protocol.recipe."
     for field, wrong in (
-        (recipe + "iterations", {"iterations": 0}),
-        (recipe + "iterations", {"iterations": 5, "epochs": 5}),
-        (recipe + "lrs", {"iterations": 5, "lrs": ()}),
-        (recipe + "lrs", {"iterations": 5, "lrs": (1.0, 1.0)}),
-        (recipe + "lrs", {"iterations": 5, "lrs": (-1.0,)}),
-        (recipe + "batch_size", {"iterations": 5, "batch_size": 0}),
-        (recipe + "eval_interval", {"iterations": 5, "eval_interval": -1}),
+        ("iterations", {"iterations": 0}),
+        ("iterations", {"iterations": 5, "epochs": 5}),
+        ("lrs", {"iterations": 5, "lrs": ()}),
+        ("lrs", {"iterations": 5, "lrs": (1.0, 1.0)}),
+        ("lrs", {"iterations": 5, "lrs": (-1.0,)}),
+        ("batch_size", {"iterations": 5, "batch_size": 0}),
+        ("eval_interval", {"iterations": 5, "eval_interval": -1}),
     ):
-        with refused(field):
+        with refused(f"protocol.recipe.{field}"):
             TrainingRecipe(WarmupPoly(), **wrong)
-    with refused(recipe + "lr_schedule"):
-        WarmupPoly(warmup_steps=-1)
-    with refused(recipe + "lr_schedule"):
-        OneCycle(pct_start=1.5)
+    for make in (lambda: WarmupPoly(warmup_steps=-1), lambda: OneCycle(pct_start=1.5)):
+        with refused("protocol.recipe.lr_schedule"):
+            make()

@@ -15,7 +15,7 @@ from vitlab.analysis.results import Measure, Row
 from vitlab.data import SegmentationTransform, VisionDataModule, normalize
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes import DenseProbe, InferenceConfig
-from vitlab.probes.eval_mode import eval_mode
+from vitlab.probes.features import eval_mode
 from vitlab.probes.layer_selection import LayerSelection, depth_of, extract_layers
 from vitlab.probes.metrics import bootstrap_interval
 
@@ -67,10 +67,8 @@ def block_miou(
         for blocks in passes:
             probe = DenseProbe(data.num_classes)
             encode = _block_features(encoder, blocks, inference)
-            maps = probe.fit_all(encode, train, inference, lambda *_: progress.advance(task))
-            scores = probe.score_all(
-                encode, maps, test, inference, lambda *_: progress.advance(task)
-            )
+            maps = probe.fit(encode, train, inference, lambda *_: progress.advance(task))
+            scores = probe.score(encode, maps, test, inference, lambda *_: progress.advance(task))
             for block, iou in zip(blocks, scores, strict=True):
                 numbers = iou.value, *bootstrap_interval(iou), len(iou)
                 rows.append(Row(model, BLOCK_MIOU.name, block, "", None, "", *numbers))

@@ -28,7 +28,7 @@ from vitlab.errors import InputError, check_least
 from vitlab.probes import KNN, DenseProbe, InferenceConfig, LogisticProbe, image_features
 from vitlab.probes.degradation import latest_warning
 from vitlab.probes.dense import FittedDenseProbe
-from vitlab.probes.eval_mode import eval_mode
+from vitlab.probes.features import eval_mode
 from vitlab.probes.layer_selection import depth_of
 from vitlab.visualization.grid import png_pixels
 from vitlab.visualization.masks import draw_probe_grid

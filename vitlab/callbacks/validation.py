@@ -18,8 +18,7 @@ from vitlab.callbacks.measurements import EvaluationCallback
 from vitlab.data import DataError, VisionDataModule, normalize
 from vitlab.errors import InputError, check_least
 from vitlab.objectives import Objective
-from vitlab.probes.eval_mode import eval_mode
-from vitlab.probes.features import InferenceConfig, sharded_loader
+from vitlab.probes.features import InferenceConfig, eval_mode, sharded_loader
 
 BEST = "best_top1.ckpt"
 TOP1 = "val/top1"

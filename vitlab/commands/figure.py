@@ -19,6 +19,7 @@ from vitlab.encoders.attention import Attention
 from vitlab.encoders.vit import Block
 from vitlab.errors import InputError
 from vitlab.probes import DenseProbe, InferenceConfig
+from vitlab.probes.dense import encode_by
 from vitlab.probes.layer_selection import LayerSelection, check_layers, depth_of
 from vitlab.visualization import figure
 from vitlab.visualization.grid import ENDINGS
@@ -261,7 +262,8 @@ def _mask_maps(
             data.train_split, SegmentationSquare(edge), options.masks_images
         )
         with torch.no_grad():
-            heads.append(DenseProbe(data.num_classes).fit(encoder, images, inference).classifier)
+            encode = encode_by(encoder, inference)
+            heads += DenseProbe(data.num_classes).fit(encode, images, inference)
     training_data = f"{len(images)} images of {type(data).__name__} {data.train_split}"
     return figure.mask_maps(features, heads, data.classes, training_data)
 

@@ -12,7 +12,7 @@ from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.evaluation.features import check_labels
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Protocol
-from vitlab.probes.eval_mode import eval_mode
+from vitlab.probes.features import eval_mode
 from vitlab.probes.metrics import IoUCounts
 
 

@@ -17,8 +17,7 @@ from vitlab.data import SegmentationTransform, VisionDataModule
 from vitlab.data.dataset import SegmentationDataset
 from vitlab.encoders import Encoder, Tokens
 from vitlab.errors import InputError
-from vitlab.probes.features import InferenceConfig, sharded_loader
-from vitlab.probes.finiteness import check_finite
+from vitlab.probes.features import InferenceConfig, check_finite, sharded_loader
 from vitlab.probes.logistic import LinearClassifier
 from vitlab.probes.metrics import IoUAccumulator, IoUCounts
 
@@ -34,13 +33,7 @@ ALL_VOID = (
 
 @dataclass(frozen=True)
 class FittedDenseProbe:
-    """A fitted probe and its score.
-
-    Attributes:
-        classify: the linear classifier.
-        images: test images.
-        counts: on them, whose value is the mIoU.
-    """
+    """A fitted classifier, the test images, and the counts on them, whose value is the mIoU."""
 
     classify: LinearClassifier
     images: SegmentationDataset
@@ -58,12 +51,7 @@ class DenseProbe:
         classes: number of classes.
         weight_decay: L2 penalty.
         steps: L-BFGS iterations at most.
-
-    Attributes:
-        classifier: of the last `fit`.
     """
-
-    classifier: LinearClassifier
 
     def __init__(self, classes: int, weight_decay: float = 1e-5, steps: int = 100):
         self.classes, self.weight_decay, self.steps = classes, weight_decay, steps
@@ -89,44 +77,26 @@ class DenseProbe:
             config: device, batch size and workers.
             on_batch: called with the features and masks of each test batch.
         """
+
+        def test_batch(features: Sequence[Tokens], masks: list[Tensor]) -> None:
+            if on_batch is not None:
+                on_batch(features[0], masks)
+
+        encode = encode_by(encoder, config)
         train = data.segmentation_dataset(data.train_split, view, limit)
         test = data.segmentation_dataset(data.val_split, view)
-        counts = self.fit(encoder, train, config).score(encoder, test, config, on_batch)
-        return FittedDenseProbe(self.classifier, test, counts)
+        fitted = self.fit(encode, train, config)
+        (counts,) = self.score(encode, fitted, test, config, test_batch)
+        return FittedDenseProbe(fitted[0], test, counts)
 
-    def fit(self, encoder: Encoder, images: Dataset, config: InferenceConfig) -> "DenseProbe":
-        """Fit on pairs of an image and a mask."""
-        (self.classifier,) = self.fit_all(_encode_by(encoder, config), images, config)
-        return self
-
-    def predict(self, tokens: Tokens, sizes: Sequence[Sequence[int]]) -> list[Int[Tensor, "_ _"]]:
-        """Return the class of each pixel of images, at a size for each."""
-        logits = patch_logits(self.classifier, tokens)
-        return [upsample(x[None], size)[0].argmax(0) for x, size in zip(logits, sizes, strict=True)]
-
-    def score(
-        self,
-        encoder: Encoder,
-        images: Dataset,
-        config: InferenceConfig,
-        on_batch: Callable[[Tokens, list[Tensor]], object] | None = None,
-    ) -> IoUCounts:
-        """Return the counts on pairs of an image and a mask; the same on any number of ranks."""
-        first: OnBatch | None = None
-        if on_batch is not None:
-            first = lambda features, masks: on_batch(features[0], masks)  # noqa: E731
-        encode = _encode_by(encoder, config)
-        (counts,) = self.score_all(encode, [self.classifier], images, config, first)
-        return counts
-
-    def fit_all(
+    def fit(
         self,
         encode: Encode,
         images: Dataset,
         config: InferenceConfig,
         on_batch: OnBatch | None = None,
     ) -> list[LinearClassifier]:
-        """Fit a classifier to each feature set, by one pass over the images.
+        """Fit a classifier to each feature set, by one pass over pairs of an image and a mask.
 
         Raises:
             InputError: there is no labeled pixel, or a feature is not finite.
@@ -153,16 +123,16 @@ class DenseProbe:
         rows: list[list[Tensor]] = []
         shares: list[Tensor] = []
         for features, masks in _batches(encode, images, config, on_batch):
-            rows = rows or [[] for _ in features]
-            for own, tokens in zip(rows, features, strict=True):
-                own.append(tokens.patches.float())
+            rows.append([tokens.patches.float() for tokens in features])
             shares.append(torch.stack([self.class_shares(m, features[0].grid) for m in masks]))
         # gathered by image, not by patch, so that the order is that of the set on any world size
         y = distributed.all_gather_rows(torch.cat(shares).to(rows[0][0].device)).flatten(0, 1)
         labeled = y.sum(1) > 0
         y = F.normalize(y[labeled], p=1, dim=1)
-        while rows:  # each is freed before the next is gathered
-            x = distributed.all_gather_rows(torch.cat(rows.pop(0))).flatten(0, 1)
+        while rows[0]:  # each is freed before the next is gathered
+            own = torch.cat([batch.pop(0) for batch in rows])
+            x = distributed.all_gather_rows(own).flatten(0, 1)
+            del own
             yield x[labeled], y
 
     def class_shares(
@@ -172,7 +142,7 @@ class DenseProbe:
         counts = class_counts(mask, grid, self.classes)[:, : self.classes]
         return counts.float() * (grid[0] * grid[1] / mask.numel())
 
-    def score_all(
+    def score(
         self,
         encode: Encode,
         classifiers: Sequence[LinearClassifier],
@@ -180,7 +150,10 @@ class DenseProbe:
         config: InferenceConfig,
         on_batch: OnBatch | None = None,
     ) -> list[IoUCounts]:
-        """Return the counts of a classifier for each feature set, by one pass over the images."""
+        """Return the counts of a classifier for each feature set, by one pass over the images.
+
+        They are the same on any number of ranks.
+        """
         counts = [IoUAccumulator(self.classes, config.device) for _ in classifiers]
         for features, masks in _batches(encode, images, config, on_batch):
             for count, classify, tokens in zip(counts, classifiers, features, strict=True):
@@ -189,7 +162,8 @@ class DenseProbe:
         return [count.overlaps() for count in counts]
 
 
-def _encode_by(encoder: Encoder, config: InferenceConfig) -> Encode:
+def encode_by(encoder: Encoder, config: InferenceConfig) -> Encode:
+    """Return the one feature set of an encoder."""
     return lambda pixels: [config.encode(encoder, pixels)]
 
 

@@ -1,21 +1,22 @@
-"""Frozen image features, and the interface of probes: fit, predict, score.
+"""Frozen image features, their standardization, and the interface of probes: fit, predict, score.
 
-Axis letters: s rows, d width, c classes.
+Axis letters: s rows, n images, p patches, m chosen images, d width, c classes.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from vitlab import distributed
 from vitlab.data import normalize
 from vitlab.encoders import Encoder, Tokens
+from vitlab.errors import InputError
 
 Images = Float[Tensor, "b 3 height width"] | UInt8[Tensor, "b 3 height width"]
 
@@ -107,3 +108,100 @@ def sharded_loader(
         collate_fn=collate,
         generator=torch.Generator(),  # a loader draws a seed; not from the run's random stream
     )
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Set evaluation mode without gradients; random generators and mode are restored afterwards."""
+    training = model.training
+    model.eval()
+    first = next(model.parameters(), None)
+    devices = [first.device] if first is not None and first.is_cuda else []
+    try:
+        with torch.random.fork_rng(devices), torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def check_finite(*features: Tensor) -> None:
+    """Refuse features with NaN or infinity, by one pass, without a copy.
+
+    Raises:
+        InputError: there is one.
+    """
+    # in fp64, where a sum of fp32 has no overflow
+    if not torch.stack([x.sum(dtype=torch.float64) for x in features]).sum().isfinite():
+        raise InputError(
+            "features are not finite: the weights are damaged, the encoder has diverged, or its "
+            "precision does not hold its values; use a healthy checkpoint, or fp32",
+            field="features",
+        )
+
+
+class FinitenessMonitor:
+    """Whether all observed tensors were finite, without waiting for their device."""
+
+    def __init__(self, device: torch.device):
+        self._total = torch.zeros((), dtype=torch.float64, device=device)
+
+    def observe(self, x: Tensor) -> Tensor:
+        """Return x unchanged."""
+        self._total = self._total + x.sum(dtype=torch.float64)
+        return x
+
+    def finite(self) -> bool:
+        """Whether all were, on all ranks; to be called on each of them."""
+        return bool(distributed.all_reduce_mean(self._total).isfinite())
+
+
+@dataclass(frozen=True)
+class StandardScaler:
+    """(x - mean) / std of each feature, where std is not 0."""
+
+    mean: Float[Tensor, " d"]
+    std: Float[Tensor, " d"]
+
+    @classmethod
+    def fit(
+        cls, x: Float[Tensor, "n p d"], images: Int[Tensor, " m"], memory: int
+    ) -> "StandardScaler":
+        """Measure the patches of some images in fp64, as scikit-learn's StandardScaler.
+
+        The deviation is that of the population; 1 where a feature is constant.
+
+        Args:
+            x: patches of all images.
+            images: indices of those that are measured.
+            memory: bytes that a block of them may take.
+
+        Raises:
+            InputError: features that are not finite.
+        """
+        count = len(images) * x.shape[1]
+        mean = torch.zeros(x.shape[2], dtype=torch.float64)
+        blocks = images.split(max(1, images_per_block(x, memory) // 2))  # in fp64
+        for block in blocks:
+            mean += x[block].double().sum((0, 1)) / count
+        check_finite(mean)
+        variance = torch.zeros_like(mean)
+        for block in blocks:
+            variance += (x[block].double() - mean).square().sum((0, 1)) / count
+        # rounding of fp32 features that are all alike
+        constant = variance <= (1e-7 * mean).square()
+        std = torch.where(constant, 1.0, variance.sqrt())
+        return cls(mean.float(), std.float())
+
+    def transform(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
+        """Return standardized rows."""
+        return (x - self.mean.to(x.device)) / self.std.to(x.device)
+
+    def __call__(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
+        """Return standardized rows; features that are not finite are refused."""
+        check_finite(x)
+        return self.transform(x)
+
+
+def images_per_block(x: Float[Tensor, "n p d"], memory: int) -> int:
+    """Return how many images a block may have: their rows, a part of these, and a copy."""
+    return max(1, memory // (3 * 4 * x.shape[1] * x.shape[2]))

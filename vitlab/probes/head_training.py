@@ -2,7 +2,6 @@
 
 import io
 import math
-import pickle
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -20,11 +19,6 @@ from vitlab.probes.linear_heads import HeadGrid, Logits
 
 SECONDS = 120.0  # between saves
 FILE = "heads.pt"
-# what torch makes of empty, cut and foreign files
-DAMAGED = (
-    *(EOFError, OSError, RuntimeError, pickle.UnpicklingError),
-    *(LookupError, TypeError, ValueError),
-)
 
 
 @dataclass(frozen=True)
@@ -44,13 +38,7 @@ class HeadBatch:
 
 @dataclass(frozen=True)
 class BestState:
-    """The best state of one head so far.
-
-    Attributes:
-        score: percent.
-        step: steps taken.
-        weights: of the head.
-    """
+    """The best state of one head so far: its score in percent, steps taken, weights."""
 
     score: float
     step: int
@@ -68,7 +56,8 @@ class HeadTraining:
     """
 
     def __init__(self, heads: HeadGrid, images: int, folder: Path | None, key: str):
-        self.heads, self.images, self.folder, self.key = heads, images, folder, key
+        self.heads, self.images, self.key = heads, images, key
+        self.file = None if folder is None else folder / FILE
         self.step = 0
         self.labeled = False  # whether there was any label so far
         self.tried: dict[str, float] = {}
@@ -100,7 +89,7 @@ class HeadTraining:
                 raise InputError(ALL_VOID, field="data")
             due = self.step % interval == 0 or self.step == steps
             if due and evaluate is not None:
-                self._note(evaluate(), alone=interval >= steps)
+                self._note(evaluate())
             if due or time.monotonic() - self._saved >= SECONDS:
                 self._save()
 
@@ -116,13 +105,16 @@ class HeadTraining:
 
     def label(self, name: str) -> str:
         """Name of the best state of a head in `tried`."""
+        return self._label(name, self.best[name].step)
+
+    def _label(self, name: str, step: int) -> str:
         recipe = self.heads.recipe
         alone = recipe.interval(self.images) >= recipe.steps(self.images)
-        return name if alone else f"{name}, step {self.best[name].step}"
+        return name if alone else f"{name}, step {step}"
 
-    def _note(self, scores: Mapping[str, float], alone: bool) -> None:
+    def _note(self, scores: Mapping[str, float]) -> None:
         for name, score in scores.items():
-            self.tried[name if alone else f"{name}, step {self.step}"] = score
+            self.tried[self._label(name, self.step)] = score
             known = -1.0 if math.isnan(score) else score  # diverged
             if name not in self.best or known > self.best[name].score:
                 self.best[name] = BestState(known, self.step, self.heads.weights(name))
@@ -138,7 +130,7 @@ class HeadTraining:
     def _save(self) -> None:
         """Save the state, atomically."""
         self._saved = time.monotonic()
-        if self.folder is None or distributed.rank():
+        if self.file is None or distributed.rank():
             return
         state = {
             "key": self.key,
@@ -150,19 +142,19 @@ class HeadTraining:
         }
         content = io.BytesIO()
         torch.save(state, content)
-        write_bytes(self.folder / FILE, content.getvalue())
+        write_bytes(self.file, content.getvalue())
 
     def _resume(self) -> None:
         """Restore the state of the same training, if there is one."""
-        file = self.folder / FILE if self.folder is not None else None
-        if file is None or not file.exists():
+        if self.file is None or not self.file.exists():
             return
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
             same = state["key"] == self.key
-        except DAMAGED as error:
+        except Exception as error:  # an empty, cut or foreign file can fail in any way
             warnings.warn(
-                f"{file} is damaged ({type(error).__name__}), so heads are trained from the start",
+                f"{self.file} is damaged ({type(error).__name__}), so heads are trained from the "
+                "start",
                 stacklevel=3,
             )
             return

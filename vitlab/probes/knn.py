@@ -1,5 +1,7 @@
 """Weighted nearest neighbors, DINO's protocol (arXiv:2104.14294; Wu et al., arXiv:1805.01978)."""
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
@@ -45,12 +47,7 @@ def votes(
 ) -> Float[Tensor, "n c"]:
     """Return the votes for each class of the first k neighbors, exp(similarity / temperature) each.
 
-    Args:
-        neighbors: of each query, k or more.
-        labels: class of each key.
-        classes: number of classes.
-        k: neighbors that vote.
-        temperature: of the votes.
+    `labels` are the classes of the keys.
     """
     index, similarity = neighbors.index[:, :k], neighbors.similarity[:, :k]
     sums = torch.zeros(len(index), classes, device=index.device)
@@ -69,10 +66,9 @@ def majority(
     """
     n, _, places = labels.shape
     counts = torch.zeros(n, places, classes, dtype=torch.int16, device=labels.device)
-    found, before = [], 0
-    for k in ks:
+    found = []
+    for before, k in pairwise((0, *ks)):
         more = labels[:, before:k].transpose(1, 2).long()
         counts.scatter_add_(2, more, torch.ones_like(more, dtype=torch.int16))
         found.append(counts.argmax(2))
-        before = k
     return found

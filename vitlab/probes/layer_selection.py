@@ -3,15 +3,21 @@
 Axis letters: b images, p patches, d width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from vitlab.data import normalize
 from vitlab.encoders import Encoder, Tokens, TokenSequence
-from vitlab.errors import InputError
+from vitlab.errors import InputError, check_fields
+from vitlab.probes.features import InferenceConfig, check_finite
+
+Fit = Literal["refuse", "pad", "pad end", "crop"]
 
 
 @dataclass(frozen=True)
@@ -39,28 +45,6 @@ class LayerSelection:
         return f"layers {layers} {'with' if self.norm else 'without'} norm"
 
 
-def extract_layers(
-    encoder: Encoder,
-    images: Float[Tensor, "b 3 height width"],
-    selections: Sequence[LayerSelection],
-) -> list[Tokens]:
-    """Return the features of every selection, from one forward pass.
-
-    Only selected states are kept.
-
-    Raises:
-        InputError: a layer that the encoder does not have.
-    """
-    depth = depth_of(encoder)
-    wanted = {_index(layer, depth) for selection in selections for layer in selection.layers}
-    states: dict[int, TokenSequence] = {}
-    for index, state in enumerate(encoder.walk(images)):
-        # the first state enters the first block, unless there are no blocks
-        if index - (depth > 0) in wanted:
-            states[index - (depth > 0)] = state
-    return [_read_one(encoder, states, selection, depth) for selection in selections]
-
-
 def depth_of(encoder: Encoder) -> int:
     """Return the number of blocks; 0 for an encoder without, whose only layer is 0 or -1."""
     return len(getattr(encoder, "blocks", ()))
@@ -73,8 +57,20 @@ def check_layers(encoder: Encoder, selections: Sequence[LayerSelection]) -> None
         InputError: the layer, and the allowed ones.
     """
     for selection in selections:
-        for layer in selection.layers:
-            _index(layer, depth_of(encoder))
+        _indices(selection, depth_of(encoder))
+
+
+def _indices(selection: LayerSelection, depth: int) -> list[int]:
+    """Return the layers of a selection, counted from 0."""
+    count = max(depth, 1)
+    for layer in selection.layers:
+        if not -count <= layer < count:
+            raise InputError(
+                f"layer {layer} is asked of an encoder with {depth} blocks; use 0 to {count - 1}, "
+                f"or {-count} to -1 from the end",
+                field="layers",
+            )
+    return [layer % count for layer in selection.layers]
 
 
 def check_cls(encoder: Encoder, size: int, remedy: str) -> None:
@@ -97,23 +93,31 @@ def check_cls(encoder: Encoder, size: int, remedy: str) -> None:
         )
 
 
-def _index(layer: int, depth: int) -> int:
-    last = max(depth - 1, 0)
-    index = layer + last + 1 if layer < 0 else layer
-    if not 0 <= index <= last:
-        raise InputError(
-            f"layer {layer} is asked of an encoder with {depth} blocks; use 0 to {last}, or "
-            f"{-last - 1} to -1 from the end",
-            field="layers",
-        )
-    return index
+def extract_layers(
+    encoder: Encoder,
+    images: Float[Tensor, "b 3 height width"],
+    selections: Sequence[LayerSelection],
+) -> list[Tokens]:
+    """Return the features of every selection, from one forward pass that keeps selected states.
+
+    Raises:
+        InputError: a layer that the encoder does not have.
+    """
+    depth = depth_of(encoder)
+    indices = [_indices(selection, depth) for selection in selections]
+    wanted, states = {layer for each in indices for layer in each}, {}
+    # the first state enters the first block, unless there are no blocks
+    for layer, state in enumerate(encoder.walk(images), start=-(depth > 0)):
+        if layer in wanted:
+            states[layer] = state
+    return [
+        _read(encoder, [states[layer] for layer in each], selection.norm)
+        for each, selection in zip(indices, selections, strict=True)
+    ]
 
 
-def _read_one(
-    encoder: Encoder, states: dict[int, TokenSequence], selection: LayerSelection, depth: int
-) -> Tokens:
-    parts = [states[_index(layer, depth)] for layer in selection.layers]
-    tokens = [encoder.read(state) if selection.norm else state.tokens() for state in parts]
+def _read(encoder: Encoder, states: list[TokenSequence], norm: bool) -> Tokens:
+    tokens = [encoder.read(state) if norm else state.tokens() for state in states]
     if len(tokens) == 1:
         return tokens[0]
     return Tokens(
@@ -122,6 +126,159 @@ def _read_one(
         torch.cat([each.patches for each in tokens], dim=-1),
         tokens[0].grid,
     )
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """Features of images of one size.
+
+    Attributes:
+        features: (b, p, d) of each variant, by its name, in fp32.
+        grid: rows and columns of patches.
+    """
+
+    features: dict[str, Float[Tensor, "b p _"]]
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Variants of features from one forward pass: each layer selection with each choice of [CLS].
+
+    Args:
+        layer_selections: layers, and whether they pass the final norm.
+        cls: for each variant whether [CLS] is concatenated to every patch.
+        fit: of sides that are no multiple of the patch size: refused, padded with the mean color on
+            both sides ("pad", DINOv2's notebook) or at the bottom and on the right ("pad end",
+            timm), or cropped there ("crop", DINOv2's model). In the last three, logits are still
+            resized to the whole image, as the published code does.
+    """
+
+    layer_selections: tuple[LayerSelection, ...] = (LayerSelection(),)
+    cls: tuple[bool, ...] = (False,)
+    fit: Fit = "refuse"
+
+    def __post_init__(self) -> None:
+        """Refuse empty and repeated choices."""
+        _check_choices(self, "layer_selections", "cls")
+
+    def _variants(self) -> Iterator[tuple[str, int, bool]]:
+        """Yield name, number of the selection, and whether [CLS] is concatenated."""
+        for index, selection in enumerate(self.layer_selections):
+            for cls in self.cls:
+                yield f"{selection.name}{' and [CLS]' if cls else ''}", index, cls
+
+    def widths(self, encoder: Encoder) -> dict[str, int]:
+        """Width of each variant, by its name."""
+        counts = [len(selection.layers) for selection in self.layer_selections]
+        return {
+            name: encoder.embed_dim * counts[index] * (1 + cls)
+            for name, index, cls in self._variants()
+        }
+
+    def check(self, encoder: Encoder, size: int, setting: str) -> None:
+        """Refuse layers and [CLS] that the encoder lacks, and sizes that patches do not tile.
+
+        Args:
+            encoder: of the features.
+            size: pixels of an image edge; 0 where it depends on the image.
+            setting: the option of the size.
+        """
+        check_layers(encoder, self.layer_selections)
+        if any(self.cls):
+            remedy = "features.cls asks for; set features.cls to [false]"
+            check_cls(encoder, encoder.patch_size, remedy)
+        if self.fit == "refuse" and (not size or size % encoder.patch_size):
+            raise InputError(
+                f"{setting} leaves images or windows of {size or 'several'} pixels that are not "
+                f"all multiples of patch {encoder.patch_size}; give such a size, or set "
+                "features.fit to pad, pad end or crop",
+                field="protocol.features.fit",
+            )
+
+    def read(
+        self, encoder: Encoder, images: UInt8[Tensor, "b 3 height width"], loading: InferenceConfig
+    ) -> FeatureMaps:
+        """Return all variants of images on any device.
+
+        Raises:
+            InputError: features that are not finite.
+        """
+        with torch.no_grad(), loading.precision():
+            fitted = self._fitted(normalize(images.to(loading.device)), encoder.patch_size)
+            found = extract_layers(encoder, fitted, self.layer_selections)
+        check_finite(*(tokens.patches for tokens in found))
+        if any(self.cls):
+            check_finite(*(tokens.cls for tokens in found))
+        features = {
+            name: (concatenate_cls(found[index]) if cls else found[index].patches).float()
+            for name, index, cls in self._variants()
+        }
+        return FeatureMaps(features, found[0].grid)
+
+    def _fitted(self, images: Tensor, patch: int) -> Tensor:
+        height, width = images.shape[-2:]
+        down, across = -height % patch, -width % patch
+        if self.fit == "refuse" or not (down or across):
+            return images
+        if self.fit == "crop":
+            return images[..., : height - height % patch, : width - width % patch]
+        top, left = (0, 0) if self.fit == "pad end" else (down // 2, across // 2)
+        return F.pad(images, (left, across - left, top, down - top))
+
+
+@dataclass(frozen=True)
+class ImageFeatureSpec:
+    """Variants of image features: each selection with each choice of the patches' mean.
+
+    Args:
+        layer_selections: layers whose [CLS] are concatenated, and whether they pass the final norm.
+        mean: for each variant whether the mean patch of the selection's last layer is appended.
+    """
+
+    layer_selections: tuple[LayerSelection, ...] = (LayerSelection(),)
+    mean: tuple[bool, ...] = (False,)
+
+    def __post_init__(self) -> None:
+        """Refuse empty and repeated choices."""
+        _check_choices(self, "layer_selections", "mean")
+
+    def widths(self, encoder: Encoder) -> dict[str, int]:
+        """Width of each variant, by its name."""
+        return {
+            _image_name(selection, mean): encoder.embed_dim * (len(selection.layers) + mean)
+            for selection in self.layer_selections
+            for mean in self.mean
+        }
+
+    def read(self, encoder: Encoder, images: Tensor, loading: InferenceConfig) -> FeatureMaps:
+        """Return all variants of images in 8 bits, as maps of a single patch, in fp32.
+
+        Raises:
+            InputError: features that are not finite.
+        """
+        with torch.no_grad(), loading.precision():
+            pixels = normalize(images.to(loading.device))
+            found = extract_layers(encoder, pixels, self.layer_selections)
+        features = {}
+        for selection, tokens in zip(self.layer_selections, found, strict=True):
+            last = tokens.patches[..., -encoder.embed_dim :].float().mean(1)
+            check_finite(tokens.cls, last)
+            for mean in self.mean:
+                parts = [tokens.cls.float(), last] if mean else [tokens.cls.float()]
+                features[_image_name(selection, mean)] = torch.cat(parts, dim=-1)[:, None]
+        return FeatureMaps(features, (1, 1))
+
+
+def _image_name(selection: LayerSelection, mean: bool) -> str:
+    return f"{selection.name}{' and mean patch' if mean else ''}"
+
+
+def _check_choices(spec: object, *names: str) -> None:
+    message = "is empty or names one twice; name at least one, and none twice"
+    choices = {name: getattr(spec, name) for name in names}
+    wrong = {name: len(set(value)) < max(len(value), 1) for name, value in choices.items()}
+    check_fields(spec, "protocol.features.", {name: (wrong[name], message) for name in names})
 
 
 def concatenate_cls(tokens: Tokens) -> Float[Tensor, "b p two_d"]:

@@ -56,14 +56,7 @@ class HeadConfig:
 
 
 class Head(nn.Module):
-    """One head.
-
-    Args:
-        width: channels of a feature.
-        classes: number of classes.
-        layers: settings.
-        generator: of the initialization.
-    """
+    """One head, from features of a width to logits; `generator` is that of the initialization."""
 
     def __init__(self, width: int, classes: int, layers: HeadConfig, generator: torch.Generator):
         super().__init__()
@@ -82,19 +75,13 @@ class Head(nn.Module):
             nn.init.normal_(self.classify.weight, std=layers.init_std, generator=generator)
             nn.init.zeros_(self.classify.bias)
         else:
-            bound = entering**-0.5
-            nn.init.uniform_(self.classify.weight, -bound, bound, generator=generator)
-            nn.init.uniform_(self.classify.bias, -bound, bound, generator=generator)
+            for parameter in (self.classify.weight, self.classify.bias):
+                nn.init.uniform_(parameter, -(entering**-0.5), entering**-0.5, generator=generator)
 
     def forward(
         self, x: Float[Tensor, "b p d"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "b p c"]:
-        """Return logits.
-
-        Args:
-            x: features of patches.
-            generator: of the dropout, on the CPU; only in training.
-        """
+        """Return logits; `generator` is that of the dropout, on the CPU, in training only."""
         if self.training and self.dropout:
             keep = 1 - self.dropout
             kept = torch.bernoulli(torch.full((len(x), 1, x.shape[2]), keep), generator=generator)
@@ -109,13 +96,7 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """Features and learning rate of a head.
-
-    Attributes:
-        source: name of its features.
-        width: channels of them.
-        lr: peak learning rate, as in the recipe.
-    """
+    """Features of a head by name, with their width, and its peak learning rate as in the recipe."""
 
     source: str
     width: int
@@ -154,26 +135,18 @@ class HeadGrid:
             head.name: Head(head.width, classes, layers, self._generator(head.name)).to(device)
             for head in planned
         }
-        groups = [
-            {
-                "params": [
-                    parameter
-                    for head in planned
-                    if head.lr == lr
-                    for parameter in self.modules[head.name].parameters()
-                ],
-                "lr": recipe.peak_lr(lr),
-                "peak": recipe.peak_lr(lr),
-            }
-            for lr in recipe.lrs
-        ]
+        groups = []
+        for lr in recipe.lrs:
+            modules = [self.modules[head.name] for head in planned if head.lr == lr]
+            parameters = [parameter for module in modules for parameter in module.parameters()]
+            peak = recipe.peak_lr(lr)
+            groups.append({"params": parameters, "lr": peak, "peak": peak})
         self.optimizer: torch.optim.Optimizer
+        decay = recipe.weight_decay
         if recipe.optimizer == "adamw":
-            self.optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+            self.optimizer = torch.optim.AdamW(groups, weight_decay=decay)
         else:
-            self.optimizer = torch.optim.SGD(
-                groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-            )
+            self.optimizer = torch.optim.SGD(groups, momentum=recipe.momentum, weight_decay=decay)
 
     def step(
         self,
@@ -181,13 +154,7 @@ class HeadGrid:
         backward: Callable[[Logits], None],
         progress: Progress,
     ) -> None:
-        """Train every head on a batch.
-
-        Args:
-            features: of the whole batch, by name.
-            backward: computes the loss of logits and its gradient.
-            progress: steps taken so far.
-        """
+        """Train every head on a batch, see `HeadBatch`, after the steps of `progress`."""
         factor = self.recipe.lr_schedule(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -201,8 +168,8 @@ class HeadGrid:
     @torch.no_grad()
     def logits(self, name: str, features: Mapping[str, Tensor]) -> Tensor:
         """Return the logits of one head, in evaluation mode."""
-        index = self.names.index(name)
-        return self.modules[name].eval()(features[self.planned[index].source])
+        source = self.planned[self.names.index(name)].source
+        return self.modules[name].eval()(features[source])
 
     def weights(self, name: str) -> dict[str, Tensor]:
         """Return a copy of one head's weights, on the CPU."""

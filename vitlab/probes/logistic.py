@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vitlab.probes.features import Features, Probe
-from vitlab.probes.scaler import StandardScaler
+from vitlab.probes.features import Features, Probe, StandardScaler
 
 Target = Int[Tensor, " s"] | Float[Tensor, "s c"]  # the class of each row, or their distribution
 Blocks = Callable[[], Iterator[tuple[Tensor, Tensor]]]  # rows (s, d) with their targets
@@ -22,15 +21,11 @@ _COLUMNS = 32
 
 @dataclass(frozen=True)
 class LogisticRegression:
-    """Multinomial logistic regression: logits = x W + b.
+    """Multinomial logistic regression: logits = x weight + bias.
 
-    It minimizes mean cross-entropy + weight_decay / 2 |W|^2 by L-BFGS from zero, on all rows at
-    once: no learning rate is chosen and no random number drawn. scikit-learn's C is
+    It minimizes mean cross-entropy + weight_decay / 2 |weight|^2 by L-BFGS from zero, on all rows
+    at once: no learning rate is chosen and no random number drawn. scikit-learn's C is
     1 / (weight_decay * rows).
-
-    Attributes:
-        weight: W.
-        bias: b, which is not penalized.
     """
 
     weight: Float[Tensor, "d c"]
@@ -103,19 +98,17 @@ def cross_entropy(logits: Float[Tensor, "s c"], target: Target) -> tuple[Tensor,
 
     The gradient is softmax(logits) - target, written over the logits.
     """
+    index = target[:, None] if target.dim() == 1 else None
     logits -= logits.amax(1, keepdim=True)
-    if target.dim() == 1:
-        found = logits.gather(1, target[:, None]).sum()
-    else:
-        found = (logits * target).sum()
+    found = ((logits * target) if index is None else logits.gather(1, index)).sum()
     exponents = logits.exp_()
     sums = exponents.sum(1, keepdim=True)
     value = sums.log().sum() - found
     slope = exponents.div_(sums)
-    if target.dim() == 1:
-        slope.scatter_add_(1, target[:, None], slope.new_full((len(slope), 1), -1.0))
-    else:
+    if index is None:
         slope -= target
+    else:
+        slope.scatter_add_(1, index, slope.new_full((len(slope), 1), -1.0))
     return value, slope
 
 
@@ -140,8 +133,7 @@ class LinearClassifier:
         steps: int = 100,
     ):
         self.scaler = StandardScaler(x.mean(0), x.std(0).clamp_min(1e-6))
-        x = self.scaler.transform(x)
-        rows = [(x, target)]
+        rows = [(self.scaler.transform(x), target)]
         fitted = LogisticRegression.fit(lambda: iter(rows), target.shape[1], weight_decay, steps)
         self.weight, self.bias = fitted.weight, fitted.bias
 

@@ -40,11 +40,7 @@ class PerImageCounts(ABC):
 
 
 class AccuracyCounts(PerImageCounts):
-    """Whether the predicted class of each image is correct: top-1 accuracy.
-
-    Args:
-        correct: of each image.
-    """
+    """Whether the predicted class of each image is correct: top-1 accuracy."""
 
     def __init__(self, correct: Bool[Tensor, " n"]):
         self.correct = correct.cpu()
@@ -66,18 +62,10 @@ class IoUCounts(PerImageCounts):
 
     Their sums over images are the margins and the diagonal of the one confusion matrix of the set,
     from which mIoU is defined. Ignored pixels are in none of them.
-
-    Args:
-        both: pixels whose predicted class is correct.
-        truth: pixels of each class.
-        predicted: pixels predicted as each class.
     """
 
     def __init__(
-        self,
-        both: Int[Tensor, "n c"],
-        truth: Int[Tensor, "n c"],
-        predicted: Int[Tensor, "n c"],
+        self, both: Int[Tensor, "n c"], truth: Int[Tensor, "n c"], predicted: Int[Tensor, "n c"]
     ):
         self.both, self.truth, self.predicted = both.cpu(), truth.cpu(), predicted.cpu()
 
@@ -107,35 +95,28 @@ class IoUAccumulator:
 
     Args:
         classes: number of classes; 255 in a truth is ignored.
-        device: of the counts of a rank without images.
+        device: of the counts.
     """
 
     def __init__(self, classes: int, device: torch.device = torch.device("cpu")):  # noqa: B008
         self.classes, self.device = classes, device
-        self._rows: list[Tensor] = []
+        self._rows = [torch.zeros(0, 3, classes, dtype=torch.long, device=device)]
 
     def update(self, predicted: Int[Tensor, "height width"], truth: Tensor) -> None:
-        """Count one image.
-
-        Args:
-            predicted: class of each pixel.
-            truth: the same, (height, width); 255 where there is none.
-        """
-        # rows are the truth, columns the prediction
-        matrix = multiclass_confusion_matrix(
+        """Count one image by the predicted and the true class of each pixel."""
+        matrix = multiclass_confusion_matrix(  # rows are the truth, columns the prediction
             predicted[None],
             truth[None].to(predicted.device).long(),
             self.classes,
             ignore_index=IGNORE_INDEX,
             validate_args=False,
         )
-        self._rows.append(torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]))
+        row = torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)])
+        self._rows.append(row[None].to(self.device))
 
     def overlaps(self) -> IoUCounts:
         """Return the counts of all ranks, in the order of the set."""
-        none = torch.zeros(0, 3, self.classes, dtype=torch.long, device=self.device)
-        rows = torch.stack(self._rows) if self._rows else none
-        return IoUCounts(*distributed.all_gather_rows(rows).unbind(1))
+        return IoUCounts(*distributed.all_gather_rows(torch.cat(self._rows)).unbind(1))
 
 
 class PerImageConfusion:
@@ -149,7 +130,7 @@ class PerImageConfusion:
 
     def __init__(self, predicted: int, classes: int, device: torch.device):
         self.predicted, self.classes, self.device = predicted, classes, device
-        self._rows: list[Tensor] = []
+        self._rows = [torch.zeros(0, classes, predicted, dtype=torch.int32)]
 
     def update(
         self, predicted: Int[Tensor, "height width"], truth: UInt8[Tensor, "height width"]
@@ -159,14 +140,11 @@ class PerImageConfusion:
         known = truth < self.classes
         index = truth[known].long() * self.predicted + predicted[known]
         counts = torch.bincount(index, minlength=self.classes * self.predicted)
-        self._rows.append(counts.view(self.classes, self.predicted).int().cpu())
+        self._rows.append(counts.view(1, self.classes, self.predicted).int().cpu())
 
     def matrices(self) -> Int[Tensor, "n c e"]:
         """Return the matrices of all ranks, in the order of the set (see `sharded_loader`)."""
-        rows = torch.zeros(len(self._rows), self.classes, self.predicted, dtype=torch.int32)
-        for place, row in zip(rows, self._rows, strict=True):
-            place[:] = row
-        return distributed.all_gather_rows(rows.to(self.device)).long().cpu()
+        return distributed.all_gather_rows(torch.cat(self._rows).to(self.device)).long().cpu()
 
 
 def matched_counts(matrices: Int[Tensor, "n c e"], columns: Int[Tensor, " c"]) -> IoUCounts:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vitlab.errors import InputError
-from vitlab.probes.finiteness import check_finite
+from vitlab.probes.features import check_finite
 
 Metric = Literal["cosine", "l2"]
 
@@ -51,11 +51,7 @@ class NeighborSearch:
     """
 
     def __init__(
-        self,
-        queries: Float[Tensor, "n d"],
-        k: int,
-        metric: Metric = "cosine",
-        memory: int = 2**28,
+        self, queries: Float[Tensor, "n d"], k: int, metric: Metric = "cosine", memory: int = 2**28
     ):
         if k < 1:
             raise InputError(f"k {k} is no count of neighbors; use 1 or more", field="k")
@@ -188,25 +184,10 @@ def largest(
         looked = torch.cat([looked, rest], 1)
         values, place = scores.gather(1, looked).topk(k + 1, dim=1)
         position = looked.gather(1, place)
-    # topk may take any of equal ones: where the next is as large as the last, choose again
+    # topk may take any of equal ones: where the next is as large as the last, sort all
     tied = (values[:, k] == values[:, k - 1]).nonzero()[:, 0]
     values, position = values[:, :k].contiguous(), position[:, :k].contiguous()
     if len(tied):
-        values[tied], position[tied] = _first_of_equal(scores[tied], values[tied], position[tied])
+        ordered = scores[tied].sort(dim=1, descending=True, stable=True)
+        values[tied], position[tied] = ordered.values[:, :k], ordered.indices[:, :k]
     return values, position
-
-
-def _first_of_equal(
-    scores: Float[Tensor, "n m"], values: Float[Tensor, "n k"], position: Int[Tensor, "n k"]
-) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    """Replace those that equal the smallest by the first ones that do."""
-    m, k = scores.shape[1], values.shape[1]
-    least = values.amin(1, keepdim=True)
-    places = torch.arange(m, dtype=torch.int32, device=scores.device)
-    equal = torch.where(scores == least, places, m).topk(k, dim=1, largest=False).values.long()
-    # larger ones first, then equal ones from the left
-    above = torch.where(values > least, position, position - m).sort(1, descending=True).values
-    count = (values > least).sum(1, keepdim=True)
-    turn = torch.arange(k, device=scores.device).expand_as(above)
-    chosen = torch.where(turn < count, above, equal.gather(1, (turn - count).clamp_min(0)))
-    return scores.gather(1, chosen), chosen

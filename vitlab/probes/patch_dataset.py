@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitlab.errors import InputError
 from vitlab.probes.dense import class_counts
-from vitlab.probes.scaler import StandardScaler, images_per_block
+from vitlab.probes.features import StandardScaler, images_per_block
 
 
 class PatchDataset:
@@ -40,9 +40,9 @@ class PatchDataset:
         classes: int,
     ):
         self.x, self.images, self.standard = x, images, standard
-        edge = round(x.shape[1] ** 0.5)
-        counts = [class_counts(masks[index], (edge, edge), classes) for index in images.tolist()]
-        most = torch.stack([each.argmax(1) for each in counts])
+        grid = (round(x.shape[1] ** 0.5),) * 2
+        chosen = [masks[index] for index in images.tolist()]
+        most = torch.stack([class_counts(mask, grid, classes).argmax(1) for mask in chosen])
         self.keep: Bool[Tensor, "m p"] = most < classes
         self.labels: Int[Tensor, " s"] = most[self.keep]
         if not len(self.labels):
@@ -51,12 +51,8 @@ class PatchDataset:
                 "is nothing to learn from; check the masks with `vitlab data check`",
                 field="data",
             )
-        self.pixels: UInt8[Tensor, "s l"] = torch.cat(
-            [
-                patchify(masks[index], (edge, edge))[keep]
-                for index, keep in zip(images.tolist(), self.keep, strict=True)
-            ]
-        ).clamp_max(classes)
+        pixels = [patchify(mask, grid)[keep] for mask, keep in zip(chosen, self.keep, strict=True)]
+        self.pixels: UInt8[Tensor, "s l"] = torch.cat(pixels).clamp_max(classes)
 
     def __len__(self) -> int:
         return len(self.labels)

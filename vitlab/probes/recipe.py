@@ -127,6 +127,9 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         most: images of one forward pass at most.
         rank: of this process.
         world: number of ranks.
+
+    Attributes:
+        start: the first step.
     """
 
     def __init__(
@@ -145,14 +148,13 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         self._order = lru_cache(maxsize=4)(self._permuted)
 
     def __len__(self) -> int:
-        """Steps that are left."""
         return self.recipe.steps(len(self.indices)) - self.start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         mine = range(self.rank, -(-self.chunks // self.world) * self.world, self.world)
+        starts = [chunk % self.chunks * self.chunk for chunk in mine]
         for step in range(self.start, self.recipe.steps(len(self.indices))):
             whole = self.batch(step)
-            starts = [chunk % self.chunks * self.chunk for chunk in mine]
             yield [place for start in starts for place in whole[start : start + self.chunk]]
 
     def gather(self, x: Tensor) -> Tensor:
@@ -164,15 +166,14 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
     def batch(self, step: int) -> list[tuple[int, int]]:
         """The batch of a step, of all ranks."""
-        n = len(self.indices)
+        n, size = len(self.indices), self.recipe.batch_size
         epoch, within = divmod(step, self.recipe.steps_per_epoch(n))
-        visits = -(-self.recipe.batch_size // n)  # more than one if a batch is larger than the set
-        places = []
-        size = self.recipe.batch_size
-        for position in range(within * size, (within + 1) * size):
-            visit = epoch * visits + position // n
-            places.append((visit, int(self.indices[self._order(visit)[position % n]])))
-        return places
+        visits = -(-size // n)  # more than one if a batch is larger than the set
+        places = [divmod(at, n) for at in range(within * size, (within + 1) * size)]
+        return [
+            (epoch * visits + turn, int(self.indices[self._order(epoch * visits + turn)[place]]))
+            for turn, place in places
+        ]
 
     def _permuted(self, visit: int) -> Int[np.ndarray, " n"]:
         return np.random.default_rng([self.seed, visit]).permutation(len(self.indices))

@@ -21,8 +21,8 @@ from vitlab.data.transforms import windows
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.probes.dense import upsample
-from vitlab.probes.feature_maps import FeatureMaps, FeatureSpec
 from vitlab.probes.features import InferenceConfig
+from vitlab.probes.layer_selection import FeatureMaps, FeatureSpec
 
 WINDOWS = 4  # of one forward pass: constant, so that no setting changes a rounding
 
@@ -122,7 +122,7 @@ class SegmentationInference:
             parts = torch.stack([view[:, t : t + rows, x : x + columns] for t, x in corners])
             maps = [inputs.read(encoder, some, loading) for some in parts.split(WINDOWS)]
             joined = {
-                name: torch.cat([each.features[name] for each in maps]) for name in maps[0].features
+                name: torch.cat([m.features[name] for m in maps]) for name in maps[0].features
             }
             features = FeatureMaps(joined, maps[0].grid)
             encoded.append(EncodedImage(features, (height, width), mirrored))
@@ -168,13 +168,7 @@ class SegmentationInference:
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """Features of one image at one scale and in one direction.
-
-    Attributes:
-        maps: features of its windows.
-        size: height and width, in pixels.
-        mirrored: whether left and right are swapped.
-    """
+    """Features of the windows of one image at one scale, of a size in pixels, maybe mirrored."""
 
     maps: FeatureMaps
     size: tuple[int, int]
@@ -182,11 +176,7 @@ class EncodedImage:
 
 
 class MultiScaleDataset(Dataset[tuple[list[Tensor], Tensor]]):
-    """One image at several scales, with its mask.
-
-    Args:
-        sets: the same samples at other sizes.
-    """
+    """One image at several scales, with its mask; `sets` have the same samples at other sizes."""
 
     def __init__(self, sets: Sequence[SegmentationDataset]):
         self.sets = list(sets)

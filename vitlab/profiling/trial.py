@@ -29,8 +29,7 @@ from vitlab.encoders.entmax.attention import entmax_attention
 from vitlab.errors import InputError
 from vitlab.objectives import Objective
 from vitlab.probes.dense import stack_images
-from vitlab.probes.eval_mode import eval_mode
-from vitlab.probes.features import sharded_loader
+from vitlab.probes.features import eval_mode, sharded_loader
 from vitlab.profiling.forecast import RunFacts, TrialResult
 from vitlab.profiling.step_profiler import CheckpointSize, StepProfiler, TrialSteps
 from vitlab.run.lightning_compat import ignore_known_warnings

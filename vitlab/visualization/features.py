@@ -16,7 +16,7 @@ from vitlab.encoders import Encoder, Tokens
 from vitlab.encoders.hooks import hook_blocks
 from vitlab.encoders.tokens import Grid
 from vitlab.probes import InferenceConfig
-from vitlab.probes.finiteness import check_finite
+from vitlab.probes.features import check_finite
 from vitlab.probes.layer_selection import LayerSelection, depth_of, extract_layers
 
 CLS = -1  # query index of [CLS], in place of a patch

@@ -10,7 +10,7 @@ from vitlab.data import Folder, SegmentationCrop
 from vitlab.encoders import Pixels
 from vitlab.evaluation.evaluate import evaluate
 from vitlab.probes import head_training
-from vitlab.probes.feature_maps import FeatureSpec
+from vitlab.probes.layer_selection import FeatureSpec
 from vitlab.probes.segmentation_inference import SegmentationInference
 
 

@@ -21,8 +21,7 @@ from vitlab.encoders import Pixels
 from vitlab.evaluation.evaluate import check
 from vitlab.evaluation.protocols import ImageKNN
 from vitlab.evaluation.protocols.trained_heads import key_of_heads
-from vitlab.probes.feature_maps import FeatureSpec, ImageFeatureSpec
-from vitlab.probes.layer_selection import LayerSelection
+from vitlab.probes.layer_selection import FeatureSpec, ImageFeatureSpec, LayerSelection
 from vitlab.probes.segmentation_inference import SegmentationInference
 
 FOUR = ImageFeatureSpec((LayerSelection(), LayerSelection((-4, -3, -2, -1))), (False, True))

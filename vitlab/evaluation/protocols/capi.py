@@ -21,11 +21,12 @@ from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.evaluation.features import TableProtocol, first_of_all
 from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Outcome
+from vitlab.probes.features import StandardScaler
 from vitlab.probes.knn import majority
 from vitlab.probes.logistic import LogisticRegression
 from vitlab.probes.metrics import IoUAccumulator, IoUCounts
 from vitlab.probes.neighbors import Metric, NeighborSearch
-from vitlab.probes.patch_dataset import PatchDataset, StandardScaler, unpatchify
+from vitlab.probes.patch_dataset import PatchDataset, unpatchify
 
 Labels = Integer[Tensor, "s l"]
 Scored = tuple[IoUCounts, list[Tensor]]  # counts, and predictions of the first images

@@ -20,9 +20,8 @@ from vitlab.errors import InputError, check_least
 from vitlab.evaluation.features import check_labels
 from vitlab.evaluation.protocol import PICTURES, EvaluationContext
 from vitlab.evaluation.protocols.trained_heads import HeadScore, TrainedHeads
-from vitlab.probes.feature_maps import FeatureSpec
-from vitlab.probes.features import sharded_loader
-from vitlab.probes.finiteness import FinitenessMonitor
+from vitlab.probes.features import FinitenessMonitor, sharded_loader
+from vitlab.probes.layer_selection import FeatureSpec
 from vitlab.probes.linear_heads import HeadGrid, pixel_loss
 from vitlab.probes.metrics import IoUAccumulator
 from vitlab.probes.segmentation_inference import SegmentationInference, resize_mask

@@ -14,10 +14,8 @@ from vitlab.data.dataset import TrainingDataset
 from vitlab.encoders import Encoder
 from vitlab.evaluation.protocol import EvaluationContext
 from vitlab.evaluation.protocols.trained_heads import HeadScore, TrainedHeads
-from vitlab.probes.feature_maps import ImageFeatureSpec
-from vitlab.probes.features import sharded_loader
-from vitlab.probes.finiteness import FinitenessMonitor
-from vitlab.probes.layer_selection import check_cls, check_layers
+from vitlab.probes.features import FinitenessMonitor, sharded_loader
+from vitlab.probes.layer_selection import ImageFeatureSpec, check_cls, check_layers
 from vitlab.probes.linear_heads import HeadConfig, HeadGrid, image_loss
 from vitlab.probes.metrics import AccuracyCounts
 

@@ -19,8 +19,8 @@ from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.evaluation.fingerprint import digest, key_of
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
-from vitlab.probes.feature_maps import FeatureSpec, ImageFeatureSpec
 from vitlab.probes.head_training import HeadBatch, HeadTraining
+from vitlab.probes.layer_selection import FeatureSpec, ImageFeatureSpec
 from vitlab.probes.linear_heads import HeadConfig, HeadGrid, HeadSpec
 from vitlab.probes.metrics import PerImageCounts
 from vitlab.probes.recipe import StepSampler, TrainingRecipe
