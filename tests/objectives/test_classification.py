@@ -128,7 +128,8 @@ def test_the_average_follows_the_weights_and_is_scored_beside_them(model, labele
 
 
 def test_drop_path_can_be_the_same_in_all_blocks(model):
-    rates = {m.drop_prob for m in model(drop_path=0.05).encoder.modules() if isinstance(m, DropPath)}
+    modules = model(drop_path=0.05).encoder.modules()
+    rates = {m.drop_prob for m in modules if isinstance(m, DropPath)}
     assert rates == {0.05}
 
 
