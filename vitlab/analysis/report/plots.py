@@ -1,235 +1,256 @@
-"""Plots of a report: curves by block, intervals, maps, histograms, channels."""
+"""Plots of a report: lines, maps and channels, in one style.
 
+Every model has a color of Okabe and Ito's palette, safe for color blindness, a marker and a dash
+of its own, for print without color. Text is drawn as paths, so that no font is needed, and nothing
+depends on the time: equal results give equal bytes.
+"""
+
+import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
-from vitlab.analysis.report.style import (
-    HEIGHT,
-    LABEL_LETTERS,
-    WIDTH,
-    Dash,
-    Style,
-    add_legend,
-    escape,
-    label_axes,
-    new_figure,
-)
-from vitlab.analysis.report.table import best
+from vitlab.visualization.colors import LINE_COLORS
 
+Dash = Any  # of a line, as matplotlib takes it: "-", or lengths of strokes and gaps
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+DASHES: Sequence[Dash] = ("-", (0, (5, 1.4)), (0, (1.2, 1.1)), (0, (5, 1.2, 1.2, 1.2)))
 CHANCE_DASH = (0, (1, 2))
-OUTPUT_GAP = 1.2  # blocks between the last block and the output
-SPREAD = 0.62  # of a block's width that dots of different models take
-MANY = 1000  # dots, above which they become pixels in an SVG
+COLUMN = (3.7, 2.35)  # inches: a column of a paper; the legend comes below
+LEGEND_ROW = 0.17  # inches
+DPI = 200  # of a PNG
+LABEL, AXIS = 26, 30  # letters of a model's label; of a line beside an axis
+STYLE: Any = {
+    "svg.fonttype": "path",
+    "svg.hashsalt": "vitlab",
+    "text.parse_math": False,  # no dollar sign of a label starts a formula
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e3e3e3",
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3.6,
+    "savefig.facecolor": "white",
+}
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A line of a model over blocks.
+class Style(NamedTuple):
+    """Color, marker and dash of a model, and a label short enough for a legend."""
 
-    Rows have block, mean, low, high; the output has no block and is drawn apart. Dots are single
-    numbers around the line, such as those of heads, with block and mean.
-    """
-
-    style: Style
-    rows: pd.DataFrame
-    dash: Dash | None = None  # the style's by default
-    dots: pd.DataFrame | None = None
-    marked: bool = True
+    label: str
+    color: str
+    marker: str
+    dash: Dash
 
 
-def plot_curves(
-    panels: Mapping[str, Sequence[Curve]],
-    legend: Sequence[Line2D],
+def styles_of(labels: Sequence[str]) -> dict[str, Style]:
+    """Return the style of each model, by label."""
+    found = {}
+    looks = zip(labels, cycle(LINE_COLORS), cycle(MARKERS), cycle(DASHES), strict=False)
+    for index, (label, *look) in enumerate(looks):
+        short = "".join(each if each.isprintable() else " " for each in label)
+        if len(short) > LABEL:
+            short = f"{index + 1}: …{short[5 - LABEL :]}"
+        found[label] = Style(short, *look)
+    return found
+
+
+def plot_lines(
+    rows: pd.DataFrame,
+    styles: Mapping[str, Style],
     *,
     x: str = "block",
-    ticks: Sequence[str] = (),
-    depth: int = 0,
+    y: str = "",
+    variant: str = "",
+    panel: str = "",
     chance: float | None = None,
-    ring_best: bool = False,
+    rings: bool = False,
+    histogram: bool = False,
 ) -> Figure:
-    """Plot lines with bands, one panel below the other.
+    """Plot a line with its band for each model and variant.
 
     Args:
-        panels: curves by the title of the y axis.
-        legend: its entries.
-        x: title of the x axis.
-        ticks: names along the x axis, instead of numbers.
-        depth: number of blocks, where the x axis shows them.
+        rows: model, head, mean, low, high, and the columns that the other arguments name. What has
+            a head is a dot beside its line.
+        styles: by model.
+        x: column of the x axis.
+        y: title of the y axis.
+        variant: column whose values are told apart by dashes.
+        panel: column with a panel for each value.
         chance: level of a dotted line.
-        ring_best: whether the largest number of each curve gets a ring.
+        rings: whether the largest number of each line gets a ring.
+        histogram: whether lines are outlines of bins around x, on logarithmic axes.
     """
+    own = [styles[label] for label in rows["model"].unique()]
+    variants = dict(zip(rows[variant].unique() if variant else [""], cycle(DASHES), strict=False))
+    single = len(variants) == 1
+    legend = [_handle(s.label, s.color, s.marker, s.dash if single else "none") for s in own]
+    if not single:
+        legend += [_handle(name, "0.3", "", dash) for name, dash in variants.items()]
     if chance is not None:
-        legend = [*legend, Line2D([], [], color="0.45", lw=0.9, ls=CHANCE_DASH, label="chance")]
-    size = (WIDTH, HEIGHT if len(panels) == 1 else 0.875 * HEIGHT)
-    figure, axes = new_figure(len(panels), size, len(legend), across=1, sharey=False)
-    out, has_output = depth - 1 + OUTPUT_GAP, False
-    for panel, (title, curves) in zip(axes, panels.items(), strict=True):
-        for place, curve in enumerate(curves):
-            has_output |= bool(curve.rows["block"].isna().any())
-            _draw_curve(panel, curve, out, SPREAD * ((place + 0.5) / len(curves) - 0.5))
-            if ring_best and (top := best(curve.rows)) is not None:
-                at = out if pd.isna(top.block) else top.block
-                panel.plot([at], [top.mean], "o", ms=9, mfc="none", mec=curve.style.color, mew=1.4)
+        legend.append(_handle("chance", "0.45", "", CHANCE_DASH))
+    panels = list(rows.groupby(panel, sort=False)) if panel else [("", rows)]
+    figure, axes = _new_figure(len(panels), COLUMN, legend)
+    for axis, (title, part) in zip(axes, panels, strict=True):
+        for (label, *kind), line in part.groupby(["model", *filter(None, [variant])], sort=False):
+            style = styles[label]
+            style = style if single else style._replace(dash=variants[kind[0]])
+            _plot_line(axis, line, x, style, rings, histogram)
         if chance is not None:
-            panel.axhline(chance, color="0.45", linewidth=0.9, linestyle=CHANCE_DASH)
-        label_axes(panel, "", title)
-    if ticks:
-        axes[-1].set_xticks(range(len(ticks)), ticks, rotation=35, ha="right")
-    elif depth:
-        blocks = list(range(0, depth, max(1, round(depth / 12))))
-        end = [out] if has_output else []
-        axes[-1].set_xticks([*blocks, *end], [*map(str, blocks), *("out" for _ in end)])
-        axes[-1].set_xlim(-0.5, out + 0.5 if has_output else depth - 0.5)
-        for position in end:
-            axes[-1].axvline(position - OUTPUT_GAP / 2, color="0.75", linewidth=0.7, linestyle=":")
-    axes[-1].set_xlabel(x)
-    add_legend(figure, legend)
+            axis.axhline(chance, color="0.45", linewidth=0.9, linestyle=CHANCE_DASH)
+        name = styles[title].label if panel == "model" else title
+        axis.set(xlabel=x, ylabel=textwrap.fill(y, AXIS), title=name)
+        if x == "block":
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        elif x == "point":
+            axis.tick_params("x", rotation=35)
+        if histogram and rows["mean"].notna().any():
+            _set_log(axis, bool(rows[x].min() > 0), True)
     return figure
 
 
-def _draw_curve(panel: Axes, curve: Curve, out: float, shift: float) -> None:
-    color, marker = curve.style.color, curve.style.marker
-    if curve.dots is not None:
-        x, y = curve.dots["block"].to_numpy(float) + shift, curve.dots["mean"]
-        (dots,) = panel.plot(x, y, marker, color=color, markersize=3.0, alpha=0.5, mew=0)
-        dots.set_rasterized(len(y) > MANY)
-    blocks = curve.rows[curve.rows["block"].notna()]
-    x = blocks["block"].to_numpy(float)
-    dash = curve.style.dash if curve.dash is None else curve.dash
-    panel.plot(x, blocks["mean"], color=color, ls=dash, marker=marker if curve.marked else "")
-    panel.fill_between(x, blocks["low"], blocks["high"], color=color, alpha=0.18, linewidth=0)
-    for row in curve.rows[curve.rows["block"].isna()].itertuples():
-        panel.plot([out], [row.mean], color=color, marker=marker, ls="none")
-        panel.plot([out, out], [row.low, row.high], color=color, linewidth=1.0)
-
-
-def plot_intervals(lines: Sequence[tuple[str, Any, Style]], x: str) -> Figure:
-    """Plot a marker with its interval for each line: name, row, style."""
-    figure, (panel,) = new_figure(1, (WIDTH, 0.75 + 0.28 * len(lines)))
-    for y, (_, row, style) in enumerate(lines):
-        panel.plot([row.low, row.high], [y, y], color=style.color, linewidth=1.2)
-        panel.plot([row.mean], [y], color=style.color, marker=style.marker, markersize=4.5)
-    names = [textwrap.fill(escape(name), LABEL_LETTERS) for name, _, _ in lines]
-    panel.set_yticks(range(len(lines)), names)
-    panel.set_ylim(len(lines) - 0.5, -0.5)
-    label_axes(panel, x, "")
-    return figure
+def _plot_line(
+    axis: Axes, rows: pd.DataFrame, x: str, style: Style, rings: bool, histogram: bool
+) -> None:
+    color, marker = style.color, "" if histogram else style.marker
+    dots, line = rows[rows["head"].notna()], rows[rows["head"].isna()]
+    axis.plot(dots[x], dots["mean"], marker or ".", color=color, ms=3, alpha=0.5, mew=0)
+    steps: Any = "steps-mid" if histogram else "default"
+    axis.plot(line[x], line["mean"], color=color, ls=style.dash, marker=marker, drawstyle=steps)
+    if len(line) == 1:
+        axis.vlines(line[x], line["low"], line["high"], color=color, linewidth=1)
+    elif not histogram:
+        axis.fill_between(line[x], line["low"], line["high"], color=color, alpha=0.15, lw=0)
+    if rings and len(line):
+        top = line.loc[line["mean"].idxmax()]
+        axis.plot(top[x], top["mean"], "o", ms=9, mfc="none", mec=color, mew=1.4)
 
 
 def plot_maps(
-    maps: Mapping[str, np.ndarray],
-    *,
-    size: tuple[float, float],
-    across: int,
-    y_names: Sequence[str] = (),
-    title: str = "",
+    maps: Mapping[str, pd.DataFrame], size: tuple[float, float], across: int, unit: str = ""
 ) -> Figure:
     """Plot maps side by side with one scale of colors.
 
     Args:
-        maps: 2-d arrays by the titles of their panels.
+        maps: by the titles of their panels. Axes are shown where rows have names.
         size: inches of a panel.
         across: panels in a row at most.
-        y_names: of rows; the columns are blocks then. Without, the axes are not shown.
-        title: of the figure.
+        unit: what the colors are.
     """
-    figure, panels = new_figure(len(maps), size, across=across)
-    values = np.concatenate([each.ravel() for each in maps.values()])
-    low, high = (0.0, 1.0) if np.isnan(values).all() else (np.nanmin(values), np.nanmax(values))
-    limit, colors, down = max(abs(low), abs(high)) or 1.0, "cividis", math.ceil(len(maps) / across)
-    if y_names:
-        low, high, colors = (-limit, limit, "PuOr_r") if low < 0 else (0.0, limit, colors)
-    for panel, (name, grid) in zip(panels, maps.items(), strict=True):
-        aspect: Any = "auto" if y_names else "equal"
-        image = panel.imshow(grid, colors, vmin=low, vmax=high, aspect=aspect)
-        image.set_interpolation("nearest")
-        panel.grid(visible=False)
-        if y_names:
-            panel.set_yticks(range(len(y_names)), y_names)
-            panel.set_xticks(range(0, grid.shape[1], max(1, round(grid.shape[1] / 12))))
+    figure, axes = _new_figure(len(maps), size, across=across)
+    values = np.concatenate([each.to_numpy(float).ravel() for each in maps.values()])
+    limits = np.nanmin(values), np.nanmax(values)
+    for axis, (name, cells) in zip(axes, maps.items(), strict=True):
+        named = not isinstance(cells.index, pd.RangeIndex)
+        aspect: Any = "auto" if named else "equal"
+        image = axis.imshow(cells.to_numpy(float), "cividis", aspect=aspect, clim=limits)
+        axis.grid(visible=False)
+        axis.set(title=name, xlabel=cells.columns.name or "")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if named:
+            axis.set_yticks(range(len(cells)), list(cells.index))
         else:
-            panel.set_axis_off()
-        label_axes(panel, "block" if y_names else "", "", name)
-    slim = 20 if y_names else 12 * down
-    figure.colorbar(image, ax=panels, pad=0.02, fraction=0.05, aspect=slim).ax.tick_params(
-        labelsize=7
-    )
-    if title:
-        width, height = figure.get_size_inches()
-        figure.set_size_inches(max(2.6, width + 0.9), height + 0.4)
-        figure.suptitle(escape(title), fontsize=8.5)
+            axis.set_axis_off()
+    figure.colorbar(image, ax=axes, pad=0.02, fraction=0.05, label=textwrap.fill(unit, AXIS))
     return figure
 
 
-def plot_histograms(
-    panels: Mapping[str, Sequence[tuple[Any, str, Dash]]], legend: Sequence[Line2D], x: str
-) -> Figure:
-    """Plot outlines of histograms as shares, on logarithmic axes where they reach far.
-
-    A panel, by its title, has array, color and dash of each outline.
-    """
-    size = (WIDTH, HEIGHT) if "" in panels else (3.2, 2.1)
-    figure, axes = new_figure(len(panels), size, len(legend))
-    ends = []
-    for panel, (title, outlines) in zip(axes, panels.items(), strict=True):
-        for array, color, dash in outlines:
-            heights = shares(array.values)
-            panel.stairs(heights, array.edges, color=color, linestyle=dash, linewidth=1.2)
-            if np.isfinite(heights).any():
-                panel.set_yscale("log")
-            ends += [array.edges[0], array.edges[-1]]
-        label_axes(panel, x, "share", title)
-    if min(ends) > 0 and max(ends) > 10 * min(ends):
-        for panel in axes:
-            panel.set_xscale("log")
-            panel.xaxis.set_minor_formatter(NullFormatter())
-    add_legend(figure, legend)
-    return figure
-
-
-def plot_channels(
-    panels: Mapping[str, tuple[np.ndarray, np.ndarray]], marks: Sequence[tuple[str, str, str]]
-) -> Figure:
+def plot_channels(panels: Mapping[str, pd.DataFrame], tops: Sequence[str]) -> Figure:
     """Plot a dot for each channel, [CLS] against patches, on logarithmic axes.
 
-    A panel, by its title, has the magnitudes in [CLS] and in patches; marks are label, color and
-    marker of the largest ones of both.
+    Args:
+        panels: by title, columns cls and patches, and those of `tops`.
+        tops: columns that are true for channels to be marked.
     """
-    figure, axes = new_figure(len(panels), (3.2, 2.7), 2)
-    for panel, (title, both) in zip(axes, panels.items(), strict=True):
-        cls, patches = both
-        if all(np.isfinite(each).any() for each in both):
-            panel.set(xscale="log", yscale="log")
-        panel.plot(patches, cls, ".", color="0.6", markersize=2.5, rasterized=len(cls) > MANY)
-        for values, (_, color, marker) in zip(both, marks, strict=True):
-            top = largest(values)
-            panel.plot(patches[top], cls[top], marker, color=color, ls="none", markersize=4.5)
-        panel.axline((1, 1), (10, 10), color="0.75", linewidth=0.8, linestyle=":")
-        label_axes(panel, "in patches", "in [CLS]", title)
-        panel.tick_params(labelsize=7)
-    entries = [Line2D([], [], color=c, marker=m, ls="none", label=label) for label, c, m in marks]
-    add_legend(figure, entries)
+    marks = dict(zip(tops, (("#D55E00", "^"), ("#0072B2", "x")), strict=True))
+    legend = [_handle(top, *look, "none") for top, look in marks.items()]
+    figure, axes = _new_figure(len(panels), (3.2, 2.7), legend)
+    for axis, (title, found) in zip(axes, panels.items(), strict=True):
+        axis.plot(found["patches"], found["cls"], ".", color="0.6", markersize=2.5)
+        for top, (color, marker) in marks.items():
+            marked = found[found[top]]
+            axis.plot(marked["patches"], marked["cls"], marker, color=color, markersize=4.5)
+        axis.axline((1, 1), (10, 10), color="0.75", linewidth=0.8, linestyle=":")
+        axis.set(xlabel="in patches", ylabel="in [CLS]", title=title)
+        _set_log(axis, True, True)
     return figure
 
 
-def largest(values: np.ndarray, count: int = 10) -> list[int]:
-    """Return the places of the largest values, the first of equals first."""
-    order = np.argsort(-values, kind="stable")
-    return [int(i) for i in order if np.isfinite(values[i])][:count]
+def _set_log(axis: Axes, x: bool, y: bool) -> None:
+    """Make axes logarithmic, with plain numbers."""
+    for scale, own in ((x, axis.xaxis), (y, axis.yaxis)):
+        if scale:
+            own.axes.set(**{f"{own.axis_name}scale": "log"})
+            own.set_major_formatter(StrMethodFormatter("{x:g}"))
+            own.set_minor_formatter(NullFormatter())
 
 
-def shares(values: np.ndarray) -> np.ndarray:
-    """Return counts over their sum; NaN for empty bins, which have no logarithm."""
-    positive = values > 0
-    total = np.where(positive, values, 0).sum()
-    return np.where(positive, values, np.nan) / (total or 1.0)
+def _handle(label: str, color: str, marker: str, dash: Dash) -> Line2D:
+    """Return the entry of a legend; the space shows labels that start with an underscore."""
+    return Line2D([], [], color=color, marker=marker, linestyle=dash, label=f" {label}")
+
+
+def _new_figure(
+    count: int, size: tuple[float, float], legend: Sequence[Line2D] = (), across: int = 3
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with panels of one size in inches, which share the x axis, and a legend."""
+    across = min(across, count)
+    down = math.ceil(count / across)
+    high = down * size[1] + LEGEND_ROW * math.ceil(len(legend) / 2)
+    figure = Figure(figsize=(across * size[0], high), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
+    for axis in axes[count:]:
+        axis.set_axis_off()
+    for axis in axes:
+        axis.tick_params(labelbottom=True)  # also where the panel below is empty
+    if legend:
+        place: Any = "outside lower center"
+        figure.legend(handles=legend, loc=place, ncols=2, frameon=False, handlelength=2.6)
+    return figure, list(axes[:count])
+
+
+def render(figure: Figure) -> tuple[bytes, bytes]:
+    """Return a figure as SVG and PNG."""
+    svg, png = io.BytesIO(), io.BytesIO()
+    with warnings.catch_warnings():
+        # a letter that the font lacks is drawn as a box; the page itself has every letter
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.set_dpi(DPI)
+        figure.draw_without_rendering()  # lays it out, once for both files
+        figure.set_layout_engine("none")
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+        figure.set_dpi(DPI)  # an SVG has 72
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    return svg.getvalue(), png.getvalue()
+
+
+@contextmanager
+def plot_style() -> Iterator[None]:
+    """Make and render figures in the style of this file, whatever else is set."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield

@@ -4,34 +4,24 @@ A difference is named only where 95 % intervals lie apart, which is stricter tha
 models saw the same images.
 """
 
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterator
+from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 
-from vitlab.analysis.report.data import ReportData
-from vitlab.analysis.report.table import (
-    DASH,
-    best,
-    block_name,
-    bounds,
-    by_block,
-    center,
-    layers,
-    norm_crossings,
-    number,
-    points,
-)
 from vitlab.analysis.results import AnalysisResults
 
-ALIGN, SEGMENT = ("foreground_auroc", "foreground_hit"), "block_miou"
+DASH = "\N{EN DASH}"  # for a missing number
+ALIGN, SEGMENT = "foreground_auroc", "block_miou"
 COSINE = "cls_patch_cosine"
-RARE = 0.005  # share of patches below which outliers are not worth a sentence
-HEADLINE = (  # title, measure, and "last" layer, "best" layer, or "mean" over blocks and heads
+HEADLINE = (  # title, measure, and "last" block, "best" block, or "mean" over blocks
     ("[CLS]-patch cosine, output", COSINE, "last"),
     ("patch-patch cosine, output", "patch_patch_cosine", "last"),
     ("diffusion index, output", "diffusion_index", "last"),
-    ("foreground AUROC, best", "foreground_auroc", "best"),
-    ("foreground AUROC, output", "foreground_auroc", "last"),
+    ("foreground AUROC, best", ALIGN, "best"),
+    ("foreground AUROC, output", ALIGN, "last"),
     ("high-norm patches", "norm_outliers", "last"),
     ("exact zeros of attention", "attention_zeros", "mean"),
     ("rank of patches, output", "feature_rank", "last"),
@@ -39,147 +29,134 @@ HEADLINE = (  # title, measure, and "last" layer, "best" layer, or "mean" over b
 )
 
 
-class Cell(NamedTuple):
-    """A number of the table, its interval, and its layer."""
-
-    text: str
-    interval: str = ""
-    layer: str = ""
-
-
-def headline(results: AnalysisResults) -> dict[str, dict[str, Cell]]:
-    """Return a cell by title and model, without titles that no model has a number for."""
-    data = ReportData(results)
-    found = {
-        title: {label: _cell(data.rows(measure), how, label) for label in data.styles}
-        for title, measure, how in HEADLINE
-    }
-    return {
-        title: cells
-        for title, cells in found.items()
-        if any(cell.text != DASH for cell in cells.values())
-    }
+def number(value: float) -> str:
+    """Return three digits of a number; a dash for NaN and infinity."""
+    if not math.isfinite(value):
+        return DASH
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
-def _cell(rows: pd.DataFrame, how: str, label: str) -> Cell:
-    if how == "mean":
-        rows = rows[rows["model"] == label].dropna(subset="mean")
-        for part in (rows["role"] == "patches", rows["head"].notna()):
-            rows = rows[part[rows.index]] if part[rows.index].any() else rows
-        return Cell(number(rows["mean"].mean() if len(rows) else None))
-    series = layers(rows, label).dropna(subset="mean")
-    if series.empty:
-        return Cell(DASH)
-    row = best(series) if how == "best" else _last(series)
-    layer = "" if pd.isna(row.block) and how == "last" else block_name(row.block)
-    return Cell(center(row), bounds(row), layer)
+def interval(mean: float, low: float, high: float) -> str:
+    """Return "mean [low, high]", two digits of half the interval; the mean alone without one."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return number(mean)
+    half = (high - low) / 2
+    digits = min(6, max(0, 1 - math.floor(math.log10(half)))) if half > 0 else 3
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def observations(data: ReportData) -> list[str]:
+def drawn_rows(results: AnalysisResults) -> pd.DataFrame:
+    """Return the rows that are drawn.
+
+    Numbers that are not finite are left out, and those without a block of measures by block: the
+    encoder's output is the last block's, read behind the final norm.
+    """
+    rows = results.rows.replace([math.inf, -math.inf], math.nan).dropna(subset="mean")
+    return rows[rows["block"].notna() | rows.groupby("measure")["block"].transform("count").eq(0)]
+
+
+def drawn_arrays(results: AnalysisResults) -> pd.DataFrame:
+    """Return the arrays that hold finite numbers, NaN for others, with values of NumPy."""
+    values = [np.array(each, dtype=float) for each in results.arrays["values"]]
+    values = [np.where(np.isfinite(each), each, math.nan) for each in values]
+    arrays = results.arrays.assign(values=pd.Series(values, results.arrays.index, dtype=object))
+    return arrays.loc[[bool(np.isfinite(each).any()) for each in values]]
+
+
+def by_depth(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Return a number for each model and block: at the last point, of all or of patches."""
+    rows = rows[(rows["measure"] == measure) & rows["head"].isna()]
+    if rows.empty:
+        return rows
+    rows = rows[rows["point"] == rows["point"].iloc[-1]]
+    roles = list(rows["role"])
+    role = next((each for each in ("all", "", "patches") if each in roles), roles[0])
+    return rows[rows["role"] == role].sort_values("block", kind="stable")
+
+
+def headline(results: AnalysisResults) -> pd.DataFrame:
+    """Return the main numbers as text: a line for each model, columns that some model has."""
+    rows = drawn_rows(results)
+    labels = [model.label for model in results.models]
+    found = pd.DataFrame(index=pd.Index(labels, name="model"), dtype=str)
+    for title, measure, how in HEADLINE:
+        cells = {}
+        for label, own in by_depth(rows, measure).groupby("model"):
+            row = own.loc[own["mean"].idxmax()] if how == "best" else own.iloc[-1]
+            cells[label] = interval(row["mean"], row["low"], row["high"])
+            if how == "best":
+                cells[label] += f" (block {row['block']})"
+            elif how == "mean":
+                cells[label] = number(own["mean"].mean())
+        if cells:
+            found[title] = pd.Series(cells, dtype=str)
+    return found.fillna(DASH)
+
+
+def observations(results: AnalysisResults) -> list[str]:
     """Return sentences on the differences that the intervals support."""
-    found = [*_across_norms(data), *_depths(data), *_outliers(data)]
+    rows = drawn_rows(results)
+    titles = {measure.name: measure.title for measure in results.measures}
+    found = [*_norms(rows), *_depths(rows, titles)]
     for _, measure, how in HEADLINE:
         if how == "last":
-            found += _extremes(data, measure)
+            found += _extremes(by_depth(rows, measure), titles.get(measure, measure))
     return found
 
 
-def _last(rows: pd.DataFrame) -> Any:
-    return next(rows.iloc[[-1]].itertuples())
-
-
-def apart(a: Any, b: Any) -> int:
-    """Return 1 where the interval of a lies above that of b, -1 below, 0 where they meet."""
-    return int(a.low > b.high) - int(a.high < b.low)
-
-
-def _across_norms(data: ReportData) -> list[str]:
-    """Return how the cosine of [CLS] with patches changes across each norm."""
-    rows = data.rows(COSINE)
-    roles = sorted(set(rows["role"]))
-    role = "all" if "all" in roles or not roles else roles[0]
-    found = []
-    for before, after in norm_crossings(points(rows)):
-        one, other = (
-            by_block(rows, point, role).dropna(subset="block") for point in (before, after)
-        )
-        both = one.merge(other, on=["model", "block"], suffixes=("", "_after"))
-        below = both["high_after"] < both["low"]
-        above = both["low_after"] > both["high"]
-        for signs, verb in ((below, "falls"), (above, "rises")):
-            parts = []
-            for label in data.styles:
-                own, sign = both[both["model"] == label], signs[both["model"] == label]
-                if 2 * sign.sum() > len(own):
-                    a, b = own["mean"].mean(), own["mean_after"].mean()
-                    many = f"{sign.sum()} of {len(own)} blocks"
-                    parts.append(f"{label} from {a:.2f} to {b:.2f} ({many})")
-            if parts:
-                found.append(f"Mean [CLS]-patch cosine {verb} across {after}: {'; '.join(parts)}.")
-    return found
-
-
-def _depths(data: ReportData) -> list[str]:
-    """Return where the foreground aligns best and where segmentation is best, if they differ."""
-    align = next((name for name in ALIGN if len(data.rows(name))), ALIGN[0])
-    differ, early = [], []
-    for label in data.styles:
-        aligned = layers(data.rows(align), label)
-        top, segments = best(aligned), best(layers(data.rows(SEGMENT), label))
-        if top is None:
+def _norms(rows: pd.DataFrame) -> Iterator[str]:
+    """Yield how the cosine of [CLS] with patches changes across each norm, in most blocks."""
+    rows = rows[(rows["measure"] == COSINE) & (rows["role"] == "all")]
+    at = dict(list(rows.groupby("point", sort=False)))
+    for before, after in pairwise(at):
+        if "norm" not in after:
             continue
-        by_name = {block_name(row.block): row for row in aligned.itertuples()}
-        there = by_name.get(block_name(segments.block)) if segments else None
-        if there and apart(top, there) > 0:
-            differ.append(
-                f"{label} aligns best in {block_name(top.block)} ({center(top)}) and segments best "
-                f"in {block_name(segments.block)} (there {center(there)})"
+        both = at[before].merge(at[after], on=["model", "block"], suffixes=("", "_after"))
+        blocks = both.groupby("model").size()
+        for verb, sure in (
+            ("falls", both["high_after"] < both["low"]),
+            ("rises", both["low_after"] > both["high"]),
+        ):
+            means = both.groupby("model", sort=False)[["mean", "mean_after"]].mean()
+            parts = [
+                f"{label} from {means['mean'][label]:.2f} to {means['mean_after'][label]:.2f} "
+                f"({count} of {blocks[label]} blocks)"
+                for label, count in both[sure].groupby("model", sort=False).size().items()
+                if 2 * count > blocks[label]
+            ]
+            if parts:
+                yield f"Mean [CLS]-patch cosine {verb} across {after}: {'; '.join(parts)}."
+
+
+def _depths(rows: pd.DataFrame, titles: dict[str, str]) -> Iterator[str]:
+    """Yield where the foreground aligns best, if not where segmentation is best, or at the end."""
+    segments = by_depth(rows, SEGMENT)
+    for label, own in by_depth(rows, ALIGN).groupby("model", sort=False):
+        best = own.loc[own["mean"].idxmax()]
+        other, what = own.iloc[-1], "the last block"
+        segmented = segments[segments["model"] == label]
+        if len(segmented):
+            block = segmented.loc[segmented["mean"].idxmax(), "block"]
+            what = f"block {block}, which segments best"
+            there = own[own["block"] == block]
+            other = there.iloc[0] if len(there) else best
+        if best["low"] > other["high"]:
+            yield (
+                f"Foreground ({titles[ALIGN]}): {label} aligns best in block "
+                f"{best['block']} ({number(best['mean'])}), better than in {what} "
+                f"({number(other['mean'])})."
             )
-        elif apart(top, last := _last(aligned)) > 0:
-            early.append(f"{label} {block_name(top.block)} ({center(top)}, last {center(last)})")
-    if not differ + early:
-        return []
-    title = data.measure(align).title
-    found = [f"Foreground ({title}): {'; '.join(differ)}."] if differ else []
-    if early:
-        found.append(f"Foreground aligns best ({title}) before the last layer: {'; '.join(early)}.")
-    return found
 
 
-def _finals(data: ReportData, measure: str) -> dict[str, Any]:
-    """Return the last layer of each model, where it has an interval."""
-    found = {}
-    for label in data.styles:
-        rows = layers(data.rows(measure), label).dropna(subset="mean")[-1:]
-        for row in rows.dropna(subset=["low", "high"]).itertuples():
-            found[label] = row
-    return found
-
-
-def _outliers(data: ReportData) -> list[str]:
-    """Return the models that have patches of high norm beyond doubt."""
-    parts = [
-        f"{label} ({100 * row.mean:.1f} %, {block_name(row.block)})"
-        for label, row in _finals(data, "norm_outliers").items()
-        if row.low > RARE
-    ]
-    least = f"Surely more than {100 * RARE:.1f} % of patches are of high norm"
-    return [f"{least}: {'; '.join(parts)}."] if parts else []
-
-
-def _extremes(data: ReportData, measure: str) -> list[str]:
-    """Return the models with the largest and smallest number, where no other interval reaches."""
-    ranked = sorted(_finals(data, measure).items(), key=lambda each: each[1].mean)
-    if len(ranked) < 2:
-        return []
-    parts = [
-        f"{word} for {label} ({center(row)})"
-        for word, (label, row) in (("highest", ranked[-1]), ("lowest", ranked[0]))
-        if all(other is row or apart(row, other) for _, other in ranked)
-    ]
-    if len(ranked) == 2 and parts:
-        (low, a), (high, b) = ranked
-        parts = [f"higher for {high} ({center(b)}) than for {low} ({center(a)})"]
-    title = data.measure(measure).title
-    title = title[:1].upper() + title[1:]
-    return [f"{title} of the last layer is {', '.join(parts)}."] if parts else []
+def _extremes(rows: pd.DataFrame, title: str) -> Iterator[str]:
+    """Yield the models with the largest and smallest number, where no other interval reaches."""
+    last = rows.groupby("model").tail(1).dropna(subset=["low", "high"]).sort_values("mean")
+    if len(last) > 1:
+        low, *_, high = last.to_dict("records")
+        parts = []
+        if high["low"] > last["high"][:-1].max():
+            parts.append(f"highest for {high['model']} ({number(high['mean'])})")
+        if low["high"] < last["low"][1:].min():
+            parts.append(f"lowest for {low['model']} ({number(low['mean'])})")
+        if parts:
+            yield f"{title[:1].upper()}{title[1:]} of the last block is {', '.join(parts)}."
