@@ -5,10 +5,9 @@ are its own.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -16,9 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from vitlab.analysis.report.plots import plot_maps, plot_style, render
+from vitlab.atomic_io import write_bytes
 from vitlab.data import VisionDataModule, normalize
 from vitlab.data.batch import Batch
-from vitlab.encoders.tokens import Grid
 from vitlab.objectives.calibration.class_masks import ClassMasks, compute_class_masks
 from vitlab.objectives.calibration.classifier_checkpoint import (
     ClassifierCheckpoint,
@@ -40,15 +40,13 @@ MAX_NAMES = 60  # classes at most for their names to fit
 COLUMNS = ("top-1 %", "loss", "background %", "relevance", "off rule %", "parameters")
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(NamedTuple):
     """Logits of a batch, and the relevance of tokens and dimensions for the class of each image."""
 
     logits: Float[Tensor, "b c"]
     tokens: Float[Tensor, "b p"]  # relevance that the last block takes from each patch
     foreground: Bool[Tensor, "b p"]  # of this classifier, from all blocks
     dimensions: Float[Tensor, "b m"]  # relevance of those of [CLS] inside the last MLP
-    grid: Grid
 
 
 def explain(
@@ -59,14 +57,10 @@ def explain(
         logits = model(images.detach().requires_grad_())
     blocks = range(len(stream.states))
     found = [r.detach() for r in token_relevance(stream, labels, blocks, graph=False)]
-    dimensions = dimension_relevance(stream, labels, "hidden", graph=False)
-    return Explanation(
-        logits.detach(),
-        received(found[-1], stream.grid),
-        foreground(found, stream.grid, THRESHOLD),
-        dimensions.detach(),
-        stream.grid,
-    )
+    tokens = received(found[-1], stream.grid)
+    dimensions = dimension_relevance(stream, labels, "hidden", graph=False).detach()
+    objects = foreground(found, stream.grid, THRESHOLD)
+    return Explanation(logits.detach(), tokens, objects, dimensions)
 
 
 def scores(
@@ -106,8 +100,9 @@ def save_relevance(models: dict[str, Classifier], batch: Batch, pixels: Tensor, 
     assert batch.labels is not None
     columns = [GridColumn("image", list(pixels / 255), smooth=True)]
     for name, model in models.items():
-        explained = explain(model, batch.views[0][0], batch.labels)
-        maps = explained.tokens.unflatten(1, explained.grid)[:, None]
+        patches = [side // model.encoder.patch_size for side in pixels.shape[2:]]
+        found = explain(model, batch.views[0][0], batch.labels)
+        maps = found.tokens.unflatten(1, patches)[:, None]
         maps = maps / maps.amax((2, 3), keepdim=True).clamp_min(1e-12)
         light = 0.15 + 0.85 * F.interpolate(maps, size=pixels.shape[2:], mode="nearest")
         columns.append(GridColumn(f"{name}:\nrelevance", list(pixels / 255 * light)))
@@ -115,18 +110,13 @@ def save_relevance(models: dict[str, Classifier], batch: Batch, pixels: Tensor, 
 
 
 def save_masks(masks: ClassMasks, classes: Sequence[str], out: Path) -> None:
-    """Write a row for each class, white where a dimension is kept."""
-    rows, dimensions = masks.kept.shape
-    named = rows <= MAX_NAMES
-    size = (10, 1.2 + (0.22 * rows if named else 6))  # inches
-    figure, panel = plt.subplots(figsize=size, dpi=100, layout="constrained")
-    panel.imshow(masks.kept.numpy(), cmap="gray", aspect="auto", interpolation="nearest")
-    panel.set_title("dimensions that the rule of each class keeps (white)", fontsize=10)
-    panel.set(xlabel=f"dimension of [CLS] inside the last MLP, of {dimensions}", ylabel="class")
-    if named:
-        panel.set_yticks(range(rows), [name.split(",")[0] for name in classes], fontsize=8)
-    figure.savefig(out)
-    plt.close(figure)
+    """Write a row for each class, bright where a dimension is kept."""
+    names = [name.split(",")[0] for name in classes] if len(classes) <= MAX_NAMES else None
+    size = (10, 1.2 + (0.22 * len(classes) if names else 6))  # inches
+    title = "dimensions of [CLS] inside the last MLP that the rule of each class keeps"
+    with plot_style():
+        figure = plot_maps({title: pd.DataFrame(masks.kept.float().numpy(), names)}, size, across=1)
+        write_bytes(out, render(figure)[1])
 
 
 def write_calibration_report(
@@ -158,14 +148,12 @@ def write_calibration_report(
     )
     every = range(len(data.samples(split)))
     rows = {name: scores(each, first, masks, read(split, every)) for name, each in models.items()}
-    cells = {
-        name: [f"{v:,}" if isinstance(v, int) else f"{v:.4g}" for v in row.values()]
-        for name, row in rows.items()
-    }
-    table = pd.DataFrame.from_dict(cells, orient="index", columns=COLUMNS).rename_axis("model")
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    for name in COLUMNS:
+        table[name] = table[name].map(("{:,}" if name == "parameters" else "{:.4g}").format)
     text = table.to_markdown(disable_numparse=True) + "\n"
     out.with_name(f"{out.name}.md").write_text(text)
-    chosen = list(every)[:: max(1, len(every) // PICTURES)][:PICTURES]
+    chosen = every[:: max(1, len(every) // PICTURES)][:PICTURES]
     images = data.classification_dataset(split, size)
     pixels = torch.stack([images[index][0] for index in chosen])
     (batch,) = read(split, chosen)

@@ -7,7 +7,6 @@ where the run had it.
 Axis letters: b images, p patches, n tokens, m prompts, k all keys, h heads.
 """
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -96,11 +95,12 @@ def compare_arms(arms: dict[str, list[PromptScores]]) -> str:
     first = next(iter(arms.values()))
     rows = {}
     for name, runs in arms.items():
-        over, macs = "-", f"{100 * (runs[0].macs / first[0].macs - 1):+.1f} %"
+        over = "-"
         if len(runs) == len(first):
             over = _spread([a.top1 - b.top1 for a, b in zip(runs, first, strict=True)], "+.1f")
+        macs = f"{100 * (runs[0].macs / first[0].macs - 1):+.1f} %"
         rows[name] = {
-            "seeds": str(len(runs)),
+            "seeds": len(runs),
             "top-1 %": _spread([run.top1 for run in runs], ".1f"),
             "over first": "" if runs is first else over,
             "loss": _spread([run.loss for run in runs], ".3f"),
@@ -108,16 +108,15 @@ def compare_arms(arms: dict[str, list[PromptScores]]) -> str:
             "GMAC": f"{runs[0].macs / 1e9:.4g}",
             "MACs over first": "" if runs is first else macs,
         }
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm").astype(str)
     return table.to_markdown(disable_numparse=True) + "\n"
 
 
 def _spread(values: Sequence[float], form: str) -> str:
     """Return mean and, for several, the sample's standard deviation."""
-    mean = format(statistics.mean(values), form)
-    if len(values) < 2:
-        return mean
-    return f"{mean} ± {format(statistics.stdev(values), form.lstrip('+'))}"
+    found = pd.Series(values)
+    mean = format(found.mean(), form)
+    return mean if len(found) < 2 else f"{mean} ± {format(found.std(), form.lstrip('+'))}"
 
 
 @torch.no_grad()
@@ -132,8 +131,7 @@ def preferred_entries(
     """
     encoder = model.encoder
     assert isinstance(encoder, PromptedViT)
-    settings = encoder.prompts
-    pool = settings.patches
+    settings, pool = encoder.prompts, encoder.prompts.patches
     if not settings.shared + pool.size:
         return "", []
     with record(encoder, "prompts.patches.chosen" if pool.top_k else "attn.weights") as kept:
@@ -143,27 +141,25 @@ def preferred_entries(
     own = slice(settings.shared)
     if pool.size:
         own = slice(settings.count - pool.prompts, settings.count)
-    return "read most", [
-        weights[:, :, -patches:, own].mean(1).argmax(-1) // pool.length for weights in kept
-    ]
+    means = (weights[:, :, -patches:, own].mean(1) for weights in kept)
+    return "read most", [each.argmax(-1) // pool.length for each in means]
 
 
 def color_entries(
     title: str, entries: Int[Tensor, "b p"], grid: tuple[int, int], size: int
 ) -> GridColumn:
     """Return pictures of one block: a color for each of its most frequent entries, and a legend."""
-    found, counts = entries.unique(return_counts=True)
-    order = counts.argsort(descending=True, stable=True)
-    frequent = [int(entry) for entry in found[order]]
-    share = (100 * counts[order] / counts.sum()).tolist()
-    shown = list(zip(COLORS, frequent, share, strict=False))
+    counts = entries.flatten().bincount()
+    order = counts.argsort(descending=True, stable=True)[: counts.count_nonzero()].tolist()
+    share = [100 * int(counts[entry]) / entries.numel() for entry in order]
     canvas = torch.tensor(OTHERS).expand(*entries.shape, 3).clone()
-    for color, entry, _ in shown:
+    legend = []
+    for color, entry, part in zip(COLORS, order, share, strict=False):
         canvas[entries == entry] = torch.tensor(color)
+        legend.append(Key(color, f"entry {entry}: {part:.0f} %"))
+    if rest := order[len(COLORS) :]:
+        legend.append(Key(OTHERS, f"{len(rest)} others: {sum(share[len(COLORS) :]):.0f} %"))
     maps = canvas.unflatten(1, grid).permute(0, 3, 1, 2)
-    legend = [Key(color, f"entry {entry}: {part:.0f} %") for color, entry, part in shown]
-    if rest := len(frequent) - len(shown):
-        legend.append(Key(OTHERS, f"{rest} others: {sum(share[len(shown) :]):.0f} %"))
     return GridColumn(title, list(F.interpolate(maps, size=(size, size), mode="nearest")), legend)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,7 +24,7 @@ from vitlab.commands.device import choose_device
 from vitlab.commands.parser import DATASET, parse
 from vitlab.commands.weights_option import WeightsOptions
 from vitlab.data import SegmentationSquare, VisionDataModule
-from vitlab.errors import InputError
+from vitlab.errors import InputError, check_least
 from vitlab.probes import InferenceConfig
 
 EXAMPLES = """\
@@ -84,12 +83,7 @@ class AnalyzeOptions(WeightsOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         least = {"images": 0, "size": 1, "batch_size": 1, "num_workers": 0, "probe_images": 0}
-        for name, smallest in least.items():
-            option, value = f"--{name.replace('_', '-')}", getattr(self, name)
-            if value < smallest:
-                raise InputError(
-                    f"{option} {value} is too small; give {smallest} or more", field=option
-                )
+        check_least(self, "--", least)
         if (self.data is None) == (self.photographs is None):
             raise InputError(
                 "give the images: a dataset as --data.root DIR, or --photographs with a folder or "
@@ -108,10 +102,8 @@ def run(words: Sequence[str]) -> None:
     options = parse(AnalyzeOptions, words, "vitlab analyze", EXAMPLES)
     source = options.data or options.photographs
     assert source is not None
-    images = find_images(
-        source,
-        *(options.size, options.images, options.split, options.foreground),
-    )
+    how = options.size, options.images, options.split, options.foreground
+    images = find_images(source, *how)
     encoders = options.load_encoders()
     for each in encoders:
         each.encoder.check_img_size(options.size, "--size")
@@ -125,23 +117,20 @@ def run(words: Sequence[str]) -> None:
         autocast = partial(torch.autocast, device.type, torch.bfloat16)
         inference = replace(inference, precision=autocast)
     console = Console(width=max(110, Console().width))
-    _show_plan(encoders, images, inference, options.out, console)
+    _show_plan(options, encoders, images, device, console)
     if options.dry_run:
         return
     results = analyze(encoders, images, inference)
-    _write_folder(results, options.out)
+    shutil.rmtree(options.out, ignore_errors=True)
+    results.save(options.out)
     if options.probe is not None:
         found: list[Row] = []
-        for each in encoders:
-            encoder, data = each.encoder.to(device), (options.probe, transform)
-            found += block_miou(each.info.label, encoder, *data, options.probe_images, inference)
+        data = options.probe, transform, options.probe_images, inference
+        for encoder, info in encoders:
+            found += block_miou(info.label, encoder.to(device), *data)
             encoder.cpu()
-        rows = table(found, Row)
-        results = replace(
-            results,
-            measures=[*results.measures, BLOCK_MIOU],
-            rows=pd.concat([results.rows, rows], ignore_index=True),
-        )
+        rows = pd.concat([results.rows, table(found, Row)], ignore_index=True)
+        results = replace(results, measures=[*results.measures, BLOCK_MIOU], rows=rows)
         results.save(options.out)
     _show(results, console)
     shown = [images.pairs[index] for index in range(min(PICTURES, len(images)))]
@@ -156,47 +145,33 @@ def run(words: Sequence[str]) -> None:
 
 
 def _show_plan(
+    options: AnalyzeOptions,
     encoders: Sequence[NamedEncoder],
     images: Images,
-    inference: InferenceConfig,
-    out: Path,
+    device: torch.device,
     console: Console,
 ) -> None:
-    plan = Table(title="analysis", show_header=False, title_justify="left")
+    plan = Table(title="analysis", show_header=False)
     for info in (each.info for each in encoders):
-        plan.add_row(
-            info.label,
-            f"{info.weights}: {info.depth} blocks, {info.heads} heads, patch size "
-            f"{info.patch_size}, {info.num_registers} registers",
-        )
-    about = images.about
-    named = " ".join(part for part in (about["dataset"], about["split"]) if part)
-    plan.add_row("images", f"{len(images)} of {named}, center crop of {about['size']} px")
+        shape = f"{info.depth} blocks, {info.heads} heads, patch size {info.patch_size}"
+        plan.add_row(info.label, f"{info.weights}: {shape}, {info.num_registers} registers")
+    named = " ".join(filter(None, [images.about["dataset"], images.about["split"]]))
+    plan.add_row("images", f"{len(images)} of {named}, center crop of {options.size} px")
     plan.add_row("masks", "yes" if images.masks else f"none: {images.why_no_masks}")
-    plan.add_row("device", f"{inference.device}")
-    plan.add_row("result", str(out))
+    plan.add_row("result", f"{options.out}, on {device}")
     console.print(plan)
 
 
 def _show(results: AnalysisResults, console: Console) -> None:
     """Print the main numbers of each model, and what was left out."""
     about = results.data
-    shown = Table(
-        title=f"{about['dataset']}: {about['images']} images of {about['size']} px",
-        caption="in brackets: 95 % interval over images",
-        title_justify="left",
-        caption_justify="left",
-    )
+    title = f"{about['dataset']}: {about['images']} images of {about['size']} px"
+    shown = Table(title=title, caption="in brackets: 95 % interval over images")
     shown.add_column("")
     for model in results.models:
         shown.add_column(escape(model.label), justify="right")
-    for title, cells in headline(results).items():
-        layers = [f"({cell.layer})" if cell.layer else "" for cell in cells.values()]
-        texts = [
-            " ".join(filter(None, (cell.text, cell.interval, layer)))
-            for cell, layer in zip(cells.values(), layers, strict=True)
-        ]
-        shown.add_row(*map(escape, [title, *texts]))
+    for name, cells in headline(results).items():
+        shown.add_row(*map(escape, [str(name), *cells]))
     console.print(shown)
     for each in results.left_out:
         if not each.model:
@@ -205,33 +180,14 @@ def _show(results: AnalysisResults, console: Console) -> None:
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
     """Refuse a folder with other files, with an analysis to keep, or that cannot be written."""
+    above = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     reason = ""
-    if folder.exists() and not folder.is_dir():
-        reason = "is a file; name a folder"
-    elif folder.is_dir() and any(folder.iterdir()):
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        reason = f"cannot be written in {above}; name another folder"
+    elif above == folder and any(folder.iterdir()):
         if not (folder / JSON).is_file():
             reason = "holds other files; name a new folder"
         elif not overwrite:
             reason = "holds an analysis; choose another folder, or --overwrite"
-    else:
-        above = next(parent for parent in folder.absolute().parents if parent.exists())
-        try:
-            with tempfile.TemporaryFile(dir=above):
-                pass
-        except OSError as error:
-            reason = f"cannot be written: {above}: {error.strerror}; name another folder"
     if reason:
         raise InputError(f"--out {folder} {reason}", field="--out")
-
-
-def _write_folder(results: AnalysisResults, folder: Path) -> None:
-    """Write an analysis next to its place and move it there, so that no folder is incomplete."""
-    folder = folder.absolute()
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        results.save(aside)
-        if folder.exists():
-            shutil.rmtree(folder)
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

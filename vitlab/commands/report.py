@@ -20,8 +20,36 @@ examples:
 """
 
 
-@dataclass(frozen=True)
-class CalibrationOptions:
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Options of a report on several checkpoints.
+
+    Args:
+        data: dataset; recognized where only --data.root is given
+        size: pixels of the image edge
+        out: files to write, without ending
+    """
+
+    arms: list[str] = field(metadata=POSITIONAL)
+    data: VisionDataModule = field(metadata=DATASET)
+    size: int = 224
+    out: Path = Path("report")
+
+    def checkpoints(self) -> dict[str, list[Path]]:
+        """Return the checkpoints of each arm; words that are no arm are refused."""
+        found: dict[str, list[Path]] = {}
+        for word in self.arms:
+            name, _, path = word.partition("=")
+            if not (name and path):
+                raise InputError(
+                    f"{word} is no NAME=CHECKPOINT, such as linear=RUN/last.ckpt", field="arms"
+                )
+            found.setdefault(name, []).append(Path(path))
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions(ReportOptions):
     """Compare classifiers before and after calibration: scores, and relevance of their tokens.
 
     The first is the model before calibration (arXiv:2304.04354): foreground and class masks are
@@ -29,49 +57,29 @@ class CalibrationOptions:
 
     Args:
         arms: NAME=CHECKPOINT, the first before calibration
-        data: dataset; recognized where only --data.root is given
-        size: pixels of the image edge
-        out: files to write, without ending
     """
 
-    arms: list[str] = field(metadata=POSITIONAL)
-    data: VisionDataModule = field(metadata=DATASET)
-    size: int = 224
-    out: Path = Path("report")
 
-
-@dataclass(frozen=True)
-class PromptOptions:
+@dataclass(frozen=True, kw_only=True)
+class PromptOptions(ReportOptions):
     """Compare runs of prompt tuning with the linear probe of the same frozen backbone.
 
     The file of the backbone must lie where the run had it.
 
     Args:
         arms: NAME=CHECKPOINT, the linear probe first; a name may be given for several seeds
-        data: dataset; recognized where only --data.root is given
-        size: pixels of the image edge
         crop: share of the short side, as in the runs
-        out: files to write, without ending
     """
 
-    arms: list[str] = field(metadata=POSITIONAL)
-    data: VisionDataModule = field(metadata=DATASET)
-    size: int = 224
     crop: float = 0.875
-    out: Path = Path("report")
 
 
 def calibration(words: Sequence[str]) -> None:
-    """Write the report of a calibration.
-
-    Raises:
-        InputError: an arm cannot be read, or is given twice.
-    """
+    """Write the report of a calibration; arms that cannot be read or are given twice are refused."""
     from vitlab.analysis.calibration_report import write_calibration_report
 
-    prog = "vitlab report calibration"
-    options = parse(CalibrationOptions, words, prog, CALIBRATION)
-    arms = _arms(options.arms)
+    options = parse(CalibrationOptions, words, "vitlab report calibration", CALIBRATION)
+    arms = options.checkpoints()
     if twice := [name for name, paths in arms.items() if len(paths) > 1]:
         raise InputError(
             f"the arm {twice[0]} is given twice; give each a name of its own", field="arms"
@@ -81,27 +89,9 @@ def calibration(words: Sequence[str]) -> None:
 
 
 def prompts(words: Sequence[str]) -> None:
-    """Write the report of prompt tuning.
-
-    Raises:
-        InputError: an arm cannot be read.
-    """
+    """Write the report of prompt tuning; arms that cannot be read are refused."""
     from vitlab.analysis.prompt_report import write_prompt_report
 
     options = parse(PromptOptions, words, "vitlab report prompts", PROMPTS)
-    arms = _arms(options.arms)
-    text = write_prompt_report(arms, options.data, options.size, options.crop, options.out)
-    print(text, end="")
-
-
-def _arms(words: Sequence[str]) -> dict[str, list[Path]]:
-    """Return the checkpoints of each arm."""
-    arms: dict[str, list[Path]] = {}
-    for word in words:
-        name, equals, path = word.partition("=")
-        if not (name and equals and path):
-            raise InputError(
-                f"{word} is no NAME=CHECKPOINT, such as linear=RUN/last.ckpt", field="arms"
-            )
-        arms.setdefault(name, []).append(Path(path))
-    return arms
+    more = options.data, options.size, options.crop, options.out
+    print(write_prompt_report(options.checkpoints(), *more), end="")
