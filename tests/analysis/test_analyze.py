@@ -79,8 +79,7 @@ def test_two_models_on_masks_side_by_side(analyze, drawn, tmp_path):
     assert [model.label for model in found.models] == ["plain", "more"]
     more = found.models[1]
     assert (more.num_registers, more.depth, more.heads, more.patch_size) == (2, 2, 2, 16)
-    assert found.data["images"] == 4
-    assert found.data["masks"] is True
+    assert (found.data["images"], found.data["masks"]) == (4, True)
     for model in ("plain", "more"):
         for measure in ("diffusion_index", "foreground_auroc"):
             assert len(found.select(measure, model=model, point="final", block=None)) == 1
@@ -103,14 +102,14 @@ def test_two_models_on_masks_side_by_side(analyze, drawn, tmp_path):
 
 def test_photographs_have_no_masks(analyze, photographs, capsys):
     found = analyze(photographs=photographs)
-    assert found.data["dataset"] == "photographs"
-    assert found.data["images"] == 3
+    assert (found.data["dataset"], found.data["images"]) == ("photographs", 3)
     (masked,) = [each.measure for each in found.left_out if not each.model]
     assert {"foreground", "background", "diffusion_index"} < set(masked.split(", "))
     assert "there are no masks" in capsys.readouterr().out
     absent = {name for each in found.left_out if each.model for name in each.measure.split(", ")}
     known = {*found.rows["measure"], *found.arrays["measure"], *masked.split(", ")}
     assert not absent & known
+    assert absent | known >= {each.name for each in found.measures}
     one = analyze("--overwrite", photographs=photographs / "1.png")
     assert one.rows[["low", "high"]].isna().all(axis=None)
     assert set(one.rows["images"]) == {1}
@@ -156,20 +155,18 @@ def test_an_untrained_encoder_of_a_config(tmp_path, photographs, analyze):
     assert [model.label for model in found.models] == ["untrained small"]
 
 
-def test_a_dry_run_writes_nothing(analyze, photographs, tmp_path, capsys):
+def test_an_analysis_is_kept_without_overwrite(analyze, message, photographs, tmp_path, capsys):
+    out = tmp_path / "out"
     with refused(JSON):
         analyze("--dry-run", photographs=photographs)
     assert "center crop of 64 px" in capsys.readouterr().out
-    assert not (tmp_path / "out").exists()
-
-
-def test_an_analysis_is_kept_without_overwrite(analyze, message, photographs, tmp_path):
+    assert not out.exists()
     analyze(photographs=photographs)
     check_wording(message(photographs=photographs))
-    (tmp_path / "out" / "old").touch()
+    (out / "old").touch()
     analyze("--overwrite", photographs=photographs)
-    assert not (tmp_path / "out" / "old").exists()
-    (tmp_path / "out" / JSON).unlink()
+    assert not (out / "old").exists()
+    (out / JSON).unlink()
     check_wording(message("--overwrite", photographs=photographs))
 
 
@@ -199,11 +196,14 @@ def test_weights_of_one_label_are_refused(analyze, message, photographs):
     assert one.tolist() == other.tolist()
 
 
-def test_labels_are_the_shortest_that_differ():
-    for paths, which, expected in (
+@pytest.mark.parametrize(
+    ("paths", "which", "expected"),
+    [
         (["runs/dino/best.ckpt"], [""], ["best"]),
         (["a/seed0/best.ckpt", "b/seed0/best.ckpt"], ["", ""], ["a/seed0/best", "b/seed0/best"]),
         (["a/last.ckpt", "a/last.ckpt"], ["teacher", "student"], ["last teacher", "last student"]),
         (["best.ckpt", "untrained:c/best.yaml"], ["", ""], ["best", "untrained best"]),
-    ):
-        assert default_labels(paths, which) == expected
+    ],
+)
+def test_labels_are_the_shortest_that_differ(paths, which, expected):
+    assert default_labels(paths, which) == expected

@@ -75,7 +75,7 @@ class PromptOptions(ReportOptions):
 
 
 def calibration(words: Sequence[str]) -> None:
-    """Write the report of a calibration; arms that cannot be read or are given twice are refused."""
+    """Write the report of a calibration; arms that are given twice are refused."""
     from vitlab.analysis.calibration_report import write_calibration_report
 
     options = parse(CalibrationOptions, words, "vitlab report calibration", CALIBRATION)

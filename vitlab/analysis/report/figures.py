@@ -106,10 +106,10 @@ class MeasureFigures:
         for point in points:
             own = rows[rows["point"] == point]
             roles = own["role"].unique()
-            words = [point, *roles] if len(roles) == 1 else [point]
+            parts = [point, *roles] if len(roles) == 1 else [point]
+            parts = [part for part in parts if part not in (READ, "all")]
             note = READ_NOTE if point == READ else ""
-            words = [word for word in words if word not in (READ, "all")]
-            yield self.lines(own, joined(*words), note, variant="role")
+            yield self.lines(own, joined(*parts), note, variant="role")
 
     def inside_blocks(self, rows: pd.DataFrame, points: list[str]) -> Iterator[ReportFigure]:
         """Yield lines around norms, the path through a block, and a map of blocks and points."""
