@@ -36,7 +36,7 @@ GEOMETRIC = ("Shear", "Rotate", "Translate")  # names of timm's operations that 
 Interpolation = Literal["bicubic", "bilinear", "random"]
 
 
-@dataclass
+@dataclass(eq=False)
 class AugmentedCrop(Transform):
     """A random crop with RandAugment or 3-Augment; the defaults are DeiT's (arXiv:2012.12877).
 

@@ -21,7 +21,7 @@ from vitlab.data.transforms.transform import (
 )
 
 
-@dataclass
+@dataclass(eq=False)
 class MultiCrop(Transform):
     """Two large and several small random crops, as DINO trains on them (arXiv:2104.14294).
 

@@ -55,7 +55,7 @@ class SegmentationTransform(ABC):
         """
 
 
-@dataclass
+@dataclass(eq=False)
 class SegmentationWhole(SegmentationTransform):
     """The whole image at another size and its mask at its own, as sliding windows are scored.
 
@@ -83,7 +83,7 @@ class SegmentationWhole(SegmentationTransform):
         return as_tensors(image, mask)
 
 
-@dataclass
+@dataclass(eq=False)
 class SegmentationSquare(SegmentationTransform):
     """The whole image resized to a square, and its mask at its own size: every label is seen.
 

@@ -32,7 +32,7 @@ from vitlab.data.transforms.transform import (
 Table = UInt8[np.ndarray, "256"]
 
 
-@dataclass
+@dataclass(eq=False)
 class SegmentationCrop(SegmentationTransform):
     """A random square, as linear heads of DINOv2 (arXiv:2304.07193) and others train on it.
 
@@ -116,7 +116,7 @@ class SegmentationCrop(SegmentationTransform):
         return bool(counts.max() < self.cat_max_ratio * counts.sum())
 
 
-@dataclass
+@dataclass(eq=False)
 class SegmentationRandomResizedCrop(SegmentationTransform):
     """A random part, resized to a square: torchvision's RandomResizedCrop of image and mask.
 

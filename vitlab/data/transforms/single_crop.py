@@ -21,7 +21,7 @@ from vitlab.data.transforms.transform import (
 )
 
 
-@dataclass
+@dataclass(eq=False)
 class SingleCrop(Transform):
     """One random crop, as supervised classifiers are trained: 3/4 to 4/3 as wide as high.
 
@@ -51,7 +51,7 @@ class SingleCrop(Transform):
         return [stack_of(make_all([self.crop], image, uniforms(seed)))]
 
 
-@dataclass
+@dataclass(eq=False)
 class ResizeRandomCrop(Transform):
     """A square at a random place of the image with its short side resized.
 
@@ -85,7 +85,7 @@ class ResizeRandomCrop(Transform):
         return [stack_of(np.ascontiguousarray(crop)[None])]
 
 
-@dataclass
+@dataclass(eq=False)
 class CenterCrop(Transform):
     """The square in the middle, as classifiers are evaluated: for 224, the short side becomes 256.
 
