@@ -11,7 +11,6 @@ optimizer and measurements, to the bit.
 """
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -19,51 +18,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import torch
+from runs import differences, read, words
 
 from vitlab.data.synthetic import Amounts, synthesize
 from vitlab.run import run_dir
 
-ROOT = Path(__file__).parents[1]
 AMOUNTS = Amounts(*(4, 2, 6, 4, 3, 2, 3, 2))
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGKILL)
 PATIENCE = 90  # seconds within which a stopped run must have ended
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is tried.
-
-    Attributes:
-        seed: of moments, signals and damages.
-        stops: how often the run is stopped.
-        epochs: of five steps each.
-    """
-
-    seed: int = 0
-    stops: int = 30
-    epochs: int = 40
-
-
-def command(folder: Path, data: Path, setting: Setting) -> list[str]:
-    """Return the words that start the run, the first time and every other."""
-    return [
-        *(sys.executable, "-m", "vitlab", "fit", "--config", str(ROOT / "configs/dino.yaml")),
-        *("--config", str(ROOT / "configs/demo.yaml"), "--synthetic.root", ""),
-        *("--data.root", str(data / "imagenet"), "--data.num_workers", "1"),
-        *("--data.global_batch_size", "8"),
-        *("--probing.dense.voc2012.root", str(data / "VOCdevkit"), "--probing.num_workers", "0"),
-        *("--probing.every_n_epochs", str(max(setting.epochs // 4, 1)), "--probing.pictures", "0"),
-        *("--trainer.max_epochs", str(setting.epochs), "--model.optimizer.warmup_epochs", "1"),
-        *("--trainer.devices", "2", "--trainer.strategy", "ddp"),
-        *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
-        *("--checkpoint.minutes", "0.005", "--checkpoint.every_n_epochs", "10"),
-        *("--run-dir", str(folder), "--ckpt_path", "auto"),
-    ]
+EPOCHS = 40  # of five steps each
 
 
 def draw(folder: Path) -> Path:
@@ -75,13 +43,23 @@ def draw(folder: Path) -> Path:
 
 
 class Attempt:
-    """One start of the run, to be stopped or awaited."""
+    """One start of the run on two ranks, to be stopped or awaited."""
 
-    def __init__(self, words: list[str], log: Path):
+    def __init__(self, folder: Path, data: Path, log: Path, epochs: int = EPOCHS):
+        options = (
+            *("--data.num_workers", "1", "--data.global_batch_size", "8", "--ckpt_path", "auto"),
+            *("--probing.every_n_epochs", str(max(epochs // 4, 1)), "--probing.pictures", "0"),
+            *("--trainer.max_epochs", str(epochs), "--trainer.devices", "2"),
+            *("--trainer.strategy", "ddp", "--checkpoint.minutes", "0.005"),
+            *("--checkpoint.every_n_epochs", "10"),
+        )
         self.log = log.open("ab")
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            words, env=environment, stdout=self.log, stderr=self.log, start_new_session=True
+            [sys.executable, "-m", "vitlab", *words(folder, data, ["dino", "demo"], *options)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
         )
 
     def family(self) -> list[psutil.Process]:
@@ -107,12 +85,9 @@ class Attempt:
 
     def send(self, number: int, target: str) -> None:
         """Send a signal to the "first" rank, the "second", or to "all" processes at once."""
-        second = self.second_rank()
-        if target == "second" and second is not None:
-            family = [second]
-        else:
-            family = self.family() if target == "all" else self.family()[:1]
-        for process in family:
+        family, second = self.family(), self.second_rank()
+        chosen = family if target == "all" else family[:1]
+        for process in [second] if target == "second" and second else chosen:
             try:
                 process.send_signal(number)
             except psutil.NoSuchProcess:
@@ -124,17 +99,13 @@ class Attempt:
         Raises:
             AssertionError: some did not end in time; they are killed.
         """
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if self.over() and not any(alive(process) for process in everyone):
-                self.log.close()
-                return self.process.returncode
-            time.sleep(0.1)
-        left = [process.pid for process in everyone if alive(process)]
-        for process in everyone:
-            if alive(process):
-                process.kill()
-        raise AssertionError(f"{len(left)} processes had not ended after {seconds:.0f} s: {left}")
+        if wait(lambda: self.over() and not any(map(alive, everyone)), seconds):
+            self.log.close()
+            return self.process.returncode
+        left = [process for process in everyone if alive(process)]
+        for process in left:
+            process.kill()
+        raise AssertionError(f"these had not ended after {seconds:.0f} s: {left}")
 
 
 def alive(process: psutil.Process) -> bool:
@@ -142,6 +113,14 @@ def alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def wait(condition: Callable[[], bool], seconds: float, interval: float = 0.05) -> bool:
+    """Wait until something is so, at most so long; return whether it is."""
+    until = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < until:
+        time.sleep(interval)
+    return found
 
 
 def await_moment(attempt: Attempt, folder: Path, chance: random.Random, startup: float) -> str:
@@ -152,17 +131,13 @@ def await_moment(attempt: Attempt, folder: Path, chance: random.Random, startup:
         time.sleep(chance.uniform(0, startup))
         return kind
     before = last.stat().st_mtime_ns if last.exists() else 0
-    until = time.monotonic() + 6 * startup
-    while not attempt.over() and time.monotonic() < until:
-        if last.exists() and last.stat().st_mtime_ns != before:
-            break
-        time.sleep(0.05)
+    wait(
+        lambda: attempt.over() or (last.exists() and last.stat().st_mtime_ns != before), 6 * startup
+    )
     if kind == "trains":
         time.sleep(chance.uniform(0, 2))
-        return kind
-    until = time.monotonic() + 20
-    while not attempt.over() and not part.exists() and time.monotonic() < until:
-        pass  # it is there for a few milliseconds
+    else:  # the file is there for a few milliseconds
+        wait(lambda: attempt.over() or part.exists(), 20, interval=0)
     return kind
 
 
@@ -189,63 +164,51 @@ def readable(path: Path) -> bool:
     return True
 
 
-def chaos(folder: Path, setting: Setting) -> None:
+def chaos(folder: Path, seed: int = 0, stops: int = 30, epochs: int = EPOCHS) -> None:
     """Do all of it below a folder.
+
+    Args:
+        folder: for both runs and their logs.
+        seed: of moments, signals and damages.
+        stops: how often the run is stopped.
+        epochs: of five steps each.
 
     Raises:
         AssertionError: the two runs differ, or one did not end when it had to.
     """
-    chance = random.Random(setting.seed)
+    chance = random.Random(seed)
     data, calm, wild = draw(folder / "drawn"), folder / "calm", folder / "chaos"
     began = time.monotonic()
-    attempt = Attempt(command(calm, data, setting), folder / "calm.log")
-    while not (calm / run_dir.LAST).exists() and not attempt.over():
-        time.sleep(0.05)
+    attempt = Attempt(calm, data, folder / "calm.log", epochs)
+    wait(lambda: (calm / run_dir.LAST).exists() or attempt.over(), 3600)
     startup = time.monotonic() - began
     assert attempt.ended([], 3600) == 0, (folder / "calm.log").read_text()[-3000:]
     print(f"the calm run took {time.monotonic() - began:.0f} s, {startup:.0f} s of it to start")
-    words = command(wild, data, setting)
-    for count in range(1, setting.stops + 1):
-        attempt = Attempt(words, folder / "chaos.log")
+    for count in range(1, stops + 1):
+        attempt = Attempt(wild, data, folder / "chaos.log", epochs)
         doing = await_moment(attempt, wild, chance, startup)
-        number = chance.choice(SIGNALS)
-        target = chance.choice(["all", "first", "second"])
+        number, target = chance.choice(SIGNALS), chance.choice(["all", "first", "second"])
         everyone = attempt.family()
         attempt.send(number, target)
-        code = attempt.ended(everyone)
-        text = f"{count:3d} of {setting.stops}: {number.name} to {target} while it {doing}"
-        text += f"; exit code {code}"
+        text = f"{count:3d} of {stops}: {number.name} to {target} while it {doing}"
+        text += f"; exit code {attempt.ended(everyone)}"
         newest, older = wild / run_dir.LAST, wild / run_dir.PREVIOUS
         if newest.exists() and older.exists() and readable(older) and chance.random() < 0.3:
             text += f"; {newest.name} {damage(newest, chance)}"
         print(text, flush=True)
-    attempt = Attempt(words, folder / "chaos.log")
+    attempt = Attempt(wild, data, folder / "chaos.log", epochs)
     assert attempt.ended([], 3600) == 0, (folder / "chaos.log").read_text()[-3000:]
     compare(calm, wild)
-    print(f"after {setting.stops} stops: the weights, optimizer and measurements of the calm run")
+    print(f"after {stops} stops: the weights, optimizer and measurements of the calm run")
 
 
 def compare(calm: Path, wild: Path) -> None:
     """Refuse any difference between two finished runs."""
     ours, theirs = (torch.load(path / run_dir.LAST, weights_only=True) for path in (calm, wild))
-    for part in ("state_dict", "optimizer_states"):
-        different = [name for name, same in leaves(ours[part], theirs[part], part) if not same]
+    for part in ("state_dict", "optimizer_states", "global_step"):
+        different = differences(ours[part], theirs[part], part)
         assert not different, f"these differ: {different[:5]}"
-    assert ours["global_step"] == theirs["global_step"]
-    rows = [json.loads((path / "measurements.json").read_text()) for path in (calm, wild)]
-    assert rows[0] == rows[1], "the measurements differ"
-
-
-def leaves(ours: object, theirs: object, name: str) -> list[tuple[str, bool]]:
-    """Return, of each value within both, its name and whether it is the same."""
-    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
-        return [x for key in ours for x in leaves(ours[key], theirs[key], f"{name}.{key}")]
-    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        pairs = enumerate(zip(ours, theirs, strict=True))
-        return [x for index, pair in pairs for x in leaves(*pair, f"{name}[{index}]")]
-    if isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor):
-        return [(name, torch.equal(ours, theirs))]
-    return [(name, ours == theirs)]
+    assert read(calm / "measurements.json") == read(wild / "measurements.json")
 
 
 def main() -> None:
@@ -253,15 +216,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default = Setting()
-    parser.add_argument("--seed", type=int, default=default.seed, help="of moments and signals")
-    parser.add_argument("--stops", type=int, default=default.stops, help="how often it is stopped")
-    parser.add_argument("--epochs", type=int, default=default.epochs, help="of five steps each")
+    parser.add_argument("--seed", type=int, default=0, help="of moments and signals")
+    parser.add_argument("--stops", type=int, default=30, help="how often it is stopped")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of five steps each")
     parser.add_argument("--folder", type=Path, help="new folder for both runs and their logs")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     print(f"runs and logs are in {folder}")
-    chaos(folder, Setting(given.seed, given.stops, given.epochs))
+    chaos(folder, given.seed, given.stops, given.epochs)
 
 
 if __name__ == "__main__":

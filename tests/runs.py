@@ -113,11 +113,28 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
 
 
+def differences(ours: object, theirs: object, name: str = "") -> list[str]:
+    """Return the names of the values within two nested ones that are not the same to the bit."""
+    pairs: list[tuple[str, object, object]] = []
+    if isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor):
+        same = torch.equal(ours, theirs)
+    elif isinstance(ours, dict) and isinstance(theirs, dict):
+        same = ours.keys() == theirs.keys()
+        pairs = [(f"{name}.{key}", ours[key], theirs[key]) for key in ours if same]
+    elif isinstance(ours, list | tuple) and isinstance(theirs, list | tuple):
+        same = len(ours) == len(theirs)
+        inner = enumerate(zip(ours, theirs, strict=False))
+        pairs = [(f"{name}[{index}]", *pair) for index, pair in inner if same]
+    else:
+        same = type(ours) is type(theirs) and ours == theirs
+    return [
+        *([] if same else [name]),
+        *(x for each in pairs for x in differences(*each[1:], each[0])),
+    ]
+
+
 def assert_same_bits(first: Path, second: Path) -> None:
-    ours, theirs = weights(first), weights(second)
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        assert torch.equal(tensor, theirs[name]), name
+    assert not differences(weights(first), weights(second))
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:

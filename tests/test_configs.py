@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from runs import CONFIGS, UNPROBED, curves
+from runs import CONFIGS, UNPROBED, curves, read
 
 EXPERIMENTS = sorted(path.stem for path in CONFIGS.glob("dino*.yaml"))
+
+
+def settings(name: str) -> dict:
+    return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
 
 
 @pytest.mark.slow
@@ -16,17 +20,23 @@ EXPERIMENTS = sorted(path.stem for path in CONFIGS.glob("dino*.yaml"))
 def test_every_experiment_trains(fit, config):
     options = ("--probing.every_n_epochs", "0", "--probing.baselines", "false")
     folder = fit(*options, "--trainer.max_epochs", "1", config=config)
-    assert json.loads((folder / "results.json").read_text())[-1]["miou/voc2012"] >= 0
+    assert read(folder / "results.json")[-1]["miou/voc2012"] >= 0
 
 
-def test_every_experiment_is_real_without_the_overlay():
-    """The config has the paper's size; the small setting is only an overlay."""
-    for config in EXPERIMENTS:
-        settings = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())
-        assert settings["trainer"]["max_epochs"] == 200, config
-        assert settings["data"]["init_args"]["global_batch_size"] == 512, config
-        encoder = settings["model"]["objective"]["init_args"]["encoder"]
-        assert encoder["init_args"]["size"] == "S", config
+def test_experiments_are_of_the_papers_size_and_differ_in_one_option():
+    plain = settings("dino")
+    kept = plain["model"]["objective"]["init_args"]["encoder"]["init_args"]
+    assert plain["trainer"]["max_epochs"] == 200
+    assert plain["data"]["init_args"]["global_batch_size"] == 512
+    assert kept["size"] == "S"
+    for name in EXPERIMENTS:
+        arm = settings(name)
+        options = arm["model"]["objective"]["init_args"]["encoder"]["init_args"]
+        added = [key for key in options if key not in kept]
+        assert len(added) == (name != "dino"), name
+        for key in added:
+            del options[key]
+        assert arm == plain, name
 
 
 def test_every_config_has_a_header_with_a_command():
@@ -41,22 +51,6 @@ def test_every_config_has_a_header_with_a_command():
         assert len(lines) <= 40 or path.stem == "references", path
 
 
-def test_arms_differ_in_one_option_only():
-    def settings(name: str) -> dict:
-        return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-
-    plain = settings("dino")
-    for name in EXPERIMENTS:
-        arm = settings(name)
-        options = arm["model"]["objective"]["init_args"]["encoder"]["init_args"]
-        kept = plain["model"]["objective"]["init_args"]["encoder"]["init_args"]
-        added = [key for key in options if key not in kept]
-        assert len(added) == (name != "dino"), name
-        for key in added:
-            del options[key]
-        assert arm == plain, name
-
-
 def test_the_first_losses_are_the_golden_ones(fit):
     """Ten losses of the demo's recipe in fp32; `make golden` rewrites them, and the diff is read.
 
@@ -67,7 +61,7 @@ def test_the_first_losses_are_the_golden_ones(fit):
     found = [value for _, value in curves(fit(*options, config="dino_entmax"))["loss"]]
     assert torch.get_num_threads() == 1
     if golden.exists():
-        assert found == pytest.approx(json.loads(golden.read_text()), rel=2e-4)
+        assert found == pytest.approx(read(golden), rel=2e-4)
     else:
         golden.write_text(json.dumps(found) + "\n")
         pytest.fail("tests/references/demo.json was missing and is now written; commit it")

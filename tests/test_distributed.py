@@ -21,6 +21,7 @@ IMAGES = torch.arange(7.0)[:, None] * torch.tensor([1.0, 10.0])
 def test_one_process_is_the_identity():
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
     assert distributed.all_reduce_mean(IMAGES) is IMAGES
+    assert distributed.all_reduce_max([2, -3]) == [2, -3]
     assert distributed.all_gather_rows(IMAGES) is IMAGES
 
 
@@ -68,6 +69,7 @@ def work(rank, folder):
     results = {
         "rank": torch.tensor([distributed.rank(), distributed.world_size()]),
         "mean": distributed.all_reduce_mean(x),
+        "max": distributed.all_reduce_max([2 + rank, -1 - rank]),
         "argument": x,
         "gather": distributed.all_gather_rows(IMAGES[rank::2]),
         "even": distributed.all_gather_rows(IMAGES[:6][rank::2].long()),
@@ -78,35 +80,21 @@ def work(rank, folder):
     dist.destroy_process_group()
 
 
-two_ranks = pytest.mark.slow  # the new processes import everything anew
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    """Return what both ranks found."""
-    folder = tmp_path_factory.mktemp("ranks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT)  # where the new processes find this file
-        mp.spawn(work, (str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
-
-
-@two_ranks
-def test_collectives_agree_on_each_rank(ranks):
-    assert [r["rank"].tolist() for r in ranks] == [[0, 2], [1, 2]]
-    for rank, results in enumerate(ranks):
+@pytest.mark.slow  # the new processes import everything anew
+def test_collectives_and_a_step_of_dino_agree_on_each_rank(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)  # where the new processes find this file
+    mp.spawn(work, (str(tmp_path),), nprocs=2)
+    expected = dino_step(crops())
+    assert expected["center"].abs().max() > 1e-4
+    for rank in range(2):
+        results = torch.load(tmp_path / f"{rank}.pt")
+        assert results["rank"].tolist() == [rank, 2]
         assert results["mean"].tolist() == [1.5, 10.0]
+        assert results["max"] == [3, -1]
         assert results["argument"].tolist() == [1.0 + rank, 10.0]  # not changed
         assert results["gather"].equal(IMAGES)
         assert results["even"].equal(IMAGES[:6].long())
         assert results["empty"].equal(IMAGES[:1])
-
-
-@two_ranks
-def test_a_dino_step_on_two_ranks_is_one_on_all_images(ranks):
-    expected = dino_step(crops())
-    for results in ranks:
         assert results["step"].keys() == expected.keys()
         for name, value in results["step"].items():
             torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
-    assert expected["center"].abs().max() > 1e-4

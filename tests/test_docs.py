@@ -1,5 +1,7 @@
+"""Pages name files, configs, verbs and options that exist."""
+
 import re
-from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,63 +9,50 @@ import pytest
 from vitlab.cli import VERBS, main
 
 ROOT = Path(__file__).parents[1]
-FIT = "--config --print_config --seed_everything --ckpt_path --run-dir --dry-run --help"
+FIT = {"--config", "--print_config", "--seed_everything", "--ckpt_path", "--run-dir", "--dry-run"}
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
 
-def test_every_page_is_finished_and_its_links_lead_somewhere():
-    for page in PAGES:
-        text = page.read_text()
-        assert not re.search(r"@[A-Z]{3,}@", text), page
-        for target in re.findall(r"\]\(([^)#]+)\)", text):
-            assert target.startswith("http") or (page.parent / target).exists(), (page, target)
+def commands(page: Path) -> Iterator[tuple[str, set[str]]]:
+    """Yield each verb in the shell blocks of a page, and its options without dots."""
+    for block in re.findall(r"(?s)```sh\n(.*?)```", page.read_text()):
+        for line in re.sub(r"\\\n", " ", block).splitlines():
+            words = line.split("#")[0]
+            if match := re.match(r"\s*vitlab ((?:data |report )?[a-z][\w-]*)(.*)", words):
+                yield match[1], set(re.findall(r"(?<=\s)--[\w-]+(?=[\s=]|$)", match[2]))
 
 
-def test_configs_and_verbs_named_in_pages_exist():
-    for page in PAGES:
-        text = page.read_text()
-        for name in re.findall(r"configs/[a-z\d_/]+\.yaml", text):
-            assert name == "configs/x.yaml" or (ROOT / name).exists(), (page, name)
-        for block in re.findall(r"(?s)```sh\n(.*?)```", text):
-            for words in re.findall(r"(?m)^\s*vitlab ((?:data |report )?[a-z][\w-]*)", block):
-                assert words in VERBS, (page, words)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_configs_and_verbs_of_a_page_exist(page):
+    text = page.read_text()
+    assert not re.search(r"@[A-Z]{3,}@", text)
+    targets = re.findall(r"\]\(([^)#]+)\)", text)
+    assert not [x for x in targets if not x.startswith("http") and not (page.parent / x).exists()]
+    names = set(re.findall(r"configs/[a-z\d_/]+\.yaml", text)) - {"configs/x.yaml"}
+    assert not [name for name in names if not (ROOT / name).exists()]
+    assert not [verb for verb, _ in commands(page) if verb not in VERBS]
 
 
-def test_files_and_folders_named_in_the_map_exist():
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md"])
+def test_files_and_folders_named_in_the_map_exist(page):
+    text = (ROOT / page).read_text()
+    paths = re.findall(r"`((?:vitlab|docs|configs|notebooks|benchmarks|tests)/[\w./]*)`", text)
+    assert not [path for path in paths if not (ROOT / path).exists() and "/x." not in path]
     names = {path.name for path in ROOT.glob("vitlab/**/*")}
-    for page in (ROOT / "README.md", ROOT / "docs/architecture.md"):
-        text = page.read_text()
-        paths = re.findall(r"`((?:vitlab|docs|configs|notebooks|benchmarks|tests)/[\w./]*)`", text)
-        assert not [path for path in paths if not (ROOT / path).exists() and "/x." not in path], (
-            page
-        )
-        for tree in re.findall(r"(?s)```\n(configs/.*?)```", text):
-            files = re.findall(r"\b\w+\.py\b", tree)
-            folders = re.findall(r"(?m)^ +(\w+)/ ", tree)
-            assert not [name for name in (*files, *folders) if name not in names], page
+    for tree in re.findall(r"(?s)```\n(configs/.*?)```", text):
+        found = [*re.findall(r"\b\w+\.py\b", tree), *re.findall(r"(?m)^ +(\w+)/ ", tree)]
+        assert not [name for name in found if name not in names]
 
 
 @pytest.mark.slow
 def test_options_named_in_pages_exist(capsys):
     """Options with a hyphenated name; those with dots are keys of the config."""
-    used: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for page in PAGES:
-        for block in re.findall(r"(?s)```sh\n(.*?)```", page.read_text()):
-            lines = re.sub(r"\\\n", " ", block).splitlines()
-            for line in lines:
-                match = re.match(
-                    r"\s*vitlab ((?:data |report )?[a-z][\w-]*)(.*)", line.split("#")[0]
-                )
-                if match:
-                    options = re.findall(r"(?<=\s)--[\w-]+(?=[\s=]|$)", match[2])
-                    used[match[1]] |= {(option, page.name) for option in options}
+    used = {(verb, option) for page in PAGES for verb, found in commands(page) for option in found}
     wrong = []
-    for verb, options in used.items():
+    for verb in {verb for verb, _ in used}:
         with pytest.raises(SystemExit):
             main([*verb.split(), "--help"])
         known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
-        known |= set(re.findall(r"--[\w-]+", FIT)) if verb in ("fit", "plan", "submit") else set()
-        wrong += [
-            f"{page}: vitlab {verb} {option}" for option, page in options if option not in known
-        ]
-    assert not wrong, "\n".join(wrong)
+        known |= FIT if verb in ("fit", "plan", "submit") else set()
+        wrong += [pair for pair in used if pair[0] == verb and pair[1] not in known]
+    assert not wrong

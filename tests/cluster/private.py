@@ -7,23 +7,52 @@ import secrets
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from chaos import wait
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "squeue", "sinfo")
-WAIT = 60.0  # seconds for daemons to answer; machines may be busy
+NODES = ("n1", "n2")
+# cred_expire: seconds that a job that is started again waits, 120 by default. ReturnToService: a
+# node that was called down stays so until `back`. FirstJobId: MASTER_PORT follows from it, and two
+# clusters of tests do not meet. config_overrides: as many processors as the tests need.
+CONFIG = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={folder}/sock,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerType=sched/builtin
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+ReturnToService=1
+KillWait=5
+FirstJobId={first}
+SlurmdParameters=config_overrides
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+NODE = "NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory={mib}"
 
 
 def missing() -> list[str]:
     """Return the programs that are not installed; Debian keeps the daemons in sbin."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     return [name for name in PROGRAMS if shutil.which(name, path=path) is None]
-
-
-NODES = ("n1", "n2")
 
 
 class Cluster:
@@ -44,65 +73,26 @@ class Cluster:
         }
 
     def start(self) -> None:
-        folder, user = self.folder, pwd.getpwuid(os.getuid()).pw_name
-        for name in ("state", "spool", "log"):
-            (folder / name).mkdir()
+        folder, host = self.folder, platform.node().split(".")[0]
+        for name in ("state", "log", *(f"spool/{node}" for node in NODES)):
+            (folder / name).mkdir(parents=True)
         (folder / "key").write_bytes(secrets.token_bytes(1024))
         (folder / "key").chmod(0o400)
         names = {"socket": "sock", "pid-file": "munged.pid", "log-file": "log/munged"}
         names |= {"key-file": "key", "seed-file": "seed"}
         options = [f"--{option}={folder / name}" for option, name in names.items()]
         self._daemon("munged", "--foreground", "--num-threads=1", *options)
-        self._until(lambda: (folder / "sock").exists(), "munged")
-        (folder / "slurm.conf").write_text(self._settings(user))
+        self.wait((folder / "sock").exists, "munged")
+        mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 * 9 // 10
+        facts = {"folder": folder, "host": host, "user": pwd.getpwuid(os.getuid()).pw_name}
+        text = CONFIG.format(**facts, port=_free(), first=secrets.randbelow(9000) + 100)
+        nodes = [NODE.format(node=node, host=host, port=_free(), mib=mib) for node in NODES]
+        (folder / "slurm.conf").write_text(text + "\n".join(nodes) + "\n")
         self._daemon("slurmctld", "-D")
         for node in NODES:
-            (folder / f"spool/{node}").mkdir()
             self._daemon("slurmd", "-D", "-N", node)
-        idle = ["idle"] * len(NODES)
         words = ("sinfo", "-h", "-N", "-o", "%T")
-        self._until(lambda: self.ask(*words, check=False).split() == idle, "slurm")
-
-    def _settings(self, user: str) -> str:
-        folder, host = self.folder, platform.node().split(".")[0]
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 * 9 // 10
-        lines = [
-            "ClusterName=test",
-            f"SlurmctldHost={host}(127.0.0.1)",
-            f"SlurmctldPort={_free()}",
-            f"SlurmUser={user}",
-            f"SlurmdUser={user}",
-            "AuthType=auth/munge",
-            "CredType=cred/munge",
-            # so many seconds a job that is started again waits; 120 by default
-            f"AuthInfo=socket={folder}/sock,cred_expire=5",
-            f"StateSaveLocation={folder}/state",
-            f"SlurmdSpoolDir={folder}/spool/%n",
-            f"SlurmctldPidFile={folder}/slurmctld.pid",
-            f"SlurmdPidFile={folder}/slurmd.%n.pid",
-            "ProctrackType=proctrack/linuxproc",
-            "TaskPlugin=task/none",
-            "JobAcctGatherType=jobacct_gather/none",
-            "AccountingStorageType=accounting_storage/none",
-            "MpiDefault=none",
-            "SelectType=select/cons_tres",
-            "SelectTypeParameters=CR_CPU",
-            "SchedulerType=sched/builtin",
-            "SchedulerParameters=sched_interval=1,batch_sched_delay=0",
-            "ReturnToService=1",  # one that was called down stays so until `back`
-            "KillWait=5",
-            # MASTER_PORT follows from the job's number: two clusters of tests do not meet
-            f"FirstJobId={secrets.randbelow(9000) + 100}",
-            # as many processors as the tests need, whatever the machine has
-            "SlurmdParameters=config_overrides",
-            *(
-                f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={_free()} "
-                f"CPUs=2 RealMemory={memory}"
-                for node in NODES
-            ),
-            "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP",
-        ]
-        return "\n".join(lines) + "\n"
+        self.wait(lambda: self.ask(*words, check=False).split() == ["idle"] * len(NODES), "slurm")
 
     def _daemon(self, *words: str) -> None:
         with (self.folder / f"log/{words[0]}{len(self.daemons)}.out").open("w") as log:
@@ -126,32 +116,24 @@ class Cluster:
     def lose(self, number: str) -> None:
         """Have the node of a job fail, and come back once nothing of the job is left on it."""
         self.ask("scontrol", "update", "nodename=n1", "state=down", "reason=test")
-        self.wait(lambda: not _steps(number), 60, f"the end of what {number} had on its node")
+        self.wait(lambda: not _steps(number), f"the end of what {number} had on its node")
         self.back()
 
     def back(self) -> None:
         """Have the node serve again."""
         self.ask("scontrol", "update", "nodename=n1", "state=resume")
 
-    def wait(self, what: Callable[[], bool], seconds: float, of: str) -> None:
+    def wait(self, what: Callable[[], bool], of: str, seconds: float = 60) -> None:
         """Wait until something is so; with the logs of the daemons if it does not become so."""
-        self._until(what, of, seconds)
-
-    def _until(self, what: Callable[[], bool], of: str, seconds: float = WAIT) -> None:
-        end = time.monotonic() + seconds
-        while not what():
-            if time.monotonic() > end:
-                logs = sorted((self.folder / "log").iterdir())
-                tails = [f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in logs]
-                raise AssertionError(f"waited in vain for {of}\n" + "\n".join(tails))
-            time.sleep(0.25)
+        if not wait(what, seconds, interval=0.25):
+            logs = sorted((self.folder / "log").iterdir())
+            tails = [f"{log.name}: {log.read_text(errors='replace')[-1500:]}" for log in logs]
+            raise AssertionError(f"waited in vain for {of}\n" + "\n".join(tails))
 
     def stop(self) -> None:
         """End the jobs, then the daemons, the last first."""
         self.ask("scancel", "--me", check=False)
-        end = time.monotonic() + 20
-        while self.ask("squeue", "-h", check=False) and time.monotonic() < end:
-            time.sleep(0.25)
+        wait(lambda: not self.ask("squeue", "-h", check=False), 20, interval=0.25)
         for daemon in reversed(self.daemons):
             daemon.terminate()
             try:

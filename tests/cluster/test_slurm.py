@@ -2,20 +2,36 @@
 
 import json
 import re
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster.private import Cluster
-from runs import assert_same_bits
+from cluster.private import Cluster, missing
+from runs import CONFIGS, UNPROBED, assert_same_bits, read, refusal
 
 from vitlab.cli import main
 
-ROOT = Path(__file__).parents[2]
 EPOCHS = 12
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
-
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Cluster]:
+    """A real SLURM of our own, where its programs are installed."""
+    if absent := missing():
+        pytest.skip(f"SLURM is not installed: there is no {', '.join(absent)}")
+    folder = Path(tempfile.mkdtemp(prefix="vitlab-"))  # a short name, as sockets need
+    folder.chmod(0o755)
+    cluster = Cluster(folder)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -25,27 +41,16 @@ def submitted(slurm: Cluster, drawn: Path, monkeypatch, capsys) -> Callable[...,
     def submit(
         folder: Path, *options: str, tasks: int = 2, nodes: str = "n1", epochs: int = EPOCHS
     ) -> str:
-        monkeypatch.setenv("PATH", slurm.environment["PATH"])
-        monkeypatch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        configs = (ROOT / f"configs/{name}.yaml" for name in ("dino_registers", "demo"))
-        words = [word for config in configs for word in ("--config", str(config))]
-        words += ["--gpus-per-node", "0", "--tasks-per-node", str(tasks), "--time", "10:00"]
-        words += ["--cpus-per-task", "1", "--sbatch", f"nodelist={nodes}", *options]
-        words += ["--", "--run-dir", str(folder), "--synthetic.root", ""]
+        for name in ("PATH", "SLURM_CONF", "OMP_NUM_THREADS"):
+            monkeypatch.setenv(name, slurm.environment[name])
+        words = ["--config", str(CONFIGS / "dino_registers.yaml")]
+        words += ["--config", str(CONFIGS / "demo.yaml"), "--time", "10:00"]
+        words += ["--gpus-per-node", "0", "--tasks-per-node", str(tasks), "--cpus-per-task", "1"]
+        words += ["--sbatch", f"nodelist={nodes}", *options, "--", "--run-dir", str(folder)]
         words += ["--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"]
-        words += ["--probing.dense.voc2012.root", str(drawn / "VOCdevkit")]
-        words += [
-            "--probing.num_workers",
-            "0",
-            "--probing.every_n_epochs",
-            "0",
-            "--probing.baselines",
-            "false",
-        ]
-        words += ["--trainer.max_epochs", str(epochs), "--model.optimizer.warmup_epochs", "1"]
-        words += ["--trainer.precision", "32-true", "--data.global_batch_size", "20"]
-        main(["submit", *words])
+        words += ["--data.global_batch_size", "20", "--synthetic.root", "", *UNPROBED]
+        words += ["--trainer.max_epochs", str(epochs), "--trainer.precision", "32-true"]
+        main(["submit", *words, "--model.optimizer.warmup_epochs", "1"])
         found = re.search(r"submitted job (\d+)", capsys.readouterr().out)
         assert found
         return found[1]
@@ -58,24 +63,29 @@ def output(folder: Path) -> str:
 
 
 def completes(slurm: Cluster, number: str, folder: Path) -> None:
-    slurm.wait(lambda: slurm.job(number)["JobState"] in ENDED, 300, f"job {number}")
+    slurm.wait(lambda: slurm.job(number)["JobState"] in ENDED, f"job {number}", 300)
     assert slurm.job(number)["JobState"] == "COMPLETED", output(folder)
 
 
 def trains(slurm: Cluster, number: str, folder: Path, start: int) -> None:
     """Wait until a start of a job has trained an epoch of its own."""
-    said = folder / "status.json"
 
     def begun() -> bool:
         job = slurm.job(number)
         assert job["JobState"] not in ENDED, output(folder)
-        if not said.exists() or job["JobState"] != "RUNNING":
+        if not (folder / "status.json").exists() or job["JobState"] != "RUNNING":
             return False
-        status = json.loads(said.read_text())
-        loss = "loss" in status["metrics"]
-        return status["restarts"] == start and status["state"] == "running" and loss
+        status = read(folder / "status.json")
+        now = (status["restarts"], status["state"], "loss" in status["metrics"])
+        return now == (start, "running", True)
 
-    slurm.wait(begun, 300, f"start {start} of job {number}")
+    slurm.wait(begun, f"start {start} of job {number}", 300)
+
+
+def listed(folder: Path, capsys) -> dict[str, dict]:
+    capsys.readouterr()
+    main(["runs", str(folder), "--json"])
+    return {Path(row["folder"]).name: row for row in json.loads(capsys.readouterr().out)}
 
 
 def test_a_job_that_is_stopped_requeued_and_loses_its_machine_ends_as_a_calm_one(
@@ -90,41 +100,32 @@ def test_a_job_that_is_stopped_requeued_and_loses_its_machine_ends_as_a_calm_one
     assert (calm / f"job/{number}.out").exists()
     for rank in range(2):
         assert output(calm).count(f"vitlab: rank {rank} is ready for signals") == 1
-    with pytest.raises(SystemExit):
-        submitted(calm)  # never overwritten
-    said = json.loads((calm / "job/job.json").read_text())
-    assert "--num-nodes 2" in said["command"]
+    refusal(submitted, calm)  # never overwritten
+    assert "--num-nodes 2" in read(calm / "job/job.json")["command"]
 
     number = submitted(stirred)
     trains(slurm, number, stirred, 0)
-    with pytest.raises(SystemExit):
-        submitted(stirred)  # it has a job already
+    refusal(submitted, stirred)  # it has a job already
     assert f"has job {number} already" in capsys.readouterr().err
     slurm.ask("scancel", "--signal=USR1", number)  # as before the time limit
     trains(slurm, number, stirred, 1)
     slurm.lose(number)
-    slurm.wait(lambda: slurm.job(number)["Restarts"] == "2", 120, "the loss of the machine")
+    slurm.wait(lambda: slurm.job(number)["Restarts"] == "2", "the loss of the machine", 120)
     completes(slurm, number, stirred)
-    said = output(stirred)
-    assert said.count("USR1") >= 2
-    assert f"job {number} is requeued" in said
+    assert output(stirred).count("USR1") >= 2
+    assert f"job {number} is requeued" in output(stirred)
     assert_same_bits(calm, stirred)
-
-    main(["runs", str(tmp_path), "--json"])
-    rows = {Path(row["folder"]).name: row for row in json.loads(capsys.readouterr().out)}
-    assert rows["stirred"]["state"] == "finished"
-    assert rows["stirred"]["job"] == number
+    rows = listed(tmp_path, capsys)
+    assert (rows["stirred"]["state"], rows["stirred"]["job"]) == ("finished", number)
     assert rows["stirred"]["status"]["restarts"] == 2
     assert rows[calm.name]["status"]["step"] == rows["stirred"]["status"]["steps"]
 
 
 def test_an_array_trains_each_seed_in_its_own_folder(slurm, submitted, tmp_path, capsys):
     number = submitted(tmp_path / "arm", "--seeds", "0-1", tasks=1, epochs=2)
-    main(["runs", str(tmp_path), "--json"])
-    rows = json.loads(capsys.readouterr().out)
-    assert [row["job"] for row in rows] == [f"{number}_0", f"{number}_1"]
-    assert {row["state"] for row in rows} <= {"queued", "running"}
-    for seed in range(2):
+    for row, seed in zip(listed(tmp_path, capsys).values(), range(2), strict=True):
+        assert row["job"] == f"{number}_{seed}"
+        assert row["state"] in ("queued", "running")
         folder = tmp_path / f"arm/seed{seed}"
         completes(slurm, f"{number}_{seed}", folder)
         assert f"seed_everything: {seed}\n" in (folder / "config.yaml").read_text()
@@ -138,8 +139,8 @@ def test_sbatch_reads_from_the_script_what_was_meant(slurm, submitted, tmp_path)
     try:
         number = submitted(folder, "--mem", "100M", "--sbatch", "comment=a 'b' \"c\" \\d")
         job = slurm.ask("scontrol", "-o", "show", "job", number)
-        shown = job.replace("%%", "%")  # it stands for a percent sign, in the file's name too
-        assert f" StdOut={folder}/job/{number}.out " in shown
+        # %% stands for a percent sign, in the file's name too
+        assert f" StdOut={folder}/job/{number}.out " in job.replace("%%", "%")
         assert " Comment=a 'b' \"c\" \\d " in job
         assert " Requeue=1 " in job
     finally:

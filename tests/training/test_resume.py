@@ -1,21 +1,18 @@
 """A run that is stopped at every step ends with the bits of a calm one, and with its records."""
 
-import json
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
 import pytest
 import torch
-from runs import interrupt
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from runs import curves, differences, interrupt, read, refusal, run_fit
 
 from vitlab.callbacks.throughput import ThroughputMonitor
-from vitlab.cli import main
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 SIGNALS = cycle([signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 STEPS = 4
 Train = Callable[..., Path]
@@ -34,21 +31,10 @@ def train(drawn: Path, tmp_path: Path) -> Train:
     """Run two epochs of two steps of two micro-batches, all of it measured and logged."""
 
     def run(config: str, overlay: str, *options: str, name: str) -> Path:
-        main(
-            [
-                *("fit", "--config", str(CONFIGS / f"{config}.yaml")),
-                *("--config", str(CONFIGS / f"{overlay}.yaml"), "--synthetic.root", ""),
-                *("--run-dir", str(tmp_path / name), "--data.root", str(drawn / "imagenet")),
-                *("--data.num_workers", "0", "--data.global_batch_size", "20"),
-                *("--data.micro_batch_size", "10"),
-                *("--probing.dense", "{}", "--probing.num_workers", "0"),
-                *("--probing.every_n_epochs", "1", "--trainer.log_every_n_steps", "1"),
-                *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
-                *("--trainer.max_epochs", "2", "--model.optimizer.warmup_epochs", "1"),
-                *("--collapse_monitor.every_n_steps", "3", "--ckpt_path", "auto", *options),
-            ]
-        )
-        return tmp_path / name
+        every = ("--data.micro_batch_size", "10", "--probing.dense", "{}", "--ckpt_path", "auto")
+        every += ("--probing.every_n_epochs", "1", "--trainer.log_every_n_steps", "1")
+        every += ("--collapse_monitor.every_n_steps", "3")
+        return run_fit(tmp_path / name, drawn, [config, overlay], *every, *options)
 
     return run
 
@@ -59,9 +45,7 @@ def stopped_at_every_step(train: Train, monkeypatch, capsys, *arguments: str) ->
     with monkeypatch.context() as patch:
         interrupt(patch, Signalled)
         for step in range(1, STEPS + 1):
-            with pytest.raises(SystemExit) as stopped:
-                train(*arguments, name="stopped")
-            assert stopped.value.code == 75
+            refusal(partial(train, *arguments, name="stopped"), code=75)
             said = capsys.readouterr().err
             assert f"at step {step}; continue with --run-dir" in said, said
     return calm, train(*arguments, name="stopped")
@@ -71,51 +55,28 @@ def content(folder: Path, name: str = "last.ckpt") -> dict:
     return torch.load(folder / name, weights_only=True)
 
 
-def assert_equal(ours: object, theirs: object, where: str = "") -> None:
-    """Compare nested values to the bit."""
-    assert type(ours) is type(theirs), where
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys(), where
-        for key, value in ours.items():
-            assert_equal(value, theirs[key], f"{where}.{key}")
-    elif isinstance(ours, list | tuple):
-        assert len(ours) == len(theirs), where
-        for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-            assert_equal(one, other, f"{where}[{index}]")
-    elif isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs), where
-    else:
-        assert ours == theirs, where
-
-
-def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return the points of every curve that does not measure time."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag.split("/")[0] not in ("speed", "probe")]
-    return {tag: [(p.step, p.value) for p in events.Scalars(tag)] for tag in tags}
-
-
 def assert_same_run(calm: Path, stopped: Path) -> None:
     """Compare weights, optimizer, averages, counters, measurements and curves to the bit."""
-    ours, theirs = content(calm), content(stopped)
-    assert_equal(ours, theirs)
-    for name in ("measurements.json", "results.json"):
-        assert json.loads((calm / name).read_text()) == json.loads((stopped / name).read_text())
-    assert curves(calm) == curves(stopped)
-    for name in ("best.ckpt", "best_top1.ckpt"):
+    for name in ("last.ckpt", "best.ckpt", "best_top1.ckpt"):
         assert (calm / name).exists() == (stopped / name).exists()
         if (calm / name).exists():
-            assert_equal(content(calm, name), content(stopped, name))
+            assert not differences(content(calm, name), content(stopped, name))
+    for name in ("measurements.json", "results.json"):
+        assert read(calm / name) == read(stopped / name)
+    ours, theirs = (
+        {tag: points for tag, points in curves(folder).items() if not tag.startswith(TIMES)}
+        for folder in (calm, stopped)
+    )
+    assert ours == theirs
 
 
+TIMES = ("speed/", "probe/")  # curves that measure time
 RECIPES = {
     "dino": ("dino_registers", "demo", "--model.objective.encoder.drop_path", "0.3"),
     # three of the four micro-batches of an epoch: its second step has one
     "limited": ("dino", "demo", "--trainer.limit_train_batches", "3"),
     "labels": (
         *("supervised_deit_s", "demo_supervised", "--data.repeats", "2"),
-        *("--validation.num_workers", "0"),
         *("--model.objective.encoder.drop_path", "0.3"),
     ),
 }
@@ -154,6 +115,5 @@ def test_a_checkpoint_by_the_clock_is_one_to_the_bit(train: Train, monkeypatch, 
     (often / "last.ckpt").write_bytes(b"cut short")
     resumed = train(*recipe, name="often")
     assert "going on from" in capsys.readouterr().err
-    assert_equal(content(calm), content(resumed))
-    measured = [json.loads((f / "measurements.json").read_text()) for f in (calm, resumed)]
-    assert measured[0] == measured[1]
+    assert not differences(content(calm), content(resumed))
+    assert read(calm / "measurements.json") == read(resumed / "measurements.json")
