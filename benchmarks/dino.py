@@ -22,7 +22,7 @@ from vitlab.encoders import ViT
 from vitlab.objectives import DINO, DINOHeadConfig
 from vitlab.objectives.dino import Branch, cross_entropy
 from vitlab.optim import OptimizerConfig
-from vitlab.optim.clipping import clip_per_parameter
+from vitlab.optim.optimizer import clip_per_parameter
 from vitlab.optim.schedules import Progress
 from vitlab.profiling.timing import fastest
 

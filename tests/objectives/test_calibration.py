@@ -19,9 +19,10 @@ from vitlab.objectives import (
     RandomErasing,
     TokenTerm,
 )
-from vitlab.objectives.calibration.class_masks import compute_class_masks, most_confident
 from vitlab.objectives.calibration.relevance import (
+    compute_class_masks,
     dimension_relevance,
+    most_confident,
     received,
     record_stream,
     token_relevance,
@@ -122,18 +123,23 @@ def passed(model, x):
 
 
 def test_without_weights_it_is_the_plain_fine_tuning_bit_for_bit(converged, data):
-    """Fact 5, over ten steps: the same losses, and the same weights at the end."""
+    """Facts 5 and 6: the same weights after ten steps; nothing is added, whatever is trained."""
     encoder = copy.deepcopy(converged.encoder)
     plain = Classification(encoder, CLASSES, label_smoothing=0.1, **PLAIN)
     plain.model.load_state_dict(converged.state_dict())
     blank = calibration(converged)
-    assert list(dict(blank.named_parameters())) == [
-        f"classification.{name}" for name, _ in plain.named_parameters()
-    ]
+    names = [f"classification.{name}" for name, _ in plain.named_parameters()]
+    assert [name for name, _ in blank.named_parameters()] == names
     for objective in (plain, blank):
         train(objective, data, 10)
     for ours, theirs in zip(blank.parameters(), plain.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+    terms = {"tokens": TokenTerm(10.0), "dimensions": DimensionTerm(10.0)}
+    objective = train(calibration(converged, data, **terms), data, 2).eval()
+    assert [name for name, p in objective.named_parameters() if p.requires_grad] == names
+    plain.model.load_state_dict(objective.classification.model.state_dict())
+    (evaluate,) = objective.classifiers().values()
+    assert torch.equal(evaluate(data[0][:2]), plain.model.eval()(data[0][:2]))
 
 
 def test_terms_are_linear_in_their_weights_and_not_negative(converged, data):
@@ -181,6 +187,8 @@ def test_foreground_comes_from_images_the_reference_is_right_about(converged, da
     upper = calibration(converged, tokens=TokenTerm(10.0, threshold=0.6))
     fewer, _ = upper.foreground(x[:8], labels)
     assert (fewer <= shown).all()
+    assert list(TokenTerm(1.0, layers="upper").blocks(12)) == list(range(6, 12))
+    assert list(TokenTerm(1.0).blocks(12)) == [11]
 
 
 def test_dimension_loss_has_its_zero_cases(converged, data):
@@ -199,12 +207,10 @@ def test_rules_shrink_as_the_threshold_rises(converged, data):
     """Fact 4."""
     x, y, _ = data
     for feature, width in (("hidden", 128), ("cls", 32)):
-        before = None
-        for threshold in (0.0, 0.05, 0.15, 0.5, 1.0):
+        before = torch.ones(CLASSES, width, dtype=torch.bool)
+        for threshold in (0.0, 0.15, 1.0):
             found = compute_class_masks(converged.eval(), reader(x, y), len(x), feature, threshold)
-            assert found.kept.shape == (CLASSES, width)
-            assert found.kept.dtype == torch.bool
-            assert before is None or (found.kept <= before).all()
+            assert (found.kept <= before).all()
             before = found.kept
 
 
@@ -222,18 +228,6 @@ def test_rules_are_made_of_the_ten_surest_correct_images_of_each_class(converged
         candidates = ((y == index) & (p.argmax(-1) == index)).nonzero()[:, 0]
         best = sorted(candidates.tolist(), key=lambda i: -p[i, index].item())[:10]
         assert set(ours) == set(best)
-
-
-def test_one_flipped_label_changes_the_rules_of_two_classes_at_most(converged, data):
-    """Fact 8: those of the class it leaves and the one it joins."""
-    x, y, _ = data
-    chosen = most_confident(converged.eval(), reader(x, y), len(x), 10)[0]
-    flipped = y.clone()
-    flipped[chosen] = (y[chosen] + 1) % CLASSES
-    before = compute_class_masks(converged, reader(x, y), len(x), "hidden", 0.15)
-    after = compute_class_masks(converged, reader(x, flipped), len(x), "hidden", 0.15)
-    others = [k for k in range(CLASSES) if k not in (y[chosen], flipped[chosen])]
-    assert torch.equal(before.kept[others], after.kept[others])
 
 
 def test_no_gradient_reaches_the_reference_the_foreground_or_the_rules(converged, data):
@@ -261,26 +255,6 @@ def test_the_reference_drops_no_path(converged, data):
     found, expected = (each.train().foreground(x, y) for each in (objective, plain))
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
-
-
-def test_calibration_adds_no_parameter():
-    """Fact 6: what is trained and exported has the parameters of the plain classifier."""
-    terms = {"tokens": TokenTerm(10.0), "dimensions": DimensionTerm(10.0)}
-    with torch.device("meta"):
-        model = Classifier(ViT("S", 16, 224), 1000)
-        objective = Calibration(1000, encoder=model.encoder, **terms)
-    assert sum(p.numel() for p in model.parameters()) == 22_050_664
-    assert sum(p.numel() for p in objective.parameters() if p.requires_grad) == 22_050_664
-
-
-def test_the_evaluated_function_is_that_of_the_plain_classifier(converged, data):
-    """Fact 6, bit for bit, whatever was trained."""
-    terms = {"tokens": TokenTerm(10.0), "dimensions": DimensionTerm(10.0)}
-    objective = train(calibration(converged, data, **terms), data, 2).eval()
-    plain = copy.deepcopy(converged).eval()
-    plain.load_state_dict(objective.classification.model.state_dict())
-    (evaluate,) = objective.classifiers().values()
-    assert torch.equal(evaluate(data[0][:2]), plain(data[0][:2]))
 
 
 def test_the_mean_over_ranks_is_the_loss_of_all_images(monkeypatch):
@@ -329,11 +303,6 @@ def test_the_second_stage_takes_relevance_off_other_dimensions(converged, data, 
         found = dimension_relevance(passed(model, x), y, feature)
         shares.append(off_share(found.detach(), stage.class_masks[y]).item())
     assert shares[0] < 0.8 * shares[1]
-
-
-def test_the_upper_half_is_calibrated_where_asked():
-    assert list(TokenTerm(1.0, layers="upper").blocks(12)) == list(range(6, 12))
-    assert list(TokenTerm(1.0).blocks(12)) == [11]
 
 
 def test_a_class_without_a_correct_image_is_refused_or_reported(converged, data):

@@ -39,18 +39,6 @@ def test_fact_2_what_is_trained_has_the_size_of_the_table():
         assert trained == expected
 
 
-def test_the_defaults_are_the_papers():
-    objective = build()
-    assert objective.matching == KeyMatching(weight=0.01, random_fraction=0.1)
-    assert objective.mixup == Mixup(mixup_alpha=0.8, cutmix_alpha=0.0, prob=0.5)
-    assert (objective.label_smoothing, objective.kind) == (0.1, "cross_entropy")
-    assert objective.random_erasing == RandomErasing(0.0)
-    assert objective.ema is None
-    prompts = Prompts(shared=1)
-    assert (prompts.dropout, prompts.mask_mode, prompts.fourier) == (0.1, "post_softmax", False)
-    assert not prompts.detach_query
-
-
 def test_the_loss_is_that_of_the_formula(labeled):
     objective = build(mixup=UNMIXED)
     encoder = objective.encoder

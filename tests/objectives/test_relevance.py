@@ -62,15 +62,6 @@ def test_r_is_the_mean_over_heads_of_slope_times_weight(normalizer):
     assert found[0][0, 2, 5].item() == pytest.approx(float(expected), rel=1e-5, abs=1e-12)
 
 
-def test_following_a_pass_changes_no_logit_and_leaves_no_hook():
-    model = classifier(torch.float32)
-    plain = model(images(torch.float32))
-    with record_stream(model) as stream:
-        assert torch.allclose(model(images(torch.float32)), plain, atol=1e-5)
-    assert torch.equal(model(images(torch.float32)), plain)
-    assert len(stream.weights) == 2
-
-
 def test_cls_and_registers_are_no_patches():
     model = classifier(num_registers=3)
     stream = passed(model, images())
@@ -92,22 +83,6 @@ def test_background_relevance_has_its_zero_cases_and_its_total():
     assert one.item() == pytest.approx(relevance[0].sum().item())
 
 
-def test_slopes_that_are_nowhere_positive_leave_no_relevance():
-    weights = torch.rand(2, 2, 17, 17, requires_grad=True)
-    logits = torch.zeros(2, 5).index_put((torch.arange(2), LABELS), -(weights**2).sum((1, 2, 3)))
-    stream = passed(classifier(), images())
-    stream.weights[:] = [weights]
-    stream.calls[0] = type(stream.calls[0])(images(), logits)
-    (found,) = token_relevance(stream, LABELS, [0])
-    assert (found == 0).all()
-
-
-def test_one_pixel_makes_exactly_one_patch_foreground():
-    mask = torch.zeros(1, 224, 224, dtype=torch.bool)
-    mask[0, 0, 0] = True
-    assert masked_foreground(mask, 16).nonzero().tolist() == [[0, 0]]
-
-
 def test_derived_foreground_is_the_row_of_cls_in_the_product_over_blocks():
     found = [torch.rand(2, 17, 17, dtype=torch.float64) for _ in range(3)]
     eye = torch.eye(17, dtype=torch.float64)
@@ -119,6 +94,9 @@ def test_derived_foreground_is_the_row_of_cls_in_the_product_over_blocks():
     assert foreground(found, (4, 4), 0.0).all()
     assert (foreground(found, (4, 4), 1.0).sum(1) == 1).all()
     assert foreground([torch.zeros(2, 17, 17)], (4, 4), 0.15).all()  # where all are equal
+    mask = torch.zeros(1, 224, 224, dtype=torch.bool)
+    mask[0, 0, 0] = True  # one pixel makes exactly one patch foreground
+    assert masked_foreground(mask, 16).nonzero().tolist() == [[0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -134,20 +112,14 @@ def test_dimension_relevance_is_slope_times_activation_of_cls(option):
     found = dimension_relevance(stream, LABELS, "hidden")
     assert found.shape == (2, 128)
     assert (found >= 0).all()
+    of_cls, cls = dimension_relevance(stream, LABELS, "cls"), model.encoder(images()).cls
+    assert torch.allclose(of_cls, model.head.weight[LABELS].relu() * cls.relu())
     z = stream.hidden[-1]
     (slope,) = torch.autograd.grad(
         stream.calls[0].returned[0, 0] + stream.calls[0].returned[1, 3], z
     )
     assert torch.allclose(found, slope[:, 0].relu() * z[:, 0].relu())
     assert found.sum() > 0
-
-
-def test_for_the_feature_of_the_head_it_is_the_row_of_the_class_times_the_feature():
-    model = classifier()
-    stream = passed(model, images())
-    found = dimension_relevance(stream, LABELS, "cls")
-    cls = model.encoder(images()).cls
-    assert torch.allclose(found, model.head.weight[LABELS].relu() * cls.relu())
 
 
 def losses(model, x, kept, shown):

@@ -6,7 +6,7 @@ from torch import nn
 from vitlab.encoders import ViT
 from vitlab.objectives import DINO, DINOHeadConfig
 from vitlab.optim import LRSchedule, OptimizerConfig, ParamGroups
-from vitlab.optim.clipping import clip_global, clip_per_parameter
+from vitlab.optim.optimizer import clip_global, clip_per_parameter
 from vitlab.optim.schedules import Progress
 
 
@@ -55,9 +55,6 @@ def test_parameter_groups_are_those_of_dino():
         assert tuple(len(group["params"]) for group in groups) == tensors
         assert tuple(sum(p.numel() for p in group["params"]) for group in groups) == elements
         assert groups[1]["weight_decay"] == 0
-
-
-def test_tokens_and_positions_may_have_no_decay():
     model = ViT("nano", 8, 32, num_registers=2)
     groups = OptimizerConfig(param_groups=ParamGroups(decay_tokens=False)).build(model).param_groups
     undecayed = {id(p) for p in groups[1]["params"]}

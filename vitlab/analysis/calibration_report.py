@@ -19,12 +19,13 @@ from vitlab.analysis.report.plots import plot_maps, plot_style, render
 from vitlab.atomic_io import write_bytes
 from vitlab.data import VisionDataModule, normalize
 from vitlab.data.batch import Batch
-from vitlab.objectives.calibration.class_masks import ClassMasks, compute_class_masks
 from vitlab.objectives.calibration.classifier_checkpoint import (
     ClassifierCheckpoint,
     load_classifier,
 )
 from vitlab.objectives.calibration.relevance import (
+    ClassMasks,
+    compute_class_masks,
     dimension_relevance,
     foreground,
     received,

@@ -81,15 +81,13 @@ class Classification(Objective):
             )
         self.num_classes = self.out_dim = num_classes
         self.kind, self.label_smoothing, self.ema_decay = loss, label_smoothing, ema_decay
-        binary = loss == "binary_cross_entropy" and 0 < label_smoothing < 1
-        smooth = (
-            "gives every class a positive target, and binary_cross_entropy counts every positive "
-            "target as 1: all classes would be present in all images; use 0"
-        )
-        if not binary:
-            smooth = "is not in [0, 1); DeiT uses 0.1, 0 turns it off"
+        binary = loss == "binary_cross_entropy"
         problems = {
-            "label_smoothing": (binary or not 0 <= label_smoothing < 1, smooth),
+            "label_smoothing": (
+                not 0 <= label_smoothing < 1 or (binary and label_smoothing > 0),
+                "is not in [0, 1), or not 0 with binary_cross_entropy, which counts every positive "
+                "target as 1: all classes would be present in all images; DeiT uses 0.1",
+            ),
             "ema_decay": (
                 not 0 <= ema_decay < 1,
                 "is not in [0, 1); DeiT uses 0.99996, 0 keeps none",
@@ -143,20 +141,15 @@ class Classification(Objective):
         Raises:
             InputError: it has none, or one is no index of a class.
         """
-        if batch.labels is None:
+        labels = batch.labels
+        if labels is None or labels.min() < 0 or labels.max() >= self.num_classes:
+            found = "none" if labels is None else f"{labels.min()} to {labels.max()}"
             raise InputError(
-                "the batch has no labels and Classification needs one for each image; use data "
-                "with class folders: ImageNet or Folder",
+                f"Classification needs a label from 0 to {self.num_classes - 1} for each image, "
+                f"and the batch has {found}; use data with class folders: ImageNet or Folder",
                 field="data",
             )
-        low, high = (int(value) for value in batch.labels.aminmax())
-        if low < 0 or high >= self.num_classes:
-            raise InputError(
-                f"the labels {low} to {high} are not all indices of the {self.num_classes} "
-                f"classes; use 0 to {self.num_classes - 1}",
-                field="data",
-            )
-        return batch.labels
+        return labels
 
     def check_crops(self, crops: Iterable[tuple[int, int]]) -> None:
         """Refuse image sizes that patches do not tile, and more than one crop of an image."""
@@ -197,19 +190,12 @@ def drop_evenly(encoder: Encoder, rate: float) -> None:
         InputError: the rate is no probability, or the encoder has its own rates or no branches.
     """
     drops = [module for module in encoder.modules() if isinstance(module, DropPath)]
-    own, problem = max((module.drop_prob for module in drops), default=0.0), ""
-    if not 0 < rate < 1:
-        problem = "is not in [0, 1); DeiT-III-S uses 0.05"
-    elif not drops:
-        kind = type(encoder).__name__
-        problem = f"would be ignored: {kind} has no branches to skip; set it to 0"
-    elif own:
-        problem = (
-            f"is the same in all blocks, but the encoder has its own, up to {own}; set one of the "
-            "two to 0"
-        )
-    if problem:
+    if not 0 < rate < 1 or not drops or any(module.drop_prob for module in drops):
         field = "model.objective.drop_path"
-        raise InputError(f"{field} {rate} {problem}", field=field)
+        raise InputError(
+            f"{field} {rate} is not in [0, 1), or would be ignored: {type(encoder).__name__} has "
+            "no branches to skip, or rates of its own; DeiT-III-S uses 0.05",
+            field=field,
+        )
     for module in drops:
         module.drop_prob = rate

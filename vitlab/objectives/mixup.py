@@ -13,7 +13,7 @@ from timm.data import mixup as timm_mixup
 from timm.data import random_erasing as timm_erasing
 from torch import Tensor
 
-from vitlab.errors import InputError, check_fields
+from vitlab.errors import InputError, check_fields, check_least
 from vitlab.rng import draw_seed, seeded_rng
 
 Images = Float[Tensor, "b 3 height width"]
@@ -40,13 +40,9 @@ class Mixup:
     switch_prob: float = 0.5
 
     def __post_init__(self) -> None:
-        beta = "is no parameter of a Beta distribution; use a positive number, or 0 for none"
-        problems = {
-            "mixup_alpha": (self.mixup_alpha < 0, beta),
-            "cutmix_alpha": (self.cutmix_alpha < 0, beta),
-            "prob": (not 0 <= self.prob <= 1, "is not in [0, 1]"),
-            "switch_prob": (not 0 <= self.switch_prob <= 1, "is not in [0, 1]"),
-        }
+        check_least(self, "model.objective.mixup.", {"mixup_alpha": 0, "cutmix_alpha": 0})
+        shares = {name: getattr(self, name) for name in ("prob", "switch_prob")}
+        problems = {name: (not 0 <= x <= 1, "is not in [0, 1]") for name, x in shares.items()}
         check_fields(self, "model.objective.mixup.", problems)
 
     @property
@@ -62,10 +58,9 @@ class Mixup:
         """
         if self.active and images % 2:
             raise InputError(
-                f"a micro-batch of {images} images cannot be mixed: image i is mixed with image "
-                "b - 1 - i, and one would be left. Choose data.global_batch_size and "
-                "data.micro_batch_size so that a device gets an even number, or set "
-                "model.objective.mixup.mixup_alpha and cutmix_alpha to 0",
+                f"a micro-batch of {images} images cannot be mixed in pairs; choose "
+                "data.global_batch_size and data.micro_batch_size so that a device gets an even "
+                "number, or set model.objective.mixup.mixup_alpha and cutmix_alpha to 0",
                 field="data.micro_batch_size",
             )
 

@@ -34,14 +34,9 @@ class KeyMatching:
     random_fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        problems = {
-            "weight": (self.weight < 0, "is negative; TCPA uses 0.01"),
-            "random_fraction": (
-                not 0 <= self.random_fraction <= 1,
-                "is no share of the run; use 0 to 1, TCPA uses 0.1",
-            ),
-        }
-        check_fields(self, "model.objective.matching.", problems)
+        share = not 0 <= self.random_fraction <= 1, "is not in [0, 1]; TCPA uses 0.1"
+        problems = {"weight": (self.weight < 0, "is negative; TCPA uses 0.01")}
+        check_fields(self, "model.objective.matching.", problems | {"random_fraction": share})
 
 
 class PromptTuning(Classification):

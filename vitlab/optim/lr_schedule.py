@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-from vitlab.errors import InputError, check_fields
+from vitlab.errors import InputError, check_least
 from vitlab.optim.schedules import Progress, cosine
 
 
@@ -33,9 +33,8 @@ class LRSchedule:
     base_batch_size: int = 256
 
     def __post_init__(self) -> None:
-        names = ("warmup_lr", "cooldown_epochs", "base_batch_size")
-        problems = {name: (getattr(self, name) < 0, "is negative; use 0 or more") for name in names}
-        check_fields(self, "model.optimizer.lr_schedule.", problems)
+        least = {"warmup_lr": 0, "cooldown_epochs": 0, "base_batch_size": 0}
+        check_least(self, "model.optimizer.lr_schedule.", least)
 
     def peak(self, lr: float, batch_size: int) -> float:
         """Return the highest learning rate for a global batch size."""
@@ -186,9 +185,9 @@ class CosineAnnealing(LRFactor):
 
     def __call__(self, progress: Progress) -> float:
         """Return the factor of the step, or of its epoch."""
-        by_epoch = self.interval == "epoch"
-        t = progress.epoch / progress.epochs if by_epoch else progress.step / progress.steps
-        return cosine(1, 0, t, 1)
+        if self.interval == "epoch":
+            return cosine(1, 0, progress.epoch / progress.epochs, 1)
+        return cosine(1, 0, progress.step / progress.steps, 1)
 
 
 def _warmup(step: int, steps: int, ratio: float) -> float:

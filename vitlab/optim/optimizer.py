@@ -9,7 +9,6 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from vitlab.errors import InputError
-from vitlab.optim.clipping import clip_global, clip_per_parameter
 from vitlab.optim.lr_schedule import LRSchedule
 from vitlab.optim.schedules import Cosine, Progress
 
@@ -121,3 +120,31 @@ class OptimizerConfig:
         """Clip gradients; return their global norm before."""
         clip = clip_per_parameter if self.clip_mode == "per_parameter" else clip_global
         return clip(parameters, self.clip_grad_norm)
+
+
+def clip_per_parameter(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale the gradient of every tensor to an L2 norm of at most `max_norm`, as DINO; 0 for none.
+
+    Returns:
+        The norm of all gradients together, before clipping.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
+    if max_norm:
+        factors = (max_norm / (norms + 1e-6)).clamp_max(1.0)
+        for gradient, factor in zip(gradients, factors, strict=True):
+            gradient.mul_(factor)
+    return norms.norm()
+
+
+def clip_global(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale all gradients by one factor to a global norm of at most `max_norm`; 0 for no limit.
+
+    Returns:
+        The norm of all gradients together, before clipping.
+    """
+    with_gradient = [p for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in with_gradient if p.grad is not None])
+    if max_norm:
+        nn.utils.clip_grads_with_norm_(with_gradient, max_norm, norm)
+    return norm

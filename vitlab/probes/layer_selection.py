@@ -34,7 +34,6 @@ class LayerSelection:
     norm: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse an empty choice."""
         if not self.layers:
             raise InputError("layers is empty; name at least one, -1 for the last", field="layers")
 
@@ -159,7 +158,6 @@ class FeatureSpec:
     fit: Fit = "refuse"
 
     def __post_init__(self) -> None:
-        """Refuse empty and repeated choices."""
         _check_choices(self, "layer_selections", "cls")
 
     def _variants(self) -> Iterator[tuple[str, int, bool]]:
@@ -240,7 +238,6 @@ class ImageFeatureSpec:
     mean: tuple[bool, ...] = (False,)
 
     def __post_init__(self) -> None:
-        """Refuse empty and repeated choices."""
         _check_choices(self, "layer_selections", "mean")
 
     def widths(self, encoder: Encoder) -> dict[str, int]:

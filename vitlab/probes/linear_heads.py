@@ -46,7 +46,6 @@ class HeadConfig:
     init_std: float = 0.01
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
         if not 0 <= self.dropout < 1 or self.hidden_dim < 0 or self.init_std < 0:
             raise InputError(
                 f"dropout {self.dropout} must be in [0, 1), hidden_dim {self.hidden_dim} and "

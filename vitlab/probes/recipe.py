@@ -58,7 +58,6 @@ class TrainingRecipe:
     eval_interval: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained."""
         if (self.iterations > 0) == (self.epochs > 0):
             raise InputError(
                 f"iterations {self.iterations} and epochs {self.epochs}: give one of them a "

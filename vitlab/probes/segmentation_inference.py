@@ -59,7 +59,6 @@ class SegmentationInference:
     pixels: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse settings that contradict each other."""
         if self.window:
             windows(self.window, self.window, self.window, self.stride)  # refuses gaps
         if not self.ratios or min(self.ratios) <= 0:

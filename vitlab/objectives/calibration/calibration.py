@@ -20,7 +20,6 @@ from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder, ViT
 from vitlab.encoders.checkpoint_io import few
 from vitlab.errors import InputError
-from vitlab.objectives.calibration.class_masks import compute_class_masks
 from vitlab.objectives.calibration.classifier_checkpoint import (
     PATH,
     ClassifierCheckpoint,
@@ -29,6 +28,7 @@ from vitlab.objectives.calibration.classifier_checkpoint import (
 )
 from vitlab.objectives.calibration.relevance import (
     DecisionStream,
+    compute_class_masks,
     dimension_relevance,
     foreground,
     masked_foreground,
@@ -159,10 +159,8 @@ class Calibration(Objective):
         shown, known = self.foreground(stream.calls[0].given, labels, batch.masks)
         blocks = self.tokens.blocks(len(stream.states))
         relevance = [received(r, stream.grid) for r in token_relevance(stream, labels, blocks)]
-        value = (
-            self.tokens.weight
-            * torch.stack([background_loss(each, shown, known) for each in relevance]).mean()
-        )
+        losses = [background_loss(each, shown, known) for each in relevance]
+        value = self.tokens.weight * torch.stack(losses).mean()
         if self.tokens.foreground_weight:
             steps = [(stream.states[block - 1], stream.states[block]) for block in blocks]
             kept = [foreground_loss(*step, shown & known[:, None]) for step in steps]
@@ -278,14 +276,14 @@ def _load(
             field=PATH,
         )
     flag = "model.objective.classifier.allow_uncalibrated"
-    second = bool(dimensions.weight) and not tokens.active
-    if second and not loaded.calibrated and not source.allow_uncalibrated:
+    needs_first = bool(dimensions.weight) and not tokens.active and not loaded.calibrated
+    if needs_first and not source.allow_uncalibrated:
         raise InputError(
             f"{source.path} is not the output of the first stage, with which the second begins; "
             f"run configs/calibrate_tokens.yaml first and give its last.ckpt, or set {flag} true",
             field=PATH,
         )
-    if source.allow_uncalibrated and (not second or loaded.calibrated):
+    if source.allow_uncalibrated and not needs_first:
         raise InputError(
             f"{flag} is for a second stage without the first; here it would be ignored: leave it "
             "out",

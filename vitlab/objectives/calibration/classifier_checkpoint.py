@@ -115,8 +115,7 @@ def _head(path: str, branch: str, content: dict[str, Any]) -> dict[str, Tensor]:
     pattern = re.compile(rf"{inside}(?:module\.|_orig_mod\.)*head\.(weight|bias)")
     found = {match[1]: state[name].float() for name in state if (match := pattern.fullmatch(name))}
     if set(found) != {"weight", "bias"} or found["weight"].ndim != 2:
-        named = f"the model {branch!r} in {path}" if branch else path
-        _refuse(f"{named} has no linear classifier")
+        _refuse(f"the model {branch!r} in {path} has no linear classifier")
     return found
 
 
