@@ -2,21 +2,23 @@
 
 import errno
 import itertools
+import re
 import resource
 import signal
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 from runs import UNPROBED
 
 from vitlab.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback
 from vitlab.run import run_dir
+from vitlab.run.checkpoint_integrity import check_readable
 
 
 def content(step: int) -> dict:
@@ -42,11 +44,17 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return save(tmp_path_factory.mktemp("good"), 7).read_bytes()
 
 
-def refused_or_the_same(path: Path, damaged: bytes) -> bool:
-    """Whether the damage is noticed; if not, it must be where nothing is read."""
+def flipped(good: bytes, bit: int) -> bytes:
+    damaged = bytearray(good)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
+def is_noticed(path: Path, damaged: bytes) -> bool:
+    """Whether damage is noticed; if not, it must be where nothing is read."""
     path.write_bytes(damaged)
     try:
-        run_dir.check_readable(path)
+        check_readable(path)
     except ValueError:
         return True
     found = torch.load(path, weights_only=True)
@@ -58,51 +66,29 @@ def refused_or_the_same(path: Path, damaged: bytes) -> bool:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_flipped_bit_is_noticed_wherever_it_changes_what_is_read(good, tmp_path_factory, data):
-    place = data.draw(st.integers(0, 8 * len(good) - 1))
-    damaged = bytearray(good)
-    damaged[place // 8] ^= 1 << place % 8
-    refused_or_the_same(tmp_path_factory.getbasetemp() / "flipped.ckpt", bytes(damaged))
+    bit = data.draw(st.integers(0, 8 * len(good) - 1))
+    is_noticed(tmp_path_factory.getbasetemp() / "flipped.ckpt", flipped(good, bit))
 
 
-def test_a_flipped_bit_in_a_weight_is_noticed(good, tmp_path):
-    place = good.index(torch.full((300,), 7.0).numpy().tobytes())
-    damaged = bytearray(good)
-    damaged[place] ^= 1
-    assert torch.load(_written(tmp_path / "x", damaged), weights_only=True)  # torch does not
-    assert refused_or_the_same(tmp_path / "x", bytes(damaged))
+def test_damage_to_a_weight_or_the_index_and_lost_parts_are_noticed(good, tmp_path):
+    path = tmp_path / "x"
+    weight = flipped(good, 8 * good.index(torch.full((300,), 7.0).numpy().tobytes()))
+    assert is_noticed(path, weight)
+    assert torch.load(path, weights_only=True)  # torch does not notice
+    records = [found.start() for found in re.finditer(b"PK\x01\x02", good)]
+    assert len(records) > 3
+    for start in records:  # of the index: compressed, a folder
+        assert is_noticed(path, flipped(good, 8 * (start + 10) + 3))
+        assert is_noticed(path, flipped(good, 8 * (start + 38) + 4))
+    for place in (int(part * len(good)) for part in (0.0, 0.3, 0.9, 0.98)):
+        assert is_noticed(path, good[:place])
+        assert is_noticed(path, good[:place] + bytes(len(good) - place))
 
 
-@pytest.mark.parametrize(("offset", "bit"), [(10, 3), (38, 4)])  # compressed, a folder
-def test_a_flipped_bit_in_the_index_is_noticed(good, tmp_path, offset, bit):
-    with zipfile.ZipFile(_written(tmp_path / "x", good)) as archive:
-        start, count = archive.start_dir, len(archive.infolist())
-    for _ in range(count):
-        damaged = bytearray(good)
-        damaged[start + offset] ^= 1 << bit
-        assert refused_or_the_same(tmp_path / "x", bytes(damaged))
-        start = good.find(b"PK\x01\x02", start + 1)
-
-
-def _written(path: Path, damaged: bytes) -> Path:
-    path.write_bytes(damaged)
-    return path
-
-
-@pytest.mark.parametrize("part", [0.0, 0.3, 0.9, 0.98])
-def test_a_file_that_is_cut_short_or_zeroed_is_noticed(good, tmp_path, part):
-    place = int(part * len(good))
-    assert refused_or_the_same(tmp_path / "cut", good[:place])
-    assert refused_or_the_same(tmp_path / "zeroed", good[:place] + bytes(len(good) - place))
-
-
-def test_what_was_last_becomes_previous(tmp_path):
-    for step in (1, 2, 3):
-        save(tmp_path, step)
-    assert names(tmp_path) == {run_dir.LAST, run_dir.PREVIOUS}
-    assert [step_of(path) for path in run_dir.resumable_checkpoints(tmp_path)] == [3, 2]
-    assert run_dir.find_resume_point(tmp_path, "last") == run_dir.ResumePoint(
-        tmp_path / run_dir.LAST, 3
-    )
+def test_a_checkpoint_that_holds_a_program_is_refused_by_its_name(tmp_path):
+    torch.save({"epoch": Path("x")}, tmp_path / "x.ckpt")
+    with refused("--ckpt_path"):
+        check_readable(tmp_path / "x.ckpt")
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
@@ -147,31 +133,29 @@ def test_a_process_killed_while_it_writes_leaves_a_good_checkpoint(tmp_path, mon
     assert run_dir.find_resume_point(tmp_path, "last").step == 3
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(tmp_path):
-    for step in (1, 2):
+def test_of_two_generations_and_those_kept_the_newest_good_one_is_used(tmp_path):
+    assert run_dir.find_resume_point(tmp_path, "auto") == run_dir.ResumePoint()
+    for step in (1, 2, 3):
         save(tmp_path, step)
-    save(tmp_path, 1, f"{run_dir.KEPT}/epoch_0001.ckpt")
-    (tmp_path / run_dir.LAST).write_bytes(b"PK")
+    last, previous = tmp_path / run_dir.LAST, tmp_path / run_dir.PREVIOUS
+    assert names(tmp_path) == {last.name, previous.name}
+    assert (step_of(last), step_of(previous)) == (3, 2)
+    assert run_dir.find_resume_point(tmp_path, "auto") == run_dir.ResumePoint(last, 3)
+    kept = save(tmp_path, 1, f"{run_dir.KEPT}/epoch_0001.ckpt")
+    last.write_bytes(b"PK")
     start = run_dir.find_resume_point(tmp_path, "last")
-    assert (start.checkpoint, start.step) == (tmp_path / run_dir.PREVIOUS, 1)
+    assert (start.checkpoint, start.step) == (previous, 2)
     assert "last.ckpt cannot be read safely" in start.damaged[0]
     run_dir.rename_damaged(start, tmp_path)
-    save(tmp_path, 3)  # must not push out the only good one
-    assert [step_of(path) for path in run_dir.resumable_checkpoints(tmp_path)[:2]] == [3, 1]
-    for path in run_dir.resumable_checkpoints(tmp_path)[:2]:
+    save(tmp_path, 4)  # must not push out the only good one
+    assert (step_of(last), step_of(previous)) == (4, 2)
+    for path in (last, previous):
         path.write_bytes(b"")
-    kept = run_dir.find_resume_point(tmp_path, "auto")
-    assert kept.checkpoint == tmp_path / run_dir.KEPT / "epoch_0001.ckpt"
-    assert len(kept.damaged) == 2
-    kept.checkpoint.write_bytes(b"")
-    with pytest.raises(ValueError, match="no checkpoint of the run can be read"):
+    start = run_dir.find_resume_point(tmp_path, "auto")
+    assert (start.checkpoint, len(start.damaged)) == (kept, 2)
+    kept.write_bytes(b"")
+    with refused("--ckpt_path"):
         run_dir.find_resume_point(tmp_path, "auto")
-
-
-def test_auto_begins_anew_goes_on_or_finds_the_run_finished(tmp_path):
-    assert run_dir.find_resume_point(tmp_path, "auto") == run_dir.ResumePoint()
-    save(tmp_path, 5)
-    assert run_dir.find_resume_point(tmp_path, "auto").step == 5
     (tmp_path / run_dir.RESULTS).write_text("[]")
     assert run_dir.find_resume_point(tmp_path, "auto").finished
 
@@ -186,119 +170,69 @@ time.sleep(60)
 """
 
 
-def test_two_processes_never_write_into_one_folder_and_a_dead_one_holds_nothing(tmp_path):
+def test_two_processes_never_write_into_one_folder_and_a_dead_one_leaves_nothing(tmp_path):
     words = [sys.executable, "-c", HOLDER, str(tmp_path / run_dir.LOCK)]
     holder = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     with holder.stdout:
         assert holder.stdout.readline() == "held\n"
         for claim in (run_dir.check_unlocked, lambda folder: run_dir.run_lock(folder).__enter__()):
-            with pytest.raises(ValueError, match="in use: process 4 on elsewhere writes into it"):
+            with refused("--run-dir") as error:
                 claim(tmp_path)
+            assert "process 4 on elsewhere writes into it" in str(error.value)
         holder.kill()
         holder.wait()
+    assert run_dir.find_resume_point(tmp_path, None) == run_dir.ResumePoint()  # a lock is no run
+    (tmp_path / ".status.json.4711").write_bytes(b"{")  # what was being written
+    (tmp_path / ".notes").write_bytes(b"of the user")
     with run_dir.run_lock(tmp_path):
         assert "process" in (tmp_path / run_dir.LOCK).read_text()
-    assert (
-        run_dir.find_resume_point(tmp_path, None) == run_dir.ResumePoint()
-    )  # a lock alone is no other's folder
+        assert names(tmp_path) == {run_dir.LOCK, ".notes"}
 
 
 @pytest.mark.parametrize("wrong", [{"minutes": -1}, {"every_n_epochs": -1}, {"keep": 0}])
 def test_wrong_numbers_are_refused(wrong):
-    with pytest.raises(ValueError, match=f"checkpoint.{next(iter(wrong))} .* is too small"):
+    with refused(f"checkpoint.{next(iter(wrong))}"):
         CheckpointCallback(**wrong)
 
 
-def test_what_a_killed_process_was_writing_goes_when_the_run_goes_on(tmp_path):
-    (tmp_path / ".status.json.4711").write_bytes(b"{")
-    (tmp_path / ".notes").write_bytes(b"of the user")
-    with run_dir.run_lock(tmp_path):
-        assert names(tmp_path) == {run_dir.LOCK, ".notes"}
-
-
 def test_checkpoints_of_epochs_are_kept_and_bounded_in_number(fit):
-    options = (
-        "--checkpoint.every_n_epochs",
-        "1",
-        "--checkpoint.keep",
-        "2",
-        "--trainer.max_epochs",
-        "3",
-    )
-    folder = fit(*UNPROBED, *options)
+    options = ("--checkpoint.every_n_epochs", "1", "--checkpoint.keep", "2")
+    folder = fit(*UNPROBED, *options, "--trainer.max_epochs", "3")
     assert names(folder / run_dir.KEPT) == {"epoch_0002.ckpt", "epoch_0003.ckpt"}
-    assert {run_dir.LAST, run_dir.PREVIOUS} <= names(folder)
-    steps = [run_dir.check_readable(path) for path in run_dir.resumable_checkpoints(folder)]
+    steps = [check_readable(path) for path in run_dir.resumable_checkpoints(folder)]
     assert steps == [6, 4, 6, 4]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("failing", [2, 3])  # those of the first epoch are 0 and 1
-def test_a_kept_checkpoint_that_could_not_be_written_is_once_the_run_goes_on(
-    fit, monkeypatch, failing
+@pytest.mark.parametrize(
+    ("name", "time", "code"),
+    [
+        ("last.ckpt", 2, 1),
+        pytest.param("epoch_0002.ckpt", 1, 1, marks=pytest.mark.slow),
+        pytest.param("config.yaml", 1, 2, marks=pytest.mark.slow),
+        pytest.param("results.json", 1, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_a_full_disk_stops_the_run_with_the_reason_and_it_goes_on_later(
+    fit, monkeypatch, capsys, tmp_path, name, time, code
 ):
-    whole, count = AtomicCheckpointIO.save_checkpoint, itertools.count()
+    replace, count = Path.replace, itertools.count(1)
 
-    def full(self, checkpoint, path, storage_options=None):
-        if next(count) == failing:
-            raise OSError(errno.ENOSPC, f"{path} cannot be written: No space left on device")
-        whole(self, checkpoint, path, storage_options)
-
-    options = (*UNPROBED, "--checkpoint.every_n_epochs", "1")
-    with monkeypatch.context() as patch:
-        patch.setattr(AtomicCheckpointIO, "save_checkpoint", full)
-        with pytest.raises(SystemExit):
-            fit(*options)
-    folder = fit(*options, "--ckpt_path", "last")
-    assert names(folder / run_dir.KEPT) == {"epoch_0001.ckpt", "epoch_0002.ckpt"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "code"), [("config.yaml", 2), (run_dir.RESULTS, 1)])
-def test_a_full_disk_before_and_after_training_is_said_too(
-    fit, monkeypatch, capsys, tmp_path, name, code
-):
     def full(self, target):
-        if Path(target).name == name:
+        if Path(target).name == name and next(count) == time:
             raise OSError(errno.ENOSPC, "No space left on device")
         return replace(self, target)
 
-    replace = Path.replace
+    options, run = (*UNPROBED, "--checkpoint.every_n_epochs", "1"), tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", full)
         with pytest.raises(SystemExit) as stopped:
-            fit(*UNPROBED)
+            fit(*options)
     assert stopped.value.code == code
-    place = tmp_path / "run" / name
-    assert f"{place} cannot be written: No space left on device. See" in capsys.readouterr().err
-    assert not place.exists()
-    fit(*UNPROBED, "--ckpt_path", "auto")
-    assert place.exists()
-
-
-def test_a_full_disk_stops_the_run_with_the_reason(fit, monkeypatch, capsys, tmp_path):
-    whole, written = AtomicCheckpointIO.save_checkpoint, []
-
-    def failing(self, checkpoint, path, storage_options=None):
-        if written:
-            raise OSError(errno.ENOSPC, f"{path} cannot be written: No space left on device")
-        written.append(path)
-        whole(self, checkpoint, path, storage_options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(AtomicCheckpointIO, "save_checkpoint", failing)
-        with pytest.raises(SystemExit) as stopped:
-            fit(*UNPROBED)
-    assert stopped.value.code == 1
     said = capsys.readouterr().err
-    assert "last.ckpt cannot be written: No space left on device" in said
-    assert f"continue with --run-dir {tmp_path / 'run'} --ckpt_path last" in said
-    assert run_dir.find_resume_point(tmp_path / "run", "last").step == 2
-
-
-def test_a_checkpoint_that_holds_a_program_is_refused_by_its_name(tmp_path):
-    torch.save({"epoch": Path("x")}, tmp_path / "x.ckpt")
-    with pytest.raises(ValueError, match="reading it would run pathlib") as refused:
-        run_dir.check_readable(tmp_path / "x.ckpt")
-    assert "weights_only" not in str(refused.value)
+    assert f"{name} cannot be written: No space left on device. See" in said
+    assert code == 2 or f"continue with --run-dir {run} --ckpt_path last" in said
+    assert not (run / name).exists()
+    fit(*options, "--ckpt_path", "auto")
+    assert {"config.yaml", "results.json", "last.ckpt", "previous.ckpt"} <= names(run)
+    assert names(run / run_dir.KEPT) == {"epoch_0001.ckpt", "epoch_0002.ckpt"}
