@@ -95,24 +95,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if storage_options is not None:
             set_position_in_epoch(checkpoint, storage_options["mid_epoch"])
         path = Path(path)
-        with replacing(path) as aside:
-            _write(checkpoint, aside)
+        with replacing(path) as aside, aside.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch's own, of a write that failed
+                raise (error.__context__ or error) from None
+            file.flush()
+            os.fsync(file.fileno())
             if path.name == run_dir.LAST and path.exists():
                 path.replace(path.with_name(run_dir.PREVIOUS))
         folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the disk confirms the names as well
-        finally:
-            os.close(folder)
-
-
-def _write(checkpoint: dict[str, Any], path: Path) -> None:
-    with path.open("wb") as file:
-        try:
-            torch.save(checkpoint, file)
-        except RuntimeError as error:  # torch's own, of a write that failed
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-        file.flush()
-        os.fsync(file.fileno())
+        os.fsync(folder)  # the disk confirms the names as well
+        os.close(folder)

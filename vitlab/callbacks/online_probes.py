@@ -6,7 +6,6 @@ gradient, so that runs with and without probes are bit-identical.
 
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +126,26 @@ class OnlineProbes(EvaluationCallback):
         """Run all probes on an encoder; log, keep and return its scores."""
         began = time.perf_counter()
         inference = self.inference(trainer)
-        draw = None
-        if self.pictures and depth_of(encoder) and trainer.is_global_zero:  # pixels have no depth
-            draw = partial(self.draw, trainer, encoder, inference, f"epoch_{epoch:04d}")
         data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        scores, features = self.probe(encoder.to(pl_module.device), data, inference, draw)
+
+        def draw(dataset: str, fitted: FittedDenseProbe) -> None:
+            test, classes = fitted.images, self.dense[dataset].classes
+            spread = range(0, len(test), max(1, len(test) // self.pictures))[: self.pictures]
+            images, masks = zip(*(test[index][:2] for index in spread), strict=True)
+            grid = draw_probe_grid(
+                encoder, inference, torch.stack(images), masks, fitted.classify, classes
+            )
+            png, file = grid.encode(scale=1), f"pictures/{dataset}_epoch_{epoch:04d}.png"
+            write_bytes(Path(trainer.default_root_dir) / file, png)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    picture = png_pixels(png)
+                    logger.experiment.add_image(f"pictures/{dataset}", picture, trainer.global_step)
+
+        # pixels have no depth
+        drawn = self.pictures and depth_of(encoder) and trainer.is_global_zero
+        encoder = encoder.to(pl_module.device)
+        scores, features = self.probe(encoder, data, inference, draw if drawn else None)
         row = self.row(trainer, name, epoch)
         row["scores"].update(scores)
         row["features"].update(features)
@@ -205,27 +219,3 @@ class OnlineProbes(EvaluationCallback):
             for name, probe in probes.items()
             for score, value in probe.fit_score(train, test).items()
         }
-
-    def draw(
-        self,
-        trainer: Trainer,
-        encoder: Encoder,
-        inference: InferenceConfig,
-        when: str,
-        name: str,
-        fitted: FittedDenseProbe,
-    ) -> None:
-        """Draw pictures of one segmentation set, into TensorBoard and the folder of the run."""
-        test = fitted.images
-        spread = range(0, len(test), max(1, len(test) // self.pictures))[: self.pictures]
-        images, masks = zip(*(test[index][:2] for index in spread), strict=True)
-        classes = self.dense[name].classes
-        grid = draw_probe_grid(
-            encoder, inference, torch.stack(images), masks, fitted.classify, classes
-        )
-        png = grid.encode(scale=1)
-        write_bytes(Path(trainer.default_root_dir) / "pictures" / f"{name}_{when}.png", png)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                tag, step = f"pictures/{name}", trainer.global_step
-                logger.experiment.add_image(tag, png_pixels(png), step)

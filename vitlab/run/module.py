@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from math import ceil
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,6 @@ class Pretraining(LightningModule):
         content = torch.load(checkpoint_path, map_location, weights_only=True)
         module = build_module(content["hyper_parameters"], checkpoint_path)
         module.on_load_checkpoint(content)
-        module.load_state_dict(content["state_dict"])
         return module
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -178,8 +178,7 @@ class Pretraining(LightningModule):
         Raises:
             FloatingPointError: a parameter or buffer is not finite.
         """
-        kept = [*self.named_parameters(), *self.named_buffers()]  # of buffers, DINO's center
-        for name, weight in kept:
+        for name, weight in self.state_dict().items():  # of buffers, DINO's center
             if not torch.isfinite(weight).all():
                 raise FloatingPointError(
                     f"the weight {name} is not finite after step {self.global_step}, though the "
@@ -193,22 +192,15 @@ class Pretraining(LightningModule):
         Raises:
             InputError: tensors that are missing, unknown or of another shape.
         """
-        given, wanted = checkpoint["state_dict"], self.state_dict()
-        missing = [key for key in wanted if key not in given]
-        unknown = [key for key in given if key not in wanted]
-        shapes = [
-            f"{key}: {tuple(given[key].shape)} in the file, {tuple(wanted[key].shape)} here"
-            for key in wanted
-            if key in given and given[key].shape != wanted[key].shape
-        ]
-        if missing or unknown or shapes:
+        try:
+            self.load_state_dict(checkpoint["state_dict"])
+        except RuntimeError as error:
             raise InputError(
                 "the checkpoint is of another model than the config describes: "
-                f"{len(shapes)} tensors of another shape {_first(shapes)}, {len(missing)} missing "
-                f"{_first(missing)}, {len(unknown)} unknown {_first(unknown)}. Give the config it "
-                "was trained with; config.yaml lies beside it",
+                f"{shorten(str(error), 400)}. Give the config it was trained with; config.yaml "
+                "lies beside it",
                 field="--ckpt_path",
-            )
+            ) from error
 
 
 def build_module(settings: dict[str, Any], where: object) -> Pretraining:
@@ -255,7 +247,3 @@ def check_trainer(trainer: Trainer) -> None:
             "DINO, or global",
             field="trainer.gradient_clip_val",
         )
-
-
-def _first(names: list[str]) -> str:
-    return f"(first: {names[0]})" if names else ""
