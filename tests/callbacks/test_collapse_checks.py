@@ -18,7 +18,6 @@ TEACHER = TeacherStats(
     entropy=2.5,
     divergence=1.1,
     prototypes=46.0,
-    center_norm=1.7,
     center_error=0.11,
     temperature=0.02,
     student_temperature=0.1,
@@ -60,7 +59,7 @@ def of(stats=HEALTHY, **teacher):
 # what planted causes were measured to do to the demo
 PLANTED = {
     "no centering": [
-        of(center_error=1.0, center_norm=0.0, entropy=5e-6, prototypes=1.0, divergence=0.017),
+        of(center_error=1.0, entropy=5e-6, prototypes=1.0, divergence=0.017),
         of(EARLY, center_error=1.0, prototypes=2.2),
         of(entropy=1e-9, prototypes=1.0, center_error=0.3),  # a center that is too slow
     ],

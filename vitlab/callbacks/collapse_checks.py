@@ -44,7 +44,6 @@ class TeacherStats:
         divergence: of the student from the teacher, the mean over pairs of views; the loss is the
             sum of both.
         prototypes: in use: exp of the entropy of the mean over this rank's images.
-        center_norm: L2 norm of the center.
         center_error: distance of the center from the mean logits of a step, as a share of their
             norm; the lowest of the last steps.
         temperature, student_temperature: of the two softmaxes.
@@ -58,7 +57,6 @@ class TeacherStats:
     entropy: float
     divergence: float
     prototypes: float
-    center_norm: float
     center_error: float
     temperature: float
     student_temperature: float
@@ -148,10 +146,9 @@ def _unbalanced(stats: TrainingStats) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "no centering",
             f"nothing keeps the teacher from one prototype: its center lies "
-            f"{teacher.center_error:.0%} of the way off the mean of its logits (norm of the center "
-            f"{teacher.center_norm:.2g}), and it uses {teacher.prototypes:.1f} of "
-            f"{teacher.out_dim} prototypes. Set model.objective.center_momentum to 0.9, and lower "
-            "if training is short",
+            f"{teacher.center_error:.0%} of the way off the mean of its logits, and it uses "
+            f"{teacher.prototypes:.1f} of {teacher.out_dim} prototypes. Set "
+            "model.objective.center_momentum to 0.9, and lower if training is short",
         )
 
 

@@ -33,9 +33,10 @@ FILE = "collapse_monitor.jsonl"  # the diagnoses of a run, a line each
 # a diagnosis counts once it is made at 3 of 5 checks, and is over after 5 without it
 CHECKS, CONFIRMED = 5, 3
 MATRICES = 8  # of an encoder, evenly through its depth, stand for all of them
+Number = Tensor | float  # on the device until a check, or from a checkpoint
 # state of the monitor in a checkpoint
-PLAIN, LISTS = ("episode", "best_rank", "fastest", "largest"), ("found", "usual")
-TENSORS = ("norms", "center_errors", "losses")
+PLAIN = ("episode", "best_rank", "fastest", "largest")
+NUMBERS = ("usual", "norms", "center_errors", "losses")
 
 
 class CollapseMonitor(Callback):
@@ -61,11 +62,10 @@ class CollapseMonitor(Callback):
         self.episode = ""  # name of the diagnosis that was reported last, while it lasts
         self.usual: deque[float] = deque(maxlen=20)  # median gradient norms of checks
         self.best_rank = self.fastest = self.largest = 0.0
-        # numbers stay on the device until a check
-        self.losses: deque[Tensor] = deque(maxlen=RECENT)  # after the warm-up
-        self.norms: deque[Tensor] = deque()  # since the last check
+        self.losses: deque[Number] = deque(maxlen=RECENT)  # after the warm-up
+        self.norms: deque[Number] = deque()  # since the last check
         # of a few images the mean logits jump: only the least error of several steps counts
-        self.center_errors: deque[Tensor] = deque(maxlen=FEW + 1)
+        self.center_errors: deque[Number] = deque(maxlen=FEW + 1)
         self.matrices: dict[str, nn.Parameter] = {}
         self.before: list[Tensor] = []  # the matrices before a step that is checked
         self.features: list[Tensor] = []  # [CLS] in that step
@@ -172,7 +172,6 @@ class CollapseMonitor(Callback):
             entropy=float(logs["teacher/entropy"]),
             divergence=float(logs["teacher/divergence"]),
             prototypes=float(logs["teacher/prototypes"]),
-            center_norm=float(logs["teacher/center_norm"]),
             center_error=min(_floats(self.center_errors)),
             temperature=objective.teacher_temperature(progress),
             student_temperature=objective.student_temperature,
@@ -216,20 +215,16 @@ class CollapseMonitor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what later checks depend on."""
-        return (
-            {name: getattr(self, name) for name in PLAIN}
-            | {name: list(getattr(self, name)) for name in LISTS}
-            | {name: _floats(getattr(self, name)) for name in TENSORS}
-        )
+        plain = {name: getattr(self, name) for name in PLAIN}
+        numbers = {name: _floats(getattr(self, name)) for name in NUMBERS}
+        return {**plain, "found": list(self.found), **numbers}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the checks of an earlier part of the run."""
         for name in PLAIN:
             setattr(self, name, state_dict[name])
-        for name in LISTS:
+        for name in ("found", *NUMBERS):
             getattr(self, name).extend(state_dict[name])
-        for name in TENSORS:
-            getattr(self, name).extend(map(torch.tensor, state_dict[name]))
 
 
 def read_diagnoses(folder: Path) -> list[dict[str, Any]]:
@@ -262,7 +257,7 @@ def relative_change(before: Sequence[Tensor], now: Sequence[Tensor]) -> float | 
     return float(torch.stack(shares).median()) if shares else None
 
 
-def _floats(found: Iterable[Tensor]) -> list[float]:
+def _floats(found: Iterable[Number]) -> list[float]:
     return [float(number) for number in found]
 
 

@@ -105,9 +105,9 @@ def trace_step(
 
     Args:
         objective: with the weights that the step began with.
-        batch: of the micro-batch.
+        batch: the micro-batch.
         progress: that the step began with.
-        seed: of torch's random numbers in this micro-batch.
+        seed: of torch's random numbers.
         context: of the precision of the forward pass.
         scale: that the loss is multiplied with before backward, in fp16.
 
@@ -188,14 +188,7 @@ def largest_before(trace: Trace) -> TensorStats | None:
 
 
 def write(run: Path, failure: FailedStep, objective: Objective, batch: Batch) -> Path:
-    """Keep a failure, at once or not at all, and return its folder: failure, or failure.2, ...
-
-    Args:
-        run: folder of the run.
-        failure: to be kept.
-        objective: with the weights that the step began with.
-        batch: the micro-batch of the objective.
-    """
+    """Keep a failure of a run, at once or not at all, in its folder failure, or failure.2, ..."""
     count, path = 1, run / "failure"
     while path.exists():
         count += 1

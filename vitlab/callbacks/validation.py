@@ -115,7 +115,7 @@ def scored(
         classify: makes logits (b, classes) of normalized images (b, 3, height, width).
         images: batches of 8-bit images and class indices.
         inference: device and precision.
-        classes: number of classes.
+        classes: how many there are.
     """
     metrics: dict[str, Metric | MetricCollection] = {
         "top1": MulticlassAccuracy(classes, average="micro")
