@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vitlab.encoders import CLSSpecialization, Locality, Pool, PromptedViT, Prompts, record
+from vitlab.encoders import CLSSpecialization, Locality, record
 from vitlab.encoders.hooks import POINTS, HookPoint, hook_blocks, hook_points, record_calls
 
 
@@ -73,8 +73,6 @@ def points_of(vit, images):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"layer_scale": 0.3},
         {"num_registers": 2, "normalizer": "entmax15", "drop_path": 0.5},
         {
             "cls_specialization": CLSSpecialization(norm=1.0, qkv=0.5, proj=1.0, mlp=0.5),
@@ -106,13 +104,3 @@ def test_each_point_of_a_block_is_its_term_of_the_formula(build, images, options
             assert torch.equal(x[point], tokens), (index, point)
         last = x["residual1"] + block.route("ls2", x["mlp"])
         torch.testing.assert_close(last, x["output"], rtol=0, atol=1e-6)
-
-
-@torch.no_grad()
-def test_prompts_are_at_no_point(build, images):
-    plain = points_of(build(), images)
-    prompted = PromptedViT(build(), Prompts(shared=3, cls=Pool(2), patches=Pool(2, top_k=1))).eval()
-    found = points_of(prompted, images)
-    assert {name: x.shape for name, x in found.items()} == {n: x.shape for n, x in plain.items()}
-    assert torch.equal(found[0, "norm1"], plain[0, "norm1"])
-    assert not torch.equal(found[0, "attention"], plain[0, "attention"])

@@ -8,7 +8,6 @@ from refusals import refused
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitlab.encoders import Locality, Normalizer, Pool, PromptedViT, Prompts, ViT, record
-from vitlab.encoders.prompted_vit import fingerprint
 
 TCPA = Prompts(cls=Pool(4, 2, top_k=2), patches=Pool(5, 1, top_k=3))
 
@@ -62,15 +61,6 @@ def test_what_is_no_other_backbone_is_accepted_and_other_prompts_are_not():
         make().load_state_dict({k: v for k, v in state.items() if k != "fingerprint"})
     with pytest.raises(RuntimeError, match="size mismatch"):
         make(prompts=Prompts(cls=Pool(6, 2, 2), patches=Pool(5, 1, 3))).load_state_dict(state)
-
-
-def test_one_bit_of_the_backbone_changes_the_fingerprint():
-    vit = ViT("nano", 8, 32)
-    before = fingerprint(vit)
-    assert fingerprint(vit).equal(before)
-    with torch.no_grad():
-        vit.norm.bias[3] = 1e-30
-    assert not fingerprint(vit).equal(before)
 
 
 def test_the_backbone_stays_in_evaluation_mode():

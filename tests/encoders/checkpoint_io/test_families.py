@@ -48,19 +48,6 @@ def compare(same_tokens):
     return compare
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    ["deit_tiny_distilled_patch16_224", "deit3_small_patch16_224", "vit_small_patch14_reg4_dinov2"],
-)
-def test_a_model_of_timm_gives_its_features_at_every_size(compare, of_timm, write, name):
-    model, state = of_timm(name)
-    loaded = load_pretrained(write(state, "model.safetensors"), "timm")
-    assert loaded.report.full
-    for size in ((224, 224), (224, 336)):
-        compare(loaded.encoder, model, *size)
-
-
 @pytest.mark.parametrize(("registers", "covered"), [(0, False), (3, True), (3, False)])
 def test_positions_of_timm_may_cover_all_tokens_or_patches_alone(
     compare, of_timm, write, registers, covered
