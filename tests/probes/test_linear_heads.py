@@ -10,7 +10,6 @@ from vitlab.probes.linear_heads import (
     HeadConfig,
     HeadGrid,
     HeadSpec,
-    image_loss,
     pixel_loss,
 )
 from vitlab.probes.recipe import TrainingRecipe
@@ -125,17 +124,6 @@ def test_dropout_leaves_out_whole_channels_in_training_only():
     assert torch.allclose(dropped, dropped[:, :1].expand_as(dropped))  # alike for all patches
     assert not torch.allclose(dropped[0], dropped[1])
     assert torch.allclose(head.eval()(x), x @ head.classify.weight.T)
-
-
-def test_image_heads_learn_what_a_line_can_tell():
-    recipe = TrainingRecipe(CosineAnnealing(), "sgd", (1.0,), batch_size=64, iterations=100)
-    heads = HeadGrid([HeadSpec("x", 2, 1.0)], 2, HeadConfig(norm=False), recipe, 0, CPU)
-    x = drawn(64, 2)
-    labels = (x[:, 0] > x[:, 1]).long()
-    for step in range(100):
-        heads.step({"x": x[:, None]}, image_loss(labels), recipe.progress(step, 64))
-    found = heads.logits(heads.names[0], {"x": x[:, None]})[:, 0].argmax(1)
-    assert (found == labels).float().mean() > 0.95
 
 
 def test_impossible_settings_are_refused():

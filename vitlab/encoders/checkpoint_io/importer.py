@@ -126,8 +126,7 @@ def _load_prompts(source: CheckpointSource, moved: str | Path, alone: bool) -> L
             "leave img_size and into out",
             field="img_size",
         )
-    spec = source.spec or {}
-    arguments = _without_none(spec["init_args"])
+    arguments = _without_none((source.spec or {})["init_args"])
     given = _without_none((arguments.pop("backbone", None) or {}).get("init_args"))
     if not given.get("path"):
         raise InputError(
