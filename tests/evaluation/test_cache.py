@@ -1,6 +1,5 @@
 import os
 import time
-import warnings
 from pathlib import Path
 
 import pytest
@@ -33,25 +32,16 @@ def test_a_table_is_made_once_and_read_afterwards(tmp_path):
     other = {"x": torch.ones(2)}
     assert cached(folder, {"weights": "v"}, lambda: other) is other
     assert len(files(folder)) == 2
-    for _ in range(2):
-        assert cached(None, {}, lambda: TABLE) is TABLE
+    assert cached(None, {}, lambda: TABLE) is TABLE
+    (file, _) = files(folder)
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.warns(UserWarning, match="cannot be used and is made again"):
+        assert all(cached(folder, {"weights": name}, lambda: TABLE) for name in "wv")
+    for name in "wv":
+        cached(folder, {"weights": name}, never)
     (tmp_path / "file").touch()
     with refused("--cache"):
         cached(tmp_path / "file" / "cache", {}, never)
-
-
-@pytest.mark.parametrize("damage", ["cut", "empty", "header"])
-def test_a_damaged_file_is_made_again_with_a_warning(tmp_path, damage):
-    cached(tmp_path, {}, lambda: TABLE)
-    (file,) = files(tmp_path)
-    whole = file.read_bytes()
-    broken = {"cut": whole[:-7], "empty": b"", "header": b"\xff" * 8 + whole[8:]}
-    file.write_bytes(broken[damage])
-    with pytest.warns(UserWarning, match="cannot be used and is made again"):
-        assert cached(tmp_path, {}, lambda: TABLE) is TABLE
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert torch.equal(cached(tmp_path, {}, never)["x"], TABLE["x"])
 
 
 def test_the_least_recently_used_table_leaves_though_it_is_mapped(tmp_path, monkeypatch):

@@ -4,17 +4,15 @@ import statistics
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from refusals import refused
 
 from vitlab.cli import main
 from vitlab.evaluation.comparison import ON_VAL, OTHER_IMAGES, compare
 from vitlab.evaluation.comparison_plot import draw
 from vitlab.evaluation.comparison_text import PUBLISHED, footnotes, to_latex, to_markdown
-from vitlab.evaluation.evaluations import printable, read_evaluations, split_seed
+from vitlab.evaluation.evaluations import read_evaluations, split_seed
 from vitlab.evaluation.registry import protocol_hash
-from vitlab.probes.metrics import AccuracyCounts, IoUCounts, bootstrap_scores
+from vitlab.probes.metrics import AccuracyCounts, IoUCounts
 
 FEWER = {"class_path": "DenseLinear", "init_args": {"steps": 1000, "crop": [512, 512]}}
 MODIFIED = {
@@ -42,6 +40,8 @@ def test_seeds_become_a_row_with_mean_and_deviation(seeds):
     table = compared(seeds.folder)
     first, second = table.itertuples()
     assert [*table.weights, *table.seeds] == ["dino", "dino_entmax", 3, 3]
+    assert split_seed("/seed1/dino/seed12/a") == ("/seed1/dino/seed*/a", "seed12")
+    assert split_seed("seedlings/dino.pth")[1] == ""
     values = [seeds.counts(0.05, noise=seed).value for seed in range(3)]
     others = [seeds.counts(noise=seed).value for seed in range(3)]
     assert second.by_seed == values
@@ -53,17 +53,6 @@ def test_seeds_become_a_row_with_mean_and_deviation(seeds):
     assert second.difference_deviation == pytest.approx(statistics.stdev(pairs))
     assert second.difference_low < second.difference < second.difference_high
     assert pd.isna(first.difference)
-
-
-@settings(max_examples=5, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=12))
-def test_paired_draws_are_those_of_the_difference_itself(pairs):
-    """The difference of accuracies is the accuracy difference of each image, resampled."""
-    one, other = (AccuracyCounts(torch.tensor(each)) for each in zip(*pairs, strict=True))
-    change = one.correct.double() - other.correct.double()
-    direct = bootstrap_scores(len(pairs), lambda times: 100 * (times @ change) / times.sum(1))
-    both = bootstrap_scores(len(pairs), one.score) - bootstrap_scores(len(pairs), other.score)
-    assert torch.allclose(direct, both, atol=1e-9)
 
 
 def test_the_interval_of_one_image_is_that_by_hand(results):
@@ -107,13 +96,6 @@ def test_a_baseline_that_a_table_lacks_gives_no_difference_there(results):
     assert list(compared(results.folder, baseline="ibot").baseline) == ["ibot"] * 3
     with refused("--baseline"):
         compared(results.folder, baseline="capi")
-
-
-def test_a_head_chosen_on_the_reported_images_is_marked(results):
-    results.write("a", "dino.pth", chosen_on="val")
-    text = to_markdown(compared(results.folder))
-    assert "]† |" in text
-    assert f"† dino: {ON_VAL}" in text
 
 
 def test_without_the_same_images_there_is_no_difference(seeds):
@@ -160,25 +142,22 @@ def test_seeds_are_paired_with_their_own(seeds):
     assert len(table.difference_by_seed[1]) == 2
 
 
-def test_a_repeat_is_no_seed(results):
-    for name, weights in ("a", "dino.pth"), ("b", "dino.pth"), ("c", "x/dino/seed0/last.ckpt"):
-        results.write(name, weights)
-    results.write("d", "x/dino/seed0/last.ckpt", results.counts(0.1))  # trained again
-    table = compared(results.folder)
-    assert list(table.seeds) == [1, 1, 1, 1]
-    assert table.weights.nunique() == 4
-
-
-def test_rows_of_one_name_get_longer_ones(results):
+def test_rows_of_one_name_get_longer_ones_and_a_repeat_is_no_seed(results):
     folder = results.write("a", "runs/dino/seed0/last.ckpt")
     results.write("b", "runs/dino/seed0/best.ckpt")
     results.write("c", "runs/dino_v1.5/last.ckpt")
-    assert list(compared(results.folder).weights) == [
+    results.write("d", "dino_s16.pth")
+    results.write("e", "runs/dino/seed0/best.ckpt")  # trained again
+    table = compared(results.folder)
+    assert list(table.weights) == [
         "runs/dino/seed*/last.ckpt (teacher)",
-        "runs/dino/seed*/best.ckpt (teacher)",
+        str(results.folder / "b"),
         "dino_v1.5",
+        "dino_s16",
+        str(results.folder / "e"),
     ]
-    assert len(read_evaluations([folder, folder / "result.json", results.folder])) == 3
+    assert (table.seeds == 1).all()
+    assert len(read_evaluations([folder, folder / "result.json", results.folder])) == 5
     (results.folder / "empty").mkdir()
     with refused("results"):
         read_evaluations([results.folder / "empty"])
@@ -191,6 +170,10 @@ def test_all_files_hold_the_same_numbers(seeds, capsys):
     assert sorted(written) == [".csv", ".md", ".png", ".svg", ".tex"]
     assert written[".png"].stat().st_size > 5000
     assert "dino_entmax" in written[".svg"].read_text()
+    panels = draw(compared(seeds.folder)).axes
+    assert len(panels) == 4  # scores and differences of two tables
+    labels = [text.get_text() for text in panels[0].get_yticklabels()]
+    assert labels == ["dino", "dino_entmax"]
     text, tex = written[".md"].read_text(), written[".tex"].read_text()
     assert capsys.readouterr().out == text + "\n"
     row = compared(seeds.folder).iloc[1]
@@ -207,12 +190,15 @@ def test_all_files_hold_the_same_numbers(seeds, capsys):
     assert (read.by_seed[1], read.baseline[1]) == (str(row.by_seed), "dino")
 
 
-def test_names_cannot_break_a_table(results, capsys):
-    results.write("a", "a|b_{c}$%&#~^\\[x](y)*<z>\x1b[2J\n.pth")
+def test_names_cannot_break_a_table_and_a_flattered_score_is_marked(results, capsys):
+    results.write("a", "a|b_{c}$%&#~^\\[x](y)*<z>\x1b[2J\n.pth", chosen_on="val")
     main(["compare", str(results.folder), "--out", str(results.folder / "out")])
     assert "\x1b[2J" not in capsys.readouterr().out
     table = compared(results.folder)
-    (line,) = [line for line in to_markdown(table).splitlines() if line.startswith("| a")]
+    text = to_markdown(table)
+    assert "]† |" in text
+    assert f": {ON_VAL}" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| a")]
     assert r"a\|b\_{c}$%&\#\~^\\[x\](y)\*\<z\>" in line
     assert r"a|b\_\{c\}\$\%\&\#\textasciitilde " in to_latex(table)
     assert pd.read_csv(io.StringIO(table.to_csv())).weights[0].startswith(r"a|b_{c}$%&#~^\[x](y)*")
@@ -236,25 +222,3 @@ def test_published_numbers_are_never_among_ours(results):
     assert text.index("| dino") < text.index(f"**{PUBLISHED}**") < text.index("| DINOv2")
     assert "one scale; head from 9 images" in text
     assert PUBLISHED in to_latex(table)
-
-
-def test_the_plot_has_a_panel_for_each_table_and_its_differences(seeds):
-    seeds.write("m", "dino.pth", seeds.counts(0.2), **MODIFIED)
-    figure = draw(compared(seeds.folder))
-    assert len(figure.axes) == 4
-    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert labels == ["dino", "dino_entmax"]
-    assert len(draw(compared(seeds.folder / "m")).axes) == 1
-
-
-@given(st.text())
-def test_any_path_has_a_place_and_can_be_printed(path):
-    whole, seed = split_seed(path)
-    assert whole.count("seed*") - path.count("seed*") == bool(seed)
-    assert printable(path).isprintable()
-
-
-def test_the_last_folder_of_a_seed_counts():
-    found = split_seed("/a/seed1/dino/seed12/last.ckpt")
-    assert found == ("/a/seed1/dino/seed*/last.ckpt", "seed12")
-    assert split_seed("seedlings/dino.pth")[1] == ""

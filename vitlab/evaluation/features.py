@@ -65,7 +65,7 @@ class TableProtocol(Protocol):
             )
             loader = sharded_loader(images, context.loading)
             x, y = [], []
-            for pixels, labels in context.track(loader, f"features of {split}", total=len(loader)):
+            for pixels, labels in context.track(loader, f"features of {split}"):
                 with context.loading.precision():
                     (tokens,) = extract_layers(
                         encoder, normalize(pixels.to(context.device)), [self.layer_selection]

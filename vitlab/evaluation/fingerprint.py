@@ -19,10 +19,9 @@ DIGITS = 3
 
 
 def fingerprint(encoder: Encoder) -> str:
-    """Return sha256 over an encoder's tensors, the classes and plain attributes of its modules.
+    """Return sha256 over an encoder's parameters, buffers, config, and plain attributes of modules.
 
-    Tensors are parameters and all buffers, in a checkpoint or not; plain are numbers, texts and
-    tuples, and the `config` of the encoder.
+    Buffers that are in no checkpoint count too; plain are numbers, texts and tuples.
     """
     parts: dict[str, Any] = {
         **dict(encoder.named_parameters(remove_duplicate=False)),
@@ -40,14 +39,10 @@ def fingerprint(encoder: Encoder) -> str:
 
 @torch.no_grad()
 def features_key(encoder: Encoder, size: int) -> str:
-    """Return statistics of an encoder's features of one fixed image, to a few digits.
+    """Return statistics of the features of one fixed square image, to a few digits.
 
     What `fingerprint` cannot hash changes them: functions, hooks, attributes of other types. All
     ranks return the value of the first.
-
-    Args:
-        encoder: in evaluation mode.
-        size: edge of the image, in pixels.
     """
     tensors = chain(encoder.parameters(), encoder.buffers())
     device = next((each.device for each in tensors), torch.device("cpu"))
@@ -72,18 +67,19 @@ def fingerprint_of_data(data: VisionDataModule, split: str) -> str:
     Files are known by their names and labels, not by their contents.
     """
     samples = data.samples(split)
-    segments = samples.masks is not None
-    return digest(
-        {
-            "class": type(data).__qualname__,
-            "split": split,
-            "classes": list(data.classes),
-            "mask_values": sorted(data.mask_values.items()) if segments else [],
-            "images": b"\0".join(samples.images.tolist()),
-            "labels": samples.labels,
-            "masks": b"\0".join(samples.masks.tolist()) if samples.masks is not None else b"",
-        }
-    )
+    parts: dict[str, Any] = {
+        "class": type(data).__qualname__,
+        "split": split,
+        "classes": list(data.classes),
+        "images": b"\0".join(samples.images.tolist()),
+        "labels": samples.labels,
+        "mask_values": [],
+        "masks": b"",
+    }
+    if samples.masks is not None:
+        parts["mask_values"] = sorted(data.mask_values.items())
+        parts["masks"] = b"\0".join(samples.masks.tolist())
+    return digest(parts)
 
 
 def sampled_contents(data: VisionDataModule, split: str) -> str:
@@ -101,14 +97,7 @@ def sampled_contents(data: VisionDataModule, split: str) -> str:
 
 
 def key_of(encoder: Encoder, size: int, data: VisionDataModule, *splits: str) -> dict[str, str]:
-    """Return all that features of splits depend on, by name: of an encoder at a size, and of data.
-
-    Args:
-        encoder: in evaluation mode.
-        size: edge of the image of `features_key`, in pixels.
-        data: of which names, labels and sampled contents count.
-        splits: of the data.
-    """
+    """Return all that features of splits depend on, by name; size is that of `features_key`."""
     return {
         "weights": fingerprint(encoder),
         "features": features_key(encoder, size),

@@ -66,9 +66,6 @@ class Renormalized(Encoder):
     """Takes images normalized by ImageNet's statistics, and gives its encoder (rgb - 0.5) / 0.5.
 
     So are LocAtViT and timm's AugReg weights trained.
-
-    Args:
-        encoder: what it wraps.
     """
 
     def __init__(self, encoder: Encoder):

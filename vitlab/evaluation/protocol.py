@@ -49,7 +49,7 @@ class EvaluationContext:
         return self.loading.device
 
     def track(self, items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
-        """Go through items behind a progress bar with an estimate of the time left."""
+        """Go through items behind a progress bar; total is needed where they have no length."""
         hidden = self.quiet or distributed.rank() > 0
         console = Console(stderr=True)
         yield from track(items, what, total=total, console=console, disable=hidden)

@@ -41,13 +41,9 @@ class ProtocolInfo:
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """The encoder of a result.
+    """The encoder of a result: path, hash and format of the weights, and its arguments.
 
     Attributes:
-        path: of the weights, as it was given.
-        hash: of the weights.
-        encoder: its arguments.
-        family: whose weights they are.
         branch: model of a file with several, such as "teacher"; else "".
     """
 
@@ -60,13 +56,9 @@ class WeightsInfo:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The images of a result.
+    """The images of a result: a dataset's class, both splits and how many images they have.
 
     Attributes:
-        dataset: its class.
-        train: split that was learned from.
-        val: split that is scored.
-        counts: images of each split.
         fingerprint: of the files and labels of both splits.
         root: folder they were read from.
     """

@@ -19,10 +19,37 @@ from vitlab.data.transforms import (
 )
 from vitlab.errors import InputError
 
-STEPS = ("brightness", "contrast", "saturation", "hue")
+
+class SquareResize(SegmentationTransform):
+    """The whole image and its mask, both squeezed into a square; nothing is random.
+
+    Args:
+        size: edge of the square, in pixels.
+        bicubic: whether the image is resized bicubically; False is bilinear. Both antialias.
+    """
+
+    def __init__(self, size: int, bicubic: bool = True):
+        self.size, self.bicubic = size, bicubic
+
+    def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
+        """The image and the mask at their new size."""
+        check_agreement(image, mask)
+        return self.squeezed(image, mask)
+
+    def squeezed(self, image: Pixels, mask: Mask) -> ImageAndMask:
+        """Return image and mask, which may be parts, as a square."""
+        labels = np.ascontiguousarray(resize_nearest(mask, self.size, self.size))
+        if self.bicubic:
+            large = np.ascontiguousarray(resize(image, self.size, self.size))
+            pixels = torch.from_numpy(large).permute(2, 0, 1)
+        else:
+            whole = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+            size = (self.size, self.size)
+            pixels = F.interpolate(whole, size, mode="bilinear", antialias=True)[0]
+        return ImageAndMask(pixels, torch.from_numpy(labels))
 
 
-class HummingbirdCrop(SegmentationTransform):
+class HummingbirdCrop(SquareResize):
     """A random part, 3/4 to 4/3 as wide as high, resized to a square; colors are changed before.
 
     Brightness, contrast, saturation and hue change in this order, each with some probability.
@@ -33,7 +60,7 @@ class HummingbirdCrop(SegmentationTransform):
             again, ten times, as torchvision does.
         jitter: strength of each change, from 0 to 0.5.
         chance: probability of each change.
-        bicubic: whether images are resized bicubically; False is bilinear. Both antialias.
+        bicubic: see `SquareResize`.
     """
 
     def __init__(
@@ -50,42 +77,15 @@ class HummingbirdCrop(SegmentationTransform):
                 "the smaller first",
                 field="scale",
             )
-        self.size, self.scale, self.bicubic = size, (scale[0], scale[1]), bicubic
-        self.jitter, self.chance = jitter, chance
+        super().__init__(size, bicubic)
+        self.scale, self.jitter, self.chance = (scale[0], scale[1]), jitter, chance
 
     def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
         """A random square of image and mask."""
         numbers = uniforms(seed)
-        for name in STEPS:
+        for name in ("brightness", "contrast", "saturation", "hue"):
             applies, change = next(numbers) < self.chance, self.jitter * (2 * next(numbers) - 1)
             if applies:
                 image = CHANGES[name](image, change if name == "hue" else 1 + change)
         box = random_box(mask.shape[0], mask.shape[1], self.scale, numbers)
-        return _square(image[box], mask[box], self.size, self.bicubic)
-
-
-class SquareResize(SegmentationTransform):
-    """The whole image and its mask, both squeezed into a square.
-
-    Args:
-        size: edge of the square, in pixels.
-        bicubic: whether the image is resized bicubically; False is bilinear. Both antialias.
-    """
-
-    def __init__(self, size: int, bicubic: bool = True):
-        self.size, self.bicubic = size, bicubic
-
-    def __call__(self, image: Pixels, mask: Mask, seed: Seed = 0) -> ImageAndMask:
-        """The image and the mask at their new size; nothing is random."""
-        check_agreement(image, mask)
-        return _square(image, mask, self.size, self.bicubic)
-
-
-def _square(image: Pixels, mask: Mask, size: int, bicubic: bool) -> ImageAndMask:
-    labels = np.ascontiguousarray(resize_nearest(mask, size, size))
-    if bicubic:
-        pixels = torch.from_numpy(np.ascontiguousarray(resize(image, size, size))).permute(2, 0, 1)
-    else:
-        whole = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-        pixels = F.interpolate(whole, (size, size), mode="bilinear", antialias=True)[0]
-    return ImageAndMask(pixels, torch.from_numpy(labels))
+        return self.squeezed(image[box], mask[box])

@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import numpy as np
@@ -71,19 +72,15 @@ def test_colors_that_are_classes_are_found_to_the_pixel(data, dense, context, in
     assert set(outcome.predictions[1].unique().tolist()) == {1, 2}
 
 
-def test_the_first_test_images_may_be_all_and_the_split_is_named(data, dense, context):
+def test_first_test_images_split_and_size_of_scores(data, dense, context):
     few = dense(max_val_images=3, train_split="train").run(OneHot(), data, context())
     assert (len(few.counts), few.train) == (3, "train")
-    most = dense(max_val_images=30).run(OneHot(), data, context())
-    assert (len(most.counts), most.train) == (6, "")
-
-
-def test_scores_may_have_another_size_than_masks(data, dense, context):
     small = SegmentationInference(short=32, square=True, pixels=20)
-    test = dense(inference=small, features=FeatureSpec(fit="pad"))
-    outcome = test.run(Pixels(8), data, context())
-    assert [tuple(each.shape) for each in outcome.predictions] == [(20, 20)] * 4
-    assert int(outcome.counts.truth.sum()) <= 6 * 20 * 20
+    test = dense(inference=small, features=FeatureSpec(fit="pad"), max_val_images=30)
+    most = test.run(Pixels(8), data, context())
+    assert (len(most.counts), most.train) == (6, "")
+    assert [tuple(each.shape) for each in most.predictions] == [(20, 20)] * 4
+    assert int(most.counts.truth.sum()) <= 6 * 20 * 20
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -137,19 +134,18 @@ def test_a_killed_evaluation_goes_on_to_the_bit(
     assert torch.load(tmp_path / "whole/heads.pt", weights_only=True)["key"] != first
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "another's"])
-def test_a_damaged_state_is_named_and_not_read(data, dense, context, tmp_path, damage: str):
-    work = context(folder=tmp_path / "kept")
+def test_a_damaged_state_is_named_and_not_read(data, dense, context, tmp_path):
+    work = context(folder=tmp_path)
     first = dense().run(OneHot(), data, work)
-    file = tmp_path / "kept" / head_training.FILE
-    whole = file.read_bytes()
-    file.write_bytes(b"" if damage == "empty" else whole[: len(whole) // 2])
-    if damage == "another's":
-        torch.save({"step": 3}, file)
-    with pytest.warns(UserWarning, match=r"kept/heads\.pt is damaged"):
-        again = dense().run(OneHot(), data, work)
-    assert again.tried == first.tried
-    assert torch.load(file, weights_only=True)["step"] == 4
+    file = tmp_path / head_training.FILE
+    whole, other = file.read_bytes(), io.BytesIO()
+    torch.save({"step": 3}, other)
+    for content in (b"", whole[: len(whole) // 2], other.getvalue()):
+        file.write_bytes(content)
+        with pytest.warns(UserWarning, match=r"heads\.pt is damaged"):
+            again = dense().run(OneHot(), data, work)
+        assert again.tried == first.tried
+        assert torch.load(file, weights_only=True)["step"] == 4
 
 
 def test_batches_without_any_label_are_survived(dense, context, tmp_path: Path):

@@ -20,7 +20,7 @@ from vitlab.data import (
 from vitlab.encoders import Pixels
 from vitlab.evaluation.evaluate import check
 from vitlab.evaluation.protocols import ImageKNN
-from vitlab.evaluation.protocols.trained_heads import key_of_heads
+from vitlab.evaluation.protocols.trained_heads import HeadRun
 from vitlab.probes.layer_selection import FeatureSpec, ImageFeatureSpec, LayerSelection
 from vitlab.probes.segmentation_inference import SegmentationInference
 
@@ -95,20 +95,13 @@ def test_a_class_that_features_tell_is_always_found(imagenet, image, context):
     assert test.run(Brightness(), imagenet, context()).scores["top1"] == 100.0
 
 
-def test_finished_heads_are_read_again(imagenet, image, vit, context, tmp_path, monkeypatch):
-    first = image().run(vit, imagenet, context(folder=tmp_path))
-    calls = []
-    read = ImageFeatureSpec.read
-    monkeypatch.setattr(ImageFeatureSpec, "read", lambda *given: calls.append(1) or read(*given))
-    assert image().run(vit, imagenet, context(20, folder=tmp_path)).tried == first.tried
-    assert len(calls) == 1  # the test images only
-
-
-def test_all_that_decides_heads_is_in_the_key_of_their_state(make, imagenet, dense, image, vit):
+def test_all_that_decides_heads_is_in_the_key_of_their_state(
+    make, imagenet, dense, image, vit, context
+):
     data = make()
 
     def key(seed: int = 0, encoder=vit, recipe=None, **changes) -> str:
-        return key_of_heads(encoder, dense(recipe, **changes), data, "train", seed)
+        return HeadRun(dense(recipe, **changes), encoder, data, context(seed=seed)).key
 
     keys = [key(), key(1), key(encoder=Pixels(8)), key(recipe={"batch_size": 1})]
     keys += [key(transform=SegmentationCrop(32, 32, (1.0, 2.0))), key(train_split="train")]
@@ -121,7 +114,7 @@ def test_all_that_decides_heads_is_in_the_key_of_their_state(make, imagenet, den
         if split:
             found = imagenet.samples(split)
             imagenet._samples[split] = replace(found, labels=found.labels[::-1].copy())
-        keys.append(key_of_heads(vit, image(), imagenet, "train", 0))
+        keys.append(HeadRun(image(), vit, imagenet, context()).key)
     assert len(set(keys)) == len(keys) == 12
 
 

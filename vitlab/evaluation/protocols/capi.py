@@ -287,7 +287,7 @@ class DenseLogistic(ResizedProtocol):
             return iter(kept) if kept else patches.blocks(context.memory, context.device)
 
         found = []
-        for c in context.track(settings, "logistic regression", total=len(settings)):
+        for c in context.track(settings, "logistic regression"):
             decay = 1 / (c * len(patches))
             fitted = LogisticRegression.fit(
                 blocks, classes, decay, self.max_iter, self.history_size

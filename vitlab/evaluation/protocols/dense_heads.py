@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from operator import itemgetter
 
 import torch
@@ -18,12 +17,12 @@ from vitlab.data.transforms import (
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError, check_least
 from vitlab.evaluation.features import check_labels
-from vitlab.evaluation.protocol import PICTURES, EvaluationContext
-from vitlab.evaluation.protocols.trained_heads import HeadScore, TrainedHeads
-from vitlab.probes.features import FinitenessMonitor, sharded_loader
+from vitlab.evaluation.protocol import PICTURES
+from vitlab.evaluation.protocols.trained_heads import HeadLogits, HeadRun, TrainedHeads
+from vitlab.probes.features import sharded_loader
 from vitlab.probes.layer_selection import FeatureSpec
-from vitlab.probes.linear_heads import HeadGrid, pixel_loss
-from vitlab.probes.metrics import IoUAccumulator
+from vitlab.probes.linear_heads import pixel_loss
+from vitlab.probes.metrics import IoUAccumulator, IoUCounts
 from vitlab.probes.segmentation_inference import SegmentationInference, resize_mask
 
 
@@ -71,7 +70,7 @@ class DenseHeads(TrainedHeads):
         check_labels(data, self.train_split or data.train_split)
 
     def train_dataset(self, data: VisionDataModule, seed: int) -> SegmentationDataset:
-        """Return training images and masks, augmented by the result's seed."""
+        """Return training images, augmented by the result's seed."""
         split = self.train_split or data.train_split
         train = data.segmentation_dataset(split, self.transform)
         data.refuse_leak(split)
@@ -91,42 +90,24 @@ class DenseHeads(TrainedHeads):
         """Return the gradient of the cross-entropy of pixels."""
         return pixel_loss(targets, grid)
 
-    def test(
-        self, encoder: Encoder, heads: HeadGrid, images: Dataset, context: EvaluationContext
-    ) -> dict[str, HeadScore]:
-        """Test all heads on the same passes of the encoder."""
-        classes = next(iter(heads.modules.values())).classify.out_features
-        counts = {name: IoUAccumulator(classes, context.device) for name in heads.names}
-        monitors = {name: FinitenessMonitor(context.device) for name in heads.names}
-
-        def logits(name: str, features: Mapping[str, Tensor]) -> Tensor:
-            return monitors[name].observe(heads.logits(name, features))
-
-        loader = sharded_loader(images, replace(context.loading, batch_size=1), itemgetter(0))
-        for scales, mask in context.track(loader, "testing heads", total=len(loader)):
-            views = self.inference.encode(encoder, self.features, scales, context.loading)
+    def count(
+        self, run: HeadRun, logits: Mapping[str, HeadLogits], images: Dataset
+    ) -> dict[str, IoUCounts]:
+        """Count the predictions of all heads on the same passes of the encoder."""
+        counts = {name: IoUAccumulator(run.data.num_classes, run.context.device) for name in logits}
+        loader = sharded_loader(images, replace(run.context.loading, batch_size=1), itemgetter(0))
+        for scales, mask in run.context.track(loader, "testing heads"):
+            views = self.inference.encode(run.encoder, self.features, scales, run.context.loading)
             truth = self.inference.target(mask)
-            for name in heads.names:
-                predicted = self.inference.predict(views, partial(logits, name), mask.shape)
-                counts[name].update(predicted, truth)
-        return {
-            name: HeadScore(each.overlaps(), monitors[name].finite())
-            for name, each in counts.items()
-        }
+            for name, head in logits.items():
+                counts[name].update(self.inference.predict(views, head, mask.shape), truth)
+        return {name: each.overlaps() for name, each in counts.items()}
 
-    def predictions(
-        self,
-        encoder: Encoder,
-        heads: HeadGrid,
-        name: str,
-        images: Dataset,
-        context: EvaluationContext,
-    ) -> list[Tensor]:
+    def predictions(self, run: HeadRun, logits: HeadLogits, images: Dataset) -> list[Tensor]:
         """Return predictions of one head for the first images, for pictures."""
         shown = []
         for index in range(min(PICTURES, len(images))):  # type: ignore[arg-type]
             scales, mask = images[index]
-            views = self.inference.encode(encoder, self.features, scales, context.loading)
-            predicted = self.inference.predict(views, partial(heads.logits, name), mask.shape)
-            shown.append(predicted.to("cpu", torch.uint8))
+            views = self.inference.encode(run.encoder, self.features, scales, run.context.loading)
+            shown.append(self.inference.predict(views, logits, mask.shape).byte().cpu())
         return shown

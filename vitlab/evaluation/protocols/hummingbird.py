@@ -138,7 +138,7 @@ class Hummingbird(Protocol):
         test = data.segmentation_dataset(data.val_split, resize)
         loader = sharded_loader(test, context.loading)
         features, masks = [], []
-        for images, truths in context.track(loader, "test features", total=len(loader)):
+        for images, truths in context.track(loader, "test features"):
             features.append(self._patches(encoder, images, context).flatten(0, 1))
             masks.extend(truths)
         search = NeighborSearch(torch.cat(features), self.num_neighbors, "cosine", context.memory)
@@ -205,7 +205,7 @@ class Hummingbird(Protocol):
             places = [(epoch, index) for index in range(len(train))]
             loader = iter(sharded_loader(Subset(train, places), context.loading))  # type: ignore[arg-type]
             name = f"memory, pass {epoch + 1} of {self.augmentation_epochs}"
-            for step in context.track(range(steps), name, total=steps):
+            for step in context.track(range(steps), name):
                 # ranks may run out one step earlier than others, and then give nothing
                 images, masks = next(loader, (torch.zeros(0), ()))
                 x = torch.zeros(len(masks), most, width)

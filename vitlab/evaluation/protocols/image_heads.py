@@ -1,6 +1,6 @@
 """Linear heads on frozen image features, trained with augmentation: top-1 accuracy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +12,10 @@ from vitlab.data import SingleCrop, VisionDataModule
 from vitlab.data.batch import Example
 from vitlab.data.dataset import TrainingDataset
 from vitlab.encoders import Encoder
-from vitlab.evaluation.protocol import EvaluationContext
-from vitlab.evaluation.protocols.trained_heads import HeadScore, TrainedHeads
-from vitlab.probes.features import FinitenessMonitor, sharded_loader
+from vitlab.evaluation.protocols.trained_heads import HeadLogits, HeadRun, TrainedHeads
+from vitlab.probes.features import sharded_loader
 from vitlab.probes.layer_selection import ImageFeatureSpec, check_cls, check_layers
-from vitlab.probes.linear_heads import HeadConfig, HeadGrid, image_loss
+from vitlab.probes.linear_heads import HeadConfig, image_loss
 from vitlab.probes.metrics import AccuracyCounts
 
 
@@ -66,22 +65,17 @@ class ImageHeads(TrainedHeads):
         """Return the gradient of the cross-entropy of images."""
         return image_loss(targets)
 
-    def test(
-        self, encoder: Encoder, heads: HeadGrid, images: Dataset, context: EvaluationContext
-    ) -> dict[str, HeadScore]:
-        """Test all heads on the same passes of the encoder."""
+    def count(
+        self, run: HeadRun, logits: Mapping[str, HeadLogits], images: Dataset
+    ) -> dict[str, AccuracyCounts]:
+        """Count the predictions of all heads on the same passes of the encoder."""
         # a rank may have nothing to test
-        rows = [torch.zeros(0, len(heads.names), dtype=torch.uint8, device=context.device)]
-        monitors = {name: FinitenessMonitor(context.device) for name in heads.names}
-        loader = sharded_loader(images, context.loading)
-        for pixels, labels in context.track(loader, "testing heads", total=len(loader)):
-            features = self.features.read(encoder, pixels, context.loading).features
-            truth = labels.to(context.device)
-            logits = [monitors[name].observe(heads.logits(name, features)) for name in heads.names]
-            right = torch.stack([each[:, 0].argmax(1) == truth for each in logits], dim=1)
-            rows.append(right.to(torch.uint8))
+        rows = [torch.zeros(0, len(logits), dtype=torch.uint8, device=run.context.device)]
+        loader = sharded_loader(images, run.context.loading)
+        for pixels, labels in run.context.track(loader, "testing heads"):
+            features = self.features.read(run.encoder, pixels, run.context.loading).features
+            truth = labels.to(run.context.device)
+            right = [each(features)[:, 0].argmax(1) == truth for each in logits.values()]
+            rows.append(torch.stack(right, dim=1).to(torch.uint8))
         table = distributed.all_gather_rows(torch.cat(rows)).bool()
-        return {
-            name: HeadScore(AccuracyCounts(table[:, index]), monitors[name].finite())
-            for index, name in enumerate(heads.names)
-        }
+        return {name: AccuracyCounts(table[:, index]) for index, name in enumerate(logits)}

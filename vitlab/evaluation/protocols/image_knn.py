@@ -70,7 +70,7 @@ class ImageKNN(TableProtocol):
         mine = slice(distributed.rank(), None, distributed.world_size())
         search = NeighborSearch(queries[mine].to(context.device), ks[-1], "cosine", context.memory)
         blocks = x.split(max(1, context.memory // (8 * x.shape[1])))
-        for block in context.track(blocks, "neighbors", total=len(blocks)):
+        for block in context.track(blocks, "neighbors"):
             search.add(block)
         neighbors, classes = search.neighbors(), data.num_classes
         y, truth = y.to(context.device), truth[mine].to(context.device)

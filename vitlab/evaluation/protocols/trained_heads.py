@@ -5,6 +5,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -19,28 +20,14 @@ from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.evaluation.fingerprint import digest, key_of
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Precision, Protocol
+from vitlab.probes.features import FinitenessMonitor
 from vitlab.probes.head_training import HeadBatch, HeadTraining
 from vitlab.probes.layer_selection import FeatureSpec, ImageFeatureSpec
 from vitlab.probes.linear_heads import HeadConfig, HeadGrid, HeadSpec
 from vitlab.probes.metrics import PerImageCounts
 from vitlab.probes.recipe import StepSampler, TrainingRecipe
 
-
-class HeadScore(NamedTuple):
-    """The predictions of a head on test images.
-
-    Attributes:
-        counts: of each image.
-        finite: whether all logits were; otherwise predictions mean nothing.
-    """
-
-    counts: PerImageCounts
-    finite: bool
-
-    @property
-    def value(self) -> float:
-        """The score in percent; NaN for a head that has diverged."""
-        return self.counts.value if self.finite else math.nan
+HeadLogits = Callable[[Mapping[str, Tensor]], Tensor]  # of one head, from its features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +57,10 @@ class TrainedHeads(Protocol):
         """Refuse too few images to hold some out."""
         self.recipe.holdout_split(len(data.samples(self.train_split or data.train_split)))
 
+    def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
+        """Train all heads, choose one as the recipe says, and test all of them."""
+        return HeadRun(self, encoder, data, context).outcome()
+
     @abstractmethod
     def train_dataset(self, data: VisionDataModule, seed: int) -> Dataset:
         """Return augmented training images with their labels or masks."""
@@ -87,33 +78,53 @@ class TrainedHeads(Protocol):
         """Return the gradient of a batch's loss, see `HeadBatch`."""
 
     @abstractmethod
-    def test(
-        self, encoder: Encoder, heads: HeadGrid, images: Dataset, context: EvaluationContext
-    ) -> Mapping[str, HeadScore]:
-        """Test all heads on the same passes of the encoder."""
+    def count(
+        self, run: "HeadRun", logits: Mapping[str, HeadLogits], images: Dataset
+    ) -> Mapping[str, PerImageCounts]:
+        """Count the predictions of all heads on the same passes of the encoder."""
 
-    def predictions(
-        self,
-        encoder: Encoder,
-        heads: HeadGrid,
-        name: str,
-        images: Dataset,
-        context: EvaluationContext,
-    ) -> list[Tensor]:
+    def predictions(self, run: "HeadRun", logits: HeadLogits, images: Dataset) -> list[Tensor]:
         """Return predictions of one head for the first images, for pictures."""
         return []
 
-    def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
-        """Train all heads, choose one as the recipe says, and test all of them."""
-        reported = self.test_dataset(data, data.val_split)
-        if self.max_val_images:
-            count = min(self.max_val_images, len(data.samples(data.val_split)))
+
+class HeadScore(NamedTuple):
+    """The predictions of a head on test images.
+
+    Attributes:
+        counts: of each image.
+        finite: whether all logits were; otherwise predictions mean nothing.
+    """
+
+    counts: PerImageCounts
+    finite: bool
+
+    @property
+    def value(self) -> float:
+        """The score in percent; NaN for a head that has diverged."""
+        return self.counts.value if self.finite else math.nan
+
+
+@dataclass(frozen=True)
+class HeadRun:
+    """One evaluation of trained heads; see `Protocol.run` for the attributes."""
+
+    protocol: TrainedHeads
+    encoder: Encoder
+    data: VisionDataModule
+    context: EvaluationContext
+
+    def outcome(self) -> Outcome:
+        """Train all heads, from where an interrupted run has left them, and test them."""
+        protocol, data = self.protocol, self.data
+        reported = protocol.test_dataset(data, data.val_split)
+        if protocol.max_val_images:
+            count = min(protocol.max_val_images, len(data.samples(data.val_split)))
             reported = Subset(reported, range(count))
-        training = self.fit(encoder, data, reported, context)
-        found = self.test(encoder, training.heads, reported, context)
-        select = self.recipe.select
-        last = select == "last"
-        head = training.heads.names[0] if last else training.chosen
+        training = self._train(reported)
+        found = self._test(training.heads, reported)
+        select = protocol.recipe.select
+        head = training.heads.names[0] if select == "last" else training.chosen
         if not found[head].finite:
             raise InputError(
                 f"the head of the headline ({head}) has diverged: its logits are not finite; give "
@@ -121,82 +132,76 @@ class TrainedHeads(Protocol):
                 field="protocol.recipe.lrs",
             )
         scores = {name: each.value for name, each in found.items()}
-        tried = scores if last else training.tried
-        chosen = head if last else training.label(head)
-        several = len(tried) > 1
+        tried = scores if select == "last" else training.tried
+        chosen = head if select == "last" else training.label(head)
+        several, name = len(tried) > 1, protocol.score
         return Outcome(
-            headline=self.score,
-            scores={
-                self.score: scores[head],
-                **{f"{self.score}/{name}": value for name, value in scores.items()},
-            },
+            headline=name,
+            scores={name: scores[head], **{f"{name}/{key}": scores[key] for key in scores}},
             counts=found[head].counts,
             tried=tried,
             chosen=chosen if several else "",
             chosen_on=select if several and select != "last" else "",
-            predictions=self.predictions(encoder, training.heads, head, reported, context),
-            train=self.train_split,
+            predictions=protocol.predictions(self, partial(training.heads.logits, head), reported),
+            train=protocol.train_split,
         )
 
-    def fit(
-        self,
-        encoder: Encoder,
-        data: VisionDataModule,
-        reported: Dataset,
-        context: EvaluationContext,
-    ) -> HeadTraining:
-        """Train all heads, from where an interrupted run has left them.
+    @property
+    def key(self) -> str:
+        """SHA-256 over all that trained heads and their choice come from."""
+        protocol, data = self.protocol, self.data
+        size: int = protocol.transform.size  # type: ignore[union-attr]
+        train = protocol.train_split or data.train_split
+        of_features = key_of(self.encoder, size, data, train, data.val_split)
+        settings = json.dumps(protocol, sort_keys=True, default=_public)
+        return digest({**of_features, "settings": settings, "seed": self.context.seed})
 
-        Where the recipe selects, each is returned at its best; on `reported` images if it says so.
-        """
-        recipe, train = self.recipe, self.train_split or data.train_split
+    def _train(self, reported: Dataset) -> HeadTraining:
+        """Train all heads; where the recipe selects, each is returned at its best."""
+        protocol, recipe, data, context = (
+            self.protocol,
+            self.protocol.recipe,
+            self.data,
+            self.context,
+        )
+        train = protocol.train_split or data.train_split
         kept, held = recipe.holdout_split(len(data.samples(train)))
-        specs = [
-            HeadSpec(source, width, lr)
-            for source, width in self.features.widths(encoder).items()
-            for lr in recipe.lrs
-        ]
-        heads = HeadGrid(specs, data.num_classes, self.head, recipe, context.seed, context.device)
-        key = key_of_heads(encoder, self, data, train, context.seed)
-        training = HeadTraining(heads, len(kept), context.folder, key)
-        places = StepSampler(
-            kept, recipe, context.seed, self.chunk, distributed.rank(), distributed.world_size()
+        widths = protocol.features.widths(self.encoder)
+        specs = [HeadSpec(name, widths[name], lr) for name in widths for lr in recipe.lrs]
+        heads = HeadGrid(
+            specs, data.num_classes, protocol.head, recipe, context.seed, context.device
         )
+        training = HeadTraining(heads, len(kept), context.folder, self.key)
+        ranks = distributed.rank(), distributed.world_size()
+        places = StepSampler(kept, recipe, context.seed, protocol.chunk, *ranks)
         places.start = training.step
         deciding = reported
         if recipe.select == "held out":
-            deciding = Subset(self.test_dataset(data, train), held.tolist())
+            deciding = Subset(protocol.test_dataset(data, train), held.tolist())
 
         def scores() -> dict[str, float]:
-            found = self.test(encoder, heads, deciding, context)
-            return {name: each.value for name, each in found.items()}
+            return {name: each.value for name, each in self._test(heads, deciding).items()}
 
-        batches = self._batches(encoder, data, places, context)
-        training.run(batches, None if recipe.select == "last" else scores)
+        training.run(self._batches(places), None if recipe.select == "last" else scores)
         training.keep_best()
         return training
 
-    def _batches(
-        self,
-        encoder: Encoder,
-        data: VisionDataModule,
-        places: StepSampler,
-        context: EvaluationContext,
-    ) -> Iterator[HeadBatch]:
+    def _batches(self, places: StepSampler) -> Iterator[HeadBatch]:
         """Yield the features of each step from its place on, and the gradient of its loss."""
-        labeled = self.task == "classification"
+        protocol, context = self.protocol, self.context
+        labeled = protocol.task == "classification"
         loader = DataLoader(
-            self.train_dataset(data, context.seed),
+            protocol.train_dataset(self.data, context.seed),
             batch_sampler=places,
             num_workers=context.loading.num_workers,
-            collate_fn=self.collate,
+            collate_fn=protocol.collate,
             worker_init_fn=init_worker,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # draws no random number of the run
         )
         for images, labels in context.track(loader, "training heads", total=len(places)):
             maps = [
-                self.features.read(encoder, chunk, context.loading)
+                protocol.features.read(self.encoder, chunk, context.loading)
                 for chunk in images.split(places.chunk)
             ]
             features = {
@@ -206,17 +211,17 @@ class TrainedHeads(Protocol):
             targets = places.gather(labels.to(context.device))
             # once true, nobody waits for the device
             labeled = labeled or bool((targets != IGNORE_INDEX).any())
-            yield HeadBatch(features, self.loss(targets, maps[0].grid), labeled)
+            yield HeadBatch(features, protocol.loss(targets, maps[0].grid), labeled)
 
+    def _test(self, heads: HeadGrid, images: Dataset) -> dict[str, HeadScore]:
+        monitors = {name: FinitenessMonitor(self.context.device) for name in heads.names}
 
-def key_of_heads(
-    encoder: Encoder, protocol: TrainedHeads, data: VisionDataModule, train: str, seed: int
-) -> str:
-    """Return sha256 over all that trained heads and their choice come from."""
-    size: int = protocol.transform.size  # type: ignore[union-attr]
-    of_features = key_of(encoder, size, data, train, data.val_split)
-    settings = json.dumps(protocol, sort_keys=True, default=_public)
-    return digest({**of_features, "settings": settings, "seed": seed})
+        def logits(name: str, features: Mapping[str, Tensor]) -> Tensor:
+            return monitors[name].observe(heads.logits(name, features))
+
+        every = {name: partial(logits, name) for name in heads.names}
+        counts = self.protocol.count(self, every, images)
+        return {name: HeadScore(counts[name], monitors[name].finite()) for name in heads.names}
 
 
 def _public(value: object) -> list[Any]:
