@@ -1,7 +1,7 @@
 """Linear heads on frozen image features, trained with augmentation: top-1 accuracy."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class ImageHeads(TrainedHeads):
     chunk = 64
     features: ImageFeatureSpec = ImageFeatureSpec()  # noqa: RUF009, frozen
     head: HeadConfig = HeadConfig(norm=False)  # noqa: RUF009, frozen
-    transform: SingleCrop = field(default_factory=SingleCrop)
+    transform: SingleCrop = SingleCrop()  # noqa: RUF009, holds no state between calls
     size: int = 224
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
