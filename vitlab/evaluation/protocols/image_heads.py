@@ -37,7 +37,7 @@ class ImageHeads(TrainedHeads):
     chunk = 64
     features: ImageFeatureSpec = ImageFeatureSpec()  # noqa: RUF009, frozen
     head: HeadConfig = HeadConfig(norm=False)  # noqa: RUF009, frozen
-    transform: SingleCrop = SingleCrop()  # noqa: RUF009, holds no state between calls
+    transform: SingleCrop
     size: int = 224
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
