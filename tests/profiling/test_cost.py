@@ -92,6 +92,9 @@ def test_every_encoder_has_a_row_at_every_size(tmp_path, capsys, ending):
     else:
         assert "- commit:" in text
         assert f" {found['parameters'][1]:,} |" in text
+        assert [line.endswith(" 1.000 |") for line in text.splitlines() if "| a" in line] == [
+            True
+        ] * 2
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from vitlab.profiling.forecast import (
     GIB,
     RunFacts,
     TrialResult,
-    duration,
     forecast,
     remedies,
     verdict,
@@ -29,7 +28,6 @@ FACTS = RunFacts(
     cores=8,
     precision="bf16-mixed",
     supports_bf16=True,
-    slow_attention="",
     memory=16 * GIB,
     weights=GIB,
     per_image=GIB // 16,
@@ -92,15 +90,14 @@ def test_micro_batches_that_fit_divide_the_share_of_a_device():
 @pytest.mark.parametrize(
     ("trial", "facts", "expected"),
     [
-        ({}, {}, "devices: 2 would take about 2 min"),
+        ({}, {}, "devices: 2 would take about 0:02:00"),
         ({"peak": 16 * GIB}, {"per_image": 0}, "--data.micro_batch_size 16"),
         ({"peak": 16 * GIB}, {"memory": GIB}, "not even one image fits"),
-        ({}, {"free_disk": GIB // 4}, "disk: the run needs up to 512.1 MiB and 256.0 MiB are free"),
+        ({}, {"free_disk": GIB // 4}, "disk: the run needs up to 0.50 GiB, 0.25 are free"),
         ({"loading": 20.0}, {}, "could use 34; set --data.num_workers 8"),
         ({"loading": 20.0}, {"num_workers": 8}, "store the images smaller"),
         ({"steps": WAITS}, {"num_workers": 0}, "set --data.num_workers 1"),
         ({}, {"num_workers": 16}, "1 x 16 processes share 8 cores; --data.num_workers 8"),
-        ({}, {"slow_attention": "no compiler"}, "attention: no compiler"),
         ({}, {"precision": "32-true"}, "bf16-mixed"),
         ({}, {"micro_batch_size": 8, "accumulate_grad_batches": 4}, "--data.micro_batch_size 32"),
         ({"probe_seconds": 99.0}, {}, "probes take 67% of the run"),
@@ -115,8 +112,3 @@ def test_the_most_urgent_remedy_comes_first_and_none_changes_the_recipe(trial, f
         assert setting not in " ".join(advice)
     assert ("does not fit into memory" in verdict(facts, found)) is (trial.peak == 16 * GIB)
     assert ("disk is too small" in verdict(facts, found)) is (facts.free_disk == GIB // 4)
-
-
-def test_durations_are_in_a_suitable_unit():
-    texts = {0.01: "36 s", 0.5: "30 min", 12.34: "12.3 h", 240.0: "10.0 days"}
-    assert {hours: duration(hours) for hours in texts} == texts

@@ -124,6 +124,8 @@ def test_a_run_continues_with_its_own_settings_only(probed: Path, drawn, tmp_pat
         text = capsys.readouterr().err
         assert f"began with other settings: {key.replace('data.', 'data.init_args.')} " in text
         assert (folder / "config.yaml").read_bytes() == before
+    refusal(run_fit, folder, drawn, ARM, *ALL, "--ckpt_path", str(probed / "best.ckpt"))
+    assert "holds an unfinished run" in capsys.readouterr().err
     (folder / "config.yaml").write_text("[]")
     refusal(run_fit, folder, drawn, ARM, *ALL, "--ckpt_path", spelled)
     assert "config.yaml is damaged: it holds no settings" in capsys.readouterr().err
@@ -143,28 +145,6 @@ def test_curves_of_an_attempt_that_saved_nothing_are_hidden(fit: Fit, monkeypatc
         interrupt(patch, Broken)
         refusal(fit, *options, code=1)
     assert [step for step, _ in curves(fit(*options))["loss"]] == [0, 1]
-
-
-@pytest.mark.slow
-def test_micro_batches_take_the_steps_of_the_whole_batch(fit: Fit):
-    softmax = ("--model.objective.encoder.normalizer", "softmax", *UNPROBED)
-    whole = weights(fit(*softmax, name="whole"))
-    parts = weights(fit(*softmax, "--data.micro_batch_size", "5", name="parts"))
-    for name, tensor in whole.items():
-        assert torch.allclose(tensor, parts[name], atol=2e-4), name
-
-
-@pytest.mark.slow
-def test_several_segmentation_sets_are_probed_at_once(fit: Fit, drawn: Path):
-    folder = fit(
-        *("--probing.dense.ade20k.class_path", "ADE20K"),
-        *("--probing.dense.ade20k.root", str(drawn)),
-        *("--probing.dense.cityscapes.class_path", "Cityscapes"),
-        *("--probing.dense.cityscapes.root", str(drawn / "cityscapes"), "--probing.pictures", "0"),
-    )
-    trained = read(folder / "results.json")[2]
-    sets = [trained[f"miou/{name}"] for name in ("voc2012", "ade20k", "cityscapes")]
-    assert trained["miou/mean"] == pytest.approx(sum(sets) / 3)
 
 
 def test_unlabeled_data_can_be_trained_on(fit: Fit, drawn: Path, capsys):

@@ -27,6 +27,8 @@ def finished(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run of two epochs, measured after each."""
     options = ("--probing.every_n_epochs", "1", "--probing.pictures", "0")
     options += ("--model.objective.head.out_dim", "64", "--trainer.precision", "bf16-mixed")
+    options += ("--probing.dense.streets.class_path", "Cityscapes")
+    options += ("--probing.dense.streets.root", str(drawn / "cityscapes"))
     with pytest.MonkeyPatch.context() as patch:  # so short a run gives no reason to warn
         patch.setattr(
             "vitlab.callbacks.online_probes.latest_warning",
@@ -50,8 +52,11 @@ def read(folder: Path) -> list[dict]:
 
 def test_measurements_have_statistics_of_patches_and_a_warning_and_are_curves(finished: Path):
     for row in read(finished):
-        features = row["features"]
-        assert set(features) == {f"features/{name}/voc2012" for name in (*PATCHES, "feature_rank")}
+        features, scores = row["features"], row["scores"]
+        names = {f"features/{name}/voc2012" for name in (*PATCHES, "feature_rank")}
+        assert {name for name in features if name.endswith("voc2012")} == names
+        mean = (scores["miou/voc2012"] + scores["miou/streets"]) / 2
+        assert scores["miou/mean"] == pytest.approx(mean)
         for name in PATCHES[:3]:
             assert -1 <= features[f"features/{name}/voc2012"] <= 1
         assert features["features/feature_rank/voc2012"] >= 1

@@ -71,7 +71,7 @@ def test_a_run_resumes_to_the_bit_beside_its_own_backbone_only(train, backbone, 
     save(ViT("nano", 8, 64), tmp_path / "other")
     more = ("--ckpt_path", str(calm / "last.ckpt"), "--trainer.max_epochs", "3")
     refusal(train, *more, path=tmp_path / "other", name="other")
-    assert "were learned beside the backbone" in capsys.readouterr().err
+    assert "that they were trained with" in capsys.readouterr().err
 
 
 @pytest.mark.slow

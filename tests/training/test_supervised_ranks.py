@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import read, run_fit, run_ranks, weights
+from runs import UNPROBED, read, run_fit, run_ranks, weights
 
 from vitlab.encoders import ViT, save
 
@@ -15,10 +15,10 @@ NANO = {"size": "nano", "patch_size": 8, "img_size": 64, "drop_path": 0.0}
 UNMIXED = ("--model.objective.mixup", '{"mixup_alpha": 0, "cutmix_alpha": 0}')
 COMMON = (
     *("--data.global_batch_size", "14", "--data.transform.size", "64"),
-    *("--validation.every_n_epochs", "1", "--probing.every_n_epochs", "0"),
-    *("--probing.baselines", "false", "--probing.size", "64", "--probing.dense_size", "64"),
+    *("--validation.every_n_epochs", "1", *UNPROBED),
+    *("--probing.size", "64", "--probing.dense_size", "64"),
     *("--model.optimizer.warmup_epochs", "0", "--model.optimizer.lr", "4e-4"),
-    *("--model.optimizer.lr_schedule.base_batch_size", "0", *UNMIXED),
+    *("--model.optimizer.lr_schedule.base_batch_size", "0"),
 )
 
 
@@ -58,7 +58,7 @@ def test_supervised_and_calibrated_runs_on_two_ranks_are_those_of_one(odd: Path,
     encoder = json.dumps({"class_path": "ViT", "init_args": NANO})
     still = ("--model.objective.random_erasing", '{"prob": 0}')
     more = ("--data.repeats", "2", "--model.optimizer.lr_schedule.cooldown_epochs", "0", *still)
-    given = ("--model.objective.encoder", encoder, *more)
+    given = ("--model.objective.encoder", encoder, *more, *UNMIXED)
     base = run_both(odd, tmp_path / "plain", "supervised_deit_s", *given)
     start = ("--model.objective.classifier.path", str(base / "last.ckpt"))
     start += ("--model.objective.tokens.weight", "10")
@@ -77,6 +77,6 @@ def test_prompts_on_two_ranks_are_those_of_one(odd: Path, tmp_path: Path):
         *("--data.transform.resize_size", "64"),
         # entries that are drawn, or dropped, are so for a micro-batch
         *("--model.objective.encoder.prompts.dropout", "0"),
-        *("--model.objective.matching.random_fraction", "0"),
+        *("--model.objective.matching.random_fraction", "0", *UNMIXED),
     )
     run_both(odd, tmp_path, "prompts_tcpa", *options)

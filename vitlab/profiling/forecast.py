@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ class RunFacts:
     cores: int  # that a process may use
     precision: str
     supports_bf16: bool  # and computes faster with it
-    slow_attention: str  # why entmax attention takes its slow path; "" where it does not
     memory: int  # bytes that a process may use
     weights: int  # estimated bytes, with gradients and averages
     per_image: int  # estimated bytes that an image keeps until backward
@@ -161,15 +161,14 @@ def remedies(trial: TrialResult, facts: RunFacts, found: Forecast) -> list[str]:
         memory = f"memory: set --data.micro_batch_size {found.largest}, which accumulates"
     rules = {
         memory: not found.fits,
-        f"disk: the run needs up to {size(found.disk)} and {size(facts.free_disk)} are free; "
-        "make space, choose another disk with --run-dir, or keep fewer checkpoints with "
+        f"disk: the run needs up to {found.disk / GIB:.2f} GiB, {facts.free_disk / GIB:.2f} are "
+        "free; make space, choose another disk with --run-dir, or keep fewer checkpoints with "
         "--checkpoint.keep": found.disk > facts.free_disk,
         data: found.bound == "data",
         f"loading: {facts.local_devices} x {facts.num_workers} processes share {facts.cores} "
         f"cores; --data.num_workers {cores} needs less memory and is hardly slower": (
             facts.num_workers > cores
         ),
-        f"attention: {facts.slow_attention}; remove the cause": facts.slow_attention,
         "precision: this device computes faster with --trainer.precision bf16-mixed": (
             facts.supports_bf16 and facts.precision == "32-true"
         ),
@@ -180,12 +179,17 @@ def remedies(trial: TrialResult, facts: RunFacts, found: Forecast) -> list[str]:
         f"probes take {found.probing:.0%} of the run; probe less often with "
         "--probing.every_n_epochs and --validation.every_n_epochs, or fewer images with "
         "--probing.images": found.probing > PROBING_SHARE,
-        f"devices: {devices} would take about {duration(found.hours_on(devices or 1))}, if speed "
+        f"devices: {devices} would take about {clock(found.hours_on(devices or 1))}, if speed "
         "grows in proportion (communication is not counted)": (
             found.bound == "compute" and devices
         ),
     }
     return [text for text, applies in rules.items() if applies]
+
+
+def clock(hours: float) -> str:
+    """Return hours as 3:25:45, or 2 days, 3:25:45."""
+    return str(timedelta(seconds=round(3600 * hours)))
 
 
 def verdict(facts: RunFacts, found: Forecast) -> str:
@@ -194,7 +198,7 @@ def verdict(facts: RunFacts, found: Forecast) -> str:
     disk = "" if found.disk <= facts.free_disk else ", but the disk is too small"
     return (
         f"The run {memory}{disk}; it is bound by {found.bound} at {found.images_per_second:.3g} "
-        f"images/s and takes about {duration(found.hours)} on {facts.world_size} devices."
+        f"images/s and takes about {clock(found.hours)} on {facts.world_size} devices."
     )
 
 
@@ -223,12 +227,12 @@ def report(trial: TrialResult, facts: RunFacts, world_size: int, file: Path | No
         "probes": f"at least {facts.probings} x {trial.probe_seconds:.3g} s, validation "
         f"{facts.validations} x {trial.validation_seconds:.3g} s to read and encode: "
         f"{found.probing:.0%} of the time",
-        "disk": f"up to {size(found.disk)}, with {facts.kept_checkpoints} checkpoints of "
-        f"{size(trial.checkpoint)} and one being written; {size(facts.free_disk)} are free",
-        "an epoch": f"{duration(found.epoch_hours)} without probes",
+        "disk": f"up to {found.disk / GIB:.2f} GiB of {facts.free_disk / GIB:.2f}, with "
+        f"{facts.kept_checkpoints} checkpoints of {trial.checkpoint / GIB:.2f}, one being written",
+        "an epoch": f"{clock(found.epoch_hours)} without probes",
     }
     for n, each in hours.items():
-        rows[f"run on {n}"] = f"{duration(each)}, {found.device_hours:.3g} device-hours"
+        rows[f"run on {n}"] = f"{clock(each)}, {found.device_hours:.3g} device-hours"
     print_rows(f"measured on {facts.device}", rows)
     console = Console()
     console.print(outcome, highlight=False)
@@ -238,17 +242,3 @@ def report(trial: TrialResult, facts: RunFacts, world_size: int, file: Path | No
         content: dict[str, Any] = {"surroundings": surroundings(), "facts": asdict(facts)}
         content |= {"trial": trial.plain(), "forecast": asdict(found), "hours_on_devices": hours}
         write_json(file, {**content, "verdict": outcome, "remedies": advice})
-
-
-def duration(hours: float) -> str:
-    """Return hours in a suitable unit: 40 s, 12 min, 3.5 h, 12 days."""
-    if hours < 1 / 30:
-        return f"{3600 * hours:.0f} s"
-    if hours < 2:
-        return f"{60 * hours:.0f} min"
-    return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:.1f} days"
-
-
-def size(count: int) -> str:
-    """Return bytes in a suitable unit."""
-    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.1f} MiB"

@@ -24,10 +24,7 @@ from torch.utils.data import Dataset
 from vitlab.callbacks.checkpoint import CheckpointCallback
 from vitlab.callbacks.measurements import EvaluationCallback
 from vitlab.callbacks.nan_guard import NaNGuard, NotFiniteError
-from vitlab.encoders.attention import Attention
-from vitlab.encoders.entmax.attention import entmax_attention
 from vitlab.errors import InputError
-from vitlab.objectives import Objective
 from vitlab.probes.dense import stack_images
 from vitlab.probes.features import eval_mode, sharded_loader
 from vitlab.profiling.forecast import RunFacts, TrialResult
@@ -118,14 +115,14 @@ def throughput(
 ) -> float:
     """Return the images per second of a loader together with a use of its batches.
 
-    Processes deliver in rounds. Half as many as count come before, while the processes start and
-    run ahead of each other.
+    Processes deliver in rounds, a batch each. Half as many as count come before, while the
+    processes start and run ahead of each other.
 
     Args:
         batches: repeated without end; not empty.
         num_workers: processes of the loader.
         use: takes a batch and returns its number of images.
-        rounds: that count, at most; one has a batch of each process.
+        rounds: that count, at most.
     """
     turn = max(1, num_workers)
     supply = chain.from_iterable(repeat(batches))
@@ -203,7 +200,6 @@ def run_facts(cli: FitCLI, plan: RunPlan) -> RunFacts:
         cores=len(os.sched_getaffinity(0)),
         precision=str(trainer.precision),
         supports_bf16=on_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
-        slow_attention=slow_attention(objective, device),
         memory=available(trainer),
         weights=plan.weights,
         per_image=plan.per_image,
@@ -215,25 +211,6 @@ def run_facts(cli: FitCLI, plan: RunPlan) -> RunFacts:
         probings=probings,
         validations=_count(validation.every_n_epochs, epochs) if objective.classifiers() else 0,
     )
-
-
-def slow_attention(objective: Objective, device: torch.device) -> str:
-    """Return why 1.5-entmax attention cannot take its fast path here; "" where it can or is none.
-
-    With a bias, as of LocAtViT, there is none on a GPU; that is no defect of the machine.
-    """
-    on_cpu = device.type == "cpu"
-    for module in objective.modules():
-        if isinstance(module, Attention) and module.normalizer.alpha == 1.5:
-            if module.gaug is not None and not on_cpu:
-                continue
-            row = torch.zeros(1, 1, 16, module.qkv.in_features // module.num_heads, device=device)
-            try:
-                entmax_attention(row, row, row, path="cpu" if on_cpu else "triton")
-            except ValueError as error:
-                return str(error)
-            return ""
-    return ""
 
 
 def _count(every: int, epochs: int) -> int:

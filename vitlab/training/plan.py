@@ -69,7 +69,18 @@ def plan_run(cli: FitCLI) -> tuple[RunPlan, dict[str, str]]:
     cli.config_init.probing.check(objective.encoder, data)
     cli.config_init.validation.check(objective, data)
     plan = RunPlan(layout, *estimate_memory(objective, crops, "mixed" in str(trainer.precision)))
-    check_memory(plan, trainer, data)
+    limit = available(trainer)
+    if plan.memory > limit:
+        fits = (limit - plan.weights) // plan.per_image
+        remedy = "use fewer or smaller crops (data.transform) or a smaller encoder"
+        if fits > 0:
+            remedy = f"set --data.micro_batch_size {fits}, which accumulates micro-batches"
+        raise InputError(
+            f"{layout.micro_batch_size} images with {sum(count for count, _ in crops)} crops each "
+            f"need about {plan.memory / GIB:.1f} GiB and a device has {limit / GIB:.1f} GiB; "
+            f"{remedy}",
+            field="data.micro_batch_size",
+        )
     rows = describe(cli, plan)
     if masks:
         rows["masks"] = f"{masks:,} training images have one; the others add nothing"
@@ -135,11 +146,8 @@ def estimate_memory(
 ) -> tuple[int, int]:
     """Return the estimated bytes of the weights in training, and of one image with all its crops.
 
-    The activations of an encoder are measured on crops of each size; the loss keeps a few numbers
-    per crop and output.
-
     Args:
-        objective: whose encoder is measured.
+        objective: whose encoder is measured; the loss keeps a few numbers per crop and output.
         crops: number and edge in pixels of each kind of crop.
         mixed: whether matrix products are in 16 bits.
     """
@@ -173,24 +181,3 @@ def available(trainer: Trainer) -> int:
     if trainer.strategy.root_device.type == "cuda":
         return torch.cuda.get_device_properties(trainer.strategy.root_device).total_memory
     return psutil.virtual_memory().available // trainer.num_devices
-
-
-def check_memory(plan: RunPlan, trainer: Trainer, data: VisionDataModule) -> None:
-    """Refuse a micro-batch that cannot fit.
-
-    Raises:
-        InputError: the estimate exceeds the memory of the device.
-    """
-    limit = available(trainer)
-    if plan.memory <= limit:
-        return
-    fits = (limit - plan.weights) // plan.per_image
-    remedy = "use fewer or smaller crops (data.transform) or a smaller encoder"
-    if fits > 0:
-        remedy = f"set --data.micro_batch_size {fits}, which accumulates micro-batches"
-    raise InputError(
-        f"{plan.layout.micro_batch_size} images with "
-        f"{sum(count for count, _ in data.transform.crop_sizes)} crops each need about "
-        f"{plan.memory / GIB:.1f} GiB and a device has {limit / GIB:.1f} GiB; {remedy}",
-        field="data.micro_batch_size",
-    )

@@ -50,10 +50,11 @@ def summary_rows(measurements: Sequence[Mapping[str, Any]]) -> list[dict[str, ob
     """Return the rows of the closing table: baselines, the last epoch, and the best if another."""
     trained = [each for each in measurements if each["encoder"] == "trained"]
     rows = {each["encoder"]: each for each in measurements if each["encoder"] != "trained"}
-    rows |= {f"trained, epoch {each['epoch']}": each for each in trained[-1:]}
+    shown = trained[-1:]
+    rows |= {f"trained, epoch {each['epoch']}": each for each in shown}
     for name, tag in (("best mIoU", "miou/mean"), ("best top-1", TOP1)):
-        scored = [each for each in trained if tag in each["scores"]]
-        best = max(scored, key=lambda each: each["scores"][tag], default=None)
-        if best is not None and best not in rows.values():
+        best = max(trained, key=lambda each: each["scores"].get(tag, -1.0), default=None)
+        if best is not None and best not in shown and tag in best["scores"]:
             rows[f"{name}, epoch {best['epoch']}"] = best
+        shown.append(best)
     return [{"encoder": name, **each["scores"]} for name, each in rows.items()]

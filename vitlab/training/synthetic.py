@@ -24,11 +24,7 @@ class Synthetic:
     seed: int = 0
 
     def draw(self, roots: Iterable[str], first_rank: bool) -> None:
-        """Draw the data sets, or wait until the first rank has, if a run reads from them.
-
-        Args:
-            roots: folders that the run reads.
-            first_rank: whether this process draws; under SLURM all ranks start at once.
+        """Draw the data sets, if a run reads one of these folders; others wait for the first rank.
 
         Raises:
             InputError: the folder has something else in it, or the first rank did not draw.
