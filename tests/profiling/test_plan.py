@@ -170,11 +170,11 @@ def test_the_memory_foreseen_is_that_of_what_is_trained():
     assert kept(dino) == whole
     torch.set_rng_state(state)
     assert kept_for_backward(vit, 32, mixed=True) != whole
+    assert torch.equal(torch.get_rng_state(), state)
     classifier = Classification(vit, 3)
     classifier.model.head.requires_grad_(False)
     weights, per_image = estimate_memory(classifier, [(2, 32)], mixed=False)
     size, head = sum(p.numel() for p in vit.parameters()), 3 * 128 + 3
     assert weights == 16 * size + 4 * head + 4 * (size + head)  # trained, frozen, moving average
     assert per_image == 2 * (whole + 4 * 3 * 32**2 + 3 * 4 * 4)
-    assert torch.equal(torch.get_rng_state(), state)
     assert all(p.requires_grad for p in vit.parameters())

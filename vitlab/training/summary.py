@@ -52,9 +52,9 @@ def summary_rows(measurements: Sequence[Mapping[str, Any]]) -> list[dict[str, ob
     rows = {each["encoder"]: each for each in measurements if each["encoder"] != "trained"}
     shown = trained[-1:]
     rows |= {f"trained, epoch {each['epoch']}": each for each in shown}
-    for name, tag in (("best mIoU", "miou/mean"), ("best top-1", TOP1)):
-        best = max(trained, key=lambda each: each["scores"].get(tag, -1.0), default=None)
-        if best is not None and best not in shown and tag in best["scores"]:
+    for name, tag in (("best mIoU", "miou/mean"), ("best top-1", TOP1)) if trained else ():
+        best = max(trained, key=lambda each: each["scores"].get(tag, -1.0))
+        if best not in shown and tag in best["scores"]:
             rows[f"{name}, epoch {best['epoch']}"] = best
         shown.append(best)
     return [{"encoder": name, **each["scores"]} for name, each in rows.items()]
