@@ -50,12 +50,6 @@ class ResumePoint:
     finished: bool = False
 
 
-def default_folder(configs: Sequence[str], seed: int) -> Path:
-    """Return the default folder of a run: runs/NAME_OF_CONFIGS/seedN."""
-    names = [Path(config).stem for config in configs] or ["unnamed"]
-    return Path("runs") / "-".join(names) / f"seed{seed}"
-
-
 def kept_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints that a run keeps of some epochs, the newest first."""
     return sorted((folder / KEPT).glob("epoch_*.ckpt"), reverse=True)

@@ -1,7 +1,6 @@
 """`vitlab measure`: the probes of a run on every checkpoint that it left."""
 
 import json
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,8 +113,16 @@ class SeriesProbes:
         self.series, self.folder, self.options = series, folder, options
         config: Any = {} if series.config is None else read_yaml(series.config)
         probing = {**config.get("probing", {}), **options.probing}
-        probing["dense"] = _dense(probing.get("dense") or {}, options.dense)
-        data = _labeled(config.get("data"), options.data)
+        sources, given = probing.get("dense") or {}, dict(w.split("=", 1) for w in options.dense)
+        probing["dense"] = {
+            name: _source(sources.get(name), f"--dense {name}=DIR", given.get(name, ""))
+            for name in given or sources
+        }
+        data, other = config.get("data"), options.data
+        if other is not None:
+            data = _source(data, "--data.root DIR", str(other.root), type(other).__name__)
+        elif data is not None:
+            data = _source(data, "--data.root DIR")
         if data is None and not probing["dense"]:
             raise InputError(
                 f"nothing to measure {series.name} on: there is no config.yaml beside its "
@@ -216,41 +223,27 @@ class SeriesProbes:
         return frozen.encoder, frozen.info.hash
 
 
-def _labeled(
-    source: dict[str, Any] | None, other: VisionDataModule | None
-) -> dict[str, Any] | None:
-    """Return class and arguments of the labeled images: the run's, moved or another's."""
-    if other is None:
-        return source and _moved(source, None, "--data.root DIR")
-    name = type(other).__name__
-    if source is not None and source["class_path"].rpartition(".")[2] == name:
-        return _moved(source, other.root, "--data.root DIR")
-    return {"class_path": f"vitlab.data.{name}", "init_args": {"root": str(other.root)}}
+def _source(
+    known: dict[str, Any] | None, option: str, root: str = "", kind: str = ""
+) -> dict[str, Any]:
+    """Return class and arguments of a dataset.
 
-
-def _dense(sources: Mapping[str, Any], given: list[str]) -> dict[str, Any]:
-    """Return class and arguments of each segmentation set: the run's, or those given."""
-    if not given:
-        return {name: _moved(each, None, f"--dense {name}=DIR") for name, each in sources.items()}
-    found = {}
-    for name, _, root in (word.partition("=") for word in given):
-        if name in sources:
-            found[name] = _moved(sources[name], root, f"--dense {name}=DIR")
-        else:
-            class_path = f"vitlab.data.{type(recognize(Path(root))).__name__}"
-            found[name] = {"class_path": class_path, "init_args": {"root": root}}
-    return found
-
-
-def _moved(source: dict[str, Any], root: Path | str | None, option: str) -> dict[str, Any]:
-    """Return a dataset of the run, at another root if one is given."""
-    root = root or source["init_args"]["root"]
+    Args:
+        known: those of the run, if it has this one.
+        option: that gives its root.
+        root: "" for that of the run.
+        kind: name of the class; "" for that of the run, or the one recognized in the root.
+    """
+    if known is None or kind not in ("", known["class_path"].rpartition(".")[2]):
+        kind = kind or type(recognize(Path(root))).__name__
+        return {"class_path": f"vitlab.data.{kind}", "init_args": {"root": root}}
+    root = root or known["init_args"]["root"]
     if not Path(root).exists():
         raise InputError(
             f"there is no {root}; give the place of this dataset now with {option}",
             field=option.partition(" ")[0],
         )
-    return {**source, "init_args": {**source["init_args"], "root": str(root)}}
+    return {**known, "init_args": {**known["init_args"], "root": root}}
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:

@@ -108,10 +108,10 @@ class FitCLI(LightningCLI):
 
     @property
     def run_folder(self) -> Path:
-        """Folder of the run, by default from the names of the configs and the seed."""
-        configs = [str(path) for path in self.config.get("config") or []]
-        seed = self.config.seed_everything
-        return Path(self.config.run_dir or run_dir.default_folder(configs, seed))
+        """Folder of the run: by default runs/NAMES_OF_CONFIGS/seedN."""
+        names = [Path(str(path)).stem for path in self.config.get("config") or []] or ["unnamed"]
+        default = Path("runs", "-".join(names), f"seed{self.config.seed_everything}")
+        return Path(self.config.run_dir or default)
 
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint to continue from; draw the embedded data sets where they are read."""
