@@ -48,7 +48,7 @@ def test_parts_sum_to_the_step_and_none_is_negative(plan, capsys):
     assert min(trial["loading"], trial["peak"], trial["probe_seconds"]) > 0
     assert found["verdict"].startswith("The run fits; it is bound by ")
     printed = capsys.readouterr().out
-    assert "steps, spread" in printed
+    assert "loaders alone" in printed
     assert "20 = 10 images x 1 devices x 2 micro-batches" in printed
     assert found["remedies"][0].split(":")[0] in printed
 
