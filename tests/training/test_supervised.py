@@ -59,7 +59,6 @@ def test_a_resumed_run_is_bit_identical(scored: Path, train: Train, capsys):
     assert "--ckpt_path last" in capsys.readouterr().err
     assert_same_bits(scored, resumed)
     assert read(scored / "measurements.json") == read(resumed / "measurements.json")
-    assert curves(scored)["loss"] == curves(resumed)["loss"]
 
 
 @pytest.mark.slow
