@@ -11,7 +11,7 @@ from vitlab.analysis.online_statistics import (
     background_class,
     label_patches_of_any_size,
 )
-from vitlab.encoders import Pixels, Tokens, TokenSequence, ViT
+from vitlab.encoders import Pixels, TokenSequence, ViT
 
 GRID = (4, 4)
 HALF = torch.arange(16) % 4 < 2  # the left half of the patches
@@ -56,10 +56,6 @@ def test_a_planted_outlier_is_one_of_sixteen_patches():
     patches = F.normalize(patches, dim=-1) * torch.linspace(1, 1.1, 16)[:, None]
     patches[:, 5] *= 100
     assert statistics(patches, patches[:, 0])["norm_outliers"] == pytest.approx(1 / 16)
-
-
-def test_sets_without_a_background_have_no_diffusion_index():
-    patches = torch.randn(2, 16, 8)
     assert "diffusion_index" not in statistics(patches, patches[:, 0], None)
     assert background_class(("road", "sky")) is None
     assert background_class(("background", "cat")) == 0
@@ -89,7 +85,6 @@ def test_a_watched_encoder_returns_the_bits_of_the_encoder():
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         plain, watched = encoder(images), LastStateRecorder(encoder)(images)
-    assert isinstance(watched, Tokens)
     for name in ("cls", "registers", "patches"):
         assert torch.equal(getattr(plain, name), getattr(watched, name))
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
-from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import unquote
@@ -80,36 +79,18 @@ def with_rows(results: AnalysisResults, *rows: Row) -> AnalysisResults:
     return replace(results, rows=table(rows, Row), arrays=results.arrays.iloc[:0])
 
 
-class Page(HTMLParser):
-    """Tags, attributes and text of a page that must be well formed."""
+class Page:
+    """Tags, attributes and text of a page, which must be well formed."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes) -> None:
-        self.tags.append((tag, dict(attributes)))
-        if tag not in ("meta", "link", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data) -> None:
-        self.text += data if self.open and self.open[-1] != "style" else ""
+    def __init__(self, results: AnalysisResults, folder: Path, pictures=()):
+        root = ElementTree.fromstring(write_report(results, pictures, folder)[0].read_text("utf-8"))
+        self.tags = [each.tag for each in root.iter()]
+        self.attributes = [pair for each in root.iter() for pair in each.items()]
+        self.text = "".join(root.find("body").itertext())
 
     def values(self, name: str) -> list[str]:
         """The values of an attribute."""
-        return [given[name] for _, given in self.tags if name in given]
-
-
-def written(results: AnalysisResults, folder: Path, pictures=()) -> Page:
-    return Page(write_report(results, pictures, folder)[0].read_text("utf-8"))
+        return [value for each, value in self.attributes if each == name]
 
 
 def png() -> bytes:
@@ -134,18 +115,19 @@ def results() -> AnalysisResults:
 
 
 @pytest.fixture(scope="module")
-def folder(results, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def page(results, folder) -> Page:
     few = only(results, *FEW)
-    write_report(few, [Picture("PCA", "three components", png())], folder)
     few.save(folder)
-    return folder
+    return Page(few, folder, [Picture("PCA", "three components", png())])
 
 
-def test_the_page_needs_nothing_but_itself_and_names_what_it_shows(folder, results):
-    page = Page((folder / "report.html").read_text("utf-8"))
-    names = [tag for tag, _ in page.tags]
-    assert not {"script", "iframe", "object", "embed"} & set(names)
+def test_the_page_needs_nothing_but_itself_and_names_what_it_shows(page, folder, results):
+    assert not {"script", "iframe", "object", "embed"} & set(page.tags)
     assert all(source.startswith("data:image/png") for source in page.values("src"))
     for link in page.values("href"):
         if link.startswith("#"):
@@ -155,8 +137,8 @@ def test_the_page_needs_nothing_but_itself_and_names_what_it_shows(folder, resul
     assert len(set(page.values("id"))) == len(page.values("id"))
     svgs, pngs = ({path.stem for path in folder.glob(f"figures/*.{e}")} for e in ("svg", "png"))
     assert pngs - svgs == {"picture-1-pca"}
-    assert names.count("img") == len(pngs)
-    assert names.count("details") == len(svgs) + 2
+    assert page.tags.count("img") == len(pngs)
+    assert page.tags.count("details") == len(svgs) + 2
     assert all(len(text) > 10 for text in page.values("alt"))
     for name in svgs:
         svg = (folder / "figures" / f"{name}.svg").read_text("utf-8")
@@ -202,8 +184,8 @@ def test_labels_are_harmless(tmp_path):
         environment={"command": NASTY[0], "devices": [NASTY[3]]},
         left_out=[Omission(NASTY[0], NASTY[3], NASTY[4])],
     )
-    page = written(found, tmp_path, [Picture(NASTY[0], NASTY[3], png())])
-    assert "script" not in [tag for tag, _ in page.tags]
+    page = Page(found, tmp_path, [Picture(NASTY[0], NASTY[3], png())])
+    assert "script" not in page.tags
     assert all(label in page.text for label in NASTY)
     for path in (tmp_path / "figures").iterdir():
         assert re.fullmatch(r"[a-z0-9-]+\.(svg|png)", path.name)
@@ -231,7 +213,7 @@ def test_numbers_that_are_none_are_left_out(results, tmp_path):
     broken = [[math.nan, math.inf, -math.inf][i % 3] for i in range(len(few.rows))]
     rows = few.rows.assign(mean=broken, low=math.nan, high=math.nan)
     nothing = [[math.nan] * len(values) for values in few.arrays["values"]]
-    page = written(replace(few, rows=rows, arrays=few.arrays.assign(values=nothing)), tmp_path)
+    page = Page(replace(few, rows=rows, arrays=few.arrays.assign(values=nothing)), tmp_path)
     assert not page.values("src")
     assert not re.search(r"\b(nan|inf|None|<NA>)\b", page.text)
     assert "No intervals lie apart" in page.text
@@ -257,83 +239,94 @@ def test_numbers_that_are_none_are_left_out(results, tmp_path):
 def test_arrays_of_an_unknown_measure_are_drawn(values, axes, edges, results, tmp_path):
     array = Array("dino", "strange", 0, "", None, "", values, axes, edges)
     found = replace(with_rows(results), measures=[], arrays=table([array], Array))
-    page = written(found, tmp_path)
+    page = Page(found, tmp_path)
     assert len(page.values("src")) == (len(axes) < 3 and values not in ([], [None]))
 
 
 def test_rows_of_an_unknown_measure_are_drawn(results):
-    def row(block=None, point="", head=None, role=""):
+    def strange(block=None, point="", head=None, role=""):
         return Row("dino", "strange", block, point, head, role, 1.5, 1.0, 2.0, 3)
 
     for rows, names in (
-        ([row()], ["strange"]),
-        ([row(0), row(1), row()], ["strange"]),
-        ([row(0, point, None, role) for point in "abcde" for role in "xy"],
+        ([strange()], ["strange"]),
+        ([strange(0), strange(1), strange()], ["strange"]),
+        ([strange(0, point, None, role) for point in "abcde" for role in "xy"],
          ["strange-on-the-way-through-a-block", "strange-by-block-and-point", "strange-e"]),
-        ([row(0, "", head, "cls") for head in range(3)], ["strange-heads-cls-queries"]),
-        ([row(None, "", head) for head in range(3)], ["strange"]),
+        ([strange(0, "", head, "cls") for head in range(3)], ["strange-heads-cls-queries"]),
+        ([strange(None, "", head) for head in range(3)], ["strange"]),
     ):  # fmt: skip
         assert list(figures(replace(with_rows(results, *rows), measures=[]))) == names
 
 
 def test_numbers_below_a_figure_are_those_of_the_results(results, unrendered):
     made = figures(results)
-    shown = made["locality-output"].table.set_index("block")
-    for row in results.select("locality").itertuples():
-        assert shown[row.model][row.block] == interval(row.mean, row.low, row.high)
-    heads = made["attention-zeros-heads-cls-queries"].table
-    row = results.select("attention_zeros", model="dino", role="cls", block=1, head=1).iloc[0]
-    expected = interval(row["mean"], row["low"], row["high"])
-    assert heads["dino, head 1"][heads["block"] == 1].item() == expected
+    for name, column, line, where in (
+        ("locality-output", "dino", 1, {"measure": "locality"}),
+        ("attention-zeros-heads-cls-queries", "dino, head 1", 1,
+         {"measure": "attention_zeros", "role": "cls", "head": 1}),
+        ("cls-patch-cosine-by-block-and-point", "dino, block 1", "mlp",
+         {"measure": "cls_patch_cosine", "role": "all", "point": "mlp"}),
+        ("feature-rank", "entmax, cls", 1,
+         {"measure": "feature_rank", "role": "cls", "model": "entmax"}),
+    ):  # fmt: skip
+        found = results.select(**{"model": "dino", "block": 1, **where}).iloc[0]
+        shown = made[name].table.set_index(made[name].table.columns[0])
+        assert shown[column][line] == interval(found["mean"], found["low"], found["high"])
     last = results.arrays[results.arrays["measure"] == "token_norm"].iloc[1]["values"]
-    shares = [number(count / sum(last)) for count in last if count]
-    assert [each for each in made["token-norm-last-layer-measured"].table["dino"] if each in shares]
-    cells = made["cls-patch-cosine-by-block-and-point"].table.set_index("point")
-    row = results.select("cls_patch_cosine", model="dino", point="mlp", role="all", block=1).iloc[0]
-    expected = interval(row["mean"], row["low"], row["high"])
-    assert cells["dino, block 1"]["mlp"] == expected
+    shown = [
+        text
+        for text in made["token-norm-last-layer-measured"].table["dino"]
+        if text != "\N{EN DASH}"
+    ]
+    assert shown == [number(count / sum(last)) for count in last if count]
+
+
+def row(measure, block, mean, low=None, high=None, model="dino", point="read", role="") -> Row:
+    return Row(model, measure, block, point, None, role, mean, low, high, 9)
 
 
 def test_headline_has_the_output_and_the_best_block(results):
-    found = with_rows(
-        results,
-        Row("dino", "foreground_auroc", 0, "read", None, "", 0.9, 0.89, 0.91, 9),
-        Row("dino", "foreground_auroc", 1, "read", None, "", 0.5, 0.49, 0.51, 9),
-        Row("dino", "foreground_auroc", None, "final", None, "", 0.5, 0.49, 0.51, 9),
-        *(Row("dino", "attention_zeros", b, "", None, "patches", 0.25 * b) for b in (1, 2)),
-        Row("dino", "attention_zeros", 0, "", None, "cls", 0.9, None, None, 9),
+    top = headline(
+        with_rows(
+            results,
+            row("foreground_auroc", 0, 0.9, 0.89, 0.91),
+            row("foreground_auroc", 1, 0.5, 0.49, 0.51),
+            row("foreground_auroc", None, 0.5, 0.49, 0.51, point="final"),
+            row("attention_zeros", 1, 0.25, point="", role="patches"),
+            row("attention_zeros", 2, 0.5, point="", role="patches"),
+            row("attention_zeros", 2, 0.9, point="", role="cls"),
+        )
     )
-    top = headline(found)
-    assert [*top] == [
-        "foreground AUROC, best", "foreground AUROC, output", "exact zeros of attention"
-    ]  # fmt: skip
-    assert [*top.loc["dino"]] == ["0.900 [0.890, 0.910] (block 0)", "0.500 [0.490, 0.510]", "0.375"]
+    assert dict(top.loc["dino"]) == {
+        "foreground AUROC, best": "0.900 [0.890, 0.910] (block 0)",
+        "foreground AUROC, output": "0.500 [0.490, 0.510]",
+        "exact zeros of attention": "0.375",
+    }
     assert set(top.loc["entmax"]) == {"\N{EN DASH}"}
 
 
 def test_sentences_need_intervals_that_lie_apart(results):
-    def sentences(after: tuple[float, float], miou: tuple[float, float]) -> list[str]:
-        rows = [Row("dino", "cls_patch_cosine", 0, "input", None, "all", 0.6, 0.5, 0.7, 9)]
-        rows.append(Row("dino", "cls_patch_cosine", 0, "norm1", None, "all", 0.1, *after, 9))
+    def sentences(high: float, miou: tuple[float, float]) -> list[str]:
+        norms = [("input", 0.6, 0.5, 0.7), ("norm1", 0.1, 0.0, high)]
+        rows = [row("cls_patch_cosine", 0, *m, point=p, role="all") for p, *m in norms]
         for block, (auroc, score) in enumerate(zip((0.9, 0.5), miou, strict=True)):
-            bounds = (auroc - 0.01, auroc + 0.01)
-            rows.append(Row("dino", "foreground_auroc", block, "read", None, "", auroc, *bounds, 9))
-            rows.append(Row("dino", "block_miou", block, "", None, "", score, None, None, 9))
+            rows.append(row("foreground_auroc", block, auroc, auroc - 0.01, auroc + 0.01))
+            rows.append(row("block_miou", block, score, point=""))
         return observations(with_rows(results, *rows))
 
     fall = "Mean [CLS]-patch cosine falls across norm1: dino from 0.60 to 0.10 (1 of 1 blocks)."
-    assert sentences((0.0, 0.2), (20, 10)) == [fall]
-    (depth,) = sentences((0.0, 0.55), (10, 20))
+    assert sentences(0.2, (20, 10)) == [fall]
+    (depth,) = sentences(0.55, (10, 20))
     assert "dino aligns best in block 0 (0.9), better than in block 1" in depth
 
 
 def test_differences_between_models_are_named_where_they_are_sure(results):
     found = with_rows(
         results,
-        Row("dino", "norm_outliers", 0, "output", None, "", 0.037, 0.006, 0.038, 9),
-        Row("entmax", "norm_outliers", 0, "output", None, "", 0.059, 0.004, 0.075, 9),
-        Row("dino", "diffusion_index", 0, "read", None, "", 0.3, 0.2, 0.4, 9),
-        Row("entmax", "diffusion_index", 0, "read", None, "", 0.6, 0.5, 0.7, 9),
+        row("norm_outliers", 0, 0.037, 0.006, 0.038),
+        row("norm_outliers", 0, 0.059, 0.004, 0.075, "entmax"),
+        row("diffusion_index", 0, 0.3, 0.2, 0.4),
+        row("diffusion_index", 0, 0.6, 0.5, 0.7, "entmax"),
     )
     assert observations(found) == [
         "Diffusion index of the last block is highest for entmax (0.6), lowest for dino (0.3)."
@@ -349,7 +342,7 @@ def test_numbers_have_three_digits():
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here")
 @pytest.mark.slow
-def test_a_browser_shows_it_without_errors_and_without_scrolling_aside(folder, tmp_path):
+def test_a_browser_shows_it_without_errors_and_without_scrolling_aside(page, folder, tmp_path):
     frames = "".join(
         f'<iframe src="{folder.as_uri()}/report.html" width="{width}" height="800"></iframe>'
         for width in (390, 1024, 1440)

@@ -141,11 +141,11 @@ def test_rank_is_that_of_the_patches_that_were_drawn():
 
 
 def test_a_patch_is_labeled_by_half_of_its_pixels():
-    pixels = torch.zeros(1, 4, 16, dtype=torch.uint8)
-    pixels[0, :, 4:8] = 1  # an object all over
-    pixels[0, :2, 8:12] = 1  # half an object
-    pixels[0, :, 12:16] = 255
-    pixels[0, :2, 12:15] = 1  # six of sixteen known: too few
+    pixels = torch.zeros(1, 8, 12, dtype=torch.uint8)
+    pixels[0, :4, 4:8] = 1  # an object all over
+    pixels[0, 4:6, :4] = 1  # half an object
+    pixels[0, :, 8:12] = 255
+    pixels[0, :2, 8:11] = 1  # six of sixteen known: too few
     foreground, background = label_patches(pixels, 4)
-    assert foreground.tolist() == [[False, True, True, False]]
-    assert background.tolist() == [[True, False, False, False]]
+    assert foreground.tolist() == [[False, True, False, True, False, False]]
+    assert background.tolist() == [[True, False, False, False, True, False]]
