@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from refusals import check_wording, refused
+from runs import refusal
 
 from vitlab.analysis.images import CenterCropPair, find_images
 from vitlab.analysis.results import CSV, JSON, read_results
@@ -65,9 +66,7 @@ def message(capsys, analyze):
     """The last line of a command that is refused."""
 
     def run(*options, **more):
-        with pytest.raises(SystemExit) as caught:
-            analyze(*options, **more)
-        assert caught.value.code == 2
+        refusal(analyze, *options, **more)
         return capsys.readouterr().err.splitlines()[-1]
 
     return run

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from refusals import check_wording
+from runs import refusal, run_fit
 from torchvision.io import read_image
 
 from vitlab.analysis.prompt_report import (
@@ -23,7 +24,6 @@ from vitlab.encoders import Pool, PromptedViT, Prompts, ViT, save
 from vitlab.objectives.classification import Classifier
 from vitlab.visualization.colors import Key
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 TCPA = Prompts(cls=Pool(5, top_k=2), patches=Pool(6, top_k=3))
 R_TCPA = Prompts(cls=Pool(3), patches=Pool(4, length=2))
 VPT = Prompts(shared=6, dropout=0.0)
@@ -38,32 +38,17 @@ def backbone(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tune(backbone: Path, drawn: Path, tmp_path_factory):
-    """Tune prompts for one epoch; returns the checkpoint."""
-
-    def run(config: str, *options: str) -> Path:
-        folder = tmp_path_factory.mktemp(config)
-        start = "--model.objective.encoder.backbone"
-        main(
-            [
-                *("fit", "--config", str(CONFIGS / f"{config}.yaml"), "--run-dir", str(folder)),
-                *("--config", str(CONFIGS / "demo_prompts.yaml"), "--synthetic.root", ""),
-                *("--data.root", str(drawn / "imagenet"), "--data.num_workers", "0"),
-                *(f"{start}.path", str(backbone), f"{start}.family", "auto", f"{start}.which", ""),
-                *("--data.global_batch_size", "20", "--validation.num_workers", "0"),
-                *("--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"),
-                *("--trainer.max_epochs", "1", "--model.optimizer.warmup_epochs", "0", *options),
-            ]
-        )
-        return folder / "last.ckpt"
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def tuned(tune) -> dict[str, Path]:
-    linear = tune("prompts_vpt", "--model.objective.encoder.prompts.shared", "0")
-    return {"linear": linear, "tcpa": tune("prompts_tcpa")}
+def tuned(backbone: Path, drawn: Path, tmp_path_factory) -> dict[str, Path]:
+    """Checkpoints of prompts that were tuned for one epoch."""
+    start, folder = "--model.objective.encoder.backbone", tmp_path_factory.mktemp("runs")
+    options = (
+        *(f"{start}.path", str(backbone), f"{start}.family", "auto", f"{start}.which", ""),
+        *("--trainer.max_epochs", "1", "--model.optimizer.warmup_epochs", "0"),
+    )
+    none = ("--model.objective.encoder.prompts.shared", "0")
+    run_fit(folder / "a", drawn, ["prompts_vpt", "demo_prompts"], *options, *none)
+    run_fit(folder / "b", drawn, ["prompts_tcpa", "demo_prompts"], *options)
+    return {"linear": folder / "a/last.ckpt", "tcpa": folder / "b/last.ckpt"}
 
 
 def test_the_report_puts_the_arms_beside_the_linear_probe(tuned, drawn, tmp_path, capsys):
@@ -148,7 +133,5 @@ def test_other_files_are_refused(backbone, drawn, tmp_path, capsys):
     options = ["--data.root", str(drawn / "imagenet"), "--size", "64"]
     torch.save({"state_dict": {}, "pytorch-lightning_version": "2"}, tmp_path / "other.ckpt")
     for wrong in ("nothing", "a=nothing", f"a={tmp_path / 'other.ckpt'}", f"a={backbone}"):
-        with pytest.raises(SystemExit) as stopped:
-            main(["report", "prompts", wrong, *options])
-        assert stopped.value.code == 2
+        refusal(main, ["report", "prompts", wrong, *options])
         check_wording(capsys.readouterr().err.splitlines()[-1])
