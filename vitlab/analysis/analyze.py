@@ -1,12 +1,12 @@
 """Measurement of encoders side by side on the same images: `vitlab analyze` as a function."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 from torch.utils.data import DataLoader
 
 from vitlab.analysis.images import Images
@@ -62,30 +62,20 @@ def name_encoder(
 
 
 def analyze(
-    encoders: Sequence[NamedEncoder],
-    images: Images,
-    inference: InferenceConfig,
-    console: Console | None = None,
+    encoders: Sequence[NamedEncoder], images: Images, inference: InferenceConfig
 ) -> AnalysisResults:
-    """Measure encoders, one after the other, on the same images.
+    """Measure encoders, one after the other, on the same images; progress is on standard error.
 
     Args:
         encoders: with different labels.
         images: all of one size.
         inference: device, images of a pass (fewer where attention would take much memory), loading
             processes, and precision of the forward pass; measures are in fp32.
-        console: for progress; standard error by default.
 
     Raises:
         InputError: features are not finite.
     """
-    found: list[Row | Array] = []
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    console = console or Console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        tasks = [progress.add_task(each.info.label, total=len(images)) for each in encoders]
-        for encoder, task in zip(encoders, tasks, strict=True):
-            found += _measure(encoder, images, inference, lambda n, t=task: progress.advance(t, n))  # type: ignore[misc]
+    found = [each for encoder in encoders for each in _measure(encoder, images, inference)]
     return AnalysisResults(
         data=images.about,
         models=[each.info for each in encoders],
@@ -98,10 +88,10 @@ def analyze(
 
 
 def _measure(
-    named: NamedEncoder, images: Images, inference: InferenceConfig, advance: Callable[[int], Any]
+    named: NamedEncoder, images: Images, inference: InferenceConfig
 ) -> Iterator[Row | Array]:
-    """Yield the numbers of one encoder; `advance` gets the number of images that have passed."""
-    device = inference.device
+    """Yield the numbers of one encoder."""
+    device, label = inference.device, named.info.label
     encoder = named.encoder.to(device).eval()
     engine = MeasureEngine(encoder, len(images), inference.precision)
     loader = DataLoader(
@@ -111,17 +101,16 @@ def _measure(
         generator=torch.Generator(),  # leaves the global random stream alone
     )
     try:
-        for pixels, objects in loader:
+        for pixels, objects in track(loader, label, console=Console(stderr=True)):
             step = engine.max_batch_size(pixels.shape[2], device)
             for part, masks in zip(pixels.split(step), objects.split(step), strict=True):
                 part, masks = part.to(device), masks.to(device)
                 engine.update(normalize(part), masks if images.masks else None)
-                advance(len(part))
     except InputError as error:
-        raise InputError(f"{named.info.label}: {error}", field=error.field) from error
+        raise InputError(f"{label}: {error}", field=error.field) from error
     finally:
         encoder.cpu()
-    yield from engine.compute(named.info.label)
+    yield from engine.compute(label)
 
 
 def _omissions(

@@ -10,9 +10,6 @@ from typing import Literal
 
 import pandas as pd
 import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from vitlab.analysis.analyze import NamedEncoder, analyze
 from vitlab.analysis.block_miou import BLOCK_MIOU, block_miou
@@ -116,8 +113,7 @@ def run(words: Sequence[str]) -> None:
     if options.precision == "bf16":
         autocast = partial(torch.autocast, device.type, torch.bfloat16)
         inference = replace(inference, precision=autocast)
-    console = Console(width=max(110, Console().width))
-    _show_plan(options, encoders, images, device, console)
+    _show_plan(options, encoders, images, device)
     if options.dry_run:
         return
     results = analyze(encoders, images, inference)
@@ -132,7 +128,7 @@ def run(words: Sequence[str]) -> None:
         rows = pd.concat([results.rows, table(found, Row)], ignore_index=True)
         results = replace(results, measures=[*results.measures, BLOCK_MIOU], rows=rows)
         results.save(options.out)
-    _show(results, console)
+    _show(results)
     shown = [images.pairs[index] for index in range(min(PICTURES, len(images)))]
     pictures = example_pictures(
         {each.info.label: each.encoder.to(device) for each in encoders},
@@ -141,41 +137,28 @@ def run(words: Sequence[str]) -> None:
         replace(inference, num_workers=0),
     )
     page = write_report(results, pictures, options.out)[0]
-    console.print(f"report  {page}, with {JSON} and {CSV}", highlight=False)
+    print(f"report: {page}, with {JSON} and {CSV}")
 
 
 def _show_plan(
-    options: AnalyzeOptions,
-    encoders: Sequence[NamedEncoder],
-    images: Images,
-    device: torch.device,
-    console: Console,
+    options: AnalyzeOptions, encoders: Sequence[NamedEncoder], images: Images, device: torch.device
 ) -> None:
-    plan = Table(title="analysis", show_header=False)
     for info in (each.info for each in encoders):
         shape = f"{info.depth} blocks, {info.heads} heads, patch size {info.patch_size}"
-        plan.add_row(info.label, f"{info.weights}: {shape}, {info.num_registers} registers")
+        print(f"{info.label}: {info.weights}: {shape}, {info.num_registers} registers")
     named = " ".join(filter(None, [images.about["dataset"], images.about["split"]]))
-    plan.add_row("images", f"{len(images)} of {named}, center crop of {options.size} px")
-    plan.add_row("masks", "yes" if images.masks else f"none: {images.why_no_masks}")
-    plan.add_row("result", f"{options.out}, on {device}")
-    console.print(plan)
+    print(f"images: {len(images)} of {named}, center crop of {options.size} px")
+    print(f"masks: {'yes' if images.masks else f'none: {images.why_no_masks}'}")
+    print(f"result: {options.out}, on {device}")
 
 
-def _show(results: AnalysisResults, console: Console) -> None:
+def _show(results: AnalysisResults) -> None:
     """Print the main numbers of each model, and what was left out."""
-    about = results.data
-    title = f"{about['dataset']}: {about['images']} images of {about['size']} px"
-    shown = Table(title=title, caption="in brackets: 95 % interval over images")
-    shown.add_column("")
-    for model in results.models:
-        shown.add_column(escape(model.label), justify="right")
-    for name, cells in headline(results).items():
-        shown.add_row(*map(escape, [str(name), *cells]))
-    console.print(shown)
+    print(headline(results).T.to_markdown(disable_numparse=True))
+    print("in brackets: 95 % interval over images")
     for each in results.left_out:
         if not each.model:
-            console.print(f"left out: {each.measure}: {each.reason}", highlight=False)
+            print(f"left out: {each.measure}: {each.reason}")
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:

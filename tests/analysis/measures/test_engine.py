@@ -10,10 +10,10 @@ from vitlab.analysis.measures import attention, tokens
 from vitlab.analysis.measures.context import BatchContext, label_patches, no_objects
 from vitlab.analysis.measures.engine import MeasureEngine
 from vitlab.analysis.measures.foreground import foreground
+from vitlab.analysis.online_statistics import LastStateRecorder
 from vitlab.analysis.results import Row
 from vitlab.encoders import (
     CLSSpecialization,
-    Encoder,
     Locality,
     Pixels,
     Pool,
@@ -188,30 +188,14 @@ def test_features_that_are_not_finite_are_refused(images):
 
 
 def test_of_an_encoder_without_blocks_the_walk_is_measured(images, objects):
-    class Own(Encoder):
-        """An encoder of the user's own, around a ViT."""
-
-        def __init__(self, inner):
-            super().__init__()
-            self.inner, self.blocks = inner, [None] * len(inner.blocks)
-            self.embed_dim, self.patch_size = inner.embed_dim, inner.patch_size
-
-        def walk(self, images):
-            return self.inner.walk(images)
-
-        def read(self, state):
-            return self.inner.read(state)
-
-        def forward(self, images):
-            return self.inner(images)
-
-    own, plain = (rows_of(found_of(e, images, objects)) for e in (Own(encoder_of()), encoder_of()))
-    assert ("cls_patch_cosine", 1, "output", None, "all") in own
-    assert ("feature_rank", None, "final", None, "patches") in own
-    for key, row in own.items():  # without hooks attention is fused
+    own = LastStateRecorder(encoder_of())
+    own.blocks = [None, None]  # of another class: they have no hooks
+    found, plain = (rows_of(found_of(each, images, objects)) for each in (own, encoder_of()))
+    assert ("cls_patch_cosine", 1, "output", None, "all") in found
+    assert ("feature_rank", None, "final", None, "patches") in found
+    for key, row in found.items():  # without hooks attention is fused
         assert row.mean == pytest.approx(plain[key].mean, rel=1e-4, abs=1e-5)
-    final = rows_of(found_of(Pixels(8), images))
-    assert {key[1] for key in final} == {0, None}
+    assert {key[1] for key in rows_of(found_of(Pixels(8), images))} == {0, None}
 
 
 def test_large_images_pass_a_few_at_a_time():
