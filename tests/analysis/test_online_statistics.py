@@ -18,7 +18,7 @@ HALF = torch.arange(16) % 4 < 2  # the left half of the patches
 
 
 class Planted(Pixels):
-    """An encoder whose states are given."""
+    """An encoder whose states are given; tokens are read behind a norm."""
 
     def __init__(self, x: torch.Tensor):
         super().__init__(8)
@@ -26,6 +26,9 @@ class Planted(Pixels):
 
     def walk(self, images):
         yield TokenSequence(self.x, GRID)
+
+    def read(self, state):
+        return TokenSequence(F.normalize(state.x, dim=-1), GRID).tokens()
 
     def forward(self, images):
         raise AssertionError("one walk is enough")

@@ -20,7 +20,7 @@ from vitlab.analysis.prompt_report import (
     preferred_entries,
 )
 from vitlab.cli import main
-from vitlab.encoders import Pool, PromptedViT, Prompts, ViT, save
+from vitlab.encoders import Pool, PromptedViT, Prompts, ViT, record, save
 from vitlab.objectives.classification import Classifier
 from vitlab.visualization.colors import Key
 
@@ -79,14 +79,21 @@ def test_a_checkpoint_is_read_as_the_run_left_it(tuned):
     assert all(".prompts." in name or name.startswith("head.") for name in trained)
 
 
-@pytest.mark.parametrize("prompts", [TCPA, R_TCPA, VPT], ids=["tcpa", "r_tcpa", "vpt"])
-def test_every_patch_of_every_block_has_a_choice_within_its_pool(prompts):
-    model = Classifier(PromptedViT(ViT("nano", 8, 32), prompts), 3).eval()
-    _, entries = preferred_entries(model, torch.randn(2, 3, 32, 32))
-    assert len(entries) == len(model.encoder.blocks)
-    for each in entries:
-        assert each.shape == (2, 16)
-        assert each.unique().max() < (prompts.patches.size or prompts.shared)
+@pytest.mark.parametrize(
+    ("prompts", "own"), [(R_TCPA, slice(3, 11)), (VPT, slice(6))], ids=["r_tcpa", "vpt"]
+)
+def test_every_patch_reads_most_from_an_entry_of_its_pool(prompts, own):
+    model, images = (
+        Classifier(PromptedViT(ViT("nano", 8, 32), prompts), 3),
+        torch.randn(2, 3, 32, 32),
+    )
+    how, entries = preferred_entries(model.eval(), images)
+    with torch.no_grad(), record(model.encoder, "attn.weights") as weights:
+        model(images)
+    assert (how, len(entries)) == ("read most", len(weights))
+    for each, w in zip(entries, weights, strict=True):
+        most = w[:, :, 1:, own].mean(1).argmax(-1)
+        assert torch.equal(each, most // max(prompts.patches.length, 1))
 
 
 def test_the_choice_is_the_key_nearest_to_what_enters_the_block():

@@ -264,6 +264,11 @@ def test_numbers_below_a_figure_are_those_of_the_results(results, unrendered):
         found = results.select(**{"model": "dino", "block": 1, **where}).iloc[0]
         shown = made[name].table.set_index(made[name].table.columns[0])
         assert shown[column][line] == interval(found["mean"], found["low"], found["high"])
+    arrays = results.arrays[results.arrays["model"] == "dino"].set_index("measure")
+    channels = arrays.loc["channel_magnitude"].query("point == 'norm1' and role == 'cls'")
+    tops = made["channel-magnitude-cls-against-patches"].table
+    largest = int(torch.tensor(channels["values"].iloc[-1]).argmax())
+    assert largest in set(tops["channel"][tops["model"] == "dino"])
     last = results.arrays[results.arrays["measure"] == "token_norm"].iloc[1]["values"]
     shown = set(made["token-norm-last-layer-measured"].table["dino"]) - {"\N{EN DASH}"}
     assert shown == {number(count / sum(last)) for count in last if count}
