@@ -1,6 +1,5 @@
 """No config, checkpoint, protocol or command line imports or calls what is not allowed."""
 
-import io
 import pickle
 import sys
 from collections.abc import Callable
@@ -251,23 +250,6 @@ def test_a_checkpoint_with_code_is_run_by_no_verb(words, zipped):
         assert stop.code in (1, 2)  # noqa: PT017
     else:
         assert words[0] == "runs"  # it looks at many folders, and reads no checkpoint
-
-
-@pytest.mark.parametrize(
-    ("words", "file"),
-    [
-        ([*FIT, "--run-dir", "run", "--ckpt_path", "bad.safetensors"], "bad.safetensors"),
-        (["cost", "--config", "bad.safetensors"], "bad.safetensors"),
-        (["curves", "bad/seed0"], "bad/seed0/measurements.json"),
-    ],
-    ids=lambda words: words[0],
-)
-def test_the_message_names_the_file_that_cannot_be_read(words, file, capsys):
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    held = io.BytesIO()
-    torch.save({"pytorch-lightning_version": "2.6.0", "x": torch.zeros(99)}, held)
-    Path(file).write_bytes(held.getvalue())
-    assert file in refused(words, capsys)
 
 
 BOMB = "a0: &a0 [0]\n" + "\n".join(

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from chaos import chaos, compare, draw
-
-from vitlab.run import run_dir
+from chaos import chaos
+from runs import differences
 
 
 @pytest.mark.slow
@@ -14,29 +13,10 @@ def test_a_run_of_two_ranks_survives_random_stops_and_damage(tmp_path: Path):
     chaos(tmp_path, seed=1, stops=2, epochs=8)
 
 
-@pytest.mark.parametrize(
-    ("change", "found"),
-    [
-        ({}, ""),
-        ({"state_dict": {"w": torch.tensor(1 + 1e-7)}}, r"state_dict\.w"),
-        ({"optimizer_states": [{"step": 4}]}, r"optimizer_states\[0\]\.step"),
-        ({"global_step": 4}, "global_step"),
-    ],
-)
-def test_any_difference_between_the_runs_is_found(tmp_path: Path, change, found):
-    same = {"state_dict": {"w": torch.tensor(1.0)}, "optimizer_states": [{"step": 3}]}
-    same["global_step"] = 3
-    for name, content in (("calm", same), ("chaos", {**same, **change})):
-        (tmp_path / name).mkdir()
-        torch.save(content, tmp_path / name / run_dir.LAST)
-        (tmp_path / name / "measurements.json").write_text("[]")
-    if not found:
-        compare(tmp_path / "calm", tmp_path / "chaos")
-        return
-    with pytest.raises(AssertionError, match=found):
-        compare(tmp_path / "calm", tmp_path / "chaos")
-
-
-def test_some_training_images_cannot_be_read(tmp_path: Path):
-    sizes = [path.stat().st_size for path in draw(tmp_path).rglob("imagenet/train/*/*.JPEG")]
-    assert (sizes.count(0), sizes.count(200)) == (2, 2)
+def test_a_difference_of_a_bit_is_found_and_named():
+    ours = {"w": [torch.tensor(1.0)], "n": 3}
+    assert not differences(ours, {"w": [torch.tensor(1.0)], "n": 3})
+    assert differences(ours, {"w": [torch.tensor(1 + 1e-7)], "n": 3}) == [".w[0]"]
+    assert differences(ours, {"w": [torch.tensor(1.0)], "n": 4}, "x") == ["x.n"]
+    for theirs in ({"w": ours["w"]}, {**ours, "w": []}, {**ours, "n": 3.0}, None):
+        assert differences(ours, theirs)

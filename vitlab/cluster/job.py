@@ -225,16 +225,15 @@ def parse_seeds(seeds: str) -> list[int]:
     Raises:
         InputError: the text is no such list, or has a seed twice.
     """
+    valid = re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", seeds)
     found: list[int] = []
-    for part in seeds.split(",") if seeds else []:
-        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        found += range(first, last + 1)
-        if first > last or len(set(found)) < len(found):
-            raise InputError(
-                f"--seeds {seeds}: {part} is no seed, or one given twice; give 0-2 or 0,3,5",
-                field="--seeds",
-            )
+    for first, _, last in (part.partition("-") for part in seeds.split(",") if valid):
+        found += range(int(first), int(last or first) + 1)
+    if seeds and (not found or len(set(found)) < len(found)):
+        raise InputError(
+            f"--seeds {seeds} are no seeds, or one is given twice; give 0-2 or 0,3,5",
+            field="--seeds",
+        )
     return found
 
 
