@@ -175,7 +175,7 @@ def test_a_recipe_resolves_to_the_values_of_the_table(config, drawn, tmp_path):
         *(schedule.shape, optimizer.warmup_epochs, schedule.warmup_lr, optimizer.min_lr),
         *(schedule.cooldown_epochs, optimizer.weight_decay, optimizer.clip_grad_norm),
         *((drops[0], drops[-1]), objective.kind, objective.label_smoothing, views.auto_augment),
-        *(views.color_jitter.brightness, objective.random_erasing.prob, data.repeats),
+        *(views.color_jitter, objective.random_erasing.prob, data.repeats),
         *(mixup.mixup_alpha, mixup.cutmix_alpha, objective.ema_decay),
         *(objective.encoder.config["layer_scale"], validation.crop),
     )
