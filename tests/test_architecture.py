@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "analysis": {"optim", "encoders", "data", "objectives", "probes", "visualization"},
     "evaluation": {"config_safety", "encoders", "data", "probes", "visualization"},
     "cluster": set(),
-    "run": {"config_safety", "optim", "data", "objectives", "cluster"},
+    "run": {"config_safety", "optim", "encoders", "data", "objectives", "cluster"},
     "callbacks": {"optim", "encoders", "data", "objectives", "probes"}
     | {"visualization", "analysis", "cluster", "run"},
     "training": {"config_safety", "optim", "encoders", "data", "objectives", "probes"}

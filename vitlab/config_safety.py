@@ -129,17 +129,20 @@ def check_config(content: object, where: object) -> None:
         raise InputError(
             f"{where} holds more than {MAX_VALUES:,} values; no config does", field=str(where)
         )
-    for key, name in ((key, str(value)) for key, value in values if _names_class(key)):
-        if "." not in name or _is_allowed(name):
-            continue  # without a dot, one of the classes that the parser knows already
-        package = name.partition(".")[0]
-        if package in PACKAGES:
-            package = name  # of an allowed package, one of the few names that are not
+    named = [(key, str(value)) for key, value in values if _names_class(key)]
+    # without a dot, one of the classes that the parser knows already
+    wrong = {name: key for key, name in named if "." in name and not _is_allowed(name)}
+    if wrong:
+        allowed, packages = _allowed_by_user(), [name.partition(".")[0] for name in wrong]
+        # of an allowed package, one of the few names that are not
+        more = [n if each in PACKAGES else each for n, each in zip(wrong, packages, strict=True)]
+        more = list(dict.fromkeys(more))
         raise InputError(
-            f"{where}: {key} names {name}, but a config may only build classes of "
-            f"{', '.join((*PACKAGES, *_allowed_by_user()))}. Nothing of it was run. If you trust "
-            f"both the config and {package}, allow it with {VARIABLE}={package}",
-            field=key,
+            f"{where}: {', '.join(f'{key} names {name}' for name, key in wrong.items())}, but a "
+            f"config may only build classes of {', '.join((*PACKAGES, *allowed))}. Nothing of it "
+            f"was run. If you trust both the config and {', '.join(more)}, allow them with "
+            f"{VARIABLE}={','.join([*allowed, *more])}",
+            field=next(iter(wrong.values())),
         )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from vitlab.analysis.report import Picture
 from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder
+from vitlab.encoders.hooks import has_attention
 from vitlab.probes import InferenceConfig
 from vitlab.visualization import figure
 from vitlab.visualization.photographs import Photograph, Place
@@ -42,12 +43,15 @@ def example_pictures(
     at = f" It is the middle of the {'image' if masks is None else 'object'}."
     similarity = figure.similarity_maps(seen, photographs, places)
     found = []
+    attending = any(has_attention(encoder) for encoder in models.values())
     for title, more, maps, rings in (
         ("PCA of patch features", "", figure.pca_maps(seen), ()),
         ("[CLS] attention", " Last block, mean of heads.", figure.attention_maps(seen, None), ()),
         ("Similarity", at, similarity, places),
         ("Parts", "", figure.part_maps(seen, PARTS), ()),
     ):
+        if "attention" in title and not attending:
+            continue
         grid = figure.grid_by_model(photographs, seen, replace(maps, caption=""), rings)
         found.append(Picture(title, maps.caption + more, grid.encode()))
     return found

@@ -24,11 +24,17 @@ from vitlab.callbacks.measurements import EvaluationCallback, Measurement, log_w
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder, Pixels
 from vitlab.errors import InputError, check_least
-from vitlab.probes import KNN, DenseProbe, InferenceConfig, LogisticProbe, image_features
+from vitlab.probes import (
+    KNN,
+    DenseProbe,
+    InferenceConfig,
+    LogisticProbe,
+    Probe,
+    image_features,
+)
 from vitlab.probes.degradation import latest_warning
 from vitlab.probes.dense import FittedDenseProbe
 from vitlab.probes.features import eval_mode
-from vitlab.probes.layer_selection import depth_of
 from vitlab.visualization.grid import png_pixels
 from vitlab.visualization.masks import draw_probe_grid
 
@@ -53,9 +59,11 @@ class OnlineProbes(EvaluationCallback):
         num_workers: processes that decode images for the probes.
         pictures: images of each segmentation set in the picture grids; 0 for none.
         baselines: whether the untrained encoder and raw pixels are measured before training.
+        more: probes of image features by name, beside knn and linear; each becomes curves
+            NAME/SCORE.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, the options of a section
         self,
         every_n_epochs: int = 10,
         dense: dict[str, VisionDataModule] = {},  # noqa: B006
@@ -67,12 +75,20 @@ class OnlineProbes(EvaluationCallback):
         num_workers: int = 4,
         pictures: int = 4,
         baselines: bool = True,
+        more: dict[str, Probe] = {},  # noqa: B006
     ):
         super().__init__("probing", every_n_epochs, batch_size, num_workers)
         self.dense, self.view = dense, SegmentationSquare(dense_size)
         self.size, self.dense_size = size, dense_size
         self.images, self.dense_images = images, dense_images
         self.pictures, self.baselines = pictures, baselines
+        self.image_probes: dict[str, Probe] = {"knn": KNN(), "linear": LogisticProbe()}
+        if taken := self.image_probes.keys() & more.keys():
+            raise InputError(
+                f"probing.more has {', '.join(taken)}, which every run has; use another name",
+                field="probing.more",
+            )
+        self.image_probes |= more
         check_least(self, "probing.", {"images": 0, "dense_images": 0, "pictures": 0})
 
     def check(self, encoder: Encoder, data: VisionDataModule | None) -> None:
@@ -142,8 +158,7 @@ class OnlineProbes(EvaluationCallback):
                     picture = png_pixels(png)
                     logger.experiment.add_image(f"pictures/{dataset}", picture, trainer.global_step)
 
-        # pixels have no depth
-        drawn = self.pictures and depth_of(encoder) and trainer.is_global_zero
+        drawn = self.pictures and name != "pixels" and trainer.is_global_zero
         encoder = encoder.to(pl_module.device)
         scores, features = self.probe(encoder, data, inference, draw if drawn else None)
         row = self.row(trainer, name, epoch)
@@ -213,9 +228,8 @@ class OnlineProbes(EvaluationCallback):
         train = image_features(encoder, labeled, inference)
         labeled = data.classification_dataset(data.val_split, self.size)
         test = image_features(encoder, labeled, inference)
-        probes = {"knn": KNN(), "linear": LogisticProbe()}
         return {
             f"{name}/{score}": value
-            for name, probe in probes.items()
+            for name, probe in self.image_probes.items()
             for score, value in probe.fit_score(train, test).items()
         }

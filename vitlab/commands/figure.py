@@ -16,6 +16,7 @@ from vitlab.commands.weights_option import WeightsOptions
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.encoders.attention import Attention
+from vitlab.encoders.hooks import has_attention
 from vitlab.encoders.vit import Block
 from vitlab.errors import InputError
 from vitlab.probes import DenseProbe, InferenceConfig
@@ -26,8 +27,7 @@ from vitlab.visualization.grid import ENDINGS
 from vitlab.visualization.pca import Basis
 from vitlab.visualization.photographs import Photograph, Place, read_photographs
 
-GIB = 2**30
-MAX_ATTENTION = 4 * GIB  # of one block, where the matrix is materialized
+GIB, MAX_ATTENTION = 2**30, 2**32  # bytes; of one block, where the matrix is materialized
 MAX_PARTS, MAX_SIZE = 20, 8192
 # options that other kinds would ignore, with their defaults
 APPLIES_TO: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -145,6 +145,8 @@ def run(words: Sequence[str]) -> None:
         raise InputError(
             f"--head {options.head} is in no model; they have 0 to {heads - 1}", field="--head"
         )
+    if options.kind == "attention" and not any(map(has_attention, models.values())):
+        raise InputError("no model has blocks with attention weights; draw all", field="kind")
     _check_memory(options, models, photographs)
     console = Console()
     for patch in sorted({encoder.patch_size for encoder in models.values()}):
@@ -286,7 +288,9 @@ def _maps(
     found = []
     if options.kind in ("pca", "all"):
         found.append(figure.pca_maps(features, options.basis, options.foreground))
-    if options.kind == "all":
+    if options.kind == "all" and any(
+        each.photographs[0].attention is not None for each in features
+    ):
         attention = figure.attention_maps(features, None)
         found.append(replace(attention, title="[CLS] attention", notes=()))
     if options.kind in ("similarity", "all"):

@@ -50,6 +50,15 @@ def hook_modules(modules: Sequence[nn.Module], read: Read) -> Iterator[None]:
                 module.hooks -= 1
 
 
+def has_attention(encoder: nn.Module) -> bool:
+    """Return whether all blocks of an encoder have the hook point of attention weights."""
+    blocks = list(getattr(encoder, "blocks", ()))
+    return bool(blocks) and all(
+        isinstance(getattr(getattr(block, "attn", None), "weights", None), HookPoint)
+        for block in blocks
+    )
+
+
 @contextmanager
 def hook_blocks(encoder: nn.Module, name: str, read: Read) -> Iterator[None]:
     """Pass the output of a submodule of every block to a function; nothing is kept.

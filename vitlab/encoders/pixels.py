@@ -23,7 +23,6 @@ class Pixels(Encoder):
         super().__init__()
         self.patch_size = patch_size
         self.embed_dim = 3 * patch_size * patch_size
-        self.config = {"patch_size": patch_size}
 
     def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[TokenSequence]:
         """Yield the only sequence there is."""

@@ -67,9 +67,6 @@ class ViT(Routed, Encoder):
             block, linear between.
         pos_interpolation: how positions are resampled: "size" to the exact grid, as DeiT; "dino",
             as DINO's own code does, for its released weights; "antialias", as timm.
-
-    Attributes:
-        config: the arguments it was made with, by name.
     """
 
     def __init__(
@@ -85,10 +82,7 @@ class ViT(Routed, Encoder):
         drop_path: float = 0.0,
         pos_interpolation: PosInterpolation = "size",
     ):
-        config = {name: value for name, value in locals().items() if name[0] != "_"}
-        config.pop("self")
         super().__init__()
-        self.config = config
         shape, weights = SHAPES[size], get_normalizer(normalizer)
         d, depth = shape.embed_dim, shape.depth
         self.embed_dim, self.patch_size, self.num_heads = d, patch_size, shape.num_heads

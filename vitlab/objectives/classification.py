@@ -101,7 +101,7 @@ class Classification(Objective):
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if ema_decay else None
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> Encoder:  # type: ignore[override]
         """The trained encoder, not its moving average."""
         return self.model.encoder
 

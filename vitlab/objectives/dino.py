@@ -76,7 +76,7 @@ class DINO(Objective):
         self.mean_logits: list[Tensor] = []  # of the teacher, of each micro-batch of this step
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> Encoder:  # type: ignore[override]
         """The teacher's: better than the student's throughout training."""
         return self.teacher.encoder
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
+from vitlab.encoders.encoder import check_encoder
 from vitlab.optim.schedules import Progress
 
 # training images of these indices with their labels, normalized and on the device, in batches
@@ -35,21 +36,18 @@ class Objective(nn.Module, ABC):
     One step is: `loss` for each micro-batch, `before_step`, the optimizer, `after_step`.
 
     Attributes:
+        encoder: the one to keep, probe and export; an attribute, or a property.
         out_dim: numbers the loss keeps for each crop, for the estimate of memory.
         num_classes: classes it learns from labels; 0 where it needs none.
         file_arguments: arguments that name files, which the run's checkpoints need no more.
         needs_masks: whether batches must have masks of the training images.
     """
 
+    encoder: Encoder
     out_dim: int = 0
     num_classes: int = 0
     file_arguments: tuple[str, ...] = ()
     needs_masks: bool = False
-
-    @property
-    @abstractmethod
-    def encoder(self) -> Encoder:
-        """The encoder to keep, probe and export."""
 
     @abstractmethod
     def loss(self, batch: Batch, progress: Progress) -> Loss:
@@ -114,6 +112,8 @@ class Objective(nn.Module, ABC):
         """
         for _, size in crops:
             self.encoder.check_img_size(size, "data.transform.size")
+            if not type(self.encoder).__module__.startswith("vitlab."):
+                check_encoder(self.encoder, size)
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

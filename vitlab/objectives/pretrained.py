@@ -30,4 +30,5 @@ class Pretrained(ViT):
     ):
         found = load_pretrained(path, family, which, img_size, partial, into).vit
         super().__init__(**found.config)
+        self.config = found.config  # that of the ViT, which needs no file again
         self.load_state_dict(found.state_dict())

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Subset
 from vitlab.config_safety import ClassParser
 from vitlab.data import DataError, VisionDataModule, normalize
 from vitlab.data.batch import Batch
+from vitlab.encoders import Encoder
 from vitlab.errors import InputError
-from vitlab.objectives import Objective
+from vitlab.objectives import Loss, Objective
 from vitlab.optim.optimizer import OptimizerConfig
 from vitlab.optim.schedules import Progress
 
@@ -94,6 +95,7 @@ class Pretraining(LightningModule):
             DataError: the objective cannot learn from these data.
         """
         check_trainer(self.trainer)
+        find_encoders(self.objective)  # which refuses what no checkpoint can describe
         if self.trainer.ckpt_path is None:  # else the checkpoint holds its state
             self.setup_objective()
 
@@ -140,6 +142,12 @@ class Pretraining(LightningModule):
         NaN reaches the gradients of all ranks, so that all of them see it, see `NaNGuard`.
         """
         loss = self.objective.loss(batch, self.progress)
+        if not isinstance(loss, Loss):
+            raise InputError(
+                f"{type(self.objective).__qualname__}.loss returned {type(loss).__name__}; return "
+                "vitlab.objectives.Loss(value, logs)",
+                field="model.objective",
+            )
         value = loss.value.detach()
         self.log("loss", value, prog_bar=True)
         self.log_dict(loss.logs)
@@ -173,11 +181,12 @@ class Pretraining(LightningModule):
         self.objective.after_step(progress)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Refuse to write weights that are not finite over good ones.
+        """Say where the encoders are; refuse to write weights that are not finite over good ones.
 
         Raises:
             FloatingPointError: a parameter or buffer is not finite.
         """
+        checkpoint["encoders"] = find_encoders(self.objective)
         for name, weight in self.state_dict().items():  # of buffers, DINO's center
             if not torch.isfinite(weight).all():
                 raise FloatingPointError(
@@ -201,6 +210,26 @@ class Pretraining(LightningModule):
                 "lies beside it",
                 field="--ckpt_path",
             ) from error
+
+
+def find_encoders(objective: Objective) -> dict[str, dict[str, Any]]:
+    """Return the encoders of an objective, as its checkpoints describe them.
+
+    Returns:
+        By name of the module that holds it, such as "teacher", or "" for the objective itself: the
+        `prefix` of its tensors in a state dict, `class_path` and `init_args`.
+
+    Raises:
+        InputError: an encoder of the user's own has an argument that is no plain value.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path, module in objective.named_modules(prefix="objective"):
+        prefixes = [each["prefix"] for each in found.values()]
+        if isinstance(module, Encoder) and not path.startswith(tuple(prefixes)):
+            *_, holder, own = path.split(".")
+            name = "" if holder == "objective" else holder
+            found[own if name in found else name] = {"prefix": f"{path}.", **module.spec()}
+    return found
 
 
 def build_module(settings: dict[str, Any], where: object) -> Pretraining:

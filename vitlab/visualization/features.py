@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitlab.data import normalize
 from vitlab.encoders import Encoder, Tokens
-from vitlab.encoders.hooks import hook_blocks
+from vitlab.encoders.hooks import has_attention, hook_blocks
 from vitlab.encoders.tokens import Grid
 from vitlab.probes import InferenceConfig
 from vitlab.probes.features import check_finite
@@ -29,7 +29,8 @@ class BlockFeatures:
     Attributes:
         tokens: after the encoder's final norm.
         attention: of one query in each head over the patches; the weights of prompts, [CLS] and
-            registers are left out, so the sum is below 1. None unless queries were given.
+            registers are left out, so the sum is below 1. None without queries, and where
+            blocks show no attention weights.
     """
 
     tokens: Tokens
@@ -69,8 +70,11 @@ def extract_block_features(
             index = [0 if query == CLS else first + query for query in queries or ()]
             attention[block] = weights[range(len(weights)), :, index, -patches:].float().cpu()
 
-    hook = nullcontext() if queries is None else hook_blocks(encoder, "attn.weights", keep)
-    with loading.precision(), hook:
+    hook = queries is not None and has_attention(encoder)
+    with (
+        loading.precision(),
+        hook_blocks(encoder, "attn.weights", keep) if hook else nullcontext(),
+    ):
         selections = [LayerSelection((block,)) for block in blocks]
         found = extract_layers(encoder, normalize(images.to(loading.device)), selections)
         check_finite(*(tokens.patches for tokens in found))

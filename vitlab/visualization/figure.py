@@ -122,13 +122,14 @@ def attention_maps(
 ) -> MapSet:
     """Return the attention of one head, from 0, or the mean of heads for None.
 
-    For models without a head of that number, the map is white. Notes are the largest weight, and
-    the share of exact zeros if there are any.
+    For models without a head of that number, or without attention, the map is white. Notes are the
+    largest weight, and the share of exact zeros if there are any.
     """
     shown: list[Tensor] = []
 
     def draw(each: BlockFeatures) -> tuple[Tensor, str]:
-        assert each.attention is not None
+        if each.attention is None:
+            return torch.ones(3, *each.tokens.grid), "no attention"
         heads = each.attention[0]
         if head is not None and head >= len(heads):
             return torch.ones(3, *each.tokens.grid), ""

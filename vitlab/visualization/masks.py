@@ -70,22 +70,25 @@ def draw_probe_grid(
 ) -> ImageGrid:
     """Return a row for each image: image, PCA, [CLS] attention, predicted and true mask.
 
-    The encoder is in evaluation mode, with attention; masks may have any size. Without names of
-    classes there is no legend.
+    The encoder is in evaluation mode; without attention weights that column is left out. Masks may
+    have any size. Without names of classes there is no legend.
     """
     size = (images.shape[2], images.shape[3])
     (features,) = extract_block_features(encoder, images, loading, queries=[CLS] * len(images))
-    assert features.attention is not None
-    tokens, attention = features.tokens, features.attention.mean(1)
+    tokens = features.tokens
+    attention = [] if features.attention is None else list(features.attention.mean(1))
     predictions = predict_masks(classify, tokens, size)
     truths = [F.interpolate(each[None, None].float(), size)[0, 0].long() for each in masks]
     (colors,) = pca_colors([PatchMatrix.from_tokens([tokens])])
+    maps = [attention_image(each, tokens.grid) for each in attention]
     columns = [
         GridColumn("image", list(images / 255), smooth=True),
         GridColumn("PCA of patches", colors),
-        GridColumn("[CLS] attention", [attention_image(each, tokens.grid) for each in attention]),
+        *([GridColumn("[CLS] attention", maps)] if attention else []),
         GridColumn("predicted mask", [apply_palette(mask) for mask in predictions]),
         GridColumn("true mask", [apply_palette(mask) for mask in truths]),
     ]
-    keys = attention_keys(list(attention)) + class_keys([*predictions, *truths], classes)
+    keys = (attention_keys(attention) if attention else []) + class_keys(
+        [*predictions, *truths], classes
+    )
     return ImageGrid(columns, keys=keys)

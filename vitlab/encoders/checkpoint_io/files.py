@@ -22,7 +22,6 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 # the keys under which programs keep state dicts, several of them in one file
 _BRANCHES = ("student", "teacher", "model", "model_ema", "state_dict", "state_dict_ema")
-_RUN = re.compile(r"objective\.(?:(?:\w+\.)*?(\w+)\.)?encoder\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -196,21 +195,26 @@ def open_source(path: Path, which: str = "") -> CheckpointSource:
 
 def _of_run(path: Path, content: Mapping, which: str) -> CheckpointSource:
     """Return an encoder of a run of `vitlab fit`."""
-    branches: dict[str, StateDict] = {}
-    for key, value in _tensors(content["state_dict"]).items():
-        if match := _RUN.fullmatch(key):
-            branches.setdefault(match[1] or "", {})[match[2]] = value
-    objective = content.get("hyper_parameters", {}).get("objective") or {}
-    spec = objective.get("init_args", {}).get("encoder") or {}
-    if not branches or "class_path" not in spec:
+    encoders = content.get("encoders")
+    if not isinstance(encoders, Mapping) or not encoders:
         raise InputError(
             f"{path} is a checkpoint of Lightning, but not of a `vitlab fit`; give the best.ckpt "
             "or last.ckpt of such a run",
             field=path.name,
         )
-    branch = _choose(path, [name for name in branches if name], which)
+    branch = _choose(path, [name for name in encoders if name], which)
+    prefix = encoders[branch]["prefix"]
+    state = {
+        key.removeprefix(prefix): value
+        for key, value in _tensors(content["state_dict"]).items()
+        if key.startswith(prefix)
+    }
+    objective = content.get("hyper_parameters", {}).get("objective") or {}
+    # as the config describes it: of prompts, with the file of their backbone
+    spec = objective.get("init_args", {}).get("encoder") or {}
+    spec = spec if "class_path" in spec else encoders[branch]
     spec = {"class_path": spec["class_path"], "init_args": dict(spec.get("init_args") or {})}
-    return CheckpointSource(path, branch, branches[branch], spec, is_run=True)
+    return CheckpointSource(path, branch, state, spec, is_run=True)
 
 
 def _tensors(content: object) -> StateDict:

@@ -206,8 +206,6 @@ def build(spec: Mapping[str, Any], path: Path) -> Encoder:
                 "read it with the version that wrote it",
                 field=path.name,
             ) from error
-    if not hasattr(encoder, "config"):
-        encoder.config = dict(spec.get("init_args") or {})
     return encoder
 
 

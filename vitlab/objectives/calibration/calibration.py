@@ -125,7 +125,7 @@ class Calibration(Objective):
             self.begin(loaded.model, loaded.origin)
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> Encoder:  # type: ignore[override]
         """The encoder that is calibrated."""
         return self.classification.encoder
 
