@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -88,23 +88,6 @@ class TrainedHeads(Protocol):
         return []
 
 
-class HeadScore(NamedTuple):
-    """The predictions of a head on test images.
-
-    Attributes:
-        counts: of each image.
-        finite: whether all logits were; otherwise predictions mean nothing.
-    """
-
-    counts: PerImageCounts
-    finite: bool
-
-    @property
-    def value(self) -> float:
-        """The score in percent; NaN for a head that has diverged."""
-        return self.counts.value if self.finite else math.nan
-
-
 @dataclass(frozen=True)
 class HeadRun:
     """One evaluation of trained heads; see `Protocol.run` for the attributes."""
@@ -125,20 +108,21 @@ class HeadRun:
         found = self._test(training.heads, reported)
         select = protocol.recipe.select
         head = training.heads.names[0] if select == "last" else training.chosen
-        if not found[head].finite:
+        counts = found[head]
+        if counts is None:
             raise InputError(
                 f"the head of the headline ({head}) has diverged: its logits are not finite; give "
                 "smaller learning rates as protocol.recipe.lrs",
                 field="protocol.recipe.lrs",
             )
-        scores = {name: each.value for name, each in found.items()}
+        scores = _values(found)
         tried = scores if select == "last" else training.tried
         chosen = head if select == "last" else training.label(head)
         several, name = len(tried) > 1, protocol.score
         return Outcome(
             headline=name,
             scores={name: scores[head], **{f"{name}/{key}": scores[key] for key in scores}},
-            counts=found[head].counts,
+            counts=counts,
             tried=tried,
             chosen=chosen if several else "",
             chosen_on=select if several and select != "last" else "",
@@ -178,11 +162,9 @@ class HeadRun:
         deciding = reported
         if recipe.select == "held out":
             deciding = Subset(protocol.test_dataset(data, train), held.tolist())
-
-        def scores() -> dict[str, float]:
-            return {name: each.value for name, each in self._test(heads, deciding).items()}
-
-        training.run(self._batches(places), None if recipe.select == "last" else scores)
+        selects = recipe.select != "last"
+        evaluate = (lambda: _values(self._test(heads, deciding))) if selects else None
+        training.run(self._batches(places), evaluate)
         training.keep_best()
         return training
 
@@ -213,7 +195,8 @@ class HeadRun:
             labeled = labeled or bool((targets != IGNORE_INDEX).any())
             yield HeadBatch(features, protocol.loss(targets, maps[0].grid), labeled)
 
-    def _test(self, heads: HeadGrid, images: Dataset) -> dict[str, HeadScore]:
+    def _test(self, heads: HeadGrid, images: Dataset) -> dict[str, PerImageCounts | None]:
+        """Test all heads; None for one that has diverged, whose predictions mean nothing."""
         monitors = {name: FinitenessMonitor(self.context.device) for name in heads.names}
 
         def logits(name: str, features: Mapping[str, Tensor]) -> Tensor:
@@ -221,7 +204,13 @@ class HeadRun:
 
         every = {name: partial(logits, name) for name in heads.names}
         counts = self.protocol.count(self, every, images)
-        return {name: HeadScore(counts[name], monitors[name].finite()) for name in heads.names}
+        finite = {name: monitors[name].finite() for name in heads.names}  # on all ranks
+        return {name: counts[name] if finite[name] else None for name in heads.names}
+
+
+def _values(found: Mapping[str, PerImageCounts | None]) -> dict[str, float]:
+    """Return scores in percent; NaN for a head that has diverged."""
+    return {name: math.nan if each is None else each.value for name, each in found.items()}
 
 
 def _public(value: object) -> list[Any]:
