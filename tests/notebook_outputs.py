@@ -1,6 +1,4 @@
-"""Execute the notebooks and keep their outputs.
-
-    python tests/notebook_outputs.py
+"""Execute the notebooks and keep their outputs: `python tests/notebook_outputs.py`.
 
 Rewrites every notebook in `notebooks/` in place, but none of which a cell fails. What is kept
 depends on what was computed alone: no times, no paths, no progress bars.
@@ -33,20 +31,13 @@ def executed(path: Path) -> NotebookNode:
         nbclient.exceptions.CellExecutionError: a cell failed.
     """
     book = read(path)
-    client = NotebookClient(
-        book,
-        timeout=600,
-        kernel_name="python3",
-        record_timing=False,
-        resources={"metadata": {"path": str(path.parent)}},
-    )
-    client.execute(env={**os.environ, **QUIET})
-    # which Python it was is nobody's difference
-    book.metadata["language_info"] = {"name": "python"}
+    place = {"metadata": {"path": str(path.parent)}}
+    options = {"timeout": 600, "kernel_name": "python3", "record_timing": False}
+    NotebookClient(book, resources=place, **options).execute(env={**os.environ, **QUIET})
+    book.metadata["language_info"] = {"name": "python"}  # of whatever version
     return book
 
 
 if __name__ == "__main__":
     for path in track(NOTEBOOKS, "executing"):
-        book = executed(path)
-        nbformat.write(book, path)
+        nbformat.write(executed(path), path)

@@ -9,7 +9,6 @@ from vitlab.visualization.features import CLS, PatchMatrix, extract_block_featur
 
 LOADING = InferenceConfig(torch.device("cpu"))
 OPTIONS = {
-    "plain": {},
     "entmax with registers": {"normalizer": "entmax15", "num_registers": 3},
     "local": {"locality": Locality(kind="gaussian", refine=True)},
     "prompted": {"num_registers": 2},
@@ -21,17 +20,12 @@ def images(b=2, height=32, width=48):
     return drawn.to(torch.uint8)
 
 
-@pytest.fixture(params=OPTIONS)
-def encoder(request):
+@pytest.mark.parametrize("name", OPTIONS)
+def test_features_and_attention_are_those_of_the_encoder(name):
     torch.manual_seed(0)
-    made = ViT("nano", 8, 32, **OPTIONS[request.param])
-    if request.param == "prompted":
-        made = PromptedViT(made, Prompts(shared=3, cls=Pool(4)))
-    return made.eval()
-
-
-def test_features_and_attention_are_those_of_the_encoder(encoder):
-    pictures = images()
+    encoder, pictures = ViT("nano", 8, 32, **OPTIONS[name]).eval(), images()
+    if name == "prompted":
+        encoder = PromptedViT(encoder, Prompts(shared=3, cls=Pool(4))).eval()
     last, first = extract_block_features(encoder, pictures, LOADING, [-1, 0], [CLS, 5])
     with record(encoder, "attn.weights") as weights, torch.no_grad():
         tokens = LOADING.encode(encoder, pictures)

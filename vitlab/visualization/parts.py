@@ -59,15 +59,6 @@ def kmeans_parts(x: Float[Tensor, "s d"], count: int) -> Int[Tensor, " s"]:
     return means.argsort().argsort()[found]
 
 
-def match_parts(
-    labels: Int[Tensor, " s"], reference: Int[Tensor, " s"], count: int
-) -> Int[Tensor, " s"]:
-    """Return parts renumbered so that as many patches as possible agree with the reference."""
-    overlap = torch.bincount(labels * count + reference, minlength=count**2).view(count, count)
-    _, numbers = linear_sum_assignment(overlap.numpy(), maximize=True)
-    return torch.from_numpy(numbers).long()[labels]
-
-
 def part_labels(tables: Sequence[PatchMatrix], count: int) -> list[list[Int[Tensor, "_ _"]]]:
     """Return maps of the parts of each image, for each model.
 
@@ -82,6 +73,9 @@ def part_labels(tables: Sequence[PatchMatrix], count: int) -> list[list[Int[Tens
                 F.interpolate(each[None, None].float(), grid, mode="nearest-exact").flatten()
                 for each, grid in zip(found[0], table.grids, strict=True)
             ]
-            labels = match_parts(labels, torch.cat(there).long(), count)
+            pairs = labels * count + torch.cat(there).long()
+            overlap = pairs.bincount(minlength=count**2).view(count, count)
+            _, numbers = linear_sum_assignment(overlap.numpy(), maximize=True)
+            labels = torch.from_numpy(numbers).long()[labels]
         found.append(table.split(labels))
     return found
