@@ -23,16 +23,8 @@ from vitlab.data.synthetic import (
 from vitlab.data.synthetic.drawing.canvas import Canvas
 from vitlab.data.synthetic.drawing.objects import KINDS
 
-FEW = Amounts(
-    imagenet_train=2,
-    imagenet_val=1,
-    voc_train=4,
-    voc_val=2,
-    ade_train=4,
-    ade_val=2,
-    cityscapes_train=4,
-    cityscapes_val=2,
-)
+# of train and val: ImageNet (each class), VOC, ADE20K, Cityscapes
+FEW = Amounts(*(2, 1), *(4, 2), *(4, 2), *(4, 2))
 
 
 def digests(root: Path) -> dict[str, str]:

@@ -8,12 +8,7 @@ from PIL import Image
 from vitlab.data.synthetic.drawing.canvas import develop
 from vitlab.data.synthetic.drawing.objects import KINDS
 from vitlab.data.synthetic.drawing.scenes import room
-from vitlab.data.synthetic.images import (
-    DrawingTask,
-    random_size,
-    save_jpeg,
-    save_png,
-)
+from vitlab.data.synthetic.images import DrawingTask, random_size, save_jpeg, save_png
 
 FOLDERS = {"train": "training", "val": "validation"}
 ADE_IDS = (13, 15, 18, 20, 21, 24, 37, 40, 44, 83)  # of KINDS, in their order

@@ -46,11 +46,9 @@ def synthesize(root: Path, seed: int = 0, amounts: Amounts = _USUAL, processes: 
     Raises:
         InputError: a negative number, or a folder with anything else in it.
     """
-    if seed < 0 or processes < 0:
-        field = "seed" if seed < 0 else "processes"
-        raise InputError(
-            f"seed {seed}, processes {processes}: neither may be negative; use 0", field=field
-        )
+    for field, value in (("seed", seed), ("processes", processes)):
+        if value < 0:
+            raise InputError(f"{field} {value} is negative; use 0", field=field)
     facts = {"version": VERSION, "seed": seed, "amounts": asdict(amounts)}
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         marker = root / MARKER
@@ -63,8 +61,7 @@ def synthesize(root: Path, seed: int = 0, amounts: Amounts = _USUAL, processes: 
             field="--root",
         )
     partial = root.absolute().with_name(root.absolute().name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     imagenet.write_devkit(partial / SETS["imagenet"][0], seed, amounts)
     voc.write_lists(partial / SETS["voc"][0], amounts)
@@ -89,14 +86,12 @@ def _run(tasks: list[DrawingTask], processes: int) -> None:
     known = hasattr(os, "sched_getaffinity")  # macOS has none
     cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
     workers = processes or max(1, min(len(tasks) // 2000, cores))
+    results: Iterable[None] = map(DrawingTask.run, tasks)
     with ExitStack() as stack:
-        results: Iterable[None] = map(DrawingTask.run, tasks)
         if workers > 1:
             # fork would copy the threads of torch in an unknown state
-            context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(
-                workers, context, initializer=cv2.setNumThreads, initargs=(1,)
-            )
+            spawn = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,))
             stack.callback(pool.shutdown, cancel_futures=True)  # stop drawing after Ctrl-C
             results = pool.map(DrawingTask.run, tasks, chunksize=8)
         for _ in track(results, "drawing the synthetic data", len(tasks), transient=True):

@@ -9,13 +9,7 @@ from numpy.typing import NDArray
 from vitlab.data.datasets.voc import palette
 from vitlab.data.synthetic.drawing.canvas import Canvas, develop
 from vitlab.data.synthetic.drawing.scenes import backdrop, still_life
-from vitlab.data.synthetic.images import (
-    Amounts,
-    DrawingTask,
-    random_size,
-    save_jpeg,
-    save_png,
-)
+from vitlab.data.synthetic.images import Amounts, DrawingTask, random_size, save_jpeg, save_png
 
 VOC_IDS = (1, 2, 4, 5, 7, 9, 11, 14, 16, 20)  # of KINDS, in their order
 
@@ -45,7 +39,9 @@ def write_lists(root: Path, amounts: Amounts) -> None:
     """The numbers of the images of each split."""
     folder = root / "ImageSets" / "Segmentation"
     folder.mkdir(parents=True)
-    train = [_number("train", index) for index in range(amounts.voc_train)]
-    val = [_number("val", index) for index in range(amounts.voc_val)]
+    train, val = (
+        [f"{_number(split, index)}\n" for index in range(getattr(amounts, f"voc_{split}"))]
+        for split in ("train", "val")
+    )
     for name, numbers in {"train": train, "val": val, "trainval": train + val}.items():
-        (folder / f"{name}.txt").write_text("".join(f"{number}\n" for number in numbers))
+        (folder / f"{name}.txt").write_text("".join(numbers))
