@@ -62,6 +62,7 @@ PLANTED = {
         of(center_error=1.0, entropy=5e-6, prototypes=1.0, divergence=0.017),
         of(EARLY, center_error=1.0, prototypes=2.2),
         of(entropy=1e-9, prototypes=1.0, center_error=0.3),  # a center that is too slow
+        of(EARLY, entropy=0.01, prototypes=1.05, center_error=0.3),
     ],
     "no sharpening": [
         of(temperature=0.1, entropy=5.54, prototypes=256.0, divergence=0.003),

@@ -47,7 +47,7 @@ def toy_step(weight, value=1.0, **options):
 def dino(weight=None):
     """A small DINO, of which one matrix may have a number planted, and its batch."""
     torch.manual_seed(0)
-    encoder = ViT("nano", patch_size=8, img_size=16)
+    encoder = ViT("nano", patch_size=8, img_size=16, drop_path=0.5)
     objective = DINO(encoder, DINOHeadConfig(out_dim=16, hidden_dim=16, bottleneck_dim=8))
     if weight is not None:
         nn.init.constant_(objective.get_submodule(FC1).weight[2:3], weight)
