@@ -170,11 +170,7 @@ class VisionDataModule(LightningDataModule, ABC):
         return len(self.samples(self.train_split)) // self.global_batch_size
 
     def batch_layout(self, world_size: int) -> BatchLayout:
-        """How the global batch is split among devices: the one place where it is decided.
-
-        Raises:
-            DataError: the batch is not a multiple of the number of devices.
-        """
+        """How the global batch is split among devices: the one place where it is decided."""
         return split_global_batch(self.global_batch_size, world_size, self.micro_batch_size)
 
     def train_dataloader(self) -> ResumableLoader:
@@ -222,11 +218,7 @@ class VisionDataModule(LightningDataModule, ABC):
         return replace(batch, views=[normalize(stack) for stack in batch.views])
 
     def use_foreground_masks(self) -> int:
-        """Load the objects' masks of training images with them; return their number.
-
-        Raises:
-            ValueError: there are none, or the views cannot follow them.
-        """
+        """Load the objects' masks of training images with them; return their number."""
         self._masks = foreground_masks(self.samples(self.train_split))
         self.transform.crop_foreground(np.ones((64, 64), dtype=bool))
         return int((self._masks != b"").sum())
@@ -241,9 +233,6 @@ class VisionDataModule(LightningDataModule, ABC):
             size: edge of the images, in pixels.
             limit: number of samples, as many of each class; 0 for all.
             crop: share of an image's short side that is seen.
-
-        Raises:
-            DataError: there are no labels, or a leak as in `refuse_leak`.
         """
         samples = self.samples(split)
         if samples.labels is None:
@@ -261,9 +250,6 @@ class VisionDataModule(LightningDataModule, ABC):
             split: one of `splits`.
             transform: of both.
             limit: number of samples; 0 for all.
-
-        Raises:
-            DataError: there are no masks, or a leak as in `refuse_leak`.
         """
         samples = self.samples(split)
         if samples.masks is None:
@@ -277,11 +263,7 @@ class VisionDataModule(LightningDataModule, ABC):
         )
 
     def refuse_leak(self, split: str) -> None:
-        """Refuse to learn from images of `val_split`, as VOC's trainval against val.
-
-        Raises:
-            DataError: images are in both.
-        """
+        """Refuse to learn from images of `val_split`, as VOC's trainval against val."""
         if (split, self.val_split) in self._disjoint:  # a second for a million images
             return
         if common := self.samples(split).common(self.samples(self.val_split)):

@@ -163,11 +163,7 @@ class SegmentationDataset(Dataset[ImageAndMask]):
         return self.transform(image, classes, (self.seed, epoch, index))
 
     def check(self) -> None:
-        """Read some pairs that are spread over the set; `vitlab data check` looks at all.
-
-        Raises:
-            DataError: an image and its mask differ in size, or a value is out of range.
-        """
+        """Read some pairs that are spread over the set; `vitlab data check` looks at all."""
         for index in spread(len(self)):
             with suppress(UnreadableImage):  # reported and replaced when it is its turn
                 _, mask, _ = self._read(index)
@@ -208,9 +204,6 @@ def first_readable(
 
     Returns:
         Its index, its content, and the files before it that cannot be read.
-
-    Raises:
-        DataError: more than `patience` consecutive samples cannot be read.
     """
     unreadable: list[str] = []
     for step in range(min(patience + 1, count)):

@@ -21,11 +21,7 @@ def mask_name(image: str) -> str:
 
 
 def foreground_masks(samples: Samples) -> Shaped[np.ndarray, " n"]:
-    """Path of the mask of each image, as bytes; empty where it has none.
-
-    Raises:
-        DataError: not one image has a mask.
-    """
+    """Path of the mask of each image, as bytes; empty where it has none."""
     names = [mask_name(samples.image(index)) for index in range(len(samples))]
     missing = set(samples.files.absent(names))
     if len(missing) == len(names):

@@ -39,11 +39,7 @@ def init_worker(worker: int) -> None:
 
 
 def set_accumulation(trainer: Trainer, layout: BatchLayout) -> None:
-    """Make the trainer step after the micro-batches of a global batch.
-
-    Raises:
-        DataError: it accumulates another number of micro-batches.
-    """
+    """Make the trainer step after the micro-batches of a global batch."""
     model, needed = trainer.lightning_module, layout.accumulate_grad_batches
     if model is None or not model.automatic_optimization:
         return  # such a model decides by itself when to step

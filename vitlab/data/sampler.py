@@ -1,7 +1,7 @@
 """Sampler of global batches: a function of seed and epoch, not of the hardware."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -10,8 +10,7 @@ from torch.utils.data import Sampler
 from vitlab.data.errors import DataError
 
 
-@dataclass(frozen=True)
-class BatchLayout:
+class BatchLayout(NamedTuple):
     """global_batch_size = micro_batch_size * world size * accumulate_grad_batches.
 
     Attributes:
@@ -32,9 +31,6 @@ def split_global_batch(
         global_batch_size: images in one optimizer step, over all devices.
         world_size: number of devices.
         micro_batch_size: largest number of images on one device at a time; 0 means no limit.
-
-    Raises:
-        DataError: the batch is not a multiple of the number of devices.
     """
     per_rank, remainder = divmod(global_batch_size, world_size)
     if remainder:

@@ -88,11 +88,7 @@ def paths(names: Sequence[str]) -> Shaped[np.ndarray, " n"]:
 
 
 def masked_samples(files: FileTree, images: Sequence[str], masks: Sequence[str]) -> Samples:
-    """Images with the masks at the same positions.
-
-    Raises:
-        DataError: some of the files are not there.
-    """
+    """Images with the masks at the same positions."""
     for kind, names in (("images", images), ("masks", masks)):
         if missing := files.absent(names):
             raise DataError(
@@ -112,11 +108,7 @@ def mask_folder_samples(files: FileTree, images: str, masks: str) -> Samples:
 
 
 def class_folder_samples(files: FileTree, split: str, classes: tuple[str, ...]) -> Samples:
-    """All images of a split that is sorted into class folders.
-
-    Raises:
-        DataError: its folders are not exactly `classes`, or one of them has no image.
-    """
+    """All images of a split that is sorted into class folders."""
     refuse_other_classes(files.require(split).folders, classes, files.where(split))
     if not classes:
         raise DataError(

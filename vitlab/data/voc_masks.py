@@ -1,13 +1,12 @@
 """PASCAL VOC masks as class indices: from colored masks, and from SBD's MATLAB files (trainaug)."""
 
 import io
-import shutil
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
-from rich.progress import track
+from rich.progress import Progress
 
 from vitlab.atomic_io import write_bytes
 from vitlab.data.datasets.voc import EXTRA, LISTS, VOC2012, palette
@@ -51,43 +50,32 @@ def voc_masks(root: Path) -> None:
 
 
 def index_colored_masks(folder: Path) -> int:
-    """Replace masks that hold VOC's colors by masks of class indices.
+    """Replace masks in VOC's folder that hold its colors by masks of class indices.
 
-    All masks are written to a hidden folder first, which then takes the place of the old one.
+    Each colored one is kept before its indices take its place; none is replaced where one has a
+    color of no class.
 
     Returns:
-        Number of converted masks in VOC's folder; those that hold indices already are copied.
-
-    Raises:
-        DataError: a mask is damaged or has a color of no class, or SegmentationClassRGB exists.
+        Number of converted masks.
     """
-    masks, colored, draft = folder / MASKS, folder / COLORED, folder / f".{MASKS}"
-    if colored.exists() and draft.exists() and not masks.exists():
-        draft.rename(masks)  # interrupted between the two renames at the end
-        return 0
-    files = sorted(masks.glob("*.png"))
-    wanted = {path for path in files if _is_colored(path)}
-    if not wanted:
-        return 0
-    if colored.exists():
-        raise DataError(
-            f"{len(wanted)} masks in {masks} hold colors, and {colored}, where they would be kept, "
-            "exists; move it away",
-            field=COLORED,
-        )
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
     table = np.full(1 << 24, NO_CLASS, np.uint8)  # class of each 24-bit color
     values = [*range(21), 255]
     table[_color_number(palette()[values])] = values
-    for path in track(files, "masks from colors to indices", transient=True):
-        if path in wanted:
-            (draft / path.name).write_bytes(_png(_indices(path, table)))
-        else:
-            shutil.copy2(path, draft)
-    masks.rename(colored)
-    draft.rename(masks)
-    return len(wanted)
+    files = sorted((folder / MASKS).glob("*.png"))
+    with Progress(transient=True) as progress:
+        tracked = progress.track(files, description="reading masks")
+        converted = {path: _png(_indices(path, table)) for path in tracked if _is_colored(path)}
+    for path, indices in converted.items():
+        content, kept = path.read_bytes(), folder / COLORED / path.name
+        if kept.exists() and kept.read_bytes() != content:
+            raise DataError(
+                f"{path} holds colors, and {kept}, where it would be kept, is another mask; move "
+                "it away",
+                field=COLORED,
+            )
+        write_bytes(kept, content)
+        write_bytes(path, indices)
+    return len(converted)
 
 
 def write_trainaug(folder: Path) -> int:
@@ -95,19 +83,17 @@ def write_trainaug(folder: Path) -> int:
 
     Returns:
         Number of written masks; SBD lies in, beside or above VOC's folder.
-
-    Raises:
-        DataError: a mask of SBD is damaged or holds a value that is no class.
     """
     samples = VOC2012(str(folder)).samples("trainaug")
     names = [Path(samples.image(index)).stem for index in range(len(samples))]
     written = 0
-    for index, name in enumerate(track(names, "masks of trainaug", transient=True)):
-        target, mask = folder / EXTRA / f"{name}.png", samples.mask(index)
-        if not target.exists():
-            content, where = samples.files.read(mask), samples.files.where(mask)
-            write_bytes(target, _converted(content, where) if mask.endswith("mat") else content)
-            written += 1
+    with Progress(transient=True) as progress:
+        for index, name in enumerate(progress.track(names, description="masks of trainaug")):
+            target, mask = folder / EXTRA / f"{name}.png", samples.mask(index)
+            if not target.exists():
+                content, where = samples.files.read(mask), samples.files.where(mask)
+                write_bytes(target, _converted(content, where) if mask.endswith("mat") else content)
+                written += 1
     lists = [folder / f"ImageSets/Segmentation/{name}.txt" for name in LISTS]
     if not any(file.exists() for file in lists):
         write_bytes(lists[0], "".join(f"{name}\n" for name in names).encode())

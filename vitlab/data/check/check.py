@@ -62,15 +62,12 @@ def check(root: Path, deep: bool = False) -> CheckReport:
 
 
 def _describe(data: VisionDataModule, samples: Samples) -> str:
-    words = f"{len(samples):,} images"
-    if samples.masks is not None:
-        return f"{words} with masks of {data.num_classes} classes"
     if samples.labels is None:
-        return words
+        masks = f" with masks of {data.num_classes} classes" * (samples.masks is not None)
+        return f"{len(samples):,} images{masks}"
     counts = np.bincount(samples.labels)
-    least, most = int(counts.min()), int(counts.max())
-    each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-    return f"{words} of {data.num_classes:,} classes, {each} of each"
+    each = f"{counts.min():,} to {counts.max():,}"
+    return f"{len(samples):,} images of {data.num_classes:,} classes, {each} of each"
 
 
 def _count(data: VisionDataModule, split: str, count: int) -> Iterator[Finding]:

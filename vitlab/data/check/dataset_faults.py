@@ -16,10 +16,10 @@ from vitlab.data.check.split_faults import foreground_faults, unpaired_masks
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.datasets import ADE20K, CIFAR10, CIFAR100, VOC2012, Cityscapes, Folder, ImageNet
 from vitlab.data.datasets.ade20k import FOLDERS
-from vitlab.data.datasets.cityscapes import LABEL_IDS, LABEL_MASK, TRAIN_MASK
+from vitlab.data.datasets.cityscapes import LABEL_MASK, TRAIN_MASK
 from vitlab.data.datasets.imagenet import WORDNET_ID
 from vitlab.data.datasets.voc import EXTRA
-from vitlab.data.storage import FolderTree, MemoryTree, few
+from vitlab.data.storage import FolderTree, few
 
 CLASSES = 1000  # of the whole ImageNet, with LEAST to MOST training images each
 LEAST, MOST = 732, 1300
@@ -153,13 +153,6 @@ def _(data: ADE20K) -> Iterator[Finding]:
 
 @split_faults.register
 def _(data: ADE20K, summary: SplitSummary) -> Iterator[Finding]:
-    if holders := summary.holders.get(255):
-        yield error(
-            f"{len(holders)} masks of {summary.split} hold 255 ({few(holders)}), which no "
-            "original does: some tool has already reduced the labels (0 to 255, the others "
-            "minus 1), and vitlab does it again while reading; restore the original "
-            "annotations",
-        )
     yield from unpaired_masks(summary, [f"annotations/{FOLDERS[summary.split]}"])
 
 
@@ -183,17 +176,12 @@ def _(data: Cityscapes) -> Iterator[Finding]:
 
 @split_faults.register
 def _(data: Cityscapes, summary: SplitSummary) -> Iterator[Finding]:
-    values, split = set(summary.holders), summary.split
-    if data.mask_ending == LABEL_MASK and summary.masks >= MANY_MASKS and max(values) < 19:
+    split = summary.split
+    many = data.mask_ending == LABEL_MASK and summary.masks >= MANY_MASKS
+    if many and max(summary.holders) < 19:
         yield error(
             f"no mask of {split} holds a value from 19 to 33: they are called labelIds but hold "
             "train ids; restore the original ones"
-        )
-    above = sorted(values - {255} - set(range(len(LABEL_IDS))))
-    if data.mask_ending == TRAIN_MASK and above:
-        yield error(
-            f"the masks of {split} are called labelTrainIds but hold labelIds such as "
-            f"{above[0]}; name them *_gtFine_labelIds.png, or make them again",
         )
     if other := [f"{width} x {height}" for width, height in summary.sizes - {(2048, 1024)}]:
         yield warning(
@@ -224,8 +212,6 @@ def _(data: CIFAR10) -> Iterator[Finding]:
             f"{few(other)}; if nobody has made a subset of them on purpose, download "
             f"{archive} again"
         )
-    if not isinstance(files, MemoryTree) and (data.folder / archive).is_file():
-        yield note(f"{archive} lies beside its files, and is not read")
     count, wanted = len(data.classes), 100 if isinstance(data, CIFAR100) else 10
     if count != wanted:
         yield error(

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,30 +24,20 @@ BLOCK = 256  # samples submitted at a time
 INDICES = ("1", "L", "P")  # modes of an image whose values are class indices
 
 
-@dataclass(frozen=True)
-class FileInspection:
-    """Result of one file.
+class FileInspection(NamedTuple):
+    """Result of one file; what is not known is empty."""
 
-    Attributes:
-        size: (width, height), or None if it cannot be read.
-        unreadable: the file and the reason, if it cannot be read.
-        refused: reason, if a mask can be read but holds no class indices.
-        values: of a mask; empty if it was not decoded.
-        digest: of the bytes; b"" if they were not read.
-        oddity: unusual property of a readable image.
-    """
-
-    size: tuple[int, int] | None = None
-    unreadable: str = ""
-    refused: str = ""
-    values: tuple[int, ...] = ()
+    size: tuple[int, int] | None = None  # width, height
+    unreadable: str = ""  # the file and the reason
+    refused: str = ""  # reason, if a mask can be read but holds no class indices
+    values: tuple[int, ...] = ()  # of a mask
     digest: bytes = b""
-    oddity: str = ""
+    oddity: str = ""  # unusual property of a readable image
 
 
 @dataclass
 class SplitSummary:
-    """The inspected samples of a split, by fault.
+    """The inspected samples of a split.
 
     Attributes:
         data: the dataset.

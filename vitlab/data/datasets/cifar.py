@@ -131,11 +131,7 @@ class PPMImages(Mapping[str, bytes]):
 
 
 def unpickled(data: bytes) -> object:
-    """Content of a pickle of Python 2 or 3; nothing that it names is run but numpy's arrays.
-
-    Raises:
-        Exception: it is damaged, or names anything else.
-    """
+    """Content of a pickle of Python 2 or 3; nothing that it names is run but numpy's arrays."""
     return _Unpickler(io.BytesIO(data), encoding="latin1").load()
 
 

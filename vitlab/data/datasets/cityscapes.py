@@ -5,7 +5,6 @@ from functools import cached_property
 from torchvision.datasets import Cityscapes as TorchvisionCityscapes
 
 from vitlab.data.datamodule import VisionDataModule
-from vitlab.data.errors import DataError
 from vitlab.data.samples import Samples, masked_samples
 from vitlab.data.storage import Layout, OfficialArchive
 
@@ -19,7 +18,8 @@ class Cityscapes(VisionDataModule):
     """2,975 training and 500 validation street scenes with masks of 19 classes.
 
     Mask files hold labelIds (0 to 33, and 255 for the license plate's -1); here train ids. Where
-    only the labelTrainIds lie that the authors' scripts make, those are read.
+    only the labelTrainIds lie that the authors' scripts make, those are read. The masks of the
+    test split are dummies, so it is no split here.
     """
 
     counts = {"train": 2975, "val": 500}  # noqa: RUF012
@@ -60,16 +60,6 @@ class Cityscapes(VisionDataModule):
                 "*_gtFine_labelTrainIds.png, or restore the original ones"
             )
         return ""
-
-    def samples(self, split: str) -> Samples:
-        """The files of a split, listed once; the test split has only dummy masks."""
-        if split == "test":
-            raise DataError(
-                "the masks of Cityscapes' test split are dummies, scores on them mean nothing; "
-                "use train or val",
-                field="data.val_split",
-            )
-        return super().samples(split)
 
     def scan(self, split: str) -> Samples:
         """All images of the split's cities."""

@@ -46,11 +46,7 @@ class VOC2012(VisionDataModule):
     mask_values = {index: index for index in [*range(21), 255]}  # noqa: RUF012
 
     def scan(self, split: str) -> Samples:
-        """Files named in the split's list.
-
-        Raises:
-            DataError: if a list or a file is missing, or images of val are in train or trainaug.
-        """
+        """Files named in the split's list."""
         if split == "trainaug":
             return self._augmented()
         names = self.listed(split)
@@ -61,11 +57,7 @@ class VOC2012(VisionDataModule):
         return masked_samples(self.files, images, masks)
 
     def listed(self, split: str) -> list[str]:
-        """Names of the images of a split by its list.
-
-        Raises:
-            DataError: if there is no such list.
-        """
+        """Names of the images of a split by its list."""
         file = self._list_file(split)
         if not self.files.has(file):
             raise DataError(

@@ -72,9 +72,6 @@ def index_archives(sources: Sequence[tuple[Path, str]]) -> Index:
     Args:
         sources: each archive, and the folder of the tree that its members belong to ("" for the
             root).
-
-    Raises:
-        DataError: an archive is damaged or has members that cannot be read in place.
     """
     try:
         states = [(path.resolve(), at, os.stat(path)) for path, at in sources]

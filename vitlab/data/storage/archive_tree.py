@@ -121,11 +121,7 @@ class _OpenFile:
 
 
 def unpack_in_memory(archive: Path) -> MemoryTree:
-    """The files of a small .tar.gz by their names without folders.
-
-    Raises:
-        DataError: it is damaged.
-    """
+    """The files of a small .tar.gz by their names without folders."""
     contents = {}
     try:
         with tarfile.open(archive, "r:gz") as packed:

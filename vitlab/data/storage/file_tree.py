@@ -55,11 +55,7 @@ class FileTree(ABC):
             return file.read()
 
     def text(self, path: str) -> str:
-        """A small text file.
-
-        Raises:
-            DataError: it cannot be read, or is no text.
-        """
+        """A small text file."""
         try:
             return self.read(path).decode()
         except (OSError, UnicodeDecodeError) as error:
@@ -70,11 +66,7 @@ class FileTree(ABC):
             ) from error
 
     def require(self, folder: str) -> Listing:
-        """Content of a folder.
-
-        Raises:
-            MissingFolderError: there is no such folder.
-        """
+        """Content of a folder."""
         listing = self.listing(folder)
         if listing is None:
             raise MissingFolderError(
@@ -83,11 +75,7 @@ class FileTree(ABC):
         return listing
 
     def images(self, folder: str) -> list[str]:
-        """Names of the images in a folder, by their ending, since opening files is slow.
-
-        Raises:
-            MissingFolderError: there is no such folder.
-        """
+        """Names of the images in a folder, by their ending, since opening files is slow."""
         return [name for name in self.require(folder).names if name.lower().endswith(IMAGE_ENDINGS)]
 
     def folders(self, folder: str = "") -> list[str]:

@@ -42,11 +42,7 @@ class Layout:
     small_archive: str = ""
 
     def find(self, root: Path) -> tuple[FileTree, Path] | None:
-        """Files of the dataset at or below `root`, and where they or their archives lie; or None.
-
-        Raises:
-            DataError: it is in an archive that is damaged.
-        """
+        """Files of the dataset at or below `root`, and where they or their archives lie."""
         try:
             folders = [root / place for place in self.nested if (root / place).is_dir()]
         except PermissionError as error:

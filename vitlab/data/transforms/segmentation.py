@@ -49,9 +49,6 @@ class SegmentationTransform(ABC):
             image: RGB.
             mask: class index of each pixel, 255 where there is no label.
             seed: non-negative; the same image, mask and seed give the same view to the bit.
-
-        Raises:
-            InputError: image and mask differ in size, or the new size would fill the memory.
         """
 
 
@@ -117,11 +114,7 @@ def resize_nearest(
 
 
 def new_size(shape: tuple[int, ...], short_side: float, max_aspect_ratio: float) -> tuple[int, int]:
-    """Height and width of the given short side, or a long side of `max_aspect_ratio` times it.
-
-    Raises:
-        InputError: the new size would fill the memory.
-    """
+    """Height and width of the given short side, or a long side of `max_aspect_ratio` times it."""
     factor = min(max(int(short_side), 1) / min(shape), max_aspect_ratio * short_side / max(shape))
     rows, columns = (max(int(side * factor + 0.5), 1) for side in shape)
     if rows * columns > MOST_PIXELS:

@@ -21,9 +21,6 @@ def windows(height: int, width: int, size: int, stride: int) -> list[tuple[int, 
     Windows are `stride` apart, but the last of a row or column ends at the border, as in
     mmsegmentation. Where the image is smaller than `size`, so is the window: nothing is padded.
     All lengths are in pixels; `stride` is at most `size`.
-
-    Raises:
-        InputError: if a length is not positive, or the stride would leave gaps.
     """
     check_sizes(height=height, width=width, size=size, stride=stride)
     message = f"leaves gaps between windows of {size}; use 1 to {size} pixels"
@@ -52,10 +49,6 @@ def slide(
 
     Returns:
         The mean in the predictions' precision, but at least in float32.
-
-    Raises:
-        InputError: if `windows` refuses a length, or predictions have another height or width than
-            their window.
     """
     height, width = image.shape[-2:]
     for number, (top, left) in enumerate(windows(height, width, size, stride)):

@@ -52,11 +52,7 @@ class Transform(ABC):
         """
 
     def crop_foreground(self, mask: Foreground, seed: Seed = 0) -> Bool[Tensor, "size size"]:
-        """Where the first crop of an image of this mask, with this seed, shows the object.
-
-        Raises:
-            InputError: this transform has no such crop.
-        """
+        """Where the first crop of an image of this mask, with this seed, shows the object."""
         raise InputError(
             f"{type(self).__name__} cannot crop masks with their images; use data.transform "
             "AugmentedCrop, or leave masks out",
