@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refused
 from runs import UNPROBED
-from vitlab.run.checkpoint_integrity import check_readable
 
 from vitlab.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback
 from vitlab.run import run_dir
+from vitlab.run.run_dir import check_readable
 
 
 def content(step: int) -> dict:
