@@ -143,14 +143,10 @@ class LinearClassifier:
 
 
 class LogisticProbe(Probe):
-    """Top-1 of a logistic regression on features of one view per image.
+    """Top-1 of a logistic regression on features of one view per image, see `LinearClassifier`.
 
     Quick enough to run during training. Published linear results train with augmentation and
     choose a learning rate; this probe compares encoders with each other, not with them.
-
-    Args:
-        weight_decay: L2 penalty.
-        steps: L-BFGS iterations at most.
     """
 
     def __init__(self, weight_decay: float = 1e-4, steps: int = 100):

@@ -147,15 +147,15 @@ class Calibration(Objective):
         with record_stream(self.classification.model) as stream:
             plain = self.classification.loss(batch, progress)
         value, logs = plain.value, {**plain.logs, "loss/classification": plain.value.detach()}
-        for term in (self.token_loss, self.dimension_loss):
+        terms = [self.token_loss] if self.tokens.active else []
+        terms += [self.dimension_loss] if self.dimensions.weight else []
+        for term in terms:
             added = term(stream, labels, batch)
             value, logs = value + added.value, logs | added.logs
         return Loss(value, logs)
 
     def token_loss(self, stream: DecisionStream, labels: Int[Tensor, " b"], batch: Batch) -> Loss:
         """Return the first stage's terms with their weights."""
-        if not self.tokens.active:
-            return Loss(torch.zeros((), device=labels.device))
         shown, known = self.foreground(stream.calls[0].given, labels, batch.masks)
         blocks = self.tokens.blocks(len(stream.states))
         relevance = [received(r, stream.grid) for r in token_relevance(stream, labels, blocks)]
@@ -172,8 +172,6 @@ class Calibration(Objective):
         self, stream: DecisionStream, labels: Int[Tensor, " b"], batch: Batch
     ) -> Loss:
         """Return the second stage's term with its weight."""
-        if not self.dimensions.weight:
-            return Loss(torch.zeros((), device=labels.device))
         assert self.mask_images.any(), "`setup` computes the class masks before the first step"
         kept = self.class_masks[labels]
         relevance = dimension_relevance(stream, labels, self.dimensions.feature)
