@@ -52,7 +52,7 @@ def test_what_is_no_fraction_or_less_than_a_block_is_refused():
     with refused("cls_specialization.qkv"):
         CLSSpecialization(qkv=0.08).check(12)
     CLSSpecialization(qkv=0.084).check(12)
-    for fraction in (1 / 3, 0.334, 0.34):  # of twelve blocks are four
+    for fraction in (0.3333333, 1 / 3, 0.334, 0.34):  # of twelve blocks are four
         split = [CLSSpecialization(qkv=fraction).splits(block, 12) for block in range(12)]
         assert [bool(names) for names in split] == [True] * 4 + [False] * 8
     with refused("cls_specialization.norm"):

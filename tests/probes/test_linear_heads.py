@@ -10,6 +10,7 @@ from vitlab.probes.linear_heads import (
     HeadConfig,
     HeadGrid,
     HeadSpec,
+    image_loss,
     pixel_loss,
 )
 from vitlab.probes.recipe import TrainingRecipe
@@ -124,6 +125,17 @@ def test_dropout_leaves_out_whole_channels_in_training_only():
     assert torch.allclose(dropped, dropped[:, :1].expand_as(dropped))  # alike for all patches
     assert not torch.allclose(dropped[0], dropped[1])
     assert torch.allclose(head.eval()(x), x @ head.classify.weight.T)
+    recipe = TrainingRecipe(CosineAnnealing(), "sgd", (1e-30,), batch_size=3, iterations=2)
+    heads = HeadGrid([HeadSpec("x", 50, 1e-30)], 2, HeadConfig(False, 0.5), recipe, 0, CPU)
+    seen = []
+
+    def record(logits: torch.Tensor) -> None:
+        seen.append(logits.detach())
+        image_loss(torch.tensor([0, 1, 0]))(logits)
+
+    for step in range(2):  # drawn anew in every step
+        heads.step({"x": x}, record, recipe.progress(step, 3))
+    assert not torch.equal(*seen)
 
 
 def test_impossible_settings_are_refused():

@@ -39,6 +39,10 @@ def test_miou_is_that_of_one_confusion_matrix_over_the_set(pairs):
     labeled = torch.tensor([int((t != 255).sum()) for _, t in pairs])
     assert torch.equal(found.truth.sum(1), labeled)
     assert torch.equal(found.predicted.sum(1), labeled)
+    for index, (predicted, truth) in enumerate(pairs):
+        known = truth != 255
+        assert torch.equal(found.truth[index], truth[known].bincount(minlength=5))
+        assert torch.equal(found.predicted[index], predicted[known].bincount(minlength=5))
 
 
 def test_drawn_sets_without_any_labeled_pixel_are_left_out_of_the_interval(pairs):
