@@ -1,5 +1,7 @@
 """The command `vitlab`: its verbs, help, and the verbs that have no folder of tests."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,9 +41,41 @@ def test_version_and_help(words, texts, capsys):
     assert not [text for text in texts if text not in shown]
 
 
-@pytest.mark.parametrize("words", [["fitt"], ["data"], ["data", "chek"]])
-def test_unknown_verbs_are_named(words, capsys):
-    assert "data synthesize" in refused(words, capsys)
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        ("fitt", "fit?"),
+        ("train", "fit?"),
+        ("evalute", "evaluate?"),
+        ("validate", "evaluate?"),
+        ("data", "data check or data voc-masks or data synthesize?"),
+        ("data chek", "data check"),
+    ],
+)
+def test_the_nearest_verb_is_named(words, nearest, capsys):
+    assert f"did you mean {nearest}" in refused(words.split(), capsys)
+
+
+def test_an_unknown_option_is_refused_in_two_lines_with_the_nearest(capsys):
+    lines = refused(["runs", "--jsn"], capsys).splitlines()
+    assert len(lines) == 2
+    assert lines[0] == "vitlab runs: there is no option --jsn; did you mean --json?"
+
+
+def test_the_help_of_fit_has_the_trainer_apart(capsys):
+    for words, shown in ((["--help"], False), (["--help-trainer"], True)):
+        with pytest.raises(SystemExit):
+            main(["fit", *words])
+        text = capsys.readouterr().out
+        assert ("--trainer.max_epochs" in text) is shown
+        assert ("--probing.every_n_epochs" in text) is not shown
+
+
+@pytest.mark.parametrize("verb", ["runs", "submit", "compare", "cost", "plan", "configs"])
+def test_verbs_that_need_no_torch_say_their_options_without_it(verb):
+    code = "import sys; from vitlab.cli import main\n"
+    code += f"try: main([{verb!r}, '--help'])\nexcept SystemExit: assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_data_are_drawn_once_and_a_foreign_folder_is_kept(tmp_path: Path, capsys):

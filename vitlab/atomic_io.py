@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 
 import vitlab
@@ -24,6 +23,8 @@ from vitlab.errors import InputError
 
 def environment() -> dict:
     """Return what else a number depends on: command, code, versions, hardware."""
+    import torch  # not above: verbs that only read files answer in half a second without it
+
     packages = ("torch", "torchvision", "lightning", "timm", "albumentations", "numpy")
     here = str(Path(vitlab.__file__).parent)
     words = ["git", "-C", here, "describe", "--always", "--dirty"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from vitlab import __version__
+from vitlab.errors import did_you_mean
 
 # of each verb, its file in vitlab.commands, with its function if that is not `run`, and a summary
 VERBS = {
@@ -31,6 +32,19 @@ VERBS = {
     "data check": ("data:check", "say which dataset a folder holds, and what is wrong with it"),
     "data voc-masks": ("data:voc_masks", "convert masks of VOC 2012 and SBD to class indices"),
     "data synthesize": ("data:synthesize", "draw miniature data sets, to try things out"),
+}
+
+# verbs of other programs
+INSTEAD = {
+    **dict.fromkeys(("train", "pretrain", "resume", "finetune"), "fit"),
+    **dict.fromkeys(("eval", "validate", "test", "benchmark"), "evaluate"),
+    **dict.fromkeys(("predict", "visualize", "show"), "figure"),
+    **dict.fromkeys(("profile", "estimate", "find-batch-size"), "plan"),
+    **dict.fromkeys(("flops", "params"), "cost"),
+    **dict.fromkeys(("plot", "log", "tensorboard"), "curves"),
+    **dict.fromkeys(("list", "status", "ls"), "runs"),
+    **dict.fromkeys(("convert", "load"), "import"),
+    **dict.fromkeys(("save", "push"), "export"),
 }
 
 HELP = """\
@@ -73,7 +87,9 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     verb = next((name for name in VERBS if f"{' '.join(words)} ".startswith(f"{name} ")), "")
     if not verb:
-        _refuse(f"unknown verb {' '.join(words[:2])!r}; the verbs are {', '.join(VERBS)}")
+        name = " ".join(words[:2] if words[0] in ("data", "report") else words[:1])
+        hint = did_you_mean(INSTEAD.get(name, name), VERBS)
+        _refuse(f"there is no verb {name}; {hint}`vitlab --help` lists them")
     file, _, function = VERBS[verb][0].partition(":")
     try:
         run = getattr(importlib.import_module(f"vitlab.commands.{file}"), function or "run")

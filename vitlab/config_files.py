@@ -1,10 +1,9 @@
 """The configs that come with vitlab, found by name in a clone and in an installed package."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
-from vitlab.errors import InputError
+from vitlab.errors import InputError, did_you_mean
 
 _HERE = Path(__file__).parent
 # an installed package has them inside, a clone beside the package
@@ -34,11 +33,9 @@ def find_config(name: str) -> Path:
     short = name.removeprefix("configs/").removesuffix(".yaml")
     if short in known:
         return known[short]
-    near = get_close_matches(short, known, 3, 0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise InputError(
-        f"there is no config {name}; {hint}`vitlab configs` lists those that come with vitlab; "
-        "for one of your own give the path of its YAML file",
+        f"there is no config {name}; {did_you_mean(short, known)}`vitlab configs` lists "
+        "those that come with vitlab; for one of your own give the path of its YAML file",
         field="--config",
     )
 

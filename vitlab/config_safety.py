@@ -11,16 +11,19 @@ functions of torch and lightning run a command or a pickle, and no list of them 
 import inspect
 import os
 import pydoc
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from vitlab.errors import InputError
+from vitlab.errors import InputError, did_you_mean
 
 PACKAGES = ("vitlab", "torch", "timm", "lightning", "torchmetrics", "albumentations")
 # of these packages, what runs, compiles or unpickles what it is given
@@ -75,6 +78,22 @@ class ClassesOnly:
         """
         refuse_functions(cfg)
         return super().instantiate_classes(cfg, **options)  # type: ignore[misc]
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Refuse a command line in two lines, with the nearest option; or raise, as is set."""
+        if not self.exit_on_error:  # type: ignore[attr-defined]
+            super().error(message, ex)  # type: ignore[misc]
+        prog = self.prog  # type: ignore[attr-defined]
+        unknown = re.match(r"[Uu]nrecognized arguments: (\S+)", message)
+        if unknown:
+            name = unknown[1].partition("=")[0]
+            known = re.findall(r"--[\w.-]+", self.format_usage())  # type: ignore[attr-defined]
+            message = f"there is no option {name}; {did_you_mean(name, dict.fromkeys(known))}"
+        lines = [line.strip(" -") for line in message.splitlines()]
+        lines = [line for line in lines if not line.startswith(("Subtypes:", "Given value type:"))]
+        print(f"{prog}: {shorten('; '.join(lines), 400)}", file=sys.stderr)
+        print(f"`{prog} --help` lists the options", file=sys.stderr)
+        sys.exit(2)
 
 
 class ClassParser(ClassesOnly, ArgumentParser):

@@ -1,6 +1,15 @@
 """Errors of input that cannot be used."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean ...? " with the nearest names, or nothing."""
+    known = list(known)
+    near = [each for each in known if name and each.startswith(name)]
+    near += get_close_matches(name, known, 3, 0.6)
+    return f"did you mean {' or '.join(list(dict.fromkeys(near))[:3])}? " if near else ""
 
 
 class InputError(ValueError):

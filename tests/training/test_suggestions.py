@@ -16,6 +16,12 @@ NEAREST = {
     "probing.every": "every_n_epochs",
     "trainer.max_epoch": "max_epochs",
 }
+CLASSES = {
+    "model.objective": ("DIMO", "DINO"),
+    "model.objective.encoder": ("VIT", "ViT"),
+    "data": ("ImagNet", "ImageNet"),
+    "data.transform": ("MultiCrops", "MultiCrop"),
+}
 
 
 @pytest.mark.parametrize("key", NEAREST)
@@ -29,3 +35,18 @@ def test_the_nearest_key_is_named(key, tmp_path):
         with pytest.raises(InputError, match=f"use {section}.{NEAREST[key]}$") as refused:
             FitCLI(["--config", f"{CONFIGS}/dino.yaml", *words])
         assert refused.value.field == key
+
+
+@pytest.mark.parametrize("key", CLASSES)
+def test_the_nearest_class_and_all_of_them_are_named(key):
+    wrong, right = CLASSES[key]
+    for words in ([f"--{key}", wrong], [f"--{key}.class_path={wrong}"]):
+        with pytest.raises(InputError, match=f"did you mean {right}") as refused:
+            FitCLI(["--config", f"{CONFIGS}/dino.yaml", *words])
+        assert refused.value.field.startswith(key)
+
+
+def test_an_unknown_section_names_the_nearest_and_all():
+    with pytest.raises(InputError, match=r"did you mean model\?.*probing") as refused:
+        FitCLI(["--config", "dino", "--modle.optimizer.lr", "1"])
+    assert refused.value.field == "modle.optimizer.lr"

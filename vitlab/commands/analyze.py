@@ -1,7 +1,7 @@
 """`vitlab analyze`."""
 
 import os
-import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -117,8 +117,6 @@ def run(words: Sequence[str]) -> None:
     if options.dry_run:
         return
     results = analyze(encoders, images, inference)
-    shutil.rmtree(options.out, ignore_errors=True)
-    results.save(options.out)
     if options.probe is not None:
         found: list[Row] = []
         data = options.probe, transform, options.probe_images, inference
@@ -127,7 +125,6 @@ def run(words: Sequence[str]) -> None:
             encoder.cpu()
         rows = pd.concat([results.rows, table(found, Row)], ignore_index=True)
         results = replace(results, measures=[*results.measures, BLOCK_MIOU], rows=rows)
-        results.save(options.out)
     _show(results)
     shown = [images.pairs[index] for index in range(min(PICTURES, len(images)))]
     pictures = example_pictures(
@@ -136,8 +133,16 @@ def run(words: Sequence[str]) -> None:
         [mask for _, mask in shown] if images.masks else None,
         replace(inference, num_workers=0),
     )
-    page = write_report(results, pictures, options.out)[0]
-    print(f"report: {page}, with {JSON} and {CSV}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    # beside its place and moved there when complete; until then an old analysis is kept
+    with tempfile.TemporaryDirectory(dir=options.out.parent, prefix=".analysis-") as aside:
+        folder = Path(aside) / "new"
+        results.save(folder)
+        page = write_report(results, pictures, folder)[0]
+        if options.out.exists():
+            options.out.rename(Path(aside) / "old")
+        folder.rename(options.out)
+    print(f"report: {options.out / page.name}, with {JSON} and {CSV}")
 
 
 def _show_plan(

@@ -5,11 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitlab.commands.parser import POSITIONAL, parse
-from vitlab.evaluation import comparison_plot
-from vitlab.evaluation.comparison import compare
-from vitlab.evaluation.comparison_text import to_latex, to_markdown
-from vitlab.evaluation.evaluations import read_evaluations
-from vitlab.evaluation.registry import read_references
 
 EXAMPLES = """\
   vitlab compare evaluations/
@@ -41,6 +36,13 @@ class CompareArguments:
 def run(words: Sequence[str]) -> None:
     """Run the verb with the words behind it."""
     args = parse(CompareArguments, words, "vitlab compare", EXAMPLES)
+
+    from vitlab.evaluation import comparison_plot
+    from vitlab.evaluation.comparison import compare
+    from vitlab.evaluation.comparison_text import to_latex, to_markdown
+    from vitlab.evaluation.evaluations import read_evaluations
+    from vitlab.evaluation.registry import read_references
+
     references = read_references() if args.references else None
     comparison = compare(read_evaluations(args.results), args.baseline, references)
     text = to_markdown(comparison)

@@ -127,7 +127,7 @@ class VisionDataModule(LightningDataModule, ABC):
             return found
         places = ", ".join(place or "itself" for place in self.layout.nested)
         remedy = "set its root to the extracted dataset"
-        for kind in _subclasses(VisionDataModule):
+        for kind in subclasses(VisionDataModule):
             if kind.layout.marks and kind is not type(self) and kind.layout.find(self.root):
                 remedy = f"it looks like {kind.__name__}: use the class {kind.__name__}"
         raise DataError(
@@ -276,5 +276,6 @@ class VisionDataModule(LightningDataModule, ABC):
         self._disjoint.add((split, self.val_split))
 
 
-def _subclasses(kind: type[Any]) -> list[type[Any]]:
-    return [each for own in kind.__subclasses__() for each in (own, *_subclasses(own))]
+def subclasses(kind: type[Any]) -> list[type[Any]]:
+    """Return all subclasses of a class that are imported."""
+    return [each for own in kind.__subclasses__() for each in (own, *subclasses(own))]

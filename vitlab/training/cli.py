@@ -1,6 +1,8 @@
 """The command line of `vitlab fit`: options, config, folder of the run, trainer."""
 
 import os
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from functools import partial
@@ -37,9 +39,25 @@ from vitlab.run.module import Pretraining
 from vitlab.training.suggestions import check_keys
 from vitlab.training.synthetic import Synthetic
 
+HELP_TRAINER = "--help-trainer"
+TRAINER = "Customize every aspect of training via flags:"
+
 
 class FitParser(ClassesOnly, LightningArgumentParser):
     """Lightning's parser, which here builds classes and calls no function."""
+
+    def format_help(self, *given: Any, **options: Any) -> str:
+        """Return the help without the trainer's options, which are Lightning's, and many."""
+        parts = self._help_parts(*given, **options)
+        ours = [part for part in parts if not part.startswith(TRAINER)]
+        return "\n\n".join([*ours, f"Options of the trainer: vitlab fit {HELP_TRAINER}\n"])
+
+    def trainer_help(self) -> str:
+        """Return the help on the trainer's options."""
+        return next(part for part in self._help_parts() if part.startswith(TRAINER))
+
+    def _help_parts(self, *given: Any, **options: Any) -> list[str]:
+        return re.split(r"\n\n(?=\S)", super().format_help(*given, **options).rstrip())
 
 
 class FitCLI(LightningCLI):
@@ -101,6 +119,9 @@ class FitCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the given words, whatever the command line of the process is."""
+        if HELP_TRAINER in args and isinstance(parser, FitParser):
+            print(parser.trainer_help())
+            sys.exit()
         args = resolve_configs(args)
         check_command_line(args)
         check_keys(args, parser.get_defaults())

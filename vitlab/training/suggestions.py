@@ -1,5 +1,6 @@
 """Unknown keys of the command line and of configs, answered with the nearest known one."""
 
+import inspect
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -7,7 +8,11 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from vitlab.config_safety import flat, read_yaml
-from vitlab.errors import InputError
+from vitlab.data import Transform, VisionDataModule
+from vitlab.data.datamodule import subclasses
+from vitlab.encoders import Encoder
+from vitlab.errors import InputError, did_you_mean
+from vitlab.objectives import Objective
 
 # words of other programs for keys of ours, by section
 SYNONYMS = {
@@ -29,6 +34,15 @@ SYNONYMS = {
     },
 }
 
+SECTIONS = ("trainer", "model", "data", "probing", "validation", "checkpoint", "collapse_monitor")
+# what the class of a key is a subclass of
+BASES = {
+    "model.objective": Objective,
+    "encoder": Encoder,
+    "data": VisionDataModule,
+    "transform": Transform,
+}
+
 
 def check_keys(words: Sequence[str], defaults: Namespace) -> None:
     """Refuse unknown keys, naming the nearest one.
@@ -40,15 +54,24 @@ def check_keys(words: Sequence[str], defaults: Namespace) -> None:
     Raises:
         InputError: an unknown key; the field is the key.
     """
-    keys: list[str] = []
+    given: list[tuple[str, object]] = []
     for place, word in enumerate(words):
         option, equals, value = word.partition("=")
         value = value if equals else "".join(words[place + 1 : place + 2])
         if option in ("--config", "-c") and Path(value).is_file():
-            keys += [key for key, _ in flat(read_yaml(Path(value)))]
+            given += flat(read_yaml(Path(value)))
         elif option.startswith("--"):
-            keys.append(option[2:].rstrip("+"))
-    for key in (key.replace(".init_args.", ".") for key in keys):
+            given.append((option[2:].rstrip("+"), value))
+    for key, setting in given:
+        _check_class(key.removesuffix(".class_path"), setting)
+        key = key.replace(".init_args.", ".")
+        top = key.partition(".")[0].replace("-", "_")
+        if top not in (*vars(defaults), "help", "print_config"):
+            raise InputError(
+                f"there is no {key}; {did_you_mean(top, vars(defaults))}The sections are "
+                f"{', '.join(SECTIONS)}",
+                field=key,
+            )
         section, _, name = key.rpartition(".")
         known = defaults.get(section) if section else None
         names = list(vars(known)) if isinstance(known, Namespace) else []
@@ -59,3 +82,18 @@ def check_keys(words: Sequence[str], defaults: Namespace) -> None:
         if names or nearest:
             remedy = f"use {section}.{nearest}" if nearest else f"{section} has {', '.join(names)}"
             raise InputError(f"there is no {key}; {remedy}", field=key)
+
+
+def _check_class(key: str, value: object) -> None:
+    """Refuse the name of a class that does not exist; import paths are left to the parser."""
+    base = BASES.get(key) or BASES.get(key.rpartition(".")[2] if "." in key else "")
+    if base is None or not isinstance(value, str) or not value.isidentifier():
+        return
+    concrete = [each for each in subclasses(base) if not inspect.isabstract(each)]
+    known = {each.__name__ for each in concrete if ".analysis." not in each.__module__}
+    if value not in known:
+        raise InputError(
+            f"{key}: there is no class {value}; {did_you_mean(value, known)}There are "
+            f"{', '.join(sorted(known))}; name one of your own by its import path",
+            field=key,
+        )
