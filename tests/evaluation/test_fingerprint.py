@@ -54,9 +54,10 @@ def test_a_fingerprint_stays_the_same_after_a_forward_pass_and_in_a_copy():
 
 
 def test_what_cannot_be_hashed_changes_the_features_and_rounding_does_not():
-    hooked = Wrapped()
+    hooked, shaded = Wrapped(), Wrapped()
+    shaded.shade = lambda x: 1.1 * x
     hooked.inner.register_forward_pre_hook(lambda _, given: (given[0] * 1.1,))
-    for other in (Wrapped(shade=lambda x: 1.1 * x), hooked):
+    for other in (shaded, hooked):
         assert fingerprint(other) == fingerprint(Wrapped())
         assert features_key(other, 32) != features_key(Wrapped(), 32)
     torch.manual_seed(0)

@@ -13,6 +13,7 @@ from vitlab import distributed
 from vitlab.data import VisionDataModule
 from vitlab.data.samples import spread
 from vitlab.encoders import Encoder
+from vitlab.encoders.encoder import plain_values
 
 # significant digits of features in a key: rounding of another device does not change them
 DIGITS = 3
@@ -27,7 +28,8 @@ def fingerprint(encoder: Encoder) -> str:
         **dict(encoder.named_parameters(remove_duplicate=False)),
         **dict(encoder.named_buffers(remove_duplicate=False)),
         **encoder.state_dict(),
-        "config": repr(getattr(encoder, "config", None)),
+        # without arguments that are no plain values, such as functions: see `features_key`
+        "config": json.dumps(plain_values(encoder.config), default=lambda _: ""),
     }
     for name, module in encoder.named_modules():
         parts[f"{name} class"] = f"{type(module).__module__}.{type(module).__qualname__}"
