@@ -14,6 +14,8 @@ from vitlab.visualization import figure
 from vitlab.visualization.colors import attention_image
 from vitlab.visualization.photographs import Photograph
 
+BLOCKS = ["plain\nblock 0", "plain\nblock 3", "sparse\nblock 0", "sparse\nblock 11"]
+
 
 @pytest.fixture(scope="module")
 def models():
@@ -47,16 +49,8 @@ def grid(given, tmp_path, monkeypatch):
     )
 
     def draw(*words, images=()):
-        run(
-            [
-                words[0],
-                *(images or given[:1]),
-                *given[1:],
-                *words[1:],
-                "--out",
-                str(tmp_path / "a.png"),
-            ]
-        )
+        kind, *more = words
+        run([kind, *(images or given[:1]), *given[1:], *more, "--out", str(tmp_path / "a.png")])
         return kept[-1]
 
     return draw
@@ -67,11 +61,7 @@ def grid(given, tmp_path, monkeypatch):
     [
         ("pca --foreground --basis each", ["plain", "sparse"], 2),
         ("attention --at 3,4 20,30", ["head 0", "head 1", "head 2", "mean of heads"], 4),
-        (
-            "attention --block 0 -1 --head mean",
-            ["plain\nblock 0", "plain\nblock 3", "sparse\nblock 0", "sparse\nblock 11"],
-            2,
-        ),
+        ("attention --block 0 -1 --head mean", BLOCKS, 2),
         ("attention --head 2", ["plain", "sparse"], 2),
         ("similarity", ["plain", "sparse"], 2),
         ("parts --parts 3", ["plain", "sparse"], 2),
@@ -115,23 +105,19 @@ def test_a_file_is_the_same_each_time_and_kept(given, tmp_path):
         ("--out", "pca --out a.jpg"),
         ("--data", "masks"),
         ("--data", "pca --data VOC2012 --data.root x"),
-        ("--at", "parts --at 1,1"),
-        ("--head", "all --head 0"),
+        *(
+            ("--head", each)
+            for each in ("all --head 0", "attention --head last", "attention --head 9")
+        ),
         ("--foreground", "similarity --foreground"),
-        ("--parts", "parts --parts 1"),
-        ("--parts", "parts --parts 20"),
-        ("--size", "pca --size 0"),
+        *(("--parts", f"parts --parts {each}") for each in (1, 20)),
+        *(("--size", each) for each in ("pca --size 0", "attention --size 8000")),
         ("--labels", "pca --labels one"),
-        ("--head", "attention --head last"),
-        ("--head", "attention --head 9"),
         ("layers", "attention --block 12"),
-        ("--block", "attention --block one"),
-        ("--block", "attention --block all"),
+        *(("--block", f"attention --block {each}") for each in ("one", "all")),
         ("--basis", "pca --block 0 --basis joint"),
-        ("--at", "similarity --at 3"),
-        ("--at", "similarity --at 30,40"),
-        ("--at", "similarity --at 1,1 2,2 3,3"),
-        ("--size", "attention --size 8000"),
+        ("--at", "parts --at 1,1"),
+        *(("--at", f"similarity --at {each}") for each in ("3", "30,40", "1,1 2,2 3,3")),
     ],
 )
 def test_contradicting_options_are_refused(given, tmp_path, field, words):
@@ -175,9 +161,8 @@ def test_the_middle_of_an_object_lies_in_it():
     ring[1:8, 1:8] = 3
     ring[2:7, 2:7] = 0
     ring[4, 4] = 255  # void is no object
-    x, y = middle(ring, 9, 9)
-    assert ring[y, x] == 3
-    ring[:, :6] = 0
-    x, y = middle(ring, 9, 9)
-    assert ring[y, x] == 3
+    for columns in (0, 6):
+        ring[:, :columns] = 0
+        x, y = middle(ring, 9, 9)
+        assert ring[y, x] == 3
     assert middle(torch.zeros(4, 6, dtype=torch.uint8), 4, 6) == middle(None, 4, 6) == (3, 2)

@@ -18,10 +18,7 @@ def orthonormal(rows, columns, seed=0):
 def test_scores_are_those_of_scikit_learn_with_the_sign_of_the_largest_loading():
     x = random(100, 8) * torch.arange(1.0, 9) + 5
     peer = PCA(3).fit(x.numpy())
-    theirs, loadings = (
-        torch.from_numpy(peer.transform(x.numpy())),
-        torch.from_numpy(peer.components_),
-    )
+    theirs, loadings = map(torch.from_numpy, (peer.transform(x.numpy()), peer.components_))
     signs = loadings.gather(1, loadings.abs().argmax(1, keepdim=True)).sign().T
     wanted = theirs * signs / theirs.square().mean(0).sqrt()
     assert torch.allclose(pca_scores(x), wanted, atol=1e-9)
@@ -73,11 +70,9 @@ def test_models_of_different_width_and_patches_are_aligned_on_the_same_places():
     maps = []
     for rows, columns, width in ((8, 12, 10), (16, 24, 50)):
         y, x = (torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns
-        factors = torch.stack(
-            [9 * y[:, None].expand(rows, columns), 4 * x.expand(rows, columns)], -1
-        )
+        factors = torch.cartesian_prod(9 * y, 4 * x)
         axes = orthonormal(2, width, seed=rows).float()
-        maps.append(PatchMatrix(factors.flatten(0, 1) @ axes, [(rows, columns)]))
+        maps.append(PatchMatrix(factors @ axes, [(rows, columns)]))
     (coarse,), (fine,) = pca_colors(maps, "aligned")
     shrunk = torch.nn.functional.avg_pool2d(fine, 2)
     assert (coarse[:2] - shrunk[:2]).abs().max() < 0.05

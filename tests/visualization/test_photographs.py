@@ -61,15 +61,10 @@ def test_every_kind_of_picture_is_read_upright_and_in_color(tmp_path):
     best = {"quality": 100, "subsampling": 0}
     colored().rotate(90, expand=True).save(tmp_path / "turned.jpg", exif=exif, **best)
     colored().convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
-    for name, mode in {"a.PNG": "RGB", "d.png": "RGBA", "e.png": "P", "h.gif": "P"}.items():
-        colored().convert(mode).save(tmp_path / name)
-    for name, more in {
-        "b.jpg": best,
-        "f.webp": {"lossless": True},
-        "g.bmp": {},
-        "g.tif": {},
-    }.items():
-        colored().save(tmp_path / name, **more)
+    modes = {"a.PNG": "RGB", "d.png": "RGBA", "e.png": "P", "h.gif": "P", "g.bmp": "RGB"}
+    for name, mode in {**modes, "b.jpg": "RGB", "f.webp": "RGB", "g.tif": "RGB"}.items():
+        more = {".jpg": best, ".webp": {"lossless": True}}.get(name[1:], {})
+        colored().convert(mode).save(tmp_path / name, **more)
     (tmp_path / "notes.txt").write_text("no picture")
     found = read_photographs([tmp_path])
     names = [photo.name for photo in found]
