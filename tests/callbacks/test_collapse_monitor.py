@@ -65,8 +65,6 @@ def test_diagnoses_are_written_whole_and_those_of_a_lost_attempt_dropped(tmp_pat
     """Else a run could not go on: its status quotes the last one."""
     trainer = Mock(Trainer, loggers=[], default_root_dir=tmp_path)
     monitor, module = CollapseMonitor(), Mock(objective=torch.nn.Linear(2, 2))
-    monitor.on_train_start(trainer, module)  # nothing was reported
-    assert not (tmp_path / FILE).exists()
     for step in (30, 50, 70):
         trainer.global_step = step
         monitor.report(trainer, ILL)
@@ -152,9 +150,9 @@ def test_a_center_that_is_far_from_a_batch_now_and_then_follows(fit: Fit, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("momentum", ["1.0", "0.99"])  # 0.99 at 512 images is 0.9999 at 4
-def test_a_teacher_that_never_moves_is_named(fit: Fit, momentum):
-    (row,) = read_diagnoses(fit(*LONG, EVERY, "4", "--model.objective.momentum", momentum))
+def test_a_teacher_that_hardly_moves_is_named(fit: Fit):
+    """0.99 at 512 images is 0.9999 at 4."""
+    (row,) = read_diagnoses(fit(*LONG, EVERY, "4", "--model.objective.momentum", "0.99"))
     assert row["name"] == "teacher lags"
     assert "all 40 steps together take 0% of its weights" in row["sentence"]
 

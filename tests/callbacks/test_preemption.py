@@ -57,10 +57,9 @@ def test_a_job_that_comes_no_further_is_not_queued_for_ever(
     asked = raised.value
     assert "requeued" not in str(exit_reason(asked, tmp_path, begun=True))  # outside of SLURM
     monkeypatch.setenv("SLURM_JOB_ID", "12")
-    found = exit_reason(asked, tmp_path, begun=True)
-    assert found is not None
-    assert words in found[0]
-    assert found[1] == 75
+    said, code = exit_reason(asked, tmp_path, begun=True)
+    assert words in said
+    assert code == 75
     terminated = Preempted(signal.SIGTERM, step, further=True)
     assert "requeued" not in str(exit_reason(terminated, tmp_path, begun=True))
 
@@ -89,14 +88,13 @@ ENDS = [
 @pytest.mark.parametrize(("error", "words", "code"), ENDS, ids=lambda x: type(x).__name__)
 def test_an_end_has_a_sentence_and_a_code(tmp_path, monkeypatch, error, words, code):
     monkeypatch.setattr(signals, "noted", lambda: 0)
-    found = exit_reason(error, tmp_path, begun=False)
-    assert found is not None
-    assert words in found[0]
-    assert found[1] == code
+    said, found = exit_reason(error, tmp_path, begun=False)
+    assert words in said
+    assert found == code
     if "DataLoader worker" in str(error):  # the system asked its loaders to stop as well
         monkeypatch.setattr(signals, "noted", lambda: signal.SIGTERM)
-        found = exit_reason(error, tmp_path, begun=False)
-        assert found == ("stopped by SIGTERM; start anew, as nothing is saved yet", 75)
+        asked = exit_reason(error, tmp_path, begun=False)
+        assert asked == ("stopped by SIGTERM; start anew, as nothing is saved yet", 75)
 
 
 def test_an_error_of_the_code_keeps_its_place(tmp_path):

@@ -57,47 +57,60 @@ class EndedError(Exception):
     """Stands for the end of the process."""
 
 
-@pytest.fixture
-def said(monkeypatch):
-    """Let ranks be threads on a store of their own; returns what they say at their end, by name."""
-    said: dict[str, str] = {}
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", str(store.port))
-    monkeypatch.setattr(rank_watchdog, "TICK", 0.02)
+class Ranks:
+    """Ranks that are threads, on a store of their own."""
 
-    def end(reason):
-        said[threading.current_thread().name] = reason
+    def __init__(self):
+        self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        self.said: dict[str, str] = {}  # by those that ended, by their names
+        self.watchdogs: list[RankWatchdog] = []
+        self.threads: list[threading.Thread] = []
+
+    def watchdog(self) -> RankWatchdog:
+        self.watchdogs.append(RankWatchdog(lambda: "go on"))
+        return self.watchdogs[-1]
+
+    def end(self, reason):
+        self.said[threading.current_thread().name] = reason
         raise EndedError
 
-    monkeypatch.setattr(rank_watchdog, "end", end)
-    said["store"] = store
-    return said
+    def start(self, work, *arguments, name) -> threading.Thread:
+        def run():
+            with suppress(EndedError):
+                work(*arguments)
+
+        self.threads.append(threading.Thread(target=run, name=name, daemon=True))
+        self.threads[-1].start()
+        return self.threads[-1]
 
 
-def start(work, *arguments, name=None) -> threading.Thread:
-    def run():
-        with suppress(EndedError):
-            work(*arguments)
+@pytest.fixture
+def ranks(monkeypatch):
+    """After the test, no watchdog is left that could end the process of the tests."""
+    ranks = Ranks()
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(ranks.store.port))
+    monkeypatch.setattr(rank_watchdog, "TICK", 0.02)
+    monkeypatch.setattr(rank_watchdog, "end", ranks.end)
+    yield ranks
+    for watchdog in ranks.watchdogs:
+        watchdog.over.set()
+    for thread in ranks.threads:
+        thread.join(5)
 
-    thread = threading.Thread(target=run, name=name, daemon=True)
-    thread.start()
-    return thread
 
-
-def test_a_silent_rank_is_missed_by_the_first_and_told_to_the_others(said):
-    store = said.pop("store")
-    store.set("vitlab/who/2", "process 9 on far")
-    store.add("vitlab/alive/2", 1)  # and never again
-    for thread in [start(RankWatchdog(lambda: "go on").beat, r, 3, name=str(r)) for r in (0, 1)]:
+def test_a_silent_rank_is_missed_by_the_first_and_told_to_the_others(ranks):
+    ranks.store.set("vitlab/who/2", "process 9 on far")
+    ranks.store.add("vitlab/alive/2", 1)  # and never again
+    for thread in [ranks.start(ranks.watchdog().beat, r, 3, name=str(r)) for r in (0, 1)]:
         thread.join(30)
-    assert said.keys() == {"0", "1"}
-    for reason in said.values():
+    assert ranks.said.keys() == {"0", "1"}
+    for reason in ranks.said.values():
         assert reason.startswith("rank 2 (process 9 on far) has given no sign of life for")
         assert reason.endswith("so the others end too; go on")
 
 
-def test_a_first_rank_that_hangs_is_missed_by_the_others(said, monkeypatch):
+def test_a_first_rank_that_hangs_is_missed_by_the_others(ranks, monkeypatch):
     """Its machine keeps the connection, and an exchange with its store never returns."""
     closed = threading.Event()
 
@@ -106,19 +119,19 @@ def test_a_first_rank_that_hangs_is_missed_by_the_others(said, monkeypatch):
         raise RuntimeError("connection closed")
 
     monkeypatch.setattr(dist, "TCPStore", hang)
-    heart = RankWatchdog(lambda: "go on")
-    beating = start(heart.beat, 1, 2, name="beating")
-    start(heart.listen, name="1").join(30)
+    heart = ranks.watchdog()
+    beating = ranks.start(heart.beat, 1, 2, name="beating")
+    ranks.start(heart.listen, name="1").join(30)
     heart.over.set()
     closed.set()  # after the end of the run, no reason for an alarm
     beating.join(30)
-    assert said["1"].startswith("the first rank has given no sign of life for")
-    assert "beating" not in said
+    assert ranks.said.keys() == {"1"}
+    assert ranks.said["1"].startswith("the first rank has given no sign of life for")
 
 
-def test_heartbeats_go_on_until_the_end_of_the_run(said):
-    heart = RankWatchdog(lambda: "")
-    threads = [start(heart.beat, 1, 2, name="1"), start(heart.listen, name="1")]
+def test_heartbeats_go_on_until_the_end_of_the_run(ranks):
+    heart = ranks.watchdog()
+    threads = [ranks.start(heart.beat, 1, 2, name="1"), ranks.start(heart.listen, name="1")]
     for thread in threads:
         thread.join(1.5)  # more than the patience
         assert thread.is_alive()
@@ -126,4 +139,4 @@ def test_heartbeats_go_on_until_the_end_of_the_run(said):
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()
-    assert said.keys() == {"store"}
+    assert not ranks.said

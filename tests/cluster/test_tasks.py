@@ -2,6 +2,7 @@
 
 import pytest
 from refusals import refused
+from runs import refusal
 
 from vitlab.cluster.slurm import check_tasks, count_tasks
 
@@ -31,17 +32,13 @@ def test_one_task_for_each_device_is_a_run(monkeypatch, variables, devices, task
     with refused("trainer.devices"):
         check_tasks(devices, 1)
     monkeypatch.setenv("SLURM_PROCID", "1")
-    with pytest.raises(SystemExit) as stop:  # without a message: rank 0 has it
-        check_tasks(devices, 1)
-    assert stop.value.code == 2
+    refusal(check_tasks, devices, 1)  # without a message: rank 0 has it
 
 
 def test_fit_refuses_other_tasks_before_it_makes_a_folder(fit, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
     for name, value in {**FIRST, "SLURM_NTASKS": "2"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SystemExit) as stop:
-        fit("--trainer.devices", "1")
-    assert stop.value.code == 2
+    refusal(fit, "--trainer.devices", "1")
     assert "starts 2 processes, 2 on each machine" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -5,39 +5,15 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from vitlab.profiling.forecast import (
-    GIB,
-    RunFacts,
-    TrialResult,
-    forecast,
-    remedies,
-    verdict,
-)
+from vitlab.profiling.forecast import GIB, RunFacts, TrialResult, forecast, remedies, verdict
 
 # 32 images a step: 1 s of which 0.05 s waiting; 20 steps an epoch, 10 epochs
 FACTS = RunFacts(
-    device="cpu",
-    world_size=1,
-    local_devices=1,
-    global_batch_size=32,
-    micro_batch_size=32,
-    accumulate_grad_batches=1,
-    steps_per_epoch=20,
-    epochs=10,
-    num_workers=4,
-    cores=8,
-    precision="bf16-mixed",
-    supports_bf16=True,
-    memory=16 * GIB,
-    weights=GIB,
-    per_image=GIB // 16,
-    kept_checkpoints=3,
-    scalars=1000,
-    pictures=5000,
-    free_disk=10 * GIB,
-    probings=4,
-    validations=2,
-)
+    device="cpu", world_size=1, local_devices=1, global_batch_size=32, micro_batch_size=32,
+    accumulate_grad_batches=1, steps_per_epoch=20, epochs=10, num_workers=4, cores=8,
+    precision="bf16-mixed", supports_bf16=True, memory=16 * GIB, weights=GIB, per_image=GIB // 16,
+    kept_checkpoints=3, scalars=1000, pictures=5000, free_disk=10 * GIB, probings=4, validations=2,
+)  # fmt: skip
 TRIAL = TrialResult(
     steps=pd.DataFrame({"data": [0.05, 0.05, 0.05], "forward": [0.95, 1.15, 0.85]}),
     loading=400.0,
