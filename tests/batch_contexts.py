@@ -15,8 +15,3 @@ def context_of(b=2, grid=(3, 4), prefix=1, fore=None):
 def drawn(*shape, seed=0):
     """Normal numbers, the same ones for a seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def cos(a, b):
-    """The cosine of two vectors of numpy."""
-    return float(a @ b / ((a @ a) ** 0.5 * (b @ b) ** 0.5))

@@ -79,15 +79,16 @@ def test_a_checkpoint_is_read_as_the_run_left_it(tuned):
     assert all(".prompts." in name or name.startswith("head.") for name in trained)
 
 
+def prompted(prompts=None) -> Classifier:
+    return Classifier(PromptedViT(ViT("nano", 8, 32), *([prompts] if prompts else [])), 3)
+
+
 @pytest.mark.parametrize(
     ("prompts", "own"), [(R_TCPA, slice(3, 11)), (VPT, slice(6))], ids=["r_tcpa", "vpt"]
 )
 def test_every_patch_reads_most_from_an_entry_of_its_pool(prompts, own):
-    model, images = (
-        Classifier(PromptedViT(ViT("nano", 8, 32), prompts), 3),
-        torch.randn(2, 3, 32, 32),
-    )
-    how, entries = preferred_entries(model.eval(), images)
+    model, images = prompted(prompts).eval(), torch.randn(2, 3, 32, 32)
+    how, entries = preferred_entries(model, images)
     with torch.no_grad(), record(model.encoder, "attn.weights") as weights:
         model(images)
     assert (how, len(entries)) == ("read most", len(weights))
@@ -97,8 +98,7 @@ def test_every_patch_reads_most_from_an_entry_of_its_pool(prompts, own):
 
 
 def test_the_choice_is_the_key_nearest_to_what_enters_the_block():
-    model = Classifier(PromptedViT(ViT("nano", 8, 32), TCPA), 3).eval()
-    images = torch.randn(2, 3, 32, 32)
+    model, images = prompted(TCPA).eval(), torch.randn(2, 3, 32, 32)
     how, entries = preferred_entries(model, images)
     assert how == "nearest key"
     states = model.encoder.walk(images)
@@ -117,9 +117,7 @@ def test_the_legend_names_all_entries_and_adds_up():
 
 
 def test_macs_of_prompts_are_counted():
-    torch.manual_seed(0)
-    plain = Classifier(PromptedViT(ViT("nano", 8, 32)), 3)
-    vpt = Classifier(PromptedViT(ViT("nano", 8, 32), VPT), 3)
+    plain, vpt = prompted(), prompted(VPT)
     # per prompt and block: keys and values 2 d^2, scores and values 2 d for each of 17 tokens
     width, blocks = plain.encoder.embed_dim, len(plain.encoder.blocks)
     expected = blocks * 6 * (2 * width**2 + 2 * 17 * width)

@@ -43,29 +43,29 @@ def results_of(labels, images=3) -> AnalysisResults:
     options = [{}, {"num_registers": 2, "normalizer": "entmax15", "locality": Locality("gaussian")}]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(vit.SHAPES, "nano", replace(vit.SHAPES["nano"], embed_dim=16, depth=2))
-        encoders = [
-            name_encoder(
-                ViT("nano", 8, 32, **options[i % 2]), label, f"runs/{i}.ckpt", "ab12" * 4, {"a": i}
-            )
-            for i, label in enumerate(labels)
-        ]
+        vits = [ViT("nano", 8, 32, **options[i % 2]) for i in range(len(labels))]
+    encoders = [
+        name_encoder(model, label, f"runs/{label[:2]}.ckpt", "ab12" * 4, {"a": 1})
+        for model, label in zip(vits, labels, strict=True)
+    ]
     masks = torch.zeros(images, 32, 32, dtype=torch.uint8)
     masks[:, 8:24, 8:24] = 1
     pairs = TensorDataset(torch.randint(0, 256, (images, 3, 32, 32), dtype=torch.uint8), masks)
     about = {"dataset": "VOC2012", "root": "data/voc", "split": "val", "size": 32}
     images = Images(pairs, {**about, "images": images, "masks": True}, True)
     found = analyze(encoders, images, InferenceConfig(torch.device("cpu")))
-    rows = [
-        Row(label, "block_miou", block, "", None, "", 5.0 + block, 4.0 + block, 6.0 + block, 3)
-        for label in labels
-        for block in range(2)
-    ]
+    scores = ((0, 5.0, 4.0, 6.0), (1, 6.0, 5.0, 7.0))
+    rows = [row("block_miou", *each, model=label, point="") for label in labels for each in scores]
     return replace(
         found,
         measures=[*found.measures, BLOCK_MIOU],
         rows=pd.concat([found.rows, table(rows, Row)], ignore_index=True),
         environment={"command": "vitlab analyze --weights a b", "packages": {"torch": "2.8"}},
     )
+
+
+def row(measure, block, mean, low=None, high=None, model="dino", point="read", role="") -> Row:
+    return Row(model, measure, block, point, None, role, mean, low, high, 9)
 
 
 def only(results: AnalysisResults, *names: str) -> AnalysisResults:
@@ -150,15 +150,15 @@ def test_the_page_needs_nothing_but_itself_and_names_what_it_shows(page, folder,
 
 def test_figures_of_each_measure(results, unrendered):
     made = figures(results)
+    cosine = ("before-and-after-norm1", "before-and-after-norm2", "by-block-and-point",
+              "on-the-way-through-a-block")  # fmt: skip
     assert made.keys() >= {
         "attention-distance-heads-patch-queries", "bias-alpha-heads-patch-queries",
         "bias-alpha-patches-encoder-2-entmax", "block-miou-which-depth-aligns-which-segments",
         "channel-log-ratio-by-channel-norm1", "channel-magnitude-cls-against-patches",
-        "cls-patch-cosine", "cls-patch-cosine-before-and-after-norm1",
-        "cls-patch-cosine-before-and-after-norm2", "cls-patch-cosine-by-block-and-point",
-        "cls-patch-cosine-on-the-way-through-a-block", "dead-keys-heads", "diffusion-index",
-        "feature-rank", "foreground-hit", "locality-output", "token-norm-last-layer-measured",
-        "token-norm-output", "token-norm-over-depth",
+        "cls-patch-cosine", *(f"cls-patch-cosine-{each}" for each in cosine), "dead-keys-heads",
+        "diffusion-index", "feature-rank", "foreground-hit", "locality-output",
+        "token-norm-last-layer-measured", "token-norm-output", "token-norm-over-depth",
     }  # fmt: skip
     assert not [name for name in made if name.startswith("foreground-share")]
 
@@ -274,22 +274,13 @@ def test_numbers_below_a_figure_are_those_of_the_results(results, unrendered):
     assert shown == {number(count / sum(last)) for count in last if count}
 
 
-def row(measure, block, mean, low=None, high=None, model="dino", point="read", role="") -> Row:
-    return Row(model, measure, block, point, None, role, mean, low, high, 9)
-
-
 def test_headline_has_the_output_and_the_best_block(results):
-    top = headline(
-        with_rows(
-            results,
-            row("foreground_auroc", 0, 0.9, 0.89, 0.91),
-            row("foreground_auroc", 1, 0.5, 0.49, 0.51),
-            row("foreground_auroc", None, 0.5, 0.49, 0.51, point="final"),
-            row("attention_zeros", 1, 0.25, point="", role="patches"),
-            row("attention_zeros", 2, 0.5, point="", role="patches"),
-            row("attention_zeros", 2, 0.9, point="", role="cls"),
-        )
-    )
+    rows = [row("foreground_auroc", 0, 0.9, 0.89, 0.91)]
+    rows.append(row("foreground_auroc", 1, 0.5, 0.49, 0.51))
+    rows.append(row("foreground_auroc", None, 0.5, 0.49, 0.51, point="final"))
+    for block, mean, role in ((1, 0.25, "patches"), (2, 0.5, "patches"), (2, 0.9, "cls")):
+        rows.append(row("attention_zeros", block, mean, point="", role=role))
+    top = headline(with_rows(results, *rows))
     assert dict(top.loc["dino"]) == {
         "foreground AUROC, best": "0.900 [0.890, 0.910] (block 0)",
         "foreground AUROC, output": "0.500 [0.490, 0.510]",

@@ -20,9 +20,8 @@ def found_of(cls, patches, grid=(3, 4), fore=None, prefix=1):
 
 @pytest.mark.parametrize("sign", [1, -1], ids=["found", "avoided"])
 def test_a_planted_object_is_found_or_avoided_by_cls_and_is_the_first_component(sign):
-    fore = torch.zeros(1, 6, 5, dtype=torch.bool)
-    fore[:, 2:4, 1:3] = True
-    fore = fore.flatten(1)
+    fore = torch.zeros(1, 30, dtype=torch.bool)
+    fore[:, [11, 12, 16, 17]] = True  # rows 2 and 3, columns 1 and 2
     patches = torch.where(fore[..., None], torch.tensor([1.0, 0.2]), torch.tensor([-0.1, 1.0]))
     patches = sign * patches + 0.01 * drawn(1, 30, 2)
     found = found_of(torch.tensor([[1.0, 0]]), patches, (6, 5), fore)
@@ -63,10 +62,8 @@ def test_an_unlabeled_patch_cannot_be_hit_and_is_in_no_iou():
 
 
 def test_a_box_is_the_rectangle_around_the_patches():
-    patches = torch.zeros(1, 4, 5, dtype=torch.bool)
-    patches[0, 1, 3], patches[0, 3, 1] = True, True
-    expected = torch.zeros(1, 4, 5, dtype=torch.bool)
-    expected[0, 1:, 1:4] = True
+    patches, expected = torch.zeros(2, 1, 4, 5, dtype=torch.bool)
+    patches[0, 1, 3] = patches[0, 3, 1] = expected[0, 1:, 1:4] = True
     assert torch.equal(foreground.box(patches.flatten(1), (4, 5)), expected.flatten(1))
 
 
