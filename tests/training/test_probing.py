@@ -54,7 +54,7 @@ def test_measurements_have_statistics_of_patches_and_a_warning_and_are_curves(fi
     for row in read(finished):
         features, scores = row["features"], row["scores"]
         names = {f"features/{name}/voc2012" for name in (*PATCHES, "feature_rank")}
-        assert {name for name in features if name.endswith("voc2012")} == names
+        assert names <= features.keys()
         mean = (scores["miou/voc2012"] + scores["miou/streets"]) / 2
         assert scores["miou/mean"] == pytest.approx(mean)
         for name in PATCHES[:3]:
@@ -156,9 +156,7 @@ def test_files_of_others_are_a_series_by_the_epoch_in_them_or_in_their_names(
         measure([str(files[0]), *words, *dense[:2]])
 
 
-def test_a_checkpoint_from_the_middle_of_an_epoch_is_left_out_and_said(
-    finished: Path, tmp_path: Path
-):
+def test_a_checkpoint_from_the_middle_of_an_epoch_is_left_out_and_said(finished, tmp_path: Path):
     shutil.copytree(finished, tmp_path / "seed0")
     content = torch.load(finished / "last.ckpt", weights_only=True)
     content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
@@ -178,16 +176,7 @@ def test_tables_of_frozen_features_and_of_each_classifier(capsys):
     print_scores([{"encoder": e, "epoch": n, "scores": s} for e, n, s in rows])
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
-    for word in (
-        "voc2012",
-        "cityscapes",
-        "linear/",
-        "top5",
-        "loss",
-        "ece",
-        "classifier ema",
-        "9.0",
-    ):
+    for word in ("voc2012", "cityscapes", "linear/", "top5", "ece", "classifier ema", "9.0"):
         assert word in text
     assert "…" not in text
     assert not any(line.count(" - ") > 1 for line in text.splitlines())
