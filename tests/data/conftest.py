@@ -107,6 +107,19 @@ def stripe() -> Callable[..., Path]:
 
 
 @pytest.fixture
+def box() -> Callable[[int], np.ndarray]:
+    """A mask of an object: true on a box of random place and size."""
+
+    def draw(seed: int) -> np.ndarray:
+        rng, mask = np.random.default_rng(seed), np.zeros((80, 100), bool)
+        top, left = rng.integers(5, (40, 50))
+        mask[top : top + rng.integers(25, 35), left : left + rng.integers(25, 45)] = True
+        return mask
+
+    return draw
+
+
+@pytest.fixture
 def imagenet(tmp_path: Path) -> Path:
     for split, count in (("train", 4), ("val", 2)):
         for label, wordnet in enumerate(WORDNET):

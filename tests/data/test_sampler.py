@@ -56,17 +56,6 @@ def test_epochs_and_seeds_have_different_orders_and_copies_of_a_sample_lie_toget
         assert len({*indices}) == 4
 
 
-def test_resuming_leaves_out_what_was_done_in_that_epoch_only():
-    whole, resumed = (GlobalBatchSampler(20, 4, accumulate=2) for _ in range(2))
-    whole.set_epoch(3)
-    resumed.resume(epoch=3, done=4)
-    assert list(resumed) == list(whole)[4:]
-    assert len(resumed) == len(whole) == 10
-    for batches in (whole, resumed):
-        batches.set_epoch(4)
-    assert list(resumed) == list(whole)
-
-
 @pytest.mark.parametrize(
     ("given", "expected"),
     [((512, 4), (128, 1)), ((512, 1, 100), (64, 8)), ((96, 2, 17), (16, 3)), ((7, 1, 3), (1, 7))],

@@ -1,7 +1,6 @@
 """Synthetic data: the same bytes for a seed, complete, in the original layouts."""
 
 import hashlib
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image
 from refusals import refused
 from scipy.io import loadmat
 
-from vitlab.data import ADE20K, Cityscapes
+from vitlab.data import ADE20K, Cityscapes, ImageNet, read_image, read_mask
 from vitlab.data.synthetic import (
     ADE_IDS,
     ADE_STUFF,
@@ -20,7 +19,6 @@ from vitlab.data.synthetic import (
     imagenet,
     synthesize,
 )
-from vitlab.data.synthetic.drawing.canvas import Canvas
 from vitlab.data.synthetic.drawing.objects import KINDS
 
 # of train and val: ImageNet (each class), VOC, ADE20K, Cityscapes
@@ -32,11 +30,6 @@ def digests(root: Path) -> dict[str, str]:
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
     }
-
-
-def size(path: Path) -> tuple[int, int]:
-    with Image.open(path) as image:
-        return image.size
 
 
 @pytest.fixture(scope="module")
@@ -70,56 +63,38 @@ def test_imagenet_devkit_tells_the_class_that_was_drawn(
 ) -> None:
     drawn = []
     real = imagenet.portrait
-
-    def spy(rng: np.random.Generator, height: int, width: int, kind: int) -> Canvas:
-        drawn.append(kind)
-        return real(rng, height, width, kind)
-
-    monkeypatch.setattr(imagenet, "portrait", spy)
+    monkeypatch.setattr(imagenet, "portrait", lambda *given: drawn.append(given[3]) or real(*given))
     synthesize(tmp_path / "data", amounts=FEW, processes=1)
-    folder = tmp_path / "data" / "imagenet"
-    wnids = sorted(path.name for path in (folder / "train").iterdir())
-    assert len(wnids) == len(KINDS)
-    data = folder / "ILSVRC2012_devkit_t12" / "data"
-    synsets = loadmat(data / "meta.mat", squeeze_me=True)["synsets"]
-    leaves = {int(row["ILSVRC2012_ID"]): row for row in synsets if row["num_children"] == 0}
-    assert sorted(leaves) == list(range(1, 11))
+    data = ImageNet(str(tmp_path / "data/imagenet"))
+    assert data.samples("val").labels.tolist() == drawn[20:]
+    assert sorted(drawn[20:]) == [*range(len(KINDS))]
+    assert data.samples("train").labels.tolist() == sorted(drawn[:20])
+    meta = data.folder / "ILSVRC2012_devkit_t12/data/meta.mat"
+    synsets = loadmat(meta, squeeze_me=True)["synsets"]
+    leaves = [str(row["WNID"]) for row in synsets if row["num_children"] == 0]
+    assert sorted(leaves) == [*data.classes] != leaves  # the devkit has another order
     assert len(synsets) > len(leaves)
-    lines = (data / "ILSVRC2012_validation_ground_truth.txt").read_text().split()
-    truth = [str(leaves[int(line)]["WNID"]) for line in lines]
-    assert [wnids.index(wnid) for wnid in truth] == drawn[20:]
-    assert set(Counter(truth).values()) == {FEW.imagenet_val}
-    names = sorted(path.name for path in (folder / "val").iterdir())
-    assert names == [f"ILSVRC2012_val_{n:08d}.JPEG" for n in range(1, 11)]
-    assert {str(row["words"]) for row in leaves.values()} == {kind.name for kind in KINDS}
-    assert [str(leaves[key]["WNID"]) for key in sorted(leaves)] != wnids  # another order
 
 
-def test_voc_masks_are_palette_images_with_a_void_rim(root: Path) -> None:
-    for path in (root / "VOCdevkit" / "VOC2012" / "SegmentationClass").iterdir():
-        mask = Image.open(path)
+def test_masks_of_voc_and_ade_have_their_modes_and_classes(root: Path) -> None:
+    voc, ade = root / "VOCdevkit/VOC2012", root / "ADEChallengeData2016"
+    for path in (voc / "SegmentationClass").iterdir():
+        mask, labels = Image.open(path), read_mask(path)
         assert mask.mode == "P"
-        assert mask.size == size(path.parents[1] / "JPEGImages" / f"{path.stem}.jpg")
         assert mask.getpalette()[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
-        assert mask.getpalette()[-3:] == [224, 224, 192]
-        labels = np.asarray(mask)
-        assert set(np.unique(labels)) <= {0, 255, *VOC_IDS}
-        assert {0, 255} < set(np.unique(labels))
+        assert labels.shape == read_image(voc / f"JPEGImages/{path.stem}.jpg").shape[:2]
+        assert {0, 255} < set(np.unique(labels)) <= {0, 255, *VOC_IDS}
         # no pixel of one class touches a pixel of another: the rim lies between
         for one, two in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
-            meet = (one != two) & (one != 255) & (two != 255)
-            assert not meet.any()
-
-
-def test_ade_masks_are_gray_with_stuff_objects_and_unlabeled_pixels(root: Path) -> None:
-    folder, seen = root / "ADEChallengeData2016", set()
-    for path in folder.glob("annotations/*/*.png"):
-        mask = Image.open(path)
-        assert mask.mode == "L"
-        assert mask.size == size(folder / f"images/{path.parent.name}/{path.stem}.jpg")
-        seen |= set(np.unique(np.asarray(mask)).tolist())
-    assert seen <= {0, *ADE_IDS, *ADE_STUFF.values()}
-    assert 0 in seen
+            assert not ((one != two) & (one != 255) & (two != 255)).any()
+    seen = set()
+    for path in ade.glob("annotations/*/*.png"):
+        labels = read_mask(path)
+        assert (
+            labels.shape == read_image(ade / f"images/{path.parent.name}/{path.stem}.jpg").shape[:2]
+        )
+        seen |= set(np.unique(labels).tolist())
+    assert 0 in seen <= {0, *ADE_IDS, *ADE_STUFF.values()}
     assert seen & set(ADE_IDS)
     assert seen & set(ADE_STUFF.values())
     names = ADE20K(str(root)).classes
@@ -156,6 +131,10 @@ def test_what_is_there_is_kept_and_foreign_files_and_other_collections_are_refus
         with refused("--root"):
             synthesize(folder, seed=5, amounts=FEW)
         assert digests(folder) == before
+    with refused("amounts.voc_val"):
+        Amounts(voc_val=0)
+    with refused("seed"):
+        synthesize(Path("unused"), seed=-1)
 
 
 def test_an_interrupted_run_leaves_no_folder_and_the_next_completes(
@@ -176,10 +155,3 @@ def test_an_interrupted_run_leaves_no_folder_and_the_next_completes(
     synthesize(target, seed=3, amounts=FEW, processes=1)
     assert digests(target) == digests(root)
     assert [path.name for path in target.parent.iterdir()] == ["data"]
-
-
-def test_amounts_refuse_an_empty_split() -> None:
-    with refused("amounts.voc_val"):
-        Amounts(voc_val=0)
-    with refused("seed"):
-        synthesize(Path("unused"), seed=-1)

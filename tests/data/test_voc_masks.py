@@ -47,15 +47,21 @@ def sbd(voc, draw) -> Path:
     return folder
 
 
-def names_of(samples) -> list[str]:
-    return [Path(samples.image(i)).stem for i in range(len(samples))]
+def refuse(root, split="trainaug"):
+    with refused("data.root", DataError):
+        VOC2012(str(root)).samples(split)
+
+
+@pytest.fixture
+def folder(voc):
+    return voc / "VOCdevkit/VOC2012"
 
 
 def assert_official(root: Path, names=OFFICIAL) -> None:
     """The six images, each with its own mask: VOC's for its own, else SBD's."""
     data = VOC2012(str(root))
     samples = data.samples("trainaug")
-    assert names_of(samples) == names
+    assert [Path(samples.image(i)).stem for i in range(len(samples))] == names
     dataset = data.segmentation_dataset("trainaug", SegmentationSquare(16))
     for i, name in enumerate(names):
         mask, own = dataset[i][1].numpy(), f"SegmentationClass/{name}.png"
@@ -69,10 +75,19 @@ def assert_official(root: Path, names=OFFICIAL) -> None:
 def test_it_is_the_training_images_of_both_without_those_that_are_scored(voc, sbd):
     assert_official(voc)
     samples = VOC2012(str(voc)).samples("trainaug")
-    images = {Path(samples.image(i)).stem: samples.image(i) for i in range(len(samples))}
-    assert images["2008_000101"] == "JPEGImages/2008_000101.jpg"
-    assert images["2008_000103"] == "img/2008_000103.jpg"  # which VOC lacks
+    assert [samples.image(i) for i in (3, 5)] == [
+        "JPEGImages/2008_000101.jpg",
+        "img/2008_000103.jpg",  # which VOC lacks
+    ]
     assert samples.files.where("img/2008_000103.jpg") == str(sbd / "img/2008_000103.jpg")
+    for lost in ("cls/2008_000103.mat", "img/2008_000103.jpg"):
+        (sbd / lost).rename(voc / "aside")
+        refuse(voc)
+        (voc / "aside").rename(sbd / lost)
+    shutil.rmtree(sbd)
+    refuse(voc)  # benchmark_RELEASE is there, but not whole
+    sbd.parent.rmdir()
+    refuse(voc)
 
 
 @pytest.mark.parametrize(
@@ -104,27 +119,10 @@ def test_masks_that_were_made_images_do_without_sbd_and_lists_of_names(voc, fold
         (lists / f"{name}.txt").write_text(lines + "\n")
         assert_official(voc, OFFICIAL[::-1])  # in the order of the list
         (lists / f"{name}.txt").write_text(lines + line.format("2007_000033"))
-        with refused("data.root", DataError):
-            VOC2012(str(voc)).samples("trainaug")
+        refuse(voc)
         (lists / f"{name}.txt").unlink()
     (lists / "train.txt").write_text((lists / "trainval.txt").read_text())
-    with refused("data.root", DataError):
-        VOC2012(str(voc)).samples("train")
-
-
-def test_without_sbd_or_with_a_part_of_it_the_fault_is_named(voc, sbd):
-    shutil.move(sbd, voc / "aside")
-    with refused("data.root", DataError):  # benchmark_RELEASE is there, but not whole
-        VOC2012(str(voc)).samples("trainaug")
-    sbd.parent.rmdir()
-    with refused("data.root", DataError):
-        VOC2012(str(voc)).samples("trainaug")
-    shutil.move(voc / "aside", sbd)
-    for lost in ("cls/2008_000103.mat", "img/2008_000103.jpg"):
-        (sbd / lost).rename(voc / "aside")
-        with refused("data.root", DataError):
-            VOC2012(str(voc)).samples("trainaug")
-        (voc / "aside").rename(sbd / lost)
+    refuse(voc, "train")
 
 
 def test_voc_in_its_archive_goes_with_sbd_beside_it(voc, sbd, pack):
@@ -138,18 +136,15 @@ def test_voc_in_its_archive_goes_with_sbd_beside_it(voc, sbd, pack):
     assert samples.files.read(samples.mask(0)) == own
 
 
-@pytest.fixture
-def folder(voc):
-    return voc / "VOCdevkit/VOC2012"
-
-
 def color(folder, mode="RGB"):
     """Save masks with the colors that viewers show."""
     for path in sorted((folder / "SegmentationClass").glob("*.png")):
         Image.fromarray(palette()[read_mask(path)]).convert(mode).save(path)
 
 
-def test_trainaug_is_the_same_from_matlab_files_and_from_png_files(voc, folder, sbd, capsys, pack):
+def test_trainaug_is_the_same_from_matlab_files_and_from_png_files(
+    voc, folder, sbd, capsys, pack, stripe
+):
     shutil.copy(sbd / "img/2008_000103.jpg", folder / "JPEGImages")
     files = pack.contents(voc)
     main(["data", "voc-masks", "--root", str(voc)])
@@ -157,22 +152,20 @@ def test_trainaug_is_the_same_from_matlab_files_and_from_png_files(voc, folder, 
     assert "0 masks converted" in printed
     assert "6 masks written" in printed
     assert pack.contents(voc).items() >= files.items()
+    made = folder / "SegmentationClassAug"
+    own = stripe(made / "2008_000101.png", [3]).read_bytes()  # masks and lists stay
+    (folder / LIST).rename(folder / "ImageSets/Segmentation/train_aug.txt")
+    (made / "2008_000102.png").unlink()
+    assert write_trainaug(folder) == 1
+    assert (made / "2008_000101.png").read_bytes() == own
+    assert not (folder / LIST).exists()
+    (made / "2008_000101.png").unlink()
+    assert write_trainaug(folder) == 1
     shutil.rmtree(sbd.parent)
     assert_official(voc)
-    made = sorted(path.stem for path in (folder / "SegmentationClassAug").iterdir())
-    assert (folder / LIST).read_text().splitlines() == made == OFFICIAL
-    with Image.open(folder / "SegmentationClassAug/2008_000101.png") as image:
+    assert sorted(path.stem for path in made.iterdir()) == OFFICIAL
+    with Image.open(made / "2008_000101.png") as image:
         assert image.mode == "P"
-
-
-def test_existing_masks_and_lists_stay(folder, sbd, stripe):
-    own = stripe(folder / "SegmentationClassAug/2008_000101.png", [3])
-    (folder / "ImageSets/Segmentation/train_aug.txt").write_text("2008_000101\n2007_000039\n")
-    before = own.read_bytes()
-    assert write_trainaug(folder) == 1
-    assert own.read_bytes() == before
-    assert not (folder / LIST).exists()
-    assert write_trainaug(folder) == 0
 
 
 def test_a_broken_matlab_file_is_named_and_the_next_call_completes(folder, sbd):
@@ -211,17 +204,21 @@ def test_colors_become_their_indices(voc, folder, mode, capsys, pack):
         index_colored_masks(folder)
 
 
-@pytest.mark.parametrize("value", [(1, 2, 3), (64, 128, 64)])  # the second is index 21 and above
-def test_a_color_of_no_class_is_refused(folder, value, pack):
+def test_colors_of_no_class_and_folders_without_voc_are_refused(folder, pack, tmp_path, capsys):
     color(folder)
     path = folder / "SegmentationClass/2007_000063.png"
-    image = Image.open(path).copy()
-    image.putpixel((5, 2), value)
-    image.save(path)
-    before = pack.contents(folder / "SegmentationClass")
-    with refused("2007_000063.png", DataError):
-        index_colored_masks(folder)
-    assert pack.contents(folder / "SegmentationClass") == before
+    for value in ((1, 2, 3), (64, 128, 64)):  # the second is index 21 and above
+        image = Image.open(path).copy()
+        image.putpixel((5, 2), value)
+        image.save(path)
+        before = pack.contents(folder / "SegmentationClass")
+        with refused("2007_000063.png", DataError):
+            index_colored_masks(folder)
+        assert pack.contents(folder / "SegmentationClass") == before
+    shutil.rmtree(folder)
+    with pytest.raises(SystemExit):
+        main(["data", "voc-masks", "--root", str(tmp_path)])
+    assert "tar -xf VOCtrainval_11-May-2012.tar" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("at", [0, 1, 2, 7])
@@ -243,9 +240,3 @@ def test_killed_at_any_file_the_next_call_completes(folder, monkeypatch, at, pac
     assert pack.contents(folder / "SegmentationClassRGB") == colored
     masks = map(read_mask, (folder / "SegmentationClass").iterdir())
     assert all({*np.unique(mask)} == {0, 15, 20, 255} for mask in masks)
-
-
-def test_a_folder_without_extracted_voc_is_refused(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main(["data", "voc-masks", "--root", str(tmp_path)])
-    assert "tar -xf VOCtrainval_11-May-2012.tar" in capsys.readouterr().err

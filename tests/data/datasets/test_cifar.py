@@ -8,14 +8,14 @@ import tarfile
 
 import numpy as np
 import pytest
-from refusals import refused
+from refusals import check_wording, refused
 
 from vitlab.data import CIFAR10, CIFAR100, DataError, ImageNet, ResizeRandomCrop
 from vitlab.data.check import check
-from vitlab.data.datasets.cifar import unpickled
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 COUNT = 6
+PIXELS = np.random.default_rng(0).integers(0, 256, (5 * COUNT, 3072), dtype=np.uint8)
 
 
 def number(value: int) -> bytes:
@@ -48,17 +48,11 @@ def pickled(kind: str = "u1", **entries) -> bytes:
 
 
 @pytest.fixture
-def pixels():
-    return np.random.default_rng(0).integers(0, 256, (5 * COUNT, 3072), dtype=np.uint8)
-
-
-@pytest.fixture
-def cifar10(tmp_path, pixels):
+def cifar10(tmp_path):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-    for index, name in enumerate(names):
-        part = pixels[index * COUNT % len(pixels) :][:COUNT]
+    for index, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
+        part = PIXELS[index * COUNT % len(PIXELS) :][:COUNT]
         labels = [(index + row) % 10 for row in range(COUNT)]
         content = pickled(data=part, labels=labels, batch_label="1 of 5", filenames=["a", "b"])
         (folder / name).write_bytes(content)
@@ -67,10 +61,10 @@ def cifar10(tmp_path, pixels):
 
 
 @pytest.fixture
-def cifar100(tmp_path, pixels):
+def cifar100(tmp_path):
     folder = tmp_path / "cifar-100-python"
     folder.mkdir()
-    for name, part in (("train", pixels), ("test", pixels[:COUNT])):
+    for name, part in (("train", PIXELS), ("test", PIXELS[:COUNT])):
         fine = [(7 * row) % 100 for row in range(len(part))]
         coarse = [value // 5 for value in fine]
         (folder / name).write_bytes(pickled(data=part, fine_labels=fine, coarse_labels=coarse))
@@ -91,7 +85,7 @@ def found(root, severity="error"):
 
 
 @pytest.mark.parametrize("where", ["folder", "above", "archive"])
-def test_images_and_labels_are_those_of_the_files(cifar10, pixels, where):
+def test_images_and_labels_are_those_of_the_files(cifar10, where):
     root = cifar10 if where == "folder" else cifar10.parent
     if where == "archive":
         packed(cifar10, "cifar-10-python.tar.gz")
@@ -104,29 +98,33 @@ def test_images_and_labels_are_those_of_the_files(cifar10, pixels, where):
     probed = data.classification_dataset("train", 32, crop=1.0)
     for row in (0, 7, 29):
         image, label = probed[row]
-        assert image.flatten().tolist() == pixels[row].tolist()
+        assert image.flatten().tolist() == PIXELS[row].tolist()
         assert label == data.samples("train").labels[row]
-    assert "cifar" in data.samples("train").files.where("00003.ppm")
-    batch = next(iter(data.train_dataloader()))
-    assert batch.views[0].shape == (1, 4, 3, 32, 32)
-    assert batch.labels.shape == (4,)
+    assert next(iter(data.train_dataloader())).views[0].shape == (1, 4, 3, 32, 32)
+    report = check(root, deep=True)
+    assert report.dataset == f"CIFAR10, {'in archives' if where == 'archive' else 'extracted'}"
+    counts = {split: text.split()[0] for split, text in report.splits.items()}
+    assert counts == {"train": "30", "val": "6"}
+    assert not report.errors
 
 
-def test_cifar_100_has_the_fine_labels_and_files_of_python_3_are_read(cifar10, cifar100, pixels):
+def test_cifar_100_has_the_fine_labels_and_files_of_python_3_are_read(cifar10, cifar100):
     for protocol in (2, 4):
-        content = pickle.dumps({"data": pixels[:COUNT], "labels": [1] * COUNT}, protocol=protocol)
+        content = pickle.dumps({"data": PIXELS[:COUNT], "labels": [1] * COUNT}, protocol=protocol)
         (cifar10 / "data_batch_2").write_bytes(content)
         assert CIFAR10(str(cifar10)).samples("train").labels[6:12].tolist() == [1] * COUNT
+    assert check(cifar100).dataset == "CIFAR100, extracted"
+    assert "holds several datasets: CIFAR10 in" in found(cifar10.parent)
     packed(cifar100, "cifar-100-python.tar.gz")
     data = CIFAR100(str(cifar100.parent))
     assert data.num_classes == 100
     assert data.samples("train").labels[:3].tolist() == [0, 7, 14]
     assert len(data.samples("val")) == COUNT
-    for kind, other in ((CIFAR100, CIFAR10), (CIFAR10, CIFAR100)):
-        if kind is CIFAR10:
-            (cifar10 / "test_batch").rename(cifar10 / "aside")
-        with pytest.raises(DataError, match=f"it looks like {other.__name__}: use the class"):
-            kind(str(cifar10 if kind is CIFAR100 else cifar100.parent)).samples("train")
+    with pytest.raises(DataError, match="it looks like CIFAR10: use the class"):
+        CIFAR100(str(cifar10)).samples("train")
+    (cifar10 / "test_batch").unlink()
+    with pytest.raises(DataError, match="it looks like CIFAR100: use the class"):
+        CIFAR10(str(cifar10.parent)).samples("train")
 
 
 class Evil:
@@ -149,8 +147,6 @@ class Evil:
     ],
 )
 def test_a_pickle_with_anything_but_arrays_is_refused_unrun(cifar10, content, capsys):
-    with pytest.raises(Exception):  # noqa: B017, PT011, damage fails in any way
-        unpickled(content)
     (cifar10 / "data_batch_3").write_bytes(content)
     with refused("data_batch_3", DataError, wording=False) as caught:
         CIFAR10(str(cifar10)).samples("train")
@@ -160,34 +156,27 @@ def test_a_pickle_with_anything_but_arrays_is_refused_unrun(cifar10, content, ca
 
 ROWS = np.zeros((6, 3072), np.uint8)
 WRONG = {
-    "a missing file": None,
-    "a list": b"\x80\x02].",
-    "no data": pickled(labels=[1]),
-    "short rows": pickled(data=ROWS[:2, :5], labels=[1, 2]),
-    "objects": pickled("O8", data=ROWS, labels=[]),
-    "cut rows": pickled(data=ROWS, labels=[]).replace(
-        number(6) + number(3072), number(9) + number(3072)
-    ),
-    "fewer labels": pickled(data=ROWS, labels=[1] * 5),
-    "other labels": pickled(data=ROWS, labels=[10] * 6),
+    "data_batch_3": [
+        b"\x80\x02].",  # a list
+        pickled(labels=[1]),
+        pickled(data=ROWS[:2, :5], labels=[1, 2]),
+        pickled("O8", data=ROWS, labels=[]),
+        # rows that are cut
+        pickled(data=ROWS, labels=[]).replace(number(6) + number(3072), number(9) + number(3072)),
+        pickled(data=ROWS, labels=[1] * 5),
+        pickled(data=ROWS, labels=[10] * 6),
+        None,  # a missing file
+    ],
+    "batches.meta": [pickled(num_vis=1)],
 }
 
 
-@pytest.mark.parametrize("fault", WRONG)
-def test_damaged_files_are_refused_with_their_name(cifar10, fault):
-    (cifar10 / "data_batch_3").unlink()
-    if WRONG[fault] is not None:
-        (cifar10 / "data_batch_3").write_bytes(WRONG[fault])
-    with refused("data_batch_3", DataError):
-        CIFAR10(str(cifar10)).samples("train")
-
-
-def test_missing_names_a_cut_archive_and_a_missing_root_are_refused(cifar10, tmp_path):
-    meta = (cifar10 / "batches.meta").read_bytes()
-    (cifar10 / "batches.meta").write_bytes(pickled(num_vis=1))
-    with refused("batches.meta", DataError):
-        CIFAR10(str(cifar10)).samples("train")
-    (cifar10 / "batches.meta").write_bytes(meta)
+@pytest.mark.parametrize("name", WRONG)
+def test_damaged_files_are_refused_with_their_name(cifar10, tmp_path, name):
+    for content in WRONG[name]:
+        (cifar10 / name).unlink() if content is None else (cifar10 / name).write_bytes(content)
+        with refused(name, DataError):
+            CIFAR10(str(cifar10)).samples("train")
     archive = packed(cifar10, "cifar-10-python.tar.gz")
     archive.write_bytes(archive.read_bytes()[:2000])
     with refused(archive.name, DataError):
@@ -197,51 +186,21 @@ def test_missing_names_a_cut_archive_and_a_missing_root_are_refused(cifar10, tmp
         CIFAR10(str(tmp_path)).samples("train")
 
 
-def test_check_recognizes_both_sets_wherever_they_lie(cifar10, cifar100, tmp_path):
-    assert "holds several datasets: CIFAR10 in" in found(tmp_path)
-    for folder, name, archive in (
-        (cifar10, "CIFAR10", "cifar-10-python.tar.gz"),
-        (cifar100, "CIFAR100", "cifar-100-python.tar.gz"),
-    ):
-        alone = tmp_path / name
-        alone.mkdir()
-        folder = folder.rename(alone / folder.name)
-        for root in (folder, alone):
-            report = check(root, deep=True)
-            assert report.dataset == f"{name}, extracted"
-            counts = {split: text.split()[0] for split, text in report.splits.items()}
-            assert counts == {"train": "30", "val": "6"}
-            assert not report.errors
-        packed(folder, archive)
-        report = check(alone)
-        assert report.dataset == f"{name}, in archives"
-        assert not report.errors
-
-
 def test_check_finds_the_faults_of_cifar(cifar10, cifar100, tmp_path):
-    warnings = found(cifar10, "warning")
-    assert "7 files of" in warnings
-    assert "not the original ones by their MD5: data_batch_1" in warnings
-    assert "train holds 30 of 50,000 images" in warnings
+    check_wording(found(cifar10, "warning"))
     (cifar100 / "meta").write_bytes(pickled(fine_label_names=["a"] * 20))
     assert "names 20 classes, not 100" in found(cifar100)
     deep = tmp_path / "a/cifar-10-batches-py"
     deep.mkdir(parents=True)
     inner = cifar10.rename(deep / "cifar-10-batches-py")  # extracted twice
     assert f"CIFAR10 lies in {inner}, not in {deep.parent}" in found(deep.parent)
-    for name, message in (
-        ("data_batch_3", "lacks data_batch_3; extract cifar-10-python.tar.gz again"),
-        ("data_batch_1", "looks like CIFAR10, but lacks data_batch_1"),
-    ):
+    for name in ("data_batch_3", "data_batch_1"):
         (inner / name).unlink()
-        assert message in found(inner)
-    for name, message in (
-        ("data_batch_1.bin", "binary or the Matlab version of CIFAR; vitlab reads the Python"),
-        ("cifar-100-python.tar.gz", "is no whole archive"),
-    ):
+        check_wording(found(inner))
+    for name in ("data_batch_1.bin", "cifar-100-python.tar.gz"):
         (tmp_path / name[:5]).mkdir()
         (tmp_path / name[:5] / name).write_bytes(b"\x1f\x8b")
-        assert message in found(tmp_path / name[:5])
+        check_wording(found(tmp_path / name[:5]))
 
 
 def test_tiny_imagenet_is_named_and_its_remedy_works(tmp_path, draw):

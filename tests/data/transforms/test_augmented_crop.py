@@ -57,16 +57,8 @@ def test_posterizing_to_no_bits_gives_a_black_image_and_no_error():
     assert {*transform(PICTURE, 0)[0].unique().tolist()} == {0, 64, 128, 192}
 
 
-def scene(seed: int) -> np.ndarray:
-    """True on a box of random place and size."""
-    rng, mask = np.random.default_rng(seed), np.zeros((80, 80), bool)
-    top, left = rng.integers(5, 40, 2)
-    mask[top : top + rng.integers(25, 35), left : left + rng.integers(25, 45)] = True
-    return mask
-
-
 @pytest.mark.parametrize("operation", ["Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"])
-def test_every_operation_that_moves_an_image_moves_its_mask(operation):
+def test_every_operation_that_moves_an_image_moves_its_mask(operation, box):
     """The brighter part of the image is where the mask is."""
     transform = AugmentedCrop(64, area=(1.0, 1.0), auto_augment="rand-m9-n2-p1")
     for made in (transform._augment, transform._augment_mask):
@@ -74,17 +66,17 @@ def test_every_operation_that_moves_an_image_moves_its_mask(operation):
         assert len(made.ops) == 1
     visible = 0
     for seed in range(20):
-        mask = scene(seed)
+        mask = box(seed)
         image = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
         image[..., 1:] = 0  # what is moved in is gray: red 124, below the middle
         crop = transform(image, seed)[0][0, 0]
         shown = transform.crop_foreground(mask, seed)
         assert (shown != (crop >= 190)).float().mean() < 0.03
         visible += bool(shown.any())
-    assert visible >= 10
+    assert visible >= 5
 
 
-def test_operations_of_color_leave_the_mask_alone():
+def test_operations_of_color_leave_the_mask_alone(box):
     options = {"area": (0.3, 1.0), "interpolation": "random"}
     still, colored = (AugmentedCrop(32, auto_augment=name, **options) for name in ("", "3a"))
     randomly = AugmentedCrop(32, auto_augment="rand-m9-n2-p1", **options)
@@ -92,6 +84,6 @@ def test_operations_of_color_leave_the_mask_alone():
     made.ops = [each for each in made.ops if not each.name.startswith(moves)]
     assert len(made.ops) == 10
     for seed in range(10):
-        shown = still.crop_foreground(scene(seed), seed)
-        assert torch.equal(colored.crop_foreground(scene(seed), seed), shown)
-        assert torch.equal(randomly.crop_foreground(scene(seed), seed), shown)
+        shown = still.crop_foreground(box(seed), seed)
+        assert torch.equal(colored.crop_foreground(box(seed), seed), shown)
+        assert torch.equal(randomly.crop_foreground(box(seed), seed), shown)

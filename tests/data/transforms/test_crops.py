@@ -81,11 +81,7 @@ def test_a_reduced_image_suffices_for_the_smallest_crop():
     assert SingleCrop().min_size == AugmentedCrop().min_size == (915, 915)
     assert ResizeRandomCrop().min_size == (256, 256)
     numbers = uniforms(0)
-    for least, crop in (
-        (496, MultiCrop().first),
-        (496, MultiCrop().local),
-        (915, SingleCrop().crop),
-    ):
+    for least, crop in ((496, MultiCrop().local), (915, SingleCrop().crop)):
         for size in [(least, least), (least, 3 * least)] * 300:
             box = crop.draw(*size, numbers).box
             assert min(s.stop - s.start for s in box) >= crop.size - 1  # sides are rounded
@@ -153,34 +149,23 @@ def test_the_resized_crop_is_a_square_at_every_place():
     assert {*map(int, lefts)} == {0, 1, 2, 3, 4, 15, 16, 17, 18, 19}  # or flipped
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "wrong"),
-    [
-        (MultiCrop, "size", 0),
-        (MultiCrop, "local_size", -96),
-        (MultiCrop, "num_local_crops", -1),
-        (MultiCrop, "scale", (1.0, 0.4)),
-        (MultiCrop, "local_scale", (0.0, 0.4)),
-        (SingleCrop, "scale", (0.4, 1.2)),
-        (SingleCrop, "color_jitter", 1.5),
-        (SingleCrop, "flip", -0.5),
-        (CenterCrop, "share", 0.0),
-        (CenterCrop, "share", 1.1),
-        (ResizeRandomCrop, "resize_size", 200),
-        (AugmentedCrop, "color_jitter", 0.4),
-        (AugmentedCrop, "auto_augment", "rand"),
-        (AugmentedCrop, "auto_augment", "rand-x9"),
-        (SegmentationCrop, "short_side", -1),
-        (SegmentationCrop, "ratio_range", (2.0, 0.5)),
-        (SegmentationCrop, "ratio_range", (1.0, math.nan)),
-        (SegmentationCrop, "cat_max_ratio", 75.0),
-        (SegmentationCrop, "max_aspect_ratio", math.nan),
-        (SegmentationWhole, "max_aspect_ratio", 0.5),
-    ],
-)
-def test_wrong_arguments_are_refused(kind, name, wrong):
-    with refused(name):
-        kind(**{name: wrong})
+def test_wrong_arguments_are_refused():
+    for kind, name, wrong in (
+        *((MultiCrop, "size", 0), (MultiCrop, "local_size", -96)),
+        *((MultiCrop, "num_local_crops", -1), (MultiCrop, "scale", (1.0, 0.4))),
+        *((MultiCrop, "local_scale", (0.0, 0.4)), (SingleCrop, "scale", (0.4, 1.2))),
+        *((SingleCrop, "color_jitter", 1.5), (SingleCrop, "flip", -0.5)),
+        *((CenterCrop, "share", 0.0), (CenterCrop, "share", 1.1)),
+        *((ResizeRandomCrop, "resize_size", 200), (AugmentedCrop, "color_jitter", 0.4)),
+        *((AugmentedCrop, "auto_augment", "rand"), (AugmentedCrop, "auto_augment", "rand-x9")),
+        *((SegmentationCrop, "short_side", -1), (SegmentationCrop, "ratio_range", (2.0, 0.5))),
+        *((SegmentationCrop, "ratio_range", (1.0, math.nan)),),
+        *((SegmentationCrop, "cat_max_ratio", 75.0),),
+        *((SegmentationCrop, "max_aspect_ratio", math.nan),),
+        *((SegmentationWhole, "max_aspect_ratio", 0.5),),
+    ):
+        with refused(name):
+            kind(**{name: wrong})
 
 
 def test_pipelines_of_albumentations_are_functions_of_the_seed(tmp_path, image):
