@@ -17,8 +17,6 @@ def tiny(monkeypatch):
 
 @pytest.fixture
 def build(jitter):
-    """Return a function that makes a tiny ViT for 32 x 32 images whose weights are all random."""
-
     def build(**options):
         torch.manual_seed(0)
         return jitter(vit.ViT("nano", 8, 32, **options)).eval()

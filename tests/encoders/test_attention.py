@@ -8,7 +8,7 @@ FAMILY = {**NORMALIZERS, "other": Normalizer(1.25), "sharp": Normalizer(1, sharp
 
 
 @pytest.mark.parametrize("normalizer", FAMILY.values(), ids=FAMILY)
-def test_it_is_the_equation_whatever_the_order_of_tokens(normalizer):
+def test_it_is_the_equation(normalizer):
     attention = Attention(24, 3, normalizer).double()
     x = torch.randn(2, 7, 24, dtype=torch.float64)
     bias = torch.randn(2, 3, 7, 7, dtype=torch.float64)  # added to sharpened scores
@@ -22,9 +22,6 @@ def test_it_is_the_equation_whatever_the_order_of_tokens(normalizer):
         biased.append(normalizer(scores + bias[:, h]) @ v)
     expected = attention.proj(torch.cat(heads, dim=2))
     torch.testing.assert_close(attention(x, (2, 3)), expected, rtol=0, atol=1e-12)
-    order = torch.randperm(7)
-    found = attention(x[:, order], (2, 3))
-    torch.testing.assert_close(found, expected[:, order], rtol=0, atol=1e-12)
     attention.gaug = lambda *_: bias
     expected = attention.proj(torch.cat(biased, dim=2))
     torch.testing.assert_close(attention(x, (2, 3)), expected, rtol=0, atol=1e-12)

@@ -34,8 +34,6 @@ def changed(prompts: Prompts, **changes) -> Prompts:
 
 @pytest.fixture
 def prompted(build):
-    """Return a function that makes a tiny ViT with prompts, in evaluation mode, fp64."""
-
     def make(prompts: Prompts = TCPA, **options) -> PromptedViT:
         return PromptedViT(build(**options).double(), prompts).double().eval()
 

@@ -30,8 +30,6 @@ def reference():
 
 @pytest.fixture
 def build():
-    """Return a function that makes DINO on a tiny ViT."""
-
     def build(encoder=None, head=None, **options):
         torch.manual_seed(0)
         encoder = ViT("nano", 8, 32, **(encoder or {}))

@@ -30,15 +30,6 @@ def step(objective, batch, progress=LATE, rate=1e-2, decay=0.0):
     optimizer.step()
 
 
-def test_fact_2_what_is_trained_has_the_size_of_the_table():
-    for classes, size, expected in ((200, 18, 817_352), (120, 16, 682_104)):
-        with torch.device("meta"):
-            prompts = Prompts(cls=Pool(size, top_k=10), patches=Pool(size, top_k=10))
-            objective = PromptTuning(PromptedViT(ViT("B"), prompts), classes)
-        trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
-        assert trained == expected
-
-
 def test_the_loss_is_that_of_the_formula(labeled):
     objective = build(mixup=UNMIXED)
     encoder = objective.encoder

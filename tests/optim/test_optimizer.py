@@ -10,13 +10,6 @@ from vitlab.optim.optimizer import clip_global, clip_per_parameter
 from vitlab.optim.schedules import Progress
 
 
-def gradients(*values: float) -> list[nn.Parameter]:
-    parameters = [nn.Parameter(torch.zeros(4)) for _ in values]
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.grad = torch.full((4,), value) if value else None
-    return parameters
-
-
 def test_clipping_per_parameter_is_torchs_for_each():
     g = torch.Generator().manual_seed(0)
     ours, theirs = ([nn.Parameter(torch.zeros(7, 5)) for _ in range(6)] for _ in range(2))
@@ -36,7 +29,8 @@ def test_clipping_per_parameter_is_torchs_for_each():
 
 
 def test_clipping_by_the_global_norm_has_one_factor():
-    first, second, without = gradients(3.0, 4.0, 0.0)
+    first, second, without = (nn.Parameter(torch.zeros(4)) for _ in range(3))
+    first.grad, second.grad = torch.full((4,), 3.0), torch.full((4,), 4.0)
     config = OptimizerConfig(clip_grad_norm=5.0, clip_mode="global")
     assert float(config.clip([first, second, without])) == pytest.approx(10.0)
     assert float(first.grad.norm()) == pytest.approx(3.0, rel=1e-5)

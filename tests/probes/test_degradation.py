@@ -3,7 +3,7 @@ import random
 import pytest
 from refusals import check_wording
 
-from vitlab.probes.degradation import alarms, latest_warning, noise, peak, score_curve
+from vitlab.probes.degradation import alarms, latest_warning, peak, score_curve
 
 
 def rows(dense: list[float], image: list[float], tag: str = "knn/top1") -> list[dict]:
@@ -53,9 +53,6 @@ def test_a_recovery_makes_a_second_warning_possible():
 )
 def test_what_is_not_that_is_not_warned_of(dense: list[float], image: list[float]):
     assert alarms(rows(dense, image)) == []
-
-
-def test_runs_without_either_kind_of_score_are_never_warned_of():
     for missing in ("miou/mean", "knn/top1"):
         found = rows(FALLING_LATE, RISING)
         for row in found:
@@ -75,12 +72,6 @@ def test_falls_under_noise_are_found_and_plateaus_hardly_ever(count, fall, devia
         image = [70 - 30 * 0.8**n + numbers.gauss(0, 0.3) for n in range(20)]
         found += bool(alarms(rows(dense, image)))
     assert few <= found <= most
-
-
-def test_noise_is_the_deviation_of_what_is_added_to_a_slow_course():
-    numbers = random.Random(0)
-    values = [0.01 * place**1.5 + numbers.gauss(0, 2) for place in range(2000)]
-    assert noise(values) == pytest.approx(2, rel=0.1)
 
 
 def test_the_peak_is_that_of_training():

@@ -5,14 +5,7 @@ from refusals import refused
 from torch import nn
 
 from vitlab.optim.lr_schedule import CosineAnnealing, WarmupPoly
-from vitlab.probes.linear_heads import (
-    Head,
-    HeadConfig,
-    HeadGrid,
-    HeadSpec,
-    image_loss,
-    pixel_loss,
-)
+from vitlab.probes.linear_heads import Head, HeadConfig, HeadGrid, HeadSpec, image_loss, pixel_loss
 from vitlab.probes.recipe import TrainingRecipe
 
 CPU = torch.device("cpu")

@@ -36,9 +36,6 @@ def test_miou_is_that_of_one_confusion_matrix_over_the_set(pairs):
     found = counted(pairs, 5)
     assert found.value == pytest.approx(100 * float(metric.compute()), abs=1e-5)
     assert found.iou()[4].isnan()
-    labeled = torch.tensor([int((t != 255).sum()) for _, t in pairs])
-    assert torch.equal(found.truth.sum(1), labeled)
-    assert torch.equal(found.predicted.sum(1), labeled)
     for index, (predicted, truth) in enumerate(pairs):
         known = truth != 255
         assert torch.equal(found.truth[index], truth[known].bincount(minlength=5))

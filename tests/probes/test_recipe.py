@@ -80,8 +80,7 @@ def test_warm_ups_multiply_the_decay_or_hide_its_beginning():
 
 
 @pytest.mark.parametrize(
-    ("world", "batch_size", "most"),
-    [(1, 6, 4), (2, 8, 64), (3, 6, 4), (5, 6, 1), (5, 5, 2)],
+    ("world", "batch_size", "most"), [(1, 6, 4), (2, 8, 64), (3, 6, 4), (5, 6, 1), (5, 5, 2)]
 )
 def test_ranks_share_out_the_same_batches(world: int, batch_size: int, most: int):
     recipe = TrainingRecipe(WarmupPoly(), batch_size=batch_size, iterations=7)

@@ -11,8 +11,6 @@ StateDict = dict[str, torch.Tensor]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that saves the content of a checkpoint."""
-
     def write(content: dict, name: str = "weights.pth") -> Path:
         path = tmp_path / name
         if path.suffix == ".safetensors":
@@ -32,8 +30,6 @@ def dino(build) -> StateDict:
 
 @pytest.fixture
 def same(same_tokens) -> Callable[..., None]:
-    """Return a function that compares two encoders: weights, and features at several sizes."""
-
     def same(ours: nn.Module, theirs: nn.Module) -> None:
         a, b = ours.state_dict(), theirs.state_dict()
         assert list(a) == list(b)

@@ -27,8 +27,6 @@ def part(numbers, prefix):
 
 @pytest.fixture
 def of_timm(jitter):
-    """Return a function that makes a model of timm with random weights, and its tensors."""
-
     def make(name, **options):
         model = timm.create_model(name, num_classes=0, dynamic_img_size=True, **options).eval()
         return model, {key: value.clone() for key, value in jitter(model).state_dict().items()}
@@ -38,8 +36,6 @@ def of_timm(jitter):
 
 @pytest.fixture
 def compare(same_tokens):
-    """Return a function that compares features of an encoder with those of a model of timm."""
-
     def compare(encoder, model, *size):
         images = torch.randn(1, 3, *size)
         with torch.no_grad():
@@ -134,8 +130,7 @@ def test_weights_of_dinov2_give_its_features(compare, of_timm, write, registers,
 
 
 @pytest.mark.parametrize(
-    ("name", "tokens"),
-    [("deit_tiny", 0), ("deit_tiny_distilled", 1), ("deit3_small", 0)],
+    ("name", "tokens"), [("deit_tiny", 0), ("deit_tiny_distilled", 1), ("deit3_small", 0)]
 )
 def test_weights_of_deit_give_its_features_and_the_distillation_token_is_a_register(
     compare, of_timm, write, name, tokens

@@ -136,13 +136,8 @@ def test_positions_follow_the_grid_of_a_given_encoder(write, dino):
     refuse("encoder.img_size", path, "dino", img_size=33)
 
 
-def test_a_report_reads_as_a_sentence_and_half_precision_becomes_fp32(write, dino):
+def test_half_precision_becomes_fp32(write, dino):
     content = {"teacher": {f"backbone.{k}": v.half() for k, v in dino.items()}}
-    content["teacher"]["head.mlp.0.bias"] = torch.ones(2)
-    loaded = load_pretrained(write(content), img_size=64)
-    assert str(loaded.report) == (
-        "42 tensors read; 1 resized (pos_embed); "
-        "1 ignored (head of pretraining, beside the backbone)"
-    )
+    loaded = load_pretrained(write(content))
     assert {p.dtype for p in loaded.encoder.parameters()} == {torch.float32}
     assert loaded.encoder.cls_token.equal(dino["cls_token"].half().float())

@@ -3,16 +3,14 @@
 import entmax as package
 import pytest
 import torch
-from hypothesis import strategies as st
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from vitlab.encoders import Normalizer, record
 from vitlab.encoders.attention import Attention
-from vitlab.encoders.entmax.operator import entmax, entmax15, threshold
+from vitlab.encoders.entmax.operator import entmax, entmax15
 
 LENGTHS = [1, 2, 37, 197, 1025, 4097]
-GOLDEN = [1, 0.5, 0, -0.5, -1, -3]
 ALPHAS = [1.1, 1.25, 1.5, 1.75, 2.0]
 alphas = pytest.mark.parametrize("alpha", ALPHAS)
 
@@ -61,22 +59,6 @@ def test_it_equals_the_package_and_every_row_is_a_distribution(alpha):
         far = z.amax(-1, keepdim=True) - z >= 1 / (alpha - 1)
         assert (p[far] == 0).all()
         assert (single[far] == 0).all()
-
-
-def test_golden_rows_threshold_and_gradient():
-    expected = [0.6234335740958187, 0.29114452469860624, 0.08385547530139376]
-    expected = double([*expected, 0.0015664259041812637, 0, 0])
-    torch.testing.assert_close(entmax15(double(GOLDEN)), expected, rtol=0, atol=1e-14)
-    expected = double([0, 0.32600736366156174, 0.6739926363384381])
-    torch.testing.assert_close(entmax15(double([-2, 0, 0.5])), expected, rtol=0, atol=1e-14)
-    half = double(GOLDEN) / 2
-    tau = threshold(half - half.max()) + half.max()
-    assert tau.item() == pytest.approx(-0.289578098794425, abs=1e-14)
-    z = double(GOLDEN).requires_grad_()
-    (gradient,) = torch.autograd.grad(entmax15(z)[0], z)
-    expected = [0.41363350843332275, -0.25691121325277155, -0.1378778361444409]
-    expected = double([*expected, -0.018844459036110223, 0, 0])
-    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-14)
 
 
 @alphas
@@ -128,9 +110,6 @@ def test_towards_one_it_becomes_softmax():
     torch.testing.assert_close(entmax(z, 1.0001), z.softmax(-1), rtol=0, atol=1e-3)
     assert Normalizer(alpha=1)(z).equal(z.softmax(-1))
     assert Normalizer()(z).equal(entmax15(z))
-
-
-logits = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40).map(double)
 
 
 @pytest.mark.parametrize("n", [1, 197, 4097])
