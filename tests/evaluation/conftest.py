@@ -31,12 +31,11 @@ class Results:
 
     def counts(self, better: float = 0.0, noise: int = 0) -> IoUCounts:
         """Counts in which images differ much and encoders little, as they do."""
-        drawn = torch.Generator().manual_seed(0)
+        drawn, own = (torch.Generator().manual_seed(seed) for seed in (0, noise))
         truth = torch.randint(50, 2000, (60, 5), generator=drawn)
         easy = 0.3 + 0.4 * torch.rand(60, 1, generator=drawn)
-        own = torch.rand(60, 5, generator=torch.Generator().manual_seed(noise))
-        both = (truth * (easy + better + 0.05 * own)).long()
-        return IoUCounts(both, truth, truth)
+        both = truth * (easy + better + 0.05 * torch.rand(60, 5, generator=own))
+        return IoUCounts(both.long(), truth, truth)
 
     def result(self, counts: PerImageCounts) -> Result:
         """A result with these counts."""

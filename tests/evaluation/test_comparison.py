@@ -1,6 +1,6 @@
 import io
-import statistics
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -42,15 +42,21 @@ def test_seeds_become_a_row_with_mean_and_deviation(seeds):
     assert [*table.weights, *table.seeds] == ["dino", "dino_entmax", 3, 3]
     assert split_seed("/seed1/dino/seed12/a") == ("/seed1/dino/seed*/a", "seed12")
     assert split_seed("seedlings/dino.pth")[1] == ""
-    values = [seeds.counts(0.05, noise=seed).value for seed in range(3)]
-    others = [seeds.counts(noise=seed).value for seed in range(3)]
-    assert second.by_seed == values
-    assert second.percent == pytest.approx(statistics.mean(values))
-    assert second.deviation == pytest.approx(statistics.stdev(values))
-    pairs = [value - other for value, other in zip(values, others, strict=True)]
-    assert second.difference_by_seed == pytest.approx(pairs)
-    assert second.difference == pytest.approx(statistics.mean(pairs))
-    assert second.difference_deviation == pytest.approx(statistics.stdev(pairs))
+    values, others = (
+        np.array([seeds.counts(better, noise=seed).value for seed in range(3)])
+        for better in (0.05, 0.0)
+    )
+    for found, expected, mean, deviation in (
+        (second.by_seed, values, second.percent, second.deviation),
+        (
+            second.difference_by_seed,
+            values - others,
+            second.difference,
+            second.difference_deviation,
+        ),
+    ):
+        assert found == pytest.approx(expected)
+        assert (mean, deviation) == pytest.approx((expected.mean(), expected.std(ddof=1)))
     assert second.difference_low < second.difference < second.difference_high
     assert pd.isna(first.difference)
 
@@ -117,9 +123,8 @@ def test_without_the_same_images_there_is_no_difference(seeds):
         assert OTHER_IMAGES in table.remarks.iloc[-1]
         assert table.low.notna().all() == (other.name != "d")  # where each has its own
     (seeds.folder / "dino-1/counts.safetensors").unlink()
-    missing = compared(
-        *(seeds.folder / f"{arm}-{i}" for arm in ("dino", "dino_entmax") for i in "01")
-    )
+    arms = ("dino-0", "dino-1", "dino_entmax-0", "dino_entmax-1")
+    missing = compared(*(seeds.folder / name for name in arms))
     assert list(missing.remarks) == [
         f"no interval: {OTHER_IMAGES}",
         f"no difference: {OTHER_IMAGES}",
@@ -130,9 +135,8 @@ def test_without_the_same_images_there_is_no_difference(seeds):
 def test_seeds_are_paired_with_their_own(seeds):
     paths = [seeds.folder / name for name in ("dino-0", "dino-1", "dino_entmax-1", "dino_entmax-2")]
     row = compared(*paths).iloc[1]
-    assert row.difference_by_seed == [
-        seeds.counts(0.05, noise=1).value - seeds.counts(noise=1).value
-    ]
+    change = seeds.counts(0.05, noise=1).value - seeds.counts(noise=1).value
+    assert row.difference_by_seed == [change]
     assert row.remarks == "difference over the 1 of 2 seeds that both rows have"
     late = [seeds.write(f"late-{i}", f"runs/dino_entmax/seed{i}/last.ckpt") for i in (7, 8)]
     assert "no seed is in both" in compared(*paths[:2], *late).remarks[1]
@@ -144,18 +148,12 @@ def test_seeds_are_paired_with_their_own(seeds):
 
 def test_rows_of_one_name_get_longer_ones_and_a_repeat_is_no_seed(results):
     folder = results.write("a", "runs/dino/seed0/last.ckpt")
-    results.write("b", "runs/dino/seed0/best.ckpt")
     results.write("c", "runs/dino_v1.5/last.ckpt")
     results.write("d", "dino_s16.pth")
-    results.write("e", "runs/dino/seed0/best.ckpt")  # trained again
+    b, e = (results.write(each, "runs/dino/seed0/best.ckpt") for each in "be")  # trained again
     table = compared(results.folder)
-    assert list(table.weights) == [
-        "runs/dino/seed*/last.ckpt (teacher)",
-        str(results.folder / "b"),
-        "dino_v1.5",
-        "dino_s16",
-        str(results.folder / "e"),
-    ]
+    names = ["runs/dino/seed*/last.ckpt (teacher)", str(b), "dino_v1.5", "dino_s16", str(e)]
+    assert list(table.weights) == names
     assert (table.seeds == 1).all()
     assert len(read_evaluations([folder, folder / "result.json", results.folder])) == 5
     (results.folder / "empty").mkdir()
@@ -208,10 +206,8 @@ def test_published_numbers_are_never_among_ours(results):
     one = {"protocol": "dinov2-linear", "dataset": "VOC2012", "images": 60, "learned": 0}
     one |= {"model": "DINOv2", "percent": 81.1, "conditions": "one scale", "source": "arXiv:1"}
     others = [{"learned": 9}, {"learned": 8}, {"images": 1449}, {"dataset": "ADE20K"}]
-    others.append({"protocol": "knn"})
-    references = pd.DataFrame(
-        [one, *({**one, **each, "model": f"model {i}"} for i, each in enumerate(others))]
-    )
+    others = [{**one, **each, "model": f"model {i}"} for i, each in enumerate(others)]
+    references = pd.DataFrame([one, *others, {**one, "protocol": "knn"}])
     results.write("a", "dino.pth")
     results.write("b", "dino.pth", results.counts(0.1), **MODIFIED)
     table = compared(results.folder, references=references)

@@ -33,10 +33,11 @@ def test_colors_that_are_classes_are_all_found(colors, context, protocol):
 @pytest.mark.parametrize(
     ("protocol", "peer"),
     [
-        (DenseKNN((3,), ("cosine",), "pixels", size=64), KNeighborsClassifier(3, metric="cosine")),
-        (DenseKNN((3,), ("cosine",), "patches", size=64), KNeighborsClassifier(3, metric="cosine")),
-        (DenseKNN((3,), ("l2",), "pixels", size=64), KNeighborsClassifier(3, algorithm="brute")),
-        (DenseKNN((3,), ("l2",), "patches", size=64), KNeighborsClassifier(3, algorithm="brute")),
+        *(
+            (DenseKNN((3,), (ours,), transfer, size=64), KNeighborsClassifier(3, metric=metric))
+            for ours, metric in (("cosine", "cosine"), ("l2", "euclidean"))
+            for transfer in ("pixels", "patches")
+        ),
         (DenseLogistic(0, 0, 1, size=64), SklearnLogistic(C=1.0, tol=1e-8, max_iter=1000)),
     ],
     ids=["cosine pixels", "cosine patches", "l2 pixels", "l2 patches", "logistic"],

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from colors import COLORS, Known, folder, write_pair
+from runs import differences
 
 from vitlab.data import Folder, SegmentationCrop
 from vitlab.encoders import Pixels
@@ -83,14 +84,9 @@ def test_first_test_images_split_and_size_of_scores(data, dense, context):
     assert int(most.counts.truth.sum()) <= 6 * 20 * 20
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The heads at the end of training."""
-    heads = torch.load(folder / "heads.pt", weights_only=True)["heads"]["weights"]
-    return {f"{head} {name}": x for head, state in heads.items() for name, x in state.items()}
-
-
-def same(one: dict, other: dict) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def state(folder: Path) -> dict:
+    """The state at the end of training."""
+    return torch.load(folder / "heads.pt", weights_only=True)
 
 
 def test_the_seed_of_the_evaluation_decides_and_no_other(data, augmented, vit, context, tmp_path):
@@ -100,19 +96,17 @@ def test_the_seed_of_the_evaluation_decides_and_no_other(data, augmented, vit, c
         torch.manual_seed(place)
         work = context(batch, seed=seed, folder=tmp_path / str(place))
         augmented(iterations=3).run(vit, folder(data.root, seed=place), work)
-        ends.append(weights(tmp_path / str(place)))
-    assert same(ends[0], ends[1])
-    assert not same(ends[0], ends[2])
+        ends.append(state(tmp_path / str(place))["heads"]["weights"])
+    assert not differences(ends[0], ends[1])
+    assert differences(ends[0], ends[2])
 
 
 def test_a_killed_evaluation_goes_on_to_the_bit(
     data, augmented, vit, context, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(head_training, "SECONDS", 0.0)
-    test = augmented(iterations=8, select="val", eval_interval=4)
+    test, calls, read = augmented(iterations=8, select="val", eval_interval=4), [], FeatureSpec.read
     whole = test.run(vit, data, context(folder=tmp_path / "whole"))
-    calls = []
-    read = FeatureSpec.read
 
     def kill(*given):
         calls.append(1)
@@ -126,12 +120,14 @@ def test_a_killed_evaluation_goes_on_to_the_bit(
     resumed = test.run(vit, data, context(folder=tmp_path / "killed"))
     assert resumed.tried == whole.tried
     assert len(calls) == 16 + 1 + 2 * 6 + 4  # the last step, two tests, and pictures
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    first = state(tmp_path / "whole")
+    assert not differences(
+        first["heads"]["weights"], state(tmp_path / "killed")["heads"]["weights"]
+    )
     # a state of other weights is left alone
-    first = torch.load(tmp_path / "whole/heads.pt", weights_only=True)["key"]
     vit.norm.bias.data += 1
     test.run(vit, data, context(folder=tmp_path / "whole"))
-    assert torch.load(tmp_path / "whole/heads.pt", weights_only=True)["key"] != first
+    assert state(tmp_path / "whole")["key"] != first["key"]
 
 
 def test_a_damaged_state_is_named_and_not_read(data, dense, context, tmp_path):
@@ -145,7 +141,7 @@ def test_a_damaged_state_is_named_and_not_read(data, dense, context, tmp_path):
         with pytest.warns(UserWarning, match=r"heads\.pt is damaged"):
             again = dense().run(OneHot(), data, work)
         assert again.tried == first.tried
-        assert torch.load(file, weights_only=True)["step"] == 4
+        assert state(tmp_path)["step"] == 4
 
 
 def test_batches_without_any_label_are_survived(dense, context, tmp_path: Path):

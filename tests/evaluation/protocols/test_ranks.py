@@ -6,20 +6,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from runs import differences
 
 from vitlab.data import VOC2012, ImageNet, SegmentationCrop, SingleCrop, VisionDataModule
-from vitlab.encoders import Encoder, ViT
+from vitlab.encoders import ViT
+from vitlab.evaluation import protocols
 from vitlab.evaluation.evaluate import evaluate
 from vitlab.evaluation.protocol import EvaluationContext, Protocol
-from vitlab.evaluation.protocols import (
-    DenseHeads,
-    DenseKNN,
-    DenseLogistic,
-    FastDense,
-    Hummingbird,
-    ImageHeads,
-    ImageKNN,
-)
 from vitlab.evaluation.protocols.hummingbird import Quirks
 from vitlab.optim.lr_schedule import WarmupPoly
 from vitlab.probes import InferenceConfig
@@ -30,9 +23,9 @@ ROOT = Path(__file__).parents[3]
 
 
 def plans(drawn: str) -> list[tuple[Protocol, VisionDataModule]]:
-    imagenet = ImageNet(f"{drawn}/imagenet", num_workers=0, max_unreadable=0)
-    voc = VOC2012(f"{drawn}/VOCdevkit", num_workers=0, max_unreadable=0)
-    one = VOC2012(f"{drawn}/VOCdevkit", num_workers=0, max_unreadable=0)
+    options = {"num_workers": 0, "max_unreadable": 0}
+    imagenet = ImageNet(f"{drawn}/imagenet", **options)
+    voc, one = (VOC2012(f"{drawn}/VOCdevkit", **options) for _ in range(2))
     one._samples["val"] = one.samples("val").subset(1)
     quirks = Quirks(void="background", hungarian_matching=True)
     schedule = WarmupPoly(warmup_steps=2)
@@ -40,23 +33,20 @@ def plans(drawn: str) -> list[tuple[Protocol, VisionDataModule]]:
         schedule, (0.001, 0.05), batch_size=12, iterations=6, select="held out", eval_interval=3
     )
     inference = SegmentationInference(short=64, window=64, stride=32)
-    dense = DenseHeads(transform=SegmentationCrop(64, 64), recipe=recipe, inference=inference)
+    dense = protocols.DenseHeads(
+        transform=SegmentationCrop(64, 64), recipe=recipe, inference=inference
+    )
     return [
-        (ImageKNN(3, (3,), size=64), imagenet),
-        (DenseKNN((1, 3), size=64), voc),
-        (DenseLogistic(-2, 0, 2, 50, size=64), voc),
-        (FastDense(64), voc),
-        (Hummingbird(64, 50, 2, 5), voc),
-        (Hummingbird(64, 0, 1, 5, quirks=quirks), voc),
+        (protocols.ImageKNN(3, (3,), size=64), imagenet),
+        (protocols.DenseKNN((1, 3), size=64), voc),
+        (protocols.DenseLogistic(-2, 0, 2, 50, size=64), voc),
+        (protocols.FastDense(64), voc),
+        (protocols.Hummingbird(64, 50, 2, 5), voc),
+        (protocols.Hummingbird(64, 0, 1, 5, quirks=quirks), voc),
         (dense, voc),
         (dense, one),  # a rank has nothing to test
-        (ImageHeads(recipe=recipe, transform=SingleCrop(64), size=64), imagenet),
+        (protocols.ImageHeads(recipe=recipe, transform=SingleCrop(64), size=64), imagenet),
     ]
-
-
-def encoder() -> Encoder:
-    torch.manual_seed(0)
-    return ViT("nano", 16, 64)
 
 
 def work(rank: int, drawn: str, folder: str, world: int, batch: int) -> None:
@@ -67,13 +57,12 @@ def work(rank: int, drawn: str, folder: str, world: int, batch: int) -> None:
     found = []
     for index, (protocol, data) in enumerate(plans(drawn)):
         for _ in range(2):
-            context = EvaluationContext(
-                InferenceConfig(torch.device("cpu"), batch),
-                folder=Path(folder) / f"heads{world}-{index}",
-                cache=Path(folder) / f"cache{world}",
-                quiet=True,
-            )
-            outcome = evaluate(encoder(), protocol, data, context)
+            places = {"folder": Path(folder) / f"heads{world}-{index}"}
+            places["cache"] = Path(folder) / f"cache{world}"
+            config = InferenceConfig(torch.device("cpu"), batch)
+            context = EvaluationContext(config, quiet=True, **places)
+            torch.manual_seed(0)
+            outcome = evaluate(ViT("nano", 16, 64), protocol, data, context)
             found.append((outcome.scores, outcome.counts.tensors(), outcome.predictions))
     torch.save(found, f"{folder}/{world}.{rank}.pt")
     dist.destroy_process_group()
@@ -86,7 +75,7 @@ def test_two_ranks_find_what_one_does(drawn, tmp_path):
         patch.syspath_prepend(ROOT)  # where the new processes find this file
         for world, batch in ((1, 2), (2, 3)):
             mp.spawn(work, (str(drawn), str(tmp_path), world, batch), nprocs=world)
-    (one,) = [torch.load(tmp_path / "1.0.pt")]
+    one = torch.load(tmp_path / "1.0.pt")
     for rank in range(2):
         two = torch.load(tmp_path / f"2.{rank}.pt")
         for (scores, counts, shown), (expected, theirs, drawn_by_one) in zip(two, one, strict=True):
@@ -95,9 +84,6 @@ def test_two_ranks_find_what_one_does(drawn, tmp_path):
                 assert torch.allclose(counts[name].double(), tensor.double(), rtol=0.02, atol=50)
             assert [each.shape for each in shown] == [each.shape for each in drawn_by_one]
     for file in tmp_path.glob("heads1-*/heads.pt"):
-        heads = [
-            torch.load(path, weights_only=True)["heads"]["weights"]
-            for path in (file, tmp_path / file.parent.name.replace("heads1", "heads2") / file.name)
-        ]
-        for name, state in heads[0].items():  # trained heads are the same to the bit
-            assert all(torch.equal(value, heads[1][name][key]) for key, value in state.items())
+        files = file, Path(str(file).replace("heads1", "heads2"))
+        states = (torch.load(path, weights_only=True)["heads"]["weights"] for path in files)
+        assert not differences(*states)  # trained heads are the same to the bit
