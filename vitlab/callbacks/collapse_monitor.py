@@ -22,7 +22,7 @@ from vitlab.callbacks.collapse_checks import (
     TrainingStats,
     diagnose,
 )
-from vitlab.callbacks.measurements import log_warning
+from vitlab.callbacks.loggers import log_warning
 from vitlab.encoders.tokens import Tokens
 from vitlab.errors import InputError, check_least
 from vitlab.objectives import DINO

@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from lightning import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info
 
 from vitlab.atomic_io import write_json
 from vitlab.callbacks.checkpoint import save_checkpoint
@@ -89,11 +87,3 @@ class EvaluationCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the measurements of an earlier part of the run."""
         self.rows[:] = state_dict["measurements"]
-
-
-def log_warning(trainer: Trainer, text: str) -> None:
-    """Print a warning, and put it into TensorBoard."""
-    rank_zero_info(f"vitlab: {text}")
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-            logger.experiment.add_text("warning", text, trainer.global_step)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from vitlab.analysis.online_statistics import (
@@ -20,7 +20,8 @@ from vitlab.analysis.online_statistics import (
     background_class,
 )
 from vitlab.atomic_io import write_bytes
-from vitlab.callbacks.measurements import EvaluationCallback, Measurement, log_warning
+from vitlab.callbacks.loggers import log_picture, log_warning
+from vitlab.callbacks.measurements import EvaluationCallback, Measurement
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.encoders import Encoder, Pixels
 from vitlab.errors import InputError, check_least
@@ -35,7 +36,6 @@ from vitlab.probes import (
 from vitlab.probes.degradation import latest_warning
 from vitlab.probes.dense import FittedDenseProbe
 from vitlab.probes.features import eval_mode
-from vitlab.visualization.grid import png_pixels
 from vitlab.visualization.masks import draw_probe_grid
 
 
@@ -132,6 +132,13 @@ class OnlineProbes(EvaluationCallback):
             encoder, epoch = pl_module.objective.encoder, trainer.current_epoch
             self.measure(trainer, pl_module, encoder, "trained", epoch)
 
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Log the scores of the encoder as it is, for `Trainer.validate`."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
+            scores, _ = self.probe(pl_module.objective.encoder, data, self.inference(trainer))
+            pl_module.log_dict(scores)
+
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Write all measurements into the folder of the run."""
         self.write(trainer)
@@ -153,10 +160,7 @@ class OnlineProbes(EvaluationCallback):
             )
             png, file = grid.encode(scale=1), f"pictures/{dataset}_epoch_{epoch:04d}.png"
             write_bytes(Path(trainer.default_root_dir) / file, png)
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    picture = png_pixels(png)
-                    logger.experiment.add_image(f"pictures/{dataset}", picture, trainer.global_step)
+            log_picture(trainer, f"pictures/{dataset}", png)
 
         drawn = self.pictures and name != "pixels" and trainer.is_global_zero
         encoder = encoder.to(pl_module.device)

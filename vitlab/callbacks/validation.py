@@ -8,6 +8,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from lightning import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -87,6 +88,11 @@ class Validation(EvaluationCallback):
         shown = ", ".join(f"{tag} {value:.2f}" for tag, value in scores.items())
         rank_zero_info(f"classifier, epoch {row['epoch']}: {shown}")
         self.keep_best(trainer, row, TOP1, BEST)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Log the scores of the classifiers as they are, for `Trainer.validate`."""
+        if trainer.state.fn == TrainerFn.VALIDATING and pl_module.objective.classifiers():
+            pl_module.log_dict(self.measure(trainer, pl_module.objective))
 
     def measure(self, trainer: Trainer, objective: Objective) -> dict[str, float]:
         """Return the scores of all classifiers."""

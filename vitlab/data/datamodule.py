@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.utils.data import DataLoader
 
 from vitlab.data.batch import Batch, collate
 from vitlab.data.dataset import (
@@ -194,6 +196,20 @@ class VisionDataModule(LightningDataModule, ABC):
             persistent_workers=self.num_workers > 0,
             worker_init_fn=init_worker,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Images of `val_split` for `Trainer.validate`; none in `fit`, where probes read them."""
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.VALIDATING:
+            return []
+        samples = self.samples(self.val_split)
+        return DataLoader(
+            TrainingDataset(samples, self.transform, self.seed, self.max_unreadable),
+            batch_size=self.micro_batch_size or min(self.global_batch_size, 64),
+            sampler=[(0, index) for index in range(len(samples))],
+            collate_fn=collate,
+            num_workers=self.num_workers,
             generator=torch.Generator().manual_seed(self.seed),
         )
 

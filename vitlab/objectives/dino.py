@@ -91,7 +91,8 @@ class DINO(Objective):
         with torch.no_grad():
             target = at_least_fp32(self.teacher(batch.views[:1]))
         output = at_least_fp32(self.student(batch.views))
-        self.mean_logits.append(target.mean(dim=(0, 1))[None])
+        if self.training:  # held-out images do not move the center
+            self.mean_logits.append(target.mean(dim=(0, 1))[None])
         teacher = F.softmax((target - self.center) / self.teacher_temperature(progress), dim=-1)
         student = F.log_softmax(output / self.student_temperature, dim=-1)
         value = cross_entropy(student, teacher)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -114,6 +115,26 @@ class Objective(nn.Module, ABC):
             self.encoder.check_img_size(size, "data.transform.size")
             if not type(self.encoder).__module__.startswith("vitlab."):
                 check_encoder(self.encoder, size)
+
+
+def find_encoders(objective: Objective) -> dict[str, dict[str, Any]]:
+    """Return the encoders of an objective, as its checkpoints describe them.
+
+    Returns:
+        By name of the module that holds it, such as "teacher", or "" for the objective itself: the
+        `prefix` of its tensors in a state dict, `class_path` and `init_args`.
+
+    Raises:
+        InputError: an encoder of the user's own has an argument that is no plain value.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path, module in objective.named_modules(prefix="objective"):
+        prefixes = [each["prefix"] for each in found.values()]
+        if isinstance(module, Encoder) and not path.startswith(tuple(prefixes)):
+            *_, holder, own = path.split(".")
+            name = "" if holder == "objective" else holder
+            found[own if name in found else name] = {"prefix": f"{path}.", **module.spec()}
+    return found
 
 
 def at_least_fp32(x: Tensor) -> Tensor:

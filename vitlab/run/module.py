@@ -1,6 +1,8 @@
 """The LightningModule: takes optimizer steps on the loss of an objective."""
 
+import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from textwrap import shorten
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jsonargparse import ArgumentError
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
@@ -17,12 +19,14 @@ from torch.utils.data import DataLoader, Subset
 from vitlab.config_safety import ClassParser
 from vitlab.data import DataError, VisionDataModule, normalize
 from vitlab.data.batch import Batch
-from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.objectives import Loss, Objective
+from vitlab.objectives.objective import find_encoders
 from vitlab.optim.optimizer import OptimizerConfig
 from vitlab.optim.schedules import Progress
+from vitlab.run.trainer_checks import check_trainer
 
+END = Progress(10**6, 10**6, 10**6, 1)  # of a run, behind every warm-up
 SETUP_BATCH = 64  # images of one forward pass of `Objective.setup`
 
 
@@ -45,6 +49,8 @@ class Pretraining(LightningModule):
         self.objective, self.settings, self.seed = objective, optimizer, seed
         self.logs: dict[str, Tensor] = {}  # of the newest micro-batch, and its step
         self.last = Progress(0, 1, 1, 1)  # that the newest step began with
+        self.rates: list[float] = []  # of the parameter groups, as set for the next step
+        self.accumulate = 1  # micro-batches of a step
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -132,9 +138,52 @@ class Pretraining(LightningModule):
             rank_zero_info(found)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set the schedules and the seed of the step."""
-        self.settings.apply_schedules(self.trainer.optimizers[0], self.progress)
+        """Set the seed of the step.
+
+        Raises:
+            InputError: a callback has changed what `model` and `data` decide.
+        """
+        optimizer = self.trainer.optimizers[0]
+        found = [group["lr"] for group in optimizer.param_groups]
+        if found != self.rates:
+            raise InputError(
+                f"the learning rates are {found}, not {self.rates} as model.optimizer sets them "
+                "for each step; leave out the callback that changes them, and set "
+                "model.optimizer.lr and lr_schedule",
+                field="trainer.callbacks",
+            )
+        if self.trainer.accumulate_grad_batches != self.accumulate:
+            raise InputError(
+                f"trainer.accumulate_grad_batches is {self.trainer.accumulate_grad_batches}, and "
+                f"was {self.accumulate} as the run began; leave out the callback that changes it: "
+                "the global batch is data.global_batch_size throughout",
+                field="trainer.callbacks",
+            )
         torch.manual_seed(self.step_seed(batch_idx))
+
+    def on_train_start(self) -> None:
+        """Set the schedules of the first step; later ones are set as a step ends."""
+        self.accumulate = self.trainer.accumulate_grad_batches
+        self.apply_schedules(self.progress)
+
+    def apply_schedules(self, progress: Progress) -> None:
+        """Set learning rates and weight decay of a step, where LearningRateMonitor sees them."""
+        optimizer = self.trainer.optimizers[0]
+        self.settings.apply_schedules(optimizer, progress)
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """Return none: those of the data module, or given to the trainer, come first."""
+        return []
+
+    def setup(self, stage: str) -> None:
+        """Hide Lightning's warning of the loader that is empty on purpose."""
+        warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the loss of held-out images, `val/objective_loss`, for `Trainer.validate`."""
+        loss = self.objective.loss(batch, END).value
+        self.log("val/objective_loss", loss, batch_size=batch.views[0].shape[1], sync_dist=True)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a micro-batch; NaN in place of any other that is not finite.
@@ -178,6 +227,7 @@ class Pretraining(LightningModule):
         """Take a step, then let the objective follow up on it."""
         progress = self.progress
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.apply_schedules(replace(progress, step=min(progress.step + 1, progress.steps)))
         self.objective.after_step(progress)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
@@ -212,26 +262,6 @@ class Pretraining(LightningModule):
             ) from error
 
 
-def find_encoders(objective: Objective) -> dict[str, dict[str, Any]]:
-    """Return the encoders of an objective, as its checkpoints describe them.
-
-    Returns:
-        By name of the module that holds it, such as "teacher", or "" for the objective itself: the
-        `prefix` of its tensors in a state dict, `class_path` and `init_args`.
-
-    Raises:
-        InputError: an encoder of the user's own has an argument that is no plain value.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for path, module in objective.named_modules(prefix="objective"):
-        prefixes = [each["prefix"] for each in found.values()]
-        if isinstance(module, Encoder) and not path.startswith(tuple(prefixes)):
-            *_, holder, own = path.split(".")
-            name = "" if holder == "objective" else holder
-            found[own if name in found else name] = {"prefix": f"{path}.", **module.spec()}
-    return found
-
-
 def build_module(settings: dict[str, Any], where: object) -> Pretraining:
     """Build a model from the arguments that a checkpoint or a failed step holds.
 
@@ -249,30 +279,3 @@ def build_module(settings: dict[str, Any], where: object) -> Pretraining:
     except ArgumentError as error:
         raise InputError(f"{where} has settings of no model: {error}", field=str(where)) from error
     return parser.instantiate_classes(parsed).model
-
-
-def check_trainer(trainer: Trainer) -> None:
-    """Refuse settings of the trainer that would be ignored or spoil a run.
-
-    Raises:
-        InputError: the length, the precision or the clipping of gradients.
-    """
-    if (trainer.max_epochs or 0) < 1 or trainer.max_steps != -1:
-        raise InputError(
-            f"trainer.max_epochs is {trainer.max_epochs} and max_steps {trainer.max_steps}, but "
-            "schedules count in epochs; set trainer.max_epochs to at least 1 and leave max_steps",
-            field="trainer.max_epochs",
-        )
-    if str(trainer.precision).endswith("-true") and trainer.precision not in ("32-true", "64-true"):
-        raise InputError(
-            f"trainer.precision {trainer.precision} keeps the weights in 16 bits, where a moving "
-            "average loses its small steps; use bf16-mixed, 16-mixed or 32-true",
-            field="trainer.precision",
-        )
-    if trainer.gradient_clip_val is not None:
-        raise InputError(
-            "trainer.gradient_clip_val clips all gradients together and would be ignored; set "
-            "model.optimizer.clip_grad_norm, and model.optimizer.clip_mode: per_parameter as in "
-            "DINO, or global",
-            field="trainer.gradient_clip_val",
-        )

@@ -72,7 +72,7 @@ def _train(command: FitCLI) -> None:
         trainer.fit(
             command.model, command.datamodule, ckpt_path=start.checkpoint, weights_only=True
         )
-        write_summary(command.config_init.probing.rows, folder)
+        write_summary(command.config_init.probing.rows, folder, command.trainer.loggers)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         if is_lost_rank(error):
             lost_rank(error, hint)

@@ -4,17 +4,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
 from vitlab.atomic_io import write_json
+from vitlab.callbacks.loggers import describe_logger
 from vitlab.callbacks.validation import BEST, TOP1
 from vitlab.run import run_dir
 
 
 @rank_zero_only
-def write_summary(measurements: Sequence[Mapping[str, Any]], folder: Path) -> None:
+def write_summary(
+    measurements: Sequence[Mapping[str, Any]], folder: Path, loggers: Sequence[Logger]
+) -> None:
     """Write the results, print them as a table, and say where everything is."""
     write_json(folder / run_dir.RESULTS, summary_rows(measurements))
     print_scores(measurements)
@@ -22,7 +26,8 @@ def write_summary(measurements: Sequence[Mapping[str, Any]], folder: Path) -> No
         print(f"warning      {warning}")
     names = (run_dir.LAST, "best.ckpt", BEST, run_dir.RESULTS, "pictures")
     print(f"files        {', '.join(str(folder / n) for n in names if (folder / n).exists())}")
-    print(f"curves       tensorboard --logdir {folder}")
+    for logger in loggers:
+        print(f"curves       {describe_logger(logger)}")
 
 
 def print_scores(measurements: Sequence[Mapping[str, Any]]) -> None:

@@ -1,0 +1,107 @@
+"""What callbacks of a Lightning user see of a run, and what they may not change."""
+
+import pytest
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    LearningRateMonitor,
+    StochasticWeightAveraging,
+)
+from lightning.pytorch.loggers import CSVLogger
+from refusals import refused
+from torch.utils.data import DataLoader
+
+from vitlab.callbacks.loggers import describe_logger
+from vitlab.callbacks.online_probes import OnlineProbes
+from vitlab.data import Batch, ImageNet, MultiCrop
+from vitlab.encoders import ViT
+from vitlab.objectives import DINO, DINOHeadConfig
+from vitlab.optim.optimizer import OptimizerConfig
+from vitlab.run.module import Pretraining
+
+# Lightning's, on modules in eval mode and on the callbacks that are refused
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def module() -> Pretraining:
+    torch.manual_seed(0)
+    objective = DINO(ViT("nano", 16, 32), DINOHeadConfig(8, 8, 4), freeze_last_layer=0)
+    return Pretraining(objective, OptimizerConfig(warmup_epochs=1))
+
+
+def trainer(*callbacks: Callback, folder, **options) -> Trainer:
+    options = {"max_epochs": 2, "logger": False, **options}
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
+    return Trainer(
+        accelerator="cpu",
+        devices=1,
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        default_root_dir=folder,
+        **quiet,
+        **options,
+    )
+
+
+def loader() -> DataLoader:
+    images = torch.rand(8, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return DataLoader(images, 4, collate_fn=lambda each: Batch([torch.stack(each, 1)]))
+
+
+def data(root) -> ImageNet:
+    return ImageNet(str(root), 4, transform=MultiCrop(32, local_size=16), num_workers=0)
+
+
+def test_learning_rate_monitor_sees_the_rate_of_the_step(tmp_path):
+    seen = []
+
+    class Look(Callback):
+        def on_train_batch_start(self, trainer, pl_module, *_):
+            rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+            seen.append((rates, pl_module.settings.lr_at(pl_module.progress)))
+
+    logger = CSVLogger(tmp_path)
+    run = trainer(LearningRateMonitor(), Look(), folder=tmp_path, logger=logger)
+    run.fit(module(), loader())
+    assert len({rate for _, rate in seen}) == 3
+    assert all(rates == [rate] * 2 for rates, rate in seen)
+    assert "lr-AdamW/pg1" in (tmp_path / describe_logger(logger)).read_text()
+
+
+class Spoil(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        trainer.optimizers[0].param_groups[0]["lr"] = 1.0
+
+
+def test_callbacks_that_change_the_recipe_are_refused(tmp_path):
+    spoils = Spoil(), StochasticWeightAveraging(0.1), GradientAccumulationScheduler({1: 2})
+    for spoil in spoils:
+        with refused("trainer.callbacks", wording=False):
+            trainer(spoil, folder=tmp_path, max_epochs=4).fit(module(), loader())
+
+
+def test_early_stopping_follows_a_score_that_is_not_measured_in_every_epoch(tmp_path, drawn):
+    probes = OnlineProbes(2, size=32, num_workers=0, baselines=False, images=8)
+    best = []
+
+    class Look(Callback):
+        def on_train_epoch_start(self, trainer, *_):
+            best.append(float(stop.best_score))
+
+    stop = EarlyStopping("knn/top1", mode="max", patience=100, strict=False)
+    run = trainer(stop, probes, Look(), folder=tmp_path, max_epochs=3)
+    run.fit(module(), data(drawn / "imagenet"))
+    assert best == [-torch.inf, -torch.inf, probes.rows[0]["scores"]["knn/top1"]]
+    assert run.callback_metrics["knn/top1"] == probes.rows[-1]["scores"]["knn/top1"]
+
+
+def test_validate_measures_and_leaves_the_module_as_it_is(tmp_path, drawn):
+    own = module()
+    before = {name: value.clone() for name, value in own.state_dict().items()}
+    probes = OnlineProbes(size=32, num_workers=0, images=8)
+    (scores,) = trainer(probes, folder=tmp_path).validate(own, data(drawn / "imagenet"))
+    assert set(scores) == {"val/objective_loss", "knn/top1", "linear/top1"}
+    assert all(torch.equal(value, before[name]) for name, value in own.state_dict().items())
+    assert not own.objective.mean_logits

@@ -1,0 +1,51 @@
+"""Pictures and texts for the loggers that take them, and where a logger keeps what it got."""
+
+from io import BytesIO
+
+from lightning import Trainer
+from lightning.pytorch.loggers import (
+    CSVLogger,
+    Logger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
+from lightning.pytorch.utilities import rank_zero_info
+from PIL import Image
+
+from vitlab.visualization.grid import png_pixels
+
+
+def log_picture(trainer: Trainer, tag: str, png: bytes) -> None:
+    """Give a PNG to TensorBoard, W&B and MLflow, where the run has them."""
+    step = trainer.global_step
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(tag, png_pixels(png), step)
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(tag, [Image.open(BytesIO(png))], step=step)
+        elif isinstance(logger, MLFlowLogger):
+            image = Image.open(BytesIO(png))
+            logger.experiment.log_image(logger.run_id, image, f"{tag}/{step}.png")
+
+
+def log_warning(trainer: Trainer, text: str) -> None:
+    """Print a warning, and give it to TensorBoard, W&B and MLflow, where the run has them."""
+    rank_zero_info(f"vitlab: {text}")
+    step = trainer.global_step
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text("warning", text, step)
+        elif isinstance(logger, WandbLogger):
+            logger.log_text("warning", columns=["step", "warning"], data=[[str(step), text]])
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_text(logger.run_id, text, f"warning/{step}.txt")
+
+
+def describe_logger(logger: Logger) -> str:
+    """Return how to look at what a logger got: a command or a place."""
+    if isinstance(logger, TensorBoardLogger):
+        return f"tensorboard --logdir {logger.root_dir}"
+    if isinstance(logger, CSVLogger):
+        return f"{logger.log_dir}/metrics.csv"
+    return f"{type(logger).__name__} {logger.log_dir or logger.save_dir or logger.name}"
