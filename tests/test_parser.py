@@ -6,6 +6,7 @@ from typing import Literal
 
 import pytest
 from refusals import refused
+from runs import refusal
 
 from vitlab.commands.parser import DATASET, POSITIONAL, SUBCLASS, call, parse
 from vitlab.data import VisionDataModule
@@ -64,26 +65,17 @@ def test_fields_are_options_those_of_the_base_as_well():
 
 
 def test_the_docstring_is_the_help(capsys):
-    with pytest.raises(SystemExit) as end:
-        read("--help")
+    refusal(read, "--help", code=0)
     shown = " ".join(capsys.readouterr().out.split())
-    assert end.value.code == 0
     for text in ("Measure encoders.", "where to run", "100 % of", "--dry-run", "examples: none"):
         assert text in shown
     assert "of all that is random" in shown
     assert "Options of several verbs" not in shown
 
 
-@pytest.mark.parametrize(
-    "text", ["a", "--weights x", "a --weights x --num-nodes two", "a --n 1", "a --states gone"]
-)
-def test_words_that_do_not_parse_end_with_code_2(text):
-    with pytest.raises(SystemExit) as end:
-        read(text)
-    assert end.value.code == 2
-
-
-def test_values_are_checked_by_the_dataclass():
+def test_words_that_do_not_parse_end_with_code_2_and_values_are_checked_by_the_dataclass():
+    for wrong in ("a", "--weights x", "a --weights x --num-nodes two", "a --weights x --states y"):
+        refusal(read, wrong)
     with refused("--num-nodes"):
         read("a --weights x --num-nodes 0")
 

@@ -92,17 +92,11 @@ def test_head_bias_keys_and_prompts_are_one_group_with_decay():
 
 # of the scripts released with TCPA: pool, rate, decay
 TABLE = {
-    "dtd": (18, 0.01, 0.1),
-    "cub": (18, 0.0015, 0.5),
-    "nabirds": (18, 0.001, 0.5),
-    "dogs": (16, 0.004, 0.5),
-    "flowers": (18, 0.014, 1.4),
-    "food101": (18, 0.005, 0.1),
-    "cifar100": (18, 0.004, 0.1),
-    "cifar10": (18, 0.005, 0.1),
-    "gtsrb": (18, 0.001, 0.1),
+    "dtd": (18, 0.01, 0.1), "cub": (18, 0.0015, 0.5), "nabirds": (18, 0.001, 0.5),
+    "dogs": (16, 0.004, 0.5), "flowers": (18, 0.014, 1.4), "food101": (18, 0.005, 0.1),
+    "cifar100": (18, 0.004, 0.1), "cifar10": (18, 0.005, 0.1), "gtsrb": (18, 0.001, 0.1),
     "svhn": (18, 0.002, 0.1),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TABLE)
