@@ -36,7 +36,7 @@ def gradients(folder: Path) -> dict[int, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("clip", ["each", "all"])
+@pytest.mark.parametrize("clip", ["per_parameter", "global"])
 def test_a_global_batch_has_the_same_gradients_however_it_is_divided(fit, drawn, tmp_path, clip):
     """One step: on one rank, on one in four micro-batches, and on two in two; clipped hard."""
     options = (*UNPROBED, "--data.global_batch_size", "40", "--trainer.max_epochs", "1")

@@ -95,7 +95,7 @@ def test_a_calibration_stopped_at_every_step_is_the_calm_one(train: Train, monke
     plain = ("--model.objective.mixup", '{"mixup_alpha": 0, "cutmix_alpha": 0}')
     start = train("supervised_deit_s", "demo_supervised", *plain, name="start") / "last.ckpt"
     given = "--model.objective.classifier"
-    options = (f"{given}.path", str(start), f"{given}.uncalibrated", "true")
+    options = (f"{given}.path", str(start), f"{given}.allow_uncalibrated", "true")
     options += ("--model.objective.dimensions.allow_unlearned", "true")
     calibration = ("calibrate_dimensions", "demo_calibrate", *options)
     calm, stopped = stopped_at_every_step(train, monkeypatch, capsys, *calibration)

@@ -92,6 +92,7 @@ def build_parser(kind: type, prog: str, examples: str = "") -> ArgumentParser:
         ),
         epilog=examples,
         formatter_class=_Help,
+        allow_abbrev=False,
     )
     hints = get_type_hints(kind)
     for each in dataclasses.fields(kind):

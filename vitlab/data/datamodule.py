@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from vitlab.data.batch import Batch, collate
@@ -161,6 +160,10 @@ class VisionDataModule(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Check the training split in every process, and set the trainer's accumulation."""
+        # for `Trainer.validate` alone: Lightning would run a validation loop within `fit` as well
+        self.__dict__.pop("val_dataloader", None)
+        if stage == "validate":
+            self.val_dataloader = self.held_out_loader  # type: ignore[method-assign]
         if stage == "fit":
             self.prepare_data()
             if self.trainer:
@@ -199,10 +202,8 @@ class VisionDataModule(LightningDataModule, ABC):
             generator=torch.Generator().manual_seed(self.seed),
         )
 
-    def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Images of `val_split` for `Trainer.validate`; none in `fit`, where probes read them."""
-        if self.trainer is None or self.trainer.state.fn != TrainerFn.VALIDATING:
-            return []
+    def held_out_loader(self) -> DataLoader:
+        """Images of `val_split` under training's transform, in order."""
         samples = self.samples(self.val_split)
         return DataLoader(
             TrainingDataset(samples, self.transform, self.seed, self.max_unreadable),

@@ -52,7 +52,9 @@ def quiet() -> Iterator[None]:
 
 
 def ignore_known_warnings() -> None:
-    """Hide two warnings that are no fault of a run, until the filters are reset."""
+    """Hide three warnings that are no fault of a run, until the filters are reset."""
+    # which is for `Trainer.validate` alone
+    warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_data")
     # Lightning 2.6 itself calls what newer torch calls deprecated
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
     # frozen encoders and references are meant to be in eval mode

@@ -1,6 +1,5 @@
 """The LightningModule: takes optimizer steps on the loss of an objective."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import ceil
@@ -171,14 +170,6 @@ class Pretraining(LightningModule):
         optimizer = self.trainer.optimizers[0]
         self.settings.apply_schedules(optimizer, progress)
         self.rates = [group["lr"] for group in optimizer.param_groups]
-
-    def val_dataloader(self) -> list[DataLoader]:
-        """Return none: those of the data module, or given to the trainer, come first."""
-        return []
-
-    def setup(self, stage: str) -> None:
-        """Hide Lightning's warning of the loader that is empty on purpose."""
-        warnings.filterwarnings("ignore", "Total length of `list` across ranks is zero")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss of held-out images, `val/objective_loss`, for `Trainer.validate`."""
