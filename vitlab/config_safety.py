@@ -172,9 +172,7 @@ def check_command_line(words: Sequence[str]) -> None:
         InputError: one of them names a class from elsewhere.
     """
     restrict_imports()
-    for place, word in enumerate(words):
-        option, equals, value = word.partition("=")
-        value = value if equals else "".join(words[place + 1 : place + 2])
+    for option, value in options_of(words):
         if option in ("--config", "-c") and Path(value).is_file():  # else the parser refuses it
             check_config(read_yaml(Path(value)), value)
         elif option.endswith(".class_path"):
@@ -182,6 +180,13 @@ def check_command_line(words: Sequence[str]) -> None:
         elif option.startswith("--") and value.startswith(("{", "[")):
             with suppress(yaml.YAMLError):  # the parser refuses it
                 check_config({option: yaml.safe_load(value)}, "the command line")
+
+
+def options_of(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each word of a command line up to "=", with what follows it: behind "=", or next."""
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        yield option, value if equals else "".join(words[place + 1 : place + 2])
 
 
 def read_yaml(path: Path) -> object:

@@ -4,12 +4,17 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return "did you mean ...? " with the nearest names, or nothing."""
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Return at most three names, the nearest first: those that begin so, then those alike."""
     known = list(known)
     near = [each for each in known if name and each.startswith(name)]
-    near += get_close_matches(name, known, 3, 0.6)
-    return f"did you mean {' or '.join(list(dict.fromkeys(near))[:3])}? " if near else ""
+    return list(dict.fromkeys(near + get_close_matches(name, known)))[:3]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean ...? " with the nearest names, or nothing."""
+    near = nearest(name, known)
+    return f"did you mean {' or '.join(near)}? " if near else ""
 
 
 class InputError(ValueError):

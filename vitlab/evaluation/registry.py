@@ -1,6 +1,5 @@
 """Protocols by name: a YAML file each, whose settings a hash stands for."""
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import yaml
 
 from vitlab.config_files import CONFIGS, REFERENCES
 from vitlab.config_safety import check_config
-from vitlab.errors import InputError
+from vitlab.errors import InputError, did_you_mean
 from vitlab.evaluation.result import plain
 
 KEYS = {"name", "version", "protocol", "datasets"}
@@ -57,10 +56,9 @@ def find(name: str) -> PublishedProtocol:
         return read_protocol(Path(name))
     known = names()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 3, 0.5)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise InputError(
-            f"protocol {name!r} is unknown; {hint}The protocols are {', '.join(known)}",
+            f"protocol {name!r} is unknown; {did_you_mean(name, known)}The protocols are "
+            f"{', '.join(known)}",
             field="--protocol",
         )
     return read_protocol(known[name])

@@ -2,16 +2,15 @@
 
 import inspect
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from jsonargparse import Namespace
 
-from vitlab.config_safety import flat, read_yaml
+from vitlab.config_safety import flat, options_of, read_yaml
 from vitlab.data import Transform, VisionDataModule
 from vitlab.data.datamodule import subclasses
 from vitlab.encoders import Encoder
-from vitlab.errors import InputError, did_you_mean
+from vitlab.errors import InputError, did_you_mean, nearest
 from vitlab.objectives import Objective
 
 # words of other programs for keys of ours, by section
@@ -55,9 +54,7 @@ def check_keys(words: Sequence[str], defaults: Namespace) -> None:
         InputError: an unknown key; the field is the key.
     """
     given: list[tuple[str, object]] = []
-    for place, word in enumerate(words):
-        option, equals, value = word.partition("=")
-        value = value if equals else "".join(words[place + 1 : place + 2])
+    for option, value in options_of(words):
         if option in ("--config", "-c") and Path(value).is_file():
             given += flat(read_yaml(Path(value)))
         elif option.startswith("--"):
@@ -77,10 +74,9 @@ def check_keys(words: Sequence[str], defaults: Namespace) -> None:
         names = list(vars(known)) if isinstance(known, Namespace) else []
         if name in (*names, "help", "class_path"):
             continue
-        close = [each for each in names if each.startswith(name)] + get_close_matches(name, names)
-        nearest = SYNONYMS.get(section, {}).get(name) or next(iter(close), "")
-        if names or nearest:
-            remedy = f"use {section}.{nearest}" if nearest else f"{section} has {', '.join(names)}"
+        use = SYNONYMS.get(section, {}).get(name) or next(iter(nearest(name, names)), "")
+        if names or use:
+            remedy = f"use {section}.{use}" if use else f"{section} has {', '.join(names)}"
             raise InputError(f"there is no {key}; {remedy}", field=key)
 
 
