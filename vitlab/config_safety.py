@@ -21,7 +21,7 @@ from textwrap import shorten
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
 from vitlab.errors import InputError, did_you_mean
 
@@ -55,20 +55,27 @@ def restrict_imports() -> None:
 class ClassesOnly:
     """Mix-in of a parser of jsonargparse that builds classes and calls no function."""
 
-    def parse_settings(self, settings: Mapping[str, Any], where: object) -> Namespace:
-        """Parse plain values, as of a checkpoint.
+    def build(
+        self, settings: Mapping[str, Any], where: object, problem: str, field: str
+    ) -> Namespace:
+        """Build the classes of plain values, as of a checkpoint.
 
         Args:
             settings: values of the parser's arguments.
             where: file they are from, for the message.
+            problem: start of the message where the parser refuses them.
+            field: of that error.
 
         Raises:
-            InputError: they name a class from elsewhere.
-            ArgumentError: they are not what the parser expects.
+            InputError: they name a class from elsewhere, or are not what the parser expects.
         """
         check_config(settings, where)
         restrict_imports()
-        return self.parse_object(dict(settings))  # type: ignore[attr-defined]
+        try:
+            parsed = self.parse_object(dict(settings))  # type: ignore[attr-defined]
+        except ArgumentError as error:
+            raise InputError(f"{problem}: {error}", field=field) from error
+        return self.instantiate_classes(parsed)
 
     def instantiate_classes(self, cfg: Namespace, **options: Any) -> Namespace:
         """Build the classes of a parsed config.

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentError
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -265,8 +264,5 @@ def build_module(settings: dict[str, Any], where: object) -> Pretraining:
     """
     parser = ClassParser(exit_on_error=False)
     parser.add_class_arguments(Pretraining, "model")
-    try:
-        parsed = parser.parse_settings({"model": settings}, where)
-    except ArgumentError as error:
-        raise InputError(f"{where} has settings of no model: {error}", field=str(where)) from error
-    return parser.instantiate_classes(parsed).model
+    problem = f"{where} has settings of no model"
+    return parser.build({"model": settings}, where, problem, str(where)).model

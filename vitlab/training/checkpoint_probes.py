@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentError
 from lightning.fabric import Fabric
 from rich.progress import track
 
@@ -142,11 +141,7 @@ class SeriesProbes:
         parser.add_class_arguments(OnlineProbes, "probing")
         parser.add_subclass_arguments(VisionDataModule, "data", required=False)
         wanted = {"probing": probing, **({"data": data} if data else {})}
-        try:
-            parsed = parser.parse_settings(deepcopy(wanted), series.config)
-        except ArgumentError as error:
-            raise InputError(f"{series.config}: {error}", field="config.yaml") from None
-        built = parser.instantiate_classes(parsed)
+        built = parser.build(deepcopy(wanted), series.config, str(series.config), "config.yaml")
         self.probing: OnlineProbes = built.probing
         self.data: VisionDataModule | None = built.get("data")
         self._check_folder()

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from jsonargparse import ArgumentError
-
 from vitlab.config_files import find_config
 from vitlab.config_safety import ClassParser, read_yaml
 from vitlab.encoders import Encoder
@@ -30,8 +28,4 @@ def encoder_from_config(path: Path) -> Encoder:
         ) from None
     parser = ClassParser(exit_on_error=False)
     parser.add_subclass_arguments(Encoder, "encoder")
-    try:
-        parsed = parser.parse_settings({"encoder": encoder}, path)
-    except ArgumentError as error:
-        raise InputError(f"the encoder in {path}: {error}", field=str(path)) from None
-    return parser.instantiate_classes(parsed).encoder
+    return parser.build({"encoder": encoder}, path, f"the encoder in {path}", str(path)).encoder
