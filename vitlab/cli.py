@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from vitlab import __version__
 from vitlab.errors import did_you_mean
+from vitlab.launch import clear_variables
 
 # of each verb, its file in vitlab.commands, with its function if that is not `run`, and a summary
 VERBS = {
@@ -91,6 +92,10 @@ def main(args: Sequence[str] | None = None) -> None:
         hint = did_you_mean(INSTEAD.get(name, name), VERBS)
         _refuse(f"there is no verb {name}; {hint}`vitlab --help` lists them")
     file, _, function = VERBS[verb][0].partition(":")
+    try:
+        clear_variables()  # before anything reads them
+    except ValueError as error:
+        _refuse(str(error))
     try:
         run = getattr(importlib.import_module(f"vitlab.commands.{file}"), function or "run")
         run(words[len(verb.split()) :])

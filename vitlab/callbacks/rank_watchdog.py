@@ -18,11 +18,11 @@ from typing import NoReturn
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 
+from vitlab.launch import FIRST
 from vitlab.run.lightning_compat import observe_local_ranks
 
 TICK = 4.0  # seconds between two signs of life
 PATIENCE = 10  # ticks without one after which a rank counts as dead
-FIRST = "VITLAB_FIRST_RANK"  # tells the ranks that a process starts which one that is
 _started: list[subprocess.Popen] = []  # by this process, the other ranks on this machine
 
 
@@ -50,7 +50,7 @@ def watch_local_ranks(remedy: Callable[[], str]) -> None:
     observe_local_ranks(watch)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         os.environ[FIRST] = str(os.getpid())
-    elif "SLURM_JOB_ID" not in os.environ:
+    elif FIRST in os.environ or "SLURM_STEP_ID" not in os.environ:
         watch([])
 
 

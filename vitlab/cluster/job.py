@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from vitlab.atomic_io import read_json_as, write_bytes, write_json
-from vitlab.cluster.slurm import SHELLS, ask, queue
+from vitlab.cluster.slurm import ask, queue
 from vitlab.errors import InputError, check_least
+from vitlab.launch import SHELLS
 
 JOB_FOLDER = "job"  # below a run's folder: script, config, output
 SCRIPT, CONFIG, TICKET = "job.sh", "config.yaml", "job.json"

@@ -3,15 +3,12 @@
 import os
 import shutil
 import subprocess
-import sys
 from typing import NamedTuple
 
 from vitlab.errors import InputError
 
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"}
 TIMEOUT = 20  # seconds that a busy controller may take to list jobs
-# Lightning takes jobs of these names for interactive shells and starts no ranks
-SHELLS = ("bash", "interactive")
 
 
 class QueuedJob(NamedTuple):
@@ -62,35 +59,3 @@ def requeue() -> str:
     except InputError as error:
         return f"job {job_id()} could not be requeued: {error}"
     return f"job {job_id()} is requeued"
-
-
-def count_tasks() -> int:
-    """Return the tasks on each machine, and set SLURM_NTASKS_PER_NODE, which `srun -n N` does not.
-
-    Lightning needs that variable. Outside of SLURM, and in an interactive shell, which Lightning
-    does not take for a job, the number is 0.
-    """
-    if "SLURM_NTASKS" not in os.environ or os.environ.get("SLURM_JOB_NAME") in SHELLS:
-        return 0
-    each = int(os.environ["SLURM_NTASKS"]) // int(os.environ.get("SLURM_NNODES", "1"))
-    return int(os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(each)))
-
-
-def check_tasks(devices: int, num_nodes: int) -> None:
-    """Refuse a run whose devices are not as many as the tasks of SLURM.
-
-    Raises:
-        InputError: the numbers differ.
-        SystemExit: the same on ranks other than 0, whose message is enough.
-    """
-    tasks = count_tasks()
-    if not tasks or (devices, num_nodes) == (tasks, int(os.environ["SLURM_NTASKS"]) // tasks):
-        return
-    if os.environ.get("SLURM_PROCID", "0") != "0":
-        sys.exit(2)
-    raise InputError(
-        f"SLURM starts {os.environ['SLURM_NTASKS']} processes, {tasks} on each machine "
-        f"(--ntasks-per-node), and trainer.devices is {devices}, trainer.num_nodes {num_nodes}; "
-        "make them equal, or use vitlab submit",
-        field="trainer.devices",
-    )

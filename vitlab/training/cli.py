@@ -15,7 +15,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
+from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+)
 from lightning.pytorch.utilities import rank_zero_only
 
 from vitlab.atomic_io import environment, write_bytes, write_json
@@ -28,11 +32,11 @@ from vitlab.callbacks.rank_watchdog import RankWatchdog
 from vitlab.callbacks.status import StatusWriter
 from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.callbacks.validation import Validation
-from vitlab.cluster.slurm import count_tasks
 from vitlab.config_files import resolve_configs
 from vitlab.config_safety import ClassesOnly, check_command_line
 from vitlab.data import DataError, VisionDataModule
 from vitlab.errors import InputError
+from vitlab.launch import Launch, find_launch
 from vitlab.objectives import Pretrained  # all of them: YAML finds classes once imported
 from vitlab.run import run_dir
 from vitlab.run.module import Pretraining
@@ -138,6 +142,8 @@ class FitCLI(LightningCLI):
         """Find the checkpoint to continue from; draw the embedded data sets where they are read."""
         if not self.build:
             return
+        self.launch = Launch("plugin") if self._names_environment() else find_launch()
+        rank_zero_only.rank = 0 if self.launch.first else 1  # type: ignore[attr-defined]
         self.folder = folder = self.run_folder
         if (self.config.model.objective.get("init_args") or {}).get("num_classes") is not None:
             field = "model.objective.num_classes"
@@ -205,12 +211,28 @@ class FitCLI(LightningCLI):
             config["logger"] = TensorBoardLogger(self.folder, name="", version="", purge_step=purge)
         given = config["plugins"] or []
         plugins = [*(given if isinstance(given, list) else [given]), AtomicCheckpointIO()]
-        count_tasks()
-        own = any(isinstance(each, ClusterEnvironment) for each in plugins)
-        if SLURMEnvironment.detect() and not own:
-            plugins.append(SLURMEnvironment(auto_requeue=False))  # `Preemption` does
+        plugins += self._cluster_environment()
         config |= {"callbacks": callbacks, "plugins": plugins}
         return Trainer(**{**config, "default_root_dir": str(self.folder)})
+
+    def _names_environment(self) -> bool:
+        given = self.config.trainer.plugins or []
+        named = [
+            str(each.get("class_path") if hasattr(each, "get") else each)
+            for each in (given if isinstance(given, list) else [given])
+        ]
+        return any(name.endswith("Environment") for name in named)
+
+    def _cluster_environment(self) -> list[ClusterEnvironment]:
+        """Return what Lightning could take another environment for."""
+        if self.launch.by in ("shell", "rank", "a script"):
+            return [LightningEnvironment()]
+        if self.launch.by != "srun":
+            return []
+        # Lightning needs a variable that `srun -n N` does not set
+        tasks = self.launch.world_size // int(os.environ.get("SLURM_NNODES", "1"))
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(tasks))
+        return [SLURMEnvironment(auto_requeue=False)]  # `Preemption` does
 
     def after_instantiate_classes(self) -> None:
         """Make checkpoints self-describing: `Pretraining.load_from_checkpoint(path)` is enough."""

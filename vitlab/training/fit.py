@@ -13,8 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from vitlab import signals
 from vitlab.callbacks.preemption import Preempted
 from vitlab.callbacks.rank_watchdog import is_lost_rank, lost_rank, watch_local_ranks
-from vitlab.cluster.slurm import check_tasks
 from vitlab.data import DataError
+from vitlab.launch import check_launch, check_port
 from vitlab.run import run_dir
 from vitlab.run.lightning_compat import ignore_known_warnings
 from vitlab.training.cli import FitCLI, first_rank
@@ -36,7 +36,7 @@ def fit(args: Sequence[str]) -> None:
     with ExitStack() as held:
         try:
             command = FitCLI(args)
-            check_tasks(command.trainer.num_devices, command.trainer.num_nodes)
+            _check_processes(command)
             if command.start.finished:
                 print(f"vitlab: the run in {command.folder} is finished; nothing is left to do")
                 return
@@ -54,6 +54,18 @@ def fit(args: Sequence[str]) -> None:
             _stop(f"{error}{about if isinstance(error, DataError) else ''}", REFUSED)
         _train(command)
     _leave_group()
+
+
+def _check_processes(command: FitCLI) -> None:
+    """Refuse a run whose processes are not those that were started, or cannot meet."""
+    trainer, launch = command.trainer, command.launch
+    first = trainer.is_global_zero
+    if not command.config.dry_run:
+        check_launch(launch, trainer.num_devices, trainer.num_nodes, first)
+        # torchrun itself listens at its port
+        if trainer.world_size > 1 and first and launch.by != "torchrun":
+            check_port(trainer.strategy.cluster_environment.main_port)  # type: ignore[attr-defined]
+    rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
 
 
 def _train(command: FitCLI) -> None:
