@@ -50,16 +50,32 @@ def test_what_is_no_fraction_or_less_than_a_block_is_refused():
         with refused("cls_specialization.mlp"):
             CLSSpecialization(mlp=fraction)
     with refused("cls_specialization.qkv"):
-        CLSSpecialization(qkv=0.08).check(12)
-    CLSSpecialization(qkv=0.084).check(12)
-    for fraction in (0.3333333, 1 / 3, 0.334, 0.34):  # of twelve blocks are four
-        split = [CLSSpecialization(qkv=fraction).splits(block, 12) for block in range(12)]
-        assert [bool(names) for names in split] == [True] * 4 + [False] * 8
+        CLSSpecialization(qkv=0.04).check(12)
+    CLSSpecialization(qkv=0.042).check(12)
     with refused("cls_specialization.norm"):
-        ViT("nano", 8, 32, cls_specialization=CLSSpecialization(norm=0.1))
+        ViT("nano", 8, 32, cls_specialization=CLSSpecialization(norm=0.1))  # of 3 blocks
     for options in ({}, {"norm": 1, "final_norm": True}):
         with refused("cls_specialization.init"):
             CLSSpecialization(init="random", **options)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "blocks"),
+    [
+        (0.333, {12: 4, 24: 8, 32: 11, 40: 13}),
+        (0.334, {12: 4, 24: 8, 32: 11, 40: 13}),
+        (1 / 3, {12: 4, 24: 8}),
+        (0.666, {12: 8, 24: 16, 40: 27}),
+        (0.25, {12: 3, 24: 6, 40: 10, 2: 1}),
+        (0.5, {12: 6, 24: 12, 40: 20, 3: 2}),
+        (1, {12: 12, 40: 40}),
+    ],
+)
+def test_a_fraction_is_rounded_to_the_nearest_block(fraction, blocks):
+    options = CLSSpecialization(qkv=fraction)
+    for depth, count in blocks.items():
+        split = [bool(options.splits(block, depth)) for block in range(depth)]
+        assert split == [True] * count + [False] * (depth - count), depth
 
 
 @pytest.mark.parametrize("registers", ["patches", "cls"])

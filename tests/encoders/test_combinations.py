@@ -140,3 +140,35 @@ def test_forward_is_the_end_of_the_walk(build, images, row, same_tokens):
     assert vit.route("norm", states[-1].x)[:, -35:].equal(tokens.patches)
     for block, state, following in zip(vit.blocks, states[:-1], states[1:], strict=True):
         assert block(state.x, state.grid).equal(following.x)
+
+
+class Parts(torch.nn.Module):
+    """An encoder that returns a tuple, as torch.export needs it."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images):
+        return tuple(parts(self.encoder(images)))
+
+
+@pytest.mark.parametrize(
+    ("row", "prompted"),
+    [
+        ("012101", True),
+        *(pytest.param(row, False, marks=pytest.mark.slow) for row in ROWS),
+        *(pytest.param(row, True, marks=pytest.mark.slow) for row in ROWS),
+    ],
+)
+def test_an_encoder_is_exported_for_any_number_of_images(row, prompted):
+    encoder = make(row).eval()
+    if prompted:
+        encoder = PromptedViT(encoder, Prompts(1, Pool(4, 2, 2), Pool(5, 1, 3))).eval()
+    module, shapes = Parts(encoder), ({0: torch.export.Dim("images", min=1, max=64)},)
+    exported = torch.export.export(module, (torch.randn(2, 3, 48, 48),), dynamic_shapes=shapes)
+    with torch.no_grad():
+        for count in (1, 3):
+            images = torch.randn(count, 3, 48, 48)
+            for ours, theirs in zip(module(images), exported.module()(images), strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

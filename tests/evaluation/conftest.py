@@ -18,7 +18,7 @@ from vitlab.probes import InferenceConfig
 from vitlab.probes.metrics import AccuracyCounts, IoUCounts, PerImageCounts, bootstrap_interval
 
 STEPS = {"class_path": "DenseLinear", "init_args": {"steps": 40000, "crop": [512, 512]}}
-HASH = protocol_hash("dinov2-linear", 1, STEPS)
+HASH = protocol_hash("dinov2-linear", 2, STEPS)
 
 
 class Results:
@@ -44,7 +44,7 @@ class Results:
             classes = {f"class {i}": float(iou) for i, iou in enumerate(counts.iou())}
         score = "top-1" if isinstance(counts, AccuracyCounts) else "mIoU"
         return Result(
-            protocol=ProtocolInfo("dinov2-linear", 1, STEPS, HASH, {}),
+            protocol=ProtocolInfo("dinov2-linear", 2, STEPS, HASH, {}),
             weights=WeightsInfo("dino_s16.pth", "f" * 64, {"size": "S"}, "dino", "teacher"),
             data=DataInfo("VOC2012", "train", "val", {"train": 9, "val": 60}, "abc", "/data"),
             headline=score,

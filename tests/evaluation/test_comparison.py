@@ -11,13 +11,13 @@ from vitlab.evaluation.comparison import ON_VAL, OTHER_IMAGES, compare
 from vitlab.evaluation.comparison_plot import draw
 from vitlab.evaluation.comparison_text import PUBLISHED, footnotes, to_latex, to_markdown
 from vitlab.evaluation.evaluations import read_evaluations, split_seed
-from vitlab.evaluation.registry import protocol_hash
+from vitlab.evaluation.registry import protocol_hash, read_references
 from vitlab.probes.metrics import AccuracyCounts, IoUCounts
 
 FEWER = {"class_path": "DenseLinear", "init_args": {"steps": 1000, "crop": [512, 512]}}
 MODIFIED = {
     "settings": FEWER,
-    "hash": protocol_hash("dinov2-linear", 1, FEWER),
+    "hash": protocol_hash("dinov2-linear", 2, FEWER),
     "changed": {"steps": (40000, 1000)},
 }
 
@@ -88,7 +88,21 @@ def test_other_settings_and_images_are_apart_and_marked(results):
     assert footnotes(changed)[1] == (
         "* changed from the published protocol: steps 1000 (published: 40000)"
     )
-    assert r"val, 60 images: dinov2-linear\* version 1, hash df7b2bd5176f" in to_markdown(changed)
+    assert r"val, 60 images: dinov2-linear\* version 2, hash 1359bbb88572" in to_markdown(changed)
+
+
+def test_results_of_an_older_version_are_apart_and_named_without_published_numbers(results):
+    results.write("a", "dino.pth", dataset="ADE20K")
+    results.write("b", "dino.pth", dataset="ADE20K", version=1, hash="1")
+    published = read_references().assign(images=60, learned=0)
+    table = compared(results.folder, references=published)
+    present, old = (table[table.table == number] for number in (1, 2))
+    assert len(present) > 1 == len(old)
+    assert footnotes(present) == []
+    assert footnotes(old)[0].startswith("Made by version 1 of dinov2-linear, which is version 2 in")
+    assert "version: 2 vs 1" in footnotes(old)[1]
+    mine = compared(results.write("c", "dino.pth", name="mine", version=1))
+    assert not mine.outdated.any()  # a protocol of one's own
 
 
 def test_a_baseline_that_a_table_lacks_gives_no_difference_there(results):

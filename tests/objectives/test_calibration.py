@@ -20,7 +20,12 @@ from vitlab.objectives import (
     TokenTerm,
 )
 from vitlab.objectives.calibration.relevance import compute_class_masks, most_confident
-from vitlab.objectives.calibration.terms import background_loss, dimension_loss, off_share
+from vitlab.objectives.calibration.terms import (
+    background_loss,
+    dimension_loss,
+    foreground_loss,
+    off_share,
+)
 from vitlab.optim.schedules import Progress
 
 START = Progress(0, 10, 1, 4)
@@ -267,6 +272,18 @@ def test_a_class_without_a_correct_image_is_refused_or_reported(converged, data)
     assert "masks of 0 classes" in allowed.setup(nothing, 4)
     assert allowed.class_masks.all()
     assert calibration(converged).setup(nothing, 4) == ""
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_terms_keep_the_precision_of_their_input_and_are_at_least_fp32(dtype):
+    g = torch.Generator().manual_seed(0)
+    before, after = (torch.randn(2, 5, 8, generator=g).to(dtype) for _ in range(2))
+    shown = torch.tensor([[True, False, True, True]]).expand(2, 4)
+    value = foreground_loss(before, after, shown)
+    assert value.dtype == torch.promote_types(dtype, torch.float32)
+    if dtype == torch.float64:
+        before.requires_grad_()
+        assert torch.autograd.gradcheck(lambda x: foreground_loss(x, after, shown), before)
 
 
 def test_settings_that_make_no_sense_are_refused(converged):

@@ -56,7 +56,8 @@ def test_loss_and_center_are_dinos_over_several_epochs(build, reference):
         torch.testing.assert_close(dino.center[0], reference["loss.center"][epoch, 0])
 
 
-def test_six_steps_of_training_are_dinos(reference):
+@pytest.mark.parametrize("batch_size", [256, 512, 1024, 1000])
+def test_six_steps_of_training_are_dinos(reference, batch_size):
     """Loss and center of every step, then the teacher; the steps are made as in DINO's loop."""
     dino = DINO(
         ViT("nano", 8, 32, pos_interpolation="dino"),
@@ -79,7 +80,7 @@ def test_six_steps_of_training_are_dinos(reference):
     optimizer = torch.optim.AdamW(groups)
     batch = Batch([reference["train.large"], reference["train.small"]])
     for step in range(6):
-        progress = Progress(step, steps=6, epochs=3, batch_size=512)
+        progress = Progress(step, steps=6, epochs=3, batch_size=batch_size)
         for group in optimizer.param_groups:
             group["lr"] = Cosine(5e-3, 1e-6, warmup_epochs=1)(progress)
         optimizer.param_groups[0]["weight_decay"] = Cosine(0.04, 0.4)(progress)
@@ -141,17 +142,18 @@ def test_the_last_layer_moves_after_the_first_epoch_only(build, batch, epoch):
         assert weight.equal(before[name]) == (name in last_layer and epoch == 0), name
 
 
-def test_the_momentum_is_dinos_and_keeps_its_average_over_images_at_other_batches(build):
+def test_the_momentum_is_dinos_at_every_batch_size_and_may_keep_its_average_over_images(build):
     dino = build(teacher_temperature=Ramp(0.04, 0.07, 3))
+    scaled = build(momentum_batch_size=512)
     values = dino.schedules(Progress(2, steps=6, epochs=3, batch_size=512))
     assert values["teacher/temperature"] == pytest.approx(0.055)
     assert set(values) == {"teacher/momentum", "teacher/temperature"}
     for step, value in INFO["schedules"]["momentum"].items():
-        progress = [Progress(int(step), 500_400, 200, batch) for batch in (512, 1024, 128)]
-        reference, double, quarter = (dino.teacher_momentum(p) for p in progress)
-        assert reference == pytest.approx(value, abs=1e-13)
-        assert double == pytest.approx(value**2, abs=1e-13)
-        assert quarter**4 == pytest.approx(value, abs=1e-13)
+        for batch in (512, 1024, 128, 1000):
+            progress = Progress(int(step), 500_400, 200, batch)
+            assert dino.teacher_momentum(progress) == pytest.approx(value, abs=1e-13)
+            expected = value ** (batch / 512)
+            assert scaled.teacher_momentum(progress) == pytest.approx(expected, abs=1e-13)
 
 
 def test_micro_batches_are_one_batch(build, batch):
@@ -189,3 +191,5 @@ def test_crops_and_settings_it_cannot_use_are_refused(build):
         dino.check_crops([(1, 32)])
     with refused("model.objective.momentum"):
         build(momentum=1.5)
+    with refused("model.objective.momentum_batch_size"):
+        build(momentum_batch_size=-1)

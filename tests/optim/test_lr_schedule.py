@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from refusals import refused
@@ -87,8 +88,10 @@ def test_the_ramp_is_dinos_with_one_value_for_each_epoch():
     values = [ramp(at(epoch * 2502)) for epoch in (0, 10, 20, 29, 30, 199)]
     assert values == pytest.approx([0.04, 0.0503448276, 0.0606896552, 0.07, 0.07, 0.07], abs=1e-10)
     assert len({Ramp(0.04, 0.07, 5)(at(step, 70, 10)) for step in range(7, 14)}) == 1
-    for epochs in (0, 1):
-        assert Ramp(0.04, 0.07, epochs)(at(0)) == 0.07
+    for epochs in range(5):  # numpy's linspace, then the end, as in DINO's loss
+        expected = [*np.linspace(0.04, 0.07, epochs), *[0.07] * (5 - epochs)]
+        ours = [Ramp(0.04, 0.07, epochs)(at(epoch * 7, 35, 5)) for epoch in range(5)]
+        assert ours == pytest.approx(expected, abs=1e-15), epochs
 
 
 def test_epochs_and_short_runs():

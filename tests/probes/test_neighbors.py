@@ -7,7 +7,8 @@ from refusals import refused
 from sklearn.neighbors import NearestNeighbors
 
 from vitlab.probes import KNN, Features
-from vitlab.probes.neighbors import neighbors
+from vitlab.probes.knn import votes
+from vitlab.probes.neighbors import Neighbors, neighbors
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -105,3 +106,21 @@ def test_votes_are_weighted_by_similarity():
     assert KNN(3, temperature=0.07).fit_score(train, test) == {"top1": 100.0}
     # so flat that two distant neighbors outvote a near one
     assert KNN(3, temperature=100.0).fit_score(train, test) == {"top1": 0.0}
+
+
+def test_votes_do_not_overflow_at_any_temperature():
+    near = Neighbors(torch.tensor([[0, 1, 2]]), torch.tensor([[0.99, 0.98, 0.97]]))
+    labels = torch.tensor([3, 1, 0])
+    for temperature in (0.07, 0.01, 0.005, 1e-3, 1e-6, 1e-300):
+        found = votes(near, labels, 4, 3, temperature)
+        assert found.isfinite().all()
+        assert found.argmax(1).tolist() == [3]
+    # nearly equal features, whose order the shift must not change
+    g = torch.Generator().manual_seed(0)
+    similarity = 1 - 1e-3 * torch.rand(200, 20, generator=g).sort(1).values
+    index, labels = torch.randint(50, (200, 20), generator=g), torch.randint(7, (50,), generator=g)
+    for temperature in (0.07, 0.012, 0.01, 0.005):
+        weights = (similarity.double() / temperature).exp()
+        sums = torch.zeros(200, 7, dtype=torch.float64).scatter_add_(1, labels[index], weights)
+        found = votes(Neighbors(index, similarity), labels, 7, 20, temperature)
+        assert found.argmax(1).equal(sums.argmax(1))

@@ -16,6 +16,7 @@ from vitlab.analysis.measures.context import VOID, BatchContext, PatchLabels, no
 from vitlab.analysis.measures.tokens import ROWS, cosines, gram_matrix, norms, rankme
 from vitlab.encoders import Encoder, Tokens, TokenSequence
 from vitlab.encoders.tokens import Grid, assemble, prefix_length
+from vitlab.precision import at_least_fp32
 from vitlab.probes.dense import class_counts
 
 NAMES = ("cls_patch_cosine", "patch_patch_cosine", "diffusion_index", "norm_outliers")
@@ -69,9 +70,10 @@ class OnlineFeatureStatistics:
     def update(self, tokens: Tokens, masks: list[Tensor]) -> None:
         """Add the features of one batch, and the masks of its images."""
         assert self.recorder.state is not None, "the tokens are not of the recorded encoder"
-        x = patches = tokens.patches.float()
+        x = patches = at_least_fp32(tokens.patches)
         if tokens.cls.shape[1]:
-            x = assemble(tokens.cls[:, None].float(), tokens.registers.float(), patches)
+            cls = at_least_fp32(tokens.cls)[:, None]
+            x = assemble(cls, at_least_fp32(tokens.registers), patches)
         labels = no_objects(len(x), tokens.grid, x.device)
         if self.background is not None:
             labels = label_patches_of_any_size(masks, tokens.grid, self.background)
@@ -79,7 +81,7 @@ class OnlineFeatureStatistics:
         prefix, p = prefix_length(x.shape[1], tokens.grid), patches.shape[1]
         rows = min(p, max(ROWS // self.images, 1))
         context = BatchContext(tokens.grid, self.recorder.patch_size, prefix, *labels, rows)
-        last = self.recorder.state.x.float()
+        last = at_least_fp32(self.recorder.state.x)
         measured = cosines(x, context) | norms(last, context)[0]
         values = {name: value for (name, role), value in measured.items() if role in ("", "all")}
         self._rows.append(torch.stack([values[name].double() for name in NAMES], dim=1))

@@ -26,6 +26,7 @@ from vitlab.callbacks.loggers import log_warning
 from vitlab.encoders.tokens import Tokens
 from vitlab.errors import InputError, check_least
 from vitlab.objectives import DINO
+from vitlab.precision import at_least_fp32
 from vitlab.run.module import Pretraining
 from vitlab.run.run_dir import resume_hint
 
@@ -162,7 +163,7 @@ class CollapseMonitor(Callback):
 
     def teacher_stats(self, objective: DINO, module: Pretraining) -> TeacherStats:
         """Return the statistics of DINO's teacher."""
-        features = torch.cat(self.features).float()
+        features = at_least_fp32(torch.cat(self.features))
         logs, progress = module.logs, module.last
         copies = [objective.teacher.get_parameter(name) for name in self.matrices]
         steps = range(0, progress.steps, max(1, progress.steps // 100))  # a sample of them

@@ -19,6 +19,7 @@ from vitlab.callbacks.measurements import EvaluationCallback
 from vitlab.data import DataError, VisionDataModule, normalize
 from vitlab.errors import InputError, check_least
 from vitlab.objectives import Objective
+from vitlab.precision import at_least_fp32
 from vitlab.probes.features import InferenceConfig, eval_mode, sharded_loader
 
 BEST = "best_top1.ckpt"
@@ -134,7 +135,7 @@ def scored(
     for pixels, labels in images:
         labels = labels.to(inference.device)
         with inference.precision():
-            logits = classify(normalize(pixels.to(inference.device))).float()
+            logits = at_least_fp32(classify(normalize(pixels.to(inference.device))))
         percent.update(logits.softmax(-1), labels)
         mean_loss.update(F.cross_entropy(logits, labels, reduction="none"))
     found = {name: 100 * float(value) for name, value in percent.compute().items()}

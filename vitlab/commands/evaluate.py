@@ -147,7 +147,8 @@ def write(
     train, val = outcome.train or data.train_split, data.val_split
     samples = data.samples(val)
     if isinstance(counts, IoUCounts):
-        classes = dict(zip(data.classes, counts.iou().tolist(), strict=True))
+        known = counts.iou()[: data.num_classes]  # the last of more is void
+        classes = dict(zip(data.classes, known.tolist(), strict=True))
     result = Result(
         protocol=protocol,
         weights=weights,

@@ -46,7 +46,7 @@ class Attention(Routed):
         bias = None if self.gaug is None else self.gaug(q, grid)
         gate = None
         if extra is not None:
-            more = self.keys_and_values(extra.tokens).expand(-1, len(q), -1, -1, -1)
+            more = self.keys_and_values(extra.tokens).expand(-1, q.shape[0], -1, -1, -1)
             k, v = torch.cat([more[0], k], dim=2), torch.cat([more[1], v], dim=2)
             bias, gate = extra.bias(bias, q), extra.gate(x.shape[1])
         mixed = self.interact(q, k, v, bias, gate)

@@ -28,8 +28,8 @@ LAYERS = {
 class CLSSpecialization:
     """Which layers have weights of their own for [CLS]; each number a fraction of the depth.
 
-    A fraction f splits the first floor(f * depth) blocks. The paper's recipe is norm 1, qkv 1/3
-    (write 0.334: 4 of 12, 8 of 24 blocks). All zero is the plain encoder.
+    A fraction f splits the first f * depth blocks, to the nearest block, a half up. The paper's
+    recipe is norm 1, qkv 1/3 (0.333: 4 of 12, 8 of 24 blocks). All zero is the plain encoder.
 
     Args:
         norm: both LayerNorms and, where the encoder has it, both LayerScales.
@@ -60,24 +60,24 @@ class CLSSpecialization:
         )
         check_fields(self, "cls_specialization.", problems)
 
-    def _blocks(self, name: str, depth: int) -> int:
-        # the small number keeps 1/3 of 12 at 4 when the fraction was rounded in floating point
-        return int(getattr(self, name) * depth + 1e-6)
+    def blocks(self, name: str, depth: int) -> int:
+        """Return how many blocks of an encoder of that depth have a kind of `LAYERS` split."""
+        return int(getattr(self, name) * depth + 0.5)
 
     def check(self, depth: int) -> None:
-        """Refuse fractions that are less than one block of an encoder of that depth.
+        """Refuse fractions that are less than half a block of an encoder of that depth.
 
         Raises:
             InputError: a fraction is so small, and would be ignored.
         """
-        least = math.ceil(1000 / depth) / 1000
-        small = f"of {depth} blocks is less than one; give at least {least}, or 0 for shared"
-        wrong = {name: getattr(self, name) > 0 and not self._blocks(name, depth) for name in LAYERS}
+        least = math.ceil(500 / depth) / 1000
+        small = f"of {depth} blocks rounds to none; give at least {least}, or 0 for shared"
+        wrong = {name: getattr(self, name) > 0 and not self.blocks(name, depth) for name in LAYERS}
         check_fields(self, "cls_specialization.", {name: (wrong[name], small) for name in LAYERS})
 
     def splits(self, block: int, depth: int) -> tuple[str, ...]:
         """Return the names of the layers that are split in a block of an encoder of that depth."""
-        split = [LAYERS[name] for name in LAYERS if block < self._blocks(name, depth)]
+        split = [LAYERS[name] for name in LAYERS if block < self.blocks(name, depth)]
         return tuple(layer for layers in split for layer in layers)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vitlab.encoders.tokens import Grid, prefix_length, split_at
 from vitlab.errors import InputError, check_fields
+from vitlab.precision import at_least_fp32
 
 Kind = Literal["none", "gaussian", "constant", "fixed", "uniform"]
 
@@ -121,7 +122,7 @@ class GaussianBias(nn.Module):
         """
         prefix = prefix_length(q.shape[2], grid)
         with torch.autocast(q.device.type, enabled=False):
-            x = q[:, :, prefix:].to(torch.promote_types(q.dtype, torch.float32))
+            x = at_least_fp32(q[:, :, prefix:])
             alpha, variance = self.predict(x, grid)
             down, across = (
                 torch.exp(-self.distance(axis, grid, x) / variance[..., axis, None])
@@ -174,5 +175,5 @@ def refined_cls(x: Float[Tensor, "b n d"], num_heads: int) -> Float[Tensor, "b d
     X+_h = softmax(X_h X_h^T / sqrt(e)) X_h in each head's channels, without weights.
     """
     keys = x.unflatten(2, (num_heads, -1)).transpose(1, 2)
-    q = split_at(keys.flatten(0, 1), 1)[0].unflatten(0, (len(x), num_heads))
+    q = split_at(keys.flatten(0, 1), 1)[0].unflatten(0, (x.shape[0], num_heads))
     return F.scaled_dot_product_attention(q, keys, keys).transpose(1, 2).flatten(1)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from vitlab.encoders.hooks import HookPoint
 from vitlab.encoders.tokens import Grid, prefix_length, split_at
 from vitlab.errors import check_fields
+from vitlab.precision import at_least_fp32
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ class DeepPrompts(nn.Module):
             prompts = torch.fft.fft2(prompts).real
         whole = None
         if self.cls is not None or self.patches is not None:
-            most = max(map(len, visible))  # 1 where all images may read the same
+            most = b if settings.matched else 1  # 1 where all images may read the same
             whole = torch.cat([each.expand(most, -1, -1) for each in visible], dim=2)
         return PromptKV(prompts, whole, settings.mask_mode == "post_softmax")
 
@@ -238,9 +239,9 @@ class PromptPool(nn.Module):
             everything = x.new_ones(1, x.shape[1], self.pool.prompts, dtype=torch.bool)
             return everything, x.new_zeros(())
         with torch.autocast(x.device.type, enabled=False):
-            precise = torch.promote_types(x.dtype, torch.float32)
-            keys = F.normalize(self.keys.to(precise), dim=-1)
-            similarity = F.normalize(x.to(precise), dim=-1) @ keys.mT
+            x = at_least_fp32(x)
+            keys = F.normalize(self.keys.to(x.dtype), dim=-1)
+            similarity = F.normalize(x, dim=-1) @ keys.mT
         chosen = self.chosen(self.choose(similarity))
         opened = torch.zeros_like(similarity, dtype=torch.bool).scatter(-1, chosen, True)
         mismatch = (1 - similarity.gather(-1, chosen)).mean()

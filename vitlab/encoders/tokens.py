@@ -58,7 +58,7 @@ def assemble(
     patches: Float[Tensor, "b p d"],
 ) -> Float[Tensor, "b n d"]:
     """Put [CLS] and registers, of each image or the same for all, before the patches."""
-    b = len(patches)
+    b = patches.shape[0]  # not len(), which torch.export takes for a constant
     return torch.cat([cls.expand(b, -1, -1), registers.expand(b, -1, -1), patches], dim=1)
 
 

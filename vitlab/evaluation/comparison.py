@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vitlab.errors import InputError
 from vitlab.evaluation.evaluations import Evaluation, Key, printable
-from vitlab.evaluation.registry import differences
-from vitlab.evaluation.result import Result
+from vitlab.evaluation.registry import differences, find, names
+from vitlab.evaluation.result import ProtocolInfo, Result
 from vitlab.probes.metrics import percentile_interval
 
 ON_VAL = "the head was chosen on the very images that are reported, which flatters the score"
@@ -100,9 +100,21 @@ def _common(result: Result, others: Sequence[Result]) -> dict[str, Any]:
         "version": used.version,
         "hash": used.hash,
         "changed": "; ".join(sorted(changed)),
+        "outdated": _outdated(used),
         "not_comparable": _not_comparable(result, others) if others else "",
         "score": result.headline,
     }
+
+
+def _outdated(used: ProtocolInfo) -> str:
+    """Return that a protocol has changed since; "" for present ones and those of one's own."""
+    version = find(used.name).version if used.name in names() else used.version
+    if version == used.version:
+        return ""
+    return (
+        f"Made by version {used.version} of {used.name}, which is version {version} in this vitlab "
+        "and gives other numbers; evaluate again to compare with present results."
+    )
 
 
 def _score(row: Sequence[Evaluation], remarks: list[str]) -> dict[str, Any]:
@@ -175,7 +187,7 @@ def _same_images(evaluations: Sequence[Evaluation]) -> bool:
 
 def _published(result: Result, references: pd.DataFrame | None) -> Iterator[dict[str, Any]]:
     """Yield the columns of published numbers: same protocol, unchanged, on as many images."""
-    if references is None or result.protocol.changed:
+    if references is None or result.protocol.changed or _outdated(result.protocol):
         return
     data, used = result.data, result.protocol
     fits = (references.protocol == used.name) & (references.dataset == data.dataset)

@@ -45,7 +45,7 @@ def footnotes(block: pd.DataFrame) -> list[str]:
     one, ours = block.iloc[0], block[block.weights.notna()]
     changed = f"* changed from the published protocol: {one.changed}" if one.changed else ""
     remarks = [f"{MARK} {row.weights}: {row.remarks}" for row in ours.itertuples() if row.remarks]
-    return list(filter(None, [one.not_comparable, changed, *remarks]))
+    return list(filter(None, [one.outdated, one.not_comparable, changed, *remarks]))
 
 
 def _blocks(

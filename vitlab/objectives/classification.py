@@ -23,8 +23,9 @@ from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError, check_fields
 from vitlab.objectives.mixup import Mixup, RandomErasing
-from vitlab.objectives.objective import Loss, Objective, at_least_fp32
+from vitlab.objectives.objective import Loss, Objective
 from vitlab.optim.schedules import Progress
+from vitlab.precision import at_least_fp32
 
 
 class Classifier(nn.Module):

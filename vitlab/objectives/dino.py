@@ -19,12 +19,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from vitlab import distributed
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
-from vitlab.errors import InputError
+from vitlab.errors import InputError, check_least
 from vitlab.objectives.dino_head import DINOHead, DINOHeadConfig
-from vitlab.objectives.objective import Loss, Objective, at_least_fp32
+from vitlab.objectives.objective import Loss, Objective
 from vitlab.optim.schedules import Progress, Ramp, cosine
-
-EMA_BATCH_SIZE = 512  # images; the batch size of DINO's momentum
+from vitlab.precision import at_least_fp32
 
 
 class DINO(Objective):
@@ -38,9 +37,11 @@ class DINO(Objective):
         head: shape of both heads.
         student_temperature: divides the student's logits.
         teacher_temperature: divides the teacher's centered logits, by epoch.
-        momentum: decay of the teacher's moving average for one step at batch size 512, at the start
-            of the run; rises to 1 along half a cosine. For another batch size it becomes
-            momentum^(batch_size / 512), the same average over images (arXiv:2307.13813).
+        momentum: decay of the teacher's moving average for one step, at the start of the run; rises
+            to 1 along half a cosine.
+        momentum_batch_size: images that momentum is stated for: at another batch size it becomes
+            momentum^(batch size / momentum_batch_size), the same average over images
+            (arXiv:2307.13813). 0 takes momentum as it is, as DINO at every batch size.
         center_momentum: decay of the center's moving average for one step.
         freeze_last_layer: epochs during which the prototypes do not change.
     """
@@ -52,13 +53,14 @@ class DINO(Objective):
         student_temperature: float = 0.1,
         teacher_temperature: Ramp = Ramp(0.04, 0.04),  # noqa: B008
         momentum: float = 0.996,
+        momentum_batch_size: int = 0,
         center_momentum: float = 0.9,
         freeze_last_layer: int = 1,
     ):
         super().__init__()
         if not 0 <= momentum <= 1:
             raise InputError(
-                f"momentum {momentum} is not in [0, 1]; DINO uses 0.996 at batch size 512",
+                f"momentum {momentum} is not in [0, 1]; DINO uses 0.996",
                 field="model.objective.momentum",
             )
         self.student = Branch(encoder, head)
@@ -66,7 +68,9 @@ class DINO(Objective):
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
-        self.momentum, self.center_momentum = momentum, center_momentum
+        self.momentum, self.momentum_batch_size = momentum, momentum_batch_size
+        check_least(self, "model.objective.", {"momentum_batch_size": 0})
+        self.center_momentum = center_momentum
         self.freeze_last_layer = freeze_last_layer
         self.out_dim = head.out_dim
         self.register_buffer("center", torch.zeros(1, head.out_dim))
@@ -128,8 +132,9 @@ class DINO(Objective):
 
     def teacher_momentum(self, progress: Progress) -> float:
         """Return the decay of the teacher's moving average for this step."""
-        at_reference = cosine(self.momentum, 1.0, progress.step, progress.steps)
-        return at_reference ** (progress.batch_size / EMA_BATCH_SIZE)
+        momentum = cosine(self.momentum, 1.0, progress.step, progress.steps)
+        stated_for = self.momentum_batch_size or progress.batch_size
+        return momentum ** (progress.batch_size / stated_for)
 
     def schedules(self, progress: Progress) -> dict[str, float]:
         """Return the teacher's momentum and temperature."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -135,8 +134,3 @@ def find_encoders(objective: Objective) -> dict[str, dict[str, Any]]:
             name = "" if holder == "objective" else holder
             found[own if name in found else name] = {"prefix": f"{path}.", **module.spec()}
     return found
-
-
-def at_least_fp32(x: Tensor) -> Tensor:
-    """Return x in at least single precision, also under autocast."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

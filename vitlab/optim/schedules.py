@@ -64,7 +64,8 @@ class Cosine:
 class Ramp:
     """A linear ramp over the first epochs, one value for each epoch, then constant.
 
-    Both ends are included: with `epochs` 30, epoch 29 is the first one at `end`.
+    Both ends are included: with `epochs` 30, epoch 29 is the first one at `end`. With `epochs` 1,
+    epoch 0 is at `start`, as in DINO.
 
     Args:
         start: value of epoch 0.
@@ -78,6 +79,6 @@ class Ramp:
 
     def __call__(self, progress: Progress) -> float:
         """Return the value of the running epoch."""
-        if progress.epoch >= self.epochs - 1:
+        if progress.epoch >= max(self.epochs - 1, min(self.epochs, 1)):
             return self.end
-        return self.start + (self.end - self.start) * progress.epoch / (self.epochs - 1)
+        return self.start + (self.end - self.start) * progress.epoch / max(self.epochs - 1, 1)

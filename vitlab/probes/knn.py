@@ -47,11 +47,13 @@ def votes(
 ) -> Float[Tensor, "n c"]:
     """Return the votes for each class of the first k neighbors, exp(similarity / temperature) each.
 
+    As multiples of the nearest neighbor's vote, so that none overflows at any temperature.
     `labels` are the classes of the keys.
     """
-    index, similarity = neighbors.index[:, :k], neighbors.similarity[:, :k]
-    sums = torch.zeros(len(index), classes, device=index.device)
-    return sums.scatter_add_(1, labels[index], (similarity / temperature).exp())
+    index, similarity = neighbors.index[:, :k], neighbors.similarity[:, :k].double()
+    sums = similarity.new_zeros(len(index), classes)
+    weights = ((similarity - similarity[:, :1]) / temperature).exp()
+    return sums.scatter_add_(1, labels[index], weights)
 
 
 def majority(

@@ -198,7 +198,7 @@ def image_loss(labels: Int[Tensor, " b"]) -> Callable[[Logits], None]:
 
 
 def pixel_loss(
-    masks: UInt8[Tensor, "b height width"], grid: tuple[int, int]
+    masks: UInt8[Tensor, "b height width"], grid: tuple[int, int], avg_non_ignore: bool = True
 ) -> Callable[[Logits], None]:
     """Return the backward pass of cross-entropy on pixels: the mean over those with a label.
 
@@ -208,9 +208,11 @@ def pixel_loss(
     Args:
         masks: class of each pixel, 255 for none.
         grid: rows and columns of patches.
+        avg_non_ignore: False divides the sum over pixels with a label by the number of all pixels.
     """
     known = masks != IGNORE_INDEX
-    share = (known / known.sum().clamp_min(1))[:, None]  # of each pixel in the mean
+    count = known.sum().clamp_min(1) if avg_non_ignore else known.numel()
+    share = (known / count)[:, None]  # of each pixel in the mean
     truth = masks.masked_fill(~known, 0).long()[:, None]
 
     def gradient(part: Logits, at: slice) -> Logits:

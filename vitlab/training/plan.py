@@ -13,7 +13,9 @@ from rich.table import Table
 from vitlab.activation_memory import saved_bytes
 from vitlab.callbacks.online_probes import OnlineProbes
 from vitlab.data import BatchLayout, VisionDataModule
-from vitlab.encoders import Encoder
+from vitlab.encoders import Encoder, ViT
+from vitlab.encoders.cls_specialization import LAYERS
+from vitlab.encoders.prompted_vit import backbone_of
 from vitlab.errors import InputError
 from vitlab.objectives import Objective
 from vitlab.optim.schedules import Progress
@@ -118,6 +120,15 @@ def describe(cli: FitCLI, plan: RunPlan) -> dict[str, str]:
         + describe_probes(built.probing, data),
         "run": str(trainer.default_root_dir),
     }
+    vit = backbone_of(encoder)
+    own = sum(p.numel() for name, p in vit.named_parameters() if "_cls." in name)
+    if isinstance(vit, ViT) and own:
+        split, depth = vit.config["cls_specialization"], len(vit.blocks)
+        counts = ", ".join(f"{name} {split.blocks(name, depth)}" for name in LAYERS)
+        rows["specialized"] = (
+            f"blocks of {depth} with own weights for [CLS]: {counts}; "
+            f"{100 * own / (size - own):+.1f} % parameters"
+        )
     if objective.classifiers():
         scored = f"{len(data.samples(data.val_split)):,} images of {data.val_split}"
         rows["scores"] = f"every {built.validation.every_n_epochs} epochs, on {scored}"

@@ -21,7 +21,7 @@ from vitlab.probes.patch_dataset import patchify
 def test_colors_that_are_classes_are_all_found(colors, context, protocol):
     check(Pixels(16), protocol, colors)
     found = protocol.run(Pixels(16), colors, context())
-    assert found.scores == {"miou": 100.0, "accuracy": 100.0}
+    assert found.scores == {"miou": 100.0, "miou/without void": 100.0, "accuracy": 100.0}
     assert found.counts.value == 100.0
     assert found.chosen_on == "held out"
     assert list(found.tried) == [name for name, _ in protocol.settings]
@@ -60,8 +60,11 @@ def test_scores_are_those_of_scikit_learn(make, context, encoder, protocol, peer
     predicted = peer.fit(scale.transform(x)[most < 3], targets).predict(scale.transform(queries))
     predicted = np.broadcast_to(predicted.reshape(len(test), -1), test.shape)
     known = test < 3
-    expected = jaccard_score(test[known], predicted[known], labels=range(3), average="macro")
-    assert found.scores["miou"] == pytest.approx(100 * expected, abs=1e-4)
+    for name, labels in (("miou", None), ("miou/without void", range(3))):
+        expected = jaccard_score(test[known], predicted[known], labels=labels, average="macro")
+        assert found.scores[name] == pytest.approx(100 * expected, abs=1e-4)
+    void = isinstance(protocol, DenseKNN) and protocol.transfer == "pixels"
+    assert (found.scores["miou"] < found.scores["miou/without void"]) == void
     accuracy = 100 * (test == predicted)[known].mean()
     assert found.scores["accuracy"] == pytest.approx(accuracy, abs=1e-4)
 

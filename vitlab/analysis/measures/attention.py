@@ -13,6 +13,7 @@ from torch import Tensor
 from vitlab.analysis.measures.context import BatchContext, Values
 from vitlab.analysis.results import Array, rounded
 from vitlab.encoders.locality import GaussianBias
+from vitlab.precision import at_least_fp32
 
 AT_ONCE = 2**18  # weights of temporary tensors on a CPU: they stay in its cache
 
@@ -124,7 +125,7 @@ def gaussian_bias(
         Means over the queries of each image's heads; maps over the queries, summed over images.
     """
     with torch.autocast(q.device.type, enabled=False):
-        x = q[:, :, context.prefix :].to(torch.promote_types(q.dtype, torch.float32))
+        x = at_least_fp32(q[:, :, context.prefix :])
         alpha, variance = bias.predict(x, context.grid)
     found = {"bias_alpha": alpha[..., 0]}
     if bias.log_var is not None:  # of kind "uniform" they are infinite

@@ -26,6 +26,7 @@ from vitlab.encoders.hooks import hook_blocks, hook_points
 from vitlab.encoders.tokens import Tokens, TokenSequence, assemble, prefix_length
 from vitlab.encoders.vit import Block
 from vitlab.errors import InputError
+from vitlab.precision import at_least_fp32
 from vitlab.probes.layer_selection import depth_of
 
 Point = tuple[int | None, str]  # block and point
@@ -239,8 +240,3 @@ def blocks_of(encoder: Encoder) -> list[Block]:
     """Return the blocks of an encoder; none where some are of another class."""
     listed = list(getattr(encoder, "blocks", ()))
     return listed if all(isinstance(each, Block) for each in listed) else []
-
-
-def at_least_fp32(x: Tensor) -> Tensor:
-    """Return numbers in single precision, or double where they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,7 +1,7 @@
 """All protocols; a YAML file of `configs/protocols` chooses one and its settings."""
 
 from vitlab.evaluation.protocols.capi import DenseKNN, DenseLogistic
-from vitlab.evaluation.protocols.dense_heads import DenseHeads
+from vitlab.evaluation.protocols.dense_heads import DenseHeads, MMSegHeads
 from vitlab.evaluation.protocols.fast_dense import FastDense
 from vitlab.evaluation.protocols.hummingbird import Hummingbird
 from vitlab.evaluation.protocols.image_heads import ImageHeads
@@ -15,4 +15,5 @@ __all__ = [
     "Hummingbird",
     "ImageHeads",
     "ImageKNN",
+    "MMSegHeads",
 ]

@@ -111,3 +111,19 @@ class DenseHeads(TrainedHeads):
             views = self.inference.encode(run.encoder, self.features, scales, run.context.loading)
             shown.append(self.inference.predict(views, logits, mask.shape).byte().cpu())
         return shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMSegHeads(DenseHeads):
+    """Heads with the loss of mmsegmentation, whose mean has all pixels, void ones with loss 0.
+
+    Args:
+        avg_non_ignore: True averages over pixels with a label, as `DenseHeads`; name and default
+            are those of mmsegmentation's CrossEntropyLoss.
+    """
+
+    avg_non_ignore: bool = False
+
+    def loss(self, targets: Tensor, grid: tuple[int, int]) -> Callable[[Tensor], None]:
+        """Return the gradient of the cross-entropy of pixels."""
+        return pixel_loss(targets, grid, self.avg_non_ignore)

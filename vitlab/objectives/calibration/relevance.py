@@ -28,7 +28,8 @@ from vitlab.encoders.hooks import ForwardCall, record_calls
 from vitlab.encoders.tokens import Grid, prefix_length, split_at
 from vitlab.encoders.vit import ViT
 from vitlab.objectives.classification import Classifier
-from vitlab.objectives.objective import ImageReader, at_least_fp32
+from vitlab.objectives.objective import ImageReader
+from vitlab.precision import at_least_fp32
 
 Feature = Literal["hidden", "cls"]
 
@@ -206,7 +207,7 @@ def most_confident(model: Classifier, read: ImageReader, count: int, samples: in
     confidences, classes = [], []
     for batch in read(range(distributed.rank(), count, distributed.world_size())):
         assert batch.labels is not None
-        confidence, guess = model(batch.views[0][0]).float().softmax(-1).max(-1)
+        confidence, guess = at_least_fp32(model(batch.views[0][0])).softmax(-1).max(-1)
         confidences.append(torch.where(guess == batch.labels, confidence, -1.0))
         classes.append(batch.labels)
     p = distributed.all_gather_rows(torch.cat(confidences)).cpu()

@@ -20,6 +20,7 @@ from vitlab import distributed
 from vitlab.encoders.tokens import split_at
 from vitlab.errors import check_fields
 from vitlab.objectives.calibration.relevance import Feature
+from vitlab.precision import at_least_fp32
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def foreground_loss(
     before: Float[Tensor, "b n d"], after: Float[Tensor, "b n d"], foreground: Bool[Tensor, "b p"]
 ) -> Float[Tensor, ""]:
     """Return L_fg of a block: the mean of 1 - cos between its patches before and after."""
-    change = 1 - F.cosine_similarity(before.float(), after.float(), dim=-1)
+    change = 1 - F.cosine_similarity(at_least_fp32(before), at_least_fp32(after), dim=-1)
     prefix = change.shape[1] - foreground.shape[1]
     patches = split_at(change[..., None], prefix)[1][..., 0]
     return (patches * foreground).sum() / _mean_count(foreground.sum(), patches)
