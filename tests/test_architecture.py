@@ -45,6 +45,7 @@ AT_THE_RIM = {"run", "callbacks", "training", "profiling", "commands", "config_s
 AT_THE_RIM |= {"data/datamodule.py", "data/loader.py"}
 # private names of dependencies without a public way; each has a test beside it
 PRIVATE = {"_launch_process_observer": "run/lightning_compat.py"}
+PRIVATE["_on_queue_feeder_error"] = "data/loader.py"  # of multiprocessing
 PUBLIC = {"_exit", "_replace", "_fields", "_asdict"}  # of os and of named tuples
 HOOKS = {*dir(torch.nn.Module()), *dir(torch.optim.Optimizer), *dir(LightningCLI)}
 CITED = ["vit", "entmax/operator", "locality", "cls_specialization", "prompts", "prompted_vit"]

@@ -2,10 +2,12 @@
 
 import os
 import signal
+from functools import partial
 from unittest.mock import Mock
 
 import pytest
 import torch
+from chaos import wait
 from lightning import Trainer
 
 from vitlab import distributed, signals
@@ -15,7 +17,22 @@ from vitlab.data import DataError
 from vitlab.training.exit_codes import exit_reason
 
 
-def test_signals_are_noted_and_their_handlers_put_back(monkeypatch, capfd):
+@pytest.fixture
+def ended(monkeypatch) -> list[tuple[str, int]]:
+    """The reasons for which the process would have been ended."""
+    said: list[tuple[str, int]] = []
+    monkeypatch.setattr(signals, "PATIENCE", 0.2)
+    monkeypatch.setattr(signals, "TWICE", 0.05)
+    monkeypatch.setattr(signals, "_end", lambda reason, code: said.append((reason, code)))
+    return said
+
+
+def until(said: list, seconds: float = 10.0) -> None:
+    assert wait(lambda: bool(said), seconds), "the process would not have been ended"
+
+
+def test_signals_are_noted_and_their_handlers_put_back(monkeypatch, capfd, ended):
+    monkeypatch.setattr(signals, "PATIENCE", 60.0)
     before = [signal.getsignal(number) for number in signals.NOTED]
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("SLURM_PROCID", "3")
@@ -26,12 +43,49 @@ def test_signals_are_noted_and_their_handlers_put_back(monkeypatch, capfd):
         assert signals.noted() == signal.SIGUSR1  # the first one counts
         signals.listen(signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):  # pressed twice, it stops at once
-            os.kill(os.getpid(), signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGUSR1):  # at once: the same one; SLURM's
+            os.kill(os.getpid(), number)
+        assert not wait(lambda: bool(ended), 0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+        until(ended)
+    assert ended == [("stopped at once by SIGINT, which came twice", 75)]
     assert [signal.getsignal(number) for number in signals.NOTED] == before
     said, noted = capfd.readouterr()
     assert said == "vitlab: rank 3 is ready for signals\n"
     assert "SIGUSR1 noted; the run stops after this step" in noted
+
+
+def test_a_signal_that_finds_no_step_ends_the_process_and_names_what_is_waited_for(ended):
+    with signals.listening():
+        signals.wait_for("no images have come")
+        os.kill(os.getpid(), signal.SIGTERM)
+        until(ended)
+    ((reason, code),) = ended
+    assert reason.startswith("stopped by SIGTERM: no step came to its end in 0 s; no images have")
+    assert code == 75
+
+
+def test_a_run_that_acts_on_a_signal_or_has_long_steps_is_left_alone(ended, monkeypatch):
+    checkpoints = Mock(spec=CheckpointCallback, step=3, due=False)
+    for prepare in (partial(signals.allow, 60.0), None):
+        with signals.listening():
+            os.kill(os.getpid(), signal.SIGTERM)
+            if prepare:
+                prepare()
+            else:
+                with pytest.raises(Preempted):
+                    Preemption(checkpoints).pause(Mock(spec=Trainer, global_step=3), due=False)
+            assert not wait(lambda: bool(ended), 0.6)
+
+
+def test_what_is_waited_for_is_named_and_ends_the_process_after_its_limit(ended, capfd):
+    with signals.listening():
+        signals.wait_for("the others have not come", limit=0.6)
+        until(ended)
+    assert "waiting for 0 s; the others have not come" in capfd.readouterr().err
+    ((reason, code),) = ended
+    assert reason.startswith("the others have not come; it has been waited for 1 s")
+    assert code == 1
 
 
 @pytest.mark.parametrize(
@@ -52,7 +106,7 @@ def test_a_job_that_comes_no_further_is_not_queued_for_ever(
     stopping.first = first  # step of this start
     monkeypatch.setattr(signals, "noted", lambda: signal.SIGUSR1)
     with pytest.raises(Preempted) as raised:
-        stopping.pause(Mock(spec=Trainer, global_step=step))
+        stopping.pause(Mock(spec=Trainer, global_step=step), due=False)
     assert stopping.checkpoints.save.called == (saved != step)
     asked = raised.value
     assert "requeued" not in str(exit_reason(asked, tmp_path, begun=True))  # outside of SLURM
@@ -72,6 +126,12 @@ def test_ranks_that_continue_from_different_steps_are_refused(monkeypatch):
         stopping.on_train_start(Mock(spec=Trainer, global_step=5))
 
 
+def caused(text: str, by: str) -> RuntimeError:
+    error = RuntimeError(text)
+    error.__cause__ = RuntimeError(by)
+    return error
+
+
 ENDS = [
     (Preempted(signal.SIGTERM, 12, True), "at step 12; start anew, as nothing is saved yet", 75),
     (SystemExit(1), "interrupted", 1),
@@ -79,6 +139,10 @@ ENDS = [
     (FloatingPointError("the loss is nan"), "the loss is nan", 1),
     (torch.OutOfMemoryError("out"), "micro_batch_size lower", 1),
     (RuntimeError("DataLoader worker (pid 5) is killed by signal"), "--data.num_workers", 1),
+    (RuntimeError("DataLoader worker (pid 5) is killed by signal: Bus error"), "shm-size 8g", 1),
+    (RuntimeError("DataLoader worker (pid 5) exited with exit code 28."), "shm-size 8g", 1),
+    (RuntimeError("DataLoader worker (pid 5) exited with exit code 1."), "reason above", 1),
+    (caused("DataLoader worker (pid(s) 5) exited", "worker with exit code 28"), "shm-size", 1),
     (RuntimeError("DataLoader timed out after 600 seconds"), "no images came for 10 minutes", 1),
     (OSError(28, "No space left on device"), "No space left", 1),
     (ValueError("the checkpoint is of another model"), "another model", 2),

@@ -118,11 +118,13 @@ def test_a_run_continues_with_its_own_settings_only(probed: Path, drawn, tmp_pat
     spelled = f"{folder}/../copy/best.ckpt"
     other = {"seed_everything": "5", "trainer.max_epochs": "3", "trainer.overfit_batches": "1"}
     other |= {"model.optimizer.lr": "0.001", "data.global_batch_size": "8"}
+    other |= {"model.objective.encoder.normalizer": '{"alpha": 1.25}'}  # for a name
     for number, (key, value) in enumerate(other.items()):
         start = ("--ckpt_path", spelled if number % 2 else "auto")
         refusal(run_fit, folder, drawn, ARM, *ALL, f"--{key}", value, *start)
         text = capsys.readouterr().err
-        assert f"began with other settings: {key.replace('data.', 'data.init_args.')} " in text
+        named = f"began with other settings: {key.replace('data.', 'data.init_args.')}"
+        assert named.replace("e.encoder", "e.init_args.encoder.init_args") in text
         assert (folder / "config.yaml").read_bytes() == before
     refusal(run_fit, folder, drawn, ARM, *ALL, "--ckpt_path", str(probed / "best.ckpt"))
     assert "holds an unfinished run" in capsys.readouterr().err

@@ -4,10 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from rich.console import Console
 from rich.progress import track
-from torch.utils.data import DataLoader
 
 from vitlab.analysis.images import Images
 from vitlab.analysis.measures.engine import (
@@ -19,7 +17,7 @@ from vitlab.analysis.measures.engine import (
 )
 from vitlab.analysis.results import AnalysisResults, Array, ModelInfo, Omission, Row, table
 from vitlab.atomic_io import environment
-from vitlab.data import normalize
+from vitlab.data import Loader, normalize
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.probes import InferenceConfig
@@ -94,12 +92,7 @@ def _measure(
     device, label = inference.device, named.info.label
     encoder = named.encoder.to(device).eval()
     engine = MeasureEngine(encoder, len(images), inference.precision)
-    loader = DataLoader(
-        images.pairs,
-        inference.batch_size,
-        num_workers=inference.num_workers,
-        generator=torch.Generator(),  # leaves the global random stream alone
-    )
+    loader = Loader(images.pairs, inference.batch_size, num_workers=inference.num_workers)
     try:
         for pixels, objects in track(loader, label, console=Console(stderr=True)):
             step = engine.max_batch_size(pixels.shape[2], device)

@@ -1,11 +1,14 @@
 """A run that is asked to stop ends between two steps, on all ranks at the same one."""
 
+import time
 from signal import Signals
 
 from lightning import Callback, Trainer
 
 from vitlab import distributed, signals
 from vitlab.callbacks.checkpoint import CheckpointCallback
+
+LONG = 60.0  # seconds of training that a stop within the measurements of an epoch may lose
 
 
 class Preempted(Exception):  # noqa: N818, no error
@@ -34,6 +37,7 @@ class Preemption(Callback):
     def __init__(self, checkpoints: CheckpointCallback):
         self.checkpoints = checkpoints
         self.first = 0  # step at which this start began
+        self.began = 0.0  # time of the newest step; 0 within the measurements
 
     def on_train_start(self, trainer: Trainer, *of_run: object) -> None:
         """Take the signals back from Lightning; refuse ranks that have read other checkpoints.
@@ -51,24 +55,32 @@ class Preemption(Callback):
                 "read the newest checkpoint; see that the run's folder is the same on all machines"
             )
         if asked:
+            signals.acted()
             raise Preempted(asked, step, further=False)
 
     def on_train_batch_start(self, trainer: Trainer, _: object, batch: object, index: int) -> None:
         """Ask before the first micro-batch of a step: the one before is logged and complete."""
         if index % trainer.accumulate_grad_batches == 0:
-            self.pause(trainer)
+            now = time.monotonic()
+            if self.began:  # a signal that comes at the beginning of a step waits for its end
+                signals.allow(2 * (now - self.began))
+            self.began = now
+            self.pause(trainer, self.checkpoints.due)
 
     def on_train_epoch_end(self, trainer: Trainer, *of_run: object) -> None:
         """Ask before the measurements, which a run that goes on from here makes first."""
-        self.pause(trainer)
+        self.began = 0.0
+        self.pause(trainer, time.monotonic() - self.checkpoints.saved > LONG)
 
-    def pause(self, trainer: Trainer) -> None:
-        """Write a checkpoint if one is due.
+    def pause(self, trainer: Trainer, due: bool) -> None:
+        """Write a checkpoint if one is due on a rank.
 
         Raises:
             Preempted: a rank has been asked to stop; the checkpoint is written.
         """
-        asked, due = distributed.all_reduce_max([signals.noted(), int(self.checkpoints.due)])
+        asked, due = distributed.all_reduce_max([signals.noted(), int(due)])  # type: ignore[assignment]
+        if asked:
+            signals.acted()
         step = trainer.global_step
         # by steps, or by the measurements of an epoch's end, which leave a checkpoint
         further = step > self.first or self.checkpoints.step == step

@@ -4,6 +4,7 @@ Without it, the other ranks would wait in the next exchange of gradients until t
 time-out: ten minutes with NCCL, thirty with gloo.
 """
 
+import multiprocessing
 import os
 import platform
 import signal
@@ -18,6 +19,7 @@ from typing import NoReturn
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 
+from vitlab import signals
 from vitlab.launch import FIRST
 from vitlab.run.lightning_compat import observe_local_ranks
 
@@ -91,7 +93,8 @@ class RankWatchdog(Callback):
         self.beats = 0  # answers of the first rank's store
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin, where there is more than one rank."""
+        """Begin, where there is more than one rank: all of them have come."""
+        signals.wait_for("")
         if trainer.world_size > 1:
             ranks = (trainer.global_rank, trainer.world_size)
             threading.Thread(target=self.beat, args=ranks, daemon=True).start()
@@ -164,16 +167,16 @@ def lost_rank(error: BaseException, remedy: Callable[[], str]) -> NoReturn:
     end(f"another rank is gone or does not answer ({_line(error)}); {remedy()}")
 
 
-def end(reason: str) -> NoReturn:
+def end(reason: str, code: int = 1) -> NoReturn:
     """Say the reason and end the process at once, whatever its other threads wait for.
 
-    The ranks it has started end with it: one that hangs could not notice.
+    The processes it has started end with it: one that hangs could not notice.
     """
     sys.stdout.flush()
     print(f"vitlab: {reason}", file=sys.stderr, flush=True)
-    for process in _started:
+    for process in (*_started, *multiprocessing.active_children()):
         process.kill()
-    os._exit(1)
+    os._exit(code)
 
 
 def _line(error: BaseException) -> str:

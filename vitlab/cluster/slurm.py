@@ -8,7 +8,7 @@ from typing import NamedTuple
 from vitlab.errors import InputError
 
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"}
-TIMEOUT = 20  # seconds that a busy controller may take to list jobs
+TIMEOUT = 20  # seconds that a busy controller may take
 
 
 class QueuedJob(NamedTuple):
@@ -55,7 +55,7 @@ def job_id() -> str:
 def requeue() -> str:
     """Ask SLURM to start this job again; return the outcome as text for the user."""
     try:
-        ask("scontrol", "requeue", job_id())
+        ask("scontrol", "requeue", job_id(), timeout=TIMEOUT)
     except InputError as error:
         return f"job {job_id()} could not be requeued: {error}"
     return f"job {job_id()} is requeued"

@@ -5,6 +5,7 @@ from vitlab.data.datamodule import BatchLayout, VisionDataModule
 from vitlab.data.datasets import ADE20K, CIFAR10, CIFAR100, VOC2012, Cityscapes, Folder, ImageNet
 from vitlab.data.decode import UnreadableImage, read_image, read_mask
 from vitlab.data.errors import DataError
+from vitlab.data.loader import Loader
 from vitlab.data.sampler import GlobalBatchSampler
 from vitlab.data.samples import Samples
 from vitlab.data.transforms import (

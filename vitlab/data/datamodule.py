@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
 
 from vitlab.data.batch import Batch, collate
 from vitlab.data.dataset import (
@@ -21,13 +20,7 @@ from vitlab.data.dataset import (
 )
 from vitlab.data.errors import DataError
 from vitlab.data.foreground import foreground_masks
-from vitlab.data.loader import (
-    WORKER_TIMEOUT,
-    ResumableLoader,
-    init_worker,
-    resume,
-    set_accumulation,
-)
+from vitlab.data.loader import Loader, ResumableLoader, resume, set_accumulation
 from vitlab.data.sampler import BatchLayout, GlobalBatchSampler, split_global_batch
 from vitlab.data.samples import Samples
 from vitlab.data.storage import FileTree, Layout, few
@@ -154,6 +147,17 @@ class VisionDataModule(LightningDataModule, ABC):
         self._samples[split] = found
         return found
 
+    def identity(self) -> dict[str, str]:
+        """Return what tells the splits that were listed so far from others, by split and part."""
+        listed = dict(self._samples)
+        if self._masks is not None:
+            listed[self.train_split] = replace(listed[self.train_split], masks=self._masks)
+        return {
+            f"{split} {part}": value
+            for split, samples in listed.items()
+            for part, value in samples.identity().items()
+        }
+
     def prepare_data(self) -> None:
         """Check the training split before any device is busy."""
         self.samples(self.train_split)
@@ -195,23 +199,20 @@ class VisionDataModule(LightningDataModule, ABC):
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=self.num_workers,
-            timeout=WORKER_TIMEOUT if self.num_workers else 0,
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=init_worker,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(self.seed),
         )
 
-    def held_out_loader(self) -> DataLoader:
+    def held_out_loader(self) -> Loader:
         """Images of `val_split` under training's transform, in order."""
         samples = self.samples(self.val_split)
-        return DataLoader(
+        return Loader(
             TrainingDataset(samples, self.transform, self.seed, self.max_unreadable),
             batch_size=self.micro_batch_size or min(self.global_batch_size, 64),
             sampler=[(0, index) for index in range(len(samples))],
             collate_fn=collate,
             num_workers=self.num_workers,
-            generator=torch.Generator().manual_seed(self.seed),
         )
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

@@ -1,23 +1,59 @@
-"""The training loader, and its position in a resumed run.
+"""Loaders that do not hang, and the position of the training loader in a resumed run.
 
 The only file that uses Lightning's loop counters, for which there is no public way.
 """
 
+import os
+import shutil
+from collections.abc import Iterator
 from math import ceil
+from multiprocessing.queues import Queue
+from pathlib import Path
 from typing import Any
 
 import cv2
+import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+from vitlab import signals
 from vitlab.data.errors import DataError
 from vitlab.data.sampler import BatchLayout, GlobalBatchSampler
-from vitlab.signals import leave_to_parent
+from vitlab.errors import InputError
 
 WORKER_TIMEOUT = 600.0  # seconds without a batch after which loading counts as hung
+LATE = "no images have come: the file system does not answer, or the images are slow to read or to "
+LATE += "transform; see to the disk of the data, or use more processes (--data.num_workers)"
+SHARED = Path("/dev/shm")  # by which processes hand over batches
+NO_ROOM = 28  # exit code of a process that could not: ENOSPC
 
 
-class ResumableLoader(DataLoader[Any]):
+class Loader(DataLoader[Any]):
+    """A loader whose processes leave signals to their parent, and do not fail or hang in silence.
+
+    It draws nothing from torch's global random numbers, and its order is that of its sampler.
+    """
+
+    def __init__(self, *of_loader: Any, num_workers: int = 0, **more: Any):
+        own = {"timeout": WORKER_TIMEOUT, "worker_init_fn": init_worker} if num_workers else {}
+        own["generator"] = torch.Generator()
+        super().__init__(*of_loader, num_workers=num_workers, **{**own, **more})
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Yield batches, and tell what is waited for."""
+        batches = super().__iter__()
+        while True:
+            signals.wait_for(LATE)
+            try:
+                batch = next(batches, None)
+            finally:
+                signals.wait_for("")
+            if batch is None:
+                return
+            yield batch
+
+
+class ResumableLoader(Loader):
     """A loader that Lightning can resume within an epoch.
 
     It has no state of its own: its position follows from the number of optimizer steps in the
@@ -35,7 +71,42 @@ class ResumableLoader(DataLoader[Any]):
 def init_worker(worker: int) -> None:
     """Set up a worker: parallelism comes from the number of workers, not from each of them."""
     cv2.setNumThreads(0)
-    leave_to_parent(worker)
+    signals.leave_to_parent(worker)
+    # which would print a traceback and drop the batch, for which the parent waits
+    Queue._on_queue_feeder_error = staticmethod(_not_handed_over)  # type: ignore[attr-defined]
+
+
+def _not_handed_over(error: Exception, item: object) -> None:
+    full = "No space left" in str(error)
+    text = no_room() if full else f"a batch cannot be handed over: {error}"
+    os.write(2, f"vitlab: {text}\n".encode())
+    os._exit(NO_ROOM if full else 1)
+
+
+def check_room(batch: int, num_workers: int) -> None:
+    """Refuse a run whose processes could not hand over one batch each.
+
+    Args:
+        batch: bytes.
+        num_workers: processes.
+
+    Raises:
+        InputError: the shared memory has not so much room.
+    """
+    if SHARED.exists() and batch * num_workers > shutil.disk_usage(SHARED).free:
+        needed = f"{num_workers} processes hand over {batch / 2**20:,.1f} MiB each"
+        raise InputError(f"{needed}, but {no_room()}", field="data.num_workers")
+
+
+def no_room() -> str:
+    """Return that processes cannot hand over their batches, and what to do."""
+    size, free = (getattr(shutil.disk_usage(SHARED), name) / 2**20 for name in ("total", "free"))
+    return (
+        f"{SHARED}, by which processes hand over batches, is too small for them: {size:,.1f} MiB, "
+        f"{free:,.1f} free; make it larger (docker run --shm-size 8g, mount -o remount,size=8g "
+        f"{SHARED}), use fewer or smaller micro-batches, or load in the main process "
+        "(--data.num_workers 0)"
+    )
 
 
 def set_accumulation(trainer: Trainer, layout: BatchLayout) -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from vitlab import distributed
-from vitlab.data import normalize
+from vitlab.data import Loader, normalize
 from vitlab.encoders import Encoder, Tokens
 from vitlab.errors import InputError
 
@@ -98,16 +98,11 @@ def image_features(encoder: Encoder, images: Dataset, config: InferenceConfig) -
 
 def sharded_loader(
     images: Dataset, config: InferenceConfig, collate: Callable | None = None
-) -> DataLoader:
+) -> Loader:
     """Return a loader of this rank's images: every world_size-th, so that none is read twice."""
     shard = range(distributed.rank(), len(images), distributed.world_size())  # type: ignore[arg-type]
-    return DataLoader(
-        Subset(images, shard),
-        config.batch_size,
-        num_workers=config.num_workers,
-        collate_fn=collate,
-        generator=torch.Generator(),  # a loader draws a seed; not from the run's random stream
-    )
+    images = Subset(images, shard)
+    return Loader(images, config.batch_size, num_workers=config.num_workers, collate_fn=collate)
 
 
 @contextmanager

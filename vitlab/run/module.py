@@ -12,10 +12,10 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from vitlab.config_safety import ClassParser
-from vitlab.data import DataError, VisionDataModule, normalize
+from vitlab.data import DataError, Loader, VisionDataModule, normalize
 from vitlab.data.batch import Batch
 from vitlab.errors import InputError
 from vitlab.objectives import Loss, Objective
@@ -118,10 +118,7 @@ class Pretraining(LightningModule):
         def read(indices: Sequence[int]) -> Iterator[Batch]:
             size = data.transform.crop_sizes[0][1]
             images = Subset(data.classification_dataset(data.train_split, size), indices)
-            workers, generator = data.num_workers, torch.Generator()
-            for pixels, labels in DataLoader(
-                images, SETUP_BATCH, num_workers=workers, generator=generator
-            ):
+            for pixels, labels in Loader(images, SETUP_BATCH, num_workers=data.num_workers):
                 yield Batch([normalize(pixels.to(self.device))[None]], labels.to(self.device))
 
         training = self.objective.training

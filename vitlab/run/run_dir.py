@@ -28,9 +28,12 @@ LOCK = ".lock"
 # settings that decide which weights a run ends with; of the data, not those below
 LEARNED = (
     *("seed_everything", "model", "data", "trainer.max_epochs", "trainer.precision"),
-    *("trainer.limit_train_batches", "trainer.overfit_batches"),
+    *("trainer.limit_train_batches", "trainer.overfit_batches", "trainer.plugins"),
+    *("trainer.sync_batchnorm", "trainer.min_epochs", "trainer.min_steps"),
 )
-FREE = tuple(f"data.init_args.{name}" for name in ("root", "num_workers", "micro_batch_size"))
+FREE = ("root", "num_workers", "micro_batch_size", "max_unreadable")
+FREE = tuple(f"data.init_args.{name}" for name in FREE)
+UNSET = "(unset)"
 
 
 @dataclass(frozen=True)
@@ -179,11 +182,11 @@ def check_same_settings(folder: Path, settings: Mapping[str, object]) -> None:
             "given now are the run's own",
             field="config.yaml",
         )
-    now = dict(flat(settings))
+    old, now = dict(flat(began)), dict(flat(settings))
     changed = [
-        f"{key} {now[key]!r} instead of {value!r}"
-        for key, value in flat(began)
-        if now.get(key, value) != value
+        f"{key} {now.get(key, UNSET)!r} instead of {old.get(key, UNSET)!r}"
+        for key in dict.fromkeys((*old, *now))
+        if now.get(key, UNSET) != old.get(key, UNSET)
         # the weights of a file, which may have moved, are in the checkpoint, or, of a frozen
         # backbone, their fingerprint
         if _within(key, LEARNED) and not _within(key, FREE) and not key.endswith(".path")

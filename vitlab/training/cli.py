@@ -22,7 +22,6 @@ from lightning.pytorch.plugins.environments import (
 )
 from lightning.pytorch.utilities import rank_zero_only
 
-from vitlab.atomic_io import environment, write_bytes, write_json
 from vitlab.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback
 from vitlab.callbacks.collapse_monitor import CollapseMonitor
 from vitlab.callbacks.nan_guard import NaNGuard
@@ -114,6 +113,8 @@ class FitCLI(LightningCLI):
         text = "Continue a run: 'last' for the newest good checkpoint in its folder, 'auto' for "
         text += "the same, or a new run where there is none; or a file."
         parser.add_argument("--ckpt_path", type=str | None, default=None, help=text)
+        text = "Continue a run though its data, or packages that make its images, have changed."
+        parser.add_argument("--allow-changes", action="store_true", help=text)
         text = "Check everything, print the plan and stop before the first step."
         parser.add_argument("--dry-run", action="store_true", help=text)
         for target in ("data.init_args.seed", "model.seed"):
@@ -263,13 +264,9 @@ class FitCLI(LightningCLI):
 
     def text(self) -> str:
         """Return the resolved config as YAML."""
-        return self.parser.dump(self.config, skip_link_targets=True, skip_none=False)
-
-    @rank_zero_only
-    def record(self) -> None:
-        """Write the resolved config and the environment into the folder of the run."""
-        write_bytes(self.folder / run_dir.CONFIG, self.text().encode())
-        write_json(self.folder / "environment.json", environment())
+        kept = self.config.clone()
+        kept.allow_changes = False  # is meant for one start
+        return self.parser.dump(kept, skip_link_targets=True, skip_none=False)
 
 
 def _num_classes(data: VisionDataModule) -> int:

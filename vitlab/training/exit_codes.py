@@ -1,6 +1,7 @@
 """Exit codes of `vitlab fit`, and the reason of an early end."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -10,12 +11,12 @@ from vitlab import distributed, signals
 from vitlab.callbacks.preemption import Preempted
 from vitlab.cluster.slurm import requeue
 from vitlab.data import DataError
-from vitlab.data.loader import WORKER_TIMEOUT
+from vitlab.data.loader import NO_ROOM, WORKER_TIMEOUT, no_room
 from vitlab.run import run_dir
+from vitlab.signals import STOPPED
 
 FAILED = 1
 REFUSED = 2  # input that cannot be used
-STOPPED = 75  # EX_TEMPFAIL: the run was asked to stop and can go on
 
 
 def exit_reason(error: BaseException, folder: Path, begun: bool) -> tuple[str, int] | None:
@@ -29,7 +30,7 @@ def exit_reason(error: BaseException, folder: Path, begun: bool) -> tuple[str, i
     hint, text, asked = run_dir.resume_hint(folder), str(error), signals.noted()
     match error:
         case Preempted():
-            return f"{text}; {_again(error) or hint}", STOPPED
+            return f"{text}; {again(error) or hint}", STOPPED
         case SystemExit() | KeyboardInterrupt():  # Lightning makes one of the other
             return f"interrupted; {hint}", FAILED
         case DataError() | FloatingPointError():
@@ -38,18 +39,9 @@ def exit_reason(error: BaseException, folder: Path, begun: bool) -> tuple[str, i
         case torch.OutOfMemoryError():
             remedy = "set --data.micro_batch_size lower, which accumulates micro-batches"
             return f"{text}\n{remedy}", FAILED
-        case RuntimeError() if "DataLoader timed out" in text:
-            return (
-                f"no images came for {WORKER_TIMEOUT / 60:.0f} minutes: a process that loads them "
-                "hangs, most often as the file system does not answer; see to it, then " + hint
-            ), FAILED
-        case RuntimeError() if "DataLoader worker" in text and asked:
-            return f"stopped by {signal.Signals(asked).name}; {hint}", STOPPED
-        case RuntimeError() if "DataLoader worker" in text:
-            return (
-                f"a process that loads images is gone ({text.splitlines()[0]}), most often because "
-                f"memory ran out; use fewer of them (--data.num_workers), then {hint}"
-            ), FAILED
+        case RuntimeError() if "DataLoader" in text:
+            stopped = f"stopped by {signal.Signals(asked).name}; {hint}" if asked else ""
+            return (stopped, STOPPED) if stopped else (f"{_of_loader(error)}, then {hint}", FAILED)
         case OSError():  # TensorBoard's does not say where
             place = "" if error.filename or str(folder) in text else f", in {folder}"
             return f"{text}{place}. See to it, then {hint}", FAILED
@@ -58,7 +50,24 @@ def exit_reason(error: BaseException, folder: Path, begun: bool) -> tuple[str, i
     return None
 
 
-def _again(stopped: Preempted) -> str:
+def _of_loader(error: RuntimeError) -> str:
+    """Return why images stopped coming, from torch's own words, and what to do."""
+    text = str(error.__cause__ or error)  # which knows the signal or the code
+    if "timed out" in text:
+        return (
+            f"no images came for {WORKER_TIMEOUT / 60:.0f} minutes: a process that loads them "
+            "hangs, most often as the file system does not answer; see to it"
+        )
+    if re.search(rf"exit code {NO_ROOM}\b|Bus error", text):
+        return no_room()
+    first = text.splitlines()[0]
+    remedy = "most often because memory ran out; use fewer of them (--data.num_workers)"
+    if "exit code" in text:  # it has printed why
+        remedy = "for the reason above; see to it"
+    return f"a process that loads images is gone ({first}), {remedy}"
+
+
+def again(stopped: Preempted) -> str:
     """Queue the job again before its time is up; return what came of it, "" for nothing."""
     in_slurm = "SLURM_JOB_ID" in os.environ
     if distributed.rank() != 0 or stopped.signal != signal.SIGUSR1 or not in_slurm:

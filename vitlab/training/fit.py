@@ -5,22 +5,29 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
+from threading import Thread
 from typing import NoReturn
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from vitlab import signals
+from vitlab.atomic_io import write_bytes
 from vitlab.callbacks.preemption import Preempted
-from vitlab.callbacks.rank_watchdog import is_lost_rank, lost_rank, watch_local_ranks
+from vitlab.callbacks.rank_watchdog import end, is_lost_rank, lost_rank, watch_local_ranks
+from vitlab.callbacks.status import StatusWriter
 from vitlab.data import DataError
 from vitlab.launch import check_launch, check_port
 from vitlab.run import run_dir
 from vitlab.run.lightning_compat import ignore_known_warnings
+from vitlab.signals import STOPPED
 from vitlab.training.cli import FitCLI, first_rank
-from vitlab.training.exit_codes import REFUSED, exit_reason
+from vitlab.training.exit_codes import REFUSED, again, exit_reason
+from vitlab.training.identity import compare_identity, identify, record_environment
 from vitlab.training.plan import plan_run, print_rows
 from vitlab.training.summary import write_summary
+
+RANKS_TIMEOUT = 600.0  # seconds that the processes of a run may need to come
 
 
 def fit(args: Sequence[str]) -> None:
@@ -40,13 +47,17 @@ def fit(args: Sequence[str]) -> None:
             if command.start.finished:
                 print(f"vitlab: the run in {command.folder} is finished; nothing is left to do")
                 return
-            _, rows = plan_run(command)
+            plan, rows = plan_run(command)
             rank_zero_only(print_rows)("plan", rows)
+            identity = None
+            if first_rank():
+                identity = compare_identity(command, identify(command, plan))
             if command.config.dry_run:
                 return
-            if first_rank():
+            if identity:
                 held.enter_context(run_dir.run_lock(command.folder))
-            command.record()
+                write_bytes(command.folder / run_dir.CONFIG, command.text().encode())
+                record_environment(command.folder, identity)
         except OSError as error:  # of the run's folder, as a rule
             _stop(f"{error}. See to it, then start the same command again", REFUSED)
         except ValueError as error:
@@ -79,7 +90,16 @@ def _train(command: FitCLI) -> None:
         run_dir.rename_damaged(start, folder)
     hint = partial(run_dir.resume_hint, folder)
     watch_local_ranks(hint)
+    signals.end_by(partial(_end, command))
     signals.listen(signal.SIGINT)  # from here on there is something to lose
+    if trainer.world_size > 1:
+        others = (
+            f"not all of the {trainer.world_size} processes of the run have come: see that each "
+        )
+        others += (
+            "is started, has no other MASTER_ADDR and MASTER_PORT, and that they are reachable"
+        )
+        signals.wait_for(others, RANKS_TIMEOUT)
     try:
         trainer.fit(
             command.model, command.datamodule, ckpt_path=start.checkpoint, weights_only=True
@@ -89,14 +109,31 @@ def _train(command: FitCLI) -> None:
         if is_lost_rank(error):
             lost_rank(error, hint)
         begun = bool(trainer.global_step) or start.checkpoint is None
-        end = exit_reason(error, folder, begun)
-        if end is None:
+        known = exit_reason(error, folder, begun)
+        if known is None:
             raise
         if isinstance(error, Preempted | FloatingPointError) or trainer.state.finished:
             _leave_group()
             if not trainer.is_global_zero:
                 sys.exit(0)  # all ranks agree; the first one reports it
-        _stop(*end)
+        _stop(*known)
+
+
+def _end(command: FitCLI, reason: str, code: int) -> None:
+    """End the process from another thread than the main one, which may wait for anything."""
+    trainer, built, asked = command.trainer, command.config_init, signals.noted()
+    further = built.checkpoint.step > command.start.step
+    hint = run_dir.resume_hint(command.folder)
+    if asked:
+        hint = again(Preempted(asked, trainer.global_step, further)) or hint
+    for writer in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(writer, StatusWriter):  # if the disk answers
+            state = "stopped" if code == STOPPED else "failed"
+            given = {"state": state, "reason": reason}
+            writing = Thread(target=writer.write, args=[trainer], kwargs=given, daemon=True)
+            writing.start()
+            writing.join(2)
+    end(f"{reason}; {hint}", code)
 
 
 def _leave_group() -> None:

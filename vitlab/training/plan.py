@@ -13,6 +13,7 @@ from rich.table import Table
 from vitlab.activation_memory import saved_bytes
 from vitlab.callbacks.online_probes import OnlineProbes
 from vitlab.data import BatchLayout, VisionDataModule
+from vitlab.data.loader import check_room
 from vitlab.encoders import Encoder, ViT
 from vitlab.encoders.cls_specialization import LAYERS
 from vitlab.encoders.prompted_vit import backbone_of
@@ -83,6 +84,8 @@ def plan_run(cli: FitCLI) -> tuple[RunPlan, dict[str, str]]:
             f"{remedy}",
             field="data.micro_batch_size",
         )
+    pixels = sum(count * 3 * edge**2 for count, edge in crops)  # of a byte each
+    check_room(layout.micro_batch_size * pixels, data.num_workers)
     rows = describe(cli, plan)
     if masks:
         rows["masks"] = f"{masks:,} training images have one; the others add nothing"

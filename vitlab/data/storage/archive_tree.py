@@ -64,6 +64,11 @@ class ArchiveTree(FileTree):
             raise FileNotFoundError(2, "No such member", self.where(path))
         return BytesIO(self._content(number, self.where(path)))
 
+    def size(self, path: str) -> int:
+        """Bytes that it takes in its archive, from the index."""
+        number = self.index.find(self._path(path))
+        return int(self.index.sizes[number]) if number is not None else super().size(path)
+
     def has(self, path: str) -> bool:
         """Whether there is such a member, or one below it."""
         name, names = self._path(path), self.index.names

@@ -54,6 +54,10 @@ class FileTree(ABC):
         with self.open(path) as file:
             return file.read()
 
+    def size(self, path: str) -> int:
+        """Bytes of a file, as far as they are known without reading it; raises OSError."""
+        return len(self.read(path))
+
     def text(self, path: str) -> str:
         """A small text file."""
         try:
@@ -129,6 +133,10 @@ class FolderTree(FileTree):
         """A file on disk."""
         return open(self.root / path, "rb")
 
+    def size(self, path: str) -> int:
+        """As the system knows it."""
+        return os.stat(f"{self.root}/{path}").st_size
+
     def where(self, path: str = "") -> str:
         """Its path."""
         return str(self.root / path) if path else str(self.root)
@@ -198,6 +206,10 @@ class OverlayTree(FileTree):
             except FileNotFoundError:
                 continue
         raise FileNotFoundError(2, "No such file", self.where(path))
+
+    def size(self, path: str) -> int:
+        """That of the first that has it."""
+        return next((p for p in self.parts if p.has(path)), self.parts[0]).size(path)
 
     def where(self, path: str = "") -> str:
         """The place in the first that has it."""

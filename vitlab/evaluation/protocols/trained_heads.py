@@ -10,11 +10,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from vitlab import distributed
-from vitlab.data import SegmentationTransform, SingleCrop, VisionDataModule
-from vitlab.data.loader import init_worker
+from vitlab.data import Loader, SegmentationTransform, SingleCrop, VisionDataModule
 from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
@@ -172,14 +171,12 @@ class HeadRun:
         """Yield the features of each step from its place on, and the gradient of its loss."""
         protocol, context = self.protocol, self.context
         labeled = protocol.task == "classification"
-        loader = DataLoader(
+        loader = Loader(
             protocol.train_dataset(self.data, context.seed),
             batch_sampler=places,
             num_workers=context.loading.num_workers,
             collate_fn=protocol.collate,
-            worker_init_fn=init_worker,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # draws no random number of the run
         )
         for images, labels in context.track(loader, "training heads", total=len(places)):
             maps = [
