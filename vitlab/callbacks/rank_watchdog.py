@@ -174,8 +174,8 @@ def end(reason: str, code: int = 1) -> NoReturn:
     """
     sys.stdout.flush()
     print(f"vitlab: {reason}", file=sys.stderr, flush=True)
-    for process in (*_started, *multiprocessing.active_children()):
-        process.kill()
+    for kill in [each.kill for each in _started + multiprocessing.active_children()]:
+        kill()
     os._exit(code)
 
 

@@ -35,9 +35,10 @@ class Loader(DataLoader[Any]):
     """
 
     def __init__(self, *of_loader: Any, num_workers: int = 0, **more: Any):
-        own = {"timeout": WORKER_TIMEOUT, "worker_init_fn": init_worker} if num_workers else {}
-        own["generator"] = torch.Generator()
-        super().__init__(*of_loader, num_workers=num_workers, **{**own, **more})
+        own = {"num_workers": num_workers, "generator": torch.Generator()}
+        if num_workers:
+            own |= {"timeout": WORKER_TIMEOUT, "worker_init_fn": init_worker}
+        super().__init__(*of_loader, **{**own, **more})
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield batches, and tell what is waited for."""

@@ -31,8 +31,10 @@ LEARNED = (
     *("trainer.limit_train_batches", "trainer.overfit_batches", "trainer.plugins"),
     *("trainer.sync_batchnorm", "trainer.min_epochs", "trainer.min_steps"),
 )
-FREE = ("root", "num_workers", "micro_batch_size", "max_unreadable")
-FREE = tuple(f"data.init_args.{name}" for name in FREE)
+FREE = tuple(
+    f"data.init_args.{name}"
+    for name in ("root", "num_workers", "micro_batch_size", "max_unreadable")
+)
 UNSET = "(unset)"
 
 
