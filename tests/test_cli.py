@@ -47,7 +47,7 @@ def test_version_and_help(words, texts, capsys):
         ("fitt", "fit?"),
         ("train", "fit?"),
         ("evalute", "evaluate?"),
-        ("validate", "evaluate?"),
+        ("validate", "evaluate or measure?"),
         ("data", "data check or data voc-masks or data synthesize?"),
         ("data chek", "data check"),
     ],

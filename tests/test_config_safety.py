@@ -20,7 +20,7 @@ from vitlab.cli import main
 from vitlab.errors import InputError
 from vitlab.evaluation import registry
 from vitlab.optim.lr_schedule import LRSchedule
-from vitlab.training import Pretraining
+from vitlab.run.module import Pretraining
 
 FIT = ["fit", "--config", str(CONFIGS / "dino.yaml"), "--data.root", "nowhere"]
 KNN = ["evaluate", "--protocol", "knn", "--data.root", "."]

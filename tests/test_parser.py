@@ -8,7 +8,7 @@ import pytest
 from refusals import refused
 from runs import refusal
 
-from vitlab.commands.parser import DATASET, POSITIONAL, SUBCLASS, call, parse
+from vitlab.commands.parser import DATASET, POSITIONAL, call, parse
 from vitlab.data import VisionDataModule
 from vitlab.errors import InputError
 from vitlab.probes import Probe
@@ -44,7 +44,7 @@ class Options(Base):
     out: Path | None = None
     states: list[Literal["lost", "failed"]] = field(default_factory=list)
     dry_run: bool = False
-    probe: Probe | None = field(default=None, metadata=SUBCLASS)
+    probe: Probe | None = field(default=None, metadata={"subclass": "vitlab.probes.Probe"})
 
     def __post_init__(self) -> None:
         if self.num_nodes < 1:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from vitlab import __version__
-from vitlab.errors import did_you_mean
+from vitlab.errors import InputError, did_you_mean
 from vitlab.launch import clear_variables
 
 # of each verb, its file in vitlab.commands, with its function if that is not `run`, and a summary
@@ -38,7 +38,7 @@ VERBS = {
 # verbs of other programs
 INSTEAD = {
     **dict.fromkeys(("train", "pretrain", "resume", "finetune"), "fit"),
-    **dict.fromkeys(("eval", "validate", "test", "benchmark"), "evaluate"),
+    **dict.fromkeys(("eval", "validate", "test", "benchmark"), "evaluate or measure"),
     **dict.fromkeys(("predict", "visualize", "show"), "figure"),
     **dict.fromkeys(("profile", "estimate", "find-batch-size"), "plan"),
     **dict.fromkeys(("flops", "params"), "cost"),
@@ -88,8 +88,10 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     verb = next((name for name in VERBS if f"{' '.join(words)} ".startswith(f"{name} ")), "")
     if not verb:
-        name = " ".join(words[:2] if words[0] in ("data", "report") else words[:1])
-        hint = did_you_mean(INSTEAD.get(name, name), VERBS)
+        given = [word for word in words if not word.startswith("-")] or words
+        name = " ".join(given[:2] if given[0] in ("data", "report") else given[:1])
+        use = INSTEAD.get(name)
+        hint = f"did you mean {use}? " if use else did_you_mean(name, VERBS)
         _refuse(f"there is no verb {name}; {hint}`vitlab --help` lists them")
     file, _, function = VERBS[verb][0].partition(":")
     try:
@@ -100,14 +102,14 @@ def main(args: Sequence[str] | None = None) -> None:
         run = getattr(importlib.import_module(f"vitlab.commands.{file}"), function or "run")
         run(words[len(verb.split()) :])
     except (ValueError, OSError) as error:
-        if verb == "fit":  # what it raises is an error of the code
+        if verb == "fit" and not isinstance(error, InputError):  # an error of the code
             raise
         # of an error in a loading process, only the message, not the traceback
-        _refuse(str(error).rpartition("DataError: ")[2])
+        _refuse(str(error).rpartition("DataError: ")[2], verb)
     except KeyboardInterrupt:
-        _refuse("interrupted; the same command begins again, or goes on where it can")
+        _refuse("interrupted; the same command begins again, or goes on where it can", verb)
 
 
-def _refuse(text: str) -> NoReturn:
-    print(f"vitlab: {text}", file=sys.stderr)
+def _refuse(text: str, verb: str = "") -> NoReturn:
+    print(f"{' '.join(['vitlab', *verb.split()])}: {text}", file=sys.stderr)
     sys.exit(2)

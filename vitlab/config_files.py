@@ -40,6 +40,29 @@ def find_config(name: str) -> Path:
     )
 
 
+def protocol_names() -> dict[str, Path]:
+    """Return the file of each protocol of `vitlab evaluate` by its name."""
+    files = sorted((CONFIGS / "protocols").glob("*.yaml"))
+    return {file.stem: file for file in files if file != REFERENCES}
+
+
+def find_protocol(name: str) -> Path:
+    """Return the file of a protocol by its name, or by the path of a YAML file.
+
+    Raises:
+        InputError: an unknown name; the nearest ones are shown.
+    """
+    known = protocol_names()
+    name = name.removeprefix("protocols/")
+    if name in known or name.endswith((".yaml", ".yml")) or "/" in name:
+        return known.get(name, Path(name))
+    raise InputError(
+        f"protocol {name!r} is unknown; {did_you_mean(name, known)}The protocols are "
+        f"{', '.join(known)}",
+        field="--protocol",
+    )
+
+
 def resolve_configs(words: Sequence[str]) -> list[str]:
     """Return a command line with a path for the name of each `--config`.
 

@@ -17,13 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
-from vitlab.errors import InputError, did_you_mean
+from vitlab.errors import InputError
+from vitlab.usage_errors import explain
 
 PACKAGES = ("vitlab", "torch", "timm", "lightning", "torchmetrics", "albumentations")
 # of these packages, what runs, compiles or unpickles what it is given
@@ -91,14 +91,8 @@ class ClassesOnly:
         if not self.exit_on_error:  # type: ignore[attr-defined]
             super().error(message, ex)  # type: ignore[misc]
         prog = self.prog  # type: ignore[attr-defined]
-        unknown = re.match(r"[Uu]nrecognized arguments: (\S+)", message)
-        if unknown:
-            name = unknown[1].partition("=")[0]
-            known = re.findall(r"--[\w.-]+", self.format_usage())  # type: ignore[attr-defined]
-            message = f"there is no option {name}; {did_you_mean(name, dict.fromkeys(known))}"
-        lines = [line.strip(" -") for line in message.splitlines()]
-        lines = [line for line in lines if not line.startswith(("Subtypes:", "Given value type:"))]
-        print(f"{prog}: {shorten('; '.join(lines), 400)}", file=sys.stderr)
+        known = re.findall(r"--[\w.-]+", self.format_usage())  # type: ignore[attr-defined]
+        print(f"{prog}: {explain(message, known)}", file=sys.stderr)
         print(f"`{prog} --help` lists the options", file=sys.stderr)
         sys.exit(2)
 
@@ -206,8 +200,11 @@ def read_yaml(path: Path) -> object:
     try:
         return yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", error)
         raise InputError(
-            f"{path} is not a YAML file of plain values: {error}", field=str(path)
+            f"{path} is not a YAML file of plain values: {place}{problem}", field=str(path)
         ) from error
 
 

@@ -37,8 +37,8 @@ def weights(tmp_path):
 @pytest.fixture
 def analyze(weights, tmp_path, monkeypatch):
     # the report and its pictures have tests of their own
-    monkeypatch.setattr("vitlab.commands.analyze.write_report", lambda _, __, folder: [folder])
-    monkeypatch.setattr("vitlab.commands.analyze.example_pictures", lambda *_: [])
+    monkeypatch.setattr("vitlab.commands.run_analyze.write_report", lambda _, __, folder: [folder])
+    monkeypatch.setattr("vitlab.commands.run_analyze.example_pictures", lambda *_: [])
 
     def run(*options, root=None, photographs=None, models=("plain",)):
         models = [str(weights / each) if each in ("plain", "more") else each for each in models]

@@ -22,7 +22,7 @@ from vitlab.encoders import ViT
 from vitlab.objectives import DINO
 from vitlab.objectives.dino_head import DINOHeadConfig
 from vitlab.optim.schedules import Progress
-from vitlab.training import Pretraining
+from vitlab.run.module import Pretraining
 
 Fit = Callable[..., Path]
 FC1 = "student.encoder.blocks.2.mlp.fc1"

@@ -9,7 +9,7 @@ import torch
 from lightning import Trainer
 
 from vitlab.callbacks.status import StatusWriter
-from vitlab.training import Pretraining
+from vitlab.run.module import Pretraining
 
 
 def status(folder):

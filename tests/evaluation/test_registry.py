@@ -5,8 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refused
 
-from vitlab.evaluation import registry
-from vitlab.evaluation.registry import differences, find, merge, names, protocol_hash
+from vitlab.config_files import find_protocol, protocol_names
+from vitlab.evaluation.registry import (
+    differences,
+    merge,
+    protocol_hash,
+    read_protocol,
+    read_references,
+)
 
 TREES = st.recursive(
     st.integers() | st.text(max_size=3),
@@ -19,7 +25,7 @@ IMAGES = {"ImageNet": 50000, "VOC2012": 1449, "ADE20K": 2000, "Cityscapes": 500}
 def test_a_protocol_is_read_from_a_file_of_ones_own(tmp_path):
     text = "name: mine\nversion: 2\nprotocol: {class_path: X, init_args: {a: {b: 1, c: 2}}}\n"
     (tmp_path / "mine.yaml").write_text(text + "datasets: {VOC2012: {a: {b: 3}}}\n")
-    protocol = find(str(tmp_path / "mine.yaml"))
+    protocol = read_protocol(tmp_path / "mine.yaml")
     assert protocol.on("VOC2012")["init_args"] == {"a": {"b": 3, "c": 2}}
     assert protocol.on("ADE20K")["init_args"] == {"a": {"b": 1, "c": 2}}
 
@@ -36,13 +42,13 @@ def test_unknown_names_and_files_of_another_kind_are_refused(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(text)
     with refused("--protocol"):
-        find(name)
+        read_protocol(find_protocol(name))
 
 
 def test_every_protocol_of_the_project_states_its_source():
-    assert len(names()) == 14
-    for name, path in names().items():
-        assert find(name).name == name
+    assert len(protocol_names()) == 14
+    for name, path in protocol_names().items():
+        assert read_protocol(find_protocol(name)).name == name
         assert re.search("[Pp]ublished|Corrected|Read in", path.read_text()), name
 
 
@@ -62,7 +68,7 @@ def test_trees_differ_where_it_is_said_and_merge(first, second):
 
 
 def test_each_published_number_is_there_once_with_its_source():
-    published = registry.read_references()
+    published = read_references()
     same = ["protocol", "dataset", "model", "conditions", "source"]
     assert not published.duplicated(same).any()
     assert published.percent.between(0, 100).all()

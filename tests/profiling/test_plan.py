@@ -102,7 +102,7 @@ def test_other_objectives_can_be_tried(plan, drawn, tmp_path):
     ("options", "message"),
     [
         ("--trainer.gradient_clip_val 1", "model.optimizer.clip"),
-        ("--data.root nowhere", "vitlab: there is no folder nowhere"),
+        ("--data.root nowhere", "vitlab plan: there is no folder nowhere"),
         ("--steps 0", "--steps 0 is too small"),
         ("--world-size 3", "does not divide among 3 devices"),
         ("--out .", "is a folder"),

@@ -13,7 +13,7 @@ from vitlab.cli import main
 from vitlab.data.foreground import mask_name
 from vitlab.encoders import load, load_pretrained, save
 from vitlab.objectives import Calibration
-from vitlab.training import Pretraining
+from vitlab.run.module import Pretraining
 
 CLASSIFIER = "--model.objective.classifier"
 UNLEARNED = ("--model.objective.dimensions.allow_unlearned", "true")

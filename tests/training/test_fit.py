@@ -32,7 +32,7 @@ from vitlab.encoders import ViT
 from vitlab.errors import InputError
 from vitlab.objectives import DINO, DINOHeadConfig
 from vitlab.optim.optimizer import OptimizerConfig
-from vitlab.training import Pretraining
+from vitlab.run.module import Pretraining
 from vitlab.training.cli import FitCLI
 from vitlab.training.summary import summary_rows
 
@@ -234,7 +234,7 @@ def test_unreadable_images_are_replaced_up_to_a_number(fit: Fit, drawn: Path, tm
 
 BAD = {
     "dino_entmax demo": [
-        ("--data.root /nowhere", "vitlab: there is no folder /nowhere; set its root"),
+        ("--data.root /nowhere", "vitlab fit: there is no folder /nowhere; set its root"),
         ("--data.root {voc}", "it looks like VOC2012"),
         ("--data.transform.size 60", "use data.transform.size 56 or 64"),
         ("--data.transform.local_size 30", "use data.transform.local_size 24 or 32"),

@@ -8,7 +8,7 @@ from runs import CONFIGS, assert_same_bits, interrupted, read, refusal, run_fit,
 from vitlab.encoders import PromptedViT, Prompts, ViT, load_pretrained, save
 from vitlab.objectives import PromptTuning
 from vitlab.optim.optimizer import OptimizerConfig, ParamGroups
-from vitlab.training import Pretraining
+from vitlab.run.module import Pretraining
 from vitlab.training.cli import FitCLI
 
 RECIPES = sorted(path.stem for path in CONFIGS.glob("prompts_*.yaml"))

@@ -8,7 +8,7 @@ from runs import run_fit
 
 import vitlab
 from vitlab.cli import main
-from vitlab.commands.evaluate_arguments import parse
+from vitlab.commands.evaluate import parse
 from vitlab.encoders import Pool, PromptedViT, Prompts, ViT, load_pretrained, save
 from vitlab.evaluation.evaluate import evaluate
 from vitlab.evaluation.fingerprint import fingerprint
@@ -16,7 +16,7 @@ from vitlab.evaluation.protocol import EvaluationContext
 from vitlab.evaluation.result import Result
 from vitlab.objectives import Pretrained
 from vitlab.probes import InferenceConfig
-from vitlab.training import Pretraining
+from vitlab.run.module import Pretraining
 
 IMAGES = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
 

@@ -25,7 +25,7 @@ from vitlab.data.decode import read_image
 from vitlab.encoders import load_pretrained, save
 from vitlab.encoders.vit import DropPath
 from vitlab.objectives import Classification
-from vitlab.training import Pretraining
+from vitlab.run.module import Pretraining
 from vitlab.training.cli import FitCLI
 
 RECIPES = sorted(path.stem for path in CONFIGS.glob("supervised_*.yaml"))

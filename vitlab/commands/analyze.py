@@ -1,28 +1,17 @@
 """`vitlab analyze`."""
 
 import os
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
-import torch
-
-from vitlab.analysis.analyze import NamedEncoder, analyze
-from vitlab.analysis.block_miou import BLOCK_MIOU, block_miou
-from vitlab.analysis.example_pictures import example_pictures
-from vitlab.analysis.images import Images, find_images
-from vitlab.analysis.report import headline, write_report
-from vitlab.analysis.results import CSV, JSON, AnalysisResults, Row, table
-from vitlab.commands.device import choose_device
 from vitlab.commands.parser import DATASET, parse
 from vitlab.commands.weights_option import WeightsOptions
-from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.errors import InputError, check_least
-from vitlab.probes import InferenceConfig
+
+if TYPE_CHECKING:
+    from vitlab.data import VisionDataModule
 
 EXAMPLES = """\
 examples:
@@ -35,7 +24,6 @@ examples:
   vitlab analyze --weights best.ckpt untrained:configs/dino.yaml --which teacher \\
       --data ADE20K --data.root /data/ADEChallengeData2016 --foreground person car --out analysis
 """
-PICTURES = 4  # images that are drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +52,7 @@ class AnalyzeOptions(WeightsOptions):
     """
 
     out: Path
-    data: VisionDataModule | None = field(default=None, metadata=DATASET)
+    data: "VisionDataModule | None" = field(default=None, metadata=DATASET)
     photographs: Path | None = None
     split: str = ""
     foreground: list[str] = field(default_factory=list)
@@ -73,7 +61,7 @@ class AnalyzeOptions(WeightsOptions):
     batch_size: int = 32
     num_workers: int = 2
     precision: Literal["fp32", "bf16"] = "fp32"
-    probe: VisionDataModule | None = field(default=None, metadata=DATASET)
+    probe: "VisionDataModule | None" = field(default=None, metadata=DATASET)
     probe_images: int = 0
     dry_run: bool = False
 
@@ -97,73 +85,9 @@ def run(words: Sequence[str]) -> None:
         InputError: options, weights or data that cannot be used, before anything is measured.
     """
     options = parse(AnalyzeOptions, words, "vitlab analyze", EXAMPLES)
-    source = options.data or options.photographs
-    assert source is not None
-    how = options.size, options.images, options.split, options.foreground
-    images = find_images(source, *how)
-    encoders = options.load_encoders()
-    for each in encoders:
-        each.encoder.check_img_size(options.size, "--size")
-    transform = SegmentationSquare(options.size)
-    if options.probe is not None:  # before anything is measured
-        for split in (options.probe.train_split, options.probe.val_split):
-            options.probe.segmentation_dataset(split, transform)
-    device = choose_device(options.device)
-    inference = InferenceConfig(device, options.batch_size, options.num_workers)
-    if options.precision == "bf16":
-        autocast = partial(torch.autocast, device.type, torch.bfloat16)
-        inference = replace(inference, precision=autocast)
-    _show_plan(options, encoders, images, device)
-    if options.dry_run:
-        return
-    results = analyze(encoders, images, inference)
-    if options.probe is not None:
-        found: list[Row] = []
-        data = options.probe, transform, options.probe_images, inference
-        for encoder, info in encoders:
-            found += block_miou(info.label, encoder.to(device), *data)
-            encoder.cpu()
-        rows = pd.concat([results.rows, table(found, Row)], ignore_index=True)
-        results = replace(results, measures=[*results.measures, BLOCK_MIOU], rows=rows)
-    _show(results)
-    shown = [images.pairs[index] for index in range(min(PICTURES, len(images)))]
-    pictures = example_pictures(
-        {each.info.label: each.encoder.to(device) for each in encoders},
-        [image for image, _ in shown],
-        [mask for _, mask in shown] if images.masks else None,
-        replace(inference, num_workers=0),
-    )
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    # beside its place and moved there when complete; until then an old analysis is kept
-    with tempfile.TemporaryDirectory(dir=options.out.parent, prefix=".analysis-") as aside:
-        folder = Path(aside) / "new"
-        results.save(folder)
-        page = write_report(results, pictures, folder)[0]
-        if options.out.exists():
-            options.out.rename(Path(aside) / "old")
-        folder.rename(options.out)
-    print(f"report: {options.out / page.name}, with {JSON} and {CSV}")
+    from vitlab.commands.run_analyze import write_analysis
 
-
-def _show_plan(
-    options: AnalyzeOptions, encoders: Sequence[NamedEncoder], images: Images, device: torch.device
-) -> None:
-    for info in (each.info for each in encoders):
-        shape = f"{info.depth} blocks, {info.heads} heads, patch size {info.patch_size}"
-        print(f"{info.label}: {info.weights}: {shape}, {info.num_registers} registers")
-    named = " ".join(filter(None, [images.about["dataset"], images.about["split"]]))
-    print(f"images: {len(images)} of {named}, center crop of {options.size} px")
-    print(f"masks: {'yes' if images.masks else f'none: {images.why_no_masks}'}")
-    print(f"result: {options.out}, on {device}")
-
-
-def _show(results: AnalysisResults) -> None:
-    """Print the main numbers of each model, and what was left out."""
-    print(headline(results).T.to_markdown(disable_numparse=True))
-    print("in brackets: 95 % interval over images")
-    for each in results.left_out:
-        if not each.model:
-            print(f"left out: {each.measure}: {each.reason}")
+    write_analysis(options)
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
@@ -173,6 +97,8 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
     if not (above.is_dir() and os.access(above, os.W_OK)):
         reason = f"cannot be written in {above}; name another folder"
     elif above == folder and any(folder.iterdir()):
+        from vitlab.analysis.results import JSON
+
         if not (folder / JSON).is_file():
             reason = "holds other files; name a new folder"
         elif not overwrite:

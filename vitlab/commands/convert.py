@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vitlab.commands.parser import call
-from vitlab.encoders import load_pretrained, save
-from vitlab.encoders.checkpoint_io import ExportFormat, FamilyName
+from vitlab.option_types import ExportFormat, FamilyName
 
 
 def import_weights(words: Sequence[str]) -> None:
@@ -36,6 +35,8 @@ def _import(
         img_size: pixels of the image edge to make the encoder for; 0 for that of the weights.
         partial: allow missing and unexpected tensors.
     """
+    from vitlab.encoders import load_pretrained, save
+
     loaded = load_pretrained(weights, family, which, img_size, partial)
     save(loaded.encoder, out, origin=loaded.origin)
     print(loaded.report)
@@ -59,6 +60,8 @@ def _export(
         which: student or teacher, for a run that has both.
         backbone: of a run of prompts, the file of the backbone, where it has moved since.
     """
+    from vitlab.encoders import load_pretrained, save
+
     loaded = load_pretrained(weights, "vitlab", which, backbone=backbone)
     save(loaded.encoder, out, format, loaded.origin)
     print(loaded.report)

@@ -1,195 +1,167 @@
-"""`vitlab evaluate`: from its command line to a folder with a result."""
+"""Command line of `vitlab evaluate`: a protocol by name, and every setting of it as an option."""
 
-import shutil
-import tempfile
-import time
+import argparse
+import json
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from lightning.fabric import Fabric
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+import yaml
+from jsonargparse import ArgumentParser, Namespace
 
-from vitlab import distributed
-from vitlab.atomic_io import environment, write_bytes
-from vitlab.commands.evaluate_arguments import EvaluateArguments, parse
-from vitlab.data import SegmentationWhole
-from vitlab.data.transforms import resize_nearest
-from vitlab.errors import InputError
-from vitlab.evaluation.evaluate import check, evaluate
-from vitlab.evaluation.fingerprint import fingerprint_of_data
-from vitlab.evaluation.frozen_encoder import load_frozen_encoder
-from vitlab.evaluation.protocol import EvaluationContext, Outcome
-from vitlab.evaluation.registry import names
-from vitlab.evaluation.result import (
-    DataInfo,
-    ProtocolInfo,
-    Result,
-    WeightsInfo,
-    plain,
-    refuse_overwriting,
-)
-from vitlab.probes import InferenceConfig
-from vitlab.probes.metrics import IoUCounts, bootstrap_interval
-from vitlab.visualization.grid import png_pixels
-from vitlab.visualization.masks import compare_masks
+from vitlab.commands.parser import DATASET, check_class_options, class_parser, parse_plain
+from vitlab.config_files import find_protocol, protocol_names
+from vitlab.errors import check_least
+from vitlab.option_types import FamilyName
 
-UNFINISHED = ".unfinished"
+if TYPE_CHECKING:
+    from vitlab.data import VisionDataModule
+    from vitlab.evaluation import Protocol
+    from vitlab.evaluation.result import ProtocolInfo
+
+PROG = "vitlab evaluate"
+EXAMPLES = """\
+  vitlab evaluate --list
+  vitlab evaluate --weights runs/dino/seed0/best.ckpt --which teacher --protocol knn \\
+      --data.root /data/imagenet
+  vitlab evaluate --weights dino_deitsmall16_pretrain.pth --family dino \\
+      --protocol dinov2-linear --data.root /data/VOCdevkit --devices 4
+  vitlab evaluate ... --protocol dinov2-linear --protocol.recipe.iterations 1000
+  vitlab evaluate --protocol dinov2-linear --help       # the settings of one protocol as well
+"""
+# options of a dataset that only training uses, or that an evaluation decides
+FIXED = {
+    *("global_batch_size", "micro_batch_size", "transform", "num_workers"),
+    *("max_unreadable", "seed"),
+}
+PROTOCOL = {"subclass": "vitlab.evaluation.protocols.Protocol", "metavar": "NAME"}
+MINIMA = {"batch_size": 1, "num_workers": 0, "seed": 0, "devices": 1, "num_nodes": 1}
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Evaluate the frozen features of an encoder by a named protocol.
+
+    The result names every setting of the protocol, and those that were changed.
+
+    Args:
+        weights: A run's best.ckpt or last.ckpt, an exported folder, or a file of DINO, DINOv2,
+            DeiT, timm or LocAtViT; see `vitlab import --help`.
+        protocol: Name or YAML file of a protocol; --list shows them, and --protocol NAME --help
+            the settings of one.
+        data: Class of the dataset; may be left out where its folder is recognized.
+        family: Format of the weights.
+        which: Model of a file with several: student, teacher ...
+        backbone: Of a run of prompts, the backbone's file, if it is no longer where the run had it.
+        pixels: Normalization that the weights are trained with: ImageNet's mean and deviation, or
+            0.5 and 0.5. auto knows it of every family but timm, which has both.
+        out: Folder for the result; by default evaluations/WEIGHTS/PROTOCOL-DATASET.
+        overwrite: Replace a result that is there.
+        seed: Seed of heads, order and augmentation.
+        batch_size: Images per forward pass and device.
+        num_workers: Processes that load images, per device.
+        accelerator: cpu, cuda or auto.
+        devices: Processes per machine, one for each device.
+        num_nodes: Machines.
+        memory: GiB that blocked computations may take, on each device.
+        cache: Folder for features of protocols without augmentation; none if empty.
+        dry_run: Check everything, print the plan and stop.
+    """
+
+    weights: Path
+    protocol: "Protocol" = field(metadata=PROTOCOL)
+    data: "VisionDataModule" = field(metadata={**DATASET, "skip": FIXED})
+    family: FamilyName = "auto"
+    which: str = ""
+    backbone: str = ""
+    pixels: Literal["auto", "imagenet", "half"] = "auto"
+    out: str = ""
+    overwrite: bool = False
+    seed: int = 0
+    batch_size: int = 64
+    num_workers: int = 4
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    memory: float = 2.0
+    cache: str = ""
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        check_least(self, "--", {**MINIMA, "memory": 0.001})
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the verb with the words behind it.
+    """Evaluate, or list the protocols or the settings of one.
 
     Raises:
         InputError: weights, protocol and data that do not fit.
     """
     if "--list" in words:
-        for name, file in names().items():
-            print(f"{name:20} {file.read_text().splitlines()[0].lstrip('# ')}")
+        for name, file in protocol_names().items():
+            print(f"{name:20} {file.read_text('utf-8').splitlines()[0].lstrip('# ')}")
         return
     args, protocol = parse(words)
-    folder = Path(args.out) if args.out else default_folder(args, protocol)
-    refuse_overwriting(folder, args.overwrite)
-    refuse_unwritable(folder)
-    encoder, info = load_frozen_encoder(
-        args.weights, args.family, args.which, args.pixels, args.backbone
-    )
-    check(encoder, args.protocol, args.data)
-    if args.dry_run:
-        show_plan(args, protocol, info, folder)
-        return
-    device = launch(args)
-    first = distributed.rank() == 0
-    if first:
-        show_plan(args, protocol, info, folder)
-    context = EvaluationContext(
-        loading=InferenceConfig(device, args.batch_size, args.num_workers),
-        folder=folder / UNFINISHED,
-        cache=Path(args.cache) if args.cache else None,
-        memory=int(args.memory * 2**30),
-        seed=args.seed,
-    )
-    began = time.perf_counter()
-    outcome = evaluate(encoder, args.protocol, args.data, context)
-    if first:
-        write(args, protocol, info, outcome, folder, time.perf_counter() - began)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    from vitlab.commands.run_evaluate import evaluate_and_write
+
+    evaluate_and_write(args, protocol)
 
 
-def default_folder(args: EvaluateArguments, protocol: ProtocolInfo) -> Path:
-    """Return the default folder of a result: evaluations/WEIGHTS/PROTOCOL-DATASET."""
-    weights = args.weights
-    # of runs/dino/seed0/best.ckpt: runs-dino-seed0-best
-    parts = [part for part in (*weights.parent.parts, weights.stem) if part not in ("/", "..")]
-    seed = f"-seed{args.seed}" if args.seed else ""
-    name = f"{protocol.name}-{type(args.data).__name__.lower()}{seed}"
-    return Path("evaluations") / "-".join(parts[-4:]) / name
+def parse(words: Sequence[str]) -> tuple[EvaluateArguments, "ProtocolInfo"]:
+    """Read the command line: arguments, and the protocol with what is changed in it.
+
+    Raises:
+        InputError: an unknown protocol or dataset.
+        SystemExit: with code 2 after a message for words that do not parse; 0 after the help.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--protocol", nargs="?")
+    first.add_argument("--data", "--data.class_path", nargs="?")
+    first.add_argument("--data.root", dest="root", nargs="?")
+    asks_help = bool({"-h", "--help"} & {*words})
+    if asks_help and (name := first.parse_known_args(words)[0].protocol):
+        show_settings(find_protocol(name))
+    plain, class_words = parse_plain(EvaluateArguments, words, PROG, EXAMPLES)
+    found, rest = first.parse_known_args(class_words)
+    path = find_protocol(found.protocol)
+
+    from vitlab.data.check import recognize
+    from vitlab.evaluation.registry import differences, protocol_hash, read_protocol
+    from vitlab.evaluation.result import ProtocolInfo
+
+    published = read_protocol(path)
+    parser = class_parser(EvaluateArguments, PROG)
+    dataset = found.data or type(recognize(Path(found.root))).__name__
+    chosen = published.on(dataset.rpartition(".")[2])
+    base = ["--protocol", json.dumps(chosen), "--data", dataset, "--data.root", found.root]
+    class_path = ["--protocol", chosen["class_path"], "--data", dataset]
+    check_class_options(EvaluateArguments, [*class_path, *rest])
+    args = parser.parse_args([*base, *rest])
+    values = _values(parser, args)
+    changed = differences(_values(parser, parser.parse_args(base)), values)
+    name, version = published.name, published.version
+    info = ProtocolInfo(name, version, values, protocol_hash(name, version, values), changed)
+    built = EvaluateArguments(**{**plain, **vars(parser.instantiate_classes(args))})
+    built.data.max_unreadable, built.data.seed = 0, built.seed
+    built.data.num_workers = built.num_workers
+    return built, info
 
 
-def refuse_unwritable(folder: Path) -> None:
-    """Refuse, before any long work, a folder that cannot be made or written to."""
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    try:
-        with tempfile.TemporaryDirectory(dir=existing):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"--out {folder}: {error.strerror}; choose another folder", field="--out"
-        ) from error
+def show_settings(path: Path) -> None:
+    """Print the settings of a protocol's file, and the options that its class takes."""
+    from vitlab.evaluation.registry import read_protocol
+
+    protocol = read_protocol(path).protocol
+    print(yaml.safe_dump(protocol["init_args"], sort_keys=False, width=100))
+    class_parser(EvaluateArguments, PROG).parse_args(["--protocol.help", protocol["class_path"]])
 
 
-def launch(args: EvaluateArguments) -> torch.device:
-    """Start the other processes, where several devices are asked for; return this one's device."""
-    many = args.devices * args.num_nodes > 1
-    try:
-        fabric = Fabric(
-            accelerator=args.accelerator,
-            devices=args.devices,
-            num_nodes=args.num_nodes,
-            strategy="ddp" if many else "auto",
-        )
-    except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise InputError(
-            f"--accelerator {args.accelerator} with --devices {args.devices} cannot be used on "
-            f"this machine: {error}",
-            field="--accelerator",
-        ) from error
-    if many:
-        fabric.launch()
-    return fabric.device
-
-
-def show_plan(
-    args: EvaluateArguments, protocol: ProtocolInfo, info: WeightsInfo, folder: Path
-) -> None:
-    """Print what is going to be done."""
-    data = args.data
-    print(f"weights   {info.path} ({info.family}, {info.hash[:12]})")
-    print(f"protocol  {protocol.name} version {protocol.version}, hash {protocol.hash}")
-    for name, (published, used) in protocol.changed.items():
-        print(f"changed   {name}: {published} -> {used}")
-    for split in (data.train_split, data.val_split):
-        print(f"data      {type(data).__name__} {split}: {len(data.samples(split))} images")
-    print(f"result    {folder}")
-
-
-def write(
-    args: EvaluateArguments,
-    protocol: ProtocolInfo,
-    weights: WeightsInfo,
-    outcome: Outcome,
-    folder: Path,
-    seconds: float,
-) -> None:
-    """Write and print the numbers of an evaluation with all that made them, and its pictures."""
-    data, counts, classes, sheet = args.data, outcome.counts, {}, None
-    train, val = outcome.train or data.train_split, data.val_split
-    samples = data.samples(val)
-    if isinstance(counts, IoUCounts):
-        known = counts.iou()[: data.num_classes]  # the last of more is void
-        classes = dict(zip(data.classes, known.tolist(), strict=True))
-    result = Result(
-        protocol=protocol,
-        weights=weights,
-        data=DataInfo(
-            dataset=type(data).__name__,
-            train=train,
-            val=val,
-            counts={train: len(data.samples(train)), val: len(counts)},
-            fingerprint="-".join(fingerprint_of_data(data, split) for split in (train, val)),
-            root=str(data.root),
-        ),
-        headline=outcome.headline,
-        scores=plain(outcome.scores),
-        interval=bootstrap_interval(counts, args.seed),
-        classes=plain(classes),
-        tried=plain(outcome.tried),
-        chosen=outcome.chosen,
-        chosen_on=outcome.chosen_on,
-        seed=args.seed,
-        seconds=seconds,
-        environment=environment(),
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    if outcome.predictions:
-        dataset = data.segmentation_dataset(val, SegmentationWhole(0))
-        images, truths = zip(*(dataset[i] for i in range(len(outcome.predictions))), strict=True)
-        shown = [
-            torch.from_numpy(resize_nearest(prediction.numpy(), *truth.shape))
-            for prediction, truth in zip(outcome.predictions, truths, strict=True)
-        ]
-        png = compare_masks(images, truths, shown, data.classes).encode(scale=1)
-        write_bytes(folder / "pictures.png", png)
-        sheet = png_pixels(png)
-    result.write_events(folder, sheet)
-    paths = [samples.image(index) for index in range(len(counts))]
-    result.write(folder, counts, paths, args.overwrite)  # last: then it is complete
-    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-    low, high = result.interval
-    for name, value in result.scores.items():
-        mark = f"  [{low:.1f}, {high:.1f}]" if name == result.headline else ""
-        print(f"{name:24} {'-' if value is None else f'{value:.2f} %'}{mark}")
-    if result.chosen:
-        print(f"chosen on {result.chosen_on}: {result.chosen} of {len(result.tried)} tried")
-    print(f"result    {folder} ({seconds:.0f} s)")
+def _values(parser: ArgumentParser, args: Namespace) -> dict[str, Any]:
+    """Return the protocol's settings as plain values."""
+    text = parser.dump(Namespace(protocol=args.protocol), skip_validation=True)
+    # where a class is defined is no setting; JSON has no infinity
+    text = re.sub(r"(?<=class_path: )[\w.]+\.", "", text)
+    return yaml.safe_load(re.sub(r"(?m)(?<=[ -])\.(inf|nan)$", r"\1", text))["protocol"]

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 from vitlab import signals
+from vitlab.training.suggestions import check_words
 
 
 def run(words: Sequence[str]) -> None:
     """Note signals from the first moment on, then import what a run needs."""
     with signals.listening():
+        check_words(words)
         from vitlab.training.fit import fit
 
         fit(words)

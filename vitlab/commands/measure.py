@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitlab.commands.device import choose_device
 from vitlab.commands.parser import parse
 from vitlab.errors import InputError
-from vitlab.training.checkpoint_probes import MeasureOptions, SeriesProbes
-from vitlab.training.checkpoint_series import find_series
+from vitlab.training.measure_options import MeasureOptions
 
 EXAMPLES = """\
 examples:
@@ -26,6 +24,10 @@ def run(words: Sequence[str]) -> None:
         InputError: checkpoints, data or folders do not allow it; before anything is measured.
     """
     options = parse(MeasureOptions, words, "vitlab measure", EXAMPLES)
+    from vitlab.commands.device import choose_device
+    from vitlab.training.checkpoint_probes import SeriesProbes
+    from vitlab.training.checkpoint_series import find_series
+
     device = choose_device(options.device).type
     found = find_series(options.checkpoints)
     root = options.out or Path("measured")

@@ -1,26 +1,33 @@
-"""Command lines from dataclasses: a field is an option, its line in `Args:` the option's help."""
+"""Command lines from dataclasses: a field is an option, its line in `Args:` the option's help.
+
+Options that build a class, such as `--data CLASS --data.root DIR`, are parsed apart from the
+others: importing their classes takes seconds, for which neither the help nor the refusal of
+another option waits.
+"""
 
 import argparse
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+import pydoc
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from vitlab.config_safety import ClassParser, check_command_line
+from vitlab.config_safety import ClassParser, check_command_line, options_of
+from vitlab.errors import InputError, did_you_mean
+from vitlab.usage_errors import parameters, subclasses
 
 Arguments = TypeVar("Arguments")
 Returned = TypeVar("Returned")
 # metadata of a field that is given without an option's name
 POSITIONAL = {"positional": True}
-# of one whose value is built from a class_path; `skip` names arguments left out
-SUBCLASS = {"subclass": True}
-# the same, for a dataset: its class is recognized where only --NAME.root is given
-DATASET = {"subclass": True, "dataset": True}
+# of a field that is built from a class_path: `subclass` is the import path of its base, which the
+# annotation can leave to type checkers; `skip` names arguments left out; the class of a dataset is
+# recognized where only --NAME.root is given
+DATASET = {"subclass": "vitlab.data.VisionDataModule", "dataset": True}
 
 
 class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -44,21 +51,54 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, examples: str 
         InputError: by `__post_init__`, and for classes that a config may not build.
         SystemExit: with code 2 after a message for words that do not parse; 0 for --help.
     """
-    check_command_line(words)
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    for each in fields:
-        if each.metadata.get("dataset"):
-            words = _with_class(words, f"--{each.name}")
-    parser = build_parser(kind, prog, examples)
-    found = parser.instantiate_classes(parser.parse_args(list(words)))
-    values = {each.name: found.get(each.name) for each in fields}
-    hints = get_type_hints(kind)
-    for each in fields:
-        if get_origin(hints[each.name]) is tuple:
-            values[each.name] = tuple(values[each.name])
-        if each.metadata.get("positional") and values[each.name] is None:
-            del values[each.name]  # the field has a default: jsonargparse allows none here
+    values, rest = parse_plain(kind, words, prog, examples)
+    if rest:
+        for each in class_fields(kind):
+            if each.metadata.get("dataset"):
+                rest = _with_class(rest, f"--{each.name}")
+        parser = class_parser(kind, prog)
+        check_class_options(kind, rest)
+        values |= vars(parser.instantiate_classes(parser.parse_args(rest)))
     return kind(**values)
+
+
+def parse_plain(
+    kind: type, words: Sequence[str], prog: str, examples: str = ""
+) -> tuple[dict[str, Any], list[str]]:
+    """Read the options that build no class, and check that the others are there.
+
+    Args:
+        kind: see `parse`.
+        words: see `parse`.
+        prog: see `parse`.
+        examples: see `parse`.
+
+    Returns:
+        Values by field, None for options that build a class, and the words of those.
+
+    Raises:
+        InputError: classes that a config may not build.
+        SystemExit: see `parse`.
+    """
+    check_command_line(words)
+    rest, plain = split_words(words, [each.name for each in class_fields(kind)])
+    parser = build_parser(kind, prog, examples)
+    # stand-ins of the options that build a class only say that there is one
+    known = parser.format_usage().replace("[", " ").split()
+    names = {word.partition("=")[0].replace(".class_path", "") for word in rest}
+    stand_ins = [name for name in names if name.startswith("--") and name in known]
+    given = parser.parse_args([*plain, *(f"{name}=given" for name in stand_ins)])
+    found = parser.instantiate_classes(given)
+    values = {}
+    for each in dataclasses.fields(kind):
+        value = found[each.name]
+        if each.metadata.get("subclass"):
+            value = None
+        elif get_origin(each.type) is tuple:
+            value = tuple(value)
+        if not (each.metadata.get("positional") and value is None):
+            values[each.name] = value  # else the field has a default: jsonargparse allows none here
+    return values, rest
 
 
 def call(
@@ -70,19 +110,18 @@ def call(
         InputError: by the function.
         SystemExit: as in `parse`.
     """
-    hints = get_type_hints(function)
     fields: list[Any] = []
     for name, each in inspect.signature(function).parameters.items():
         required = each.default is each.empty
         more = () if required else (dataclasses.field(default=each.default),)
-        fields.append((name, hints[name], *more))
+        fields.append((name, each.annotation, *more))
     kind = dataclasses.make_dataclass("Options", fields)
     kind.__doc__ = function.__doc__
     return function(**vars(parse(kind, words, prog, examples)))
 
 
 def build_parser(kind: type, prog: str, examples: str = "") -> ArgumentParser:
-    """Return the parser of a dataclass, see `parse`."""
+    """Return the parser of a dataclass, with stand-ins for options that build a class."""
     pages = [parse_docstring(base.__doc__ or "") for base in reversed(kind.__mro__)]
     texts = {each.arg_name: each.description for page in pages for each in page.params}
     parser = ClassParser(
@@ -94,13 +133,75 @@ def build_parser(kind: type, prog: str, examples: str = "") -> ArgumentParser:
         formatter_class=_Help,
         allow_abbrev=False,
     )
-    hints = get_type_hints(kind)
     for each in dataclasses.fields(kind):
-        _add(parser, each, hints[each.name], texts.get(each.name) or "")
+        _add(parser, each, texts.get(each.name) or "")
     return parser
 
 
-def _with_class(words: Sequence[str], option: str) -> Sequence[str]:
+def class_fields(kind: type) -> list[dataclasses.Field]:
+    """Return the fields of a dataclass that are built from a class_path."""
+    return [each for each in dataclasses.fields(kind) if each.metadata.get("subclass")]
+
+
+def class_parser(kind: type, prog: str) -> ArgumentParser:
+    """Return the parser of the options that build a class; imports the classes."""
+    parser = ClassParser(prog=prog, allow_abbrev=False)
+    for each in class_fields(kind):
+        base = _base(each)
+        parser.add_subclass_arguments(
+            base, each.name, required=False, skip=each.metadata.get("skip")
+        )
+    return parser
+
+
+def check_class_options(kind: type, words: Sequence[str]) -> None:
+    """Refuse `--NAME.KEY` of a key that the named class does not have.
+
+    Args:
+        kind: the dataclass of options.
+        words: of the options that build a class.
+
+    Raises:
+        InputError: an unknown key; classes that are not imported yet are left to the parser.
+    """
+    given = dict(options_of(words))
+    for each in class_fields(kind):
+        option, skip = f"--{each.name}", each.metadata.get("skip") or ()
+        name = str(given.get(option) or given.get(f"{option}.class_path")).rpartition(".")[2]
+        found = [sub for sub in subclasses(_base(each)) if sub.__name__ == name]
+        known = [key for key in parameters(found[0]) if key not in skip] if found else []
+        for word in (word for word in given if word.startswith(f"{option}.")):
+            key = word.split(".")[1].rstrip("+")
+            if known and key not in (*known, "help", "class_path", "init_args", "dict_kwargs"):
+                hint = did_you_mean(key, known) or f"it has {', '.join(known)}"
+                raise InputError(f"{word}: {name} has no {key}; {hint}".rstrip(), field=word)
+
+
+def _base(field: dataclasses.Field) -> Any:
+    return pydoc.locate(field.metadata["subclass"])
+
+
+def split_words(words: Sequence[str], names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the words of some options, `--NAME` and `--NAME.KEY`, and all others, in their order.
+
+    Each of the options takes one value.
+    """
+    chosen: list[str] = []
+    others: list[str] = []
+    names, words = set(names), list(words)
+    while words:
+        word = words.pop(0)
+        option, equals, _ = word.partition("=")
+        if option.startswith("--") and option[2:].partition(".")[0] in names:
+            chosen.append(word)
+            if not equals and words and not words[0].startswith("--"):
+                chosen.append(words.pop(0))
+        else:
+            others.append(word)
+    return chosen, others
+
+
+def _with_class(words: list[str], option: str) -> list[str]:
     """Return a command line that begins with the class of a dataset, recognized if absent."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(option, f"{option}.class_path", dest="name")
@@ -114,16 +215,21 @@ def _with_class(words: Sequence[str], option: str) -> Sequence[str]:
     return [option, name, f"{option}.root", found.root, *rest]
 
 
-def _add(parser: ArgumentParser, field: dataclasses.Field, hint: Any, text: str) -> None:
-    made = field.default_factory
+def _add(parser: ArgumentParser, field: dataclasses.Field, text: str) -> None:
+    hint, made, option = field.type, field.default_factory, f"--{field.name.replace('_', '-')}"
     default = field.default if made is dataclasses.MISSING else made()
     required = default is dataclasses.MISSING
     if field.metadata.get("subclass"):
-        kinds = tuple(each for each in get_args(hint) if each is not NoneType) or hint
-        skip = field.metadata.get("skip")
-        parser.add_subclass_arguments(kinds, field.name, required=required, help=text, skip=skip)
+        dataset = field.metadata.get("dataset", False)
+        metavar = field.metadata.get("metavar", "CLASS")
+        more: dict[str, Any] = {"help": text, "metavar": metavar}
+        parser.add_argument(option, required=required and not dataset, **more)
+        if dataset:
+            text = f"its folder; {option}.help CLASS shows the other options of a dataset"
+            more = {"help": text, "metavar": "DIR", "required": required}
+            parser.add_argument(f"{option}.root", dest=f"{field.name}_root", **more)
         return
-    more: dict[str, Any] = {"type": hint, "help": text}
+    more = {"type": hint, "help": text}
     if get_origin(hint) in (list, tuple) and get_args(hint)[-1:] != ():
         default = default if required else list(default)  # type: ignore[arg-type]
         more |= {"type": get_args(hint)[0], "nargs": "+" if required else "*"}
@@ -135,7 +241,6 @@ def _add(parser: ArgumentParser, field: dataclasses.Field, hint: Any, text: str)
         more |= {} if required else {"nargs": "?"}
         parser.add_argument(field.name, **more)
         return
-    option = f"--{field.name.replace('_', '-')}"
     if hint is bool and default is False:
         parser.add_argument(option, action="store_true", help=text)
     else:

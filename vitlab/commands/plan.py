@@ -1,20 +1,13 @@
 """`vitlab plan`."""
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from vitlab.commands.parser import parse, split_words
 from vitlab.errors import InputError, check_least
+from vitlab.training.suggestions import OTHERS, check_words
 
-HELP = """\
-Try a run before it is launched: some real steps with its data, its config and the device of this
-machine. Reports the time of a step by parts, the images/s of the loaders by themselves, whether
-memory and disk suffice, the hours of the run, and what to change first.
-
-Takes every option of `vitlab fit`, and refuses what it refuses. Nothing is kept: no folder is made,
-the weights are thrown away. One device is measured, with its share of the batch; several are taken
-to be as many times as fast, and their communication is not counted.
-"""
 EXAMPLES = """\
 examples:
   vitlab plan --config configs/dino_entmax.yaml --config configs/demo.yaml
@@ -23,6 +16,33 @@ examples:
   vitlab plan --config configs/dino.yaml --config configs/hardware/gpu_1.yaml \\
       --data.root /data/imagenet --data.num_workers 16      # would more loading processes help?
 """
+HELP = {"-h", "--help"}
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """Try a run before it is launched: some real steps with its data, config and this machine.
+
+    Takes every option of `vitlab fit` as well, and refuses what it refuses. Reports the time of a
+    step by parts, the images/s of the loaders by themselves, whether memory and disk suffice, the
+    hours of the run, and what to change first. Nothing is kept: no folder is made, the weights are
+    thrown away. One device is measured, with its share of the batch; several are taken to be as
+    many times as fast, and their communication is not counted.
+
+    Args:
+        steps: steps that count
+        world_size: project to so many devices, too
+        out: JSON file for all numbers; replaced at once
+    """
+
+    steps: int = 5
+    world_size: int = 0
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_least(self, "--", {"steps": 1, "world_size": 0})
+        if self.out is not None and self.out.is_dir():
+            raise InputError(f"--out {self.out} is a folder; name a file", field="--out")
 
 
 def run(words: Sequence[str]) -> None:
@@ -31,22 +51,10 @@ def run(words: Sequence[str]) -> None:
     Raises:
         InputError: the run cannot work as configured, or the options of the trial are out of range.
     """
-    parser = argparse.ArgumentParser(
-        "vitlab plan",
-        usage="vitlab plan --config FILE ... [--steps N] [--world-size N] [--out FILE] "
-        "[options of vitlab fit]",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=HELP,
-        epilog=EXAMPLES,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--steps", type=int, default=5, help="steps that count (default: 5)")
-    parser.add_argument("--world-size", type=int, default=0, help="project to so many devices, too")
-    parser.add_argument("--out", type=Path, help="JSON file for all numbers; replaced at once")
-    options, fit_words = parser.parse_known_args(list(words))
-    check_least(options, "--", {"steps": 1, "world_size": 0})
-    if options.out is not None and options.out.is_dir():
-        raise InputError(f"--out {options.out} is a folder; name a file", field="--out")
+    own, fit_words = split_words(words, ("steps", "world-size", "out"))
+    own += ["--help"] if HELP & {*fit_words} else []
+    options = parse(PlanOptions, own, "vitlab plan", EXAMPLES)
+    check_words(fit_words, (*OTHERS, "steps", "world-size", "out"))
 
     from rich.console import Console
 
@@ -57,7 +65,7 @@ def run(words: Sequence[str]) -> None:
     from vitlab.training.plan import plan_run, print_rows
 
     with quiet():
-        cli = FitCLI(fit_words)
+        cli = FitCLI(fit_words, prog="vitlab plan")
         if cli.start.finished:
             print(f"vitlab: the run in {cli.folder} is finished; nothing is left to do")
             return

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vitlab.commands.parser import DATASET, POSITIONAL, parse
-from vitlab.data import VisionDataModule
 from vitlab.errors import InputError
+
+if TYPE_CHECKING:
+    from vitlab.data import VisionDataModule
 
 CALIBRATION = """\
 examples:
@@ -31,7 +34,7 @@ class ReportOptions:
     """
 
     arms: list[str] = field(metadata=POSITIONAL)
-    data: VisionDataModule = field(metadata=DATASET)
+    data: "VisionDataModule" = field(metadata=DATASET)
     size: int = 224
     out: Path = Path("report")
 
@@ -76,9 +79,9 @@ class PromptOptions(ReportOptions):
 
 def calibration(words: Sequence[str]) -> None:
     """Write the report of a calibration; arms that are given twice are refused."""
+    options = parse(CalibrationOptions, words, "vitlab report calibration", CALIBRATION)
     from vitlab.analysis.calibration_report import write_calibration_report
 
-    options = parse(CalibrationOptions, words, "vitlab report calibration", CALIBRATION)
     arms = options.checkpoints()
     if twice := [name for name, paths in arms.items() if len(paths) > 1]:
         raise InputError(
@@ -90,8 +93,8 @@ def calibration(words: Sequence[str]) -> None:
 
 def prompts(words: Sequence[str]) -> None:
     """Write the report of prompt tuning; arms that cannot be read are refused."""
+    options = parse(PromptOptions, words, "vitlab report prompts", PROMPTS)
     from vitlab.analysis.prompt_report import write_prompt_report
 
-    options = parse(PromptOptions, words, "vitlab report prompts", PROMPTS)
     more = options.data, options.size, options.crop, options.out
     print(write_prompt_report(options.checkpoints(), *more), end="")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from vitlab.cluster.job import SubmitOptions, batch_script, refuse_queued, submit
 from vitlab.commands.parser import parse
 from vitlab.errors import InputError
+from vitlab.training.suggestions import SECTIONS, check_words
 
 EXAMPLES = """\
 examples:
@@ -35,14 +36,14 @@ def run(words: Sequence[str]) -> None:
     """
     words = list(words)
     split = words.index("--") if "--" in words else len(words)
+    for option in (word.partition("=")[0] for word in words[:split]):
+        if option[2:].partition(".")[0] in SECTIONS:
+            raise InputError(f"{option} is an option of fit; put it behind --", field=option)
     options = parse(SubmitOptions, words[:split], "vitlab submit", EXAMPLES)
     fit_options = words[split + 1 :]
-    for option in (word.partition("=")[0] for word in fit_options):
-        if option in INSTEAD or (options.seeds and option == "--seed_everything"):
-            instead = INSTEAD.get(option, "--seeds")
-            raise InputError(
-                f"{option} is not for the part behind the --; use {instead}", field=option
-            )
+    _check_places(fit_options, bool(options.seeds))
+    configs = [part for path in options.config for part in ("--config", path)]
+    check_words([*configs, *fit_options])
 
     from vitlab.data.sampler import split_global_batch
     from vitlab.run import run_dir
@@ -51,14 +52,14 @@ def run(words: Sequence[str]) -> None:
 
     fit_words = [
         *("--trainer.enable_progress_bar", "false"),  # configs may overrule it
-        *(part for path in options.config for part in ("--config", path)),
+        *configs,
         *("--trainer.devices", str(options.devices)),
         *("--trainer.num_nodes", str(options.num_nodes)),
         *("--trainer.accelerator", "gpu" if options.gpus_per_node else "cpu"),
         *fit_options,
     ]
     with quiet():  # the seed that Lightning sets is of no interest here
-        parsed = FitCLI(fit_words, build=False)
+        parsed = FitCLI(fit_words, build=False, prog="vitlab submit")
     settings, root = parsed.config, parsed.run_folder.absolute()
     data, world_size = settings.data.init_args, options.devices * options.num_nodes
     split_global_batch(data.global_batch_size, world_size, data.micro_batch_size)
@@ -84,3 +85,13 @@ def run(words: Sequence[str]) -> None:
     print(f"submitted job {number}, {options.job_name}; `vitlab runs` shows its state")
     for folder in folders:
         print(f"  {folder}")
+
+
+def _check_places(fit_options: Sequence[str], seeds: bool) -> None:
+    """Refuse options of fit behind the -- that follow from ours."""
+    for option in (word.partition("=")[0] for word in fit_options):
+        if option in INSTEAD or (seeds and option == "--seed_everything"):
+            instead = INSTEAD.get(option, "--seeds")
+            raise InputError(
+                f"{option} is not for the part behind the --; use {instead}", field=option
+            )

@@ -4,15 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-
-from vitlab.analysis.analyze import NamedEncoder, name_encoder
 from vitlab.errors import InputError
-from vitlab.evaluation.fingerprint import fingerprint
-from vitlab.evaluation.frozen_encoder import load_frozen_encoder
-from vitlab.training.encoder_config import encoder_from_config
+from vitlab.option_types import FamilyName
+
+if TYPE_CHECKING:
+    from vitlab.analysis.analyze import NamedEncoder
 
 UNTRAINED = "untrained:"
 EACH = ("family", "which", "pixels", "backbone")  # one for all weights, or one for each
@@ -37,7 +35,7 @@ class WeightsOptions:
     weights: list[str]
     labels: list[str] = field(default_factory=list)
     which: list[str] = field(default_factory=lambda: [""])
-    family: list[str] = field(default_factory=lambda: ["auto"])
+    family: list[FamilyName] = field(default_factory=lambda: ["auto"])
     pixels: list[Literal["auto", "imagenet", "half"]] = field(default_factory=lambda: ["auto"])
     backbone: list[str] = field(default_factory=lambda: [""])
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -54,12 +52,19 @@ class WeightsOptions:
                     field=f"--{name}",
                 )
 
-    def load_encoders(self) -> list[NamedEncoder]:
+    def load_encoders(self) -> list["NamedEncoder"]:
         """Load all encoders, in evaluation mode.
 
         Raises:
             InputError: unreadable weights, or several of one label.
         """
+        import torch
+
+        from vitlab.analysis.analyze import name_encoder
+        from vitlab.evaluation.fingerprint import fingerprint
+        from vitlab.evaluation.frozen_encoder import load_frozen_encoder
+        from vitlab.training.encoder_config import encoder_from_config
+
         count = len(self.weights)
         each = {name: list(getattr(self, name)) for name in EACH}
         each = {name: values * (count if len(values) == 1 else 1) for name, values in each.items()}

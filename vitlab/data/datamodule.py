@@ -26,6 +26,7 @@ from vitlab.data.samples import Samples
 from vitlab.data.storage import FileTree, Layout, few
 from vitlab.data.transforms import MultiCrop, SegmentationTransform, Transform, normalize
 from vitlab.errors import check_least
+from vitlab.usage_errors import subclasses
 
 
 class VisionDataModule(LightningDataModule, ABC):
@@ -292,8 +293,3 @@ class VisionDataModule(LightningDataModule, ABC):
                 field="data.train_split",
             )
         self._disjoint.add((split, self.val_split))
-
-
-def subclasses(kind: type[Any]) -> list[type[Any]]:
-    """Return all subclasses of a class that are imported."""
-    return [each for own in kind.__subclasses__() for each in (own, *subclasses(own))]

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from vitlab.config_files import CONFIGS, REFERENCES
+from vitlab.config_files import REFERENCES
 from vitlab.config_safety import check_config
-from vitlab.errors import InputError, did_you_mean
+from vitlab.errors import InputError
 from vitlab.evaluation.result import plain
 
 KEYS = {"name", "version", "protocol", "datasets"}
@@ -44,30 +44,6 @@ def protocol_hash(name: str, version: int, settings: Mapping[str, Any]) -> str:
     """Return twelve hexadecimal digits that stand for a protocol and all its settings."""
     text = json.dumps([name, version, plain(settings)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def find(name: str) -> PublishedProtocol:
-    """Read a protocol by its name, or by the path of a YAML file.
-
-    Raises:
-        InputError: an unknown name (the nearest ones are shown), or a file of another kind.
-    """
-    if name.endswith((".yaml", ".yml")) or "/" in name:
-        return read_protocol(Path(name))
-    known = names()
-    if name not in known:
-        raise InputError(
-            f"protocol {name!r} is unknown; {did_you_mean(name, known)}The protocols are "
-            f"{', '.join(known)}",
-            field="--protocol",
-        )
-    return read_protocol(known[name])
-
-
-def names() -> dict[str, Path]:
-    """Return the file of each protocol by its name."""
-    files = sorted((CONFIGS / "protocols").glob("*.yaml"))
-    return {file.stem: file for file in files if file != REFERENCES}
 
 
 def read_protocol(path: Path) -> PublishedProtocol:

@@ -1,7 +1,7 @@
 """An encoder that starts from pretrained weights."""
 
 from vitlab.encoders import ViT, load_pretrained
-from vitlab.encoders.checkpoint_io import FamilyName
+from vitlab.option_types import FamilyName
 
 
 class Pretrained(ViT):

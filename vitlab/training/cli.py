@@ -31,15 +31,14 @@ from vitlab.callbacks.rank_watchdog import RankWatchdog
 from vitlab.callbacks.status import StatusWriter
 from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.callbacks.validation import Validation
-from vitlab.config_files import resolve_configs
-from vitlab.config_safety import ClassesOnly, check_command_line
+from vitlab.config_safety import ClassesOnly
 from vitlab.data import DataError, VisionDataModule
 from vitlab.errors import InputError
 from vitlab.launch import Launch, find_launch
 from vitlab.objectives import Pretrained  # all of them: YAML finds classes once imported
 from vitlab.run import run_dir
 from vitlab.run.module import Pretraining
-from vitlab.training.suggestions import check_keys
+from vitlab.training.suggestions import check_keys, check_words
 from vitlab.training.synthetic import Synthetic
 
 HELP_TRAINER = "--help-trainer"
@@ -70,9 +69,10 @@ class FitCLI(LightningCLI):
         args: words of the command line behind `fit`.
         build: whether anything is built; if not, the settings are only parsed and checked, as far
             as a machine can that has neither the data nor the GPUs.
+        prog: name of the command, for its messages.
     """
 
-    def __init__(self, args: Sequence[str], build: bool = True):
+    def __init__(self, args: Sequence[str], build: bool = True, prog: str = "vitlab fit"):
         self.build = build
         super().__init__(
             Pretraining,
@@ -82,7 +82,7 @@ class FitCLI(LightningCLI):
             auto_configure_optimizers=False,
             parser_class=FitParser,
             parser_kwargs={
-                "prog": "vitlab fit",
+                "prog": prog,
                 "usage": "vitlab fit --config FILE ... [options]",  # of the parser, 80 lines
                 "description": "Pretrain an encoder and probe it while it trains. Several "
                 "--config overlay each other; options on the command line come last.",
@@ -127,8 +127,7 @@ class FitCLI(LightningCLI):
         if HELP_TRAINER in args and isinstance(parser, FitParser):
             print(parser.trainer_help())
             sys.exit()
-        args = resolve_configs(args)
-        check_command_line(args)
+        args = check_words(args)
         check_keys(args, parser.get_defaults())
         self.config = parser.parse_args(args)
 

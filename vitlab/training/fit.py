@@ -143,5 +143,5 @@ def _leave_group() -> None:
 
 
 def _stop(reason: object, code: int) -> NoReturn:
-    print(f"vitlab: {reason}", file=sys.stderr)
+    print(f"vitlab{' fit' if code == REFUSED else ''}: {reason}", file=sys.stderr)
     sys.exit(code)

@@ -1,95 +1,240 @@
 """Unknown keys of the command line and of configs, answered with the nearest known one."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 from jsonargparse import Namespace
 
-from vitlab.config_safety import flat, options_of, read_yaml
-from vitlab.data import Transform, VisionDataModule
-from vitlab.data.datamodule import subclasses
-from vitlab.encoders import Encoder
+from vitlab.config_files import resolve_configs
+from vitlab.config_safety import check_command_line, flat, options_of, read_yaml
 from vitlab.errors import InputError, did_you_mean, nearest
-from vitlab.objectives import Objective
-
-# words of other programs for keys of ours, by section
-SYNONYMS = {
-    "model.optimizer": {
-        **dict.fromkeys(("rate", "learning_rate", "base_lr"), "lr"),
-        **dict.fromkeys(("final_rate", "final_lr", "end_lr"), "min_lr"),
-        **dict.fromkeys(("decay", "wd"), "weight_decay"),
-        **dict.fromkeys(("clip", "clip_grad", "max_norm", "gradient_clip_val"), "clip_grad_norm"),
-        **dict.fromkeys(("warmup", "lr_warmup_epochs"), "warmup_epochs"),
-        **dict.fromkeys(("schedule", "scheduler", "course"), "lr_schedule"),
-        **dict.fromkeys(("kind", "opt", "type"), "name"),
-    },
-    "data": {
-        **dict.fromkeys(("batch_size", "batch", "train_batch_size"), "global_batch_size"),
-        **dict.fromkeys(("device_batch", "per_device_batch_size"), "micro_batch_size"),
-        **dict.fromkeys(("workers", "n_workers"), "num_workers"),
-        **dict.fromkeys(("views", "transforms", "augmentation"), "transform"),
-        **dict.fromkeys(("path", "dir", "data_dir"), "root"),
-    },
-}
+from vitlab.usage_errors import parameters, subclasses
 
 SECTIONS = ("trainer", "model", "data", "probing", "validation", "checkpoint", "collapse_monitor")
-# what the class of a key is a subclass of
-BASES = {
-    "model.objective": Objective,
-    "encoder": Encoder,
-    "data": VisionDataModule,
-    "transform": Transform,
+# options of fit without a section, and those that the parser adds
+OTHERS = ("config", "seed_everything", "run_dir", "ckpt_path", "dry_run", "synthetic")
+ADDED = ("c", "h", "help", "help_trainer", "print_config")
+# a run has one of them
+BEGINNINGS = ("--config", "-c", "-h", "--help", "--print_config", "--model.objective")
+# words of other programs, and of earlier versions, for what is elsewhere
+ELSEWHERE = {
+    **dict.fromkeys(("lr", "learning_rate", "rate", "base_lr"), "model.optimizer.lr"),
+    **dict.fromkeys(("weight_decay", "wd"), "model.optimizer.weight_decay"),
+    **dict.fromkeys(("optimizer", "opt"), "model.optimizer"),
+    **dict.fromkeys(("warmup", "warmup_epochs"), "model.optimizer.warmup_epochs"),
+    **dict.fromkeys(("epochs", "max_epochs", "num_epochs"), "trainer.max_epochs"),
+    **dict.fromkeys(("gpus", "devices", "num_gpus", "n_gpus"), "trainer.devices"),
+    **dict.fromkeys(("nodes", "num_nodes", "nnodes"), "trainer.num_nodes"),
+    **dict.fromkeys(("device", "accelerator"), "trainer.accelerator"),
+    **dict.fromkeys(("precision", "amp", "fp16", "bf16"), "trainer.precision"),
+    **dict.fromkeys(("logger", "wandb", "mlflow", "tensorboard"), "trainer.logger"),
+    **dict.fromkeys(("batch_size", "batch", "global_batch_size", "bs"), "data.global_batch_size"),
+    **dict.fromkeys(("micro_batch_size", "accumulate_grad_batches"), "data.micro_batch_size"),
+    **dict.fromkeys(("workers", "num_workers"), "data.num_workers"),
+    **dict.fromkeys(("root", "data_path", "data_dir", "dataset", "data_root"), "data.root"),
+    **dict.fromkeys(("transform", "views", "augmentation"), "data.transform"),
+    **dict.fromkeys(("arch", "encoder", "backbone"), "model.objective.encoder"),
+    **dict.fromkeys(("objective", "loss", "method"), "model.objective"),
+    **dict.fromkeys(("resume", "ckpt", "resume_from_checkpoint", "checkpoint_path"), "ckpt_path"),
+    **dict.fromkeys(("run", "out", "output_dir", "output", "save_dir", "log_dir"), "run_dir"),
+    **dict.fromkeys(("seed", "random_seed"), "seed_everything"),
+    **dict.fromkeys(("scoring", "val"), "validation"),
+    **dict.fromkeys(("checkpoints", "saving"), "checkpoint"),
+    **dict.fromkeys(("health", "monitor"), "collapse_monitor"),
+    **dict.fromkeys(("probes", "evaluation", "eval"), "probing"),
 }
+# words of other programs, and of earlier versions, for keys inside of a section
+SYNONYMS = {
+    **dict.fromkeys(("rate", "learning_rate", "base_lr"), "lr"),
+    **dict.fromkeys(("final_rate", "final_lr", "end_lr"), "min_lr"),
+    **dict.fromkeys(("decay", "wd"), "weight_decay"),
+    "final_decay": "final_weight_decay",
+    **dict.fromkeys(("clip", "clip_grad", "max_norm", "gradient_clip_val"), "clip_grad_norm"),
+    **dict.fromkeys(("warmup", "lr_warmup_epochs"), "warmup_epochs"),
+    **dict.fromkeys(("schedule", "scheduler", "course"), "lr_schedule"),
+    **dict.fromkeys(("kind", "opt", "type"), "name"),
+    "rules": "param_groups",
+    **dict.fromkeys(("batch_size", "batch", "train_batch_size"), "global_batch_size"),
+    **dict.fromkeys(("device_batch", "per_device_batch_size"), "micro_batch_size"),
+    **dict.fromkeys(("workers", "n_workers"), "num_workers"),
+    **dict.fromkeys(("views", "transforms", "augmentation"), "transform"),
+    **dict.fromkeys(("path", "dir", "data_dir"), "root"),
+    "train": "train_split",
+    "val": "val_split",
+    "projection": "head",
+    "prototypes": "out_dim",
+    "hidden": "hidden_dim",
+    "bottleneck": "bottleneck_dim",
+    "mixing": "mixup",
+    "erasing": "random_erasing",
+    "smoothing": "label_smoothing",
+    "average": "ema_decay",
+    "start": "classifier",
+    "patch": "patch_size",
+    "image": "img_size",
+    "image_size": "img_size",
+    "registers": "num_registers",
+    "specialize": "cls_specialization",
+    "positions": "pos_interpolation",
+    "epochs": "max_epochs",
+    "gpus": "devices",
+}
+
+
+def check_words(words: Sequence[str], others: Sequence[str] = OTHERS) -> list[str]:
+    """Check what can be checked of the words behind `fit` before its classes are imported.
+
+    Args:
+        words: the command line.
+        others: options without a section.
+
+    Returns:
+        The words, with a path for the name of each config.
+
+    Raises:
+        InputError: no such config, one that is no mapping or names classes from elsewhere, or keys
+            of no section.
+    """
+    words = resolve_configs(words)
+    check_command_line(words)
+    known = (*SECTIONS, *others)
+    problems = {}
+    if not any(word.startswith(BEGINNINGS) for word in words):
+        raise InputError(
+            "there is no config; give one, such as --config dino_entmax; `vitlab configs` lists "
+            "those that come with vitlab",
+            field="--config",
+        )
+    for option in ("run-dir", "dry-run"):
+        if f"--{option.replace('-', '_')}" in {word.partition("=")[0] for word in words}:
+            problems[option.replace("-", "_")] = f"use {option}"
+    for key, _ in _settings(words):
+        top = key.partition(".")[0].replace("-", "_")
+        if top not in (*known, *ADDED):
+            use = ELSEWHERE.get(top, "").replace("_dir", "-dir")
+            hint = f"{did_you_mean(top, known)}The sections are {', '.join(SECTIONS)}"
+            problems[key] = f"use {use}" if use else hint
+    _refuse(problems)
+    return words
 
 
 def check_keys(words: Sequence[str], defaults: Namespace) -> None:
-    """Refuse unknown keys, naming the nearest one.
+    """Refuse unknown keys of sections, all at once, naming the nearest of each.
 
     Args:
         words: the command line behind `fit`.
         defaults: of the parser; sections whose class is chosen by the config have none.
 
     Raises:
-        InputError: an unknown key; the field is the key.
+        InputError: an unknown key or class; the field is the key.
     """
-    given: list[tuple[str, object]] = []
+    given = list(_settings(words))
+    classes: dict[str, set[str]] = {}
+    for key, value in given:
+        section = _short(key.removesuffix(".class_path"))
+        if _base(section) and isinstance(value, str):
+            _check_class(section, value)
+            classes.setdefault(section, set()).add(value)
+    problems: dict[str, str] = {}
+    for key, _ in given:
+        parts = _short(key).split(".")
+        for place in range(1, len(parts)):
+            section, name = ".".join(parts[:place]), parts[place]
+            names = _names(section, defaults, classes)
+            if not names or name in (*names, "help", "class_path", "init_args", "dict_kwargs"):
+                continue
+            synonym = SYNONYMS.get(name, "")
+            use = synonym if synonym in names else next(iter(nearest(name, names)), "")
+            remedy = f"use {section}.{use}" if use else f"{section} has {', '.join(names)}"
+            problems[f"{section}.{name}"] = remedy
+            break
+    _refuse(problems)
+
+
+def _refuse(problems: dict[str, str]) -> None:
+    if problems:
+        text = "; ".join(f"there is no {key}; {remedy}" for key, remedy in problems.items())
+        raise InputError(text, field=next(iter(problems)))
+
+
+def _settings(words: Sequence[str]) -> Iterator[tuple[str, object]]:
+    """Yield the dotted key and the value of each setting of a command line and its configs."""
     for option, value in options_of(words):
         if option in ("--config", "-c") and Path(value).is_file():
-            given += flat(read_yaml(Path(value)))
+            content = read_yaml(Path(value))
+            if not isinstance(content, dict):
+                what = "is empty" if content is None else f"holds a {type(content).__name__}"
+                raise InputError(
+                    f"{value} {what}; a config is a mapping of sections: {', '.join(SECTIONS)}",
+                    field=value,
+                )
+            yield from flat(content)
         elif option.startswith("--"):
-            given.append((option[2:].rstrip("+"), value))
-    for key, setting in given:
-        _check_class(key.removesuffix(".class_path"), setting)
-        key = key.replace(".init_args.", ".")
-        top = key.partition(".")[0].replace("-", "_")
-        if top not in (*vars(defaults), "help", "print_config"):
-            raise InputError(
-                f"there is no {key}; {did_you_mean(top, vars(defaults))}The sections are "
-                f"{', '.join(SECTIONS)}",
-                field=key,
-            )
-        section, _, name = key.rpartition(".")
-        known = defaults.get(section) if section else None
-        names = list(vars(known)) if isinstance(known, Namespace) else []
-        if name in (*names, "help", "class_path"):
-            continue
-        use = SYNONYMS.get(section, {}).get(name) or next(iter(nearest(name, names)), "")
-        if names or use:
-            remedy = f"use {section}.{use}" if use else f"{section} has {', '.join(names)}"
-            raise InputError(f"there is no {key}; {remedy}", field=key)
+            yield option[2:].rstrip("+"), value
 
 
-def _check_class(key: str, value: object) -> None:
+def _short(key: str) -> str:
+    """Return a key as the command line has it: without init_args."""
+    return key.replace(".init_args", "")
+
+
+def _base(section: str) -> type | None:
+    """Return the base of the class that a section builds, if it is one of ours."""
+    from vitlab.data import Transform, VisionDataModule
+    from vitlab.encoders import Encoder
+    from vitlab.objectives import Objective
+
+    bases: dict[str, type] = {"model.objective": Objective, "data": VisionDataModule}
+    inner = {"encoder": Encoder, "transform": Transform}
+    return bases.get(section) or inner.get(section.rpartition(".")[2] if "." in section else "")
+
+
+def _names(section: str, defaults: Namespace, classes: dict[str, set[str]]) -> list[str]:
+    """Return the keys of a section; none where its class is not known here."""
+    known = defaults.get(section)
+    if isinstance(known, Namespace):
+        return list(vars(known))
+    if found := _arguments(section, classes):
+        return list(found)
+    outer, _, name = section.rpartition(".")
+    argument = _arguments(outer, classes).get(name) if outer else None
+    hints = (argument.annotation, *get_args(argument.annotation)) if argument else ()
+    kinds = [each for each in hints if isinstance(each, type) and is_dataclass(each)]
+    return [each.name for kind in kinds for each in fields(kind)]
+
+
+def _arguments(section: str, classes: dict[str, set[str]]) -> dict[str, inspect.Parameter]:
+    """Return the arguments of the classes that are named for a section, if all are ours."""
+    base, names = _base(section), classes.get(section)
+    if base is None:
+        return {}
+    known = {each.__name__: each for each in _concrete(base)}
+    if names is None:  # by a config of another file, or the default
+        return parameters(base) if section == "data" else {}
+    short = {name.rpartition(".")[2] for name in names if name.startswith("vitlab.")}
+    short |= {name for name in names if "." not in name}
+    if len(short) < len(names) or not short <= {*known}:
+        return {}
+    return {name: each for kind in short for name, each in parameters(known[kind]).items()}
+
+
+def _concrete(base: type) -> Iterable[Any]:
+    found = [each for each in subclasses(base) if not inspect.isabstract(each)]
+    return [each for each in found if ".analysis." not in each.__module__]
+
+
+def _check_class(section: str, name: str) -> None:
     """Refuse the name of a class that does not exist; import paths are left to the parser."""
-    base = BASES.get(key) or BASES.get(key.rpartition(".")[2] if "." in key else "")
-    if base is None or not isinstance(value, str) or not value.isidentifier():
+    base = _base(section)
+    if base is None or not name.isidentifier():
         return
-    concrete = [each for each in subclasses(base) if not inspect.isabstract(each)]
-    known = {each.__name__ for each in concrete if ".analysis." not in each.__module__}
-    if value not in known:
+    known = {each.__name__ for each in _concrete(base)}
+    if name not in known:
         raise InputError(
-            f"{key}: there is no class {value}; {did_you_mean(value, known)}There are "
+            f"{section}: there is no class {name}; {did_you_mean(name, known)}There are "
             f"{', '.join(sorted(known))}; name one of your own by its import path",
-            field=key,
+            field=section,
         )

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitlab.encoders import Encoder, Tokens
+from vitlab.option_types import Basis
 from vitlab.probes import InferenceConfig
 from vitlab.probes.layer_selection import depth_of
 from vitlab.probes.logistic import LinearClassifier
@@ -31,7 +32,7 @@ from vitlab.visualization.features import CLS, BlockFeatures, PatchMatrix, extra
 from vitlab.visualization.grid import HEIGHT, GridColumn, ImageGrid
 from vitlab.visualization.masks import predict_masks
 from vitlab.visualization.parts import part_labels
-from vitlab.visualization.pca import Basis, pca_colors
+from vitlab.visualization.pca import pca_colors
 from vitlab.visualization.photographs import Photograph, Place
 
 FEW, LOW = 5, 110  # columns of the usual height, and the height of more, in pixels

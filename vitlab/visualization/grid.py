@@ -29,7 +29,6 @@ HEIGHT, MIN_WIDTH, DPI = 200, 150, 100
 GAP, LINE, LARGE, SMALL = 6, 19, 14, 12  # between images; of a line; heights of text
 SWATCH, BAR = 14, 140  # of a color, and of a color map
 CHARACTER = 0.62  # width over height, of most
-ENDINGS = (".png", ".svg", ".pdf")
 # text as outlines, the same on every machine; nothing in a file that differs between runs
 STYLE: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "vitlab", "pdf.fonttype": 42}
 STYLE |= {"font.family": "DejaVu Sans", "text.usetex": False, "text.parse_math": False}

@@ -7,7 +7,6 @@ Axis letters: s patches of all images together, d width.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +15,9 @@ from torch import Tensor
 
 from vitlab.encoders.tokens import Grid
 from vitlab.errors import InputError
+from vitlab.option_types import Basis
 from vitlab.visualization.features import PatchMatrix
 
-Basis = Literal["aligned", "joint", "each"]
 FLAT = 1e-5  # deviation, in parts of the first component's, under which there is only rounding
 
 

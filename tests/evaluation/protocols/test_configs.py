@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from vitlab.callbacks.online_probes import OnlineProbes
-from vitlab.commands.evaluate_arguments import parse
+from vitlab.commands.evaluate import parse
+from vitlab.config_files import protocol_names
 from vitlab.encoders import ViT
 from vitlab.evaluation.protocols import DenseLogistic, FastDense
-from vitlab.evaluation.registry import names
 from vitlab.probes import DenseProbe
 
 DENSE = ("VOCdevkit", "ADEChallengeData2016", "cityscapes")
@@ -46,7 +46,7 @@ def test_settings_are_those_that_were_published(drawn, name):
 
 
 def test_defaults_agree_with_those_of_other_places():
-    assert set(HASHES) == set(names())
+    assert set(HASHES) == set(protocol_names())
     fast, callback, dense = FastDense(), OnlineProbes(), DenseProbe(2)
     assert (fast.size, fast.max_train_images) == (callback.dense_size, callback.dense_images)
     assert (fast.weight_decay, fast.max_iter) == (dense.weight_decay, dense.steps)

@@ -8,5 +8,5 @@ VOC and ADE20K alike; what is learned from one set can be probed on the others.
 from vitlab.data.synthetic.ade20k import ADE_IDS, ADE_STUFF
 from vitlab.data.synthetic.collection import MARKER, synthesize
 from vitlab.data.synthetic.imagenet import WNIDS
-from vitlab.data.synthetic.images import Amounts
 from vitlab.data.synthetic.voc import VOC_IDS
+from vitlab.option_types import Amounts

@@ -15,8 +15,9 @@ from rich.progress import track
 
 from vitlab.data.synthetic import ade20k, cityscapes, imagenet, voc
 from vitlab.data.synthetic.drawing.objects import KINDS
-from vitlab.data.synthetic.images import Amounts, DrawingTask
+from vitlab.data.synthetic.images import DrawingTask
 from vitlab.errors import InputError
+from vitlab.option_types import Amounts
 
 MARKER = "synthetic.json"  # written last, when the collection is complete
 VERSION = 1  # raise it with every change that alters an image

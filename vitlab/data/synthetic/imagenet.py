@@ -9,7 +9,8 @@ from scipy.io import savemat
 from vitlab.data.synthetic.drawing.canvas import develop
 from vitlab.data.synthetic.drawing.objects import KINDS
 from vitlab.data.synthetic.drawing.scenes import portrait
-from vitlab.data.synthetic.images import Amounts, DrawingTask, random_size, save_jpeg
+from vitlab.data.synthetic.images import DrawingTask, random_size, save_jpeg
+from vitlab.option_types import Amounts
 
 # In the devkit of ImageNet the ids are not in the order of the wnids, which loaders must undo.
 WNIDS = tuple(f"n9000{n:04d}" for n in range(1, len(KINDS) + 1))

@@ -1,49 +1,14 @@
-"""Amounts of images, the task of drawing one, and its files."""
+"""The task of drawing an image, and its files."""
 
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-from vitlab.errors import InputError
-
-
-@dataclass(frozen=True)
-class Amounts:
-    """Number of images to draw.
-
-    Attributes:
-        imagenet_train: training images of each of the ten classes.
-        imagenet_val: validation images of each of the ten classes.
-        voc_train: images in train.txt.
-        voc_val: images in val.txt.
-        ade_train: images in training.
-        ade_val: images in validation.
-        cityscapes_train: images in train, over three cities.
-        cityscapes_val: images in val, of another city.
-    """
-
-    imagenet_train: int = 150
-    imagenet_val: int = 30
-    voc_train: int = 300
-    voc_val: int = 150
-    ade_train: int = 200
-    ade_val: int = 80
-    cityscapes_train: int = 60
-    cityscapes_val: int = 24
-
-    def __post_init__(self) -> None:
-        for name, count in asdict(self).items():
-            if count < 1:
-                raise InputError(
-                    f"{name} is {count}; draw at least 1, so that no split is empty",
-                    field=f"amounts.{name}",
-                )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from vitlab.data.datasets.voc import palette
 from vitlab.data.synthetic.drawing.canvas import Canvas, develop
 from vitlab.data.synthetic.drawing.scenes import backdrop, still_life
-from vitlab.data.synthetic.images import Amounts, DrawingTask, random_size, save_jpeg, save_png
+from vitlab.data.synthetic.images import DrawingTask, random_size, save_jpeg, save_png
+from vitlab.option_types import Amounts
 
 VOC_IDS = (1, 2, 4, 5, 7, 9, 11, 14, 16, 20)  # of KINDS, in their order
 

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safetensors.torch import save as to_bytes
 
@@ -15,8 +15,7 @@ from vitlab.encoders.entmax.normalizer import SOFTMAX, get_normalizer
 from vitlab.encoders.prompted_vit import backbone_of
 from vitlab.encoders.vit import ViT
 from vitlab.errors import InputError
-
-ExportFormat = Literal["vitlab", "timm"]
+from vitlab.option_types import ExportFormat
 
 
 def save(

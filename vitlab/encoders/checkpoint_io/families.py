@@ -12,6 +12,7 @@ from vitlab.encoders.checkpoint_io.files import CheckpointSource, StateDict
 from vitlab.encoders.locality import Locality
 from vitlab.encoders.vit import SHAPES, PosInterpolation
 from vitlab.errors import InputError
+from vitlab.option_types import FamilyName
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,6 @@ FAMILIES = {
         options={"locality": Locality("gaussian", refine=True)},
     ),
 }
-FamilyName = Literal["auto", "dino", "dinov2", "deit", "deit3", "timm", "locatvit", "vitlab"]
 OWN = "vitlab"  # checkpoints of `vitlab fit` and exported folders, which name every option
 
 

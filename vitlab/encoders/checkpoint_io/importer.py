@@ -10,13 +10,14 @@ from typing import Any, get_args, get_type_hints
 import torch
 
 from vitlab.config_safety import check_config
-from vitlab.encoders.checkpoint_io.families import FAMILIES, OWN, FamilyName, recognize
+from vitlab.encoders.checkpoint_io.families import FAMILIES, OWN, recognize
 from vitlab.encoders.checkpoint_io.files import CheckpointSource, is_folder, open_source
 from vitlab.encoders.checkpoint_io.match import LoadReport, match
 from vitlab.encoders.encoder import Encoder
 from vitlab.encoders.prompted_vit import PromptedViT, backbone_of
 from vitlab.encoders.vit import ViT
 from vitlab.errors import InputError
+from vitlab.option_types import FamilyName
 
 
 @dataclass(frozen=True)

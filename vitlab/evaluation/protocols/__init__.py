@@ -1,5 +1,6 @@
 """All protocols; a YAML file of `configs/protocols` chooses one and its settings."""
 
+from vitlab.evaluation.protocol import Protocol
 from vitlab.evaluation.protocols.capi import DenseKNN, DenseLogistic
 from vitlab.evaluation.protocols.dense_heads import DenseHeads, MMSegHeads
 from vitlab.evaluation.protocols.fast_dense import FastDense
@@ -16,4 +17,5 @@ __all__ = [
     "ImageHeads",
     "ImageKNN",
     "MMSegHeads",
+    "Protocol",
 ]

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from vitlab.encoders import ViT, load_pretrained
-from vitlab.encoders.checkpoint_io import FamilyName, read_checkpoint
+from vitlab.encoders.checkpoint_io import read_checkpoint
 from vitlab.errors import InputError
 from vitlab.objectives.classification import Classifier
+from vitlab.option_types import FamilyName
 
 PATH = "model.objective.classifier.path"
 _REMEDY = (
