@@ -71,11 +71,68 @@ def test_the_help_of_fit_has_the_trainer_apart(capsys):
         assert ("--probing.every_n_epochs" in text) is not shown
 
 
-@pytest.mark.parametrize("verb", ["runs", "submit", "compare", "cost", "plan", "configs"])
-def test_verbs_that_need_no_torch_say_their_options_without_it(verb):
-    code = "import sys; from vitlab.cli import main\n"
-    code += f"try: main([{verb!r}, '--help'])\nexcept SystemExit: assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+def test_verbs_but_fit_say_their_options_and_refuse_wrong_ones_without_torch():
+    code = "import sys; from vitlab.cli import VERBS, main\n"
+    code += (
+        "for words in [(*verb.split(), word) for verb in VERBS for word in ('--help', '--nope')]:\n"
+    )
+    code += "  if words != ('fit', '--help'):\n"
+    code += "    try: main(words)\n"
+    code += "    except SystemExit: assert 'torch' not in sys.modules, words\n"
+    code += "    else: assert 0, words\n"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    done = subprocess.run([sys.executable, "-c", code], **quiet)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("evaluate", "--weights, --protocol, --data.root are missing"),
+        ("cost --config dino --batch-size abc", "--batch-size abc: give a whole number"),
+        ("runs --state lst", "--state lst: did you mean lost?"),
+        ("import --source x --out y", "there is no option --source; did you mean --weights?"),
+        ("submit --config dino --time 1:00:00 --gpus 2", "did you mean --gpus-per-node?"),
+        ("submit --config dino --time 1:00:00 --data.root x", "put it behind --"),
+        (
+            "fit --config dino --lr 3 --gpus 2",
+            "no lr; use model.optimizer.lr; there is no gpus; use",
+        ),
+        ("plan", "there is no config; give one, such as --config dino_entmax"),
+        ("data check x", "x belongs to no option"),
+    ],
+)
+def test_a_command_line_is_refused_under_the_verbs_own_name(words, message, capsys):
+    lines = refused(words.split(), capsys).splitlines()
+    verb = words.partition(" --")[0].removesuffix(" x")
+    assert lines[0].startswith(f"vitlab {verb}: "), lines[0]
+    assert message in lines[0], lines[0]
+    assert len(lines) <= 2
+
+
+def test_keys_of_an_earlier_config_are_named_all_at_once(tmp_path: Path, capsys):
+    encoder = "{class_path: ViT, init_args: {size: nano, patch: 8}}"
+    objective = (
+        f"{{class_path: DINO, init_args: {{projection: {{hidden: 2}}, encoder: {encoder}}}}}"
+    )
+    (tmp_path / "old.yaml").write_text(
+        f"model: {{optimizer: {{rate: 1}}, objective: {objective}}}\n"
+        "data: {class_path: ImageNet, init_args: {root: x, workers: 1}}\n"
+    )
+    message = refused(["fit", "--config", tmp_path / "old.yaml"], capsys)
+    for use in ("optimizer.lr", "objective.head", "encoder.patch_size", "data.num_workers"):
+        assert f"{use};" in message or message.rstrip().endswith(use), message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "is empty"), ("- a", "holds a list"), ("model:\n\tx: 1", "line 2, column 1")],
+)
+def test_files_that_are_no_config_are_refused(text, message, tmp_path: Path, capsys):
+    (tmp_path / "wrong.yaml").write_text(text)
+    shown = refused(["fit", "--config", tmp_path / "wrong.yaml"], capsys)
+    assert message in shown
+    assert len(shown.splitlines()) == 1
 
 
 def test_data_are_drawn_once_and_a_foreign_folder_is_kept(tmp_path: Path, capsys):

@@ -9,9 +9,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from vitlab.config_files import protocol_names
 from vitlab.errors import InputError
 from vitlab.evaluation.evaluations import Evaluation, Key, printable
-from vitlab.evaluation.registry import differences, find, names
+from vitlab.evaluation.registry import differences, read_protocol
 from vitlab.evaluation.result import ProtocolInfo, Result
 from vitlab.probes.metrics import percentile_interval
 
@@ -108,7 +109,8 @@ def _common(result: Result, others: Sequence[Result]) -> dict[str, Any]:
 
 def _outdated(used: ProtocolInfo) -> str:
     """Return that a protocol has changed since; "" for present ones and those of one's own."""
-    version = find(used.name).version if used.name in names() else used.version
+    file = protocol_names().get(used.name)
+    version = read_protocol(file).version if file else used.version
     if version == used.version:
         return ""
     return (
