@@ -10,7 +10,6 @@ from lightning.pytorch.loggers import (
     TensorBoardLogger,
     WandbLogger,
 )
-from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
 from vitlab.visualization.grid import png_pixels
@@ -31,7 +30,7 @@ def log_picture(trainer: Trainer, tag: str, png: bytes) -> None:
 
 def log_warning(trainer: Trainer, text: str) -> None:
     """Print a warning, and give it to TensorBoard, W&B and MLflow, where the run has them."""
-    rank_zero_info(f"vitlab: {text}")
+    trainer.lightning_module.print(f"vitlab: {text}")
     step = trainer.global_step
     for logger in trainer.loggers if trainer.is_global_zero else ():
         if isinstance(logger, TensorBoardLogger):

@@ -1,5 +1,8 @@
 """Scores of an encoder over a run, RUN/measurements.json, and what callbacks that measure share."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -36,12 +39,15 @@ class EvaluationCallback(Callback):
 
     Attributes:
         rows: measurements of the run so far; callbacks that measure the same encoder share them.
+        seconds: that all measurements of this process have taken together.
+        times: how many they are.
     """
 
     def __init__(self, section: str, every_n_epochs: int, batch_size: int, num_workers: int):
         self.every_n_epochs = every_n_epochs
         self.batch_size, self.num_workers = batch_size, num_workers
         self.rows: list[Measurement] = []
+        self.seconds, self.times = 0.0, 0
         check_least(self, f"{section}.", {"every_n_epochs": 0, "batch_size": 1, "num_workers": 0})
 
     def is_due(self, trainer: Trainer) -> bool:
@@ -49,6 +55,27 @@ class EvaluationCallback(Callback):
         epoch = trainer.current_epoch + 1
         last = epoch == trainer.max_epochs or trainer.should_stop
         return last or (self.every_n_epochs > 0 and epoch % self.every_n_epochs == 0)
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the time of a measurement."""
+        began = time.monotonic()
+        yield
+        self.seconds += time.monotonic() - began
+        self.times += 1
+
+    def measurements_left(self, trainer: Trainer) -> int:
+        """Return how many of the epochs from the running one on are measured."""
+        epoch, last = trainer.current_epoch, trainer.max_epochs or 0
+        every = self.every_n_epochs or last or 1
+        return last // every - epoch // every + (last % every > 0)
+
+    def newest(self) -> list[tuple[str, float]]:
+        """Return the newest scores of the encoder that trains, by tag."""
+        trained = [row["scores"] for row in self.rows if row["encoder"] == "trained"]
+        found = trained[-1] if trained else {}
+        sets = [tag for tag in found if tag.startswith("miou/")]
+        return [each for each in found.items() if each[0] != "miou/mean" or len(sets) > 2]
 
     def inference(self, trainer: Trainer) -> InferenceConfig:
         """Return device, precision, batch size and workers of forward passes."""

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 
 from vitlab.analysis.online_statistics import (
     LastStateRecorder,
@@ -164,7 +163,8 @@ class OnlineProbes(EvaluationCallback):
 
         drawn = self.pictures and name != "pixels" and trainer.is_global_zero
         encoder = encoder.to(pl_module.device)
-        scores, features = self.probe(encoder, data, inference, draw if drawn else None)
+        with self.timed():
+            scores, features = self.probe(encoder, data, inference, draw if drawn else None)
         row = self.row(trainer, name, epoch)
         row["scores"].update(scores)
         row["features"].update(features)
@@ -175,7 +175,7 @@ class OnlineProbes(EvaluationCallback):
             logger.log_metrics(logged, step=trainer.global_step)
         self.write(trainer)
         shown = ", ".join(f"{tag} {value:.1f}" for tag, value in scores.items())
-        rank_zero_info(f"{name} encoder, epoch {epoch}: {shown} ({seconds:.0f} s)")
+        pl_module.print(f"{name} encoder, epoch {epoch}: {shown} ({seconds:.0f} s)")
         if row["warning"]:
             log_warning(trainer, row["warning"])
         return row

@@ -9,7 +9,6 @@ from typing import Any
 import torch.nn.functional as F
 from lightning import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric, Metric, MetricCollection
@@ -21,6 +20,7 @@ from vitlab.errors import InputError, check_least
 from vitlab.objectives import Objective
 from vitlab.precision import at_least_fp32
 from vitlab.probes.features import InferenceConfig, eval_mode, sharded_loader
+from vitlab.progress import track
 
 BEST = "best_top1.ckpt"
 TOP1 = "val/top1"
@@ -79,7 +79,8 @@ class Validation(EvaluationCallback):
         objective: Objective = pl_module.objective
         if not objective.classifiers() or not self.is_due(trainer):
             return
-        scores = self.measure(trainer, objective)
+        with self.timed():
+            scores = self.measure(trainer, objective)
         row = self.row(trainer, "trained", trainer.current_epoch + 1)
         row["scores"].update(scores)
         self.write(trainer)
@@ -87,7 +88,7 @@ class Validation(EvaluationCallback):
             logger.log_metrics(scores, step=trainer.global_step)
         pl_module.log_dict(scores, logger=False)
         shown = ", ".join(f"{tag} {value:.2f}" for tag, value in scores.items())
-        rank_zero_info(f"classifier, epoch {row['epoch']}: {shown}")
+        pl_module.print(f"classifier, epoch {row['epoch']}: {shown}")
         self.keep_best(trainer, row, TOP1, BEST)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -132,7 +133,7 @@ def scored(
     metrics["ece"] = MulticlassCalibrationError(classes, n_bins=BINS, norm="l1")
     percent = MetricCollection(metrics, compute_groups=False).to(inference.device)
     mean_loss = MeanMetric().to(inference.device)
-    for pixels, labels in images:
+    for pixels, labels in track(images, "classifier scores"):
         labels = labels.to(inference.device)
         with inference.precision():
             logits = at_least_fp32(classify(normalize(pixels.to(inference.device))))

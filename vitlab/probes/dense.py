@@ -20,6 +20,7 @@ from vitlab.errors import InputError
 from vitlab.probes.features import InferenceConfig, check_finite, sharded_loader
 from vitlab.probes.logistic import LinearClassifier
 from vitlab.probes.metrics import IoUAccumulator, IoUCounts
+from vitlab.progress import track
 
 # several feature sets of a batch of images, by one forward pass
 Encode = Callable[[Tensor], Sequence[Tokens]]
@@ -170,7 +171,7 @@ def encode_by(encoder: Encoder, config: InferenceConfig) -> Encode:
 def _batches(
     encode: Encode, images: Dataset, config: InferenceConfig, on_batch: OnBatch | None
 ) -> Iterator[tuple[Sequence[Tokens], list[Tensor]]]:
-    for pixels, masks in sharded_loader(images, config, stack_images):
+    for pixels, masks in track(sharded_loader(images, config, stack_images), "patch features"):
         features = encode(pixels)
         check_finite(*(tokens.patches for tokens in features))
         if on_batch is not None:

@@ -17,6 +17,7 @@ from vitlab import distributed
 from vitlab.data import Loader, normalize
 from vitlab.encoders import Encoder, Tokens
 from vitlab.errors import InputError
+from vitlab.progress import track
 
 Images = Float[Tensor, "b 3 height width"] | UInt8[Tensor, "b 3 height width"]
 
@@ -89,7 +90,7 @@ def image_features(encoder: Encoder, images: Dataset, config: InferenceConfig) -
     """
     rows: list[Tensor] = []
     labels: list[Tensor] = []
-    for pixels, label in sharded_loader(images, config):
+    for pixels, label in track(sharded_loader(images, config), "image features"):
         rows.append(config.encode(encoder, pixels).cls.float())
         labels.append(label)
     x = distributed.all_gather_rows(torch.cat(rows))

@@ -39,7 +39,7 @@ def observe_local_ranks(observe: Callable[[list[subprocess.Popen]], None]) -> No
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide the messages of Lightning on devices, seeds and plugins."""
+    """Hide the messages of Lightning on devices, seeds, plugins and its own products."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -52,7 +52,9 @@ def quiet() -> Iterator[None]:
 
 
 def ignore_known_warnings() -> None:
-    """Hide three warnings that are no fault of a run, until the filters are reset."""
+    """Hide warnings that are no fault of a run, until the filters are reset."""
+    # `check_tasks` knows when it is needed
+    warnings.filterwarnings("ignore", "The `srun` command is available on your system")
     # which is for `Trainer.validate` alone
     warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_data")
     # Lightning 2.6 itself calls what newer torch calls deprecated

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import Subset
 
@@ -130,7 +129,7 @@ class Pretraining(LightningModule):
         finally:
             self.objective.train(training)
         if found:
-            rank_zero_info(found)
+            self.print(found)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the seed of the step.

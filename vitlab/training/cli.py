@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import (
@@ -27,6 +26,7 @@ from vitlab.callbacks.collapse_monitor import CollapseMonitor
 from vitlab.callbacks.nan_guard import NaNGuard
 from vitlab.callbacks.online_probes import OnlineProbes
 from vitlab.callbacks.preemption import Preemption
+from vitlab.callbacks.progress import RunProgress
 from vitlab.callbacks.rank_watchdog import RankWatchdog
 from vitlab.callbacks.status import StatusWriter
 from vitlab.callbacks.throughput import ThroughputMonitor
@@ -204,7 +204,7 @@ class FitCLI(LightningCLI):
             built.checkpoint,  # last, with the state of all others
         ]
         if config["enable_progress_bar"] is not False:
-            callbacks.append(RichProgressBar(leave=True))
+            callbacks.append(RunProgress([built.probing, built.validation]))
         if config["logger"] is None:
             # curves of an attempt that went further than its checkpoint end with that
             purge = self.start.step + 1 if self.start.checkpoint else 0

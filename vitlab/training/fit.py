@@ -19,7 +19,7 @@ from vitlab.callbacks.status import StatusWriter
 from vitlab.data import DataError
 from vitlab.launch import check_launch, check_port
 from vitlab.run import run_dir
-from vitlab.run.lightning_compat import ignore_known_warnings
+from vitlab.run.lightning_compat import ignore_known_warnings, quiet
 from vitlab.signals import STOPPED
 from vitlab.training.cli import FitCLI, first_rank
 from vitlab.training.exit_codes import REFUSED, again, exit_reason
@@ -41,6 +41,8 @@ def fit(args: Sequence[str]) -> None:
             one that was asked to stop and can go on.
     """
     with ExitStack() as held:
+        held.enter_context(quiet())
+        ignore_known_warnings()
         try:
             command = FitCLI(args)
             _check_processes(command)
@@ -81,7 +83,6 @@ def _check_processes(command: FitCLI) -> None:
 
 def _train(command: FitCLI) -> None:
     """Train and write the summary; end with the reason where that does not come to its end."""
-    ignore_known_warnings()
     trainer, start, folder = command.trainer, command.start, command.folder
     if start.damaged and first_rank():
         damaged = "".join(f"vitlab: {reason}\n" for reason in start.damaged)

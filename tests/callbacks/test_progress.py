@@ -1,0 +1,80 @@
+"""The line of a whole run: what is left is steps and measurements, each at its mean."""
+
+import io
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import pytest
+from lightning import Trainer
+from rich.console import Console
+
+from vitlab.callbacks import progress
+from vitlab.callbacks.measurements import EvaluationCallback
+from vitlab.callbacks.progress import RunProgress
+from vitlab.optim.schedules import Progress
+
+
+def stub(**attributes: object) -> Trainer:
+    return Mock(spec=Trainer, **attributes)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only when the test says so."""
+    seconds = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: seconds[0])
+    return seconds
+
+
+@pytest.mark.parametrize(
+    ("every", "epoch", "left"), [(10, 0, 3), (10, 9, 3), (10, 10, 2), (10, 20, 1), (0, 3, 1),
+     (7, 21, 2)],
+)  # fmt: skip
+def test_measurements_that_are_left_include_the_last_epoch(every, epoch, left):
+    trainer = stub(current_epoch=epoch, max_epochs=30)
+    assert EvaluationCallback("probing", every, 1, 0).measurements_left(trainer) == left
+
+
+def test_the_line_counts_steps_and_measurements_at_their_mean(clock, capsys):
+    probing = EvaluationCallback("probing", 1, 1, 0)
+    probing.seconds, probing.times = 40.0, 2  # before training
+    shown = RunProgress([probing])
+    trainer = stub(
+        global_step=100,  # of a run that goes on
+        current_epoch=1,
+        max_epochs=4,
+        accumulate_grad_batches=1,
+        callback_metrics={"speed/images_per_second": 32.0, "speed/data_wait": 0.1},
+        progress_bar_metrics={"loss": 2.5},
+    )
+    module = SimpleNamespace(progress=Progress(100, 400, 4, 16))
+    shown.on_train_start(trainer, module)
+    clock[0] += 50  # for 100 steps
+    with probing.timed():
+        clock[0] += 50
+    trainer.global_step, trainer.current_epoch = 200, 2
+    probing.rows = [
+        {"encoder": "trained", "scores": {"knn/top1": 30.0, "miou/a": 9.0, "miou/mean": 9.0}}
+    ]
+    shown.on_train_batch_end(trainer, module, None, None, 0)
+    # 200 steps of 0.5 s, and two measurements of (40 + 50) / 3 s
+    assert capsys.readouterr().err == (
+        "epoch 3/4, step 200/400, 0:02:40 left, 32 images/s, 20 % waiting for data, loss 2.500, "
+        "knn/top1 30.0, miou/a 9.0\n"
+    )
+
+
+def test_a_terminal_keeps_the_last_line(monkeypatch):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=150)
+    monkeypatch.setattr(progress, "Console", lambda stderr: console)
+    shown = RunProgress()
+    trainer = stub(
+        global_step=0, accumulate_grad_batches=1, callback_metrics={}, progress_bar_metrics={}
+    )
+    module = SimpleNamespace(progress=Progress(0, 2, 1, 16))
+    shown.on_train_start(trainer, module)
+    for trainer.global_step in (1, 2):
+        shown.on_train_batch_end(trainer, module, None, None, 0)
+    shown.on_train_end(trainer, module)
+    assert "epoch 1/1, step 2/2" in screen.getvalue().splitlines()[-2]

@@ -1,0 +1,107 @@
+"""One line for a whole run: epoch, step, time left, speed, loss, newest scores."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from vitlab.callbacks.measurements import EvaluationCallback
+from vitlab.progress import PlainLine, duration
+
+BAR = 16  # columns
+SMOOTHING = 0.95  # of the share of time that is spent waiting for data, over steps
+
+
+class RunProgress(ProgressBar):
+    """Shows the progress of the run in one line: under a bar on a terminal, else at intervals.
+
+    The time left is that of all steps and measurements to come, each at its mean so far.
+
+    Args:
+        measuring: callbacks that measure at the ends of epochs.
+    """
+
+    def __init__(self, measuring: Sequence[EvaluationCallback] = ()):
+        super().__init__()
+        self.measuring = measuring
+        self.is_enabled = True
+        self.bars: Progress | None = None
+        self.line = PlainLine()
+        self.began = self.waiting = 0.0
+        self.first_step = 0
+
+    def disable(self) -> None:
+        """Show nothing, as on all ranks but the first."""
+        self.is_enabled = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Start the clock, behind the measurements before training."""
+        self.began = time.monotonic() - sum(each.seconds for each in self.measuring)
+        self.first_step = trainer.global_step
+        console = Console(stderr=True)
+        if self.is_enabled and console.is_terminal:
+            text = TextColumn("{task.description}", markup=False)
+            self.bars = Progress(BarColumn(BAR), text, console=console)
+            self.bars.add_task("", total=pl_module.progress.steps, completed=trainer.global_step)
+            self.bars.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Show the line after each optimizer step."""
+        if not self.is_enabled or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        if self.bars:
+            text = self.text(trainer, pl_module)
+            self.bars.update(self.bars.task_ids[0], completed=trainer.global_step, description=text)
+        elif self.line.is_due():
+            self.line.print(self.text(trainer, pl_module))
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Leave the last line."""
+        self.show(trainer, pl_module, trainer.global_step > self.first_step)
+        if self.bars:
+            self.bars.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Leave the terminal as it was found."""
+        if self.bars:
+            self.bars.stop()
+
+    def show(self, trainer: Trainer, pl_module: Any, in_logs: bool) -> None:
+        """Show the line on a terminal, and elsewhere if it is wanted there."""
+        if self.bars:
+            text, done = self.text(trainer, pl_module), trainer.global_step
+            self.bars.update(self.bars.task_ids[0], completed=done, description=text)
+        elif self.is_enabled and in_logs:
+            self.line.print(self.text(trainer, pl_module))
+
+    def text(self, trainer: Trainer, pl_module: Any) -> str:
+        """Return the line."""
+        progress, step = pl_module.progress, trainer.global_step
+        measured = sum(each.seconds for each in self.measuring)
+        seconds = (time.monotonic() - self.began - measured) / max(step - self.first_step, 1)
+        left = seconds * (progress.steps - step) + sum(
+            each.seconds / each.times * each.measurements_left(trainer)
+            for each in self.measuring
+            if each.times
+        )
+        logged = trainer.callback_metrics
+        rate = float(logged.get("speed/images_per_second", 0.0))
+        share = float(logged.get("speed/data_wait", 0.0)) * rate / progress.batch_size
+        self.waiting = SMOOTHING * self.waiting + (1 - SMOOTHING) * share if self.waiting else share
+        epoch = min(step * progress.epochs // progress.steps + 1, progress.epochs)
+        parts = [
+            f"epoch {epoch}/{progress.epochs}",
+            f"step {step}/{progress.steps}",
+            f"{duration(left)} left",
+            f"{progress.batch_size / seconds:.3g} images/s",
+            f"{100 * self.waiting:.0f} % waiting for data",
+            *(f"{name} {float(value):.3f}" for name, value in trainer.progress_bar_metrics.items()),
+            *(f"{name} {value:.1f}" for each in self.measuring for name, value in each.newest()),
+        ]
+        return ", ".join(dict.fromkeys(parts))
