@@ -106,13 +106,13 @@ def test_the_keys_of_prompts_are_no_part_of_what_is_learned():
     assert PromptTuning.task_loss(prompting, {"loss": torch.tensor(3.0)}) == 3.0
 
 
-def test_a_center_that_stays_is_named_and_the_weights_are_left_alone(fit: Fit, caplog):
+def test_a_center_that_stays_is_named_and_the_weights_are_left_alone(fit: Fit, capsys):
     options = (*LONG, "--model.objective.center_momentum", "1.0")
     watched = fit(*options, EVERY, "4", name="watched")
     (row,) = read_diagnoses(watched)
     assert (row["name"], row["step"]) == ("no centering", 40)  # the third check behind step 30
     text = f"step 40: {row['sentence']}"
-    assert f"vitlab: {text}" in caplog.text
+    assert f"vitlab: {text}" in capsys.readouterr().out
     assert json.loads((watched / "status.json").read_text())["warning"] == text
     assert {"collapse_monitor/update", "collapse_monitor/feature_rank"} <= curves(watched).keys()
     alone = fit(*options, EVERY, "0", name="alone")
