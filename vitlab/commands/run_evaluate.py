@@ -163,6 +163,7 @@ def write(
         seed=args.seed,
         seconds=seconds,
         environment=environment(),
+        fits=outcome.fits,
     )
     folder.mkdir(parents=True, exist_ok=True)
     if outcome.predictions:
@@ -179,10 +180,18 @@ def write(
     paths = [samples.image(index) for index in range(len(counts))]
     result.write(folder, counts, paths, args.overwrite)  # last: then it is complete
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+    show_result(result, folder)
+
+
+def show_result(result: Result, folder: Path) -> None:
+    """Print the numbers of an evaluation, how its fit ended, and fits that have not converged."""
     low, high = result.interval
     for name, value in result.scores.items():
         mark = f"  [{low:.1f}, {high:.1f}]" if name == result.headline else ""
         print(f"{name:24} {'-' if value is None else f'{value:.2f} %'}{mark}")
+    for name, fit in result.fits.items():
+        if not fit.converged or name == list(result.fits)[-1]:
+            print(f"fit       {name}: {fit}")
     if result.chosen:
         print(f"chosen on {result.chosen_on}: {result.chosen} of {len(result.tried)} tried")
-    print(f"result    {folder} ({seconds:.0f} s)")
+    print(f"result    {folder} ({result.seconds:.0f} s)")

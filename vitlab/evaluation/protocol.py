@@ -16,6 +16,7 @@ from vitlab import distributed
 from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.probes import InferenceConfig
+from vitlab.probes.logistic import Convergence
 from vitlab.probes.metrics import PerImageCounts
 
 Item = TypeVar("Item")
@@ -69,6 +70,7 @@ class Outcome:
             "val", the reported ones.
         predictions: class of each pixel for the first test images, for pictures.
         train: split that was learned from; "" for the dataset's own choice.
+        fits: how each fit to convergence has ended, by name; the headline's is the last.
     """
 
     headline: str
@@ -79,6 +81,7 @@ class Outcome:
     chosen_on: Literal["", "held out", "val"] = ""
     predictions: list[UInt8[Tensor, "_ _"]] = field(default_factory=list)
     train: str = ""
+    fits: dict[str, Convergence] = field(default_factory=dict)
 
 
 class Protocol(ABC):

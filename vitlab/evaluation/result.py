@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vitlab.atomic_io import read_json_as, write_bytes, write_json
 from vitlab.errors import InputError
+from vitlab.probes.logistic import Convergence
 from vitlab.probes.metrics import AccuracyCounts, IoUCounts, PerImageCounts
 
 RESULT = "result.json"
@@ -85,6 +86,7 @@ class Result:
             the reported ones.
         seed: of everything random in the evaluation.
         environment: command, commit, versions, hardware.
+        fits: how each fit to convergence has ended, by name; the headline's is the last.
         vitlab_result: format of the file.
     """
 
@@ -103,6 +105,7 @@ class Result:
     seed: int
     seconds: float
     environment: dict[str, Any]
+    fits: dict[str, Convergence] = field(default_factory=dict)
     vitlab_result: Literal[1] = 1
 
     @property

@@ -18,7 +18,7 @@ from vitlab.data.dataset import SegmentationDataset
 from vitlab.encoders import Encoder, Tokens
 from vitlab.errors import InputError
 from vitlab.probes.features import InferenceConfig, check_finite, sharded_loader
-from vitlab.probes.logistic import LinearClassifier
+from vitlab.probes.logistic import TOLERANCE, LinearClassifier
 from vitlab.probes.metrics import IoUAccumulator, IoUCounts
 from vitlab.progress import track
 
@@ -51,11 +51,11 @@ class DenseProbe:
     Args:
         classes: number of classes.
         weight_decay: L2 penalty.
-        steps: L-BFGS iterations at most.
+        tolerance: largest entry of the gradient at which the fit ends.
     """
 
-    def __init__(self, classes: int, weight_decay: float = 1e-5, steps: int = 100):
-        self.classes, self.weight_decay, self.steps = classes, weight_decay, steps
+    def __init__(self, classes: int, weight_decay: float = 1e-5, tolerance: float = TOLERANCE):
+        self.classes, self.weight_decay, self.tolerance = classes, weight_decay, tolerance
 
     def run(
         self,
@@ -106,7 +106,7 @@ class DenseProbe:
         for x, y in self.tables(encode, images, config, on_batch):
             if not len(x):
                 raise InputError(ALL_VOID, field="data")
-            classifiers.append(LinearClassifier(x, y, self.weight_decay, self.steps))
+            classifiers.append(LinearClassifier(x, y, self.weight_decay, self.tolerance))
         return classifiers
 
     def tables(

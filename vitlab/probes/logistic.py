@@ -3,6 +3,7 @@
 Axis letters: s rows, d width, c classes.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,29 @@ from vitlab.probes.features import Features, Probe, StandardScaler
 Target = Int[Tensor, " s"] | Float[Tensor, "s c"]  # the class of each row, or their distribution
 Blocks = Callable[[], Iterator[tuple[Tensor, Tensor]]]  # rows (s, d) with their targets
 
+TOLERANCE = 1e-4  # some times what rounding of fp32 features leaves of the gradient
+LIMIT = 3000  # iterations, ten times what the slowest fit of real features took
 _COLUMNS = 32
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """How a fit has ended.
+
+    Attributes:
+        steps: iterations of L-BFGS.
+        gradient: largest entry of the last gradient, in units in which the curvature is about 1:
+            the loss is about half its square above the least one.
+        converged: whether that is within the tolerance, so that more iterations change nothing.
+    """
+
+    steps: int
+    gradient: float
+    converged: bool
+
+    def __str__(self) -> str:
+        state = "converged" if self.converged else "NOT CONVERGED"
+        return f"{state} after {self.steps} steps (gradient {self.gradient:.1e})"
 
 
 @dataclass(frozen=True)
@@ -30,6 +53,7 @@ class LogisticRegression:
 
     weight: Float[Tensor, "d c"]
     bias: Float[Tensor, " c"]
+    convergence: Convergence = Convergence(0, 0.0, True)
 
     @classmethod
     def fit(
@@ -37,73 +61,97 @@ class LogisticRegression:
         blocks: Blocks,
         classes: int,
         weight_decay: float,
-        steps: int,
-        history: int = 100,
-        tolerance: float = 1e-7,
+        limit: int = LIMIT,
+        history: int = 20,
+        tolerance: float = TOLERANCE,
     ) -> "LogisticRegression":
-        """Fit weight and bias.
+        """Fit weight and bias until the gradient is within the tolerance.
+
+        As features are correlated, the unknown is U in [weight; bias] = P U, where P P^T is the
+        inverse of the curvature at the start: X^T X / (rows classes) + weight_decay, with a column
+        of ones in X. In U, the curvature is about 1 in every direction.
 
         Args:
             blocks: returns all rows, in blocks of any size.
             classes: number of classes.
-            weight_decay: L2 penalty on W.
-            steps: L-BFGS iterations at most.
+            weight_decay: L2 penalty on the weight.
+            limit: iterations at which it ends in any case.
             history: steps in the memory of L-BFGS.
-            tolerance: largest entry of the gradient at which it ends.
+            tolerance: largest entry of the gradient by U at which it ends.
         """
         x, _ = next(blocks())
-        d, rows = x.shape[1], sum(len(y) for _, y in blocks())
-        # the unknown is W / scale: with a strong penalty, W is as easy to find as b, which has none
-        scale = (1 + classes * weight_decay) ** -0.5
-        both = x.new_zeros(d + 1, classes, dtype=torch.float32)  # the last row is b
+        d, dtype = x.shape[1], torch.promote_types(x.dtype, torch.float32)
+        p, rows = _preconditioner(blocks, classes, weight_decay)
+        unknown = p.new_zeros(d + 1, classes)  # in fp64; products with rows are in their precision
         solver = torch.optim.LBFGS(
-            [both],
-            max_iter=steps,
+            [unknown],
+            max_iter=limit,
+            max_eval=25 * limit,
             history_size=history,
             tolerance_grad=tolerance,
+            tolerance_change=0.0,
             line_search_fn="strong_wolfe",
         )
-
         # products are twice as fast with columns of a round number, of which some stay zero
-        columns = x.new_zeros(d, -(-classes // _COLUMNS) * _COLUMNS, dtype=torch.float32)
-        slopes = torch.zeros_like(columns)
+        columns = x.new_zeros(d, -(-classes // _COLUMNS) * _COLUMNS, dtype=dtype)
 
         def loss() -> Tensor:
-            weight, bias = scale * both[:d], both[d]
+            weight, bias = (p @ unknown).split([d, 1])
             columns[:, :classes] = weight
-            slopes.zero_()
+            slope_of_weight, slope_of_bias = weight_decay * weight, torch.zeros_like(bias)
             total = weight_decay / 2 * weight.square().sum()
-            slope_of_bias = torch.zeros_like(bias)
             for x, y in blocks():
                 logits = x @ columns
                 value, slope = cross_entropy(logits[:, :classes].add_(bias), y)
                 total = total + value / rows
-                slopes.addmm_(x.T, logits, alpha=1 / rows)  # by now the slope, and zeros
-                slope_of_bias += slope.sum(0) / rows
-            slope_of_weight = slopes[:, :classes] + weight_decay * weight
-            both.grad = torch.cat([scale * slope_of_weight, slope_of_bias[None]])
+                slope_of_weight += (x.T @ logits)[:, :classes] / rows  # by now the slope
+                slope_of_bias += slope.sum(0, dtype=p.dtype) / rows
+            unknown.grad = p.T @ torch.cat([slope_of_weight, slope_of_bias])
             return total
 
         with torch.no_grad():
             solver.step(loss)
-        return cls(scale * both[:d], both[d])
+            loss()
+            weight, bias = (p @ unknown).to(dtype).split([d, 1])
+        assert unknown.grad is not None
+        steps, gradient = solver.state[unknown]["n_iter"], float(unknown.grad.abs().max())
+        return cls(weight, bias[0], Convergence(steps, gradient, gradient <= tolerance))
 
     def __call__(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows c"]:
         """Return the logits of the classes."""
         return x @ self.weight + self.bias
 
 
+def _preconditioner(
+    blocks: Blocks, classes: int, weight_decay: float
+) -> tuple[Float[Tensor, "n n"], int]:
+    """Return P, whose last row is the bias's, and the number of rows."""
+    x, _ = next(blocks())
+    gram, rows = x.new_zeros(x.shape[1] + 1, x.shape[1] + 1, dtype=torch.float64), 0
+    for x, _ in blocks():
+        gram[:-1, :-1] += x.T @ x
+        gram[-1, :-1] += x.sum(0)  # eigh reads the lower triangle
+        rows += len(x)
+    gram[-1, -1] = rows
+    curvature = gram / (rows * classes)
+    curvature.diagonal()[:-1] += weight_decay
+    values, directions = torch.linalg.eigh(curvature)
+    # features that depend on each other have a curvature of rounding
+    return directions * values.clamp_min(1e-7 * float(values[-1])).rsqrt(), rows
+
+
 def cross_entropy(logits: Float[Tensor, "s c"], target: Target) -> tuple[Tensor, Tensor]:
-    """Return the sum of cross-entropies over rows and its gradient by the logits.
+    """Return the sum of cross-entropies over rows, in fp64, and its gradient by the logits.
 
     The gradient is softmax(logits) - target, written over the logits.
     """
     index = target[:, None] if target.dim() == 1 else None
     logits -= logits.amax(1, keepdim=True)
-    found = ((logits * target) if index is None else logits.gather(1, index)).sum()
+    found = (logits * target) if index is None else logits.gather(1, index)
+    found = found.sum(dtype=torch.float64)
     exponents = logits.exp_()
     sums = exponents.sum(1, keepdim=True)
-    value = sums.log().sum() - found
+    value = sums.log().sum(dtype=torch.float64) - found
     slope = exponents.div_(sums)
     if index is None:
         slope -= target
@@ -122,7 +170,10 @@ class LinearClassifier:
         x: features of the training rows.
         target: the class distribution of each row.
         weight_decay: L2 penalty on W.
-        steps: L-BFGS iterations at most.
+        tolerance: largest entry of the gradient, see `LogisticRegression.fit`.
+
+    Attributes:
+        fitted: on standardized features.
     """
 
     def __init__(
@@ -130,16 +181,23 @@ class LinearClassifier:
         x: Float[Tensor, "s d"],
         target: Float[Tensor, "s c"],
         weight_decay: float = 1e-4,
-        steps: int = 100,
+        tolerance: float = TOLERANCE,
     ):
         self.scaler = StandardScaler(x.mean(0), x.std(0).clamp_min(1e-6))
         rows = [(self.scaler.transform(x), target)]
-        fitted = LogisticRegression.fit(lambda: iter(rows), target.shape[1], weight_decay, steps)
-        self.weight, self.bias = fitted.weight, fitted.bias
+        self.fitted = LogisticRegression.fit(
+            lambda: iter(rows), target.shape[1], weight_decay, tolerance=tolerance
+        )
+        if not self.fitted.convergence.converged:
+            warnings.warn(
+                f"the logistic regression of {len(x)} rows has {self.fitted.convergence}, so its "
+                "scores depend on the limit; a larger weight_decay converges",
+                stacklevel=2,
+            )
 
     def __call__(self, x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows c"]:
         """Return the logits of the classes."""
-        return self.scaler.transform(x) @ self.weight + self.bias
+        return self.fitted(self.scaler.transform(x))
 
 
 class LogisticProbe(Probe):
@@ -149,13 +207,13 @@ class LogisticProbe(Probe):
     choose a learning rate; this probe compares encoders with each other, not with them.
     """
 
-    def __init__(self, weight_decay: float = 1e-4, steps: int = 100):
-        self.weight_decay, self.steps = weight_decay, steps
+    def __init__(self, weight_decay: float = 1e-4):
+        self.weight_decay = weight_decay
 
     def fit(self, train: Features, num_classes: int) -> "LogisticProbe":
         """Fit the classifier to convergence."""
-        target = F.one_hot(train.y, num_classes).float()
-        self.classifier = LinearClassifier(train.x, target, self.weight_decay, self.steps)
+        target = F.one_hot(train.y, num_classes).to(train.x.dtype)
+        self.classifier = LinearClassifier(train.x, target, self.weight_decay)
         return self
 
     def predict(self, x: Float[Tensor, "s d"]) -> Int[Tensor, " s"]:

@@ -17,7 +17,7 @@ from vitlab.errors import InputError
 from vitlab.visualization.features import PatchMatrix
 from vitlab.visualization.pca import pca_scores
 
-STARTS, STEPS = 8, 50
+STARTS, STEPS = 8, 50  # of k-means; more steps follow until no patch changes its part
 
 
 def kmeans_parts(x: Float[Tensor, "s d"], count: int) -> Int[Tensor, " s"]:
@@ -41,6 +41,10 @@ def kmeans_parts(x: Float[Tensor, "s d"], count: int) -> Int[Tensor, " s"]:
                 centers, labels = kmeans2(
                     rows, count, STEPS, minit="++", missing="raise", seed=generator
                 )
+                before = None
+                while before is None or (before != labels).any():
+                    before = labels
+                    centers, labels = kmeans2(rows, centers, 1, minit="matrix", missing="raise")
         # an empty part, or no patch that differs from all centers: not a start to keep
         except (ClusterError, FloatingPointError):
             continue

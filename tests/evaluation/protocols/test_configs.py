@@ -27,7 +27,7 @@ HASHES = {
     "ibot-linear": ("7a36b7ad9785",) * 3,
     "locat-mlp": ("47a5e2ea955e",) * 3,
     "patch100": ("82a56c03eab0", *("1d5dee0cbf2f",) * 2),
-    "vitlab-fast": ("079170b29d0c",) * 3,
+    "vitlab-fast": ("cb00f8616893",) * 3,
 }
 
 
@@ -49,7 +49,7 @@ def test_defaults_agree_with_those_of_other_places():
     assert set(HASHES) == set(protocol_names())
     fast, callback, dense = FastDense(), OnlineProbes(), DenseProbe(2)
     assert (fast.size, fast.max_train_images) == (callback.dense_size, callback.dense_images)
-    assert (fast.weight_decay, fast.max_iter) == (dense.weight_decay, dense.steps)
+    assert (fast.weight_decay, fast.tolerance) == (dense.weight_decay, dense.tolerance)
     strengths = [strength for _, strength in DenseLogistic().settings]
     assert strengths == pytest.approx([10 ** (-6 + 11 * i / 7) for i in range(8)])
 

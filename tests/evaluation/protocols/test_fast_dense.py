@@ -30,7 +30,7 @@ def test_colors_that_are_classes_are_all_but_found(colors, context):
     assert found.predictions[0].dtype == torch.uint8
 
 
-@pytest.mark.parametrize("name", ["max_train_images", "max_iter", "weight_decay", "size"])
+@pytest.mark.parametrize("name", ["max_train_images", "tolerance", "weight_decay", "size"])
 def test_what_cannot_be_evaluated_is_refused(colors, name):
     with refused(f"protocol.{name}"):
         check(Pixels(16), FastDense(**{name: 50 if name == "size" else -1}), colors)

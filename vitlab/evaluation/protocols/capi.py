@@ -23,13 +23,14 @@ from vitlab.evaluation.features import TableProtocol, first_of_all
 from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Outcome
 from vitlab.probes.features import StandardScaler
 from vitlab.probes.knn import majority
-from vitlab.probes.logistic import LogisticRegression
+from vitlab.probes.logistic import Convergence, LogisticRegression
 from vitlab.probes.metrics import IoUAccumulator, IoUCounts
 from vitlab.probes.neighbors import Metric, NeighborSearch
 from vitlab.probes.patch_dataset import PatchDataset, unpatchify
 
 Labels = Integer[Tensor, "s l"]
-Scored = tuple[IoUCounts, list[Tensor]]  # counts, and predictions of the first images
+Fit = Convergence | None  # how what is learned was fitted, if it was
+Scored = tuple[IoUCounts, list[Tensor], Fit]  # counts, and predictions of the first images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ class ResizedProtocol(TableProtocol):
         settings: Sequence[Any],
         classes: int,
         context: EvaluationContext,
-    ) -> list[Labels]:
+    ) -> list[tuple[Labels, Fit]]:
         """Learn from labeled patches, and label others by each of some settings.
 
         Args:
@@ -106,13 +107,15 @@ class ResizedProtocol(TableProtocol):
         dataset = partial(PatchDataset, x, masks, standard=standard, classes=data.num_classes)
         score = partial(self._score, data=data, context=context)
         names, settings = zip(*self.settings, strict=True)
-        best, tried = 0, {}
+        best, tried, fits = 0, {}, {}
         if several:
             found = score(dataset(images=rest), x[held], masks[held], settings)
-            values = [counts.value for counts, _ in found]
+            values = [counts.value for counts, _, _ in found]
             best, tried = values.index(max(values)), dict(zip(names, values, strict=True))
+            fits = {f"{name}, held out": fit for name, (*_, fit) in zip(names, found, strict=True)}
         learned = dataset(images=torch.arange(len(x)))
-        ((counts, maps),) = score(learned, *test, settings[best : best + 1])
+        ((counts, maps, fit),) = score(learned, *test, settings[best : best + 1])
+        fits[names[best]] = fit
         accuracy = 100 * float(counts.both.sum() / counts.truth.sum())
         known = IoUCounts(*(each[:, :-1] for each in counts.tensors().values()))
         return Outcome(
@@ -123,6 +126,7 @@ class ResizedProtocol(TableProtocol):
             chosen=names[best] if several else "",
             chosen_on="held out" if several else "",
             predictions=maps,
+            fits={name: each for name, each in fits.items() if each is not None},
         )
 
     def _score(
@@ -137,20 +141,16 @@ class ResizedProtocol(TableProtocol):
         """Score each setting on some images."""
         mine = slice(distributed.rank(), None, distributed.world_size())
         rows = patches.standard(x[mine].flatten(0, 1)).to(context.device)
-        classes, scored = data.num_classes, []
-        edge = round(x.shape[1] ** 0.5)
-        for labels in self.label(patches, rows, settings, classes, context):
+        classes, scored, grid = data.num_classes, [], (round(x.shape[1] ** 0.5),) * 2
+        for labels, fit in self.label(patches, rows, settings, classes, context):
             accumulator = IoUAccumulator(classes + 1, context.device)  # the last is void
-            maps = [
-                unpatchify(each, (edge, edge), self.size)
-                for each in labels.split(edge**2)
-                if len(each)
-            ]
+            parts = [each for each in labels.split(x.shape[1]) if len(each)]
+            maps = [unpatchify(each, grid, self.size) for each in parts]
             for predicted, mask in zip(maps, masks[mine], strict=True):
                 accumulator.update(predicted.long(), mask)
-            counts = accumulator.overlaps().tensors().values()
             void = [each.masked_fill(each == classes, IGNORE_INDEX) for each in maps[:PICTURES]]
-            scored.append((IoUCounts(*counts), first_of_all(void, self.size, context)))
+            shown = first_of_all(void, self.size, context)
+            scored.append((accumulator.overlaps(), shown, fit))
         return scored
 
 
@@ -195,7 +195,7 @@ class DenseKNN(ResizedProtocol):
         settings: Sequence[tuple[int, Metric]],
         classes: int,
         context: EvaluationContext,
-    ) -> list[Labels]:
+    ) -> list[tuple[Labels, Fit]]:
         """Find the neighbors by each metric once, and let them vote for each k."""
         half = context.memory // 2
         ks: dict[Metric, list[int]] = {}
@@ -226,7 +226,7 @@ class DenseKNN(ResizedProtocol):
                 parts.append([each.byte().cpu() for each in majority(near, classes + 1, tried)])
             for k, *votes in zip(tried, *parts, strict=True):
                 found[k, metric] = torch.cat(votes)
-        return [found[each] for each in settings]
+        return [(found[each], None) for each in settings]
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ class DenseLogistic(ResizedProtocol):
         log10_c_min: decimal logarithm of the smallest C.
         log10_c_max: decimal logarithm of the largest C.
         num_c: how many C, evenly spaced by their logarithm.
-        max_iter: of L-BFGS at most.
+        max_iter: of L-BFGS at most; the result names fits that end there.
         history_size: steps that L-BFGS remembers.
     """
 
@@ -277,7 +277,7 @@ class DenseLogistic(ResizedProtocol):
         settings: Sequence[float],
         classes: int,
         context: EvaluationContext,
-    ) -> list[Labels]:
+    ) -> list[tuple[Labels, Fit]]:
         """Fit each C, one after the other."""
         kept: list[tuple[Tensor, Tensor]] = []
         if 4 * len(patches) * patches.x.shape[2] <= context.memory:
@@ -287,7 +287,7 @@ class DenseLogistic(ResizedProtocol):
             """Rows of patches; where memory has no room, standardized again in each pass."""
             return iter(kept) if kept else patches.blocks(context.memory, context.device)
 
-        found = []
+        found: list[tuple[Labels, Fit]] = []
         for c in context.track(settings, "logistic regression"):
             decay = 1 / (c * len(patches))
             fitted = LogisticRegression.fit(
@@ -295,5 +295,5 @@ class DenseLogistic(ResizedProtocol):
             )
             rows = max(1, context.memory // (8 * classes))
             labels = [fitted(part).argmax(1).to(torch.uint8).cpu() for part in x.split(rows)]
-            found.append(torch.cat(labels)[:, None])
+            found.append((torch.cat(labels)[:, None], fitted.convergence))
         return found

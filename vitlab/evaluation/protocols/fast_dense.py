@@ -9,6 +9,7 @@ from vitlab.evaluation.features import check_ranks
 from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Outcome, Precision, Protocol
 from vitlab.probes import DenseProbe
 from vitlab.probes.dense import patch_logits, upsample
+from vitlab.probes.logistic import TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class FastDense(Protocol):
         size: pixels of the edge of the square that all of an image is resized to.
         max_train_images: training images to learn from, the same every time; 0 for all.
         weight_decay: L2 penalty.
-        max_iter: L-BFGS iterations at most.
+        tolerance: of the fit's gradient, see `LogisticRegression.fit`.
         precision: of the forward pass.
     """
 
@@ -27,12 +28,14 @@ class FastDense(Protocol):
     size: int = 224
     max_train_images: int = 0
     weight_decay: float = 1e-5
-    max_iter: int = 100
+    tolerance: float = TOLERANCE
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        check_least(self, "protocol.", {"max_train_images": 0, "max_iter": 1, "weight_decay": 0})
+        check_least(
+            self, "protocol.", {"max_train_images": 0, "tolerance": 1e-12, "weight_decay": 0}
+        )
 
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse a size that does not fit."""
@@ -41,7 +44,7 @@ class FastDense(Protocol):
     def run(self, encoder: Encoder, data: VisionDataModule, context: EvaluationContext) -> Outcome:
         """Fit on the training images, score the test images."""
         check_ranks(data, data.val_split)
-        dense = DenseProbe(data.num_classes, self.weight_decay, self.max_iter)
+        dense = DenseProbe(data.num_classes, self.weight_decay, self.tolerance)
         view = SegmentationSquare(self.size)
         found = dense.run(encoder, data, view, self.max_train_images, context.loading)
         shown = []
@@ -50,4 +53,10 @@ class FastDense(Protocol):
             tokens = context.loading.encode(encoder, image[None])
             logits = upsample(patch_logits(found.classify, tokens), mask.shape)
             shown.append(logits[0].argmax(0).byte().cpu())
-        return Outcome("miou", {"miou": found.counts.value}, found.counts, predictions=shown)
+        return Outcome(
+            headline="miou",
+            scores={"miou": found.counts.value},
+            counts=found.counts,
+            predictions=shown,
+            fits={"logistic regression": found.classify.fitted.convergence},
+        )
