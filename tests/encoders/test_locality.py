@@ -104,6 +104,29 @@ def test_the_separable_kernel_is_the_direct_one(grid, resolution):
     torch.testing.assert_close(bias(q, grid) / alpha, torch.exp(-exponent), rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("native", "grid", "pooled"),
+    [((32, 32), (32, 32), True), ((32, 32), (6, 10), True), ((31, 31), (4, 6), False)],
+)
+def test_a_large_encoder_has_a_pooled_kernel_in_training(native, grid, pooled):
+    """LocAtViT's `fast_gaug`, by its definition: a mean query and a distance for 2 x 2 patches."""
+    bias, q = gaussian(native, spread=0.5), queries(math.prod(grid))[:1, :1]
+    exact, found = bias.eval()(q, grid), bias.train()(q, grid)
+    assert torch.equal(exact, found) != pooled
+    if pooled:
+        rows, columns = torch.cartesian_prod(*map(torch.arange, grid)).T // 2
+        cells = rows * (grid[1] // 2) + columns  # of each patch
+        mean = torch.stack([q[0, 0, cells == each].mean(0) for each in range(cells.max() + 1)])
+        alpha, variance = (each[0, 0, cells] for each in bias.predict(mean[None, None], grid))
+        exponent = torch.zeros(())
+        for m, place in enumerate((2 * rows, 2 * columns)):
+            d = (0.5 * (place[:, None] - place).square()).clamp(max=bias.largest_distance)
+            exponent = exponent + d / variance[:, m, None]
+        torch.testing.assert_close(found[0, 0], alpha * torch.exp(-exponent), rtol=0, atol=1e-14)
+        with refused("encoder.img_size"):
+            bias(queries(35), (5, 7))
+
+
 def test_the_bias_is_computed_in_full_precision():
     bias, q = gaussian((5, 7), spread=1.0).float(), queries(36).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):

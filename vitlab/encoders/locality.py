@@ -85,6 +85,9 @@ class GaussianBias(nn.Module):
     shared by the heads of a layer. Of kind "uniform" the variance is infinite and the exponential
     1; with `boost_prefix` S is alpha(p) for t in the prefix.
 
+    As in the authors' code, an encoder made for a grid of 32 rows or more has in training one
+    kernel for each 2 x 2 patches: of their mean query, between their first patches.
+
     Raises:
         InputError: the grid has a single patch.
     """
@@ -106,6 +109,7 @@ class GaussianBias(nn.Module):
                     parameter.fill_(-6 if parameter.ndim == 1 else 0)
         self.grid, self.resolution = grid, locality.resolution
         self.boost_prefix = locality.boost_prefix
+        self.pooled = grid[0] >= 32  # in training
         longest = max(grid)
         self.largest_variance = float(longest**2)
         self.largest_distance = min(0.5 * (longest - 1) ** 2, 6550.0)
@@ -120,15 +124,30 @@ class GaussianBias(nn.Module):
         The kernel is the product of one factor for rows and one for columns, so it needs
         p (rows + columns) exponentials instead of p^2.
         """
-        prefix = prefix_length(q.shape[2], grid)
+        prefix, stride = prefix_length(q.shape[2], grid), 2 if self.training and self.pooled else 1
+        if any(side % stride for side in grid):
+            raise InputError(
+                "locality has one kernel for 2 x 2 patches in training, as the encoder is made for "
+                f"{self.grid[0]} x {self.grid[1]} patches, and an image has {grid[0]} x {grid[1]}; "
+                "use image sizes with even numbers of patches",
+                field="encoder.img_size",
+            )
         with torch.autocast(q.device.type, enabled=False):
             x = at_least_fp32(q[:, :, prefix:])
+            rows, columns = (side // stride for side in grid)
+            if stride > 1:
+                x = x.unflatten(2, (rows, stride, columns, stride)).mean((3, 5)).flatten(2, 3)
             alpha, variance = self.predict(x, grid)
             down, across = (
-                torch.exp(-self.distance(axis, grid, x) / variance[..., axis, None])
+                torch.exp(
+                    -self.distance(axis, (rows, columns), stride, x) / variance[..., axis, None]
+                )
                 for axis in (0, 1)
             )
             bias = ((alpha * down)[..., :, None] * across[..., None, :]).flatten(-2)
+            if stride > 1:
+                bias = _enlarged(_enlarged(bias, 2, rows, stride), 3, rows, stride)
+                alpha = _enlarged(alpha, 2, rows, stride)
             if self.boost_prefix:
                 bias = torch.cat([alpha.expand(-1, -1, -1, prefix), bias], dim=-1)
         return F.pad(bias, (q.shape[2] - bias.shape[-1], 0, prefix, 0)).to(q.dtype)
@@ -151,12 +170,25 @@ class GaussianBias(nn.Module):
             variance = variance * variance.new_tensor(ratio)
         return alpha, variance + self.epsilon
 
-    def distance(self, axis: int, grid: Grid, like: Tensor) -> Float[Tensor, "p size"]:
-        """Half the squared distance of each patch to each row (axis 0) or column (axis 1)."""
-        place = torch.arange(grid[axis], device=like.device, dtype=like.dtype)
+    def distance(self, axis: int, grid: Grid, stride: int, like: Tensor) -> Float[Tensor, "p size"]:
+        """Half the squared distance of each patch to each row (axis 0) or column (axis 1).
+
+        `grid` has every `stride`-th row and column.
+        """
+        place = stride * torch.arange(grid[axis], device=like.device, dtype=like.dtype)
         table = (0.5 * (place[:, None] - place).square()).clamp_max(self.largest_distance)
         rows, columns = grid
         return table.repeat_interleave(columns, 0) if axis == 0 else table.repeat(rows, 1)
+
+
+def _enlarged(x: Tensor, dim: int, rows: int, stride: int) -> Tensor:
+    """Return values of cells, row by row along a dimension, at each of stride^2 patches of each."""
+    cells = x.unflatten(dim, (rows, -1))
+    return (
+        cells.repeat_interleave(stride, dim)
+        .repeat_interleave(stride, dim + 1)
+        .flatten(dim, dim + 1)
+    )
 
 
 def predictor(locality: Locality, channels: int, outputs: int) -> nn.Linear | ConstantPredictor:
