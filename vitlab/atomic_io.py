@@ -4,13 +4,14 @@ import errno
 import fcntl
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -42,8 +43,17 @@ def environment() -> dict:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON file at once or not at all."""
-    write_bytes(path, json.dumps(value, indent=1).encode())
+    """Write a JSON file at once or not at all; NaN and infinity, which JSON lacks, become null."""
+    write_bytes(path, json.dumps(plain(value), indent=1, allow_nan=False).encode())
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON would give it back: lists for tuples, None for NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -134,4 +144,5 @@ def decode_json(content: bytes, kind: Any) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{place}: {message}" if place else message) from error

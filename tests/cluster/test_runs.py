@@ -103,7 +103,7 @@ ROW = {"encoder": "trained", "epoch": 1, "scores": {"knn/top1": 1.0}}
         *((STATUS, {**GOOD, **x}) for x in ({"updated": math.inf}, {"metrics": {"loss": None}})),
         (STATUS, {**GOOD, "host": "\ud800"}),  # no text, and could not be printed
         *((ROWS, content) for content in ("\0", [3], {}, [{"epoch": 1}], [{**ROW, "scores": []}])),
-        *((ROWS, [{**ROW, "scores": {"knn/top1": x}}]) for x in (None, "x", math.nan)),
+        *((ROWS, [{**ROW, "scores": {"knn/top1": x}}]) for x in ("x", math.nan)),
         *((JOB, content) for content in ("{", {"job": "7", "submitted": "x"}, {"job": 7}, {})),
     ],
 )

@@ -222,7 +222,6 @@ FAULTS = {
 HARMLESS = {  # what is there can be read
     "imagenet fewer-classes-than-the-archive",
     "imagenet image-in-the-wrong-class",
-    "voc image-listed-twice",
     "voc half-an-SBD",
     "ade image-missing",
     "cityscapes city-without-images",

@@ -81,22 +81,27 @@ def test_the_orientation_flag_turns_the_picture_as_pil_does_in_either_byte_order
     for flag in range(10):
         data = with_orientation(flag)
         expected = np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-        image = decode_image(data, "a.jpg")
+        image = decode_image(data, "a.jpg", upright=True)
         assert image.shape == expected.shape
         assert image.flags["C_CONTIGUOUS"]
         assert abs(image.astype(int) - expected).max() <= 1
-    assert decode_image(with_orientation(6, "webp"), "a.webp").shape == (40, 30, 3)
+        stored = decode_image(data, "a.jpg")  # as PIL, torchvision and timm open it
+        assert abs(stored.astype(int) - np.array(Image.open(io.BytesIO(data)))).max() <= 1
+    for ending in ("webp", "png"):
+        turned = with_orientation(6, ending)
+        assert decode_image(turned, "a", upright=True).shape == (40, 30, 3)
+        assert decode_image(turned, "a").shape == (30, 40, 3)
     data = with_orientation(6)
     start = data.index(b"Exif\0\0") + 6
     assert data[start : start + 2] == b"MM"
     # one entry in little-endian order: orientation, short, one value, 6
     little = bytes.fromhex("49492a00 08000000 0100 1201 0300 01000000 0600 0000 00000000")
     data = data[:start] + little + data[start + len(little) :]
-    assert decode_image(data, "a.jpg").shape == (40, 30, 3)
+    assert decode_image(data, "a.jpg", upright=True).shape == (40, 30, 3)
     start, length = data.index(b"Exif\0\0") + 6, data.index(b"\xff\xdb") - start
     for kept in (0, 2, 7, 12, 20):  # broken metadata leave the picture as it is
         broken = data[: start + kept] + b"\xfe" * (length - kept) + data[start + length :]
-        assert decode_image(broken, "a.jpg").shape in {(30, 40, 3), (40, 30, 3)}
+        assert decode_image(broken, "a.jpg", (0, 0), True).shape in {(30, 40, 3), (40, 30, 3)}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,7 @@ def test_a_large_jpeg_is_reduced_to_the_smallest_fraction_that_suffices(min_size
         small = Image.open(io.BytesIO(data)).resize(expected[::-1], Image.Resampling.BOX)
         assert abs(image.astype(float) - np.array(small)).mean() < 3
     turned = with_orientation(6, size=(800, 601))  # the size of the upright picture counts
-    assert decode_image(turned, "a.jpg", min_size[::-1]).shape[:2] == expected[::-1]
+    assert decode_image(turned, "a.jpg", min_size[::-1], True).shape[:2] == expected[::-1]
 
 
 @pytest.mark.parametrize("ending", ["jpg", "progressive", "png", "bmp", "webp"])

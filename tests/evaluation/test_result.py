@@ -9,7 +9,8 @@ from refusals import refused
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import vitlab.evaluation.result as module
-from vitlab.evaluation.result import COUNTS, RESULT, Result, plain, read_counts, refuse_overwriting
+from vitlab.atomic_io import plain
+from vitlab.evaluation.result import COUNTS, RESULT, Result, read_counts, refuse_overwriting
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

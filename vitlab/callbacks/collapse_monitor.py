@@ -13,7 +13,7 @@ from lightning import Callback, Trainer
 from torch import Tensor, nn
 
 from vitlab.analysis.measures.tokens import gram_matrix, rankme
-from vitlab.atomic_io import write_bytes
+from vitlab.atomic_io import plain, write_bytes
 from vitlab.callbacks.collapse_checks import (
     FEW,
     RECENT,
@@ -235,7 +235,7 @@ def read_diagnoses(folder: Path) -> list[dict[str, Any]]:
 
 
 def _write(folder: Path, rows: Iterable[dict[str, Any]]) -> None:
-    write_bytes(folder / FILE, "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+    write_bytes(folder / FILE, "".join(f"{json.dumps(plain(row))}\n" for row in rows).encode())
 
 
 def watched_weights(module: nn.Module, count: int = MATRICES) -> dict[str, nn.Parameter]:

@@ -1,7 +1,8 @@
 """Scores of an encoder over a run, RUN/measurements.json, and what callbacks that measure share."""
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
@@ -32,6 +33,11 @@ class Measurement(TypedDict):
     scores: dict[str, float]
     features: dict[str, float]
     warning: str
+
+
+def finite(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return the scores that have a value: mIoU has none where all pixels are void."""
+    return {tag: value for tag, value in scores.items() if math.isfinite(value)}
 
 
 class EvaluationCallback(Callback):
@@ -102,9 +108,10 @@ class EvaluationCallback(Callback):
     def keep_best(self, trainer: Trainer, row: Measurement, tag: str, name: str) -> None:
         """Write a checkpoint if a score is higher in this row than in any before."""
         trained = [other for other in self.rows if other["encoder"] == "trained"]
-        before = [other["scores"].get(tag, -1.0) for other in trained if other is not row]
+        before = [finite(other["scores"]).get(tag, -1.0) for other in trained if other is not row]
+        now = finite(row["scores"]).get(tag, -1.0)
         # decided on one rank: others may differ in the last bit, and saving takes all of them
-        if trainer.strategy.broadcast(row["scores"].get(tag, -1.0) > max(before, default=-1.0)):
+        if trainer.strategy.broadcast(now > max(before, default=-1.0)):
             save_checkpoint(trainer, name)
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Probing does not affect training: it draws nothing from training's random stream
 gradient, so that runs with and without probes are bit-identical.
 """
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,9 @@ from vitlab.analysis.online_statistics import (
 )
 from vitlab.atomic_io import write_bytes
 from vitlab.callbacks.loggers import log_picture, log_warning
-from vitlab.callbacks.measurements import EvaluationCallback, Measurement
+from vitlab.callbacks.measurements import EvaluationCallback, Measurement, finite
 from vitlab.data import SegmentationSquare, VisionDataModule
+from vitlab.data.profile import check_scores
 from vitlab.encoders import Encoder, Pixels
 from vitlab.errors import InputError, check_least
 from vitlab.probes import (
@@ -41,7 +43,8 @@ from vitlab.visualization.masks import draw_probe_grid
 class OnlineProbes(EvaluationCallback):
     """Probes the encoder under evaluation (for DINO the teacher) before, while and after it trains.
 
-    k-NN and linear probes need labels of the training data; without labels they are left out. The
+    k-NN and linear probes need labels of the training data; without labels, or with one class
+    alone, they are left out. The
     scores are logged, so `EarlyStopping` and `ModelCheckpoint` can monitor them.
 
     Args:
@@ -90,23 +93,30 @@ class OnlineProbes(EvaluationCallback):
         self.image_probes |= more
         check_least(self, "probing.", {"images": 0, "dense_images": 0, "pictures": 0})
 
-    def check(self, encoder: Encoder, data: VisionDataModule | None) -> None:
+    def check(self, encoder: Encoder, data: VisionDataModule | None) -> list[str]:
         """Read the file lists of every set and refuse what cannot be probed.
 
+        Returns:
+            What makes scores poor, in sentences.
+
         Raises:
-            InputError: a size that the patches do not tile, or a set that is not there.
+            InputError: a size that the patches do not tile, a set that is not there, or one on
+                which a score would mean nothing.
         """
         encoder.check_img_size(self.size, "probing.size")
         encoder.check_img_size(self.dense_size, "probing.dense_size")
-        if data is not None and data.samples(data.train_split).labels is not None:
+        remarks = []
+        if data is not None and has_labels(data):
             data.classification_dataset(data.val_split, self.size)
+            remarks += check_scores(data, data.train_split)
         for name, source in self.dense.items():
-            for split in (source.train_split, source.val_split):
-                try:
-                    source.segmentation_dataset(split, self.view).check()
-                except ValueError as error:
-                    field = f"probing.dense.{name}"
-                    raise InputError(f"{field}: {error}", field=field) from error
+            field = f"probing.dense.{name}"
+            try:
+                source.segmentation_dataset(source.val_split, self.view)
+                remarks += [f"{name}: {each}" for each in check_scores(source, source.train_split)]
+            except ValueError as error:
+                raise InputError(f"{field}: {error}", field=field) from error
+        return remarks
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Measure what training must beat."""
@@ -121,7 +131,7 @@ class OnlineProbes(EvaluationCallback):
         if self.is_due(trainer):
             epoch = trainer.current_epoch + 1
             row = self.measure(trainer, pl_module, pl_module.objective.encoder, "trained", epoch)
-            pl_module.log_dict(row["scores"], logger=False)
+            pl_module.log_dict(finite(row["scores"]), logger=False)
             self.keep_best(trainer, row, "miou/mean", "best.ckpt")
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -172,7 +182,7 @@ class OnlineProbes(EvaluationCallback):
         seconds = time.perf_counter() - began
         for logger in trainer.loggers if name != "pixels" else ():
             logged = {**scores, **features, "probe/seconds": seconds}
-            logger.log_metrics(logged, step=trainer.global_step)
+            logger.log_metrics(finite(logged), step=trainer.global_step)
         self.write(trainer)
         shown = ", ".join(f"{tag} {value:.1f}" for tag, value in scores.items())
         pl_module.print(f"{name} encoder, epoch {epoch}: {shown} ({seconds:.0f} s)")
@@ -218,15 +228,15 @@ class OnlineProbes(EvaluationCallback):
                 if draw is not None:
                     draw(name, fitted)
         if self.dense:
-            mean = sum(scores[f"miou/{name}"] for name in self.dense) / len(self.dense)
-            scores["miou/mean"] = mean
+            defined = finite({name: scores[f"miou/{name}"] for name in self.dense}).values()
+            scores["miou/mean"] = sum(defined) / len(defined) if defined else math.nan
         return scores, features
 
     def classify(
         self, encoder: Encoder, data: VisionDataModule | None, inference: InferenceConfig
     ) -> dict[str, float]:
         """Return k-NN and linear accuracy on the labeled images, nothing if they have no labels."""
-        if data is None or data.samples(data.train_split).labels is None:
+        if data is None or not has_labels(data):
             return {}
         labeled = data.classification_dataset(data.train_split, self.size, self.images)
         train = image_features(encoder, labeled, inference)
@@ -237,3 +247,8 @@ class OnlineProbes(EvaluationCallback):
             for name, probe in self.image_probes.items()
             for score, value in probe.fit_score(train, test).items()
         }
+
+
+def has_labels(data: VisionDataModule) -> bool:
+    """Whether images have labels of more than one class: of one, every encoder would score 100."""
+    return data.samples(data.train_split).labels is not None and data.num_classes > 1

@@ -153,8 +153,14 @@ def check_labels(data: VisionDataModule, split: str, classes: int) -> None:
     labels = data.samples(split).labels
     if labels is None:
         raise DataError(
-            f"the objective learns classes and {type(data).__name__} has no image labels; use "
+            f"the objective learns classes and {data.dataset_name} has no image labels; use "
             "ImageNet or Folder, or an objective without labels, such as DINO"
+        )
+    if data.num_classes < 2:
+        raise DataError(
+            f"the objective learns classes and {data.dataset_name} has one, {data.classes[0]!r}: "
+            "there is nothing to tell apart; use two or more class folders, or an objective "
+            "without labels, such as DINO"
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:

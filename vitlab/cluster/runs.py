@@ -88,9 +88,14 @@ class ScoreRow:
 
     encoder: str
     epoch: int
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float | None] = field(default_factory=dict)
 
     __pydantic_config__: ClassVar = {"allow_inf_nan": False}
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The scores that have a value."""
+        return {tag: value for tag, value in self.scores.items() if value is not None}
 
 
 def find_runs(root: Path, jobs: Mapping[str, QueuedJob]) -> Iterator[RunInfo]:
@@ -131,13 +136,13 @@ def _read_run(folder: Path, jobs: Mapping[str, QueuedJob]) -> RunInfo:
     job = ticket.job if ticket else ""
     if status and status.job and (ticket is None or status.began > ticket.submitted):
         job = status.job  # of a later start than the ticket's
-    trained = [row for row in rows if row.encoder == "trained" and row.scores]
+    trained = [row for row in rows if row.encoder == "trained" and row.values]
     last = folder / "last.ckpt"
     run = RunInfo(
         folder,
         *_state(folder, status, jobs.get(job), bool(job)),
         status=status,
-        measured=trained[-1].scores if trained else {},
+        measured=trained[-1].values if trained else {},
         best=_best(trained),
         checkpoint=time.time() - last.stat().st_mtime if last.exists() else None,
         job=job,
@@ -178,7 +183,7 @@ def _state(
 
 def _best(trained: list[ScoreRow]) -> dict[str, Any]:
     for tag in BEST:
-        if rows := [row for row in trained if tag in row.scores]:
-            row = max(rows, key=lambda row: row.scores[tag])
-            return {"tag": tag, "value": row.scores[tag], "epoch": row.epoch}
+        if rows := [row for row in trained if tag in row.values]:
+            row = max(rows, key=lambda row: row.values[tag])
+            return {"tag": tag, "value": row.values[tag], "epoch": row.epoch}
     return {}

@@ -1,18 +1,23 @@
 """The work of `vitlab evaluate`: from its options to a folder with a result."""
 
+import re
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import UInt8
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
 
 from vitlab import distributed
-from vitlab.atomic_io import environment, write_bytes
+from vitlab.atomic_io import environment, plain, write_bytes
 from vitlab.commands.evaluate import EvaluateArguments
-from vitlab.data import SegmentationWhole
+from vitlab.data import SegmentationWhole, VisionDataModule
+from vitlab.data.storage import few
 from vitlab.data.transforms import resize_nearest
 from vitlab.errors import InputError
 from vitlab.evaluation.evaluate import check, evaluate
@@ -24,7 +29,6 @@ from vitlab.evaluation.result import (
     ProtocolInfo,
     Result,
     WeightsInfo,
-    plain,
     refuse_overwriting,
 )
 from vitlab.probes import InferenceConfig
@@ -47,14 +51,14 @@ def evaluate_and_write(args: EvaluateArguments, protocol: ProtocolInfo) -> None:
     encoder, info = load_frozen_encoder(
         args.weights, args.family, args.which, args.pixels, args.backbone
     )
-    check(encoder, args.protocol, args.data)
+    remarks = check(encoder, args.protocol, args.data)
     if args.dry_run:
-        show_plan(args, protocol, info, folder)
+        show_plan(args, protocol, info, folder, remarks)
         return
     device = launch(args)
     first = distributed.rank() == 0
     if first:
-        show_plan(args, protocol, info, folder)
+        show_plan(args, protocol, info, folder, remarks)
     context = EvaluationContext(
         loading=InferenceConfig(device, args.batch_size, args.num_workers),
         folder=folder / UNFINISHED,
@@ -65,7 +69,8 @@ def evaluate_and_write(args: EvaluateArguments, protocol: ProtocolInfo) -> None:
     began = time.perf_counter()
     outcome = evaluate(encoder, args.protocol, args.data, context)
     if first:
-        write(args, protocol, info, outcome, folder, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        write(args, protocol, info, outcome, folder, seconds, remarks)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -76,7 +81,8 @@ def default_folder(args: EvaluateArguments, protocol: ProtocolInfo) -> Path:
     # of runs/dino/seed0/best.ckpt: runs-dino-seed0-best
     parts = [part for part in (*weights.parent.parts, weights.stem) if part not in ("/", "..")]
     seed = f"-seed{args.seed}" if args.seed else ""
-    name = f"{protocol.name}-{type(args.data).__name__.lower()}{seed}"
+    dataset = re.sub(r"[^\w.-]+", "_", args.data.dataset_name.lower())
+    name = f"{protocol.name}-{dataset}{seed}"
     return Path("evaluations") / "-".join(parts[-4:]) / name
 
 
@@ -114,7 +120,11 @@ def launch(args: EvaluateArguments) -> torch.device:
 
 
 def show_plan(
-    args: EvaluateArguments, protocol: ProtocolInfo, info: WeightsInfo, folder: Path
+    args: EvaluateArguments,
+    protocol: ProtocolInfo,
+    info: WeightsInfo,
+    folder: Path,
+    remarks: Sequence[str],
 ) -> None:
     """Print what is going to be done."""
     data = args.data
@@ -123,8 +133,30 @@ def show_plan(
     for name, (published, used) in protocol.changed.items():
         print(f"changed   {name}: {published} -> {used}")
     for split in (data.train_split, data.val_split):
-        print(f"data      {type(data).__name__} {split}: {len(data.samples(split))} images")
+        print(f"data      {data.dataset_name} {split}: {len(data.samples(split))} images")
+    for remark in remarks:
+        print(f"mind      {remark}")
     print(f"result    {folder}")
+
+
+def absent_classes(counts: IoUCounts, classes: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence if there are classes that no scored pixel shows."""
+    shown = counts.truth.sum(0)[: len(classes)].tolist()  # the last of more is void
+    if absent := [name for name, pixels in zip(classes, shown, strict=True) if not pixels]:
+        yield f"{len(absent)} of {len(shown)} classes have no pixel that was scored: {few(absent)}"
+
+
+def draw(data: VisionDataModule, outcome: Outcome, folder: Path) -> UInt8[Tensor, "3 h w"]:
+    """Write the first predictions beside their masks as pictures.png; return its pixels."""
+    dataset = data.segmentation_dataset(data.val_split, SegmentationWhole(0))
+    images, truths = zip(*(dataset[i] for i in range(len(outcome.predictions))), strict=True)
+    shown = [
+        torch.from_numpy(resize_nearest(prediction.numpy(), *truth.shape))
+        for prediction, truth in zip(outcome.predictions, truths, strict=True)
+    ]
+    png = compare_masks(images, truths, shown, data.classes).encode(scale=1)
+    write_bytes(folder / "pictures.png", png)
+    return png_pixels(png)
 
 
 def write(
@@ -134,19 +166,21 @@ def write(
     outcome: Outcome,
     folder: Path,
     seconds: float,
+    remarks: Sequence[str],
 ) -> None:
     """Write and print the numbers of an evaluation with all that made them, and its pictures."""
-    data, counts, classes, sheet = args.data, outcome.counts, {}, None
+    data, counts, classes = args.data, outcome.counts, {}
     train, val = outcome.train or data.train_split, data.val_split
     samples = data.samples(val)
     if isinstance(counts, IoUCounts):
         known = counts.iou()[: data.num_classes]  # the last of more is void
         classes = dict(zip(data.classes, known.tolist(), strict=True))
+        remarks = [*remarks, *absent_classes(counts, data.classes)]
     result = Result(
         protocol=protocol,
         weights=weights,
         data=DataInfo(
-            dataset=type(data).__name__,
+            dataset=data.dataset_name,
             train=train,
             val=val,
             counts={train: len(data.samples(train)), val: len(counts)},
@@ -164,18 +198,10 @@ def write(
         seconds=seconds,
         environment=environment(),
         fits=outcome.fits,
+        remarks=list(remarks),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    if outcome.predictions:
-        dataset = data.segmentation_dataset(val, SegmentationWhole(0))
-        images, truths = zip(*(dataset[i] for i in range(len(outcome.predictions))), strict=True)
-        shown = [
-            torch.from_numpy(resize_nearest(prediction.numpy(), *truth.shape))
-            for prediction, truth in zip(outcome.predictions, truths, strict=True)
-        ]
-        png = compare_masks(images, truths, shown, data.classes).encode(scale=1)
-        write_bytes(folder / "pictures.png", png)
-        sheet = png_pixels(png)
+    sheet = draw(data, outcome, folder) if outcome.predictions else None
     result.write_events(folder, sheet)
     paths = [samples.image(index) for index in range(len(counts))]
     result.write(folder, counts, paths, args.overwrite)  # last: then it is complete
@@ -186,6 +212,8 @@ def write(
 def show_result(result: Result, folder: Path) -> None:
     """Print the numbers of an evaluation, how its fit ended, and fits that have not converged."""
     low, high = result.interval
+    for remark in result.remarks:
+        print(f"mind      {remark}")
     for name, value in result.scores.items():
         mark = f"  [{low:.1f}, {high:.1f}]" if name == result.headline else ""
         print(f"{name:24} {'-' if value is None else f'{value:.2f} %'}{mark}")

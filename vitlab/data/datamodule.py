@@ -21,9 +21,10 @@ from vitlab.data.dataset import (
 from vitlab.data.errors import DataError
 from vitlab.data.foreground import foreground_masks
 from vitlab.data.loader import Loader, ResumableLoader, resume, set_accumulation
+from vitlab.data.picture_faults import refuse_pictures
 from vitlab.data.sampler import BatchLayout, GlobalBatchSampler, split_global_batch
 from vitlab.data.samples import Samples
-from vitlab.data.storage import FileTree, Layout, few
+from vitlab.data.storage import FileTree, Layout
 from vitlab.data.transforms import MultiCrop, SegmentationTransform, Transform, normalize
 from vitlab.errors import check_least
 from vitlab.usage_errors import subclasses
@@ -54,6 +55,7 @@ class VisionDataModule(LightningDataModule, ABC):
     layout: ClassVar[Layout] = Layout(marks=())  # any folder
     splits: ClassVar[tuple[str, ...]] = ("train", "val")
     counts: ClassVar[dict[str, int]] = {}  # images of each split, where they are known
+    values_remedy: ClassVar[str] = "use the original masks, not ones that are renumbered"
 
     def __init__(
         self,
@@ -100,6 +102,11 @@ class VisionDataModule(LightningDataModule, ABC):
         return ""
 
     @property
+    def dataset_name(self) -> str:
+        """The name in plans and results."""
+        return type(self).__name__
+
+    @property
     def num_classes(self) -> int:
         """Number of classes; ignored pixels are not one."""
         return len(self.classes)
@@ -121,7 +128,7 @@ class VisionDataModule(LightningDataModule, ABC):
         if found := self.layout.find(self.root):
             return found
         places = ", ".join(place or "itself" for place in self.layout.nested)
-        remedy = "set its root to the extracted dataset"
+        remedy = "set its root to the extracted dataset, or use Folder for images of your own"
         for kind in subclasses(VisionDataModule):
             if kind.layout.marks and kind is not type(self) and kind.layout.find(self.root):
                 remedy = f"it looks like {kind.__name__}: use the class {kind.__name__}"
@@ -136,15 +143,14 @@ class VisionDataModule(LightningDataModule, ABC):
         Raises:
             DataError: the root is not laid out as it should be, or the split is unknown or empty.
         """
-        if split in self._samples:
-            return self._samples[split]
+        if found := self._samples.get(split):
+            return found
         if split not in self.splits:
-            splits = ", ".join(self.splits)
-            message = f"{type(self).__name__} has no split {split!r}; use one of {splits}"
+            known = ", ".join(self.splits)
+            message = f"{self.dataset_name} has no split {split!r}, only {known}"
             raise DataError(message, field="split")
         found = self.scan(split)
-        if not len(found):
-            raise DataError(f"split {split!r} of {self.files.where()} is empty; check the download")
+        refuse_pictures(found, split)
         self._samples[split] = found
         return found
 
@@ -279,17 +285,12 @@ class VisionDataModule(LightningDataModule, ABC):
         return SegmentationDataset(
             *(samples.subset(limit), transform, self.mask_values),
             *(self.max_unreadable, self.seed, self.implausible),
+            values_remedy=self.values_remedy,
         )
 
     def refuse_leak(self, split: str) -> None:
         """Refuse to learn from images of `val_split`, as VOC's trainval against val."""
         if (split, self.val_split) in self._disjoint:  # a second for a million images
             return
-        if common := self.samples(split).common(self.samples(self.val_split)):
-            raise DataError(
-                f"{len(common)} images are in both train_split {split} and val_split "
-                f"{self.val_split} ({few(common)}); scores on them would mean nothing: choose "
-                "splits without common images",
-                field="data.train_split",
-            )
+        self.samples(split).refuse_common(self.samples(self.val_split), split, self.val_split)
         self._disjoint.add((split, self.val_split))

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -19,6 +19,7 @@ from vitlab.data.foreground import decode_foreground
 from vitlab.data.samples import Samples, spread
 from vitlab.data.storage import FileTree, ranges
 from vitlab.data.transforms import (
+    IGNORE_INDEX,
     CenterCrop,
     Foreground,
     ImageAndMask,
@@ -86,6 +87,9 @@ class TrainingDataset(Dataset[Example]):
         mask = _read(decode_foreground, files, name)
         # the image may be decoded at a part of its size
         parts = [tuple(-(-edge // divisor) for edge in mask.shape) for divisor in (1, 2, 4, 8)]
+        if image.shape[:2] not in parts and image.shape[1::-1] in parts:  # by its orientation flag
+            name, least = self.samples.image(index), self.transform.min_size
+            image = _read(decode_image, files, name, least, True)
         if image.shape[:2] not in parts:
             raise DataError(
                 f"mask {files.where(name)} is {mask.shape[1]} x {mask.shape[0]} (width x height), "
@@ -135,6 +139,7 @@ class SegmentationDataset(Dataset[ImageAndMask]):
         patience: consecutive unreadable pairs after which an error is raised.
         seed: of the transform.
         implausible: see `VisionDataModule.implausible`.
+        values_remedy: what to do about masks of other values.
     """
 
     def __init__(
@@ -145,8 +150,9 @@ class SegmentationDataset(Dataset[ImageAndMask]):
         patience: int = 0,
         seed: int = 0,
         implausible: Callable[[set[int]], str] | None = None,
+        values_remedy: str = "",
     ):
-        self.samples, self.transform = samples, transform
+        self.samples, self.transform, self.values_remedy = samples, transform, values_remedy
         self.table = np.full(256, -1, dtype=np.int16)  # -1 for values that are not allowed
         self.table[list(mask_values)] = list(mask_values.values())
         self.patience, self.seed, self.implausible = patience, seed, implausible
@@ -162,39 +168,59 @@ class SegmentationDataset(Dataset[ImageAndMask]):
         warn_unreadable(unreadable)
         return self.transform(image, classes, (self.seed, epoch, index))
 
-    def check(self) -> None:
-        """Read some pairs that are spread over the set; `vitlab data check` looks at all."""
-        for index in spread(len(self)):
+    def check(self) -> tuple[Int64[np.ndarray, "256"], int]:
+        """Read up to 64 pairs that are spread over the set, and more masks if these show one class.
+
+        Returns:
+            Pixels of each class (255: void) in the masks that were read, and how many these are.
+        """
+        pixels, looked = np.zeros(256, np.int64), spread(len(self))
+        for index in looked:
             with suppress(UnreadableImage):  # reported and replaced when it is its turn
-                _, mask, _ = self._read(index)
+                _, mask, classes = self._read(index)
                 if self.implausible and (reason := self.implausible(set(np.unique(mask).tolist()))):
                     where = self.samples.files.where(self.samples.mask(index))
                     raise DataError(f"mask {where} {reason}")
+                pixels += np.bincount(classes.ravel(), minlength=256)
+        count = len(looked)
+        for index in sorted({*range(len(self))} - {*looked}):
+            if np.count_nonzero(pixels[:IGNORE_INDEX]) > 1:
+                break
+            count += 1
+            with suppress(UnreadableImage):
+                pixels += np.bincount(self._read_mask(index)[1].ravel(), minlength=256)
+        return pixels, count
 
     def _read(self, index: int) -> tuple[Pixels, Mask, Mask]:
-        """The image, the mask with the values of its file, and with classes in their place."""
-        files, name, mask_name = (
-            self.samples.files,
-            self.samples.image(index),
-            self.samples.mask(index),
-        )
-        image, mask = _read(decode_image, files, name), _read(decode_mask, files, mask_name)
+        """The image, the mask with the values of its file, and with classes in their place.
+
+        The image is turned by its orientation flag where the mask is of that shape alone.
+        """
+        files, name = self.samples.files, self.samples.image(index)
+        image, (mask, classes) = _read(decode_image, files, name), self._read_mask(index)
+        if image.shape[1::-1] == mask.shape:
+            image = _read(decode_image, files, name, (0, 0), True)
         if image.shape[:2] != mask.shape:
             height, width = image.shape[:2]
             raise DataError(
                 f"image {files.where(name)} is {width} x {height} but its mask "
-                f"{files.where(mask_name)} is {mask.shape[1]} x {mask.shape[0]} (width x height); "
-                "the two must agree; restore both from the original archive"
+                f"{files.where(self.samples.mask(index))} is {mask.shape[1]} x {mask.shape[0]} "
+                "(width x height); the two must agree: restore both, or make the mask anew"
             )
+        return image, mask, classes
+
+    def _read_mask(self, index: int) -> tuple[Mask, Mask]:
+        """The mask with the values of its file, and with classes in their place."""
+        files, name = self.samples.files, self.samples.mask(index)
+        mask = _read(decode_mask, files, name)
         classes = self.table[mask]
         if (classes < 0).any():
             raise DataError(
-                f"mask {files.where(mask_name)} holds "
-                f"{np.unique(mask[classes < 0])[:5].tolist()}; allowed are "
-                f"{ranges(np.flatnonzero(self.table >= 0).tolist())}; use the original masks, not "
-                "ones that some tool has renumbered"
+                f"mask {files.where(name)} holds {np.unique(mask[classes < 0])[:5].tolist()}; "
+                f"allowed are {ranges(np.flatnonzero(self.table >= 0).tolist())}; "
+                f"{self.values_remedy}"
             )
-        return image, mask, classes.astype(np.uint8)
+        return mask, classes.astype(np.uint8)
 
 
 def first_readable(

@@ -15,6 +15,7 @@ from vitlab.data.errors import DataError
 
 JPEG_START = b"\xff\xd8\xff"
 PNG_START, PNG_END = b"\x89PNG", b"IEND\xaeB\x60\x82"
+TIFF_STARTS = (b"II*\0", b"MM\0*")
 MATLAB = b"MATLAB 5.0"  # how the masks of the Semantic Boundaries Dataset begin
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # PIL refuses more than this
 ORIENTATION = 0x0112  # tag of Exif
@@ -35,8 +36,8 @@ class UnreadableImage(OSError):  # noqa: N818, says what is there, not what was 
 
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
-    """The image file as `decode_image` has it, of which it raises the errors."""
-    return decode_image(_read(path), str(path))
+    """The image file as `decode_image` has it upright, of which it raises the errors."""
+    return decode_image(_read(path), str(path), upright=True)
 
 
 def read_mask(path: str | Path) -> UInt8[np.ndarray, "height width"]:
@@ -45,13 +46,14 @@ def read_mask(path: str | Path) -> UInt8[np.ndarray, "height width"]:
 
 
 def decode_image(
-    data: bytes, path: str, min_size: tuple[int, int] = (0, 0)
+    data: bytes, path: str, min_size: tuple[int, int] = (0, 0), upright: bool = False
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Any image file as upright 8-bit RGB, whatever its name, mode or orientation flag says.
+    """Any image file as 8-bit RGB, whatever its name or mode says.
 
-    JPEG takes TurboJPEG, whose pixels are PIL's to the bit. Unlike PIL it reports damage in the
-    middle of a file where the entropy code breaks; damage that leaves a valid code of the right
-    length shows as wrong colors and no decoder can tell. Whole PNG files take OpenCV, everything
+    Of 16 bits the upper 8 are taken. JPEG takes TurboJPEG, whose pixels are PIL's to the bit.
+    Unlike PIL it reports damage in the middle of a file where the entropy code breaks; damage that
+    leaves a valid code of the right length shows as wrong colors and no decoder can tell. Whole PNG
+    files take OpenCV, everything
     else PIL.
 
     Args:
@@ -60,20 +62,22 @@ def decode_image(
         min_size: (height, width) in pixels that suffices: a JPEG that is larger is decoded at a
             half, a quarter or an eighth of its size, whichever is the smallest that is at least
             this large both ways. (0, 0) is the full size.
+        upright: whether the picture is turned as its orientation flag (Exif) says. Datasets take
+            the stored pixels, as PIL, torchvision, timm and DINO's code do.
 
     Raises:
-        UnreadableImage: if the file is empty, cut, damaged or no image.
+        UnreadableImage: if the file is empty, cut, damaged, no image, or of more than 16 bits.
     """
     if data.startswith(JPEG_START):
-        return _jpeg(data, path, min_size)
+        return _jpeg(data, path, min_size, upright)
     # the header of a PNG begins with its width and height
     width, height = struct.unpack_from(">II", data, 16) if len(data) >= 24 else (0, 0)
     whole = data.startswith(PNG_START) and data.endswith(PNG_END)
-    if whole and width * height <= MOST_PIXELS:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if whole and width * height <= MOST_PIXELS and not upright:
+        image = _opencv(data)
         if image is not None:
-            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return _other(data, path)
+            return image
+    return _other(data, path, upright)
 
 
 def decode_mask(data: bytes, path: str) -> UInt8[np.ndarray, "height width"]:
@@ -91,10 +95,15 @@ def decode_mask(data: bytes, path: str) -> UInt8[np.ndarray, "height width"]:
     if data.startswith(MATLAB):
         return _boundaries(data, path)
     image = load_with_pil(data, path)
+    if image.mode[0] == "I" and (values := np.array(image)).min() >= 0 and values.max() < 256:
+        return values.astype(np.uint8)
     if image.mode not in ("L", "P", "1"):
+        remedy = "use the original mask files, not their colored version"
+        if image.mode[0] in "IF":
+            remedy = f"its values go up to {np.array(image).max()}; write them in 8 bits"
         raise DataError(
             f"mask {path} is an image of mode {image.mode}; a mask holds one class index per pixel "
-            "in 8 bits (mode L or P); use the original mask files, not their colored version"
+            f"in 8 bits (mode L or P); {remedy}"
         )
     return np.array(image).astype(np.uint8)
 
@@ -125,15 +134,25 @@ def _read(path: str | Path) -> bytes:
         raise UnreadableImage(path, error.strerror or str(error)) from error
 
 
-def _jpeg(data: bytes, path: str, min_size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+def _opencv(data: bytes) -> UInt8[np.ndarray, "height width 3"] | None:
+    """The stored pixels by OpenCV, which takes the upper 8 of 16 bits."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _jpeg(
+    data: bytes, path: str, min_size: tuple[int, int], upright: bool
+) -> UInt8[np.ndarray, "height width 3"]:
     """Decode with TurboJPEG, which warns of damage."""
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
-        return _other(data, path)  # stray bytes between headers, rare samplings of color: PIL can
+        # stray bytes between headers, rare samplings of color: PIL can
+        return _other(data, path, upright)
     if height * width > MOST_PIXELS:
-        return _other(data, path)  # refuses it before it takes all memory
-    orientation = _orientation(data)
+        return _other(data, path, upright)  # refuses it before it takes all memory
+    orientation = _orientation(data) if upright else 1
     wanted = min_size[::-1] if orientation > 4 else min_size
     size = _reduced(height, width, *wanted) if any(min_size) else (0, 0)
     scaled = {"min_height": size[0], "min_width": size[1], "min_factor": 2}
@@ -182,13 +201,27 @@ def _orientation(data: bytes) -> int:
     return 1
 
 
-def _other(data: bytes, path: str) -> UInt8[np.ndarray, "height width 3"]:
+def _other(data: bytes, path: str, upright: bool) -> UInt8[np.ndarray, "height width 3"]:
     """Decode whatever PIL knows."""
-    upright = ImageOps.exif_transpose(load_with_pil(data, path))
-    if upright.mode.startswith("I"):  # PIL would clip 16 bits at 255 instead of scaling
-        gray = (np.array(upright).astype(np.uint32) >> 8).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
-    return np.array(upright.convert("RGB"))
+    try:
+        image = load_with_pil(data, path)
+    except UnreadableImage as error:
+        # PIL knows no TIFF of 16 bits and three colors
+        unknown = data.startswith(TIFF_STARTS) and error.reason.startswith("cannot identify")
+        color = _opencv(data) if unknown else None
+        if color is None:
+            raise
+        return color
+    if upright:
+        image = ImageOps.exif_transpose(image)
+    if image.mode[0] in "IF":  # PIL would clip at 255 instead of scaling
+        gray = np.array(image)
+        low, high = gray.min(), gray.max()
+        if gray.dtype.kind == "f" or low < 0 or high > 65535:
+            reason = f"its values, {low:.6g} to {high:.6g}, are not 8 or 16 bits without sign"
+            raise UnreadableImage(path, reason)
+        return np.repeat((gray >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    return np.array(image.convert("RGB"))
 
 
 def _boundaries(data: bytes, path: str) -> UInt8[np.ndarray, "height width"]:

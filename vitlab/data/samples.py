@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from jaxtyping import Int64, Shaped
 from vitlab.data.errors import DataError
 from vitlab.data.storage import IMAGE_ENDINGS, FileTree, few
 
+MASK_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".pgm")  # a JPEG changes the values
 SAMPLE = 64  # samples looked at where looking at all would take too long
 SIZED, READ = 50_000, 256  # files whose sizes, and whose bytes, are part of an identity
 
@@ -26,12 +28,14 @@ class Samples:
             third of the memory of a list, and forked workers share it without copying.
         labels: class index of each image, or None.
         masks: path of each mask, as bytes, or None.
+        left_out: paths of files and folders beside the images that are not read.
     """
 
     files: FileTree
     images: Shaped[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"] | None = None
     masks: Shaped[np.ndarray, " n"] | None = None
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -71,7 +75,7 @@ class Samples:
         """The samples of these indices."""
         labels = None if self.labels is None else self.labels[indices]
         masks = None if self.masks is None else self.masks[indices]
-        return Samples(self.files, self.images[indices], labels, masks)
+        return Samples(self.files, self.images[indices], labels, masks, self.left_out)
 
     def identity(self) -> dict[str, str]:
         """Return what tells these samples from others, in milliseconds for each thousand of them.
@@ -95,11 +99,17 @@ class Samples:
         short = {name: hashlib.sha256(x).hexdigest()[:12] for name, x in found.items()}
         return {"images": f"{len(self):,}", **short, "contents": contents.hexdigest()[:12]}
 
-    def common(self, other: "Samples") -> list[str]:
-        """Images that are in the other split, too."""
-        names = map(os.fsdecode, np.intersect1d(self.images, other.images))
+    def refuse_common(self, val: "Samples", split: str, val_split: str) -> None:
+        """Refuse to learn from images that are scored."""
+        names = map(os.fsdecode, np.intersect1d(self.images, val.images))
         # archives may hold another image of that name for each split
-        return [name for name in names if self.files.where(name) == other.files.where(name)]
+        if common := [name for name in names if self.files.where(name) == val.files.where(name)]:
+            raise DataError(
+                f"{len(common)} images are in both train_split {split} and val_split {val_split} "
+                f"({few(common)}); scores on them would mean nothing: choose splits without common "
+                "images",
+                field="data.train_split",
+            )
 
 
 def spread(count: int, most: int = SAMPLE) -> list[int]:
@@ -112,47 +122,100 @@ def paths(names: Sequence[str]) -> Shaped[np.ndarray, " n"]:
     return np.array([os.fsencode(name) for name in names])
 
 
-def masked_samples(files: FileTree, images: Sequence[str], masks: Sequence[str]) -> Samples:
-    """Images with the masks at the same positions."""
+def masked_samples(
+    files: FileTree,
+    images: Sequence[str],
+    masks: Sequence[str],
+    left_out: Sequence[str] = (),
+    restore: str = "put them there",
+) -> Samples:
+    """Images with the masks at the same positions; `restore` is the remedy for missing ones.
+
+    Raises:
+        DataError: an image or a mask is missing, or named twice.
+    """
     for kind, names in (("images", images), ("masks", masks)):
         if missing := files.absent(names):
+            folder = missing[0].rpartition("/")[0]
             raise DataError(
-                f"{len(missing)} {kind} missing below {files.where()}: {few(missing)}; extract the "
-                "archive again, or take their names off the split",
+                f"{len(missing)} {kind} missing below {files.where()}: {few(missing)}; "
+                f"{folder or 'the folder'} holds {files.describe(folder)}; {restore}, or "
+                "take their names off the split",
             )
-    return Samples(files, paths(images), masks=paths(masks))
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise DataError(
+                f"{len(twice)} {kind} below {files.where()} are named more than once: "
+                f"{few(twice)}; a list must name an image once, and images that differ only in "
+                "their ending share a mask: remove the others"
+            )
+    return Samples(files, paths(images), masks=paths(masks), left_out=tuple(left_out))
 
 
 def mask_folder_samples(files: FileTree, images: str, masks: str) -> Samples:
-    """All images of a folder, with the masks of the same names (.png) in another one."""
-    names = files.images(images)
+    """All images of a folder, with the masks of the same names in another one."""
+    names, present = files.images(images), files.require(masks).names
+    by_stem = {
+        name.rpartition(".")[0]: name
+        for ending in reversed(MASK_ENDINGS)
+        for name in present
+        if name.lower().endswith(ending)
+    }
     stems = [name.rpartition(".")[0] for name in names]
+    if lacking := [stem for stem in stems if stem not in by_stem]:
+        raise DataError(
+            f"{len(lacking)} of {len(names)} images in {files.where(images)} have no mask of the "
+            f"same name: {few(lacking)}; {masks} holds {files.describe(masks)}, such as "
+            f"{few(present)}; name each mask as its image, {masks}/{lacking[0]}.png, or remove "
+            f"images without one (endings of masks: {', '.join(MASK_ENDINGS)})"
+        )
     return masked_samples(
-        files, [f"{images}/{name}" for name in names], [f"{masks}/{stem}.png" for stem in stems]
+        files,
+        [f"{images}/{name}" for name in names],
+        [f"{masks}/{by_stem[stem]}" for stem in stems],
+        _left_out(files, images, len(names)),
     )
 
 
 def class_folder_samples(files: FileTree, split: str, classes: tuple[str, ...]) -> Samples:
-    """All images of a split that is sorted into class folders."""
-    refuse_other_classes(files.require(split).folders, classes, files.where(split))
+    """All images of a split that is sorted into class folders.
+
+    Raises:
+        DataError: there are no or other classes, one has no image, or masks lie among the images.
+    """
+    listing = files.require(split)
+    refuse_other_classes(listing.folders, classes, files.where(split))
     if not classes:
         raise DataError(
-            f"{files.where(split)} has no class folders; sort its images into folders, one for "
-            "each class (a single one will do for training without labels)",
+            f"{files.where(split)} has no class folders; it holds {files.describe(split)}; sort "
+            "its images into folders, one for each class (a single one will do for training "
+            "without labels)",
         )
     images: list[str] = []
+    left_out = [f"{split}/{name}" for name in listing.names]
     counts = []
     for name in classes:
-        names = files.images(f"{split}/{name}")
+        folder = f"{split}/{name}"
+        names = files.images(folder)
         if not names:
             raise DataError(
-                f"class folder {files.where(f'{split}/{name}')} holds no image directly in it "
-                f"(endings: {', '.join(IMAGE_ENDINGS)}); extract its archive again, or move the "
-                "images up",
+                f"class folder {files.where(folder)} holds no image directly in it; it "
+                f"holds {files.describe(folder)} (endings of images: {', '.join(IMAGE_ENDINGS)}); "
+                "move images up, or remove the folder",
             )
-        images += [f"{split}/{name}/{image}" for image in names]
+        images += [f"{folder}/{image}" for image in names]
+        left_out += _left_out(files, folder, len(names))
         counts.append(len(names))
-    return Samples(files, paths(images), np.repeat(np.arange(len(classes)), counts))
+    labels = np.repeat(np.arange(len(classes)), counts)
+    return Samples(files, paths(images), labels, left_out=tuple(left_out))
+
+
+def _left_out(files: FileTree, folder: str, images: int) -> list[str]:
+    """Paths of what lies beside the images of a folder and is not read."""
+    folders, names = files.require(folder)
+    if len(names) > images:
+        names = [name for name in names if not name.lower().endswith(IMAGE_ENDINGS)]
+        return [f"{folder}/{name}" for name in names + folders]
+    return [f"{folder}/{name}" for name in folders]
 
 
 def refuse_other_classes(found: Sequence[str], classes: Sequence[str], folder: str) -> None:

@@ -6,23 +6,26 @@ from functools import partial
 
 import torch
 
-from vitlab.data import SegmentationSquare, VisionDataModule
+from vitlab.data import VisionDataModule
+from vitlab.data.profile import check_scores
 from vitlab.data.transforms import IGNORE_INDEX
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
-from vitlab.evaluation.features import check_labels
 from vitlab.evaluation.protocol import EvaluationContext, Outcome, Protocol
 from vitlab.probes.features import eval_mode
 from vitlab.probes.metrics import IoUCounts
 
 
-def check(encoder: Encoder, protocol: Protocol, data: VisionDataModule) -> None:
-    """Refuse, before any long work, what cannot be evaluated.
+def check(encoder: Encoder, protocol: Protocol, data: VisionDataModule) -> list[str]:
+    """Refuse, before any long work, what cannot be evaluated, or what would mean nothing.
+
+    Returns:
+        What makes the score poor, in sentences.
 
     Raises:
         InputError: an encoder, a protocol and data that do not fit.
     """
-    dense, name = protocol.task == "segmentation", type(data).__name__
+    dense, name = protocol.task == "segmentation", data.dataset_name
     train = protocol.train_split or data.train_split
     for split in (train, data.val_split):
         samples = data.samples(split)
@@ -42,8 +45,6 @@ def check(encoder: Encoder, protocol: Protocol, data: VisionDataModule) -> None:
                 f"{data.num_classes} classes; name all of them",
                 field="data",
             )
-        if dense:
-            data.segmentation_dataset(split, SegmentationSquare(16)).check()
     data.refuse_leak(train)
     if data.max_unreadable:
         raise InputError(
@@ -51,9 +52,9 @@ def check(encoder: Encoder, protocol: Protocol, data: VisionDataModule) -> None:
             "another test set; set data.max_unreadable to 0",
             field="data.max_unreadable",
         )
-    if dense:
-        check_labels(data, data.val_split)
+    remarks = check_scores(data, train, protocol.learns_void)
     protocol.check(encoder, data)
+    return remarks
 
 
 def evaluate(
@@ -81,7 +82,7 @@ def evaluate(
     if isinstance(outcome.counts, IoUCounts) and not outcome.counts.truth.any():
         raise InputError(
             f"all pixels of all {len(outcome.counts)} scored masks of split {data.val_split!r} of "
-            f"{type(data).__name__} are void, so there is no score; check the masks with "
+            f"{data.dataset_name} are void, so there is no score; check the masks with "
             "`vitlab data check`, or score other or more images",
             field="data",
         )

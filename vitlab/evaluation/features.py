@@ -10,9 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vitlab import distributed
-from vitlab.data import SegmentationSquare, VisionDataModule, normalize
-from vitlab.data.samples import spread
-from vitlab.data.transforms import IGNORE_INDEX
+from vitlab.data import VisionDataModule, normalize
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.evaluation.cache import Tables, cached
@@ -105,23 +103,6 @@ def check_ranks(data: VisionDataModule, split: str) -> None:
             f"split {split!r} has {images} images for {distributed.world_size()} processes; use "
             f"{images} devices or fewer",
             field="--devices",
-        )
-
-
-def check_labels(data: VisionDataModule, split: str) -> None:
-    """Look at masks spread over a split until one has a label; refuse if none of them has.
-
-    Raises:
-        InputError: no label in any mask.
-    """
-    images = data.segmentation_dataset(split, SegmentationSquare(16))  # masks keep their size
-    looked = spread(len(images))
-    if not any((images[index].mask != IGNORE_INDEX).any() for index in looked):
-        raise InputError(
-            f"all pixels of all {len(looked)} masks looked at, spread over split {split!r} of "
-            f"{type(data).__name__}, are void, so there is nothing to learn from or to score; "
-            "check the masks with `vitlab data check`",
-            field="data",
         )
 
 

@@ -91,9 +91,11 @@ class Protocol(ABC):
         task: what the data must have: "classification" labels, "segmentation" masks.
         precision: of the encoder's forward pass.
         train_split: split to learn from; "" for the dataset's own choice.
+        learns_void: whether pixels that are ignored elsewhere are learned from.
     """
 
     task: Literal["classification", "segmentation"]
+    learns_void: bool = False
     precision: Precision = "fp32"
     train_split = ""
 

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from vitlab.atomic_io import plain
 from vitlab.config_files import REFERENCES
 from vitlab.config_safety import check_config
 from vitlab.errors import InputError
-from vitlab.evaluation.result import plain
 
 KEYS = {"name", "version", "protocol", "datasets"}
 

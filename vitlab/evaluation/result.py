@@ -1,8 +1,7 @@
 """One evaluation on disk: `result.json` with the numbers and their origin, and per-image counts."""
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,7 +12,7 @@ from jaxtyping import UInt8
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vitlab.atomic_io import read_json_as, write_bytes, write_json
+from vitlab.atomic_io import plain, read_json_as, write_bytes, write_json
 from vitlab.errors import InputError
 from vitlab.probes.logistic import Convergence
 from vitlab.probes.metrics import AccuracyCounts, IoUCounts, PerImageCounts
@@ -57,9 +56,10 @@ class WeightsInfo:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The images of a result: a dataset's class, both splits and how many images they have.
+    """The images of a result: both splits and how many images they have.
 
     Attributes:
+        dataset: its class; the name of its folder where that is one of one's own.
         fingerprint: of the files and labels of both splits.
         root: folder they were read from.
     """
@@ -87,6 +87,7 @@ class Result:
         seed: of everything random in the evaluation.
         environment: command, commit, versions, hardware.
         fits: how each fit to convergence has ended, by name; the headline's is the last.
+        remarks: what makes the score poor, in sentences.
         vitlab_result: format of the file.
     """
 
@@ -106,6 +107,7 @@ class Result:
     seconds: float
     environment: dict[str, Any]
     fits: dict[str, Convergence] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
     vitlab_result: Literal[1] = 1
 
     @property
@@ -151,7 +153,7 @@ class Result:
         tensors["names"] = torch.frombuffer(bytearray(letters), dtype=torch.uint8)
         (folder / RESULT).unlink(missing_ok=True)  # never an old result beside new counts
         write_bytes(folder / COUNTS, safetensors.torch.save(tensors))
-        write_json(folder / RESULT, plain(asdict(self)))
+        write_json(folder / RESULT, asdict(self))
 
     def write_events(self, folder: Path, sheet: UInt8[Tensor, "3 h w"] | None = None) -> None:
         """Write scores, origin and the sheet of pictures for TensorBoard; replace older ones."""
@@ -209,12 +211,3 @@ def refuse_overwriting(folder: Path, overwrite: bool = False) -> None:
             "with --overwrite",
             field="--out",
         )
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON would give it back: lists for tuples, None for NaN and infinity."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,6 +5,7 @@ prediction: "dense degradation" in arXiv:2605.23868, close to arXiv:2510.17299. 
 warnings is ours.
 """
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,8 +80,9 @@ def score_curve(rows: Sequence[Row], tag: str, encoder: str = "trained") -> list
     found = {}
     for row in rows:
         values = {**row["scores"], **row.get("features", {})}
-        if row["encoder"] == encoder and tag in values:
-            found[row["epoch"]] = values[tag]
+        value = values.get(tag)
+        if row["encoder"] == encoder and value is not None and math.isfinite(value):
+            found[row["epoch"]] = value
     return sorted(found.items())
 
 

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from vitlab.activation_memory import saved_bytes
-from vitlab.callbacks.online_probes import OnlineProbes
+from vitlab.callbacks.online_probes import OnlineProbes, has_labels
 from vitlab.data import BatchLayout, VisionDataModule
 from vitlab.data.loader import check_room
+from vitlab.data.picture_faults import remarks_on_files
 from vitlab.encoders import Encoder, ViT
 from vitlab.encoders.cls_specialization import LAYERS
 from vitlab.encoders.prompted_vit import backbone_of
@@ -69,7 +70,7 @@ def plan_run(cli: FitCLI) -> tuple[RunPlan, dict[str, str]]:
             field="data.global_batch_size",
         )
     masks = data.use_foreground_masks() if objective.needs_masks else 0
-    cli.config_init.probing.check(objective.encoder, data)
+    remarks = cli.config_init.probing.check(objective.encoder, data)
     cli.config_init.validation.check(objective, data)
     plan = RunPlan(layout, *estimate_memory(objective, crops, "mixed" in str(trainer.precision)))
     limit = available(trainer)
@@ -89,6 +90,9 @@ def plan_run(cli: FitCLI) -> tuple[RunPlan, dict[str, str]]:
     rows = describe(cli, plan)
     if masks:
         rows["masks"] = f"{masks:,} training images have one; the others add nothing"
+    remarks += remarks_on_files(data.samples(data.train_split))
+    if remarks:
+        rows["mind"] = "\n".join(dict.fromkeys(remarks))
     return plan, rows
 
 
@@ -107,7 +111,7 @@ def describe(cli: FitCLI, plan: RunPlan) -> dict[str, str]:
     rows = {
         "encoder": f"{type(encoder).__name__} {size:,} parameters, patch {encoder.patch_size}; "
         f"{type(objective).__name__} trains {trained:,}",
-        "data": f"{type(data).__name__} {data.folder}: {len(data.samples(data.train_split)):,} "
+        "data": f"{data.dataset_name} {data.folder}: {len(data.samples(data.train_split)):,} "
         f"training images of {data.num_classes} classes",
         "views": ", ".join(f"{count} x {edge} px" for count, edge in data.transform.crop_sizes),
         "batch": f"{data.global_batch_size} = {plan.layout.micro_batch_size} images x "
@@ -140,9 +144,10 @@ def describe(cli: FitCLI, plan: RunPlan) -> dict[str, str]:
 
 def describe_probes(probing: OnlineProbes, data: VisionDataModule | None) -> str:
     """Return which probes run on which images."""
-    labels = None if data is None else data.samples(data.train_split).labels
     image = "no k-NN or linear probe, as there are no labels"
-    if labels is not None:
+    if data is not None and data.samples(data.train_split).labels is not None:
+        image = "no k-NN or linear probe, as a score of one class would mean nothing"
+    if data is not None and has_labels(data):
         image = f"k-NN and linear at {probing.size} px"
     return f"{image}; mIoU at {probing.dense_size} px on {', '.join(probing.dense) or 'no set'}"
 

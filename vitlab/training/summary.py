@@ -11,6 +11,7 @@ from rich.table import Table
 
 from vitlab.atomic_io import write_json
 from vitlab.callbacks.loggers import describe_logger
+from vitlab.callbacks.measurements import finite
 from vitlab.callbacks.validation import BEST, TOP1
 from vitlab.run import run_dir
 
@@ -58,8 +59,8 @@ def summary_rows(measurements: Sequence[Mapping[str, Any]]) -> list[dict[str, ob
     shown = trained[-1:]
     rows |= {f"trained, epoch {each['epoch']}": each for each in shown}
     for name, tag in (("best mIoU", "miou/mean"), ("best top-1", TOP1)) if trained else ():
-        best = max(trained, key=lambda each: each["scores"].get(tag, -1.0))
-        if best not in shown and tag in best["scores"]:
+        best = max(trained, key=lambda each: finite(each["scores"]).get(tag, -1.0))
+        if best not in shown and tag in finite(best["scores"]):
             rows[f"{name}, epoch {best['epoch']}"] = best
         shown.append(best)
-    return [{"encoder": name, **each["scores"]} for name, each in rows.items()]
+    return [{"encoder": name, **finite(each["scores"])} for name, each in rows.items()]

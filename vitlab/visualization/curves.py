@@ -32,8 +32,8 @@ class MeasurementRow:
 
     encoder: str
     epoch: int
-    scores: dict[str, float]
-    features: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float | None]
+    features: dict[str, float | None] = field(default_factory=dict)
 
 
 def read(runs: Sequence[Path]) -> pd.DataFrame:
@@ -57,6 +57,7 @@ def read(runs: Sequence[Path]) -> pd.DataFrame:
         for number, (run, name) in enumerate(zip(runs, names, strict=True))
         for row in _read_rows(run)
         for tag, value in {**row.scores, **row.features}.items()
+        if value is not None
     ]
     columns = ["arm", "run", "encoder", "epoch", "tag", "value"]
     return pd.DataFrame(records, columns=columns).drop_duplicates(columns[:-1], keep="last")

@@ -13,6 +13,7 @@ from vitlab.data.check.split_faults import common_faults
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.datasets import Folder
 from vitlab.data.errors import DataError, MissingFolderError
+from vitlab.data.profile import LabelProfile, check_scores
 from vitlab.data.samples import Samples
 
 
@@ -28,37 +29,59 @@ def check(root: Path, deep: bool = False) -> CheckReport:
         deep: decode every file, and find images that are in two splits.
     """
     report = CheckReport()
+    splits: tuple[str, ...] = ()
     try:
         data = recognize(root)
         report.dataset, report.place = type(data).__name__, data.files.where()
+        splits = data.splits
         report.dataset += f", {variant(data)}"
         for finding in folder_faults(data):  # up to what makes further ones impossible
             report.findings.append(finding)
     except DataError as problem:
         report.findings.append(error(str(problem)))
-        if not report.dataset:
+        if not report.dataset or isinstance(data, Folder):
             return report
     checked: set[str] = set()
     digests: dict[bytes, str] = {}
-    for split in data.splits:
+    decoded: dict[str, LabelProfile] = {}
+    for split in splits:
         try:
             samples = data.samples(split)
             report.splits[split] = _describe(data, samples)
         except DataError as problem:
             # what other splits lack may do without; a part of one is a fault
             lone = data.files.has(split) or data.files.has(f"gtFine/{split}")
+            lone = lone or isinstance(data, Folder)
             optional = isinstance(problem, MissingFolderError) and not lone
             unused = isinstance(data, Folder) and split not in (data.train_split, data.val_split)
+            if split == data.val_split and data.train_split in report.splits:  # k-NN scores it
+                optional &= data.samples(data.train_split).labels is None or data.num_classes < 2
             report.findings.append((note if optional or unused else error)(str(problem)))
             continue
         report.findings += _count(data, split, len(samples))
         summary = inspect(data, split, _unchecked(samples, checked), deep)
         report.findings += [*common_faults(summary), *split_faults(data, summary)]
         report.findings += _duplicates(summary, digests)
+        if deep and samples.masks is not None:
+            decoded[split] = summary.profile
+    if {data.train_split, data.val_split} <= report.splits.keys() and not report.errors:
+        report.findings += _scores(data, decoded)
     if not report.splits and not report.errors:
         report.findings.append(error(f"{report.place} has none of {', '.join(data.splits)}"))
     report.findings = list(dict.fromkeys(report.findings))  # one fault may hinder all splits
     return report
+
+
+def _scores(data: VisionDataModule, decoded: dict[str, LabelProfile]) -> Iterator[Finding]:
+    """Labels on which scores mean nothing, or little."""
+    try:
+        found = check_scores(data, data.train_split, known=decoded)
+    except DataError as problem:
+        without_labels = data.num_classes == 1 and data.samples(data.train_split).masks is None
+        yield (warning if without_labels else error)(str(problem))
+    else:
+        # a part of a published set is reported as such, and shows what it shows
+        yield from map(note if data.counts else warning, found)
 
 
 def _describe(data: VisionDataModule, samples: Samples) -> str:

@@ -3,7 +3,6 @@
 import hashlib
 import re
 import tarfile
-from collections import Counter
 from collections.abc import Iterator
 from functools import singledispatch
 
@@ -19,7 +18,7 @@ from vitlab.data.datasets.ade20k import FOLDERS
 from vitlab.data.datasets.cityscapes import LABEL_MASK, TRAIN_MASK
 from vitlab.data.datasets.imagenet import WORDNET_ID
 from vitlab.data.datasets.voc import EXTRA
-from vitlab.data.storage import FolderTree, few
+from vitlab.data.storage import IMAGE_ENDINGS, FolderTree, few
 
 CLASSES = 1000  # of the whole ImageNet, with LEAST to MOST training images each
 LEAST, MOST = 732, 1300
@@ -122,12 +121,6 @@ def _(data: ImageNet, summary: SplitSummary) -> Iterator[Finding]:
 @folder_faults.register
 def _(data: VOC2012) -> Iterator[Finding]:
     train, val, both = (data.listed(split) for split in ("train", "val", "trainval"))
-    for split, names in (("train", train), ("val", val), ("trainval", both)):
-        if twice := [name for name, count in Counter(names).items() if count > 1]:
-            yield error(
-                f"{split}.txt names {len(twice)} images more than once: {few(twice)}; restore "
-                "it from the original archive",
-            )
     if differing := sorted({*train, *val} ^ {*both}):
         yield error(
             f"trainval.txt is not train.txt and val.txt together; {len(differing)} names "
@@ -222,12 +215,27 @@ def _(data: CIFAR10) -> Iterator[Finding]:
 
 @folder_faults.register
 def _(data: Folder) -> Iterator[Finding]:
+    data.samples(data.train_split)
+    scored = not data.dense and data.num_classes > 1
     if data.val_split not in data.splits and "test" in data.splits:
         yield note(f"there is no {data.val_split}; score on test with --data.val_split test")
+    elif data.val_split not in data.splits:
+        yield (error if scored else note)(
+            f"there is no {data.val_split}, which scores need; its splits are "
+            f"{', '.join(data.splits)}"
+        )
+    if stray := data.files.names():
+        known = [name for name in stray if name.lower().endswith(IMAGE_ENDINGS)]
+        if known:
+            yield warning(
+                f"{len(known)} images lie directly in {data.files.where()} and are not read: "
+                f"{few(known)}"
+            )
 
 
 @split_faults.register
 def _(data: Folder, summary: SplitSummary) -> Iterator[Finding]:
     if summary.samples.masks is not None:
-        yield from unpaired_masks(summary, [f"masks/{summary.split}"])
+        folders = {summary.samples.mask(at).rpartition("/")[0] for at in (0, -1)}
+        yield from unpaired_masks(summary, sorted(folders))
     yield from foreground_faults(summary)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int64
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
@@ -17,20 +18,26 @@ from rich.progress import Progress
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.decode import ORIENTATION, UnreadableImage, decode_image, decode_mask
 from vitlab.data.errors import DataError
+from vitlab.data.picture_faults import BLACK
+from vitlab.data.profile import LabelProfile
 from vitlab.data.samples import Samples, spread
 from vitlab.data.storage import FileTree
+from vitlab.data.transforms import IGNORE_INDEX
 
+SAME_KIND = {"jpg": "jpeg", "tif": "tiff", "pgm": "ppm"}  # format of PIL, by ending
 BLOCK = 256  # samples submitted at a time
-INDICES = ("1", "L", "P")  # modes of an image whose values are class indices
+INDICES = ("1", "L", "P", "I", "I;16", "I;16B")  # modes whose values may be class indices
 
 
 class FileInspection(NamedTuple):
     """Result of one file; what is not known is empty."""
 
-    size: tuple[int, int] | None = None  # width, height
+    size: tuple[int, int] | None = None  # width, height of the stored pixels
     unreadable: str = ""  # the file and the reason
     refused: str = ""  # reason, if a mask can be read but holds no class indices
-    values: tuple[int, ...] = ()  # of a mask
+    pixels: Int64[np.ndarray, "256"] | None = None  # of a mask: how many of each value
+    orientation: int = 1  # flag of Exif
+    black: bool = False  # nearly
     digest: bytes = b""
     oddity: str = ""  # unusual property of a readable image
 
@@ -48,6 +55,11 @@ class SplitSummary:
         sizes: (width, height) of the images.
         holders: for each value, the masks that hold it.
         masks: number of masks that were decoded.
+        pixels: in these masks, of each value.
+        orientations: number of images with an orientation flag, by whether the mask has the shape
+            of the "stored" picture, the "turned" one, or "either".
+        images: number of images that were decoded.
+        black: number of these that are nearly black.
         digests: of images, with their names.
         oddities: number of images of each.
     """
@@ -59,6 +71,10 @@ class SplitSummary:
     sizes: set[tuple[int, int]] = field(default_factory=set)
     holders: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
     masks: int = 0
+    pixels: Int64[np.ndarray, "256"] = field(default_factory=lambda: np.zeros(256, np.int64))
+    orientations: Counter[str] = field(default_factory=Counter)
+    images: int = 0
+    black: int = 0
     digests: list[tuple[bytes, str]] = field(default_factory=list)
     oddities: Counter[str] = field(default_factory=Counter)
 
@@ -69,21 +85,46 @@ class SplitSummary:
         if image.size:
             self.sizes.add(image.size)
         if image.digest:
+            self.images += 1
+            self.black += image.black
             self.digests.append((image.digest, name))
         if image.oddity:
             self.oddities[image.oddity] += 1
         if mask.refused:
             self.faults["refused"].append(mask.refused)
-        if image.size and mask.size and image.size != mask.size:
+        if fitting := self._fitting(name, image, mask):
+            self.orientations[fitting] += 1
+        if mask.pixels is not None:
+            self.masks += 1
+            self.pixels += mask.pixels
+            mask_name, values = self.samples.mask(index), np.flatnonzero(mask.pixels).tolist()
+            if reason := self.data.implausible({*values}):
+                self.faults["implausible"].append(f"{mask_name} {reason}")
+            for value in values:
+                self.holders[value].append(mask_name)
+
+    def _fitting(self, name: str, image: FileInspection, mask: FileInspection) -> str:
+        """The picture whose shape a mask has; "" without an orientation flag."""
+        if not image.size or not mask.size:
+            return "stored" if image.orientation > 1 else ""
+        turned = image.size[::-1] if image.orientation > 4 else image.size
+        shapes = {"stored": image.size, "turned": turned}
+        fitting = [each for each, shape in shapes.items() if shape == mask.size]
+        if not fitting:
             one, other = ("{} x {}".format(*size) for size in (image.size, mask.size))
             self.faults["mismatched"].append(f"{name} is {one}, its mask {other}")
-        if mask.values:
-            self.masks += 1
-            mask_name = self.samples.mask(index)
-            if reason := self.data.implausible(set(mask.values)):
-                self.faults["implausible"].append(f"{mask_name} {reason}")
-            for value in mask.values:
-                self.holders[value].append(mask_name)
+        if not fitting or image.orientation <= 1:
+            return ""
+        return fitting[0] if len(fitting) == 1 else "either"
+
+    @property
+    def profile(self) -> LabelProfile:
+        """The classes that the decoded masks show."""
+        table = np.full(256, IGNORE_INDEX)
+        table[list(self.data.mask_values)] = list(self.data.mask_values.values())
+        counts = np.bincount(table, self.pixels, minlength=256).astype(np.int64)
+        classes = counts[: self.data.num_classes]
+        return LabelProfile(classes, int(counts[IGNORE_INDEX]), self.masks, len(self.samples))
 
 
 def inspect(data: VisionDataModule, split: str, samples: Samples, deep: bool) -> SplitSummary:
@@ -127,31 +168,41 @@ def _inspect(
 
 def _header(files: FileTree, name: str, where: str) -> FileInspection:
     with files.open(name) as file, Image.open(file) as image:
-        turned = image.getexif().get(ORIENTATION, 1) >= 5
         refused = "" if image.mode in INDICES else f"{where} is an image of mode {image.mode}"
-        return FileInspection(image.size[::-1] if turned else image.size, refused=refused)
+        orientation = image.getexif().get(ORIENTATION, 1)
+        return FileInspection(image.size, refused=refused, orientation=orientation)
 
 
 def _image(files: FileTree, name: str, where: str) -> FileInspection:
     data = files.read(name)
-    height, width = decode_image(data, where).shape[:2]
-    digest = hashlib.blake2b(data, digest_size=16).digest()
-    return FileInspection((width, height), digest=digest, oddity=_oddity(data, name))
+    pixels = decode_image(data, where)
+    orientation, oddity = _oddity(data, name)
+    return FileInspection(
+        pixels.shape[1::-1],
+        orientation=orientation,
+        black=int(pixels.max()) < BLACK,
+        digest=hashlib.blake2b(data, digest_size=16).digest(),
+        oddity=oddity,
+    )
 
 
 def _mask(files: FileTree, name: str, where: str) -> FileInspection:
     mask = decode_mask(files.read(name), where)
-    values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
-    return FileInspection(mask.shape[::-1], values=tuple(values))
+    return FileInspection(mask.shape[::-1], pixels=np.bincount(mask.ravel(), minlength=256))
 
 
-def _oddity(data: bytes, name: str) -> str:
-    """Property that some loaders mishandle."""
-    with Image.open(io.BytesIO(data)) as image:
-        kind, mode, turned = image.format or "", image.mode, image.getexif().get(ORIENTATION, 1) > 1
+def _oddity(data: bytes, name: str) -> tuple[int, str]:
+    """Orientation flag of an image, and a property that some loaders mishandle."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            kind, mode, pages = image.format or "", image.mode, getattr(image, "n_frames", 1)
+            orientation = image.getexif().get(ORIENTATION, 1)
+    except OSError:  # such as 16-bit RGB in TIFF
+        return 1, ""
     ending = name.rpartition(".")[2].lower()
-    if kind.lower() != {"jpg": "jpeg"}.get(ending, ending):
-        return f"{kind} files named .{ending}"
+    if kind.lower() != SAME_KIND.get(ending, ending):
+        return orientation, f"{kind} files named .{ending}"
     if mode == "CMYK":
-        return "CMYK images"
-    return "images turned by their EXIF flag" if turned else ""
+        return orientation, "CMYK images"
+    several = kind == "TIFF" and pages > 1
+    return orientation, "files of several pages (the first one is taken)" if several else ""

@@ -8,7 +8,7 @@ from typing import Any
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.datasets import ADE20K, CIFAR10, CIFAR100, VOC2012, Cityscapes, Folder, ImageNet
 from vitlab.data.errors import DataError
-from vitlab.data.storage import IMAGE_ENDINGS, FolderTree
+from vitlab.data.storage import FolderTree
 
 DATASETS: tuple[Any, ...] = (ImageNet, VOC2012, ADE20K, Cityscapes, CIFAR10, CIFAR100)
 MAX_FOLDERS = 50  # inspected, of each folder
@@ -29,20 +29,34 @@ FOREIGN: tuple[tuple[tuple[str, ...], str], ...] = (
         "the WordNet ids: name each folder by the WordNet id its images begin with",
     ),
     (
+        ("annotations/instances_*.json", "annotations/captions_*.json"),
+        "is in COCO's format, whose annotations are polygons in JSON; vitlab reads one mask of "
+        "class indices for each image: write them to masks/<split>/<name of the image>.png, with "
+        "the images in images/<split>, and name the classes in classes.json",
+    ),
+    (
         ("data_batch_1.bin", "data_batch_1.mat", "train.bin", "train.mat"),
         "is the binary or the Matlab version of CIFAR; vitlab reads the Python version: get "
         "cifar-10-python.tar.gz or cifar-100-python.tar.gz",
     ),
 )
-# a part of these datasets, of which each path suggests the whole
+# a part of these datasets, of which each path, by the names of the files, suggests the whole
 PARTS: tuple[tuple[Any, tuple[str, ...], str], ...] = (
-    (VOC2012, ("JPEGImages",), "VOCtrainval_11-May-2012.tar"),
+    (
+        VOC2012,
+        ("JPEGImages/20??_??????.jpg", "SegmentationClass/20??_??????.png"),
+        "VOCtrainval_11-May-2012.tar",
+    ),
     (
         Cityscapes,
-        ("leftImg8bit", "gtFine", "gtCoarse"),
+        ("leftImg8bit/*/*/*_leftImg8bit.png", "gtFine/*/*/*_gtFine_*.png", "gtCoarse/*/*/*.png"),
         "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip (gtCoarse does not do)",
     ),
-    (ADE20K, ("annotations", "images/training"), "ADEChallengeData2016.zip"),
+    (
+        ADE20K,
+        ("annotations/*/ADE_*_????????.png", "images/*/ADE_*_????????.jpg", "objectInfo150.txt"),
+        "ADEChallengeData2016.zip",
+    ),
     (CIFAR10, ("data_batch_?", "test_batch", "batches.meta"), "cifar-10-python.tar.gz"),
 )
 
@@ -83,8 +97,14 @@ def _elsewhere(root: Path) -> str:
         for kind in DATASETS:
             # VOC2007 is laid out alike, and told apart by its name alone
             if "VOC2007" not in str(place) and not kind.layout.lacking(FolderTree(place)):
-                return f"{kind.__name__} lies in {place}, not in {root}; give --root {place}"
+                return f"{kind.__name__} lies in {place}, not in {root}; give that folder"
     return ""
+
+
+def _is_folder(root: Path) -> bool:
+    """Whether a place is laid out as `Folder`, at least in part."""
+    data = Folder(str(root), num_workers=0)
+    return data.dense or data.train_split in data.splits
 
 
 def _why_unusable(root: Path) -> str:
@@ -100,14 +120,18 @@ def _why_unusable(root: Path) -> str:
                     f"{place} looks like {kind.__name__}, but lacks {', '.join(lacking)}; extract "
                     f"{archives} again"
                 )
-    folders, names = FolderTree(root).folders(), FolderTree(root).names()
-    if not folders and not names:
+    files = FolderTree(root)
+    if not files.folders() and not files.names():
         return f"{root} is empty; extract a dataset into it"
-    images = (path.suffix.lower() in IMAGE_ENDINGS for path in root.glob("train/*/*"))
-    if {"images", "masks"} <= set(folders) or any(images):
+    if _is_folder(root):
         return ""
+    for place in [*_within(root, depth=2)][1:]:
+        if _is_folder(place):
+            return f"images in folders lie in {place}, not in {root}; give that folder"
+    inside = [f"{name}: {files.describe(name)}" for name in files.folders()[:3]]
     return (
-        f"{root} is no dataset that vitlab knows; it holds {', '.join([*folders, *names][:6])}; "
+        f"{root} is no dataset that vitlab knows; it holds {files.describe()} "
+        f"({'; '.join(inside)}); "
         "known are ImageNet (train/<wnid>), VOC 2012 (JPEGImages, SegmentationClass, ImageSets), "
         "ADE20K (images/training, annotations), Cityscapes (leftImg8bit, gtFine), CIFAR "
         "(cifar-10-batches-py, cifar-100-python or their .tar.gz), class folders "

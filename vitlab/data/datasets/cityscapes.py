@@ -71,4 +71,5 @@ class Cityscapes(VisionDataModule):
             if name.endswith(IMAGE)
         ]
         masks = [f"gtFine/{split}/{scene}{self.mask_ending}" for scene in scenes]
-        return masked_samples(self.files, [f"{folder}/{scene}{IMAGE}" for scene in scenes], masks)
+        images = [f"{folder}/{scene}{IMAGE}" for scene in scenes]
+        return masked_samples(self.files, images, masks, restore="extract the archive again")

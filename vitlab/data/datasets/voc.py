@@ -13,6 +13,7 @@ from vitlab.data.storage import FileTree, Layout, OfficialArchive, OverlayTree, 
 
 EXTRA = "SegmentationClassAug"
 LISTS = ("trainaug", "train_aug")
+AGAIN = "extract the archive again"
 
 SBD_LAYOUT = Layout(
     marks=("cls/*.mat", "train.txt", "val.txt"),
@@ -54,7 +55,7 @@ class VOC2012(VisionDataModule):
             self._refuse_val_names(names, self._list_file(split))
         images = [f"JPEGImages/{name}.jpg" for name in names]
         masks = [f"SegmentationClass/{name}.png" for name in names]
-        return masked_samples(self.files, images, masks)
+        return masked_samples(self.files, images, masks, restore=AGAIN)
 
     def listed(self, split: str) -> list[str]:
         """Names of the images of a split by its list."""
@@ -123,7 +124,7 @@ class VOC2012(VisionDataModule):
             else:
                 masks.append(f"cls/{name}.mat")
         files = OverlayTree(self.files, self.sbd) if self.sbd else self.files
-        return masked_samples(files, images, masks)
+        return masked_samples(files, images, masks, restore=AGAIN)
 
     def _stems(self, folder: str) -> set[str]:
         return {name.rpartition(".")[0] for name in self.files.names(folder)}

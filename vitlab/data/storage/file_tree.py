@@ -3,15 +3,20 @@
 import errno
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from vitlab.data.errors import DataError, MissingFolderError
 
-IMAGE_ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
+# those of torchvision's ImageFolder
+IMAGE_ENDINGS = (
+    *(".jpeg", ".jpg", ".png", ".bmp", ".webp"),
+    *(".tif", ".tiff", ".ppm", ".pgm"),
+)
 
 
 class Listing(NamedTuple):
@@ -73,8 +78,10 @@ class FileTree(ABC):
         """Content of a folder."""
         listing = self.listing(folder)
         if listing is None:
+            above = folder.rpartition("/")[0]
             raise MissingFolderError(
-                f"there is no folder {self.where(folder)}; check the root, or the name of the split"
+                f"there is no folder {self.where(folder)}; check the root, or the name of the "
+                f"split: {self.where(above)} holds {self.describe(above)}"
             )
         return listing
 
@@ -89,6 +96,14 @@ class FileTree(ABC):
     def names(self, folder: str = "") -> list[str]:
         """Names of the files in a folder; none if there is no such folder."""
         return (self.listing(folder) or Listing([], [])).names
+
+    def describe(self, folder: str = "") -> str:
+        """What lies in a folder, in words: its folders, and how many files of each ending."""
+        folders, names = self.listing(folder) or Listing([], [])
+        endings = Counter(PurePosixPath(name).suffix for name in names).most_common(4)
+        parts = [f"the folders {few(folders)}"] * bool(folders)
+        parts += [f"{count:,} {ending or 'nameless'} files" for ending, count in endings]
+        return " and ".join(parts) or "nothing"
 
     def absent(self, paths: Iterable[str]) -> list[str]:
         """Those of the paths that are not there; each folder is listed once."""

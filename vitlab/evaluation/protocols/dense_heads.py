@@ -16,7 +16,6 @@ from vitlab.data.transforms import (
 )
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError, check_least
-from vitlab.evaluation.features import check_labels
 from vitlab.evaluation.protocol import PICTURES
 from vitlab.evaluation.protocols.trained_heads import HeadLogits, HeadRun, TrainedHeads
 from vitlab.probes.features import sharded_loader
@@ -67,7 +66,6 @@ class DenseHeads(TrainedHeads):
             )
         self.features.check(encoder, size, "protocol.transform.size")
         self.features.check(encoder, self.inference.edge(), "protocol.inference.window")
-        check_labels(data, self.train_split or data.train_split)
 
     def train_dataset(self, data: VisionDataModule, seed: int) -> SegmentationDataset:
         """Return training images, augmented by the result's seed."""

@@ -21,7 +21,7 @@ from vitlab.data import VisionDataModule, normalize
 from vitlab.data.transforms import IGNORE_INDEX, STD
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError, check_least
-from vitlab.evaluation.features import check_labels, check_ranks, first_of_all
+from vitlab.evaluation.features import check_ranks, first_of_all
 from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Outcome, Precision, Protocol
 from vitlab.evaluation.square_transforms import HummingbirdCrop, SquareResize
 from vitlab.probes.dense import ALL_VOID, class_counts, upsample
@@ -101,6 +101,11 @@ class Hummingbird(Protocol):
         most = self.memory_size // (images * self.augmentation_epochs)
         return min(most, cells) if self.memory_size else cells
 
+    @property
+    def learns_void(self) -> bool:  # type: ignore[override]
+        """Whether void is a class of its own, or background."""
+        return self.quirks.void != "ignore"
+
     def check(self, encoder: Encoder, data: VisionDataModule) -> None:
         """Refuse sizes, layers and data that do not fit."""
         edge = self.edge(encoder)
@@ -112,8 +117,6 @@ class Hummingbird(Protocol):
             )
         encoder.check_img_size(edge, "protocol.size")
         check_layers(encoder, [self.layer_selection])
-        if self.quirks.void == "ignore":
-            check_labels(data, data.train_split)
         images = len(data.samples(data.train_split))
         crops, each = images * self.augmentation_epochs, self.patches(encoder, images)
         if not each:
