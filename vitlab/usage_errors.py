@@ -83,6 +83,13 @@ def explain(message: str, known: Iterable[str]) -> str:
     return _plain(message)
 
 
+def reasons(message: str) -> str:
+    """Return what classes themselves said, of a parser's message that one cannot be built."""
+    lines = re.findall(r"^ +- (.*)$", message, re.MULTILINE)
+    parsers = ("Expected ", "Not a valid subclass", "a class path", "a dict ")
+    return "; ".join(line for line in lines if not line.startswith(parsers))
+
+
 def parameters(kind: type) -> dict[str, inspect.Parameter]:
     """Return the arguments of a class, those that it passes on to its bases as well."""
     found: dict[str, inspect.Parameter] = {}

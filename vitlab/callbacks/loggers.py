@@ -1,6 +1,7 @@
 """Pictures and texts for the loggers that take them, and where a logger keeps what it got."""
 
 from io import BytesIO
+from pathlib import Path
 
 from lightning import Trainer
 from lightning.pytorch.loggers import (
@@ -47,4 +48,10 @@ def describe_logger(logger: Logger) -> str:
         return f"tensorboard --logdir {logger.root_dir}"
     if isinstance(logger, CSVLogger):
         return f"{logger.log_dir}/metrics.csv"
+    if isinstance(logger, WandbLogger):
+        run = logger.experiment
+        return run.url or f"wandb sync {Path(run.dir).parent}"  # of a run offline
+    if isinstance(logger, MLFlowLogger):
+        address = logger.experiment.tracking_uri
+        return address if "http" in address else f"mlflow ui --backend-store-uri {address}"
     return f"{type(logger).__name__} {logger.log_dir or logger.save_dir or logger.name}"

@@ -40,6 +40,7 @@ from vitlab.run import run_dir
 from vitlab.run.module import Pretraining
 from vitlab.training.suggestions import check_keys, check_words
 from vitlab.training.synthetic import Synthetic
+from vitlab.usage_errors import reasons
 
 HELP_TRAINER = "--help-trainer"
 TRAINER = "Customize every aspect of training via flags:"
@@ -183,6 +184,9 @@ class FitCLI(LightningCLI):
             # jsonargparse's own, of the link from data to num_classes
             if isinstance(error.__cause__, DataError) and not isinstance(error, InputError):
                 raise error.__cause__ from None
+            reason = "" if isinstance(error, InputError) else reasons(str(error))
+            if reason:
+                raise InputError(f"a class of the config cannot be built: {reason}") from error
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
