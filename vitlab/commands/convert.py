@@ -48,6 +48,7 @@ def _export(
     format: ExportFormat = "vitlab",
     which: str = "",
     backbone: str = "",
+    img_size: int = 0,
 ) -> None:
     """Write the encoder of a run, or of an exported folder, for vitlab or for timm.
 
@@ -59,9 +60,13 @@ def _export(
         format: vitlab, a folder that describes itself; or timm, tensors in timm's names.
         which: student or teacher, for a run that has both.
         backbone: of a run of prompts, the file of the backbone, where it has moved since.
+        img_size: pixels of the image edge to resample positions for; 0 for that of the weights.
     """
     from vitlab.encoders import load_pretrained, save
+    from vitlab.encoders.checkpoint_io.exporter import timm_positions
 
-    loaded = load_pretrained(weights, "vitlab", which, backbone=backbone)
+    loaded = load_pretrained(weights, "vitlab", which, img_size, backbone=backbone)
     save(loaded.encoder, out, format, loaded.origin)
     print(loaded.report)
+    if format == "timm":
+        print(timm_positions(loaded.encoder))

@@ -101,6 +101,29 @@ def test_timm_reads_what_is_exported_for_it(build, tmp_path, registers, layer_sc
             same_tokens(ours(images), theirs.forward_features(images), 1e-5)
 
 
+@pytest.mark.parametrize("rule", ["size", "dino"])
+def test_timm_takes_only_the_size_that_it_encodes_as_we_do(build, tmp_path, rule, same_tokens):
+    vit = build(pos_interpolation=rule)
+    save(vit, tmp_path / "folder")
+    for size in (32, 48):
+        path, images = tmp_path / f"{size}.safetensors", torch.randn(2, 3, size, size)
+        words = ["export", "--weights", str(tmp_path / "folder"), "--out", str(path)]
+        main([*words, "--format", "timm", "--img-size", str(size)])
+        with safe_open(path, "pt") as file:
+            stated = file.metadata()
+        assert stated["pos_interpolation"] == rule
+        assert f"exact at {size} px" in stated["positions"]
+        theirs = VisionTransformer(**json.loads(stated["timm"])).eval()
+        theirs.load_state_dict(load_file(path))
+        same_tokens(vit(images), theirs.forward_features(images), 1e-5)
+        with pytest.raises(AssertionError, match="doesn't match model"):
+            theirs(torch.randn(2, 3, 40, 40))
+    again = load_pretrained(tmp_path / "32.safetensors", "timm").encoder
+    assert again.config["pos_interpolation"] == rule
+    images = torch.randn(2, 3, 40, 56)
+    assert again(images).patches.equal(vit(images).patches)
+
+
 def test_timm_does_not_get_what_it_would_compute_otherwise(build, tmp_path):
     options = [{"cls_specialization": SPLIT}, {"normalizer": "entmax15"}]
     options += [{"cls_specialization": CLSSpecialization(final_norm=True)}]

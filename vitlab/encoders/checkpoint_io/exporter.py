@@ -28,8 +28,8 @@ def save(
         path: the new folder (vitlab: `config.json` and `model.safetensors`, which `load` reads
             exactly) or file (timm).
         format: "vitlab", or "timm" for a .safetensors file in timm's names, with the arguments of
-            timm's VisionTransformer as JSON under "timm" in its metadata. At other sizes than its
-            own, timm resamples positions by its own rule, `pos_interpolation="antialias"`.
+            timm's VisionTransformer as JSON under "timm" in its metadata, and how positions are
+            resampled under "pos_interpolation" and "positions", see `timm_positions`.
         origin: family that the weights were imported from, kept in the folder.
 
     Raises:
@@ -47,7 +47,9 @@ def save(
             field="--out",
         )
     if config is None:
-        write_bytes(path, to_bytes(state, {"format": "pt", "timm": json.dumps(settings)}))
+        rule = encoder.config["pos_interpolation"]
+        stated = {"pos_interpolation": rule, "positions": timm_positions(encoder)}
+        write_bytes(path, to_bytes(state, {"format": "pt", "timm": json.dumps(settings), **stated}))
         return
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -98,5 +100,20 @@ def _for_timm(encoder: Encoder, state: StateDict) -> dict[str, Any]:
         "init_values": config["layer_scale"] or None,
         "reg_tokens": registers,
         "no_embed_class": registers > 0,
-        "dynamic_img_size": True,
+        "dynamic_img_size": config["pos_interpolation"] == "antialias",
     }
+
+
+def timm_positions(encoder: Encoder) -> str:
+    """Return for which image sizes a file for timm is exact.
+
+    timm resamples positions by one rule alone; a model made to resample by another one takes
+    images of its own size only, so that none is encoded otherwise without a word.
+    """
+    rule, size = encoder.config["pos_interpolation"], encoder.config["img_size"]
+    if rule == "antialias":
+        return "positions are resampled by timm's rule: exact at every image size"
+    return (
+        f"positions are resampled by rule {rule!r}, which timm lacks: exact at {size} px; other "
+        "sizes are refused (dynamic_img_size is false); for N px, export again with --img-size N"
+    )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from vitlab.encoders.checkpoint_io.files import CheckpointSource, StateDict
+from vitlab.encoders.checkpoint_io.files import CheckpointSource, StateDict, stated_rule
 from vitlab.encoders.locality import Locality
 from vitlab.encoders.vit import SHAPES, PosInterpolation
 from vitlab.errors import InputError
@@ -72,7 +72,7 @@ class Family:
         converted = replace(source, state=state, ignored=ignored)
         converted = replace(converted, state=self._remap_pos_embed(converted))
         config = infer_config(converted) | dict(self.options)
-        config["pos_interpolation"] = self.pos_interpolation(source)
+        config["pos_interpolation"] = stated_rule(source.path) or self.pos_interpolation(source)
         return replace(converted, spec={"class_path": "vitlab.encoders.ViT", "init_args": config})
 
     def _remap_pos_embed(self, source: CheckpointSource) -> StateDict:

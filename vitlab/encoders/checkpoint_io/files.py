@@ -6,14 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vitlab.atomic_io import read_json_as
+from vitlab.encoders.vit import PosInterpolation
 from vitlab.errors import InputError
 
 StateDict = dict[str, Tensor]  # by the name of the parameter
@@ -145,6 +146,15 @@ def _read_safetensors(path: Path) -> StateDict:
             f"safetensors file: {_first_line(error)}. If it should be one, copy it again",
             field=path.name,
         ) from error
+
+
+def stated_rule(path: Path) -> PosInterpolation | None:
+    """Return how positions are resampled, where a file that vitlab wrote for timm says so."""
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, "pt") as file:
+        rule = (file.metadata() or {}).get("pos_interpolation")
+    return rule if rule in get_args(PosInterpolation) else None
 
 
 def _first_line(error: Exception) -> str:
