@@ -42,6 +42,20 @@ def test_a_first_rank_that_was_gone_before_this_one_looked_is_missed(monkeypatch
     assert said == ["the process 7 of the first rank is gone, so the others end too; go on"]
 
 
+def test_a_first_rank_that_starts_no_others_is_not_missed(monkeypatch):
+    """As of `--trainer.strategy ddp` on one device."""
+    observers, said = [], []
+    monkeypatch.setattr(rank_watchdog, "observe_local_ranks", observers.append)
+    monkeypatch.setattr(rank_watchdog, "end", said.append)
+    for name in ("LOCAL_RANK", rank_watchdog.FIRST):
+        monkeypatch.setenv(name, "0")
+    rank_watchdog.watch_local_ranks(lambda: "go on")
+    before = threading.active_count()
+    observers[0]([])
+    assert threading.active_count() == before
+    assert not said
+
+
 def test_a_rank_that_hangs_ends_with_the_first(monkeypatch):
     hung = subprocess.Popen(SLEEP)
     hung.send_signal(signal.SIGSTOP)

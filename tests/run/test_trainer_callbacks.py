@@ -4,10 +4,17 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    BatchSizeFinder,
     EarlyStopping,
+    EMAWeightAveraging,
     GradientAccumulationScheduler,
+    LearningRateFinder,
     LearningRateMonitor,
+    ModelPruning,
     StochasticWeightAveraging,
+    Timer,
+    WeightAveraging,
 )
 from lightning.pytorch.loggers import CSVLogger
 from refusals import refused
@@ -20,6 +27,7 @@ from vitlab.encoders import ViT
 from vitlab.objectives import DINO, DINOHeadConfig
 from vitlab.optim.optimizer import OptimizerConfig
 from vitlab.run.module import Pretraining
+from vitlab.run.trainer_checks import check_trainer
 
 # Lightning's, on modules in eval mode and on the callbacks that are refused
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -70,16 +78,50 @@ def test_learning_rate_monitor_sees_the_rate_of_the_step(tmp_path):
     assert "lr-AdamW/pg1" in (tmp_path / describe_logger(logger)).read_text()
 
 
-class Spoil(Callback):
+class Rate(Callback):
     def on_train_batch_end(self, trainer, *_):
         trainer.optimizers[0].param_groups[0]["lr"] = 1.0
 
 
-def test_callbacks_that_change_the_recipe_are_refused(tmp_path):
-    spoils = Spoil(), StochasticWeightAveraging(0.1), GradientAccumulationScheduler({1: 2})
-    for spoil in spoils:
-        with refused("trainer.callbacks", wording=False):
-            trainer(spoil, folder=tmp_path, max_epochs=4).fit(module(), loader())
+class Decay(Callback):
+    def on_train_epoch_start(self, trainer, *_):
+        trainer.optimizers[0].param_groups[0]["weight_decay"] = 0.5
+
+
+class Freeze(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        pl_module.objective.student.encoder.requires_grad_(False)
+
+
+class Accumulate(Callback):
+    def on_train_epoch_start(self, trainer, *_):
+        trainer.accumulate_grad_batches = 2
+
+
+class FreezeAtOnce(Callback):
+    def setup(self, trainer, pl_module, stage):
+        pl_module.objective.student.encoder.requires_grad_(False)
+
+
+@pytest.mark.parametrize("spoil", [Rate, Decay, Freeze, Accumulate, FreezeAtOnce])
+def test_callbacks_that_change_the_recipe_are_refused(tmp_path, spoil):
+    own = module()
+    own.planned = own.trained_names()  # as the plan of `vitlab fit` has them
+    with refused("trainer.callbacks", wording=False):
+        trainer(spoil(), folder=tmp_path, max_epochs=2).fit(own, loader())
+
+
+KNOWN = [
+    *(StochasticWeightAveraging(0.1), GradientAccumulationScheduler({0: 5}), Timer("00:00:00:01")),
+    *(WeightAveraging(), EMAWeightAveraging(), BatchSizeFinder(), LearningRateFinder()),
+    *(BackboneFinetuning(), ModelPruning("l1_unstructured")),
+]
+
+
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: type(known).__name__)
+def test_those_of_lightning_are_refused_before_a_run(tmp_path, known):
+    with refused("trainer.callbacks"):
+        check_trainer(trainer(known, folder=tmp_path))
 
 
 def test_early_stopping_follows_a_score_that_is_not_measured_in_every_epoch(tmp_path, drawn):

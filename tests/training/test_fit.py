@@ -116,7 +116,7 @@ def test_a_run_continues_with_its_own_settings_only(probed: Path, drawn, tmp_pat
     (folder / "results.json").unlink()  # as if it were still going on
     before = (folder / "config.yaml").read_bytes()
     spelled = f"{folder}/../copy/best.ckpt"
-    other = {"seed_everything": "5", "trainer.max_epochs": "3", "trainer.overfit_batches": "1"}
+    other = {"seed_everything": "5", "trainer.max_epochs": "3", "trainer.limit_train_batches": "1"}
     other |= {"model.optimizer.lr": "0.001", "data.global_batch_size": "8"}
     other |= {"model.objective.encoder.normalizer": '{"alpha": 1.25}'}  # for a name
     for number, (key, value) in enumerate(other.items()):
@@ -158,7 +158,16 @@ def test_unlabeled_data_can_be_trained_on(fit: Fit, drawn: Path, capsys):
     assert "no k-NN or linear probe" in capsys.readouterr().out
 
 
-def test_callbacks_of_lightning_monitor_the_scores_and_may_stop_the_run(fit: Fit, tmp_path: Path):
+def test_the_plan_has_the_steps_of_a_limited_epoch(fit: Fit, capsys):
+    micro = ("--data.micro_batch_size", "10", "--dry-run")
+    for limit, steps in (("1", 1), ("0.5", 1), ("3", 2), ("9", 2)):
+        fit(*micro, "--trainer.limit_train_batches", limit)
+        assert f"2 epochs x {steps} steps = {2 * steps} " in capsys.readouterr().out
+
+
+def test_callbacks_of_lightning_monitor_the_scores_and_may_stop_the_run(
+    fit: Fit, tmp_path: Path, capsys
+):
     """A run that is stopped is measured at its end, when that is due and when it is not."""
     top = {
         "monitor": "miou/voc2012",
@@ -178,6 +187,7 @@ def test_callbacks_of_lightning_monitor_the_scores_and_may_stop_the_run(fit: Fit
         off = ("--probing.baselines", "false", "--probing.pictures", "0")
         (row,) = read(fit(*options, *off, name=every) / "measurements.json")
         assert (row["epoch"], row["step"]) == (1, 2)
+        assert "ended early  at step 2 of 4, by a callback" in capsys.readouterr().out
     assert (tmp_path / "top/top.ckpt").exists()
 
 
@@ -200,7 +210,12 @@ def test_any_trainer_and_loader_of_batches_will_do(tmp_path):
         return module
 
     assert train().last.batch_size == 2
-    for wrong in ({"gradient_clip_val": 1.0}, {"precision": "bf16-true"}, {"max_epochs": -1}):
+    for wrong in (
+        {"fast_dev_run": 1},
+        {"gradient_clip_val": 1.0},
+        {"precision": "bf16-true"},
+        {"max_epochs": -1},
+    ):
         with pytest.raises(InputError) as refused:
             train(**wrong)
         assert refused.value.field == f"trainer.{next(iter(wrong))}"
@@ -249,6 +264,23 @@ BAD = {
         ("--trainer.default_root_dir /tmp", "use --run-dir"),
         ("--trainer.max_time 00:00:01:00", "timeout 6h vitlab fit"),
         ("--trainer.precision bf16-true", "use bf16-mixed"),
+        ("--trainer.precision 16-mixed", "use bf16-mixed or 32-true"),
+        ("--trainer.precision 64-true", "use bf16-mixed"),
+        ("--trainer.devices [0]", "should be an int > 0"),
+        ("--trainer.precision transformer-engine", "'transformer_engine"),
+        ("--trainer.fast_dev_run true", "use --dry-run, `vitlab plan`"),
+        ("--trainer.limit_train_batches 0", "leaves nothing to train on"),
+        ("--trainer.limit_train_batches 0.1", "less than one micro-batch of an epoch, which has 2"),
+        ("--trainer.overfit_batches 1", "use a folder of a few images"),
+        ("--trainer.limit_val_batches 2", "there is no validation loop"),
+        ("--trainer.val_check_interval 2", "there is no validation loop"),
+        ("--trainer.num_sanity_val_steps 2", "there is no validation loop"),
+        ("--trainer.min_epochs 3", "more than trainer.max_epochs 2"),
+        ("--trainer.enable_checkpointing false", "--checkpoint.minutes 0"),
+        ("--trainer.use_distributed_sampler true", "deal out global batches"),
+        ("--trainer.reload_dataloaders_every_n_epochs 1", "files are listed once"),
+        ("--trainer.barebones true", "use vitlab plan"),
+        ("--trainer.strategy ddp_spawn --trainer.devices 2", "use ddp"),
         ("--validation.crop 0.9", "DINO trains no classifier"),
         ("--probing.every_n_epochs -1", "probing.every_n_epochs -1 is too small"),
         ("--trainer.devices 0", "devices"),

@@ -36,8 +36,11 @@ def watch_local_ranks(remedy: Callable[[], str]) -> None:
     Args:
         remedy: returns how to continue, as text.
     """
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
 
     def watch(started: Sequence[subprocess.Popen]) -> None:
+        if first and not started:
+            return
         _started.extend(started)
         # it may be gone before this rank has imported what asks for it
         parent = int(os.environ.get(FIRST, os.getppid()))
@@ -50,7 +53,7 @@ def watch_local_ranks(remedy: Callable[[], str]) -> None:
         threading.Thread(target=look, daemon=True).start()
 
     observe_local_ranks(watch)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if first:
         os.environ[FIRST] = str(os.getpid())
     elif FIRST in os.environ or "SLURM_STEP_ID" not in os.environ:
         watch([])

@@ -126,15 +126,19 @@ def set_accumulation(trainer: Trainer, layout: BatchLayout) -> None:
         )
 
 
+def limited(batches: int, limit: float) -> int:
+    """Return the micro-batches of an epoch under the trainer's limit: a number, or a share."""
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
 def resume(batches: GlobalBatchSampler, trainer: Trainer) -> None:
     """Set the sampler, and Lightning's count of micro-batches, to the trainer's optimizer step.
 
     Lightning makes the first iterator before it calls `set_epoch`, so the position must be right
     from the start.
     """
-    limit = trainer.limit_train_batches
     whole = len(batches)
-    epoch_length = min(whole, limit) if isinstance(limit, int) else int(whole * limit)
+    epoch_length = limited(whole, trainer.limit_train_batches)
     steps = ceil(epoch_length / batches.accumulate)
     if not steps:
         return

@@ -194,7 +194,7 @@ def run_facts(cli: FitCLI, plan: RunPlan) -> RunFacts:
         global_batch_size=data.global_batch_size,
         micro_batch_size=plan.layout.micro_batch_size,
         accumulate_grad_batches=plan.layout.accumulate_grad_batches,
-        steps_per_epoch=data.steps_per_epoch,
+        steps_per_epoch=plan.steps_per_epoch,
         epochs=epochs,
         num_workers=data.num_workers,
         cores=len(os.sched_getaffinity(0)),

@@ -46,7 +46,8 @@ class Pretraining(LightningModule):
         self.objective, self.settings, self.seed = objective, optimizer, seed
         self.logs: dict[str, Tensor] = {}  # of the newest micro-batch, and its step
         self.last = Progress(0, 1, 1, 1)  # that the newest step began with
-        self.rates: list[float] = []  # of the parameter groups, as set for the next step
+        self.groups: list[tuple[float, float, int]] = []  # as set for the next step
+        self.planned: set[str] | None = None  # parameters that learn by the plan of the run
         self.accumulate = 1  # micro-batches of a step
 
     @classmethod
@@ -98,6 +99,12 @@ class Pretraining(LightningModule):
             DataError: the objective cannot learn from these data.
         """
         check_trainer(self.trainer)
+        if other := (self.planned or self.trained_names()) ^ self.trained_names():
+            raise InputError(
+                f"{len(other)} parameters, such as {min(other)}, were frozen or freed since the "
+                "plan; leave out the callback that does so: model.objective decides what learns",
+                field="trainer.callbacks",
+            )
         find_encoders(self.objective)  # which refuses what no checkpoint can describe
         if self.trainer.ckpt_path is None:  # else the checkpoint holds its state
             self.setup_objective()
@@ -137,13 +144,12 @@ class Pretraining(LightningModule):
         Raises:
             InputError: a callback has changed what `model` and `data` decide.
         """
-        optimizer = self.trainer.optimizers[0]
-        found = [group["lr"] for group in optimizer.param_groups]
-        if found != self.rates:
+        found = self._groups()
+        if found != self.groups:
             raise InputError(
-                f"the learning rates are {found}, not {self.rates} as model.optimizer sets them "
-                "for each step; leave out the callback that changes them, and set "
-                "model.optimizer.lr and lr_schedule",
+                f"learning rate, weight decay and number of learning tensors are {found} and not "
+                f"{self.groups}, as model.optimizer has set them for this step; leave out the "
+                "callback that changes them, and set model.optimizer.lr and lr_schedule",
                 field="trainer.callbacks",
             )
         if self.trainer.accumulate_grad_batches != self.accumulate:
@@ -164,7 +170,22 @@ class Pretraining(LightningModule):
         """Set learning rates and weight decay of a step, where LearningRateMonitor sees them."""
         optimizer = self.trainer.optimizers[0]
         self.settings.apply_schedules(optimizer, progress)
-        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.groups = self._groups()
+
+    def _groups(self) -> list[tuple[float, float, int]]:
+        """Return learning rate, weight decay and number of learning tensors of each group."""
+        return [
+            (
+                group["lr"],
+                group.get("weight_decay", 0.0),
+                sum(p.requires_grad for p in group["params"]),
+            )
+            for group in self.trainer.optimizers[0].param_groups
+        ]
+
+    def trained_names(self) -> set[str]:
+        """Return the parameters that learn."""
+        return {name for name, each in self.objective.named_parameters() if each.requires_grad}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss of held-out images, `val/objective_loss`, for `Trainer.validate`."""

@@ -28,7 +28,7 @@ LOCK = ".lock"
 # settings that decide which weights a run ends with; of the data, not those below
 LEARNED = (
     *("seed_everything", "model", "data", "trainer.max_epochs", "trainer.precision"),
-    *("trainer.limit_train_batches", "trainer.overfit_batches", "trainer.plugins"),
+    *("trainer.limit_train_batches", "trainer.plugins"),
     *("trainer.sync_batchnorm", "trainer.min_epochs", "trainer.min_steps"),
 )
 FREE = tuple(

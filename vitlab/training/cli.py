@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from functools import partial
@@ -38,6 +39,7 @@ from vitlab.launch import Launch, find_launch
 from vitlab.objectives import Pretrained  # all of them: YAML finds classes once imported
 from vitlab.run import run_dir
 from vitlab.run.module import Pretraining
+from vitlab.run.trainer_checks import check_options
 from vitlab.training.suggestions import check_keys, check_words
 from vitlab.training.synthetic import Synthetic
 from vitlab.usage_errors import reasons
@@ -193,7 +195,7 @@ class FitCLI(LightningCLI):
         """Return a trainer that writes every file into the folder of the run."""
         built = self.config_init
         config = {**built.trainer, **kwargs}
-        _check_trainer_options(config)
+        check_options(config)
         built.validation.rows = built.probing.rows  # one row for each epoch, in one file
         callbacks: list[Callback] = [
             Preemption(built.checkpoint),  # first, as an epoch's end takes long
@@ -217,7 +219,20 @@ class FitCLI(LightningCLI):
         plugins = [*(given if isinstance(given, list) else [given]), AtomicCheckpointIO()]
         plugins += self._cluster_environment()
         config |= {"callbacks": callbacks, "plugins": plugins}
-        return Trainer(**{**config, "default_root_dir": str(self.folder)})
+        asked = str(config["precision"])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU")
+            try:
+                trainer = Trainer(**{**config, "default_root_dir": str(self.folder)})
+            except (TypeError, ImportError) as error:  # of its options, such as devices
+                raise InputError(f"trainer: {error}", field="trainer") from error
+        if asked.startswith("16") and str(trainer.precision).startswith("bf16"):
+            raise InputError(
+                f"trainer.precision {asked} is not for CPUs, where bf16-mixed would take its place "
+                "without a word; use bf16-mixed or 32-true",
+                field="trainer.precision",
+            )
+        return trainer
 
     def _names_environment(self) -> bool:
         given = self.config.trainer.plugins or []
@@ -274,25 +289,6 @@ class FitCLI(LightningCLI):
 
 def _num_classes(data: VisionDataModule) -> int:
     return data.num_classes
-
-
-def _check_trainer_options(config: dict[str, Any]) -> None:
-    """Refuse options of the trainer that other options of `vitlab fit` decide.
-
-    Raises:
-        InputError: one of them is set.
-    """
-    instead = {
-        "default_root_dir": (None, "would be ignored; use --run-dir"),
-        "accumulate_grad_batches": (1, "would be ignored; use --data.micro_batch_size"),
-        # Lightning would take it for the end of the run
-        "max_time": (None, "would end the run for good, within an epoch; leave it out and start "
-        "the run as `timeout 6h vitlab fit ...`, which asks it to stop: it can go on with "
-        "--ckpt_path last"),
-    }  # fmt: skip
-    for key, (unset, text) in instead.items():
-        if config[key] != unset:
-            raise InputError(f"trainer.{key} {text}", field=f"trainer.{key}")
 
 
 def first_rank() -> bool:

@@ -6,12 +6,14 @@ import signal
 from pathlib import Path
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from vitlab import distributed, signals
 from vitlab.callbacks.preemption import Preempted
 from vitlab.cluster.slurm import requeue
 from vitlab.data import DataError
 from vitlab.data.loader import NO_ROOM, WORKER_TIMEOUT, no_room
+from vitlab.errors import InputError
 from vitlab.run import run_dir
 from vitlab.signals import STOPPED
 
@@ -45,6 +47,10 @@ def exit_reason(error: BaseException, folder: Path, begun: bool) -> tuple[str, i
         case OSError():  # TensorBoard's does not say where
             place = "" if error.filename or str(folder) in text else f", in {folder}"
             return f"{text}{place}. See to it, then {hint}", FAILED
+        case InputError():  # of a callback that changes what the config decides
+            return (f"{text}; {hint}", FAILED) if begun else (text, REFUSED)
+        case MisconfigurationException():  # of a callback, or of Lightning with it
+            return text, REFUSED
         case ValueError() if not begun:
             return text, REFUSED  # the checkpoint did not fit
     return None

@@ -105,7 +105,9 @@ def _train(command: FitCLI) -> None:
         trainer.fit(
             command.model, command.datamodule, ckpt_path=start.checkpoint, weights_only=True
         )
-        write_summary(command.config_init.probing.rows, folder, command.trainer.loggers)
+        done, planned = trainer.global_step, command.model.progress.steps
+        early = f"at step {done} of {planned}, by a callback" if done < planned else ""
+        write_summary(command.config_init.probing.rows, folder, trainer.loggers, early)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         if is_lost_rank(error):
             lost_rank(error, hint)

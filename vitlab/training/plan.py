@@ -1,6 +1,7 @@
 """Plan of a run: checks before its first step, and a table of what it is going to do."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from vitlab.activation_memory import saved_bytes
 from vitlab.callbacks.online_probes import OnlineProbes, has_labels
 from vitlab.data import BatchLayout, VisionDataModule
-from vitlab.data.loader import check_room
+from vitlab.data.loader import check_room, limited
 from vitlab.data.picture_faults import remarks_on_files
 from vitlab.encoders import Encoder, ViT
 from vitlab.encoders.cls_specialization import LAYERS
@@ -35,11 +36,13 @@ class RunPlan:
 
     Attributes:
         layout: of the batch.
+        steps_per_epoch: optimizer steps; the last of them may have fewer micro-batches.
         weights: bytes of weights, gradients and AdamW's two averages.
         per_image: bytes that one image with all its crops keeps until backward.
     """
 
     layout: BatchLayout
+    steps_per_epoch: int
     weights: int
     per_image: int
 
@@ -57,6 +60,7 @@ def plan_run(cli: FitCLI) -> tuple[RunPlan, dict[str, str]]:
     """
     trainer, data, objective = cli.trainer, cli.datamodule, cli.model.objective
     check_trainer(trainer)
+    cli.model.planned = cli.model.trained_names()
     crops = data.transform.crop_sizes
     objective.check_crops(crops)
     layout = data.batch_layout(trainer.world_size)
@@ -72,7 +76,11 @@ def plan_run(cli: FitCLI) -> tuple[RunPlan, dict[str, str]]:
     masks = data.use_foreground_masks() if objective.needs_masks else 0
     remarks = cli.config_init.probing.check(objective.encoder, data)
     cli.config_init.validation.check(objective, data)
-    plan = RunPlan(layout, *estimate_memory(objective, crops, "mixed" in str(trainer.precision)))
+    plan = RunPlan(
+        layout,
+        _steps_per_epoch(trainer, data, layout.accumulate_grad_batches),
+        *estimate_memory(objective, crops, "mixed" in str(trainer.precision)),
+    )
     limit = available(trainer)
     if plan.memory > limit:
         fits = (limit - plan.weights) // plan.per_image
@@ -96,11 +104,24 @@ def plan_run(cli: FitCLI) -> tuple[RunPlan, dict[str, str]]:
     return plan, rows
 
 
+def _steps_per_epoch(trainer: Trainer, data: VisionDataModule, accumulate: int) -> int:
+    whole = data.steps_per_epoch * accumulate
+    taken = limited(whole, trainer.limit_train_batches)
+    if not taken:
+        field = "trainer.limit_train_batches"
+        raise InputError(
+            f"{field} {trainer.limit_train_batches} is less than one micro-batch of an epoch, "
+            f"which has {whole}; use 1 or more",
+            field=field,
+        )
+    return math.ceil(taken / accumulate)
+
+
 def describe(cli: FitCLI, plan: RunPlan) -> dict[str, str]:
     """Return what a run is going to do, as rows of a table."""
     trainer, data, model, built = cli.trainer, cli.datamodule, cli.model, cli.config_init
     objective, encoder, optimizer = model.objective, model.objective.encoder, model.settings
-    epochs, steps = trainer.max_epochs or 1, data.steps_per_epoch
+    epochs, steps = trainer.max_epochs or 1, plan.steps_per_epoch
     size = sum(p.numel() for p in encoder.parameters())
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     start = Progress(0, steps * epochs, epochs, data.global_batch_size)

@@ -18,13 +18,25 @@ from vitlab.run import run_dir
 
 @rank_zero_only
 def write_summary(
-    measurements: Sequence[Mapping[str, Any]], folder: Path, loggers: Sequence[Logger]
+    measurements: Sequence[Mapping[str, Any]],
+    folder: Path,
+    loggers: Sequence[Logger],
+    early: str = "",
 ) -> None:
-    """Write the results, print them as a table, and say where everything is."""
+    """Write the results, print them as a table, and say where everything is.
+
+    Args:
+        measurements: of the run.
+        folder: of the run.
+        loggers: that the run had.
+        early: where the run ended before its planned end, and by what; "" for a complete one.
+    """
     write_json(folder / run_dir.RESULTS, summary_rows(measurements))
     print_scores(measurements)
     for warning in [row["warning"] for row in measurements if row["warning"]][-1:]:
         print(f"warning      {warning}")
+    if early:
+        print(f"ended early  {early}")
     names = (run_dir.LAST, "best.ckpt", BEST, run_dir.RESULTS, "pictures")
     print(f"files        {', '.join(str(folder / n) for n in names if (folder / n).exists())}")
     for logger in loggers:
