@@ -15,8 +15,10 @@ from vitlab.usage_errors import parameters, subclasses
 
 SECTIONS = ("trainer", "model", "data", "probing", "validation", "checkpoint", "collapse_monitor")
 # options of fit without a section, and those that the parser adds
-OTHERS = ("config", "seed_everything", "run_dir", "ckpt_path", "dry_run", "synthetic")
-OTHERS += ("allow_changes",)
+OTHERS = (
+    *("config", "seed_everything", "run_dir", "ckpt_path", "dry_run", "synthetic"),
+    "allow_changes",
+)
 ADDED = ("c", "h", "help", "help_trainer", "print_config")
 # a run has one of them
 BEGINNINGS = ("--config", "-c", "-h", "--help", "--print_config", "--model.objective")
