@@ -38,21 +38,13 @@ def test_timms_shape_is_that_of_its_scheduler_for_each_update():
     assert ours[100:] == [1e-5] * 20
 
 
-def test_the_linear_shape_is_torchs_one_cycle():
-    stepped = optimizer(1.0)
-    theirs = torch.optim.lr_scheduler.OneCycleLR(
-        stepped,
-        max_lr=1e-3,
-        total_steps=STEPS,
-        pct_start=3 / EPOCHS,
-        anneal_strategy="linear",
-        div_factor=1e-3 / 1e-7,
-        final_div_factor=1.0,
-    )
-    for step, lr in enumerate(values(LRSchedule("linear", warmup_lr=1e-7), 1e-3, 1e-7, 3)):
-        assert lr == pytest.approx(theirs.get_last_lr()[0], rel=1e-6), step
-        stepped.step()
-        theirs.step()
+def test_the_linear_shape_is_locatvits():
+    """Its OneCycleScheduler by updates: t updates after start, with the peak at `critical`."""
+    critical, start, peak, end = 3 * STEPS // EPOCHS, 1e-7, 1e-3, 2e-7
+    up = [start + t * (peak - start) / critical for t in range(critical)]
+    down = [peak - t * (peak - end) / (STEPS - critical) for t in range(STEPS - critical)]
+    ours = values(LRSchedule("linear", warmup_lr=start), peak, end, 3)
+    assert ours == pytest.approx([*up, *down], rel=1e-12)
 
 
 def test_warm_up_peak_and_bad_settings():

@@ -19,8 +19,8 @@ class LRSchedule:
     Args:
         shape: of the decay. "cosine" is half a cosine from the end of the warm-up on (DINO,
             big_vision); "timm" is half a cosine as long as the whole run, whose ends the warm-up
-            and the cooldown replace (DeiT); "linear" reaches the final learning rate with its last
-            step (torch's OneCycleLR, LocAtViT).
+            and the cooldown replace (DeiT); "linear" would have the final learning rate in the step
+            after its last (LocAtViT).
         warmup_lr: learning rate of the first step, whatever the batch size.
         cooldown_epochs: last epochs of the run, at the final learning rate.
         base_batch_size: images that the learning rate is stated for: the peak is
@@ -44,15 +44,14 @@ class LRSchedule:
         """Return the learning rate of the step about to be taken, between `peak` and `final`."""
         step, steps = progress.step, progress.steps - progress.steps_in(self.cooldown_epochs)
         warmup = progress.steps_in(warmup_epochs)
-        # the increase includes its last step, except where timm's does not
-        last = max(warmup - (self.shape != "timm"), 1)
+        # DINO's increase includes the peak, those of timm and LocAtViT end one step before it
+        last = max(warmup - (self.shape == "cosine"), 1)
         if step < warmup:
             return self.warmup_lr + (peak - self.warmup_lr) * step / last
         if step >= steps:
             return final
         if self.shape == "linear":
-            top = max(warmup - 1, 0)
-            return peak + (final - peak) * (step - top) / max(steps - 1 - top, 1)
+            return peak + (final - peak) * (step - warmup) / (steps - warmup)
         if self.shape == "timm":
             return cosine(peak, final, step, progress.steps)
         return cosine(peak, final, step - warmup, steps - warmup)
