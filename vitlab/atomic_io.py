@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import shlex
+import stat
 import subprocess
 import sys
 import warnings
@@ -20,6 +21,9 @@ from pydantic import TypeAdapter, ValidationError
 
 import vitlab
 from vitlab.errors import InputError
+from vitlab.terminal import printable
+
+LIMIT = 2**28  # bytes of a file of JSON or YAML
 
 
 def environment() -> dict:
@@ -27,19 +31,27 @@ def environment() -> dict:
     import torch  # not above: verbs that only read files answer in half a second without it
 
     packages = ("torch", "torchvision", "lightning", "timm", "albumentations", "numpy")
-    here = str(Path(vitlab.__file__).parent)
-    words = ["git", "-C", here, "describe", "--always", "--dirty"]
-    commit = subprocess.run(words, capture_output=True, text=True, check=False)
     return {
         "command": shlex.join(sys.argv),
         "vitlab": vitlab.__version__,
-        "commit": commit.stdout.strip() or None,
+        "commit": _commit(),
         "python": platform.python_version(),
         "system": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
         "cores": os.cpu_count(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
+
+
+def _commit() -> str | None:
+    """Return the commit of this code; None without a clone or git, or where git refuses."""
+    here = str(Path(vitlab.__file__).parent)
+    words = ["git", "-C", here, "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
 
 
 def write_json(path: Path, value: object) -> None:
@@ -113,32 +125,90 @@ def exclusive_lock(path: Path) -> Iterator[TextIO]:
         yield file
 
 
-def read_json_as(path: Path, kind: Any) -> Any:
+def read_regular(path: Path, limit: int = LIMIT) -> bytes:
+    """Read a file that others may have written.
+
+    Args:
+        path: of the file; a pipe, device or folder is refused before anything waits for it.
+        limit: bytes it may have at most.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it cannot be read; the field is the name of the file.
+    """
+    name, reason = printable(path), ""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                reason = "it is no file, but a folder, pipe or device"
+            elif status.st_size > limit:
+                reason = (
+                    f"it has {status.st_size:,} bytes, more than the {limit:,} that it may have"
+                )
+            else:
+                return file.read(limit)
+    except NotADirectoryError as error:
+        raise FileNotFoundError(*error.args) from error
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # the latter of a name with a null byte
+        reason = getattr(error, "strerror", None) or str(error)
+    raise InputError(f"{name} cannot be read: {reason}", field=path.name)
+
+
+def read_json_as(path: Path, kind: Any, finite: bool = True, limit: int = LIMIT) -> Any:
     """Read a JSON file, which others may have written, as a type.
 
     Args:
         path: of the file.
         kind: a dataclass, or list, dict, str, int or float, of which pydantic checks every value;
             a dataclass with ``__pydantic_config__ = {"extra": "forbid"}`` refuses unknown keys.
+        finite: whether NaN and infinity are refused.
+        limit: see `read_regular`.
 
     Raises:
         FileNotFoundError: there is no such file.
         InputError: it cannot be read, or holds another type; the field is the name of the file.
     """
+    content = read_regular(path, limit)
     try:
-        return decode_json(path.read_bytes(), kind)
-    except FileNotFoundError:
-        raise
-    except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}", field=path.name) from error
+        return decode_json(content, kind, finite)
+    except (ValueError, RecursionError) as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else printable(error)
+        message = f"{printable(path)} cannot be read: {reason}"
+        raise InputError(message, field=path.name) from error
 
 
-def decode_json(content: bytes, kind: Any) -> Any:
+def decode_json(content: bytes, kind: Any, finite: bool = True) -> Any:
     """Decode JSON as a type, see `read_json_as`.
 
     Raises:
-        ValueError: the place of the first value of another type, and what is expected there.
+        ValueError: the place of the first value of another type, and what is expected there; a key
+            that is given twice; an integer of more than 64 bits.
     """
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        if finite and not math.isfinite(value):
+            raise ValueError(f"{digits[:20]} is no finite number")
+        return value
+
+    def integer(digits: str) -> int:
+        if len(digits) > 20 or abs(int(digits)) >= 2**63:
+            raise ValueError(f"the integer {digits[:20]}... has more than 64 bits")
+        return int(digits)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise ValueError(f"the key {key!r} is there twice")
+            found[key] = value
+        return found
+
+    hooks: Any = {"parse_float": number, "parse_constant": number, "parse_int": integer}
+    json.loads(content.decode(), object_pairs_hook=unique, **hooks)  # which pydantic does not check
     try:
         return TypeAdapter(kind).validate_json(content, strict=True)
     except ValidationError as error:

@@ -10,6 +10,7 @@ from typing import NoReturn
 from vitlab import __version__
 from vitlab.errors import InputError, did_you_mean
 from vitlab.launch import clear_variables
+from vitlab.terminal import complain, safe_output
 
 # of each verb, its file in vitlab.commands, with its function if that is not `run`, and a summary
 VERBS = {
@@ -76,7 +77,11 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with code 2 for input that cannot be used, after one message with the reason.
     """
-    words = list(sys.argv[1:] if args is None else args)
+    with safe_output():
+        _run(list(sys.argv[1:] if args is None else args))
+
+
+def _run(words: list[str]) -> None:
     if os.environ.get("VITLAB_ALLOW"):  # which may name a file in the current folder
         sys.path.append(os.getcwd())
     if not words or words[0] in ("-h", "--help"):
@@ -111,5 +116,5 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _refuse(text: str, verb: str = "") -> NoReturn:
-    print(f"{' '.join(['vitlab', *verb.split()])}: {text}", file=sys.stderr)
+    complain(text, " ".join(["vitlab", *verb.split()]))
     sys.exit(2)

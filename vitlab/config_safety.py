@@ -22,7 +22,9 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 
+from vitlab.atomic_io import read_regular
 from vitlab.errors import InputError
+from vitlab.terminal import complain
 from vitlab.usage_errors import explain
 
 PACKAGES = ("vitlab", "torch", "timm", "lightning", "torchmetrics", "albumentations")
@@ -92,7 +94,7 @@ class ClassesOnly:
             super().error(message, ex)  # type: ignore[misc]
         prog = self.prog  # type: ignore[attr-defined]
         known = re.findall(r"--[\w.-]+", self.format_usage())  # type: ignore[attr-defined]
-        print(f"{prog}: {explain(message, known)}", file=sys.stderr)
+        complain(explain(message, known), prog)
         print(f"`{prog} --help` lists the options", file=sys.stderr)
         sys.exit(2)
 
@@ -197,15 +199,29 @@ def read_yaml(path: Path) -> object:
         InputError: the file is not YAML, or asks for objects.
         OSError: it cannot be read.
     """
+    content = read_regular(path)
     try:
-        return yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        return yaml.load(content.decode(), UniqueKeys)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = getattr(error, "problem", error)
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise InputError(
             f"{path} is not a YAML file of plain values: {place}{problem}", field=str(path)
         ) from error
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """A loader of plain values that refuses a key which is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """Return a mapping; its keys are compared before merge keys (<<) add theirs."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1 and key != "<<"]:
+            raise yaml.MarkedYAMLError(
+                problem=f"{twice[0]} is given twice; leave one out", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 def flat(content: object, key: str = "") -> Iterator[tuple[str, object]]:

@@ -1,5 +1,6 @@
 """Errors of input that cannot be used."""
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
@@ -47,6 +48,25 @@ def check_fields(options: object, prefix: str, problems: Mapping[str, tuple[bool
         if wrong:
             field = f"{prefix}{name}"
             raise InputError(f"{field} {getattr(options, name)} {message}", field=field)
+
+
+def check_names(names: Iterable[str], field: str) -> None:
+    """Refuse names that become parts of files and curves, and could lead to another folder.
+
+    Args:
+        names: such as the keys of `probing.dense`.
+        field: option that has them.
+
+    Raises:
+        InputError: a name with other characters than letters, digits and . _ + -, or a long one.
+    """
+    for name in names:
+        if not re.fullmatch(r"\w[\w.+-]{0,99}", name):
+            raise InputError(
+                f"{field} has the name {name!r}, which becomes part of a file's name; use letters, "
+                "digits and . _ + -, beginning with a letter or digit, at most 100",
+                field=field,
+            )
 
 
 def check_least(options: object, prefix: str, least: Mapping[str, float]) -> None:

@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vitlab import distributed
+from vitlab.terminal import console, printable
 
 Item = TypeVar("Item")
 FIRST, INTERVAL = 5.0, 30.0  # seconds until the first plain line, and between the others
@@ -44,12 +44,12 @@ class ProgressBar:
         self.bars: Progress | None = None
 
     def __enter__(self) -> "ProgressBar":
-        console = Console(stderr=True)
+        on = console(stderr=True)
         self.hidden = distributed.rank() > 0
-        if console.is_terminal and not self.hidden:
+        if on.is_terminal and not self.hidden:
             text = TextColumn("{task.description}", markup=False)
             columns = (text, BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-            self.bars = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+            self.bars = Progress(*columns, TimeRemainingColumn(), console=on, transient=True)
             self.bars.add_task(self.what, total=self.total)
             self.bars.start()
         return self
@@ -83,7 +83,7 @@ class PlainLine:
 
     def print(self, text: str) -> None:
         """Write the line and wait for the next interval."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
         self.due = time.monotonic() + INTERVAL
 
 

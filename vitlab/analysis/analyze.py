@@ -4,9 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.progress import track
-
 from vitlab.analysis.images import Images
 from vitlab.analysis.measures.engine import (
     MEASURES,
@@ -22,6 +19,7 @@ from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.probes import InferenceConfig
 from vitlab.probes.layer_selection import depth_of
+from vitlab.progress import track
 
 
 class NamedEncoder(NamedTuple):
@@ -94,7 +92,7 @@ def _measure(
     engine = MeasureEngine(encoder, len(images), inference.precision)
     loader = Loader(images.pairs, inference.batch_size, num_workers=inference.num_workers)
     try:
-        for pixels, objects in track(loader, label, console=Console(stderr=True)):
+        for pixels, objects in track(loader, label):
             step = engine.max_batch_size(pixels.shape[2], device)
             for part, masks in zip(pixels.split(step), objects.split(step), strict=True):
                 part, masks = part.to(device), masks.to(device)

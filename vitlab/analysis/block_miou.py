@@ -6,7 +6,6 @@ Axis letters: s patches of a set, d width, c classes.
 from collections.abc import Callable, Sequence
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,6 +17,7 @@ from vitlab.probes import DenseProbe, InferenceConfig
 from vitlab.probes.features import eval_mode
 from vitlab.probes.layer_selection import LayerSelection, depth_of, extract_layers
 from vitlab.probes.metrics import bootstrap_interval
+from vitlab.terminal import bar_text, console
 
 BLOCK_MIOU = Measure(
     "block_miou",
@@ -62,8 +62,8 @@ def block_miou(
     passes = group_blocks(encoder, train, data.num_classes, memory)
     batches = sum(-(-len(each) // inference.batch_size) for each in (train, test))
     rows = []
-    with eval_mode(encoder), Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"mIoU of {model}", total=len(passes) * batches)
+    with eval_mode(encoder), Progress(console=console(stderr=True)) as progress:
+        task = progress.add_task(bar_text(f"mIoU of {model}"), total=len(passes) * batches)
         for blocks in passes:
             probe = DenseProbe(data.num_classes)
             encode = _block_features(encoder, blocks, inference)

@@ -1,18 +1,16 @@
 """Results of an analysis: a long table of numbers, arrays, and what made them; as JSON and CSV."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 from torch import Tensor
 
-from vitlab.atomic_io import decode_json, write_bytes, write_json
+from vitlab.atomic_io import read_json_as, write_bytes, write_json
 from vitlab.errors import InputError
 
-FORMAT = "vitlab analysis 2"
 JSON, CSV = "analysis.json", "analysis.csv"
 
 
@@ -69,7 +67,7 @@ class Row(NamedTuple):
     point: str = ""
     head: int | None = None
     role: str = ""
-    mean: float = 0.0
+    mean: float | None = 0.0
     low: float | None = None
     high: float | None = None
     images: int = 0
@@ -136,7 +134,7 @@ class AnalysisResults:
 
     def save(self, folder: Path) -> None:
         """Write analysis.json, and the rows as analysis.csv."""
-        content: dict[str, Any] = {"format": FORMAT, "data": self.data}
+        content: dict[str, Any] = {"format": "vitlab analysis 2", "data": self.data}
         for name in ("models", "measures", "left_out"):
             content[name] = [asdict(each) for each in getattr(self, name)]
         for name in ("rows", "arrays"):
@@ -144,6 +142,20 @@ class AnalysisResults:
             content[name] = frame.where(frame.notna(), None).to_dict("records")
         write_json(folder / JSON, {**content, "environment": self.environment})
         write_bytes(folder / CSV, self.rows.to_csv(index=False).encode())
+
+
+@dataclass
+class AnalysisFile:
+    """Content of analysis.json, see `AnalysisResults`."""
+
+    format: Literal["vitlab analysis 2"]
+    data: dict[str, Any]
+    models: list[ModelInfo]
+    measures: list[Measure]
+    left_out: list[Omission]
+    rows: list[Row]
+    arrays: list[Array]
+    environment: dict[str, Any]
 
 
 def table(rows: Iterable[Row] | Iterable[Array], kind: type[Row] | type[Array]) -> pd.DataFrame:
@@ -170,15 +182,11 @@ def read_results(path: Path) -> AnalysisResults:
     """
     path = path / JSON if path.is_dir() else path
     try:
-        content = json.loads(path.read_bytes())
-        if content.pop("format") != FORMAT:
-            raise KeyError("format")
-        for name, kind in (("models", ModelInfo), ("measures", Measure), ("left_out", Omission)):
-            content[name] = decode_json(json.dumps(content[name]).encode(), list[kind])  # type: ignore[valid-type]
-        for name, row in (("rows", Row), ("arrays", Array)):
-            content[name] = table((row(**each) for each in content[name]), row)  # type: ignore[arg-type]
-        return AnalysisResults(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        content = vars(read_json_as(path, AnalysisFile, finite=False))
+        del content["format"]
+        tables = {"rows": table(content["rows"], Row), "arrays": table(content["arrays"], Array)}
+        return AnalysisResults(**{**content, **tables})
+    except (OSError, InputError) as error:
         raise InputError(
             f"{path} holds no analysis of this version ({error}); give the folder that "
             "`vitlab analyze --out` wrote",

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from vitlab.analysis.measures.tokens import gram_matrix, rankme
-from vitlab.atomic_io import plain, write_bytes
+from vitlab.atomic_io import decode_json, plain, read_regular, write_bytes
 from vitlab.callbacks.collapse_checks import (
     FEW,
     RECENT,
@@ -38,6 +39,14 @@ Number = Tensor | float  # on the device until a check, or from a checkpoint
 # state of the monitor in a checkpoint
 PLAIN = ("episode", "best_rank", "fastest", "largest")
 NUMBERS = ("usual", "norms", "center_errors", "losses")
+
+
+class Reported(TypedDict):
+    """A diagnosis and its step, a line of RUN/collapse_monitor.jsonl."""
+
+    step: int
+    name: str
+    sentence: str
 
 
 class CollapseMonitor(Callback):
@@ -211,7 +220,7 @@ class CollapseMonitor(Callback):
         log_warning(trainer, f"step {trainer.global_step}: {diagnosis.sentence}")
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)
-            row = {"step": trainer.global_step, **diagnosis._asdict()}
+            row = Reported(step=trainer.global_step, **diagnosis._asdict())
             _write(folder, [*read_diagnoses(folder), row])
 
     def state_dict(self) -> dict[str, Any]:
@@ -228,13 +237,20 @@ class CollapseMonitor(Callback):
             getattr(self, name).extend(state_dict[name])
 
 
-def read_diagnoses(folder: Path) -> list[dict[str, Any]]:
+def read_diagnoses(folder: Path) -> list[Reported]:
     """Return the diagnoses of a run: step, name and sentence of each."""
-    path = folder / FILE
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    try:
+        lines = read_regular(folder / FILE).splitlines()
+    except FileNotFoundError:
+        return []
+    try:
+        return [decode_json(line, Reported) for line in lines]
+    except (ValueError, RecursionError) as error:
+        message = f"{folder / FILE} cannot be read: {error}; remove it, and its warnings are gone"
+        raise InputError(message, field=FILE) from error
 
 
-def _write(folder: Path, rows: Iterable[dict[str, Any]]) -> None:
+def _write(folder: Path, rows: Iterable[Reported]) -> None:
     write_bytes(folder / FILE, "".join(f"{json.dumps(plain(row))}\n" for row in rows).encode())
 
 

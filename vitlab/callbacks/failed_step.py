@@ -218,7 +218,7 @@ def read(path: Path, device: str = "cpu") -> tuple[FailedStep, dict[str, Tensor]
     """
     name, tensors = RECORD, {}
     try:
-        failure = read_json_as(path / RECORD, FailedStep)
+        failure = read_json_as(path / RECORD, FailedStep, finite=False)
         for name in (WEIGHTS, BATCH):
             tensors[name] = load_file(path / name, device)
         inputs = tensors[BATCH]

@@ -5,9 +5,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired
 
 from lightning import Callback, Trainer
+from typing_extensions import TypedDict  # for pydantic; from 3.12 on it takes that of typing
 
 from vitlab.atomic_io import write_json
 from vitlab.callbacks.checkpoint import save_checkpoint
@@ -25,6 +26,7 @@ class Measurement(TypedDict):
         scores: percent, by TensorBoard tag.
         features: patch statistics in units of their own, by TensorBoard tag.
         warning: a sentence on training so far, such as a falling mIoU; "" for none.
+        weights: fingerprint of the encoder, where `vitlab measure` has measured it.
     """
 
     encoder: str
@@ -33,6 +35,7 @@ class Measurement(TypedDict):
     scores: dict[str, float]
     features: dict[str, float]
     warning: str
+    weights: NotRequired[str]
 
 
 def finite(scores: Mapping[str, float]) -> dict[str, float]:

@@ -25,7 +25,7 @@ from vitlab.callbacks.measurements import EvaluationCallback, Measurement, finit
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.data.profile import check_scores
 from vitlab.encoders import Encoder, Pixels
-from vitlab.errors import InputError, check_least
+from vitlab.errors import InputError, check_least, check_names
 from vitlab.probes import (
     KNN,
     DenseProbe,
@@ -84,6 +84,8 @@ class OnlineProbes(EvaluationCallback):
         self.size, self.dense_size = size, dense_size
         self.images, self.dense_images = images, dense_images
         self.pictures, self.baselines = pictures, baselines
+        check_names(dense, "probing.dense")
+        check_names(more, "probing.more")
         self.image_probes: dict[str, Probe] = {"knn": KNN(), "linear": LogisticProbe()}
         if taken := self.image_probes.keys() & more.keys():
             raise InputError(

@@ -6,11 +6,11 @@ from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from vitlab.callbacks.measurements import EvaluationCallback
 from vitlab.progress import PlainLine, duration
+from vitlab.terminal import console
 
 BAR = 16  # columns
 SMOOTHING = 0.95  # of the share of time that is spent waiting for data, over steps
@@ -42,10 +42,10 @@ class RunProgress(ProgressBar):
         """Start the clock, behind the measurements before training."""
         self.began = time.monotonic() - sum(each.seconds for each in self.measuring)
         self.first_step = trainer.global_step
-        console = Console(stderr=True)
-        if self.is_enabled and console.is_terminal:
+        on = console(stderr=True)
+        if self.is_enabled and on.is_terminal:
             text = TextColumn("{task.description}", markup=False)
-            self.bars = Progress(BarColumn(BAR), text, console=console)
+            self.bars = Progress(BarColumn(BAR), text, console=on)
             self.bars.add_task("", total=pl_module.progress.steps, completed=trainer.global_step)
             self.bars.start()
 

@@ -22,6 +22,7 @@ from lightning import Callback, LightningModule, Trainer
 from vitlab import signals
 from vitlab.launch import FIRST
 from vitlab.run.lightning_compat import observe_local_ranks
+from vitlab.terminal import complain
 
 TICK = 4.0  # seconds between two signs of life
 PATIENCE = 10  # ticks without one after which a rank counts as dead
@@ -176,7 +177,7 @@ def end(reason: str, code: int = 1) -> NoReturn:
     The processes it has started end with it: one that hangs could not notice.
     """
     sys.stdout.flush()
-    print(f"vitlab: {reason}", file=sys.stderr, flush=True)
+    complain(reason)
     for kill in [each.kill for each in _started + multiprocessing.active_children()]:
         kill()
     os._exit(code)

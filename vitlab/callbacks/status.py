@@ -3,6 +3,7 @@
 import math
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from vitlab.atomic_io import write_json
-from vitlab.callbacks.collapse_monitor import read_diagnoses
+from vitlab.callbacks.collapse_monitor import Reported, read_diagnoses
 from vitlab.callbacks.preemption import Preempted
 from vitlab.callbacks.rank_watchdog import is_lost_rank
 from vitlab.cluster.runs import STATUS, RunStatus
+from vitlab.errors import InputError
 
 INTERVAL = 15.0  # seconds between two writings
 
@@ -24,6 +26,7 @@ class StatusWriter(Callback):
     def __init__(self) -> None:
         self.status = RunStatus("running", began=time.time())
         self.written = -math.inf
+        self.reported: list[Reported] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write that the run is alive, before the baselines are measured."""
@@ -55,7 +58,8 @@ class StatusWriter(Callback):
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
-        reported = read_diagnoses(folder)[-1:]
+        with suppress(InputError):  # refused at the start; written over since
+            self.reported = read_diagnoses(folder)[-1:]
         current = {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
@@ -65,7 +69,7 @@ class StatusWriter(Callback):
                 for name, value in trainer.callback_metrics.items()
                 if math.isfinite(value)
             },
-            "warning": "".join(f"step {row['step']}: {row['sentence']}" for row in reported),
+            "warning": "".join(f"step {row['step']}: {row['sentence']}" for row in self.reported),
             "updated": time.time(),
         }
         self.status = replace(self.status, **{**current, **known})

@@ -3,10 +3,10 @@
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import psutil
 
@@ -16,7 +16,8 @@ from vitlab.cluster.slurm import WAITING, QueuedJob, job_id
 from vitlab.errors import InputError
 
 STATUS = "status.json"
-MARKS = ("config.yaml", STATUS, f"{JOB_FOLDER}/{TICKET}")  # a folder with one of them is a run
+MARKS = {"config.yaml", STATUS}  # a folder with one of them, or a job, is a run
+LIMIT = 2**24  # bytes of a file of a run, which are a few thousand
 BEST = ("miou/mean", "linear/top1", "knn/top1")  # the first that was measured is the score
 SILENT = 600.0  # seconds without news after which a run on another machine is lost
 
@@ -56,8 +57,6 @@ class RunStatus:
     job: str = field(default_factory=job_id)
     restarts: int = field(default_factory=lambda: int(os.environ.get("SLURM_RESTART_COUNT", "0")))
 
-    __pydantic_config__: ClassVar = {"allow_inf_nan": False}
-
 
 @dataclass(frozen=True)
 class RunInfo:
@@ -90,7 +89,6 @@ class ScoreRow:
     epoch: int
     scores: dict[str, float | None] = field(default_factory=dict)
 
-    __pydantic_config__: ClassVar = {"allow_inf_nan": False}
 
     @property
     def values(self) -> dict[str, float]:
@@ -98,23 +96,34 @@ class ScoreRow:
         return {tag: value for tag, value in self.scores.items() if value is not None}
 
 
-def find_runs(root: Path, jobs: Mapping[str, QueuedJob]) -> Iterator[RunInfo]:
+def find_runs(
+    root: Path, jobs: Mapping[str, QueuedJob], unreadable: Callable[[str], None] = lambda _: None
+) -> Iterator[RunInfo]:
     """Yield the runs in a folder and below it by name; those within a run are not searched.
 
     Args:
         root: folder of one run or many.
         jobs: SLURM's queue.
+        unreadable: called with a sentence on each folder that cannot be read.
 
     Raises:
         InputError: there is no such folder.
     """
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; give one with runs", field="root")
-    for place, below, _ in os.walk(root):
+
+    def refused(error: OSError) -> None:
+        unreadable(f"{error.filename} cannot be read: {error.strerror}")
+
+    for place, below, files in os.walk(root, onerror=refused):
         folder = Path(place)
-        if any((folder / mark).is_file() for mark in MARKS):
-            below.clear()
-            yield _read_run(folder, jobs)
+        job = JOB_FOLDER in below and (folder / JOB_FOLDER / TICKET)
+        try:
+            if MARKS.intersection(files) or (job and os.path.lexists(job)):
+                below.clear()
+                yield _read_run(folder, jobs)
+        except OSError as error:
+            refused(error)
         below[:] = sorted(name for name in below if not name.startswith("."))
 
 
@@ -123,7 +132,7 @@ def _read_run(folder: Path, jobs: Mapping[str, QueuedJob]) -> RunInfo:
 
     def read(name: str, kind: Any) -> Any:
         try:
-            return read_json_as(folder / name, kind)
+            return read_json_as(folder / name, kind, limit=LIMIT)
         except FileNotFoundError:
             return None
         except InputError:
@@ -175,7 +184,7 @@ def _state(
     else:
         try:  # a younger process is another one
             alive = psutil.Process(status.process).create_time() <= status.updated
-        except (psutil.NoSuchProcess, ValueError):  # of a number below 0
+        except (psutil.Error, ValueError, OverflowError):  # of a number that no process has
             alive = False
         reason = "" if alive else "its process is gone"
     return ("lost" if reason else "running"), reason

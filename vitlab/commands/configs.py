@@ -8,6 +8,7 @@ from vitlab.atomic_io import write_bytes
 from vitlab.commands.parser import parse
 from vitlab.config_files import CONFIGS, config_names, find_config
 from vitlab.errors import InputError
+from vitlab.terminal import say
 
 EXAMPLES = """\
 examples:
@@ -45,8 +46,8 @@ def run(words: Sequence[str]) -> None:
                 f"{copy} is already there; rename it, or copy in another folder", field="--copy"
             )
         write_bytes(copy, source.read_bytes())
-        print(f"{copy} written; use it as --config {copy}")
+        say(f"{copy} written; use it as --config {copy}")
         return
     for name, file in config_names().items():
-        print(f"{name:32} {file.read_text('utf-8').partition(chr(10))[0].lstrip('# ')}")
-    print(f"\nin {CONFIGS}; --copy NAME gives one to edit")
+        say(f"{name:32} {file.read_text('utf-8').partition(chr(10))[0].lstrip('# ')}")
+    say(f"in {CONFIGS}; --copy NAME gives one to edit")

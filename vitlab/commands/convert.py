@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vitlab.commands.parser import call
 from vitlab.option_types import ExportFormat, FamilyName
+from vitlab.terminal import say
 
 
 def import_weights(words: Sequence[str]) -> None:
@@ -39,7 +40,7 @@ def _import(
 
     loaded = load_pretrained(weights, family, which, img_size, partial)
     save(loaded.encoder, out, origin=loaded.origin)
-    print(loaded.report)
+    say(str(loaded.report))
 
 
 def _export(
@@ -67,6 +68,6 @@ def _export(
 
     loaded = load_pretrained(weights, "vitlab", which, img_size, backbone=backbone)
     save(loaded.encoder, out, format, loaded.origin)
-    print(loaded.report)
+    say(str(loaded.report))
     if format == "timm":
-        print(timm_positions(loaded.encoder))
+        say(timm_positions(loaded.encoder))

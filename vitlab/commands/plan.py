@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vitlab.commands.parser import parse, split_words
 from vitlab.errors import InputError, check_least
+from vitlab.terminal import console, say
 from vitlab.training.suggestions import OTHERS, check_words
 
 EXAMPLES = """\
@@ -56,8 +57,6 @@ def run(words: Sequence[str]) -> None:
     options = parse(PlanOptions, own, "vitlab plan", EXAMPLES)
     check_words(fit_words, (*OTHERS, "steps", "world-size", "out"))
 
-    from rich.console import Console
-
     from vitlab.profiling.forecast import report
     from vitlab.profiling.trial import run_trial
     from vitlab.run.lightning_compat import quiet
@@ -67,12 +66,12 @@ def run(words: Sequence[str]) -> None:
     with quiet():
         cli = FitCLI(fit_words, prog="vitlab plan")
         if cli.start.finished:
-            print(f"vitlab: the run in {cli.folder} is finished; nothing is left to do")
+            say(f"vitlab: the run in {cli.folder} is finished; nothing is left to do")
             return
         plan, rows = plan_run(cli)
     if options.world_size:
         cli.datamodule.batch_layout(options.world_size)
     print_rows("plan", rows)
-    with quiet(), Console(stderr=True).status("loaders, steps, probes ..."):
+    with quiet(), console(stderr=True).status("loaders, steps, probes ..."):
         trial, facts = run_trial(cli, plan, options.steps)
     report(trial, facts, options.world_size, options.out)

@@ -19,6 +19,7 @@ from vitlab.commands.analyze import AnalyzeOptions
 from vitlab.commands.device import choose_device
 from vitlab.data import SegmentationSquare
 from vitlab.probes import InferenceConfig
+from vitlab.terminal import say
 
 PICTURES = 4  # images that are drawn
 
@@ -74,7 +75,7 @@ def write_analysis(options: AnalyzeOptions) -> None:
         if options.out.exists():
             options.out.rename(Path(aside) / "old")
         folder.rename(options.out)
-    print(f"report: {options.out / page.name}, with {JSON} and {CSV}")
+    say(f"report: {options.out / page.name}, with {JSON} and {CSV}")
 
 
 def _show_plan(
@@ -82,11 +83,11 @@ def _show_plan(
 ) -> None:
     for info in (each.info for each in encoders):
         shape = f"{info.depth} blocks, {info.heads} heads, patch size {info.patch_size}"
-        print(f"{info.label}: {info.weights}: {shape}, {info.num_registers} registers")
+        say(f"{info.label}: {info.weights}: {shape}, {info.num_registers} registers")
     named = " ".join(filter(None, [images.about["dataset"], images.about["split"]]))
-    print(f"images: {len(images)} of {named}, center crop of {options.size} px")
-    print(f"masks: {'yes' if images.masks else f'none: {images.why_no_masks}'}")
-    print(f"result: {options.out}, on {device}")
+    say(f"images: {len(images)} of {named}, center crop of {options.size} px")
+    say(f"masks: {'yes' if images.masks else f'none: {images.why_no_masks}'}")
+    say(f"result: {options.out}, on {device}")
 
 
 def _show(results: AnalysisResults) -> None:
@@ -95,4 +96,4 @@ def _show(results: AnalysisResults) -> None:
     print("in brackets: 95 % interval over images")
     for each in results.left_out:
         if not each.model:
-            print(f"left out: {each.measure}: {each.reason}")
+            say(f"left out: {each.measure}: {each.reason}")

@@ -33,6 +33,7 @@ from vitlab.evaluation.result import (
 )
 from vitlab.probes import InferenceConfig
 from vitlab.probes.metrics import IoUCounts, bootstrap_interval
+from vitlab.terminal import say
 from vitlab.visualization.grid import png_pixels
 from vitlab.visualization.masks import compare_masks
 
@@ -128,15 +129,15 @@ def show_plan(
 ) -> None:
     """Print what is going to be done."""
     data = args.data
-    print(f"weights   {info.path} ({info.family}, {info.hash[:12]})")
-    print(f"protocol  {protocol.name} version {protocol.version}, hash {protocol.hash}")
+    say(f"weights   {info.path} ({info.family}, {info.hash[:12]})")
+    say(f"protocol  {protocol.name} version {protocol.version}, hash {protocol.hash}")
     for name, (published, used) in protocol.changed.items():
-        print(f"changed   {name}: {published} -> {used}")
+        say(f"changed   {name}: {published} -> {used}")
     for split in (data.train_split, data.val_split):
-        print(f"data      {data.dataset_name} {split}: {len(data.samples(split))} images")
+        say(f"data      {data.dataset_name} {split}: {len(data.samples(split))} images")
     for remark in remarks:
-        print(f"mind      {remark}")
-    print(f"result    {folder}")
+        say(f"mind      {remark}")
+    say(f"result    {folder}")
 
 
 def absent_classes(counts: IoUCounts, classes: Sequence[str]) -> Iterator[str]:
@@ -213,13 +214,13 @@ def show_result(result: Result, folder: Path) -> None:
     """Print the numbers of an evaluation, how its fit ended, and fits that have not converged."""
     low, high = result.interval
     for remark in result.remarks:
-        print(f"mind      {remark}")
+        say(f"mind      {remark}")
     for name, value in result.scores.items():
         mark = f"  [{low:.1f}, {high:.1f}]" if name == result.headline else ""
-        print(f"{name:24} {'-' if value is None else f'{value:.2f} %'}{mark}")
+        say(f"{name:24} {'-' if value is None else f'{value:.2f} %'}{mark}")
     for name, fit in result.fits.items():
         if not fit.converged or name == list(result.fits)[-1]:
-            print(f"fit       {name}: {fit}")
+            say(f"fit       {name}: {fit}")
     if result.chosen:
-        print(f"chosen on {result.chosen_on}: {result.chosen} of {len(result.tried)} tried")
-    print(f"result    {folder} ({result.seconds:.0f} s)")
+        say(f"chosen on {result.chosen_on}: {result.chosen} of {len(result.tried)} tried")
+    say(f"result    {folder} ({result.seconds:.0f} s)")

@@ -5,8 +5,6 @@ from dataclasses import replace
 from itertools import product
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from vitlab.commands.device import choose_device
 from vitlab.commands.figure import FigureOptions
@@ -19,6 +17,8 @@ from vitlab.errors import InputError
 from vitlab.probes import DenseProbe, InferenceConfig
 from vitlab.probes.dense import encode_by
 from vitlab.probes.layer_selection import LayerSelection, check_layers, depth_of
+from vitlab.progress import track
+from vitlab.terminal import say
 from vitlab.visualization import figure
 from vitlab.visualization.photographs import Photograph, Place, read_photographs
 
@@ -47,10 +47,9 @@ def draw(options: FigureOptions) -> None:
     if options.kind == "attention" and not any(map(has_attention, models.values())):
         raise InputError("no model has blocks with attention weights; draw all", field="kind")
     _check_memory(options, models, photographs)
-    console = Console()
     for patch in sorted({encoder.patch_size for encoder in models.values()}):
         for line in dict.fromkeys(each.summary(options.long_edge, patch) for each in photographs):
-            console.print(line, soft_wrap=True, highlight=False)
+            say(line)
     for encoder in models.values():
         encoder.to(inference.device)
     queries: list[Place | None] | None = None
@@ -69,7 +68,7 @@ def draw(options: FigureOptions) -> None:
     else:
         grid = figure.grid_by_model(photographs, features, maps[0], rings)
     grid.save(options.out)
-    console.print(f"figure  {options.out}", soft_wrap=True)
+    say(f"figure  {options.out}")
 
 
 def _places(options: FigureOptions, photographs: list[Photograph]) -> list[Place | None]:
@@ -157,7 +156,7 @@ def _mask_maps(
 ) -> figure.MapSet:
     """Fit a linear map to each model's patches, and predict the classes of the photographs."""
     heads = []
-    for encoder in track(models.values(), "fitting to masks", total=len(models)):
+    for encoder in track(models.values(), "fitting to masks", len(models)):
         edge = max(1, (options.long_edge or 448) // encoder.patch_size) * encoder.patch_size
         images = data.segmentation_dataset(
             data.train_split, SegmentationSquare(edge), options.masks_images

@@ -1,7 +1,6 @@
 """`vitlab runs`."""
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from vitlab.cluster.runs import RunInfo, RunState, find_runs
 from vitlab.cluster.slurm import queue
 from vitlab.commands.parser import POSITIONAL, parse
 from vitlab.errors import InputError
+from vitlab.terminal import complain, printable, say
 
 EXAMPLES = """\
 examples:
@@ -47,9 +47,9 @@ def run(words: Sequence[str]) -> None:
     try:
         jobs = queue()
     except InputError as error:  # the files still have most of it
-        print(f"vitlab: {error}; states are those of the files", file=sys.stderr)
+        complain(f"{error}; states are those of the files")
         jobs = {}
-    runs = list(find_runs(options.root, jobs))
+    runs = list(find_runs(options.root, jobs, complain))
     runs = [each for each in runs if not options.state or each.state in options.state]
     if options.json:
         print(json.dumps([asdict(each) for each in runs], indent=1, default=str))
@@ -60,7 +60,7 @@ def run(words: Sequence[str]) -> None:
         print(table.loc[:, (table != "").any()].to_string(index=False))
     for row, each in zip(rows, runs, strict=True):
         for text in filter(None, (each.reason, each.status.warning if each.status else "")):
-            print(f"{row['run']}: {text}")
+            say(f"{row['run']}: {text}")
     counts = Counter(each.state for each in runs)
     print(", ".join(f"{count} {state}" for state, count in counts.items()) or "no runs")
 
@@ -81,4 +81,5 @@ def _cells(run: RunInfo, root: Path) -> dict[str, str]:
         cells["loss"] = f"{status.metrics['loss']:.3f}" if "loss" in status.metrics else ""
         cells["host"] = status.host.partition(".")[0]
     restarts = f" start {status.restarts + 1}" if status and status.restarts else ""
-    return {**cells, "job": run.job and f"{run.job}{restarts}"}
+    cells["job"] = run.job and f"{run.job}{restarts}"
+    return {name: printable(each) for name, each in cells.items()}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from vitlab.cluster.job import SubmitOptions, batch_script, refuse_queued, submit
 from vitlab.commands.parser import parse
 from vitlab.errors import InputError
+from vitlab.terminal import say
 from vitlab.training.suggestions import SECTIONS, check_words
 
 EXAMPLES = """\
@@ -82,9 +83,9 @@ def run(words: Sequence[str]) -> None:
         print(script, end="")
         return
     number = submit(options, root, script, parsed.text(), command)
-    print(f"submitted job {number}, {options.job_name}; `vitlab runs` shows its state")
+    say(f"submitted job {number}, {options.job_name}; `vitlab runs` shows its state")
     for folder in folders:
-        print(f"  {folder}")
+        say(f"  {folder}")
 
 
 def _check_places(fit_options: Sequence[str], seeds: bool) -> None:

@@ -69,6 +69,7 @@ class WeightsOptions:
         each = {name: list(getattr(self, name)) for name in EACH}
         each = {name: values * (count if len(values) == 1 else 1) for name, values in each.items()}
         labels = self.labels or default_labels(self.weights, each["which"])
+        labels = [printable(label) for label in labels]
         if twice := [name for name, times in Counter(labels).items() if times > 1]:
             raise InputError(
                 f"several weights would be called {', '.join(twice)}; name them with --labels",

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
-from rich.progress import Progress
 
 from vitlab.atomic_io import write_bytes
 from vitlab.data.datasets.voc import EXTRA, LISTS, VOC2012, palette
 from vitlab.data.decode import UnreadableImage, decode_mask
 from vitlab.data.errors import DataError
+from vitlab.progress import track
+from vitlab.terminal import say
 
 MASKS = "SegmentationClass"
 COLORED = "SegmentationClassRGB"  # the colored masks, once their indices have taken their place
@@ -42,11 +43,11 @@ def voc_masks(root: Path) -> None:
             field="root",
         )
     colored = index_colored_masks(folder)
-    print(f"{folder / MASKS}: {colored} masks converted from colors to indices")
+    say(f"{folder / MASKS}: {colored} masks converted from colors to indices")
     if VOC2012(str(folder)).sbd is None:
-        print(f"no SBD (benchmark_RELEASE) in, beside or above {folder}: no trainaug masks written")
+        say(f"no SBD (benchmark_RELEASE) in, beside or above {folder}: no trainaug masks written")
     else:
-        print(f"{folder / EXTRA}: {write_trainaug(folder)} masks written")
+        say(f"{folder / EXTRA}: {write_trainaug(folder)} masks written")
 
 
 def index_colored_masks(folder: Path) -> int:
@@ -62,9 +63,8 @@ def index_colored_masks(folder: Path) -> int:
     values = [*range(21), 255]
     table[_color_number(palette()[values])] = values
     files = sorted((folder / MASKS).glob("*.png"))
-    with Progress(transient=True) as progress:
-        tracked = progress.track(files, description="reading masks")
-        converted = {path: _png(_indices(path, table)) for path in tracked if _is_colored(path)}
+    tracked = track(files, "reading masks")
+    converted = {path: _png(_indices(path, table)) for path in tracked if _is_colored(path)}
     for path, indices in converted.items():
         content, kept = path.read_bytes(), folder / COLORED / path.name
         if kept.exists() and kept.read_bytes() != content:
@@ -87,13 +87,12 @@ def write_trainaug(folder: Path) -> int:
     samples = VOC2012(str(folder)).samples("trainaug")
     names = [Path(samples.image(index)).stem for index in range(len(samples))]
     written = 0
-    with Progress(transient=True) as progress:
-        for index, name in enumerate(progress.track(names, description="masks of trainaug")):
-            target, mask = folder / EXTRA / f"{name}.png", samples.mask(index)
-            if not target.exists():
-                content, where = samples.files.read(mask), samples.files.where(mask)
-                write_bytes(target, _converted(content, where) if mask.endswith("mat") else content)
-                written += 1
+    for index, name in enumerate(track(names, "masks of trainaug")):
+        target, mask = folder / EXTRA / f"{name}.png", samples.mask(index)
+        if not target.exists():
+            content, where = samples.files.read(mask), samples.files.where(mask)
+            write_bytes(target, _converted(content, where) if mask.endswith("mat") else content)
+            written += 1
     lists = [folder / f"ImageSets/Segmentation/{name}.txt" for name in LISTS]
     if not any(file.exists() for file in lists):
         write_bytes(lists[0], "".join(f"{name}\n" for name in names).encode())

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from vitlab.config_files import protocol_names
 from vitlab.errors import InputError
-from vitlab.evaluation.evaluations import Evaluation, Key, printable
+from vitlab.evaluation.evaluations import Evaluation, Key
 from vitlab.evaluation.registry import differences, read_protocol
 from vitlab.evaluation.result import ProtocolInfo, Result
 from vitlab.probes.metrics import percentile_interval
+from vitlab.terminal import printable
 
 ON_VAL = "the head was chosen on the very images that are reported, which flatters the score"
 OTHER_IMAGES = "counts of images are missing, or of other images or masks"

@@ -103,10 +103,3 @@ def split_seed(path: str) -> tuple[str, str]:
             seed, parts[place] = parts[place], "seed*"
             break
     return str(PurePath(*parts)), seed
-
-
-def printable(text: str) -> str:
-    """Replace control characters: names come from files of others."""
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )

@@ -8,8 +8,6 @@ from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import UInt8
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from vitlab import distributed
@@ -18,6 +16,7 @@ from vitlab.encoders import Encoder
 from vitlab.probes import InferenceConfig
 from vitlab.probes.logistic import Convergence
 from vitlab.probes.metrics import PerImageCounts
+from vitlab.progress import track
 
 Item = TypeVar("Item")
 Precision = Literal["fp32", "bf16"]
@@ -52,8 +51,7 @@ class EvaluationContext:
     def track(self, items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
         """Go through items behind a progress bar; total is needed where they have no length."""
         hidden = self.quiet or distributed.rank() > 0
-        console = Console(stderr=True)
-        yield from track(items, what, total=total, console=console, disable=hidden)
+        yield from items if hidden else track(items, what, total)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from vitlab.atomic_io import plain
+from vitlab.atomic_io import decode_json, plain
 from vitlab.config_files import REFERENCES
-from vitlab.config_safety import check_config
-from vitlab.errors import InputError
+from vitlab.config_safety import check_config, read_yaml
+from vitlab.errors import InputError, check_names
 
 KEYS = {"name", "version", "protocol", "datasets"}
 
@@ -53,9 +53,9 @@ def read_protocol(path: Path) -> PublishedProtocol:
         InputError: no such file, or one of another kind.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {error}", field="--protocol") from error
+        content = read_yaml(path)
+    except (OSError, InputError) as error:
+        raise InputError(str(error), field="--protocol") from error
     if not isinstance(content, dict) or not {"name", "version", "protocol"} <= set(content) <= KEYS:
         raise InputError(
             f"{path} is not a protocol; it needs name, version and protocol (class_path and "
@@ -63,12 +63,16 @@ def read_protocol(path: Path) -> PublishedProtocol:
             field="--protocol",
         )
     check_config(content, path)
+    check_names([str(content["name"])], "--protocol")
     if content["name"] != path.stem:
         raise InputError(
             f"{path} is named {content['name']!r} inside; name and file must agree",
             field="--protocol",
         )
-    return PublishedProtocol(**content)
+    try:
+        return decode_json(json.dumps(content).encode(), PublishedProtocol, finite=False)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is not a protocol: {error}", field="--protocol") from error
 
 
 def read_references() -> pd.DataFrame:

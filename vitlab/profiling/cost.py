@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from rich.console import Console
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,6 +16,7 @@ from vitlab.atomic_io import write_bytes, write_json
 from vitlab.encoders import CLSSpecialization, Encoder, Locality, ViT, record
 from vitlab.errors import InputError
 from vitlab.profiling.timing import MIB, fastest, page, surroundings
+from vitlab.terminal import console
 
 REPEATS = 3
 ENDINGS = (".json", ".md", ".csv")
@@ -71,7 +71,7 @@ def cost(
     for encoder in encoders.values():
         for size in sizes:
             encoder.check_img_size(size, "--sizes")
-    with Console(stderr=True).status("measuring ..."):
+    with console(stderr=True).status("measuring ..."):
         costs = measure(encoders, sizes, batch_size, torch.device(device))
     text = f"{batch_size} images on {device}\n\n{tabulate(costs)}\n\n{CONVENTION}"
     print(text)

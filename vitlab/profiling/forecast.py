@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
 from vitlab.atomic_io import write_json
 from vitlab.profiling.timing import surroundings
+from vitlab.terminal import console
 from vitlab.training.plan import GIB, print_rows
 
 MEMORY_SHARE = 0.95  # of the device, above which a run counts as one that does not fit
@@ -234,10 +234,10 @@ def report(trial: TrialResult, facts: RunFacts, world_size: int, file: Path | No
     for n, each in hours.items():
         rows[f"run on {n}"] = f"{clock(each)}, {found.device_hours:.3g} device-hours"
     print_rows(f"measured on {facts.device}", rows)
-    console = Console()
-    console.print(outcome, highlight=False)
+    to = console()
+    to.print(outcome)
     for index, text in enumerate(advice):
-        console.print(f"{'Then' if index else 'Next'}: {text}.", highlight=False, markup=False)
+        to.print(f"{'Then' if index else 'Next'}: {text}.")
     if file is not None:
         content: dict[str, Any] = {"surroundings": surroundings(), "facts": asdict(facts)}
         content |= {"trial": trial.plain(), "forecast": asdict(found), "hours_on_devices": hours}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric import Fabric
-from rich.progress import track
 
-from vitlab.atomic_io import environment, write_json
+from vitlab.atomic_io import environment, read_json_as, write_json
+from vitlab.callbacks.measurements import Measurement
 from vitlab.callbacks.online_probes import OnlineProbes
 from vitlab.config_safety import ClassParser, read_yaml
 from vitlab.data import VisionDataModule
@@ -19,7 +19,9 @@ from vitlab.evaluation.fingerprint import fingerprint
 from vitlab.evaluation.frozen_encoder import load_frozen_encoder
 from vitlab.probes import InferenceConfig
 from vitlab.probes.degradation import DENSE, alarms, peak, score_curve
+from vitlab.progress import track
 from vitlab.run.module import Pretraining
+from vitlab.terminal import say
 from vitlab.training.checkpoint_series import CheckpointSeries, SavedCheckpoint
 from vitlab.training.measure_options import MeasureOptions
 from vitlab.training.plan import describe_probes, print_rows
@@ -86,7 +88,7 @@ class SeriesProbes:
         """Refuse to continue in a folder that holds something else."""
         folder, reason = self.folder, ""
         if (folder / SETTINGS).is_file():
-            known = json.loads((folder / SETTINGS).read_text())["settings"]
+            known = read_json_as(folder / SETTINGS, dict[str, dict[str, Any]]).get("settings", {})
             plain = json.loads(json.dumps(self.settings))
             other = [key for key in plain if known.get(key) != plain[key]]
             reason = f"measurements with other settings ({', '.join(other)})" if other else ""
@@ -125,11 +127,18 @@ class SeriesProbes:
             baselines = [row for row in rows if row["encoder"] != "trained"]
         for checkpoint in track(series.checkpoints, str(series.name)):
             encoder, weights = self._encoder(checkpoint)
-            if known.get(checkpoint.epoch, {}).get("weights") != weights:
+            before = known.get(checkpoint.epoch)
+            if before is None or before.get("weights") != weights:
                 scores, features = probing.probe(encoder.to(fabric.device), self.data, inference)
-                row = {"encoder": "trained", "epoch": checkpoint.epoch, "step": checkpoint.step}
-                row |= {"scores": scores, "features": features, "warning": "", "weights": weights}
-                known[checkpoint.epoch] = row
+                known[checkpoint.epoch] = Measurement(
+                    encoder="trained",
+                    epoch=checkpoint.epoch,
+                    step=checkpoint.step,
+                    scores=scores,
+                    features=features,
+                    warning="",
+                    weights=weights,
+                )
                 write_json(file, [*baselines, *(known[epoch] for epoch in sorted(known))])
         rows = [*baselines, *(known[epoch] for epoch in sorted(known))]
         print_scores(rows)
@@ -140,8 +149,9 @@ class SeriesProbes:
                 f"{top.lost:.2f} points lost by the end"
             )
         for alarm in alarms(rows)[-1:]:
-            print(f"warning      {alarm}")
-        print(f"results      {file}\ncurves       vitlab curves {self.folder}")
+            say(f"warning      {alarm}")
+        say(f"results      {file}")
+        say(f"curves       vitlab curves {self.folder}")
 
     def _encoder(self, checkpoint: SavedCheckpoint) -> tuple[Encoder, str]:
         """Return the encoder that the run evaluates, or the one asked for, with its hash."""
@@ -176,5 +186,5 @@ def _source(
     return {**known, "init_args": {**known["init_args"], "root": root}}
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
-    return json.loads(file.read_text()) if file.is_file() else []
+def _rows(file: Path) -> list[Measurement]:
+    return read_json_as(file, list[Measurement]) if file.exists() else []

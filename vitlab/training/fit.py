@@ -21,6 +21,7 @@ from vitlab.launch import check_launch, check_port
 from vitlab.run import run_dir
 from vitlab.run.lightning_compat import ignore_known_warnings, quiet
 from vitlab.signals import STOPPED
+from vitlab.terminal import complain, say
 from vitlab.training.cli import FitCLI, first_rank
 from vitlab.training.exit_codes import REFUSED, again, exit_reason
 from vitlab.training.identity import compare_identity, identify, record_environment
@@ -47,7 +48,7 @@ def fit(args: Sequence[str]) -> None:
             command = FitCLI(args)
             _check_processes(command)
             if command.start.finished:
-                print(f"vitlab: the run in {command.folder} is finished; nothing is left to do")
+                say(f"vitlab: the run in {command.folder} is finished; nothing is left to do")
                 return
             plan, rows = plan_run(command)
             rank_zero_only(print_rows)("plan", rows)
@@ -85,9 +86,8 @@ def _train(command: FitCLI) -> None:
     """Train and write the summary; end with the reason where that does not come to its end."""
     trainer, start, folder = command.trainer, command.start, command.folder
     if start.damaged and first_rank():
-        damaged = "".join(f"vitlab: {reason}\n" for reason in start.damaged)
-        going_on = f"vitlab: going on from {start.checkpoint}, step {start.step}"
-        print(f"{damaged}{going_on}", file=sys.stderr)
+        for reason in (*start.damaged, f"going on from {start.checkpoint}, step {start.step}"):
+            complain(reason)
         run_dir.rename_damaged(start, folder)
     hint = partial(run_dir.resume_hint, folder)
     watch_local_ranks(hint)
@@ -146,5 +146,5 @@ def _leave_group() -> None:
 
 
 def _stop(reason: object, code: int) -> NoReturn:
-    print(f"vitlab{' fit' if code == REFUSED else ''}: {reason}", file=sys.stderr)
+    complain(reason, f"vitlab{' fit' if code == REFUSED else ''}")
     sys.exit(code)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import psutil
 import torch
 from lightning import Trainer
-from rich.console import Console
 from rich.table import Table
 
 from vitlab.activation_memory import saved_bytes
@@ -23,6 +22,7 @@ from vitlab.errors import InputError
 from vitlab.objectives import Objective
 from vitlab.optim.schedules import Progress
 from vitlab.run.module import check_trainer
+from vitlab.terminal import console
 from vitlab.training.cli import FitCLI
 
 GIB = 2**30
@@ -178,7 +178,7 @@ def print_rows(title: str, rows: dict[str, str]) -> None:
     table = Table(title=title, show_header=False, title_justify="left")
     for row in rows.items():
         table.add_row(*row)
-    Console().print(table)
+    console().print(table)
 
 
 def estimate_memory(

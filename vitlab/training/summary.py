@@ -6,7 +6,6 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 from rich.table import Table
 
 from vitlab.atomic_io import write_json
@@ -14,6 +13,7 @@ from vitlab.callbacks.loggers import describe_logger
 from vitlab.callbacks.measurements import finite
 from vitlab.callbacks.validation import BEST, TOP1
 from vitlab.run import run_dir
+from vitlab.terminal import console, say
 
 
 @rank_zero_only
@@ -34,13 +34,13 @@ def write_summary(
     write_json(folder / run_dir.RESULTS, summary_rows(measurements))
     print_scores(measurements)
     for warning in [row["warning"] for row in measurements if row["warning"]][-1:]:
-        print(f"warning      {warning}")
+        say(f"warning      {warning}")
     if early:
-        print(f"ended early  {early}")
+        say(f"ended early  {early}")
     names = (run_dir.LAST, "best.ckpt", BEST, run_dir.RESULTS, "pictures")
-    print(f"files        {', '.join(str(folder / n) for n in names if (folder / n).exists())}")
+    say(f"files        {', '.join(str(folder / n) for n in names if (folder / n).exists())}")
     for logger in loggers:
-        print(f"curves       {describe_logger(logger)}")
+        say(f"curves       {describe_logger(logger)}")
 
 
 def print_scores(measurements: Sequence[Mapping[str, Any]]) -> None:
@@ -61,7 +61,7 @@ def print_scores(measurements: Sequence[Mapping[str, Any]]) -> None:
             if any(tag in row for tag in group):
                 scores = (f"{row[tag]:.1f}" if tag in row else "-" for tag in group)
                 table.add_row(str(row["encoder"]), *scores)
-        Console().print(table)
+        console().print(table)
 
 
 def summary_rows(measurements: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:

@@ -9,15 +9,17 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
-from rich.progress import track
 
+from vitlab.atomic_io import read_json_as
 from vitlab.data.synthetic import ade20k, cityscapes, imagenet, voc
 from vitlab.data.synthetic.drawing.objects import KINDS
 from vitlab.data.synthetic.images import DrawingTask
 from vitlab.errors import InputError
 from vitlab.option_types import Amounts
+from vitlab.progress import track
 
 MARKER = "synthetic.json"  # written last, when the collection is complete
 VERSION = 1  # raise it with every change that alters an image
@@ -53,7 +55,7 @@ def synthesize(root: Path, seed: int = 0, amounts: Amounts = _USUAL, processes: 
     facts = {"version": VERSION, "seed": seed, "amounts": asdict(amounts)}
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         marker = root / MARKER
-        held = json.loads(marker.read_text()) if marker.is_file() else "other files"
+        held = read_json_as(marker, dict[str, Any]) if marker.exists() else "other files"
         if held == facts:
             return
         raise InputError(
@@ -95,5 +97,5 @@ def _run(tasks: list[DrawingTask], processes: int) -> None:
             pool = ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,))
             stack.callback(pool.shutdown, cancel_futures=True)  # stop drawing after Ctrl-C
             results = pool.map(DrawingTask.run, tasks, chunksize=8)
-        for _ in track(results, "drawing the synthetic data", len(tasks), transient=True):
+        for _ in track(results, "drawing the synthetic data", len(tasks)):
             pass
