@@ -220,7 +220,9 @@ class CollapseMonitor(Callback):
         log_warning(trainer, f"step {trainer.global_step}: {diagnosis.sentence}")
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir)
-            row = Reported(step=trainer.global_step, **diagnosis._asdict())
+            row = Reported(
+                step=trainer.global_step, name=diagnosis.name, sentence=diagnosis.sentence
+            )
             _write(folder, [*read_diagnoses(folder), row])
 
     def state_dict(self) -> dict[str, Any]:
