@@ -36,7 +36,7 @@ def say(text: str = "") -> None:
 
 
 def complain(text: object, of: str = "vitlab") -> None:
-    """Print a message of a command to standard error; further lines are indented: none is forged."""
+    """Print a message of a command to standard error; further lines are indented."""
     first, *more = printable(text, "\n").rstrip("\n").split("\n")
     lines = [f"{of}: {first}", *(each if each[:1] == " " else f"  {each}" for each in more)]
     print("\n".join(lines), file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vitlab.errors import InputError
 from vitlab.option_types import FamilyName
+from vitlab.terminal import printable
 
 if TYPE_CHECKING:
     from vitlab.analysis.analyze import NamedEncoder
