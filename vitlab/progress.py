@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,7 +22,7 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
         what: they are for, such as "features of val".
         total: how many they are, where they have no length; None for unknown.
     """
-    count = len(items) if total is None and hasattr(items, "__len__") else total
+    count = len(items) if total is None and isinstance(items, Sized) else total
     with ProgressBar(what, count) as bar:
         for item in items:
             yield item
