@@ -175,7 +175,8 @@ def read_json_as(path: Path, kind: Any, finite: bool = True, limit: int = LIMIT)
     try:
         return decode_json(content, kind, finite)
     except (ValueError, RecursionError) as error:
-        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else printable(error)
+        known = {UnicodeDecodeError: "it is not UTF-8", RecursionError: "it is nested too deep"}
+        reason = known.get(type(error)) or printable(error)
         message = f"{printable(path)} cannot be read: {reason}"
         raise InputError(message, field=path.name) from error
 

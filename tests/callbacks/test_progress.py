@@ -67,7 +67,7 @@ def test_the_line_counts_steps_and_measurements_at_their_mean(clock, capsys):
 def test_a_terminal_keeps_the_last_line(monkeypatch):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=150)
-    monkeypatch.setattr(progress, "Console", lambda stderr: console)
+    monkeypatch.setattr(progress, "console", lambda stderr: console)
     shown = RunProgress()
     trainer = stub(
         global_step=0, accumulate_grad_batches=1, callback_metrics={}, progress_bar_metrics={}

@@ -5,15 +5,19 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
 from lightning import Callback, Trainer
+from pydantic import BeforeValidator
 from typing_extensions import TypedDict  # for pydantic; from 3.12 on it takes that of typing
 
 from vitlab.atomic_io import write_json
 from vitlab.callbacks.checkpoint import save_checkpoint
 from vitlab.errors import check_least
 from vitlab.probes import InferenceConfig
+
+# a score without a value is null in the file
+Score = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 
 
 class Measurement(TypedDict):
@@ -32,8 +36,8 @@ class Measurement(TypedDict):
     encoder: str
     epoch: int
     step: int
-    scores: dict[str, float]
-    features: dict[str, float]
+    scores: dict[str, Score]
+    features: dict[str, Score]
     warning: str
     weights: NotRequired[str]
 

@@ -89,7 +89,6 @@ class ScoreRow:
     epoch: int
     scores: dict[str, float | None] = field(default_factory=dict)
 
-
     @property
     def values(self) -> dict[str, float]:
         """The scores that have a value."""
