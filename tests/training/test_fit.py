@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -343,3 +344,10 @@ def test_a_dry_run_with_any_hardware_prints_the_plan_and_writes_nothing(fit: Fit
         printed = capsys.readouterr().out
         assert "2 epochs x 2 steps = 4" in printed
         assert "20 = 20 images x 1 devices x 1 micro-batches" in printed
+
+
+def test_the_plan_has_the_blocks_that_are_split_and_what_they_add(fit: Fit, capsys):
+    split = "{norm: 1.0, qkv: 0.333}"  # nano has 4 blocks, of which 1.33 are 1
+    fit("--dry-run", "--model.objective.encoder.cls_specialization", split)
+    printed = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+    assert "blocks of 4 with own weights for [CLS]: norm 4, qkv 1, proj 0, mlp 0; +" in printed
