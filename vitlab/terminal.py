@@ -58,13 +58,6 @@ def console(**options: Any) -> Any:
     return TextConsole(file=file, markup=False, emoji=False, highlight=False, **options)
 
 
-def bar_text(text: str) -> str:
-    """Return a text to stand beside a bar of rich, which takes it for markup."""
-    from rich.markup import escape
-
-    return escape(printable(text))
-
-
 class TextStream:
     """A stream of text that stops at nothing: see the module.
 

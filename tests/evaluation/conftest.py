@@ -131,7 +131,7 @@ def context():
 
     def made(batch_size: int = 2, **options) -> EvaluationContext:
         config = InferenceConfig(torch.device("cpu"), batch_size)
-        return EvaluationContext(config, quiet=True, **options)
+        return EvaluationContext(config, **options)
 
     return made
 

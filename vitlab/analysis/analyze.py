@@ -92,7 +92,7 @@ def _measure(
     engine = MeasureEngine(encoder, len(images), inference.precision)
     loader = Loader(images.pairs, inference.batch_size, num_workers=inference.num_workers)
     try:
-        for pixels, objects in track(loader, label):
+        for pixels, objects in track(loader, f"measures of {label}"):
             step = engine.max_batch_size(pixels.shape[2], device)
             for part, masks in zip(pixels.split(step), objects.split(step), strict=True):
                 part, masks = part.to(device), masks.to(device)

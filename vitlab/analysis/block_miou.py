@@ -6,7 +6,6 @@ Axis letters: s patches of a set, d width, c classes.
 from collections.abc import Callable, Sequence
 
 import torch
-from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -17,7 +16,7 @@ from vitlab.probes import DenseProbe, InferenceConfig
 from vitlab.probes.features import eval_mode
 from vitlab.probes.layer_selection import LayerSelection, depth_of, extract_layers
 from vitlab.probes.metrics import bootstrap_interval
-from vitlab.terminal import bar_text, console
+from vitlab.progress import track
 
 BLOCK_MIOU = Measure(
     "block_miou",
@@ -60,15 +59,13 @@ def block_miou(
     train = data.segmentation_dataset(data.train_split, transform, images)
     test = data.segmentation_dataset(data.val_split, transform)
     passes = group_blocks(encoder, train, data.num_classes, memory)
-    batches = sum(-(-len(each) // inference.batch_size) for each in (train, test))
     rows = []
-    with eval_mode(encoder), Progress(console=console(stderr=True)) as progress:
-        task = progress.add_task(bar_text(f"mIoU of {model}"), total=len(passes) * batches)
-        for blocks in passes:
+    with eval_mode(encoder):
+        for blocks in track(passes, f"mIoU of {model}"):
             probe = DenseProbe(data.num_classes)
             encode = _block_features(encoder, blocks, inference)
-            maps = probe.fit(encode, train, inference, lambda *_: progress.advance(task))
-            scores = probe.score(encode, maps, test, inference, lambda *_: progress.advance(task))
+            maps = probe.fit(encode, train, inference)
+            scores = probe.score(encode, maps, test, inference)
             for block, iou in zip(blocks, scores, strict=True):
                 numbers = iou.value, *bootstrap_interval(iou), len(iou)
                 rows.append(Row(model, BLOCK_MIOU.name, block, "", None, "", *numbers))

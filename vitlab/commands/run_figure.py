@@ -18,7 +18,6 @@ from vitlab.probes import DenseProbe, InferenceConfig
 from vitlab.probes.dense import encode_by
 from vitlab.probes.layer_selection import LayerSelection, check_layers, depth_of
 from vitlab.progress import track
-from vitlab.terminal import say
 from vitlab.visualization import figure
 from vitlab.visualization.photographs import Photograph, Place, read_photographs
 
@@ -57,7 +56,6 @@ def draw(options: FigureOptions) -> None:
         queries = places if options.kind == "attention" else [None] * len(places)
     features = figure.extract_features(
         *(models, photographs, options.long_edge, inference, blocks, queries),
-        track=lambda pairs: track(pairs, "encoding"),
     )
     maps = _maps(options, photographs, places, features, heads)
     if options.data is not None:
@@ -156,7 +154,7 @@ def _mask_maps(
 ) -> figure.MapSet:
     """Fit a linear map to each model's patches, and predict the classes of the photographs."""
     heads = []
-    for encoder in track(models.values(), "fitting to masks", len(models)):
+    for encoder in track(models.values(), "fitting to masks"):
         edge = max(1, (options.long_edge or 448) // encoder.patch_size) * encoder.patch_size
         images = data.segmentation_dataset(
             data.train_split, SegmentationSquare(edge), options.masks_images

@@ -19,6 +19,7 @@ from vitlab.evaluation.protocol import PICTURES, EvaluationContext, Precision, P
 from vitlab.evaluation.square_transforms import SquareResize
 from vitlab.probes.features import sharded_loader
 from vitlab.probes.layer_selection import LayerSelection, check_layers, extract_layers
+from vitlab.progress import track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class TableProtocol(Protocol):
             )
             loader = sharded_loader(images, context.loading)
             x, y = [], []
-            for pixels, labels in context.track(loader, f"features of {split}"):
+            for pixels, labels in track(loader, f"features of {split}"):
                 with context.loading.precision():
                     (tokens,) = extract_layers(
                         encoder, normalize(pixels.to(context.device)), [self.layer_selection]

@@ -1,7 +1,6 @@
 """Base class of protocols: all that decides a number, and a way to get it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -10,13 +9,11 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vitlab import distributed
 from vitlab.data import VisionDataModule
 from vitlab.encoders import Encoder
 from vitlab.probes import InferenceConfig
 from vitlab.probes.logistic import Convergence
 from vitlab.probes.metrics import PerImageCounts
-from vitlab.progress import track
 
 Item = TypeVar("Item")
 Precision = Literal["fp32", "bf16"]
@@ -33,7 +30,6 @@ class EvaluationContext:
         cache: folder of cached features; None recomputes them.
         memory: bytes that a blocked computation may take.
         seed: of everything random, which a result names.
-        quiet: whether progress bars are left out.
     """
 
     loading: InferenceConfig
@@ -41,17 +37,11 @@ class EvaluationContext:
     cache: Path | None = None
     memory: int = 2**30
     seed: int = 0
-    quiet: bool = False
 
     @property
     def device(self) -> torch.device:
         """Where the encoder is."""
         return self.loading.device
-
-    def track(self, items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
-        """Go through items behind a progress bar; total is needed where they have no length."""
-        hidden = self.quiet or distributed.rank() > 0
-        yield from items if hidden else track(items, what, total)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,6 @@ class DenseProbe:
         encode: Encode,
         images: Dataset,
         config: InferenceConfig,
-        on_batch: OnBatch | None = None,
     ) -> list[LinearClassifier]:
         """Fit a classifier to each feature set, by one pass over pairs of an image and a mask.
 
@@ -103,7 +102,7 @@ class DenseProbe:
             InputError: there is no labeled pixel, or a feature is not finite.
         """
         classifiers = []
-        for x, y in self.tables(encode, images, config, on_batch):
+        for x, y in self.tables(encode, images, config):
             if not len(x):
                 raise InputError(ALL_VOID, field="data")
             classifiers.append(LinearClassifier(x, y, self.weight_decay, self.tolerance))
@@ -114,7 +113,6 @@ class DenseProbe:
         encode: Encode,
         images: Dataset,
         config: InferenceConfig,
-        on_batch: OnBatch | None = None,
     ) -> Iterator[tuple[Float[Tensor, "s d"], Float[Tensor, "s c"]]]:
         """Yield the patches with a labeled pixel of each feature set, all of them on each rank.
 
@@ -123,7 +121,7 @@ class DenseProbe:
         """
         rows: list[list[Tensor]] = []
         shares: list[Tensor] = []
-        for features, masks in _batches(encode, images, config, on_batch):
+        for features, masks in _batches(encode, images, config):
             rows.append([tokens.patches.float() for tokens in features])
             shares.append(torch.stack([self.class_shares(m, features[0].grid) for m in masks]))
         # gathered by image, not by patch, so that the order is that of the set on any world size
@@ -156,7 +154,9 @@ class DenseProbe:
         They are the same on any number of ranks.
         """
         counts = [IoUAccumulator(self.classes, config.device) for _ in classifiers]
-        for features, masks in _batches(encode, images, config, on_batch):
+        for features, masks in _batches(encode, images, config):
+            if on_batch is not None:
+                on_batch(features, masks)
             for count, classify, tokens in zip(counts, classifiers, features, strict=True):
                 for logits, mask in zip(patch_logits(classify, tokens), masks, strict=True):
                     count.update(upsample(logits[None], mask.shape)[0].argmax(0), mask)
@@ -169,13 +169,11 @@ def encode_by(encoder: Encoder, config: InferenceConfig) -> Encode:
 
 
 def _batches(
-    encode: Encode, images: Dataset, config: InferenceConfig, on_batch: OnBatch | None
+    encode: Encode, images: Dataset, config: InferenceConfig
 ) -> Iterator[tuple[Sequence[Tokens], list[Tensor]]]:
     for pixels, masks in track(sharded_loader(images, config, stack_images), "patch features"):
         features = encode(pixels)
         check_finite(*(tokens.patches for tokens in features))
-        if on_batch is not None:
-            on_batch(features, masks)
         yield features, masks
 
 

@@ -4,7 +4,7 @@ Each kind (PCA, attention, similarity, parts, masks) is a function from features
 and photograph; two layouts put maps on a grid: models side by side, or kinds side by side.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -18,6 +18,7 @@ from vitlab.option_types import Basis
 from vitlab.probes import InferenceConfig
 from vitlab.probes.layer_selection import depth_of
 from vitlab.probes.logistic import LinearClassifier
+from vitlab.progress import track
 from vitlab.visualization.colors import (
     SIMILARITY,
     Key,
@@ -75,7 +76,6 @@ def extract_features(
     loading: InferenceConfig,
     blocks: Sequence[int] = (-1,),
     places: Sequence[Place | None] | None = None,
-    track: Callable[[Sequence], Iterable] = iter,
 ) -> list[ModelFeatures]:
     """Return the features of photographs, each at its own aspect, one at a time.
 
@@ -86,13 +86,13 @@ def extract_features(
         loading: device of the models.
         blocks: whose output is returned; 0 is the first, -1 the last.
         places: if given, attention is kept: of the patch there, or of [CLS] for None.
-        track: shows progress over the models and photographs.
 
     Raises:
         InputError: a block that a model does not have, or features that are not finite.
     """
     found: dict[str, list[list[BlockFeatures]]] = {label: [] for label in models}
-    for label, number in track([(label, i) for label in models for i in range(len(photographs))]):
+    pairs = [(label, number) for label in models for number in range(len(photographs))]
+    for label, number in track(pairs, "features of photographs"):
         photo, patch, query = photographs[number], models[label].patch_size, None
         if places is not None:
             place = places[number]

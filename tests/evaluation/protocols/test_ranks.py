@@ -60,7 +60,7 @@ def work(rank: int, drawn: str, folder: str, world: int, batch: int) -> None:
             places = {"folder": Path(folder) / f"heads{world}-{index}"}
             places["cache"] = Path(folder) / f"cache{world}"
             config = InferenceConfig(torch.device("cpu"), batch)
-            context = EvaluationContext(config, quiet=True, **places)
+            context = EvaluationContext(config, **places)
             torch.manual_seed(0)
             outcome = evaluate(ViT("nano", 16, 64), protocol, data, context)
             found.append((outcome.scores, outcome.counts.tensors(), outcome.predictions))

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 from PIL import Image
-from rich.progress import Progress
 
 from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.decode import ORIENTATION, UnreadableImage, decode_image, decode_mask
@@ -22,7 +21,7 @@ from vitlab.data.profile import LabelProfile
 from vitlab.data.samples import Samples, spread
 from vitlab.data.storage import FileTree
 from vitlab.data.transforms import IGNORE_INDEX
-from vitlab.terminal import console
+from vitlab.progress import ProgressBar
 
 SAME_KIND = {"jpg": "jpeg", "tif": "tiff", "pgm": "ppm"}  # format of PIL, by ending
 BLOCK = 256  # samples submitted at a time
@@ -141,12 +140,11 @@ def inspect(data: VisionDataModule, split: str, samples: Samples, deep: bool) ->
             return index, image, FileInspection()
         return index, image, _inspect(samples.files, name, readers[1])
 
-    progress = Progress(console=console(stderr=True), transient=True)
-    with progress, ThreadPoolExecutor(os.cpu_count()) as pool:
-        task = progress.add_task(f"reading {split}", total=len(indices))
+    bar = ProgressBar(f"reading {split}", len(indices))
+    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(indices), BLOCK):  # map would queue a million at once
             for found in pool.map(look, indices[start : start + BLOCK]):
-                progress.advance(task)
+                bar.advance()
                 summary.add(*found)
     return summary
 

@@ -16,11 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, Shaped
-from rich.progress import Progress
 
 from vitlab.atomic_io import write_bytes
 from vitlab.data.errors import DataError
-from vitlab.terminal import bar_text, console
+from vitlab.progress import ProgressBar
 
 VERSION = 2  # of a kept index
 LARGE = 10_000  # members from which an index is worth keeping
@@ -127,12 +126,10 @@ def _zip(path: Path) -> Iterator[Row]:
 
 def _tar(path: Path) -> Iterator[Row]:
     size = path.stat().st_size
-    progress = Progress(console=console(stderr=True), transient=True)
-    with open(path, "rb", buffering=0) as file, progress:
-        task = progress.add_task(bar_text(f"indexing {path.name}"), total=size)
+    with open(path, "rb", buffering=0) as file, ProgressBar(f"indexing {path.name}", size) as bar:
         for name, offset, length in _walk(path, file, 0, size, b""):
             yield name, offset, length, PLAIN, 0
-            progress.update(task, completed=offset)
+            bar.advance(offset - bar.done)
 
 
 def _walk(

@@ -27,6 +27,7 @@ from vitlab.probes.logistic import Convergence, LogisticRegression
 from vitlab.probes.metrics import IoUAccumulator, IoUCounts
 from vitlab.probes.neighbors import Metric, NeighborSearch
 from vitlab.probes.patch_dataset import PatchDataset, unpatchify
+from vitlab.progress import track
 
 Labels = Integer[Tensor, "s l"]
 Fit = Convergence | None  # how what is learned was fitted, if it was
@@ -205,7 +206,7 @@ class DenseKNN(ResizedProtocol):
             metric: NeighborSearch(x, each[-1], metric, half) for metric, each in ks.items()
         }
         blocks = patches.blocks(half, context.device)
-        for keys, _ in context.track(blocks, "neighbors", total=patches.count(half)):
+        for keys, _ in track(blocks, "neighbors", total=patches.count(half)):
             for search in searches.values():
                 search.add(keys)
         labels = patches.pixels if self.transfer == "pixels" else patches.labels[:, None]
@@ -288,7 +289,7 @@ class DenseLogistic(ResizedProtocol):
             return iter(kept) if kept else patches.blocks(context.memory, context.device)
 
         found: list[tuple[Labels, Fit]] = []
-        for c in context.track(settings, "logistic regression"):
+        for c in track(settings, "logistic regression"):
             decay = 1 / (c * len(patches))
             fitted = LogisticRegression.fit(
                 blocks, classes, decay, self.max_iter, self.history_size

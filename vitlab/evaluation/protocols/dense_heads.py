@@ -23,6 +23,7 @@ from vitlab.probes.layer_selection import FeatureSpec
 from vitlab.probes.linear_heads import pixel_loss
 from vitlab.probes.metrics import IoUAccumulator, IoUCounts
 from vitlab.probes.segmentation_inference import SegmentationInference, resize_mask
+from vitlab.progress import track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ class DenseHeads(TrainedHeads):
         """Count the predictions of all heads on the same passes of the encoder."""
         counts = {name: IoUAccumulator(run.data.num_classes, run.context.device) for name in logits}
         loader = sharded_loader(images, replace(run.context.loading, batch_size=1), itemgetter(0))
-        for scales, mask in run.context.track(loader, "testing heads"):
+        for scales, mask in track(loader, "testing heads"):
             views = self.inference.encode(run.encoder, self.features, scales, run.context.loading)
             truth = self.inference.target(mask)
             for name, head in logits.items():

@@ -29,6 +29,7 @@ from vitlab.probes.features import sharded_loader
 from vitlab.probes.layer_selection import LayerSelection, check_layers, extract_layers
 from vitlab.probes.metrics import PerImageConfusion, best_columns, matched_counts
 from vitlab.probes.neighbors import Neighbors, NeighborSearch
+from vitlab.progress import track
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Hummingbird(Protocol):
         test = data.segmentation_dataset(data.val_split, resize)
         loader = sharded_loader(test, context.loading)
         features, masks = [], []
-        for images, truths in context.track(loader, "test features"):
+        for images, truths in track(loader, "test features"):
             features.append(self._patches(encoder, images, context).flatten(0, 1))
             masks.extend(truths)
         search = NeighborSearch(torch.cat(features), self.num_neighbors, "cosine", context.memory)
@@ -208,7 +209,7 @@ class Hummingbird(Protocol):
             places = [(epoch, index) for index in range(len(train))]
             loader = iter(sharded_loader(Subset(train, places), context.loading))  # type: ignore[arg-type]
             name = f"memory, pass {epoch + 1} of {self.augmentation_epochs}"
-            for step in context.track(range(steps), name):
+            for step in track(range(steps), name):
                 # ranks may run out one step earlier than others, and then give nothing
                 images, masks = next(loader, (torch.zeros(0), ()))
                 x = torch.zeros(len(masks), most, width)

@@ -17,6 +17,7 @@ from vitlab.probes.features import sharded_loader
 from vitlab.probes.layer_selection import ImageFeatureSpec, check_cls, check_layers
 from vitlab.probes.linear_heads import HeadConfig, image_loss
 from vitlab.probes.metrics import AccuracyCounts
+from vitlab.progress import track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ class ImageHeads(TrainedHeads):
         # a rank may have nothing to test
         rows = [torch.zeros(0, len(logits), dtype=torch.uint8, device=run.context.device)]
         loader = sharded_loader(images, run.context.loading)
-        for pixels, labels in run.context.track(loader, "testing heads"):
+        for pixels, labels in track(loader, "testing heads"):
             features = self.features.read(run.encoder, pixels, run.context.loading).features
             truth = labels.to(run.context.device)
             right = [each(features)[:, 0].argmax(1) == truth for each in logits.values()]

@@ -13,6 +13,7 @@ from vitlab.probes.knn import votes
 from vitlab.probes.layer_selection import check_cls
 from vitlab.probes.metrics import AccuracyCounts
 from vitlab.probes.neighbors import NeighborSearch
+from vitlab.progress import track
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class ImageKNN(TableProtocol):
         mine = slice(distributed.rank(), None, distributed.world_size())
         search = NeighborSearch(queries[mine].to(context.device), ks[-1], "cosine", context.memory)
         blocks = x.split(max(1, context.memory // (8 * x.shape[1])))
-        for block in context.track(blocks, "neighbors"):
+        for block in track(blocks, "neighbors"):
             search.add(block)
         neighbors, classes = search.neighbors(), data.num_classes
         y, truth = y.to(context.device), truth[mine].to(context.device)

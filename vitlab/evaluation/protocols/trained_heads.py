@@ -25,6 +25,7 @@ from vitlab.probes.layer_selection import FeatureSpec, ImageFeatureSpec
 from vitlab.probes.linear_heads import HeadConfig, HeadGrid, HeadSpec
 from vitlab.probes.metrics import PerImageCounts
 from vitlab.probes.recipe import StepSampler, TrainingRecipe
+from vitlab.progress import track
 
 HeadLogits = Callable[[Mapping[str, Tensor]], Tensor]  # of one head, from its features
 
@@ -178,7 +179,7 @@ class HeadRun:
             collate_fn=protocol.collate,
             pin_memory=torch.cuda.is_available(),
         )
-        for images, labels in context.track(loader, "training heads", total=len(places)):
+        for images, labels in track(loader, "training heads", total=len(places)):
             maps = [
                 protocol.features.read(self.encoder, chunk, context.loading)
                 for chunk in images.split(places.chunk)
