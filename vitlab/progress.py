@@ -38,7 +38,7 @@ class ProgressBar:
     """
 
     def __init__(self, what: str, total: int | None):
-        self.what, self.total, self.done = what, total, 0
+        self.what, self.total, self.done = printable(what), total, 0
         self.began = time.monotonic()
         self.line = PlainLine()
         self.bars: Progress | None = None

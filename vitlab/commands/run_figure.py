@@ -18,6 +18,7 @@ from vitlab.probes import DenseProbe, InferenceConfig
 from vitlab.probes.dense import encode_by
 from vitlab.probes.layer_selection import LayerSelection, check_layers, depth_of
 from vitlab.progress import track
+from vitlab.terminal import say
 from vitlab.visualization import figure
 from vitlab.visualization.photographs import Photograph, Place, read_photographs
 

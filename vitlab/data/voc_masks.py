@@ -12,6 +12,7 @@ from vitlab.data.datasets.voc import EXTRA, LISTS, VOC2012, palette
 from vitlab.data.decode import UnreadableImage, decode_mask
 from vitlab.data.errors import DataError
 from vitlab.progress import track
+from vitlab.terminal import say
 
 MASKS = "SegmentationClass"
 COLORED = "SegmentationClassRGB"  # the colored masks, once their indices have taken their place
