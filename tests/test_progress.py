@@ -42,7 +42,7 @@ def test_short_work_prints_nothing_and_unknown_length_is_counted(clock, capsys):
 def test_a_terminal_shows_a_bar_and_is_left_clean(monkeypatch):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80)
-    monkeypatch.setattr(progress, "Console", lambda stderr: console)
+    monkeypatch.setattr(progress, "console", lambda stderr: console)
     assert list(track(range(3), "[red] files")) == [0, 1, 2]
     assert "[red] files" in screen.getvalue()  # markup of others is text
 
