@@ -6,7 +6,7 @@ from typing import Literal
 from vitlab.errors import InputError
 
 # families of weights; auto where the tensors show it
-FamilyName = Literal["auto", "dino", "dinov2", "deit", "deit3", "timm", "locatvit", "vitlab"]
+FamilyName = Literal["auto", "dino", "dinov2", "mae", "deit", "deit3", "timm", "locatvit", "vitlab"]
 ExportFormat = Literal["vitlab", "timm"]
 # principal components of several models: turned to those of the first, of all together, of each
 Basis = Literal["aligned", "joint", "each"]

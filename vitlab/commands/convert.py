@@ -34,7 +34,7 @@ def _import(
         family: of the weights; auto where the tensors show it.
         which: the model to take where a file holds several: student, teacher, model_ema, ...
         img_size: pixels of the image edge to make the encoder for; 0 for that of the weights.
-        partial: allow missing and unexpected tensors.
+        partial: allow unexpected tensors, and missing biases, which are 0.
     """
     from vitlab.encoders import load_pretrained, save
 

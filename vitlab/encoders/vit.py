@@ -5,7 +5,7 @@ timm's parameter names: a DINO or DeiT checkpoint loads strictly into the plain 
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from vitlab.encoders.hooks import POINTS, HookPoint
 from vitlab.encoders.locality import GaussianBias, Locality, refined_cls
 from vitlab.encoders.prompts import DeepPrompts
 from vitlab.encoders.tokens import Grid, Tokens, TokenSequence, assemble
+from vitlab.errors import InputError
 
 PosInterpolation = Literal["size", "dino", "antialias"]  # how positions are resampled
 
@@ -44,6 +45,10 @@ SHAPES = {
     "B": Shape(768, 12, 12),
     "L": Shape(1024, 24, 16),
 }
+
+
+PATCHES = (4, 8, 14, 16)  # edges in pixels
+MAX_GRID = 1024  # patches along an edge, and registers, at most
 
 
 class ViT(Routed, Encoder):
@@ -83,6 +88,7 @@ class ViT(Routed, Encoder):
         pos_interpolation: PosInterpolation = "size",
     ):
         super().__init__()
+        _check_arguments(locals())
         shape, weights = SHAPES[size], get_normalizer(normalizer)
         d, depth = shape.embed_dim, shape.depth
         self.embed_dim, self.patch_size, self.num_heads = d, patch_size, shape.num_heads
@@ -185,6 +191,24 @@ def resample(
     else:
         table = F.interpolate(table, size=new, mode="bicubic", antialias=rule == "antialias")
     return table.flatten(2).transpose(1, 2)
+
+
+def _check_arguments(given: Mapping[str, Any]) -> None:
+    """Refuse arguments, which may be of a stranger's file, before anything is allocated.
+
+    Raises:
+        InputError: one of another type, or out of its range.
+    """
+    for name, known in (("size", tuple(SHAPES)), ("patch_size", PATCHES)):
+        if type(given[name]) is not type(known[0]) or given[name] not in known:
+            message = f"encoder.{name} {given[name]!r:.40} is not one of {known}; use one of these"
+            raise InputError(message, field=f"encoder.{name}")
+    highest = {"img_size": given["patch_size"] * MAX_GRID, "num_registers": MAX_GRID}
+    for name, high in {**highest, "layer_scale": 100.0, "drop_path": 1.0}.items():
+        value = given[name]
+        if type(value) not in {int, type(high)} or not 0 <= value <= high:
+            message = f"encoder.{name} {value!r:.40} is not a number from 0 to {high}; give one"
+            raise InputError(message, field=f"encoder.{name}")
 
 
 class PatchEmbed(nn.Module):

@@ -1,5 +1,6 @@
 """Load reports, and refused files."""
 
+import json
 import pickle
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from refusals import refused
 from safetensors.torch import save_file
 
-from vitlab.encoders import CLSSpecialization, Locality, ViT, load_pretrained
+from vitlab.encoders import CLSSpecialization, Locality, ViT, load, load_pretrained, save
 
 
 class Code:
@@ -141,3 +142,98 @@ def test_half_precision_becomes_fp32(write, dino):
     loaded = load_pretrained(write(content))
     assert {p.dtype for p in loaded.encoder.parameters()} == {torch.float32}
     assert loaded.encoder.cls_token.equal(dino["cls_token"].half().float())
+
+
+@pytest.mark.parametrize("wrapper", ["", "model", "state_dict"])
+def test_a_wrapper_says_nothing_about_the_family(write, dino, wrapper):
+    path = write({wrapper: dino} if wrapper else dino)
+    for family, rule in (("dino", "dino"), ("timm", "antialias"), ("mae", "size")):
+        assert load_pretrained(path, family).encoder.config["pos_interpolation"] == rule
+    with refused("--family", wording=False) as info:
+        load_pretrained(path)
+    assert "dino, mae, timm" in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("outer", "prefixes", "which"),
+    [
+        ("model", ("teacher.backbone.", "student.backbone."), "teacher"),
+        ("model", ("module.teacher.backbone._orig_mod.", "student.backbone."), "student"),
+        ("state_dict", ("module.base_encoder.", "module.momentum_encoder."), "base_encoder"),
+        ("target_encoder", ("module.",), ""),
+        ("", ("backbone._orig_mod.",), ""),
+        ("", ("_fsdp_wrapped_module.backbone._checkpoint_wrapped_module.",), ""),
+        ("state_dict", ("model.backbone.",), ""),
+    ],
+)
+def test_a_model_is_found_behind_any_prefix(write, dino, outer, prefixes, which):
+    names = {f"{p}{key}": value + n for n, p in enumerate(prefixes) for key, value in dino.items()}
+    if "backbone" in prefixes[0]:
+        names[prefixes[0].replace("backbone", "dino_head") + "mlp.weight"] = torch.ones(2)
+    path = write({outer: names} if outer else names)
+    loaded = load_pretrained(path, "dino", which)
+    number = next((n for n, p in enumerate(prefixes) if which and which in p), 0)
+    assert loaded.encoder.state_dict()["cls_token"].equal(dino["cls_token"] + number)
+    if len(prefixes) > 1:
+        with refused("--which", wording=False):
+            load_pretrained(path, "dino")
+
+
+def test_mae_is_found_by_its_decoder(write, dino):
+    mask = {"mask_token": torch.zeros(1, 1, 16), "decoder_embed.weight": torch.ones(16, 32)}
+    loaded = load_pretrained(write({"model": {**dino, **mask}}))
+    assert (loaded.family, loaded.encoder.config["pos_interpolation"]) == ("mae", "size")
+
+
+def test_nothing_random_is_imported(write, dino):
+    del dino["cls_token"]
+    dino["pos_embed"] = dino["pos_embed"][:, 1:]
+    with refused("path", wording=False) as info:
+        load_pretrained(write(dino), "timm", partial=True)
+    assert "lacks cls_token, which would be random" in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("img_size", each) for each in (8_000_000, 0, -64, 2**62, 64.0, "64", True, None, [64])),
+        *(("patch_size", each) for each in (0, 7, -8, 10**9, "8", 8.0, None)),
+        *(("num_registers", each) for each in (-1, 10**9, 1.5, "2", None)),
+        *(("size", each) for each in ("huge", 3, None, ["nano"])),
+        *(("layer_scale", each) for each in (-1.0, 1e9, "a")),
+        *(("drop_path", each) for each in (-0.1, 2.0, "a")),
+        *(("depth", each) for each in (10**9, 4)),
+    ],
+)
+def test_a_hostile_config_of_a_folder_is_refused_before_it_is_built(tmp_path, name, value):
+    save(ViT("nano", patch_size=16, img_size=64), tmp_path / "nano")
+    file = tmp_path / "nano/config.json"
+    config = json.loads(file.read_text())
+    config["init_args"][name] = value
+    file.write_text(json.dumps(config))
+    for read in (load, load_pretrained):
+        with refused(wording=False) as info:
+            read(tmp_path / "nano")
+        assert "nano" in str(info.value)
+        assert name in str(info.value)
+
+
+@pytest.mark.parametrize("changed", [{"img_size": 128}, {"patch_size": 8}])
+def test_a_config_that_its_tensors_contradict_is_refused(tmp_path, changed):
+    save(ViT("nano", patch_size=16, img_size=64), tmp_path / "nano")
+    file = tmp_path / "nano/config.json"
+    config = json.loads(file.read_text())
+    config["init_args"] |= changed
+    file.write_text(json.dumps(config))
+    with refused(wording=False):
+        load_pretrained(tmp_path / "nano")
+
+
+def test_a_class_that_is_no_encoder_is_not_built(tmp_path):
+    save(ViT("nano", patch_size=16, img_size=64), tmp_path / "nano")
+    arguments = {"in_features": 10**9, "out_features": 10**9}
+    config = {"class_path": "torch.nn.Linear", "init_args": arguments, "origin": "vitlab"}
+    (tmp_path / "nano/config.json").write_text(json.dumps({**config, "format": "vitlab encoder 2"}))
+    with refused("nano", wording=False) as info:
+        load(tmp_path / "nano")
+    assert "torch.nn.Linear is no Encoder" in str(info.value)

@@ -22,7 +22,8 @@ class Family:
     Attributes:
         pos_interpolation: how it resamples positions, see `ViT`.
         positions: which tokens before the patches may have positions: none, [CLS], or all.
-        branches: keys that its programs keep state dicts under; empty for any.
+        unlike: names of models in files of other programs; any other name tells nothing, so that
+            the same tensors by themselves, under "model" and under "state_dict" are read alike.
         has: parts of names of tensors, of which one must be there.
         lacks: parts of names of tensors that it does not have.
         ignored: names of tensors that belong to no encoder, and what they are.
@@ -33,7 +34,7 @@ class Family:
 
     pos_interpolation: Callable[[CheckpointSource], PosInterpolation]
     positions: tuple[Literal["none", "cls", "all"], ...]
-    branches: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
     has: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
@@ -43,7 +44,7 @@ class Family:
 
     def fits(self, source: CheckpointSource) -> bool:
         """Return whether a source can be of this family."""
-        named = not self.branches or source.branch in self.branches
+        named = source.branch not in self.unlike
         return named and (not self.has or source.has(*self.has)) and not source.has(*self.lacks)
 
     def convert(self, source: CheckpointSource) -> CheckpointSource:
@@ -141,7 +142,9 @@ def infer_config(source: CheckpointSource) -> dict[str, Any]:
     return config
 
 
+_NOT_PLAIN = ("ls1.", "gamma_1", "reg")
 _CLASSIFIERS = {"head": "classifier", "head_dist": "classifier of the distillation token"}
+_MAE_DECODER = tuple(f"decoder_{part}" for part in ("embed", "blocks", "norm", "pred", "pos_embed"))
 _NOT_DEIT = {
     "attn1.": "two attentions side by side",
     "patch_embed.proj.0.": "a convolutional stem",
@@ -165,8 +168,7 @@ FAMILIES = {
     "dino": Family(
         lambda _: "dino",
         ("cls",),
-        branches=("student", "teacher", ""),
-        lacks=("ls1.", "gamma_1", "reg", "mask_token", "gaug", "dist_token", "head."),
+        lacks=(*_NOT_PLAIN, "mask_token", "gaug", "dist_token", "head."),
     ),
     # DINOv2 (arXiv:2304.07193), without and with registers (arXiv:2309.16588). Names are timm's but
     # `register_tokens`, `mask_token`, and blocks in chunks (`blocks.0.7.norm1`) in checkpoints of
@@ -177,9 +179,22 @@ FAMILIES = {
         lambda source: "antialias" if "register_tokens" in source.state else "dino",
         ("cls",),
         has=("mask_token", "register_tokens"),
+        lacks=("decoder_",),
         ignored={"mask_token": "token of masked patches, used in pretraining alone"},
         refused={"mlp.w12.": "a gated MLP (SwiGLU, the giant size)"},
         renamed={r"^blocks\.\d+\.(\d+)\.": r"blocks.\1.", r"^register_tokens$": "reg_token"},
+    ),
+    # MAE (arXiv:2111.06377): timm's names, fixed sine-cosine positions; checkpoints of pretraining
+    # have the decoder as well. Positions are resampled to the exact size, bicubic, not antialiased
+    # (facebookresearch/mae, `util/pos_embed.py`).
+    "mae": Family(
+        lambda _: "size",
+        ("cls",),
+        unlike=("student", "teacher"),
+        lacks=(*_NOT_PLAIN, "gaug", "dist_token", "head.", "register_tokens"),
+        ignored={"mask_token": "token of masked patches, used in pretraining alone"}
+        | dict.fromkeys(_MAE_DECODER, "decoder of pretraining"),
+        refused={"fc_norm.": "a norm after pooling in place of the final norm"},
     ),
     # DeiT (arXiv:2012.12877), plain and distilled, and DeiT-III (arXiv:2204.07118). Files hold the
     # tensors under "model", in timm's names; DeiT-III writes LayerScale as `gamma_1` and `gamma_2`,
@@ -189,7 +204,6 @@ FAMILIES = {
     "deit": Family(
         lambda _: "size",
         ("all",),
-        branches=("", "model", "model_ema"),
         has=("head.", "head_dist."),
         lacks=("ls1.", "gamma_1", "reg_token", "mask_token", "gaug"),
         ignored=_CLASSIFIERS,
@@ -210,7 +224,7 @@ FAMILIES = {
     "timm": Family(
         lambda _: "antialias",
         ("none", "all"),
-        branches=("", "state_dict", "state_dict_ema"),
+        unlike=("student", "teacher"),
         lacks=("gamma_1", "register_tokens", "mask_token", "gaug"),
         ignored=_CLASSIFIERS,
         refused=_NOT_TIMM,
@@ -244,6 +258,10 @@ def recognize(source: CheckpointSource, family: FamilyName) -> str:
     else:
         source.tensor("patch_embed.proj.weight", 4), source.tensor("pos_embed", 3)
         fitting = [name for name, each in FAMILIES.items() if each.fits(source)]
+        if "mae" in fitting and source.has(
+            "mask_token"
+        ):  # with a decoder it is MAE's, else DINOv2's
+            fitting = ["mae"] if source.has("decoder_") else [n for n in fitting if n != "mae"]
     if family == "auto" and len(fitting) == 1:
         return fitting[0]
     if family in fitting or (family not in ("auto", OWN) and not fitting):

@@ -22,7 +22,14 @@ StateDict = dict[str, Tensor]  # by the name of the parameter
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 # the keys under which programs keep state dicts, several of them in one file
-_BRANCHES = ("student", "teacher", "model", "model_ema", "state_dict", "state_dict_ema")
+_BRANCHES = (
+    *("student", "teacher", "model", "model_ema", "state_dict", "state_dict_ema"),
+    *("encoder", "target_encoder"),
+)
+# put into names by DistributedDataParallel, torch.compile, checkpointing and FSDP, at any place
+_WRAPPERS = r"(?<![^.])((_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module|module)\.)+"
+_PLAIN = ("", "backbone", "model", "encoder")  # parts of names that tell no models apart
+_PATCHES = "patch_embed.proj.weight"  # of every vision transformer
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,11 @@ def open_source(path: Path, which: str = "") -> CheckpointSource:
     if "pytorch-lightning_version" in content:
         return _of_run(path, content, which)
     branches = {name: _tensors(content.get(name)) for name in _BRANCHES}
-    branch = _choose(path, [name for name in _BRANCHES if branches[name]], which)
+    outer = [name for name in _BRANCHES if branches[name]]
+    within = (
+        "" if len(outer) > 1 or which in outer else which
+    )  # the name of a model of the one dict
+    branch = _choose(path, outer, "" if within else which)
     state = branches[branch] if branch else _tensors(content)
     if not state:
         raise InputError(
@@ -194,13 +205,25 @@ def open_source(path: Path, which: str = "") -> CheckpointSource:
             f"state_dict(), by itself or under one of {', '.join(_BRANCHES)}",
             field=path.name,
         )
-    # put in front of names by DistributedDataParallel and torch.compile
-    state = {re.sub(r"^(module\.|_orig_mod\.)+", "", key): value for key, value in state.items()}
-    start = "backbone."
+    state = {re.sub(_WRAPPERS, "", key): value for key, value in state.items()}
+    starts = [key.removesuffix(_PATCHES) for key in state if f".{key}".endswith(f".{_PATCHES}")]
+    named = {".".join(p for p in start.split(".") if p not in _PLAIN): start for start in starts}
+    if len(named) < len(starts):  # plain names alone do not tell them apart
+        named = {start.rstrip("."): start for start in starts}
+    model = ""
+    if len(named) > 1 or within:
+        model = _choose(path, [name for name in named if name], within)
+    start = named[model] if model in named else "".join(starts[:1])
     inside = {key.removeprefix(start): state[key] for key in state if key.startswith(start)}
-    heads = [key for key in state if inside and not key.startswith(start)]
+    # what stands beside it under the same name, such as teacher.dino_head
+    beside = start.rstrip(".").rpartition(".")[0]
+    heads = [
+        key
+        for key in state
+        if key.startswith(beside) and not any(key.startswith(each) for each in starts)
+    ]
     ignored = dict.fromkeys(heads, "head of pretraining, beside the backbone")
-    return CheckpointSource(path, branch, inside or state, ignored=ignored)
+    return CheckpointSource(path, model or branch, inside, ignored=ignored)
 
 
 def _of_run(path: Path, content: Mapping, which: str) -> CheckpointSource:

@@ -11,7 +11,7 @@ import torch
 
 from vitlab.config_safety import check_config
 from vitlab.encoders.checkpoint_io.families import FAMILIES, OWN, recognize
-from vitlab.encoders.checkpoint_io.files import CheckpointSource, is_folder, open_source
+from vitlab.encoders.checkpoint_io.files import CheckpointSource, few, is_folder, open_source
 from vitlab.encoders.checkpoint_io.match import LoadReport, match
 from vitlab.encoders.encoder import Encoder
 from vitlab.encoders.prompted_vit import PromptedViT, backbone_of
@@ -74,7 +74,8 @@ def load_pretrained(
         which: the model to take where a file holds several: student, teacher, model_ema, ...
         img_size: pixels of the image edge to make the encoder for; 0 for that of the weights.
             Positions are resampled by the family's own rule.
-        partial: whether tensors may be missing (they keep their initial values) or unexpected.
+        partial: whether tensors may be unexpected, and biases missing (they are 0); with `into` any
+            tensor, which keeps its initial value.
         into: an encoder to fill in place, maybe with options that the weights lack: the copies of
             `CLSSpecialization` get the plain layers, tensors of other options count as missing. It
             keeps its own grid and `pos_interpolation`.
@@ -112,8 +113,34 @@ def load_pretrained(
             "architecture, or allow it with partial=True",
             field="path",
         )
+    if into is None:
+        _refuse_half(encoder, report, converted, resized=bool(img_size) or name != OWN)
     backbone_of(encoder).load_state_dict(state, strict=False)
     return LoadedEncoder(encoder.eval(), report, name, source.branch, source.origin or name)
+
+
+def _refuse_half(
+    encoder: Encoder, report: LoadReport, source: CheckpointSource, resized: bool
+) -> None:
+    """Refuse an encoder with random tensors, or other positions than were asked for.
+
+    Raises:
+        InputError: tensors are missing, or resampled where nobody asked for it (`resized`).
+    """
+    # the initial value of a bias is 0, which is what a layer without one computes
+    if drawn := [key for key in report.missing_keys if not key.endswith(".bias")]:
+        raise InputError(
+            f"{source.path} lacks {few(drawn)}, which would be random, as would every number; "
+            "partial allows what a file has beyond the encoder. To train from these weights, fill "
+            "an encoder with them (into)",
+            field="path",
+        )
+    if report.resized and not resized:
+        raise InputError(
+            f"the positions in {source.path} are not of the img_size {encoder.config['img_size']} "
+            "of its config; export it again, or ask for another size with img_size",
+            field=source.path.name,
+        )
 
 
 def _load_prompts(source: CheckpointSource, moved: str | Path, alone: bool) -> LoadedEncoder:
@@ -198,10 +225,20 @@ def build(spec: Mapping[str, Any], path: Path) -> Encoder:
     """
     with torch.random.fork_rng(devices=[]):
         try:
-            encoder = _value(spec, None, path)
-            if not isinstance(encoder, Encoder):
+            kind = import_class(str(spec["class_path"]), path)
+            if not issubclass(kind, Encoder):  # before anything is built
                 raise TypeError(f"{spec['class_path']} is no Encoder")
-        except (TypeError, KeyError, ImportError, AttributeError) as error:
+            encoder = _value(spec, None, path)
+        except InputError as error:
+            raise InputError(f"{path}: {error}", field=error.field) from error
+        except (
+            TypeError,
+            KeyError,
+            ImportError,
+            AttributeError,
+            ValueError,
+            RuntimeError,
+        ) as error:
             raise InputError(
                 f"{path} describes an encoder that this version of vitlab cannot make: {error}; "
                 "read it with the version that wrote it",
