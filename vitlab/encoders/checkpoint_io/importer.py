@@ -73,9 +73,7 @@ def load_pretrained(
         family: of the weights; "auto" where the tensors show it.
         which: the model to take where a file holds several: student, teacher, model_ema, ...
         img_size: pixels of the image edge to make the encoder for; 0 for that of the weights.
-            Positions are resampled by the family's own rule.
-        partial: whether tensors may be unexpected, and biases missing (they are 0); with `into` any
-            tensor, which keeps its initial value.
+        partial: whether tensors may be unexpected, and biases missing; with `into` any tensor.
         into: an encoder to fill in place, maybe with options that the weights lack: the copies of
             `CLSSpecialization` get the plain layers, tensors of other options count as missing. It
             keeps its own grid and `pos_interpolation`.
@@ -113,20 +111,25 @@ def load_pretrained(
             "architecture, or allow it with partial=True",
             field="path",
         )
-    if into is None:
-        _refuse_half(encoder, report, converted, resized=bool(img_size) or name != OWN)
+    _refuse_half(report, converted, into is not None, bool(img_size) or name != OWN)
     backbone_of(encoder).load_state_dict(state, strict=False)
     return LoadedEncoder(encoder.eval(), report, name, source.branch, source.origin or name)
 
 
-def _refuse_half(
-    encoder: Encoder, report: LoadReport, source: CheckpointSource, resized: bool
-) -> None:
+def _refuse_half(report: LoadReport, source: CheckpointSource, filled: bool, resized: bool) -> None:
     """Refuse an encoder with random tensors, or other positions than were asked for.
 
+    Args:
+        report: on its tensors.
+        source: their file.
+        filled: whether it was given to be filled, for training; then nothing is refused.
+        resized: whether its positions may be resampled.
+
     Raises:
-        InputError: tensors are missing, or resampled where nobody asked for it (`resized`).
+        InputError: tensors are missing, or resampled.
     """
+    if filled:
+        return
     # the initial value of a bias is 0, which is what a layer without one computes
     if drawn := [key for key in report.missing_keys if not key.endswith(".bias")]:
         raise InputError(
@@ -137,8 +140,8 @@ def _refuse_half(
         )
     if report.resized and not resized:
         raise InputError(
-            f"the positions in {source.path} are not of the img_size {encoder.config['img_size']} "
-            "of its config; export it again, or ask for another size with img_size",
+            f"the positions in {source.path} are not of the img_size of its config; export it "
+            "again, or ask for another size with img_size",
             field=source.path.name,
         )
 
