@@ -167,7 +167,7 @@ def test_cost_refuses_what_it_cannot_read(tmp_path: Path, capsys):
     broken = tmp_path / "broken.yaml"
     for text, words, said in (
         ("", ["nope.yaml"], "nope.yaml"),
-        ("", [CONFIGS / "demo.yaml"], "give a config such as configs/dino.yaml"),
+        ("", [CONFIGS / "demo.yaml"], "give a config such as dino"),
         ("model: {objective: [", [broken], "broken.yaml"),
         ((CONFIGS / "dino.yaml").read_text().replace("size: S", "size: XXL"), [broken], "XXL"),
         ("", [CONFIGS / "dino.yaml", "--sizes", "230"], "--sizes 224 or 240"),

@@ -9,7 +9,6 @@ import os
 import platform
 import shlex
 import stat
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import Any, TextIO
 from pydantic import TypeAdapter, ValidationError
 
 import vitlab
+from vitlab.code_version import commit
 from vitlab.errors import InputError
 from vitlab.terminal import printable
 
@@ -34,24 +34,13 @@ def environment() -> dict:
     return {
         "command": shlex.join(sys.argv),
         "vitlab": vitlab.__version__,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "system": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
         "cores": os.cpu_count(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
-
-
-def _commit() -> str | None:
-    """Return the commit of this code; None without a clone or git, or where git refuses."""
-    here = str(Path(vitlab.__file__).parent)
-    words = ["git", "-C", here, "describe", "--always", "--dirty"]
-    try:
-        found = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() if found.returncode == 0 else None
 
 
 def write_json(path: Path, value: object) -> None:

@@ -4,10 +4,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
-from vitlab import __version__
+from vitlab.code_version import describe
 from vitlab.errors import InputError, did_you_mean
 from vitlab.launch import clear_variables
 from vitlab.terminal import complain, safe_output
@@ -89,7 +88,7 @@ def _run(words: list[str]) -> None:
         print(HELP.format(verbs="\n".join(listed)), end="")
         return
     if words[0] == "--version":
-        print(f"vitlab {__version__} in {Path(__file__).parent}")  # a wheel, or a clone
+        print(describe())
         return
     verb = next((name for name in VERBS if f"{' '.join(words)} ".startswith(f"{name} ")), "")
     if not verb:

@@ -27,8 +27,9 @@ def find_config(name: str) -> Path:
     Raises:
         InputError: neither; the nearest names are shown.
     """
-    if Path(name).is_file():
-        return Path(name)
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
     known = config_names()
     short = name.removeprefix("configs/").removesuffix(".yaml")
     if short in known:

@@ -58,7 +58,12 @@ class ClassesOnly:
     """Mix-in of a parser of jsonargparse that builds classes and calls no function."""
 
     def build(
-        self, settings: Mapping[str, Any], where: object, problem: str, field: str
+        self,
+        settings: Mapping[str, Any],
+        where: object,
+        problem: str,
+        field: str,
+        *overlays: Mapping[str, Any],
     ) -> Namespace:
         """Build the classes of plain values, as of a checkpoint.
 
@@ -67,14 +72,17 @@ class ClassesOnly:
             where: file they are from, for the message.
             problem: start of the message where the parser refuses them.
             field: of that error.
+            *overlays: more settings, the later ones over the earlier.
 
         Raises:
             InputError: they name a class from elsewhere, or are not what the parser expects.
         """
-        check_config(settings, where)
         restrict_imports()
+        parsed: Any = None
         try:
-            parsed = self.parse_object(dict(settings))  # type: ignore[attr-defined]
+            for each in (settings, *overlays):
+                check_config(each, where)
+                parsed = self.parse_object(dict(each), parsed)  # type: ignore[attr-defined]
         except ArgumentError as error:
             raise InputError(f"{problem}: {error}", field=field) from error
         return self.instantiate_classes(parsed)

@@ -112,8 +112,15 @@ def test_words_and_names_survive_bash(tmp_path_factory, words, folder, python, c
     assert len(directives(text)) == len(directives(script()))  # those of the command are comments
 
 
-def test_lines_of_setup_come_first_and_a_failing_one_ends_the_job(programs):
-    assert run(script(setup=["export VITLAB_ALLOW='mine'"]), programs)[2] == "mine"
+def test_setup_adds_packages_but_takes_none_away_and_a_failing_line_ends_the_job(
+    programs, monkeypatch
+):
+    text = script(setup=["export VITLAB_ALLOW='mine'"])
+    assert run(text, programs)[2] == "mine"
+    monkeypatch.setenv("VITLAB_ALLOW", "a,b")
+    text = script(setup=["export VITLAB_ALLOW='mine'"])
+    assert run(text, programs)[2] == "a,b,mine"
+    assert run(script(), programs)[2] == "a,b"
     with pytest.raises(subprocess.CalledProcessError):
         run(script(setup=["false"]), programs)
 

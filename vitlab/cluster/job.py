@@ -143,8 +143,9 @@ def batch_script(
     Raises:
         InputError: an option cannot stand in a script, or would overrule the script's own.
     """
-    allow = os.environ.get("VITLAB_ALLOW")
-    setup = [*([f"export VITLAB_ALLOW={shlex.quote(allow)}"] if allow else []), *options.setup]
+    setup, allow = list(options.setup), os.environ.get("VITLAB_ALLOW")
+    if allow:  # last: lines of --setup may add packages, but not lose those of the check made here
+        setup.append(f'export VITLAB_ALLOW={shlex.quote(allow)}"${{VITLAB_ALLOW:+,$VITLAB_ALLOW}}"')
     seed = ['--seed_everything "$SLURM_ARRAY_TASK_ID"'] if options.seeds else []
     return TEMPLATE.format(
         command="\n# ".join(command.splitlines()),

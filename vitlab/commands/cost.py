@@ -10,6 +10,7 @@ EXAMPLES = """\
 examples:
   vitlab cost --config configs/dino_entmax.yaml
   vitlab cost --config configs/dino.yaml configs/dino_locat.yaml --sizes 224 --out cost.md
+  vitlab cost --config dino --config demo --sizes 64      # an overlay, as for fit
   vitlab cost --config runs/dino/seed0/config.yaml --batch-size 64 --device cuda
 """
 
@@ -20,7 +21,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def _cost(
-    config: list[Path],
+    config: list[str],
     sizes: tuple[int, ...] = (224, 384, 512),
     batch_size: int = 4,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -33,7 +34,8 @@ def _cost(
     specialized, locality with and without refinement, registers. No data are read.
 
     Args:
-        config: of vitlab fit, or config.yaml of runs; of each, only the encoder is used
+        config: of vitlab fit, or config.yaml of runs; of each, only the encoder is used; one
+            without an encoder's class, such as demo, overlays all before it
         sizes: pixels of image edges, multiples of the patch
         batch_size: images of a pass
         device: auto is a GPU where there is one
@@ -41,8 +43,11 @@ def _cost(
     """
     from vitlab.commands.device import choose_device
     from vitlab.profiling.cost import cost
-    from vitlab.training.encoder_config import encoder_from_config
+    from vitlab.training.encoder_config import encoder_from_config, group_overlays
 
-    unique = len({path.stem for path in config}) == len(config)
-    encoders = {path.stem if unique else str(path): encoder_from_config(path) for path in config}
+    found = group_overlays(config)
+    arms = {"-".join(path.stem for path in arm): arm for arm in found}
+    if len(arms) < len(found):
+        arms = {" ".join(map(str, arm)): arm for arm in found}
+    encoders = {name: encoder_from_config(arm) for name, arm in arms.items()}
     cost(encoders, sizes, batch_size, choose_device(device), out)

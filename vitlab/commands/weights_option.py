@@ -23,7 +23,8 @@ class WeightsOptions:
 
     Args:
         weights: checkpoints of runs, exported folders, files of DINO, DINOv2, DeiT, timm or
-            LocAtViT, or untrained:CONFIG for the encoder of a config at initialization (seed 0)
+            LocAtViT, or untrained:CONFIG for the encoder of a config at initialization (seed 0),
+            untrained:CONFIG,OVERLAY of one with an overlay
         labels: names of the encoders, one for each; by default from the paths
         which: student, teacher ... of a file with several models; one for all, or one for each
         family: of the weights; one for all, or one for each
@@ -64,7 +65,7 @@ class WeightsOptions:
         from vitlab.analysis.analyze import name_encoder
         from vitlab.evaluation.fingerprint import fingerprint
         from vitlab.evaluation.frozen_encoder import load_frozen_encoder
-        from vitlab.training.encoder_config import encoder_from_config
+        from vitlab.training.encoder_config import encoder_from_config, group_overlays
 
         count = len(self.weights)
         each = {name: list(getattr(self, name)) for name in EACH}
@@ -81,8 +82,8 @@ class WeightsOptions:
             if weights.startswith(UNTRAINED):
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(0)
-                    config = Path(weights.removeprefix(UNTRAINED))
-                    encoder = encoder_from_config(config).eval()
+                    configs = weights.removeprefix(UNTRAINED).split(",")
+                    encoder = encoder_from_config(group_overlays(configs)[0]).eval()
                 found.append(name_encoder(encoder, label, weights, fingerprint(encoder)))
                 continue
             own = {name: values[index] for name, values in each.items()}
