@@ -85,7 +85,7 @@ class Signalled(ThroughputMonitor):
 
 def interrupt(patch: pytest.MonkeyPatch, by: type[ThroughputMonitor] = Interrupted) -> None:
     """Interrupt the runs that follow."""
-    patch.setattr("vitlab.training.cli.ThroughputMonitor", by)
+    patch.setattr("vitlab.training.callbacks.ThroughputMonitor", by)
 
 
 def interrupted(

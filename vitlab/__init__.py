@@ -1,24 +1,17 @@
 """vitlab: pretraining and evaluation of vision transformers for dense prediction."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vitlab.encoders import Encoder
+    from vitlab.api import FitResult, analyze, evaluate, fit, load
 
+__all__ = ["FitResult", "analyze", "evaluate", "fit", "load"]
 __version__ = "0.1.0"
 
 
-def load(path: str | Path) -> "Encoder":
-    """Read back an encoder from a folder that `vitlab export` wrote, exactly.
-
-    Args:
-        path: the folder, with `config.json` and `model.safetensors`.
-
-    Raises:
-        InputError: the folder is not of this kind, or damaged.
-    """
-    # torch is imported only now, so that the command's help stays immediate
-    from vitlab.encoders.checkpoint_io import load
-
-    return load(path)
+def __getattr__(name: str) -> Any:
+    """Return a function of `vitlab.api`; torch is imported only then."""
+    if name in __all__:
+        return getattr(importlib.import_module("vitlab.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

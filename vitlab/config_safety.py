@@ -14,13 +14,14 @@ import pydoc
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse._common import parsing_settings
 
 from vitlab.atomic_io import read_regular
 from vitlab.errors import InputError
@@ -52,6 +53,16 @@ def restrict_imports() -> None:
         # else an argument of any type would be built from a mapping that names a class
         instantiate_subclass_spec_in_any=False,
     )
+
+
+@contextmanager
+def imports_as_before() -> Iterator[None]:
+    """Undo, in the end, what `restrict_imports` does to other parsers of this process."""
+    before = dict(parsing_settings)
+    try:
+        yield
+    finally:
+        parsing_settings.update(before)
 
 
 class ClassesOnly:

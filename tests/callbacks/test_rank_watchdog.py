@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 import torch.distributed as dist
@@ -33,12 +33,12 @@ def test_a_dead_rank_is_named_with_the_way_it_died():
 
 def test_a_first_rank_that_was_gone_before_this_one_looked_is_missed(monkeypatch):
     said, ended = [], threading.Event()
-    monkeypatch.setattr(rank_watchdog, "observe_local_ranks", lambda observe: None)
+    monkeypatch.setattr(rank_watchdog, "observe_local_ranks", lambda observe: nullcontext())
     monkeypatch.setattr(rank_watchdog, "end", lambda reason: (said.append(reason), ended.set()))
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv(rank_watchdog.FIRST, "7")
-    rank_watchdog.watch_local_ranks(lambda: "go on")
-    assert ended.wait(30)
+    with rank_watchdog.watch_local_ranks(lambda: "go on"):
+        assert ended.wait(30)
     assert said == ["the process 7 of the first rank is gone, so the others end too; go on"]
 
 
@@ -81,7 +81,8 @@ class Ranks:
         self.threads: list[threading.Thread] = []
 
     def watchdog(self) -> RankWatchdog:
-        self.watchdogs.append(RankWatchdog(lambda: "go on"))
+        self.watchdogs.append(RankWatchdog())
+        self.watchdogs[-1].remedy = lambda: "go on"
         return self.watchdogs[-1]
 
     def end(self, reason):

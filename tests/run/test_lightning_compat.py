@@ -60,7 +60,6 @@ def test_a_resumed_trainer_stands_where_the_checkpoint_was_written(tmp_path):
 def test_our_observer_takes_the_place_of_lightnings(monkeypatch):
     monkeypatch.setattr(subprocess_script, "_launch_process_observer", None)
     seen = []
-    observe_local_ranks(seen.append)
 
     class Environment:
         creates_processes_externally = False
@@ -70,7 +69,9 @@ def test_our_observer_takes_the_place_of_lightnings(monkeypatch):
 
     launcher = subprocess_script._SubprocessScriptLauncher(Environment(), 1, 1)
     monkeypatch.setattr(launcher, "_call_children_scripts", lambda: launcher.procs.append("rank"))
-    assert launcher.launch(lambda: 5) == 5
+    with observe_local_ranks(seen.append):
+        assert launcher.launch(lambda: 5) == 5
+    assert subprocess_script._launch_process_observer is None
     assert seen == [["rank"]]
 
 

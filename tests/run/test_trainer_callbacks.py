@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     BackboneFinetuning,
     BatchSizeFinder,
@@ -20,8 +20,16 @@ from lightning.pytorch.loggers import CSVLogger
 from refusals import refused
 from torch.utils.data import DataLoader
 
+from vitlab.callbacks.checkpoint import CheckpointCallback
+from vitlab.callbacks.collapse_monitor import CollapseMonitor
 from vitlab.callbacks.loggers import describe_logger
+from vitlab.callbacks.nan_guard import NaNGuard
 from vitlab.callbacks.online_probes import OnlineProbes
+from vitlab.callbacks.preemption import Preemption
+from vitlab.callbacks.rank_watchdog import RankWatchdog
+from vitlab.callbacks.status import StatusWriter
+from vitlab.callbacks.throughput import ThroughputMonitor
+from vitlab.callbacks.validation import Validation
 from vitlab.data import Batch, ImageNet, MultiCrop
 from vitlab.encoders import ViT
 from vitlab.objectives import DINO, DINOHeadConfig
@@ -40,13 +48,13 @@ def module() -> Pretraining:
 
 
 def trainer(*callbacks: Callback, folder, **options) -> Trainer:
-    options = {"max_epochs": 2, "logger": False, **options}
+    unsaved = not any(isinstance(each, CheckpointCallback) for each in callbacks)
+    options = {"max_epochs": 2, "logger": False, "enable_checkpointing": not unsaved, **options}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
     return Trainer(
         accelerator="cpu",
         devices=1,
         callbacks=list(callbacks),
-        enable_checkpointing=False,
         default_root_dir=folder,
         **quiet,
         **options,
@@ -147,3 +155,24 @@ def test_validate_measures_and_leaves_the_module_as_it_is(tmp_path, drawn):
     assert set(scores) == {"val/objective_loss", "knn/top1", "linear/top1"}
     assert all(torch.equal(value, before[name]) for name, value in own.state_dict().items())
     assert not own.objective.mean_logits
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [NaNGuard()],
+        lambda: [CollapseMonitor(1)],
+        lambda: [Validation(num_workers=0)],
+        lambda: [ThroughputMonitor()],
+        lambda: [RankWatchdog(), StatusWriter()],
+        lambda: [OnlineProbes(size=32, dense_size=32, num_workers=0)],  # of a loader: no labels
+        lambda: [Preemption(saved := CheckpointCallback()), saved],
+    ],
+)
+def test_our_callbacks_work_alone(make, tmp_path):
+    own, seen = make(), module()
+    trainer(*own, folder=tmp_path, max_epochs=1).fit(seen, loader())
+    assert seen.global_step == 2
+    if len(own) == 1:
+        with refused("trainer.callbacks", wording=False):
+            own[0].setup(trainer(folder=tmp_path), LightningModule(), "fit")

@@ -160,7 +160,8 @@ def test_starts_that_cannot_be_calibrated_are_refused(
     save(load_pretrained(converged).encoder, tmp_path / "encoder")
     torch.save({"cls_token": torch.zeros(1, 1, 8)}, tmp_path / "bare.pth")
     content = torch.load(converged, weights_only=True)
-    content["hyper_parameters"]["objective"]["class_path"] = "vitlab.objectives.PromptTuning"
+    settings = content["hyper_parameters"]["objective"]["init_args"]
+    settings["encoder"] = {"class_path": "vitlab.encoders.PromptedViT"}
     torch.save(content, tmp_path / "prompts.ckpt")
     content = torch.load(converged, weights_only=True)
     for name in ("objective.model.head.weight", "objective.model.head.bias"):
@@ -173,7 +174,7 @@ def test_starts_that_cannot_be_calibrated_are_refused(
         (["tokens"], "encoder", "an exported encoder has no classifier"),
         (["tokens"], "bare.pth", "holds no classifier"),
         (["tokens"], "nothing.pth", "there is no file"),
-        (["tokens"], "prompts.ckpt", "holds prompts and a head beside a frozen backbone"),
+        (["tokens"], "prompts.ckpt", "holds prompts, "),
         (["tokens"], "seven.ckpt", "has 7 classes and the data have 10"),
     ):
         refusal(calibrate, *options, start=start and tmp_path / start)

@@ -18,7 +18,6 @@ from vitlab.data import Loader, normalize
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError
 from vitlab.probes import InferenceConfig
-from vitlab.probes.layer_selection import depth_of
 from vitlab.progress import track
 
 
@@ -48,7 +47,7 @@ def name_encoder(
         weights=weights,
         hash=hash_,
         config=config,
-        depth=max(depth_of(encoder), 1),
+        depth=max(encoder.count_blocks(), 1),
         heads=blocks[0].attn.num_heads if blocks else 0,
         patch_size=encoder.patch_size,
         num_registers=int(config.get("num_registers", 0)),

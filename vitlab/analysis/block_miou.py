@@ -14,7 +14,7 @@ from vitlab.data import SegmentationTransform, VisionDataModule, normalize
 from vitlab.encoders import Encoder, Tokens
 from vitlab.probes import DenseProbe, InferenceConfig
 from vitlab.probes.features import eval_mode
-from vitlab.probes.layer_selection import LayerSelection, depth_of, extract_layers
+from vitlab.probes.layer_selection import LayerSelection, extract_layers
 from vitlab.probes.metrics import bootstrap_interval
 from vitlab.progress import track
 
@@ -85,7 +85,7 @@ def group_blocks(
     # while one is fitted, it is there twice: as it is, and standardized
     once = 4 * rows * encoder.embed_dim
     fit = max((memory - 4 * rows * classes) // once - 1, 1)
-    depth = max(depth_of(encoder), 1)
+    depth = max(encoder.count_blocks(), 1)
     return [range(start, min(start + fit, depth)) for start in range(0, depth, fit)]
 
 

@@ -11,7 +11,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from vitlab.atomic_io import replacing
-from vitlab.errors import check_least
+from vitlab.errors import InputError, check_least
 from vitlab.run import run_dir
 from vitlab.run.lightning_compat import set_position_in_epoch
 
@@ -37,6 +37,21 @@ class CheckpointCallback(Checkpoint):
     def due(self) -> bool:
         """Whether it is time, by the clock of this process."""
         return bool(self.minutes) and time.monotonic() - self.saved > 60 * self.minutes
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Have the trainer write checkpoints at once or not at all.
+
+        Raises:
+            InputError: the trainer has a way of its own.
+        """
+        given = trainer.strategy.checkpoint_io
+        if type(given) not in (TorchCheckpointIO, AtomicCheckpointIO):
+            raise InputError(
+                f"trainer.plugins has {type(given).__name__}, but a run can only be continued from "
+                "checkpoints that are written at once or not at all; leave it out",
+                field="trainer.plugins",
+            )
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Trainer
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
@@ -26,9 +26,9 @@ from vitlab.callbacks.collapse_checks import (
 from vitlab.callbacks.loggers import log_warning
 from vitlab.encoders.tokens import Tokens
 from vitlab.errors import InputError, check_least
-from vitlab.objectives import DINO
+from vitlab.objectives.objective import SelfDistillation
 from vitlab.precision import at_least_fp32
-from vitlab.run.module import Pretraining
+from vitlab.run.module import Pretraining, PretrainingCallback
 from vitlab.run.run_dir import resume_hint
 
 FILE = "collapse_monitor.jsonl"  # the diagnoses of a run, a line each
@@ -49,7 +49,7 @@ class Reported(TypedDict):
     sentence: str
 
 
-class CollapseMonitor(Callback):
+class CollapseMonitor(PretrainingCallback):
     """Checks loss, gradients, weights and teacher every few steps; reports each problem once.
 
     It does not affect training: no random number is drawn and no weight changed.
@@ -84,8 +84,8 @@ class CollapseMonitor(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Choose the weight matrices to watch; drop what a lost attempt has reported."""
         objective = pl_module.objective
-        student = objective.student if isinstance(objective, DINO) else objective
-        self.matrices = watched_weights(student)
+        pair = objective.distillation(pl_module.last)
+        self.matrices = watched_weights(objective if pair is None else pair.student)
         folder = Path(trainer.default_root_dir)
         if trainer.is_global_zero and (rows := read_diagnoses(folder)):
             _write(folder, [row for row in rows if row["step"] <= trainer.global_step])
@@ -116,8 +116,8 @@ class CollapseMonitor(Callback):
             self.norms.append(logs["optimizer/gradient_norm"])
         if _warm(pl_module):
             self.losses.append(objective.task_loss(logs))
-        if isinstance(objective, DINO):
-            self.center_errors.append(objective.center_error)
+        if (pair := objective.distillation(pl_module.last)) is not None:
+            self.center_errors.append(pair.center_error)
         if self.hook is None:
             return
         self.hook.remove()
@@ -143,7 +143,8 @@ class CollapseMonitor(Callback):
         objective, progress, settings = module.objective, module.last, module.settings
         step = progress.step + 1
         norms = _floats(self.norms) or [0.0]
-        teacher = self.teacher_stats(objective, module) if isinstance(objective, DINO) else None
+        pair = objective.distillation(progress)
+        teacher = self.teacher_stats(pair, module) if pair is not None else None
         speed = teacher.speed(step) if teacher is not None else 0.0
         update = relative_change(self.before, list(self.matrices.values()))
         self.best_rank = max(self.best_rank, teacher.rank if teacher is not None else 0.0)
@@ -170,22 +171,23 @@ class CollapseMonitor(Callback):
             best_rank=self.best_rank,
         )
 
-    def teacher_stats(self, objective: DINO, module: Pretraining) -> TeacherStats:
-        """Return the statistics of DINO's teacher."""
+    def teacher_stats(self, pair: SelfDistillation, module: Pretraining) -> TeacherStats:
+        """Return the statistics of a teacher."""
         features = at_least_fp32(torch.cat(self.features))
-        logs, progress = module.logs, module.last
-        copies = [objective.teacher.get_parameter(name) for name in self.matrices]
+        objective, logs, progress = module.objective, module.logs, module.last
+        copies = [pair.teacher.get_parameter(name) for name in self.matrices]
         steps = range(0, progress.steps, max(1, progress.steps // 100))  # a sample of them
-        kept = [objective.teacher_momentum(replace(progress, step=step)) for step in steps]
+        pairs = [objective.distillation(replace(progress, step=step)) for step in steps]
+        kept = [each.momentum for each in pairs if each is not None]
         return TeacherStats(
             out_dim=objective.out_dim,
             entropy=float(logs["teacher/entropy"]),
             divergence=float(logs["teacher/divergence"]),
             prototypes=float(logs["teacher/prototypes"]),
             center_error=min(_floats(self.center_errors)),
-            temperature=objective.teacher_temperature(progress),
-            student_temperature=objective.student_temperature,
-            momentum=objective.teacher_momentum(progress),
+            temperature=pair.temperature,
+            student_temperature=pair.student_temperature,
+            momentum=pair.momentum,
             distance=relative_change(list(self.matrices.values()), copies) or 0.0,
             rank=rankme(gram_matrix(features), len(features)),
             taken=1.0 - statistics.geometric_mean(kept) ** progress.steps if all(kept) else 1.0,

@@ -7,14 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
-from lightning import Callback, Trainer
+from lightning import LightningModule, Trainer
 from pydantic import BeforeValidator
 from typing_extensions import TypedDict  # for pydantic; from 3.12 on it takes that of typing
 
 from vitlab.atomic_io import write_json
 from vitlab.callbacks.checkpoint import save_checkpoint
+from vitlab.data import VisionDataModule
 from vitlab.errors import check_least
+from vitlab.objectives import Objective
 from vitlab.probes import InferenceConfig
+from vitlab.run.module import PretrainingCallback, vision_data
 
 # a score without a value is null in the file
 Score = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
@@ -47,7 +50,7 @@ def finite(scores: Mapping[str, float]) -> dict[str, float]:
     return {tag: value for tag, value in scores.items() if math.isfinite(value)}
 
 
-class EvaluationCallback(Callback):
+class EvaluationCallback(PretrainingCallback):
     """Measures every so many epochs, and after the last.
 
     Attributes:
@@ -60,8 +63,29 @@ class EvaluationCallback(Callback):
         self.every_n_epochs = every_n_epochs
         self.batch_size, self.num_workers = batch_size, num_workers
         self.rows: list[Measurement] = []
-        self.seconds, self.times = 0.0, 0
+        self.seconds, self.times, self.checked = 0.0, 0, False
         check_least(self, f"{section}.", {"every_n_epochs": 0, "batch_size": 1, "num_workers": 0})
+
+    def check(self, objective: Objective, data: VisionDataModule | None) -> list[str]:
+        """Refuse, before any work, what cannot be measured.
+
+        Returns:
+            What makes scores poor, in sentences.
+
+        Raises:
+            InputError: the reason.
+        """
+        raise NotImplementedError
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check, where no plan of `vitlab fit` has done so."""
+        super().setup(trainer, pl_module, stage)
+        self.check_once(pl_module.objective, vision_data(trainer))  # type: ignore[arg-type]
+
+    def check_once(self, objective: Objective, data: VisionDataModule | None) -> list[str]:
+        """Check, which reads files, unless that was done."""
+        done, self.checked = self.checked, True
+        return [] if done else self.check(objective, data)
 
     def is_due(self, trainer: Trainer) -> bool:
         """Whether the epoch that ends now is measured: every so many (0: none), and the last."""

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Trainer
 from torch.nn.utils import get_total_norm
 
 from vitlab import distributed
 from vitlab.callbacks import failed_step
 from vitlab.callbacks.failed_step import FailedStep, Trace, trace_step
-from vitlab.data import VisionDataModule
 from vitlab.data.batch import Batch
 from vitlab.data.sampler import GlobalBatchSampler
-from vitlab.run.module import Pretraining
+from vitlab.run.module import Pretraining, PretrainingCallback, vision_data
 from vitlab.run.run_dir import resume_hint
 
 MIN_SCALE = 1e-3  # of fp16: 26 halvings from the first scale are no search for a scale any more
@@ -37,7 +36,7 @@ class NotFiniteError(FloatingPointError):
         self.reason = reason
 
 
-class NaNGuard(Callback):
+class NaNGuard(PretrainingCallback):
     """Checks the loss and the gradients of each step.
 
     All ranks must stop at the same step, though only one may have seen the number. So `Pretraining`
@@ -156,8 +155,8 @@ def _finite_gradients(module: Pretraining) -> bool:
 def _files(trainer: Trainer, index: int) -> list[str]:
     """Return the files of a micro-batch of this epoch, where its loader knows them."""
     batches = getattr(trainer.train_dataloader, "batch_sampler", None)
-    data = getattr(trainer, "datamodule", None)
-    if not (isinstance(batches, GlobalBatchSampler) and isinstance(data, VisionDataModule)):
+    data = vision_data(trainer)
+    if data is None or not isinstance(batches, GlobalBatchSampler):
         return []
     samples = data.samples(data.train_split)
     places = batches.share(trainer.current_epoch)[index]

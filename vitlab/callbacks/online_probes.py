@@ -26,6 +26,7 @@ from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.data.profile import check_scores
 from vitlab.encoders import Encoder, Pixels
 from vitlab.errors import InputError, check_least, check_names
+from vitlab.objectives import Objective
 from vitlab.probes import (
     KNN,
     DenseProbe,
@@ -37,6 +38,7 @@ from vitlab.probes import (
 from vitlab.probes.degradation import latest_warning
 from vitlab.probes.dense import FittedDenseProbe
 from vitlab.probes.features import eval_mode
+from vitlab.run.module import vision_data
 from vitlab.visualization.masks import draw_probe_grid
 
 
@@ -95,7 +97,11 @@ class OnlineProbes(EvaluationCallback):
         self.image_probes |= more
         check_least(self, "probing.", {"images": 0, "dense_images": 0, "pictures": 0})
 
-    def check(self, encoder: Encoder, data: VisionDataModule | None) -> list[str]:
+    def check(self, objective: Objective, data: VisionDataModule | None) -> list[str]:
+        """Refuse what cannot be probed, see `check_encoder`."""
+        return self.check_encoder(objective.encoder, data)
+
+    def check_encoder(self, encoder: Encoder, data: VisionDataModule | None) -> list[str]:
         """Read the file lists of every set and refuse what cannot be probed.
 
         Returns:
@@ -146,8 +152,8 @@ class OnlineProbes(EvaluationCallback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Log the scores of the encoder as it is, for `Trainer.validate`."""
         if trainer.state.fn == TrainerFn.VALIDATING:
-            data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
-            scores, _ = self.probe(pl_module.objective.encoder, data, self.inference(trainer))
+            data, inference = vision_data(trainer), self.inference(trainer)
+            scores, _ = self.probe(pl_module.objective.encoder, data, inference)
             pl_module.log_dict(scores)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -159,8 +165,7 @@ class OnlineProbes(EvaluationCallback):
     ) -> Measurement:
         """Run all probes on an encoder; log, keep and return its scores."""
         began = time.perf_counter()
-        inference = self.inference(trainer)
-        data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        inference, data = self.inference(trainer), vision_data(trainer)
 
         def draw(dataset: str, fitted: FittedDenseProbe) -> None:
             test, classes = fitted.images, self.dense[dataset].classes

@@ -12,8 +12,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
 import torch.distributed as dist
@@ -22,6 +25,7 @@ from lightning import Callback, LightningModule, Trainer
 from vitlab import signals
 from vitlab.launch import FIRST
 from vitlab.run.lightning_compat import observe_local_ranks
+from vitlab.run.run_dir import resume_hint
 from vitlab.terminal import complain
 
 TICK = 4.0  # seconds between two signs of life
@@ -29,8 +33,9 @@ PATIENCE = 10  # ticks without one after which a rank counts as dead
 _started: list[subprocess.Popen] = []  # by this process, the other ranks on this machine
 
 
-def watch_local_ranks(remedy: Callable[[], str]) -> None:
-    """Watch the ranks that Lightning starts from this process, or the one that started this.
+@contextmanager
+def watch_local_ranks(remedy: Callable[[], str]) -> Iterator[None]:
+    """Watch the ranks that Lightning starts in this block, or the one that started this process.
 
     Lightning's own observer kills the first rank without a message.
 
@@ -53,11 +58,12 @@ def watch_local_ranks(remedy: Callable[[], str]) -> None:
 
         threading.Thread(target=look, daemon=True).start()
 
-    observe_local_ranks(watch)
     if first:
         os.environ[FIRST] = str(os.getpid())
     elif FIRST in os.environ or "SLURM_STEP_ID" not in os.environ:
         watch([])
+    with observe_local_ranks(watch):
+        yield
 
 
 def missing(started: Sequence[subprocess.Popen], parent: int) -> str:
@@ -86,19 +92,17 @@ class RankWatchdog(Callback):
     A thread of its own gives them, so that long work of the others is no reason for an alarm; one
     that hangs is left to the time-outs of the backend and of the data loader. Ticks are those of
     this process: if all processes are suspended, so is it.
-
-    Args:
-        remedy: returns how to continue, as text.
     """
 
-    def __init__(self, remedy: Callable[[], str]):
-        self.remedy = remedy
+    def __init__(self) -> None:
+        self.remedy: Callable[[], str] = str  # returns how to continue, as text
         self.over = threading.Event()
         self.beats = 0  # answers of the first rank's store
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin, where there is more than one rank: all of them have come."""
         signals.wait_for("")
+        self.remedy = partial(resume_hint, Path(trainer.default_root_dir))
         if trainer.world_size > 1:
             ranks = (trainer.global_rank, trainer.world_size)
             threading.Thread(target=self.beat, args=ranks, daemon=True).start()

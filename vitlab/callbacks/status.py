@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 
 from vitlab.atomic_io import write_json
 from vitlab.callbacks.collapse_monitor import Reported, read_diagnoses
@@ -16,11 +16,12 @@ from vitlab.callbacks.preemption import Preempted
 from vitlab.callbacks.rank_watchdog import is_lost_rank
 from vitlab.cluster.runs import STATUS, RunStatus
 from vitlab.errors import InputError
+from vitlab.run.module import PretrainingCallback
 
 INTERVAL = 15.0  # seconds between two writings
 
 
-class StatusWriter(Callback):
+class StatusWriter(PretrainingCallback):
     """Writes RUN/status.json on the first rank: at the start, every 15 s, and at the end."""
 
     def __init__(self) -> None:

@@ -2,10 +2,12 @@
 
 import time
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
+
+from vitlab.run.module import PretrainingCallback
 
 
-class ThroughputMonitor(Callback):
+class ThroughputMonitor(PretrainingCallback):
     """Logs images per second and the seconds each step waited for data."""
 
     def __init__(self) -> None:

@@ -21,6 +21,7 @@ from vitlab.objectives import Objective
 from vitlab.precision import at_least_fp32
 from vitlab.probes.features import InferenceConfig, eval_mode, sharded_loader
 from vitlab.progress import track
+from vitlab.run.module import vision_data
 
 BEST = "best_top1.ckpt"
 TOP1 = "val/top1"
@@ -61,7 +62,7 @@ class Validation(EvaluationCallback):
                 f"{field} {crop} is no part of the image; use a number in (0, 1]", field=field
             )
 
-    def check(self, objective: Objective, data: VisionDataModule) -> None:
+    def check(self, objective: Objective, data: VisionDataModule | None) -> list[str]:
         """Read the list of labeled images and refuse what cannot be scored.
 
         Raises:
@@ -69,10 +70,17 @@ class Validation(EvaluationCallback):
                 patches do not tile.
         """
         if objective.classifiers():
+            if data is None:
+                raise InputError(
+                    "Validation scores a classifier on the labeled images of a VisionDataModule; "
+                    "give one to the trainer as datamodule, or leave the callback out",
+                    field="validation",
+                )
             check_labels(data, data.train_split, objective.num_classes)
             check_labels(data, data.val_split, objective.num_classes)
             size = self.size or data.transform.crop_sizes[0][1]
             objective.encoder.check_img_size(size, "validation.size")
+        return []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Score when due; keep the checkpoint with the best top-1 so far."""
@@ -98,8 +106,8 @@ class Validation(EvaluationCallback):
 
     def measure(self, trainer: Trainer, objective: Objective) -> dict[str, float]:
         """Return the scores of all classifiers."""
-        data: VisionDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        inference = self.inference(trainer)
+        data, inference = vision_data(trainer), self.inference(trainer)
+        assert data is not None, "refused in setup"
         size = self.size or data.transform.crop_sizes[0][1]
         labeled = data.classification_dataset(data.val_split, size, crop=self.crop)
         images = sharded_loader(labeled, inference)

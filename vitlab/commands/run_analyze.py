@@ -24,8 +24,8 @@ from vitlab.terminal import say
 PICTURES = 4  # images that are drawn
 
 
-def write_analysis(options: AnalyzeOptions) -> None:
-    """Analyze encoders.
+def write_analysis(options: AnalyzeOptions) -> AnalysisResults | None:
+    """Analyze encoders; write and return the results.
 
     Raises:
         InputError: options, weights or data that cannot be used, before anything is measured.
@@ -48,7 +48,7 @@ def write_analysis(options: AnalyzeOptions) -> None:
         inference = replace(inference, precision=autocast)
     _show_plan(options, encoders, images, device)
     if options.dry_run:
-        return
+        return None
     results = analyze(encoders, images, inference)
     if options.probe is not None:
         found: list[Row] = []
@@ -76,6 +76,7 @@ def write_analysis(options: AnalyzeOptions) -> None:
             options.out.rename(Path(aside) / "old")
         folder.rename(options.out)
     say(f"report: {options.out / page.name}, with {JSON} and {CSV}")
+    return results
 
 
 def _show_plan(

@@ -40,7 +40,7 @@ from vitlab.visualization.masks import compare_masks
 UNFINISHED = ".unfinished"
 
 
-def evaluate_and_write(args: EvaluateArguments, protocol: ProtocolInfo) -> None:
+def evaluate_and_write(args: EvaluateArguments, protocol: ProtocolInfo) -> Result | None:
     """Evaluate as told, and write the result.
 
     Raises:
@@ -55,7 +55,7 @@ def evaluate_and_write(args: EvaluateArguments, protocol: ProtocolInfo) -> None:
     remarks = check(encoder, args.protocol, args.data)
     if args.dry_run:
         show_plan(args, protocol, info, folder, remarks)
-        return
+        return None
     device = launch(args)
     first = distributed.rank() == 0
     if first:
@@ -69,11 +69,11 @@ def evaluate_and_write(args: EvaluateArguments, protocol: ProtocolInfo) -> None:
     )
     began = time.perf_counter()
     outcome = evaluate(encoder, args.protocol, args.data, context)
-    if first:
-        seconds = time.perf_counter() - began
-        write(args, protocol, info, outcome, folder, seconds, remarks)
+    seconds = time.perf_counter() - began
+    result = write(args, protocol, info, outcome, folder, seconds, remarks) if first else None
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    return result
 
 
 def default_folder(args: EvaluateArguments, protocol: ProtocolInfo) -> Path:
@@ -168,8 +168,8 @@ def write(
     folder: Path,
     seconds: float,
     remarks: Sequence[str],
-) -> None:
-    """Write and print the numbers of an evaluation with all that made them, and its pictures."""
+) -> Result:
+    """Write, print and return the numbers of an evaluation with all that made them."""
     data, counts, classes = args.data, outcome.counts, {}
     train, val = outcome.train or data.train_split, data.val_split
     samples = data.samples(val)
@@ -208,6 +208,7 @@ def write(
     result.write(folder, counts, paths, args.overwrite)  # last: then it is complete
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     show_result(result, folder)
+    return result
 
 
 def show_result(result: Result, folder: Path) -> None:

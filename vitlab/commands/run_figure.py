@@ -16,7 +16,7 @@ from vitlab.encoders.vit import Block
 from vitlab.errors import InputError
 from vitlab.probes import DenseProbe, InferenceConfig
 from vitlab.probes.dense import encode_by
-from vitlab.probes.layer_selection import LayerSelection, check_layers, depth_of
+from vitlab.probes.layer_selection import LayerSelection, check_layers
 from vitlab.progress import track
 from vitlab.terminal import say
 from vitlab.visualization import figure
@@ -100,7 +100,7 @@ def _places(options: FigureOptions, photographs: list[Photograph]) -> list[Place
 def _blocks(options: FigureOptions, models: dict[str, Encoder]) -> list[int]:
     """Return the blocks that are drawn, which every model has."""
     words = options.block
-    depths = sorted({depth_of(encoder) for encoder in models.values()})
+    depths = sorted({encoder.count_blocks() for encoder in models.values()})
     if words == ["all"] and len(depths) == 1:
         words = [str(block) for block in range(max(depths[0], 1))]
     try:

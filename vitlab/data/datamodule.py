@@ -59,7 +59,7 @@ class VisionDataModule(LightningDataModule, ABC):
 
     def __init__(
         self,
-        root: str,
+        root: str | Path,
         global_batch_size: int = 512,
         micro_batch_size: int = 0,
         transform: Transform = MultiCrop(),  # noqa: B008, holds no state between calls

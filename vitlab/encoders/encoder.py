@@ -3,10 +3,11 @@
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 
 from vitlab.encoders.tokens import Tokens, TokenSequence, assemble
 from vitlab.errors import InputError
+
+# of encoders of the user's own, by walking once
+_counts: WeakKeyDictionary["Encoder", int] = WeakKeyDictionary()
 
 
 class Encoder(nn.Module, ABC):
@@ -54,6 +58,14 @@ class Encoder(nn.Module, ABC):
         tokens = self(images)
         x = assemble(tokens.cls[:, None], tokens.registers, tokens.patches)
         yield TokenSequence(x, tokens.grid)
+
+    def count_blocks(self) -> int:
+        """Return the number of blocks that `walk` goes through; 0 for an encoder without."""
+        if type(self).walk is Encoder.walk:
+            return 0
+        if self not in _counts:
+            _counts[self] = len(try_encoder(self, self.walk)) - 1
+        return _counts[self]
 
     def read(self, state: TokenSequence) -> Tokens:
         """Return a sequence after the final norm, where the encoder has one.
@@ -110,6 +122,40 @@ def plain_values(config: dict[str, Any]) -> dict[str, Any]:
     return {name: plain(value) for name, value in config.items()}
 
 
+def try_encoder(encoder: Encoder, use: Callable[[Tensor], Any], size: int = 0) -> Any:
+    """Return what a method of an encoder makes of one black image, in evaluation mode.
+
+    Args:
+        encoder: the encoder.
+        use: its method; what it yields is returned as a list.
+        size: pixels of the image edge; by default one that the encoder should take.
+
+    Raises:
+        InputError: the method fails.
+    """
+    own = encoder.config.get("img_size")
+    size = size or (
+        own if isinstance(own, int) else max(224 // encoder.patch_size, 1) * encoder.patch_size
+    )
+    first = next(iter(encoder.parameters()), torch.empty(0))
+    images = torch.zeros(1, 3, size, size, device=first.device, dtype=first.dtype)
+    modes = [(module, module.training) for module in encoder.modules()]
+    try:
+        with torch.no_grad():
+            encoder.eval()
+            found = use(images)
+            return list(found) if isinstance(found, Iterator) else found
+    except Exception as error:
+        raise InputError(
+            f"{type(encoder).__qualname__}.{use.__name__} fails on an image of {size} pixels: "
+            f"{type(error).__name__}: {error}",
+            field="model.objective.encoder",
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def check_encoder(encoder: Encoder, size: int) -> None:
     """Try an encoder of the user's own on one image, before a run begins.
 
@@ -122,24 +168,48 @@ def check_encoder(encoder: Encoder, size: int) -> None:
     """
     kind, field = type(encoder).__qualname__, "model.objective.encoder"
     for name in ("embed_dim", "patch_size"):
-        if not isinstance(getattr(encoder, name, None), int):
-            raise InputError(f"{kind} has no {name}; set it to a number in __init__", field=field)
-    training, device = encoder.training, next(iter(encoder.parameters()), torch.empty(0)).device
-    with torch.no_grad():
-        tokens = encoder.eval()(torch.zeros(1, 3, size, size, device=device))
-    encoder.train(training)
-    if not isinstance(tokens, Tokens):
-        given = type(tokens).__name__
-        raise InputError(f"{kind}.forward returns {given}; return Tokens", field=field)
-    d, edge = encoder.embed_dim, size // encoder.patch_size
-    wanted = {"cls": (1, d), "patches": (1, edge * edge, d), "grid": (edge, edge)}
-    wanted["registers"] = (1, tokens.registers.shape[1], d)
-    for name, shape in wanted.items():
-        value = getattr(tokens, name)
-        found = tuple(value.shape if isinstance(value, Tensor) else value)
-        if found != shape:
+        value = getattr(encoder, name, None)
+        if not isinstance(value, int) or value < 1:
             raise InputError(
-                f"{kind}.forward gives {name} {found} for an image of {size} pixels, with "
-                f"embed_dim {d} and patch_size {encoder.patch_size}; it must be {shape}",
+                f"{kind}.{name} is {value}; set it in __init__ to a positive number", field=field
+            )
+    found = {"forward": try_encoder(encoder, encoder.forward, size)}
+    if type(encoder).walk is not Encoder.walk:
+        states = try_encoder(encoder, encoder.walk, size)
+        wrong = [state for state in states if not isinstance(state, TokenSequence)]
+        if wrong or not states:
+            given = type(wrong[0]).__name__ if wrong else "nothing"
+            raise InputError(
+                f"{kind}.walk yields {given}; yield TokenSequence(x, grid), the sequence entering "
+                "each block and the one leaving the last",
                 field=field,
             )
+        found["read"] = try_encoder(encoder, lambda _: encoder.read(states[-1]), size)
+    d, edge = encoder.embed_dim, size // encoder.patch_size
+    for method, tokens in found.items():
+        if not isinstance(tokens, Tokens):
+            given = type(tokens).__name__
+            raise InputError(
+                f"{kind}.{method} returns {given}; return vitlab.encoders.Tokens(cls, registers, "
+                "patches, grid)",
+                field=field,
+            )
+        wanted = {"cls": (1, d), "patches": (1, edge * edge, d), "grid": (edge, edge)}
+        wanted["registers"] = (1, tokens.registers.shape[1], d)
+        for name, shape in wanted.items():
+            value = getattr(tokens, name)
+            actual = tuple(value.shape if isinstance(value, Tensor) else value)
+            if actual != shape:
+                raise InputError(
+                    f"{kind}.{method} gives {name} {actual} for an image of {size} pixels, with "
+                    f"embed_dim {d} and patch_size {encoder.patch_size}; it must be {shape}",
+                    field=field,
+                )
+    if "read" in found and not torch.allclose(
+        found["read"].patches, found["forward"].patches, 1e-3, 1e-4
+    ):
+        raise InputError(
+            f"{kind}.read gives other patches of the last state of walk than forward returns; the "
+            "two must agree: evaluations read the former",
+            field=field,
+        )

@@ -92,6 +92,10 @@ class PromptedViT(Encoder):
         """Return the features of the images, after the final norm."""
         return self.backbone(images)
 
+    def count_blocks(self) -> int:
+        """Return the number of blocks."""
+        return len(self.blocks)
+
     def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[TokenSequence]:
         """Yield the sequence entering each block, then the one leaving the last."""
         return self.backbone.walk(images)

@@ -145,6 +145,10 @@ class ViT(Routed, Encoder):
         """Return `class_path` and `init_args`; a ViT that read its weights needs no file again."""
         return {"class_path": "vitlab.encoders.ViT", "init_args": plain_values(self.config)}
 
+    def count_blocks(self) -> int:
+        """Return the number of blocks."""
+        return len(self.blocks)
+
     def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[TokenSequence]:
         """Yield the sequence entering each block, then the one leaving the last."""
         state = self.embed(images)

@@ -83,6 +83,10 @@ class Renormalized(Encoder):
         """The blocks of the encoder."""
         return self.inner.get_submodule("blocks")
 
+    def count_blocks(self) -> int:
+        """Return the number of blocks of the encoder."""
+        return self.inner.count_blocks()
+
     def walk(self, images: Float[Tensor, "b 3 height width"]) -> Iterator[TokenSequence]:
         """Walk through the encoder."""
         return self.inner.walk(images * self.factor + self.offset)

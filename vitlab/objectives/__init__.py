@@ -7,7 +7,7 @@ from vitlab.objectives.classification import Classification, Classifier
 from vitlab.objectives.dino import DINO
 from vitlab.objectives.dino_head import DINOHeadConfig
 from vitlab.objectives.mixup import Mixup, RandomErasing
-from vitlab.objectives.objective import ImageReader, Loss, Objective
+from vitlab.objectives.objective import ImageReader, Loss, Objective, SelfDistillation
 from vitlab.objectives.pretrained import Pretrained
 from vitlab.objectives.prompt_tuning import KeyMatching, PromptTuning
 
@@ -27,5 +27,6 @@ __all__ = [
     "Pretrained",
     "PromptTuning",
     "RandomErasing",
+    "SelfDistillation",
     "TokenTerm",
 ]

@@ -21,7 +21,7 @@ from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
 from vitlab.errors import InputError, check_least
 from vitlab.objectives.dino_head import DINOHead, DINOHeadConfig
-from vitlab.objectives.objective import Loss, Objective
+from vitlab.objectives.objective import Loss, Objective, SelfDistillation
 from vitlab.optim.schedules import Progress, Ramp, cosine
 from vitlab.precision import at_least_fp32
 
@@ -135,6 +135,17 @@ class DINO(Objective):
         momentum = cosine(self.momentum, 1.0, progress.step, progress.steps)
         stated_for = self.momentum_batch_size or progress.batch_size
         return momentum ** (progress.batch_size / stated_for)
+
+    def distillation(self, progress: Progress) -> SelfDistillation:
+        """Return student and teacher."""
+        return SelfDistillation(
+            self.student,
+            self.teacher,
+            temperature=self.teacher_temperature(progress),
+            student_temperature=self.student_temperature,
+            momentum=self.teacher_momentum(progress),
+            center_error=self.center_error,
+        )
 
     def schedules(self, progress: Progress) -> dict[str, float]:
         """Return the teacher's momentum and temperature."""

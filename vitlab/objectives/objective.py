@@ -30,6 +30,30 @@ class Loss:
     logs: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class SelfDistillation:
+    """A student and its teacher at a step, for the collapse monitor.
+
+    The loss of such an objective logs, of the teacher, "teacher/entropy" and "teacher/divergence"
+    in nats, and "teacher/prototypes", the exponential of the entropy of its mean output.
+
+    Attributes:
+        student: is trained; its matrices are watched.
+        teacher: has parameters of the same names.
+        temperature: divides the teacher's logits.
+        student_temperature: divides the student's logits.
+        momentum: of the teacher's moving average, for this step.
+        center_error: distance of the center from the mean logits, as a share of their norm.
+    """
+
+    student: nn.Module
+    teacher: nn.Module
+    temperature: float
+    student_temperature: float
+    momentum: float
+    center_error: Tensor
+
+
 class Objective(nn.Module, ABC):
     """A loss of a batch; independent of the trainer and its loggers.
 
@@ -79,6 +103,10 @@ class Objective(nn.Module, ABC):
     def task_loss(self, logs: dict[str, Tensor]) -> Tensor:
         """Return the part of a logged loss that a constant prediction cannot lower."""
         return logs["loss"]
+
+    def distillation(self, progress: Progress) -> SelfDistillation | None:
+        """Return student and teacher, where there are two, for the collapse monitor to watch."""
+        return None
 
     def before_step(self, progress: Progress) -> None:
         """Change gradients, which are already clipped, before the optimizer uses them."""

@@ -44,11 +44,6 @@ class LayerSelection:
         return f"layers {layers} {'with' if self.norm else 'without'} norm"
 
 
-def depth_of(encoder: Encoder) -> int:
-    """Return the number of blocks; 0 for an encoder without, whose only layer is 0 or -1."""
-    return len(getattr(encoder, "blocks", ()))
-
-
 def check_layers(encoder: Encoder, selections: Sequence[LayerSelection]) -> None:
     """Refuse layers that the encoder does not have.
 
@@ -56,7 +51,7 @@ def check_layers(encoder: Encoder, selections: Sequence[LayerSelection]) -> None
         InputError: the layer, and the allowed ones.
     """
     for selection in selections:
-        _indices(selection, depth_of(encoder))
+        _indices(selection, encoder.count_blocks())
 
 
 def _indices(selection: LayerSelection, depth: int) -> list[int]:
@@ -102,7 +97,7 @@ def extract_layers(
     Raises:
         InputError: a layer that the encoder does not have.
     """
-    depth = depth_of(encoder)
+    depth = encoder.count_blocks()
     indices = [_indices(selection, depth) for selection in selections]
     wanted, states = {layer for each in indices for layer in each}, {}
     # the first state enters the first block, unless there are no blocks

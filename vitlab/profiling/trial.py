@@ -24,6 +24,8 @@ from torch.utils.data import Dataset
 from vitlab.callbacks.checkpoint import CheckpointCallback
 from vitlab.callbacks.measurements import EvaluationCallback
 from vitlab.callbacks.nan_guard import NaNGuard, NotFiniteError
+from vitlab.callbacks.online_probes import OnlineProbes
+from vitlab.callbacks.validation import Validation
 from vitlab.errors import InputError
 from vitlab.probes.dense import stack_images
 from vitlab.probes.features import eval_mode, sharded_loader
@@ -141,7 +143,7 @@ def evaluation_seconds(cli: FitCLI, trainer: Trainer) -> tuple[float, float]:
 
     Of each kind of image, a few batches are measured.
     """
-    probing, validation = cli.config_init.probing, cli.config_init.validation
+    probing, validation = cli.find(OnlineProbes), cli.find(Validation)
     data, objective = cli.datamodule, cli.model.objective.to(trainer.strategy.root_device)
 
     def seconds(
@@ -158,17 +160,18 @@ def evaluation_seconds(cli: FitCLI, trainer: Trainer) -> tuple[float, float]:
 
     probe_seconds = 0.0
     with eval_mode(objective):
-        if data.samples(data.train_split).labels is not None:
+        if probing and data.samples(data.train_split).labels is not None:
             train = data.classification_dataset(data.train_split, probing.size, probing.images)
             probe_seconds += seconds(train, len(data.samples(data.val_split)), probing)
-        for source in probing.dense.values():
+        for source in probing.dense.values() if probing else ():
+            assert probing is not None
             dense = source.segmentation_dataset(
                 source.train_split, probing.view, probing.dense_images
             )
             others = len(source.samples(source.val_split))
             probe_seconds += seconds(dense, others, probing, stack_images)
         classifiers = len(objective.classifiers())
-        if not classifiers:
+        if not classifiers or validation is None:
             return probe_seconds, 0.0
         size = validation.size or data.transform.crop_sizes[0][1]
         val = data.classification_dataset(data.val_split, size, crop=validation.crop)
@@ -178,13 +181,17 @@ def evaluation_seconds(cli: FitCLI, trainer: Trainer) -> tuple[float, float]:
 def run_facts(cli: FitCLI, plan: RunPlan) -> RunFacts:
     """Return the settings of a run and properties of the machine, before anything is measured."""
     trainer, data, objective = cli.trainer, cli.datamodule, cli.model.objective
-    probing, validation = cli.config_init.probing, cli.config_init.validation
+    probing, validation = cli.find(OnlineProbes), cli.find(Validation)
     checkpoint: CheckpointCallback = cli.config_init.checkpoint
     device, epochs = trainer.strategy.root_device, trainer.max_epochs or 1
     every = checkpoint.every_n_epochs
     kept = min(checkpoint.keep, epochs // every) if every else 0
-    probings = _count(probing.every_n_epochs, epochs) + 2 * probing.baselines
-    picture = probing.pictures * PICTURE_COLUMNS * probing.dense_size**2 * 3
+    probings = sets = picture = 0
+    if probing is not None:
+        probings = _count(probing.every_n_epochs, epochs) + 2 * probing.baselines
+        picture = probing.pictures * PICTURE_COLUMNS * probing.dense_size**2 * 3
+        sets = len(probing.dense)
+    scored = validation is not None and bool(objective.classifiers())
     folder = cli.folder.absolute()
     on_gpu = device.type == "cuda"
     return RunFacts(
@@ -204,12 +211,12 @@ def run_facts(cli: FitCLI, plan: RunPlan) -> RunFacts:
         weights=plan.weights,
         per_image=plan.per_image,
         # the last two, and the best by each score
-        kept_checkpoints=2 + kept + bool(probing.dense) + bool(objective.classifiers()),
+        kept_checkpoints=2 + kept + bool(sets) + scored,
         scalars=0,  # known after the steps
-        pictures=2 * picture * len(probing.dense) * probings,  # files, and in TensorBoard
+        pictures=2 * picture * sets * probings,  # files, and in TensorBoard
         free_disk=shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free,
         probings=probings,
-        validations=_count(validation.every_n_epochs, epochs) if objective.classifiers() else 0,
+        validations=_count(validation.every_n_epochs, epochs) if validation and scored else 0,
     )
 
 

@@ -29,12 +29,18 @@ def set_position_in_epoch(checkpoint: dict[str, Any], mid_epoch: bool) -> None:
             count["processed"] = count["completed"]
 
 
-def observe_local_ranks(observe: Callable[[list[subprocess.Popen]], None]) -> None:
-    """Have a function watch the ranks that Lightning starts from this process.
+@contextmanager
+def observe_local_ranks(observe: Callable[[list[subprocess.Popen]], None]) -> Iterator[None]:
+    """Have a function watch the ranks that Lightning starts from this process in this block.
 
     Lightning's own watch kills the first rank without a message.
     """
+    before = subprocess_script._launch_process_observer
     subprocess_script._launch_process_observer = observe  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        subprocess_script._launch_process_observer = before
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import Subset
 
@@ -74,8 +74,8 @@ class Pretraining(LightningModule):
         accumulate = self.trainer.accumulate_grad_batches
         per_epoch = ceil(self.trainer.num_training_batches / accumulate)
         epochs = self.trainer.max_epochs or 1
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, VisionDataModule):
+        data = vision_data(self.trainer)
+        if data is not None:
             batch = data.global_batch_size
         else:  # of a loader given to `Trainer.fit`
             loader: Any = self.trainer.train_dataloader
@@ -117,8 +117,8 @@ class Pretraining(LightningModule):
         Raises:
             DataError: the objective cannot learn from these data.
         """
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, VisionDataModule):
+        data = vision_data(self.trainer)
+        if data is None:
             return
 
         def read(indices: Sequence[int]) -> Iterator[Batch]:
@@ -267,6 +267,29 @@ class Pretraining(LightningModule):
                 "lies beside it",
                 field="--ckpt_path",
             ) from error
+
+
+class PretrainingCallback(Callback):
+    """A callback of trainers of `Pretraining`."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse other modules.
+
+        Raises:
+            InputError: the trainer has another module.
+        """
+        if not isinstance(pl_module, Pretraining):
+            raise InputError(
+                f"the callback {type(self).__name__} is for vitlab.run.module.Pretraining, not for "
+                f"{type(pl_module).__name__}; leave it out",
+                field="trainer.callbacks",
+            )
+
+
+def vision_data(trainer: Trainer) -> VisionDataModule | None:
+    """Return the trainer's data, where they are of ours and not, say, a loader."""
+    data = getattr(trainer, "datamodule", None)
+    return data if isinstance(data, VisionDataModule) else None
 
 
 def build_module(settings: dict[str, Any], where: object) -> Pretraining:

@@ -1,6 +1,7 @@
 """`vitlab measure`: the probes of a run on every checkpoint that it left."""
 
 import json
+import pydoc
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class SeriesProbes:
         }
         data, other = config.get("data"), options.data
         if other is not None:
-            data = _source(data, "--data.root DIR", str(other.root), type(other).__name__)
+            data = _source(data, "--data.root DIR", str(other.root), type(other))
         elif data is not None:
             data = _source(data, "--data.root DIR")
         if data is None and not probing["dense"]:
@@ -82,7 +83,7 @@ class SeriesProbes:
         self.probing: OnlineProbes = built.probing
         self.data: VisionDataModule | None = built.get("data")
         self._check_folder()
-        self.probing.check(self._encoder(series.checkpoints[-1])[0], self.data)
+        self.probing.check_encoder(self._encoder(series.checkpoints[-1])[0], self.data)
 
     def _check_folder(self) -> None:
         """Refuse to continue in a folder that holds something else."""
@@ -164,7 +165,10 @@ class SeriesProbes:
 
 
 def _source(
-    known: dict[str, Any] | None, option: str, root: str = "", kind: str = ""
+    known: dict[str, Any] | None,
+    option: str,
+    root: str = "",
+    kind: type[VisionDataModule] | None = None,
 ) -> dict[str, Any]:
     """Return class and arguments of a dataset.
 
@@ -172,11 +176,12 @@ def _source(
         known: those of the run, if it has this one.
         option: that gives its root.
         root: "" for that of the run.
-        kind: name of the class; "" for that of the run, or the one recognized in the root.
+        kind: the class; None for that of the run, or the one recognized in the root.
     """
-    if known is None or kind not in ("", known["class_path"].rpartition(".")[2]):
-        kind = kind or type(recognize(Path(root))).__name__
-        return {"class_path": f"vitlab.data.{kind}", "init_args": {"root": root}}
+    if known is None or (kind is not None and kind is not pydoc.locate(known["class_path"])):
+        kind = kind or type(recognize(Path(root)))
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        return {"class_path": name, "init_args": {"root": root}}
     root = root or known["init_args"]["root"]
     if not Path(root).exists():
         raise InputError(

@@ -6,9 +6,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from lightning import Callback, Trainer
@@ -22,15 +21,9 @@ from lightning.pytorch.plugins.environments import (
 )
 from lightning.pytorch.utilities import rank_zero_only
 
-from vitlab.callbacks.checkpoint import AtomicCheckpointIO, CheckpointCallback
+from vitlab.callbacks.checkpoint import CheckpointCallback
 from vitlab.callbacks.collapse_monitor import CollapseMonitor
-from vitlab.callbacks.nan_guard import NaNGuard
 from vitlab.callbacks.online_probes import OnlineProbes
-from vitlab.callbacks.preemption import Preemption
-from vitlab.callbacks.progress import RunProgress
-from vitlab.callbacks.rank_watchdog import RankWatchdog
-from vitlab.callbacks.status import StatusWriter
-from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.callbacks.validation import Validation
 from vitlab.config_safety import ClassesOnly
 from vitlab.data import DataError, VisionDataModule
@@ -40,12 +33,14 @@ from vitlab.objectives import Pretrained  # all of them: YAML finds classes once
 from vitlab.run import run_dir
 from vitlab.run.module import Pretraining
 from vitlab.run.trainer_checks import check_options
+from vitlab.training.callbacks import RunCallbacks, run_callbacks
 from vitlab.training.suggestions import check_keys, check_words
 from vitlab.training.synthetic import Synthetic
 from vitlab.usage_errors import reasons
 
 HELP_TRAINER = "--help-trainer"
 TRAINER = "Customize every aspect of training via flags:"
+Kind = TypeVar("Kind", bound=Callback)
 
 
 class FitParser(ClassesOnly, LightningArgumentParser):
@@ -73,10 +68,17 @@ class FitCLI(LightningCLI):
         build: whether anything is built; if not, the settings are only parsed and checked, as far
             as a machine can that has neither the data nor the GPUs.
         prog: name of the command, for its messages.
+        callbacks: more of them, beside those of the config.
     """
 
-    def __init__(self, args: Sequence[str], build: bool = True, prog: str = "vitlab fit"):
-        self.build = build
+    def __init__(
+        self,
+        args: Sequence[str],
+        build: bool = True,
+        prog: str = "vitlab fit",
+        callbacks: Sequence[Callback] = (),
+    ):
+        self.build, self.callbacks = build, callbacks
         super().__init__(
             Pretraining,
             VisionDataModule,
@@ -110,6 +112,7 @@ class FitCLI(LightningCLI):
         parser.add_lightning_class_args(Validation, "validation")
         parser.add_lightning_class_args(CheckpointCallback, "checkpoint")
         parser.add_lightning_class_args(CollapseMonitor, "collapse_monitor")
+        parser.add_class_arguments(RunCallbacks, "callbacks")
         parser.add_class_arguments(Synthetic, "synthetic")
         text = "Folder of the run; by default runs/NAMES_OF_CONFIGS/seedN. Never overwritten."
         parser.add_argument("--run-dir", type=str, default="", help=text)
@@ -196,29 +199,17 @@ class FitCLI(LightningCLI):
         built = self.config_init
         config = {**built.trainer, **kwargs}
         check_options(config)
-        built.validation.rows = built.probing.rows  # one row for each epoch, in one file
-        callbacks: list[Callback] = [
-            Preemption(built.checkpoint),  # first, as an epoch's end takes long
-            NaNGuard(),
-            built.collapse_monitor,
-            built.probing,
-            built.validation,
-            *(config["callbacks"] or []),  # may monitor the scores of those above
-            ThroughputMonitor(),
-            RankWatchdog(partial(run_dir.resume_hint, self.folder)),
-            StatusWriter(),
-            built.checkpoint,  # last, with the state of all others
-        ]
-        if config["enable_progress_bar"] is not False:
-            callbacks.append(RunProgress([built.probing, built.validation]))
+        given = config["callbacks"] or []
+        given = [*(given if isinstance(given, list) else [given]), *self.callbacks]
+        config["callbacks"] = run_callbacks(built, given)
         if config["logger"] is None:
             # curves of an attempt that went further than its checkpoint end with that
             purge = self.start.step + 1 if self.start.checkpoint else 0
             config["logger"] = TensorBoardLogger(self.folder, name="", version="", purge_step=purge)
         given = config["plugins"] or []
-        plugins = [*(given if isinstance(given, list) else [given]), AtomicCheckpointIO()]
+        plugins = [*(given if isinstance(given, list) else [given])]
         plugins += self._cluster_environment()
-        config |= {"callbacks": callbacks, "plugins": plugins}
+        config["plugins"] = plugins
         asked = str(config["precision"])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU")
@@ -233,6 +224,10 @@ class FitCLI(LightningCLI):
                 field="trainer.precision",
             )
         return trainer
+
+    def find(self, kind: type[Kind]) -> Kind | None:
+        """Return the trainer's callback of a class, unless it has none."""
+        return next((each for each in self.trainer.callbacks if isinstance(each, kind)), None)  # type: ignore[attr-defined]
 
     def _names_environment(self) -> bool:
         given = self.config.trainer.plugins or []

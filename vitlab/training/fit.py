@@ -22,6 +22,7 @@ from vitlab.run import run_dir
 from vitlab.run.lightning_compat import ignore_known_warnings, quiet
 from vitlab.signals import STOPPED
 from vitlab.terminal import complain, say
+from vitlab.training.callbacks import measurements
 from vitlab.training.cli import FitCLI, first_rank
 from vitlab.training.exit_codes import REFUSED, again, exit_reason
 from vitlab.training.identity import compare_identity, identify, record_environment
@@ -45,36 +46,27 @@ def fit(args: Sequence[str]) -> None:
         held.enter_context(quiet())
         ignore_known_warnings()
         try:
-            command = FitCLI(args)
-            _check_processes(command)
-            if command.start.finished:
-                say(f"vitlab: the run in {command.folder} is finished; nothing is left to do")
-                return
-            plan, rows = plan_run(command)
-            rank_zero_only(print_rows)("plan", rows)
-            identity = None
-            if first_rank():
-                identity = compare_identity(command, identify(command, plan))
-            if command.config.dry_run:
-                return
-            if identity:
-                held.enter_context(run_dir.run_lock(command.folder))
-                write_bytes(command.folder / run_dir.CONFIG, command.text().encode())
-                record_environment(command.folder, identity)
+            cli = FitCLI(args)
+            begun = begin(cli, held)
         except OSError as error:  # of the run's folder, as a rule
             _stop(f"{error}. See to it, then start the same command again", REFUSED)
         except ValueError as error:
             about = "\n`vitlab data check --root DIR` reports on a folder of data"
             _stop(f"{error}{about if isinstance(error, DataError) else ''}", REFUSED)
-        _train(command)
-    _leave_group()
+        if not begun:
+            return
+        try:
+            train(cli)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            _end(cli, error)
+    leave_group()
 
 
-def _check_processes(command: FitCLI) -> None:
+def _check_processes(cli: FitCLI) -> None:
     """Refuse a run whose processes are not those that were started, or cannot meet."""
-    trainer, launch = command.trainer, command.launch
+    trainer, launch = cli.trainer, cli.launch
     first = trainer.is_global_zero
-    if not command.config.dry_run:
+    if not cli.config.dry_run:
         check_launch(launch, trainer.num_devices, trainer.num_nodes, first)
         # torchrun itself listens at its port
         if trainer.world_size > 1 and first and launch.by != "torchrun":
@@ -82,16 +74,50 @@ def _check_processes(command: FitCLI) -> None:
     rank_zero_only.rank = trainer.global_rank  # type: ignore[attr-defined]
 
 
-def _train(command: FitCLI) -> None:
-    """Train and write the summary; end with the reason where that does not come to its end."""
-    trainer, start, folder = command.trainer, command.start, command.folder
+def begin(cli: FitCLI, held: ExitStack) -> bool:
+    """Check and plan a run, and take its folder.
+
+    Args:
+        cli: of the run.
+        held: holds the folder for this process until it is left.
+
+    Returns:
+        Whether there is something to train.
+
+    Raises:
+        InputError: settings that do not fit each other, the data or the machine.
+        OSError: the folder cannot be written.
+    """
+    _check_processes(cli)
+    if cli.start.finished:
+        say(f"vitlab: the run in {cli.folder} is finished; nothing is left to do")
+        return False
+    plan, rows = plan_run(cli)
+    rank_zero_only(print_rows)("plan", rows)
+    identity = compare_identity(cli, identify(cli, plan)) if first_rank() else None
+    if cli.config.dry_run:
+        return False
+    if identity:
+        held.enter_context(run_dir.run_lock(cli.folder))
+        write_bytes(cli.folder / run_dir.CONFIG, cli.text().encode())
+        record_environment(cli.folder, identity)
+    return True
+
+
+def train(cli: FitCLI) -> None:
+    """Train and write the summary.
+
+    Raises:
+        Preempted: the run was asked to stop; its checkpoint is written.
+        FloatingPointError: the loss or a weight is not finite.
+    """
+    ignore_known_warnings()
+    trainer, start, folder = cli.trainer, cli.start, cli.folder
     if start.damaged and first_rank():
         for reason in (*start.damaged, f"going on from {start.checkpoint}, step {start.step}"):
             complain(reason)
         run_dir.rename_damaged(start, folder)
-    hint = partial(run_dir.resume_hint, folder)
-    watch_local_ranks(hint)
-    signals.end_by(partial(_end, command))
+    signals.end_by(partial(_end_at_once, cli))
     signals.listen(signal.SIGINT)  # from here on there is something to lose
     if trainer.world_size > 1:
         others = (
@@ -101,32 +127,18 @@ def _train(command: FitCLI) -> None:
             "is started, has no other MASTER_ADDR and MASTER_PORT, and that they are reachable"
         )
         signals.wait_for(others, RANKS_TIMEOUT)
-    try:
-        trainer.fit(
-            command.model, command.datamodule, ckpt_path=start.checkpoint, weights_only=True
-        )
-        done, planned = trainer.global_step, command.model.progress.steps
-        early = f"at step {done} of {planned}, by a callback" if done < planned else ""
-        write_summary(command.config_init.probing.rows, folder, trainer.loggers, early)
-    except (Exception, KeyboardInterrupt, SystemExit) as error:
-        if is_lost_rank(error):
-            lost_rank(error, hint)
-        begun = bool(trainer.global_step) or start.checkpoint is None
-        known = exit_reason(error, folder, begun)
-        if known is None:
-            raise
-        if isinstance(error, Preempted | FloatingPointError) or trainer.state.finished:
-            _leave_group()
-            if not trainer.is_global_zero:
-                sys.exit(0)  # all ranks agree; the first one reports it
-        _stop(*known)
+    with watch_local_ranks(partial(run_dir.resume_hint, folder)):
+        trainer.fit(cli.model, cli.datamodule, ckpt_path=start.checkpoint, weights_only=True)
+    done, planned = trainer.global_step, cli.model.progress.steps
+    early = f"at step {done} of {planned}, by a callback" if done < planned else ""
+    write_summary(measurements(trainer), folder, trainer.loggers, early)
 
 
-def _end(command: FitCLI, reason: str, code: int) -> None:
+def _end_at_once(cli: FitCLI, reason: str, code: int) -> None:
     """End the process from another thread than the main one, which may wait for anything."""
-    trainer, built, asked = command.trainer, command.config_init, signals.noted()
-    further = built.checkpoint.step > command.start.step
-    hint = run_dir.resume_hint(command.folder)
+    trainer, built, asked = cli.trainer, cli.config_init, signals.noted()
+    further = built.checkpoint.step > cli.start.step
+    hint = run_dir.resume_hint(cli.folder)
     if asked:
         hint = again(Preempted(asked, trainer.global_step, further)) or hint
     for writer in trainer.callbacks:  # type: ignore[attr-defined]
@@ -139,7 +151,24 @@ def _end(command: FitCLI, reason: str, code: int) -> None:
     end(f"{reason}; {hint}", code)
 
 
-def _leave_group() -> None:
+def _end(cli: FitCLI, error: BaseException) -> NoReturn:
+    """End the process with the reason of a run that did not come to its end."""
+    trainer, start, folder = cli.trainer, cli.start, cli.folder
+    if is_lost_rank(error):
+        lost_rank(error, partial(run_dir.resume_hint, folder))
+    begun = bool(trainer.global_step) or start.checkpoint is None
+    known = exit_reason(error, folder, begun)
+    if known is None:
+        raise error
+    if isinstance(error, Preempted | FloatingPointError) or trainer.state.finished:
+        leave_group()
+        if not trainer.is_global_zero:
+            sys.exit(0)  # all ranks agree; the first one reports it
+    _stop(*known)
+
+
+def leave_group() -> None:
+    """Leave the group of ranks, if there is one."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         # without it, finished runs were seen to abort at the interpreter's exit
         torch.distributed.destroy_process_group()

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from rich.table import Table
 
 from vitlab.activation_memory import saved_bytes
+from vitlab.callbacks.measurements import EvaluationCallback
 from vitlab.callbacks.online_probes import OnlineProbes, has_labels
+from vitlab.callbacks.validation import Validation
 from vitlab.data import BatchLayout, VisionDataModule
 from vitlab.data.loader import check_room, limited
 from vitlab.data.picture_faults import remarks_on_files
@@ -74,8 +76,9 @@ def plan_run(cli: FitCLI) -> tuple[RunPlan, dict[str, str]]:
             field="data.global_batch_size",
         )
     masks = data.use_foreground_masks() if objective.needs_masks else 0
-    remarks = cli.config_init.probing.check(objective.encoder, data)
-    cli.config_init.validation.check(objective, data)
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    measuring = [each for each in callbacks if isinstance(each, EvaluationCallback)]
+    remarks = [remark for each in measuring for remark in each.check_once(objective, data)]
     plan = RunPlan(
         layout,
         _steps_per_epoch(trainer, data, layout.accumulate_grad_batches),
@@ -119,7 +122,8 @@ def _steps_per_epoch(trainer: Trainer, data: VisionDataModule, accumulate: int) 
 
 def describe(cli: FitCLI, plan: RunPlan) -> dict[str, str]:
     """Return what a run is going to do, as rows of a table."""
-    trainer, data, model, built = cli.trainer, cli.datamodule, cli.model, cli.config_init
+    trainer, data, model = cli.trainer, cli.datamodule, cli.model
+    probing, validation = cli.find(OnlineProbes), cli.find(Validation)
     objective, encoder, optimizer = model.objective, model.objective.encoder, model.settings
     epochs, steps = trainer.max_epochs or 1, plan.steps_per_epoch
     size = sum(p.numel() for p in encoder.parameters())
@@ -144,10 +148,12 @@ def describe(cli: FitCLI, plan: RunPlan) -> dict[str, str]:
         "precision": str(trainer.precision),
         "memory": f"about {plan.memory / GIB:.1f} GiB per device, of "
         f"{available(trainer) / GIB:.1f} GiB",
-        "probes": f"every {built.probing.every_n_epochs} epochs: "
-        + describe_probes(built.probing, data),
+        "probes": "none",
         "run": str(trainer.default_root_dir),
     }
+    if probing is not None:
+        every = f"every {probing.every_n_epochs} epochs"
+        rows["probes"] = f"{every}: {describe_probes(probing, data)}"
     vit = backbone_of(encoder)
     own = sum(p.numel() for name, p in vit.named_parameters() if "_cls." in name)
     if isinstance(vit, ViT) and own:
@@ -157,9 +163,9 @@ def describe(cli: FitCLI, plan: RunPlan) -> dict[str, str]:
             f"blocks of {depth} with own weights for [CLS]: {counts}; "
             f"{100 * own / (size - own):+.1f} % parameters"
         )
-    if objective.classifiers():
+    if objective.classifiers() and validation is not None:
         scored = f"{len(data.samples(data.val_split)):,} images of {data.val_split}"
-        rows["scores"] = f"every {built.validation.every_n_epochs} epochs, on {scored}"
+        rows["scores"] = f"every {validation.every_n_epochs} epochs, on {scored}"
     return rows
 
 

@@ -13,7 +13,10 @@ from vitlab.config_safety import check_command_line, flat, options_of, read_yaml
 from vitlab.errors import InputError, did_you_mean, nearest
 from vitlab.usage_errors import parameters, subclasses
 
-SECTIONS = ("trainer", "model", "data", "probing", "validation", "checkpoint", "collapse_monitor")
+SECTIONS = (
+    *("trainer", "model", "data", "probing", "validation", "checkpoint", "collapse_monitor"),
+    "callbacks",
+)
 # options of fit without a section, and those that the parser adds
 OTHERS = (
     *("config", "seed_everything", "run_dir", "ckpt_path", "dry_run", "synthetic"),

@@ -17,7 +17,7 @@ from vitlab.encoders.hooks import has_attention, hook_blocks
 from vitlab.encoders.tokens import Grid
 from vitlab.probes import InferenceConfig
 from vitlab.probes.features import check_finite
-from vitlab.probes.layer_selection import LayerSelection, depth_of, extract_layers
+from vitlab.probes.layer_selection import LayerSelection, extract_layers
 
 CLS = -1  # query index of [CLS], in place of a patch
 
@@ -59,7 +59,7 @@ def extract_block_features(
     Raises:
         InputError: a block that the encoder does not have, or features that are not finite.
     """
-    wanted = [block % max(depth_of(encoder), 1) for block in blocks]
+    wanted = [block % max(encoder.count_blocks(), 1) for block in blocks]
     patches = (images.shape[2] // encoder.patch_size) * (images.shape[3] // encoder.patch_size)
     attention: dict[int, Tensor] = {}
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from vitlab.encoders import Encoder, Tokens
 from vitlab.option_types import Basis
 from vitlab.probes import InferenceConfig
-from vitlab.probes.layer_selection import depth_of
 from vitlab.probes.logistic import LinearClassifier
 from vitlab.progress import track
 from vitlab.visualization.colors import (
@@ -101,7 +100,7 @@ def extract_features(
         found[label].append(extract_block_features(models[label], image, loading, blocks, query))
     features = []
     for label, index in product(models, range(len(blocks))):
-        block = blocks[index] % max(depth_of(models[label]), 1)
+        block = blocks[index] % max(models[label].count_blocks(), 1)
         shown = label if list(blocks) == [-1] else f"{label}\nblock {block}"
         features.append(ModelFeatures(shown, [each[index] for each in found[label]]))
     return features

@@ -27,7 +27,6 @@ from vitlab.encoders.tokens import Tokens, TokenSequence, assemble, prefix_lengt
 from vitlab.encoders.vit import Block
 from vitlab.errors import InputError
 from vitlab.precision import at_least_fp32
-from vitlab.probes.layer_selection import depth_of
 
 Point = tuple[int | None, str]  # block and point
 Key = tuple[int | None, str, str, str]  # block, point, measure, role
@@ -58,7 +57,7 @@ class MeasureEngine:
     ):
         self.encoder, self.images, self.precision = encoder, images, precision
         self.blocks = blocks_of(encoder)
-        self.depth = max(depth_of(encoder), 1)
+        self.depth = max(encoder.count_blocks(), 1)
         self.accumulator = Accumulator()
         self.context: BatchContext
         self._last: tuple[Tensor | None, Values, Values] = (None, {}, {})

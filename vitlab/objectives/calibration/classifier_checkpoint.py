@@ -69,24 +69,17 @@ def load_classifier(source: ClassifierCheckpoint, into: ViT | None = None) -> Lo
         _refuse(f"{path} is a folder, and an exported encoder has no classifier")
     content = read_checkpoint(path)
     run = "pytorch-lightning_version" in content
-    objective = (content.get("hyper_parameters", {}).get("objective") or {}) if run else {}
-    class_name = str(objective.get("class_path", "")).rpartition(".")[2]
-    if class_name == "PromptTuning":
-        _refuse(
-            f"{path} holds prompts and a head beside a frozen backbone, and calibration trains a "
-            "whole classifier"
-        )
     # checked before the encoder is read, for the better message
     if not any(re.search(r"(^|\.)head\.weight$", name) for name in _names(content)):
         _refuse(f"{path} holds no classifier")
     twin = copy.deepcopy(into)  # the encoder is filled in place
     model = _load(source, source.which or ("model" if run else ""), content, into)
-    if class_name != "Calibration":
-        return LoadedClassifier(model)
-    tokens = objective.get("init_args", {}).get("tokens") or {}
-    calibrated = bool(tokens.get("weight") or tokens.get("foreground_weight"))
-    origin = None
-    if any(".reference." in name for name in _names(content)):
+    settings = (content.get("hyper_parameters", {}).get("objective") or {}) if run else {}
+    tokens, origin = settings.get("init_args", {}).get("tokens"), None
+    calibrated = isinstance(tokens, Mapping) and bool(
+        tokens.get("weight") or tokens.get("foreground_weight")
+    )
+    if run and any(".reference." in name for name in _names(content)):
         origin = _load(source, "reference", content, twin)
     return LoadedClassifier(model, origin, calibrated)
 
