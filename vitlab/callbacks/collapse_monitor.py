@@ -24,11 +24,12 @@ from vitlab.callbacks.collapse_checks import (
     diagnose,
 )
 from vitlab.callbacks.loggers import log_warning
+from vitlab.callbacks.pretraining_callback import PretrainingCallback
 from vitlab.encoders.tokens import Tokens
 from vitlab.errors import InputError, check_least
 from vitlab.objectives.objective import SelfDistillation
 from vitlab.precision import at_least_fp32
-from vitlab.run.module import Pretraining, PretrainingCallback
+from vitlab.run.module import Pretraining
 from vitlab.run.run_dir import resume_hint
 
 FILE = "collapse_monitor.jsonl"  # the diagnoses of a run, a line each

@@ -13,11 +13,12 @@ from typing_extensions import TypedDict  # for pydantic; from 3.12 on it takes t
 
 from vitlab.atomic_io import write_json
 from vitlab.callbacks.checkpoint import save_checkpoint
+from vitlab.callbacks.pretraining_callback import PretrainingCallback
 from vitlab.data import VisionDataModule
 from vitlab.errors import check_least
 from vitlab.objectives import Objective
 from vitlab.probes import InferenceConfig
-from vitlab.run.module import PretrainingCallback, vision_data
+from vitlab.run.module import vision_data
 
 # a score without a value is null in the file
 Score = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]

@@ -12,9 +12,10 @@ from torch.nn.utils import get_total_norm
 from vitlab import distributed
 from vitlab.callbacks import failed_step
 from vitlab.callbacks.failed_step import FailedStep, Trace, trace_step
+from vitlab.callbacks.pretraining_callback import PretrainingCallback
 from vitlab.data.batch import Batch
 from vitlab.data.sampler import GlobalBatchSampler
-from vitlab.run.module import Pretraining, PretrainingCallback, vision_data
+from vitlab.run.module import Pretraining, vision_data
 from vitlab.run.run_dir import resume_hint
 
 MIN_SCALE = 1e-3  # of fp16: 26 halvings from the first scale are no search for a scale any more

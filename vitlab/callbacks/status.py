@@ -13,10 +13,10 @@ from lightning import LightningModule, Trainer
 from vitlab.atomic_io import write_json
 from vitlab.callbacks.collapse_monitor import Reported, read_diagnoses
 from vitlab.callbacks.preemption import Preempted
+from vitlab.callbacks.pretraining_callback import PretrainingCallback
 from vitlab.callbacks.rank_watchdog import is_lost_rank
 from vitlab.cluster.runs import STATUS, RunStatus
 from vitlab.errors import InputError
-from vitlab.run.module import PretrainingCallback
 
 INTERVAL = 15.0  # seconds between two writings
 

@@ -4,7 +4,7 @@ import time
 
 from lightning import LightningModule, Trainer
 
-from vitlab.run.module import PretrainingCallback
+from vitlab.callbacks.pretraining_callback import PretrainingCallback
 
 
 class ThroughputMonitor(PretrainingCallback):

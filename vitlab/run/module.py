@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import Subset
 
@@ -267,23 +267,6 @@ class Pretraining(LightningModule):
                 "lies beside it",
                 field="--ckpt_path",
             ) from error
-
-
-class PretrainingCallback(Callback):
-    """A callback of trainers of `Pretraining`."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse other modules.
-
-        Raises:
-            InputError: the trainer has another module.
-        """
-        if not isinstance(pl_module, Pretraining):
-            raise InputError(
-                f"the callback {type(self).__name__} is for vitlab.run.module.Pretraining, not for "
-                f"{type(pl_module).__name__}; leave it out",
-                field="trainer.callbacks",
-            )
 
 
 def vision_data(trainer: Trainer) -> VisionDataModule | None:
