@@ -45,14 +45,15 @@ def test_a_first_rank_that_was_gone_before_this_one_looked_is_missed(monkeypatch
 def test_a_first_rank_that_starts_no_others_is_not_missed(monkeypatch):
     """As of `--trainer.strategy ddp` on one device."""
     observers, said = [], []
-    monkeypatch.setattr(rank_watchdog, "observe_local_ranks", observers.append)
+    observe = lambda each: nullcontext(observers.append(each))  # noqa: E731
+    monkeypatch.setattr(rank_watchdog, "observe_local_ranks", observe)
     monkeypatch.setattr(rank_watchdog, "end", said.append)
     for name in ("LOCAL_RANK", rank_watchdog.FIRST):
         monkeypatch.setenv(name, "0")
-    rank_watchdog.watch_local_ranks(lambda: "go on")
-    before = threading.active_count()
-    observers[0]([])
-    assert threading.active_count() == before
+    with rank_watchdog.watch_local_ranks(lambda: "go on"):
+        before = threading.active_count()
+        observers[0]([])
+        assert threading.active_count() == before
     assert not said
 
 
