@@ -6,7 +6,7 @@ from refusals import refused
 from torch.utils.data import Dataset
 
 from vitlab.data import Loader, loader
-from vitlab.data.loader import NO_ROOM, check_room
+from vitlab.data.loader import NO_ROOM, LoadingError, check_room
 
 
 class Broken(Dataset):
@@ -42,10 +42,18 @@ class Unsendable:
 )
 def test_a_batch_that_cannot_be_handed_over_ends_the_wait(capfd, error, words, code):
     data = Broken(error)
-    with pytest.raises(RuntimeError, match="DataLoader worker") as ended:
+    with pytest.raises(LoadingError) as ended:
         list(Loader(data, 2, num_workers=1, collate_fn=data.collate))
-    assert f"exit code {code}" in f"{ended.value} {ended.value.__cause__}"
+    assert ("for the reason above" if code == 1 else words) in str(ended.value)
     assert words in capfd.readouterr().err
+
+
+def test_an_error_of_the_code_that_loads_stays_what_it_is():
+    def broken(items: list) -> object:
+        raise RuntimeError("of a transform")
+
+    with pytest.raises(RuntimeError, match="Caught RuntimeError in DataLoader worker"):
+        list(Loader(torch.arange(4), 2, num_workers=1, collate_fn=broken))
 
 
 def test_a_loader_yields_what_torchs_does_and_draws_nothing():

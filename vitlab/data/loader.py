@@ -4,6 +4,7 @@ The only file that uses Lightning's loop counters, for which there is no public 
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from math import ceil
@@ -28,6 +29,10 @@ SHARED = Path("/dev/shm")  # by which processes hand over batches
 NO_ROOM = 28  # exit code of a process that could not: ENOSPC
 
 
+class LoadingError(DataError):
+    """The processes that load images are gone, or do not answer."""
+
+
 class Loader(DataLoader[Any]):
     """A loader whose processes leave signals to their parent, and do not fail or hang in silence.
 
@@ -47,6 +52,10 @@ class Loader(DataLoader[Any]):
             signals.wait_for(LATE)
             try:
                 batch = next(batches, None)
+            except RuntimeError as error:
+                if not (reason := why_no_images(error)):
+                    raise
+                raise LoadingError(reason) from error
             finally:
                 signals.wait_for("")
             if batch is None:
@@ -129,6 +138,27 @@ def set_accumulation(trainer: Trainer, layout: BatchLayout) -> None:
 def limited(batches: int, limit: float) -> int:
     """Return the micro-batches of an epoch under the trainer's limit: a number, or a share."""
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def why_no_images(error: BaseException) -> str:
+    """Return why images stopped coming, and what to do; "" for any other error."""
+    if isinstance(error, LoadingError):
+        return str(error)
+    # of torch; its cause knows the signal or the code
+    text = next((t for t in (str(error.__cause__), str(error)) if "DataLoader" in t), "")
+    if "DataLoader timed out" in text:
+        return (
+            f"no images came for {WORKER_TIMEOUT / 60:.0f} minutes: a process that loads them "
+            "hangs, most often as the file system does not answer; see to it"
+        )
+    if not re.search(r"DataLoader worker \(pid", text):
+        return ""  # an error of the code that loads
+    if re.search(rf"exit code {NO_ROOM}\b|Bus error", text):
+        return no_room()
+    remedy = "most often because memory ran out; use fewer of them (--data.num_workers)"
+    if "exit code" in text:  # it has printed why
+        remedy = "for the reason above; see to it"
+    return f"a process that loads images is gone ({text.splitlines()[0]}), {remedy}"
 
 
 def resume(batches: GlobalBatchSampler, trainer: Trainer) -> None:

@@ -1,7 +1,6 @@
 """Exit codes of `vitlab fit`, and the reason of an early end."""
 
 import os
-import re
 import signal
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from vitlab import distributed, signals
 from vitlab.callbacks.preemption import Preempted
 from vitlab.cluster.slurm import requeue
 from vitlab.data import DataError
-from vitlab.data.loader import NO_ROOM, WORKER_TIMEOUT, no_room
+from vitlab.data.loader import LoadingError, why_no_images
 from vitlab.errors import InputError
 from vitlab.run import run_dir
 from vitlab.signals import STOPPED
@@ -35,15 +34,15 @@ def exit_reason(error: BaseException, folder: Path, begun: bool) -> tuple[str, i
             return f"{text}; {again(error) or hint}", STOPPED
         case SystemExit() | KeyboardInterrupt():  # Lightning makes one of the other
             return f"interrupted; {hint}", FAILED
+        case RuntimeError() | LoadingError() if reason := why_no_images(error):
+            stopped = f"stopped by {signal.Signals(asked).name}; {hint}" if asked else ""
+            return (stopped, STOPPED) if stopped else (f"{reason}, then {hint}", FAILED)
         case DataError() | FloatingPointError():
             # of an error in a loading process, only the message, not the traceback
             return text.rpartition("DataError: ")[2], FAILED
         case torch.OutOfMemoryError():
             remedy = "set --data.micro_batch_size lower, which accumulates micro-batches"
             return f"{text}\n{remedy}", FAILED
-        case RuntimeError() if "DataLoader" in text:
-            stopped = f"stopped by {signal.Signals(asked).name}; {hint}" if asked else ""
-            return (stopped, STOPPED) if stopped else (f"{_of_loader(error)}, then {hint}", FAILED)
         case OSError():  # TensorBoard's does not say where
             place = "" if error.filename or str(folder) in text else f", in {folder}"
             return f"{text}{place}. See to it, then {hint}", FAILED
@@ -54,23 +53,6 @@ def exit_reason(error: BaseException, folder: Path, begun: bool) -> tuple[str, i
         case ValueError() if not begun:
             return text, REFUSED  # the checkpoint did not fit
     return None
-
-
-def _of_loader(error: RuntimeError) -> str:
-    """Return why images stopped coming, from torch's own words, and what to do."""
-    text = str(error.__cause__ or error)  # which knows the signal or the code
-    if "timed out" in text:
-        return (
-            f"no images came for {WORKER_TIMEOUT / 60:.0f} minutes: a process that loads them "
-            "hangs, most often as the file system does not answer; see to it"
-        )
-    if re.search(rf"exit code {NO_ROOM}\b|Bus error", text):
-        return no_room()
-    first = text.splitlines()[0]
-    remedy = "most often because memory ran out; use fewer of them (--data.num_workers)"
-    if "exit code" in text:  # it has printed why
-        remedy = "for the reason above; see to it"
-    return f"a process that loads images is gone ({first}), {remedy}"
 
 
 def again(stopped: Preempted) -> str:
