@@ -68,7 +68,8 @@ def test_a_signal_that_finds_no_step_ends_the_process_and_names_what_is_waited_f
 
 def test_a_run_that_acts_on_a_signal_or_has_long_steps_is_left_alone(ended, monkeypatch):
     monkeypatch.setattr(signals, "PATIENCE", 2.0)
-    checkpoints = Mock(spec=CheckpointCallback, step=3, due=False)
+    stopping = Preemption(Mock(spec=CheckpointCallback, step=3, due=False))
+    run = Mock(spec=Trainer, global_step=3)
     for prepare in (partial(signals.allow, 60.0), None):
         with signals.listening():
             os.kill(os.getpid(), signal.SIGTERM)
@@ -76,8 +77,8 @@ def test_a_run_that_acts_on_a_signal_or_has_long_steps_is_left_alone(ended, monk
                 prepare()
             else:
                 with pytest.raises(Preempted):
-                    Preemption(checkpoints).pause(Mock(spec=Trainer, global_step=3), due=False)
-            assert not wait(lambda: bool(ended), 3.0)
+                    stopping.pause(run, due=False)
+            assert not wait(lambda: bool(ended), 3.0), ended
 
 
 def test_what_is_waited_for_is_named_and_ends_the_process_after_its_limit(ended, capfd):
