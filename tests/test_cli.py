@@ -46,6 +46,8 @@ def test_version_and_help(words, texts, capsys):
     [
         ("fitt", "fit?"),
         ("train", "fit?"),
+        ("trainn", "fit?"),
+        ("--verison", "--version?"),
         ("evalute", "evaluate?"),
         ("validate", "evaluate or measure?"),
         ("data", "data check or data voc-masks or data synthesize?"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from vitlab.code_version import describe
-from vitlab.errors import InputError, did_you_mean
+from vitlab.errors import InputError, nearest
 from vitlab.launch import clear_variables
 from vitlab.terminal import complain, safe_output
 
@@ -94,8 +94,11 @@ def _run(words: list[str]) -> None:
     if not verb:
         given = [word for word in words if not word.startswith("-")] or words
         name = " ".join(given[:2] if given[0] in ("data", "report") else given[:1])
-        use = INSTEAD.get(name)
-        hint = f"did you mean {use}? " if use else did_you_mean(name, VERBS)
+        near = [name] if name in INSTEAD else nearest(name, [*VERBS, "--version"])
+        near = list(
+            dict.fromkeys(INSTEAD.get(each, each) for each in near or nearest(name, INSTEAD))
+        )
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
         _refuse(f"there is no verb {name}; {hint}`vitlab --help` lists them")
     file, _, function = VERBS[verb][0].partition(":")
     try:

@@ -3,7 +3,8 @@
 import inspect
 import pydoc
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from textwrap import shorten
 from typing import Any
 
@@ -30,7 +31,13 @@ OPTIONS = {
 # where a verb has another option of that meaning
 ELSE = {"size": "img-size", "devices": "gpus-per-node", "data.root": "root", "weights": "config"}
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "Path": "a path"}
-KINDS |= {"str": "a text", "list": "a list", "dict": "a mapping", "NoneType": "null"}
+KINDS |= {
+    "NoneType": "null",
+    "str": "a text",
+    "list": "a list",
+    "dict": "a mapping",
+    "tuple": "a list",
+}
 
 
 def nearest_option(name: str, known: Iterable[str]) -> str:
@@ -40,12 +47,11 @@ def nearest_option(name: str, known: Iterable[str]) -> str:
         name: as given, with dashes.
         known: options of the verb, with dashes.
     """
-    known = list(dict.fromkeys(known))
+    spelled = {each.lstrip("-").replace("_", "-"): each for each in known}
     word = name.lstrip("-").replace("_", "-")
     use = OPTIONS.get(word, "")
-    meant = [f"--{each}" for each in (word, use, ELSE.get(use, ""))]
-    near = [each for each in meant if each in known][:1]
-    near = near or [f"--{each}" for each in nearest(word, [each.lstrip("-") for each in known])]
+    meant = [each for each in (word, use, ELSE.get(use, "")) if each in spelled]
+    near = [spelled[each] for each in meant[:1] or nearest(word, spelled)]
     return f"did you mean {' or '.join(near)}? " if near else ""
 
 
@@ -64,7 +70,7 @@ def explain(message: str, known: Iterable[str]) -> str:
     if found := re.search(r"[Uu]nrecognized arguments: (.+)", message):
         return _unknown(found[1], message, known)
     if found := re.search(r"Option '(.+)' is not accepted", message):
-        return f"there is no option .{found[1]}"
+        return _unknown_key(found[1], keys, message)
     if found := re.search(r"argument (?:.*/)?(\S+): expected (?:at least )?one argument", message):
         return f"{_spelled(found[1], known)} needs a value"
     if found := re.search(r"argument (\S+): ignored explicit argument '?(.*?)'?$", message):
@@ -79,7 +85,7 @@ def explain(message: str, known: Iterable[str]) -> str:
             f"allow it with VITLAB_ALLOW={package}"
         )
     if keys:
-        return _value(_spelled(".".join(keys), known), message[message.rindex("Parser key") :])
+        return _value(_spelled(".".join(keys), known), _innermost(message))
     return _plain(message)
 
 
@@ -124,19 +130,34 @@ def _unknown(words: str, message: str, known: list[str]) -> str:
     names = [each.partition("=")[0] for each in given if each.startswith("-")]
     if not names:
         return f"{words} belongs to no option; put its option before it, if that is not a switch"
-    outer = re.search(r'Parser key "(.+?)"', message)
-    if outer and (path := re.search(r"class_path '(.+?)'", message)):
-        kind, name = pydoc.locate(path[1]), names[0].lstrip("-")
-        own = parameters(kind) if isinstance(kind, type) else {}
-        hint = did_you_mean(name, own) or f"{path[1]} has {', '.join(own)}"
-        return f"there is no option --{outer[1]}.{name}; {hint}"
+    keys = re.findall(r'Parser key "(.+?)"', message)
+    if keys and "class_path '" in message:
+        return _unknown_key(names[0].lstrip("-"), keys, message)
     hints = [f"there is no option {name}; {nearest_option(name, known)}" for name in names]
     return "; ".join(each.rstrip("; ") for each in hints)
 
 
+def _unknown_key(name: str, keys: Sequence[str], message: str) -> str:
+    path = re.findall(r"class_path '(.+?)'", message)[-1:]
+    kind = pydoc.locate(path[0]) if path else None
+    own = parameters(kind) if isinstance(kind, type) else {}
+    hint = did_you_mean(name, own) or (f"{path[0]} has {', '.join(own)}" if own else "")
+    return f"there is no option --{'.'.join([*keys, name])}; {hint}".rstrip("; ")
+
+
+def _innermost(message: str) -> str:
+    """Return what a message says of its last key, without the alternatives to those around it."""
+    first, *rest = message[message.rindex("Parser key") :].splitlines()
+    before = message[: message.rindex("Parser key")].rpartition("\n")[2]
+    depth = len(before)  # of the key's line
+    rest = [line for line in rest if line]
+    inside = takewhile(lambda line: len(line) - len(line.lstrip()) > depth, rest)
+    return "\n".join([first, *inside])
+
+
 def _choices(name: str, value: str, choices: list[str]) -> str:
-    near = [value, value.lower()] if value.lower() in choices else [value]
-    hint = did_you_mean(near[-1], choices)
+    alike = value.lower() if value.lower() in choices else {"gpu": "cuda"}.get(value, value)
+    hint = did_you_mean(alike, choices)
     return f"{name} {value}: {hint}allowed: {', '.join(choices)}"
 
 
@@ -149,8 +170,13 @@ def _value(name: str, message: str) -> str:
     )
     kinds = [_kind(each) for each in expected]
     bases = list(_bases(message))
-    if "Unable to load config" in message:
-        return f"{name}: give a mapping of its keys, not {shorten(value or message, 100)}"
+    if found := re.search(r'Unable to load config "(.*)"', message):
+        return f"{name}: give a mapping of its keys, not {shorten(value or found[1], 100)}"
+    if found := re.search(r"^ *Expected a dot import path string: (.*)", message, re.MULTILINE):
+        return f"{name}: there is no class {found[1]}; give the name or import path of one"
+    literals = [each for kind in expected if "Literal" in kind for each in _literals(kind)]
+    if len(literals) > 1 and "." not in value:
+        return _choices(name, value, list(dict.fromkeys(literals)))
     if bases and ("class_path" in value or value.replace(".", "").isalnum()):
         path = re.search(r"class_path['\"]?[=:] ?'?([\w.]+)", value)
         shown = path[1] if path else value
@@ -166,9 +192,6 @@ def _value(name: str, message: str) -> str:
         hint = did_you_mean(shown, names)
         hint += "" if len(names) > 12 else f"there are {', '.join(names)}"
         return f"{name}: there is no class {shown}; {hint}"
-    literals = [each for kind in expected if "Literal" in kind for each in _literals(kind)]
-    if literals and len(literals) > 1:
-        return _choices(name, value, list(dict.fromkeys(literals)))
     if kinds:
         return f"{name} {shorten(value, 100)}: give {' or '.join(dict.fromkeys(kinds))}"
     return _plain(message)

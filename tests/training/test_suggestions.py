@@ -3,6 +3,7 @@
 import pytest
 from runs import CONFIGS
 
+from vitlab.cli import main
 from vitlab.errors import InputError
 from vitlab.training.cli import FitCLI
 
@@ -50,3 +51,32 @@ def test_an_unknown_section_names_the_nearest_and_all():
     with pytest.raises(InputError, match=r"did you mean model\?.*probing") as refused:
         FitCLI(["--config", "dino", "--modle.optimizer.lr", "1"])
     assert refused.value.field == "modle.optimizer.lr"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("--config demo", "no config names the class of model.objective"),
+        ("--config dino --ckpt-path last", "there is no ckpt-path; use ckpt_path"),
+        ("--config dino --run_dir x", "there is no run_dir; use run-dir"),
+        ("--config dino --data.num_workers four", "--data.num_workers four: give a whole number\n"),
+        ("--config dino --data.transform.num_local 4", "did you mean num_local_crops?"),
+        (
+            "--config dino --config demo --probing.dense.voc2012.rot x",
+            "dense.rot; did you mean root?",
+        ),
+        (
+            "--config dino --model.objective.encoder.normalizer entmax",
+            "entmax15 or softmax? allowed:",
+        ),
+        ("--config dino --model.objective.encoder.locality uniform", "give a mapping of its keys"),
+    ],
+)
+def test_the_command_answers_in_two_lines(words, text, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *words.split()])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert text in error
+    assert error.startswith("vitlab fit: ")
+    assert error.count("\n") <= 2

@@ -18,13 +18,14 @@ SECTIONS = (
     "callbacks",
 )
 # options of fit without a section, and those that the parser adds
-OTHERS = (
-    *("config", "seed_everything", "run_dir", "ckpt_path", "dry_run", "synthetic"),
-    "allow_changes",
-)
+OPTIONS = ("config", "seed_everything", "run-dir", "ckpt_path", "dry-run", "synthetic")
+OPTIONS += ("allow-changes",)
+SPELLED = {each.replace("-", "_"): each for each in (*SECTIONS, *OPTIONS)}  # by the config's key
+OTHERS = tuple(each.replace("-", "_") for each in OPTIONS)
 ADDED = ("c", "h", "help", "help_trainer", "print_config")
 # a run has one of them
-BEGINNINGS = ("--config", "-c", "-h", "--help", "--print_config", "--model.objective")
+HELPS = ("-h", "--help", "--print_config")
+BEGINNINGS = ("--config", "-c", *HELPS, "--model.objective")
 # words of other programs, and of earlier versions, for what is elsewhere
 ELSEWHERE = {
     **dict.fromkeys(("lr", "learning_rate", "rate", "base_lr"), "model.optimizer.lr"),
@@ -114,17 +115,34 @@ def check_words(words: Sequence[str], others: Sequence[str] = OTHERS) -> list[st
             "those that come with vitlab",
             field="--config",
         )
-    for option in ("run-dir", "dry-run"):
-        if f"--{option.replace('-', '_')}" in {word.partition("=")[0] for word in words}:
-            problems[option.replace("-", "_")] = f"use {option}"
-    for key, _ in _settings(words):
+    for top in (option[2:].partition(".")[0] for option, _ in options_of(words)):
+        use = SPELLED.get(top.replace("-", "_"), top)
+        problems |= {top: f"use {use}"} if use != top else {}
+    keys = [key for key, _ in _settings(words)]
+    for key in keys:
         top = key.partition(".")[0].replace("-", "_")
         if top not in (*known, *ADDED):
-            use = ELSEWHERE.get(top, "").replace("_dir", "-dir")
+            use = ELSEWHERE.get(top, "")
+            use = SPELLED.get(use, use)
             hint = f"{did_you_mean(top, known)}The sections are {', '.join(SECTIONS)}"
             problems[key] = f"use {use}" if use else hint
     _refuse(problems)
+    if not any(word.startswith(HELPS) for word in words):
+        _check_recipe(keys)
     return words
+
+
+def _check_recipe(keys: Sequence[str]) -> None:
+    """Refuse configs that only overlay others: a recipe names the classes."""
+    for section in ("model.objective", "data"):
+        given = [key for key in keys if key.startswith(section)] or section != "data"
+        named = {section, section.partition(".")[0]} | {f"{section}.class_path", f"{section}.help"}
+        if given and not named & {*keys}:
+            raise InputError(
+                f"no config names the class of {section}, so all given only overlay others; give "
+                "a recipe before them, such as --config dino_entmax",
+                field="--config",
+            )
 
 
 def check_keys(words: Sequence[str], defaults: Namespace) -> None:
