@@ -181,8 +181,8 @@ def _value(name: str, message: str) -> str:
         path = re.search(r"class_path['\"]?[=:] ?'?([\w.]+)", value)
         shown = path[1] if path else value
         name = f"--{name.lstrip('-')}"
-        found = (each for base in bases for each in subclasses(base))
-        names = sorted({each.__name__ for each in found if not inspect.isabstract(each)})
+        all_of_them = (each for base in bases for each in subclasses(base))
+        names = sorted({each.__name__ for each in all_of_them if not inspect.isabstract(each)})
         why = re.search(r"Problem with given class_path.*?\n\s*(.+)", message)
         if "." in shown and why:
             return f"{name}: {shown} cannot be built: {shorten(why[1], 200)}"

@@ -18,8 +18,8 @@ SECTIONS = (
     "callbacks",
 )
 # options of fit without a section, and those that the parser adds
-OPTIONS = ("config", "seed_everything", "run-dir", "ckpt_path", "dry-run", "synthetic")
-OPTIONS += ("allow-changes",)
+OPTIONS: tuple[str, ...] = ("config", "seed_everything", "synthetic", "ckpt_path")
+OPTIONS += ("run-dir", "dry-run", "allow-changes")
 SPELLED = {each.replace("-", "_"): each for each in (*SECTIONS, *OPTIONS)}  # by the config's key
 OTHERS = tuple(each.replace("-", "_") for each in OPTIONS)
 ADDED = ("c", "h", "help", "help_trainer", "print_config")
@@ -108,7 +108,7 @@ def check_words(words: Sequence[str], others: Sequence[str] = OTHERS) -> list[st
     words = resolve_configs(words)
     check_command_line(words)
     known = (*SECTIONS, *others)
-    problems = {}
+    problems: dict[str, str] = {}
     if not any(word.startswith(BEGINNINGS) for word in words):
         raise InputError(
             "there is no config; give one, such as --config dino_entmax; `vitlab configs` lists "
