@@ -141,6 +141,8 @@ def _unknown_key(name: str, keys: Sequence[str], message: str) -> str:
     path = re.findall(r"class_path '(.+?)'", message)[-1:]
     kind = pydoc.locate(path[0]) if path else None
     own = parameters(kind) if isinstance(kind, type) else {}
+    if name in own:
+        return f"--{'.'.join([*keys, name])} is no option here: the verb sets it"
     hint = did_you_mean(name, own) or (f"{path[0]} has {', '.join(own)}" if own else "")
     return f"there is no option --{'.'.join([*keys, name])}; {hint}".rstrip("; ")
 

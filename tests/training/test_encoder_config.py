@@ -1,8 +1,12 @@
 """Encoders of configs with overlays, as `vitlab cost` and `untrained:` take them."""
 
+from pathlib import Path
+
 import pytest
 from refusals import refused
 
+from vitlab.data import ImageNet
+from vitlab.data.check import recognize
 from vitlab.training.encoder_config import encoder_from_config, group_overlays
 
 
@@ -37,3 +41,9 @@ def test_a_home_is_found_and_an_overlay_alone_is_refused(tmp_path, monkeypatch):
     (tmp_path / "own.yaml").write_text("trainer: {max_epochs: 1}")
     with refused(str(tmp_path / "own.yaml")):
         group_overlays(["~/own.yaml"])
+
+
+def test_a_home_is_the_root_of_a_dataset(drawn, monkeypatch):
+    monkeypatch.setenv("HOME", str(drawn))
+    found = recognize(Path("~/imagenet"))
+    assert found.root == ImageNet("~/imagenet").root == drawn / "imagenet"

@@ -1,21 +1,11 @@
 """`vitlab import` and `vitlab export`."""
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from vitlab.commands.parser import call
 from vitlab.option_types import ExportFormat, FamilyName
 from vitlab.terminal import say
-
-
-def import_weights(words: Sequence[str]) -> None:
-    """Run `vitlab import`."""
-    call(_import, words, "vitlab import")
-
-
-def export_weights(words: Sequence[str]) -> None:
-    """Run `vitlab export`."""
-    call(_export, words, "vitlab export")
 
 
 def _import(
@@ -71,3 +61,7 @@ def _export(
     say(str(loaded.report))
     if format == "timm":
         say(timm_positions(loaded.encoder))
+
+
+import_weights = partial(call, _import, prog="vitlab import")
+export_weights = partial(call, _export, prog="vitlab export")

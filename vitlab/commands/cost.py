@@ -1,6 +1,6 @@
 """`vitlab cost`."""
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +13,6 @@ examples:
   vitlab cost --config dino --config demo --sizes 64      # an overlay, as for fit
   vitlab cost --config runs/dino/seed0/config.yaml --batch-size 64 --device cuda
 """
-
-
-def run(words: Sequence[str]) -> None:
-    """Run `vitlab cost`."""
-    call(_cost, words, "vitlab cost", EXAMPLES)
 
 
 def _cost(
@@ -51,3 +46,6 @@ def _cost(
         arms = {" ".join(map(str, arm)): arm for arm in found}
     encoders = {name: encoder_from_config(arm) for name, arm in arms.items()}
     cost(encoders, sizes, batch_size, choose_device(device), out)
+
+
+run = partial(call, _cost, prog="vitlab cost", examples=EXAMPLES)

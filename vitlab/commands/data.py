@@ -1,28 +1,13 @@
 """`vitlab data check`, `vitlab data voc-masks` and `vitlab data synthesize`."""
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from vitlab.commands.parser import call
 from vitlab.option_types import Amounts
 
 _USUAL = Amounts()
-
-
-def check(words: Sequence[str]) -> None:
-    """Run `vitlab data check`."""
-    call(_check, words, "vitlab data check")
-
-
-def voc_masks(words: Sequence[str]) -> None:
-    """Run `vitlab data voc-masks`."""
-    call(_voc_masks, words, "vitlab data voc-masks")
-
-
-def synthesize(words: Sequence[str]) -> None:
-    """Run `vitlab data synthesize`."""
-    call(_synthesize, words, "vitlab data synthesize")
 
 
 def _check(root: Path, deep: bool = False) -> None:
@@ -75,3 +60,8 @@ def _synthesize(root: Path, seed: int = 0, amounts: Amounts = _USUAL, processes:
     from vitlab.data.synthetic import synthesize
 
     synthesize(root, seed, amounts, processes)
+
+
+check = partial(call, _check, prog="vitlab data check")
+voc_masks = partial(call, _voc_masks, prog="vitlab data voc-masks")
+synthesize = partial(call, _synthesize, prog="vitlab data synthesize")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from vitlab.commands.parser import DATASET, check_class_options, class_parser, parse_plain
+from vitlab.commands.parser import DATASET, class_parser, parse_plain
 from vitlab.config_files import find_protocol, protocol_names
 from vitlab.errors import check_least
 from vitlab.option_types import FamilyName
@@ -137,8 +137,6 @@ def parse(words: Sequence[str]) -> tuple[EvaluateArguments, "ProtocolInfo"]:
     dataset = found.data or type(recognize(Path(found.root))).__name__
     chosen = published.on(dataset.rpartition(".")[2])
     base = ["--protocol", json.dumps(chosen), "--data", dataset, "--data.root", found.root]
-    class_path = ["--protocol", chosen["class_path"], "--data", dataset]
-    check_class_options(EvaluateArguments, [*class_path, *rest])
     args = parser.parse_args([*base, *rest])
     values = _values(parser, args)
     changed = differences(_values(parser, parser.parse_args(base)), values)

@@ -16,9 +16,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from vitlab.config_safety import ClassParser, check_command_line, options_of
-from vitlab.errors import InputError, did_you_mean
-from vitlab.usage_errors import parameters, subclasses
+from vitlab.config_safety import ClassParser, check_command_line
 
 Arguments = TypeVar("Arguments")
 Returned = TypeVar("Returned")
@@ -57,7 +55,6 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, examples: str 
             if each.metadata.get("dataset"):
                 rest = _with_class(rest, f"--{each.name}")
         parser = class_parser(kind, prog)
-        check_class_options(kind, rest)
         values |= vars(parser.instantiate_classes(parser.parse_args(rest)))
     return kind(**values)
 
@@ -147,38 +144,10 @@ def class_parser(kind: type, prog: str) -> ArgumentParser:
     """Return the parser of the options that build a class; imports the classes."""
     parser = ClassParser(prog=prog, allow_abbrev=False)
     for each in class_fields(kind):
-        base = _base(each)
-        parser.add_subclass_arguments(
-            base, each.name, required=False, skip=each.metadata.get("skip")
-        )
+        base: Any = pydoc.locate(each.metadata["subclass"])
+        skip = each.metadata.get("skip")
+        parser.add_subclass_arguments(base, each.name, required=False, skip=skip)
     return parser
-
-
-def check_class_options(kind: type, words: Sequence[str]) -> None:
-    """Refuse `--NAME.KEY` of a key that the named class does not have.
-
-    Args:
-        kind: the dataclass of options.
-        words: of the options that build a class.
-
-    Raises:
-        InputError: an unknown key; classes that are not imported yet are left to the parser.
-    """
-    given = dict(options_of(words))
-    for each in class_fields(kind):
-        option, skip = f"--{each.name}", each.metadata.get("skip") or ()
-        name = str(given.get(option) or given.get(f"{option}.class_path")).rpartition(".")[2]
-        found = [sub for sub in subclasses(_base(each)) if sub.__name__ == name]
-        known = [key for key in parameters(found[0]) if key not in skip] if found else []
-        for word in (word for word in given if word.startswith(f"{option}.")):
-            key = word.split(".")[1].rstrip("+")
-            if known and key not in (*known, "help", "class_path", "init_args", "dict_kwargs"):
-                hint = did_you_mean(key, known) or f"it has {', '.join(known)}"
-                raise InputError(f"{word}: {name} has no {key}; {hint}".rstrip(), field=word)
-
-
-def _base(field: dataclasses.Field) -> Any:
-    return pydoc.locate(field.metadata["subclass"])
 
 
 def split_words(words: Sequence[str], names: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -71,7 +71,7 @@ class VisionDataModule(LightningDataModule, ABC):
         repeats: int = 1,
     ):
         super().__init__()
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
         self.transform, self.num_workers = transform, num_workers
         self.train_split, self.val_split = train_split, val_split

@@ -58,37 +58,26 @@ SYNONYMS = {
     **dict.fromkeys(("rate", "learning_rate", "base_lr"), "lr"),
     **dict.fromkeys(("final_rate", "final_lr", "end_lr"), "min_lr"),
     **dict.fromkeys(("decay", "wd"), "weight_decay"),
-    "final_decay": "final_weight_decay",
     **dict.fromkeys(("clip", "clip_grad", "max_norm", "gradient_clip_val"), "clip_grad_norm"),
     **dict.fromkeys(("warmup", "lr_warmup_epochs"), "warmup_epochs"),
     **dict.fromkeys(("schedule", "scheduler", "course"), "lr_schedule"),
     **dict.fromkeys(("kind", "opt", "type"), "name"),
-    "rules": "param_groups",
     **dict.fromkeys(("batch_size", "batch", "train_batch_size"), "global_batch_size"),
     **dict.fromkeys(("device_batch", "per_device_batch_size"), "micro_batch_size"),
     **dict.fromkeys(("workers", "n_workers"), "num_workers"),
     **dict.fromkeys(("views", "transforms", "augmentation"), "transform"),
     **dict.fromkeys(("path", "dir", "data_dir"), "root"),
-    "train": "train_split",
-    "val": "val_split",
-    "projection": "head",
-    "prototypes": "out_dim",
-    "hidden": "hidden_dim",
-    "bottleneck": "bottleneck_dim",
-    "mixing": "mixup",
-    "erasing": "random_erasing",
-    "smoothing": "label_smoothing",
-    "average": "ema_decay",
-    "start": "classifier",
-    "patch": "patch_size",
-    "image": "img_size",
-    "image_size": "img_size",
-    "registers": "num_registers",
-    "specialize": "cls_specialization",
-    "positions": "pos_interpolation",
-    "epochs": "max_epochs",
-    "gpus": "devices",
 }
+PAIRS = (
+    "final_decay=final_weight_decay rules=param_groups train=train_split "
+    "val=val_split projection=head prototypes=out_dim hidden=hidden_dim "
+    "bottleneck=bottleneck_dim mixing=mixup erasing=random_erasing "
+    "smoothing=label_smoothing average=ema_decay start=classifier patch=patch_size "
+    "image=img_size image_size=img_size registers=num_registers "
+    "specialize=cls_specialization positions=pos_interpolation epochs=max_epochs "
+    "gpus=devices"
+)
+SYNONYMS |= dict(pair.split("=") for pair in PAIRS.split())
 
 
 def check_words(words: Sequence[str], others: Sequence[str] = OTHERS) -> list[str]:

@@ -67,6 +67,7 @@ def recognize(root: Path) -> VisionDataModule:
     Raises:
         DataError: if there is none that vitlab can read, or more than one.
     """
+    root = root.expanduser()
     if not root.is_dir():
         what = f"{root} is a file" if root.exists() else f"there is no folder {root}"
         raise DataError(f"{what}; give the folder that holds the dataset", field="root")
