@@ -17,9 +17,9 @@ SIZE = (16, 12)  # width, height
 NAMES = {"classes": ["a", "b", "c"]}
 
 
-def image(path: Path, seed: int = 0, dtype=np.uint8, high: int = 256, flag: int = 0) -> None:
+def image(path: Path, seed=0, dtype=np.uint8, high: int = 256, flag: int = 0, of=SIZE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    shape = (*SIZE[::-1], 3) if dtype == np.uint8 else SIZE[::-1]
+    shape = (*of[::-1], 3) if dtype == np.uint8 else of[::-1]
     pixels = (np.random.default_rng(seed).random(shape) * high).astype(dtype)
     exif = Image.Exif()
     exif[0x0112] = flag
@@ -225,7 +225,9 @@ def test_a_score_that_means_nothing_is_refused_by_all(tmp_path, case):
 def test_what_makes_a_score_poor_is_said_by_all(tmp_path, case):
     make, word = POOR[case]
     make(tmp_path)
-    assert any(word in each for each in scored(tmp_path))
+    remarks = scored(tmp_path)
+    assert any(word in each for each in remarks)
+    assert any("shifted" in each for each in remarks) == ("shifted" in word)
     for deep in (False, True):
         found = check(tmp_path, deep)
         assert not found.errors
@@ -251,15 +253,35 @@ def test_all_masks_are_read_where_a_sample_shows_one_class(tmp_path):
 
 
 def test_images_are_turned_only_where_their_masks_are(tmp_path):
-    for flag, size, turned in ((6, SIZE, False), (3, SIZE, False), (6, SIZE[::-1], True)):
-        root = tmp_path / f"{flag}{turned}"
-        dense(flag=flag, size=size)(root)
+    square = (12, 12)
+    for flag, of, size, turned in (
+        (6, SIZE, SIZE, False),
+        (3, SIZE, SIZE, False),
+        (6, SIZE, SIZE[::-1], True),
+        (6, square, square, False),  # whose shape tells nothing
+    ):
+        root = tmp_path / f"{flag}{turned}{of}"
+        dense(flag=flag, size=size, of=of)(root)
         dataset = Folder(str(root)).segmentation_dataset("train", SegmentationWhole(0))
         pixels = dataset[0].image.permute(1, 2, 0).numpy()
         with Image.open(root / "images/train/0.jpg") as stored:
             expected = np.array(stored)
         expected = np.rot90(expected, -1) if turned else expected
         assert abs(pixels.astype(int) - expected).max() <= 1
+
+
+def test_a_split_by_another_name_is_not_scored_with_itself(tmp_path):
+    classes()(tmp_path)
+    data = Folder(str(tmp_path), train_split="training", val_split="Train")
+    assert data.classes == ("cat", "dog")
+    with pytest.raises(DataError, match="in both train_split"):
+        check_scores(data, data.train_split)
+
+
+def test_huge_pictures_end_no_check(tmp_path, monkeypatch):
+    classes(more=("train/cat/x.tif",))(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    assert "train/cat/x.tif (Image size" in str(check(tmp_path).errors)
 
 
 def test_own_sets_carry_the_name_of_their_folder(tmp_path):

@@ -74,7 +74,7 @@ class VisionDataModule(LightningDataModule, ABC):
         self.root = Path(root).expanduser()
         self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
         self.transform, self.num_workers = transform, num_workers
-        self.train_split, self.val_split = train_split, val_split
+        self.train_split, self.val_split = map(self.split_name, (train_split, val_split))
         self.max_unreadable, self.seed, self.repeats = max_unreadable, seed, repeats
         least = {"global_batch_size": 1, "repeats": 1, "micro_batch_size": 0, "num_workers": 0}
         check_least(self, "data.", least | {"max_unreadable": 0, "seed": 0})
@@ -100,6 +100,11 @@ class VisionDataModule(LightningDataModule, ABC):
     def implausible(self, values: set[int]) -> str:
         """Why a mask with these values, all of them allowed, cannot be what it is called; or ""."""
         return ""
+
+    @staticmethod
+    def split_name(name: str) -> str:
+        """The one name of a split that may have several."""
+        return name
 
     @property
     def dataset_name(self) -> str:
@@ -146,9 +151,8 @@ class VisionDataModule(LightningDataModule, ABC):
         if found := self._samples.get(split):
             return found
         if split not in self.splits:
-            known = ", ".join(self.splits)
-            message = f"{self.dataset_name} has no split {split!r}, only {known}"
-            raise DataError(message, field="split")
+            reason = f"{self.dataset_name} has no split {split!r}, only {', '.join(self.splits)}"
+            raise DataError(reason, field="split")
         found = self.scan(split)
         refuse_pictures(found, split)
         self._samples[split] = found

@@ -88,8 +88,8 @@ class TrainingDataset(Dataset[Example]):
         # the image may be decoded at a part of its size
         parts = [tuple(-(-edge // divisor) for edge in mask.shape) for divisor in (1, 2, 4, 8)]
         if image.shape[:2] not in parts and image.shape[1::-1] in parts:  # by its orientation flag
-            name, least = self.samples.image(index), self.transform.min_size
-            image = _read(decode_image, files, name, least, True)
+            turned = self.samples.image(index), self.transform.min_size, True
+            image = _read(decode_image, files, *turned)
         if image.shape[:2] not in parts:
             raise DataError(
                 f"mask {files.where(name)} is {mask.shape[1]} x {mask.shape[0]} (width x height), "
@@ -198,7 +198,7 @@ class SegmentationDataset(Dataset[ImageAndMask]):
         """
         files, name = self.samples.files, self.samples.image(index)
         image, (mask, classes) = _read(decode_image, files, name), self._read_mask(index)
-        if image.shape[1::-1] == mask.shape:
+        if image.shape[:2] != mask.shape == image.shape[1::-1]:
             image = _read(decode_image, files, name, (0, 0), True)
         if image.shape[:2] != mask.shape:
             height, width = image.shape[:2]

@@ -3,6 +3,7 @@
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +20,8 @@ TIFF_STARTS = (b"II*\0", b"MM\0*")
 MATLAB = b"MATLAB 5.0"  # how the masks of the Semantic Boundaries Dataset begin
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # PIL refuses more than this
 ORIENTATION = 0x0112  # tag of Exif
+# of a file that is damaged, no image, or too large
+PIL_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class UnreadableImage(OSError):  # noqa: N818, says what is there, not what was done
@@ -53,8 +56,7 @@ def decode_image(
     Of 16 bits the upper 8 are taken. JPEG takes TurboJPEG, whose pixels are PIL's to the bit.
     Unlike PIL it reports damage in the middle of a file where the entropy code breaks; damage that
     leaves a valid code of the right length shows as wrong colors and no decoder can tell. Whole PNG
-    files take OpenCV, everything
-    else PIL.
+    files take OpenCV, everything else PIL.
 
     Args:
         data: content of the file.
@@ -108,6 +110,16 @@ def decode_mask(data: bytes, path: str) -> UInt8[np.ndarray, "height width"]:
     return np.array(image).astype(np.uint8)
 
 
+def orientation_of(image: Image.Image) -> int:
+    """Orientation flag (Exif) of an opened file, 1 (upright) to 8, without decoding it."""
+    try:
+        # PIL decodes a PNG to see whether the flag follows its pixels
+        flag: Any = Image.Image.getexif(image).get(ORIENTATION)
+    except Exception:  # broken metadata do not make the picture worse
+        return 1
+    return flag if flag in range(1, 9) else 1
+
+
 def load_with_pil(data: bytes, path: str) -> Image.Image:
     """Decode with PIL, which refuses what is cut.
 
@@ -121,7 +133,7 @@ def load_with_pil(data: bytes, path: str) -> Image.Image:
             image.verify()  # the checksums of a PNG, which loading passes over
         image = Image.open(io.BytesIO(data))
         image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except PIL_ERRORS as error:
         reason = str(error).split(" <_io")[0]  # the bytes have no name
         raise UnreadableImage(path, reason) from error
     return image

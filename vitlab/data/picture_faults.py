@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from PIL import Image
 
-from vitlab.data.decode import PNG_START, decode_image
+from vitlab.data.decode import PIL_ERRORS, PNG_START, decode_image
 from vitlab.data.errors import DataError
 from vitlab.data.samples import Samples, spread
 from vitlab.data.storage import few
@@ -43,8 +43,8 @@ def refuse_pictures(samples: Samples, split: str) -> None:
         raise DataError(f"split {split!r} has no image in {samples.files.where()}{rest}")
     if samples.labels is not None:
         _refuse_masks(samples)
-    deep = [samples.image(at) for at in spread(len(samples))]
-    deep = [name for name in deep if name.lower().endswith(DEEP) and _bits(samples, name) > 8]
+    looked = [samples.image(at) for at in spread(len(samples))]
+    deep = [name for name in looked if name.lower().endswith(DEEP) and _bits(samples, name) > 8]
     highest, unreadable = -1, []
     for name in deep:
         try:
@@ -54,9 +54,9 @@ def refuse_pictures(samples: Samples, split: str) -> None:
             unreadable.append(str(error))
         if highest >= BLACK:
             return
-    if deep and len(unreadable) == len(deep):
+    if len(unreadable) == len(looked):
         raise DataError(f"none of {len(deep)} pictures looked at can be used, {unreadable[0]}")
-    if deep:
+    if highest >= 0:
         factor = 256 >> highest.bit_length()
         raise DataError(
             f"all {len(deep)} 16-bit pictures looked at below {samples.files.where()} "
@@ -90,17 +90,19 @@ def _bits(samples: Samples, name: str) -> int:
             file.seek(0)
             with Image.open(file) as image:
                 return 16 if image.mode[0] in "IF" else 8
-    except (OSError, SyntaxError, ValueError):
+    except PIL_ERRORS:
         return 16 if name.lower().endswith((".tif", ".tiff")) else 0
 
 
 def _refuse_masks(samples: Samples) -> None:
-    """Refuse masks that would be taken for images: by their folders or by their names."""
-    files = samples.files
-    folders = {os.fsdecode(name).rpartition("/")[0] for name in _firsts(samples)}
-    by_word = {folder.rpartition("/")[2].lower(): folder for folder in folders}
-    masks = [by_word[word] for word in by_word if word in MASK_FOLDERS]
-    if masks and any(word in IMAGE_FOLDERS for word in by_word):
+    """Refuse masks that would be taken for images: by their folders, names or content."""
+    files, labels = samples.files, samples.labels
+    assert labels is not None
+    firsts = samples.images[np.unique(labels, return_index=True)[1]]  # of each class
+    folders = [os.fsdecode(name).rpartition("/")[0] for name in firsts]
+    words = [folder.rpartition("/")[2].lower() for folder in folders]
+    masks = [folder for folder, word in zip(folders, words, strict=True) if word in MASK_FOLDERS]
+    if masks and not IMAGE_FOLDERS.isdisjoint(words):
         raise DataError(
             f"{files.where(masks[0])} lies beside a folder of images, and would be learned from "
             "as a class of its own; masks belong into masks/<split> (images into "
@@ -120,48 +122,28 @@ def _refuse_masks(samples: Samples) -> None:
                 f"others ({few(found)}), and would be learned from as images; move them to "
                 "masks/<split>/<class>/<name of the image>.png, or away"
             )
-    _refuse_twins(samples)
-
-
-def _firsts(samples: Samples) -> list[bytes]:
-    """The first image of each class."""
-    assert samples.labels is not None
-    return samples.images[np.unique(samples.labels, return_index=True)[1]].tolist()
-
-
-def _refuse_twins(samples: Samples) -> None:
-    """Refuse two classes of the same file names, of which one holds masks of the other."""
-    assert samples.labels is not None
-    count = int(samples.labels.max()) + 1
-    sizes = np.bincount(samples.labels)
-    if count != 2 or sizes[0] != sizes[1]:
+    if len(folders) != 2:
         return
-    names = [samples.images[samples.labels == label].tolist() for label in (0, 1)]
-    stems = [[PurePosixPath(os.fsdecode(name)).stem for name in each] for each in names]
-    if stems[0] != stems[1]:
-        return
-    masks = [
-        _like_masks(samples, [os.fsdecode(each[at]) for at in spread(len(each))[:4]])
-        for each in names
-    ]
-    if masks[0] != masks[1]:
-        folder = os.fsdecode(names[masks.index(True)][0]).rpartition("/")[0]
+    names = [list(map(os.fsdecode, samples.images[labels == label])) for label in (0, 1)]
+    stems, others = ([PurePosixPath(name).stem for name in each] for each in names)
+    looks = [_like_masks(samples, each) for each in names] if stems == others else [False]
+    if len({*looks}) > 1:
         raise DataError(
-            f"{samples.files.where(folder)} holds masks by its content, one of the name of each "
-            "image beside it, and would be learned from as a class of its own; lay them out as "
-            "images/<split> and masks/<split>"
+            f"{files.where(folders[looks.index(True)])} holds masks by its content, one of the "
+            "name of each image beside it, and would be learned from as a class of its own; lay "
+            "them out as images/<split> and masks/<split>"
         )
 
 
 def _like_masks(samples: Samples, names: list[str]) -> bool:
-    """Whether all of some files look like masks: one channel of few values, without loss."""
-    for name in names:
+    """Whether some of the files all look like masks: one channel of few values, without loss."""
+    for at in spread(len(names), 4):
         try:
-            with samples.files.open(name) as file, Image.open(file) as image:
+            with samples.files.open(names[at]) as file, Image.open(file) as image:
                 if image.mode not in ("1", "L", "P") or image.format == "JPEG":
                     return False
                 if len(image.getcolors() or ()) not in range(1, FEW_VALUES):
                     return False
-        except (OSError, SyntaxError, ValueError):
+        except PIL_ERRORS:
             return False
     return True

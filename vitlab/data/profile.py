@@ -13,7 +13,7 @@ from vitlab.data.picture_faults import remarks_on_files
 from vitlab.data.storage import few
 from vitlab.data.transforms import SegmentationSquare
 
-MOSTLY_VOID = 0.9  # share of ignored pixels from which a set is called so
+MOSTLY_VOID = 90  # percent of ignored pixels from which a set is called so
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class LabelProfile:
         return set(np.flatnonzero(self.counts).tolist())
 
     @property
-    def whole(self) -> bool:
-        """Whether all was looked at."""
-        return self.looked == self.total
+    def void_share(self) -> float:
+        """Ignored pixels in percent."""
+        return 100 * self.void / max(self.void + int(self.counts.sum()), 1)
 
 
 def refuse_meaningless(
@@ -61,19 +61,17 @@ def refuse_meaningless(
     for split, profile in profiles.items():
         void = ""
         if profile.void:
-            share = profile.void / (profile.void + profile.counts.sum())
-            void = f"; {100 * share:.0f} % of the pixels are void (ignored): {remedy}"
+            void = f"; {profile.void_share:.0f} % of the pixels are void (ignored): {remedy}"
         if not profile.seen:
             raise DataError(
                 f"all pixels of all {profile.total} masks of split {split!r} are void, so there is "
                 f"nothing to learn from or to score{void}"
             )
         if len(profile.seen) == 1:
-            (only,) = (classes[index] for index in profile.seen)
             raise DataError(
-                f"all {profile.total} {kind} of split {split!r} show one class, {only!r}: every "
-                f"encoder would score 100, so the score would mean nothing{void}; a score needs "
-                "two classes, training without labels none"
+                f"all {profile.total} {kind} of split {split!r} show one class, "
+                f"{classes[profile.seen.pop()]!r}: every encoder would score 100, so the score "
+                f"would mean nothing{void}; a score needs two classes, training without labels none"
             )
     if not set.intersection(*(profile.seen for profile in profiles.values())):
         shown = [
@@ -89,27 +87,23 @@ def refuse_meaningless(
 def label_remarks(
     profiles: dict[str, LabelProfile], classes: tuple[str, ...], kind: str
 ) -> Iterator[str]:
-    """What makes a score poor, in sentences; of splits that were looked at in full."""
+    """What makes a score poor, in sentences; absent classes of splits looked at in full."""
     for split, profile in profiles.items():
-        if profile.void > MOSTLY_VOID * (profile.void + profile.counts.sum()):
-            yield (
-                f"more than {100 * MOSTLY_VOID:.0f} % of the pixels of {split} are void (ignored)"
-            )
-    if not all(profile.whole for profile in profiles.values()):
+        if profile.void_share > MOSTLY_VOID:
+            yield f"more than {MOSTLY_VOID} % of the pixels of {split} are void (ignored)"
+    if any(profile.looked < profile.total for profile in profiles.values()):
         return
-    (one, first), (other, second) = profiles.items()
-    declared = set(range(len(classes)))
+    (one, first), (other, second) = ((split, each.seen) for split, each in profiles.items())
     for absent, text in (
-        (declared - first.seen - second.seen, f"are in no {kind} of {one} or {other}"),
-        (second.seen - first.seen, f"are in {kind} of {other}, but in none of {one}: not learned"),
-        (first.seen - second.seen, f"are in no {kind} of {other}: not scored"),
+        ({*range(len(classes))} - first - second, f"are in no {kind} of {one} or {other}"),
+        (second - first, f"are in {kind} of {other}, but in none of {one}: not learned"),
+        (first - second, f"are in no {kind} of {other}: not scored"),
     ):
         if absent:
             names = few([classes[index] for index in sorted(absent)])
             yield f"{len(absent)} of {len(classes)} classes {text}: {names}"
     for shift in (1, -1):
-        moved = {index + shift for index in first.seen}
-        if len(first.seen) > 1 and first.seen != second.seen == moved & declared:
+        if second == {index + shift for index in first}:
             yield f"the values of {other} are those of {one} shifted by {shift}: see to the files"
 
 
@@ -140,16 +134,21 @@ def check_scores(
         split: to learn from; `val_split` is scored.
         learns_void: whether pixels that are not scored are learned from, so that masks of `split`
             may hold no other.
-        known: profiles of splits that were looked at in full.
+        known: profiles of splits; used where they show two classes, or all that there is.
 
     Returns:
         What makes scores poor, in sentences.
 
     Raises:
-        DataError: see `refuse_meaningless` and `label_profile`.
+        DataError: see `refuse_meaningless`, `label_profile` and `VisionDataModule.refuse_leak`.
     """
-    splits = (split, data.val_split)
-    profiles = {each: known.get(each) or label_profile(data, each) for each in splits}
+    data.refuse_leak(split)
+    profiles = {}
+    for each in (split, data.val_split):
+        profile = known.get(each)
+        if profile is None or (len(profile.seen) < 2 and profile.looked < profile.total):
+            profile = label_profile(data, each)
+        profiles[each] = profile
     kind = "images" if data.samples(split).masks is None else "masks"
     checked = {data.val_split: profiles[data.val_split]} if learns_void else profiles
     refuse_meaningless(checked, data.classes, kind, data.values_remedy)

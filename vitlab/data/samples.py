@@ -153,7 +153,8 @@ def masked_samples(
 
 def mask_folder_samples(files: FileTree, images: str, masks: str) -> Samples:
     """All images of a folder, with the masks of the same names in another one."""
-    names, present = files.images(images), files.require(masks).names
+    names, left_out = _images(files, images)
+    present = files.require(masks).names
     by_stem = {
         name.rpartition(".")[0]: name
         for ending in reversed(MASK_ENDINGS)
@@ -172,7 +173,7 @@ def mask_folder_samples(files: FileTree, images: str, masks: str) -> Samples:
         files,
         [f"{images}/{name}" for name in names],
         [f"{masks}/{by_stem[stem]}" for stem in stems],
-        _left_out(files, images, len(names)),
+        left_out,
     )
 
 
@@ -195,7 +196,7 @@ def class_folder_samples(files: FileTree, split: str, classes: tuple[str, ...]) 
     counts = []
     for name in classes:
         folder = f"{split}/{name}"
-        names = files.images(folder)
+        names, others = _images(files, folder)
         if not names:
             raise DataError(
                 f"class folder {files.where(folder)} holds no image directly in it; it "
@@ -203,19 +204,18 @@ def class_folder_samples(files: FileTree, split: str, classes: tuple[str, ...]) 
                 "move images up, or remove the folder",
             )
         images += [f"{folder}/{image}" for image in names]
-        left_out += _left_out(files, folder, len(names))
+        left_out += others
         counts.append(len(names))
     labels = np.repeat(np.arange(len(classes)), counts)
     return Samples(files, paths(images), labels, left_out=tuple(left_out))
 
 
-def _left_out(files: FileTree, folder: str, images: int) -> list[str]:
-    """Paths of what lies beside the images of a folder and is not read."""
+def _images(files: FileTree, folder: str) -> tuple[list[str], list[str]]:
+    """Names of the images directly in a folder, and paths of what else lies there."""
     folders, names = files.require(folder)
-    if len(names) > images:
-        names = [name for name in names if not name.lower().endswith(IMAGE_ENDINGS)]
-        return [f"{folder}/{name}" for name in names + folders]
-    return [f"{folder}/{name}" for name in folders]
+    images = [name for name in names if name.lower().endswith(IMAGE_ENDINGS)]
+    others = sorted({*names}.difference(images)) if len(names) > len(images) else []
+    return images, [f"{folder}/{name}" for name in others + folders]
 
 
 def refuse_other_classes(found: Sequence[str], classes: Sequence[str], folder: str) -> None:

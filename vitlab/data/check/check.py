@@ -20,10 +20,6 @@ from vitlab.data.samples import Samples
 def check(root: Path, deep: bool = False) -> CheckReport:
     """Recognize the dataset in a folder and find its faults.
 
-    Lists are compared with folders, counts with the known ones, images with their masks by the
-    headers of all; some files are decoded, or with `deep` all. The data are not changed. The exit
-    status of `vitlab data check` is 1 if there is an error.
-
     Args:
         root: folder of one dataset, or one of the usual folders above it.
         deep: decode every file, and find images that are in two splits.
@@ -43,39 +39,43 @@ def check(root: Path, deep: bool = False) -> CheckReport:
             return report
     checked: set[str] = set()
     digests: dict[bytes, str] = {}
-    decoded: dict[str, LabelProfile] = {}
+    profiles: dict[str, LabelProfile] = {}
     for split in splits:
         try:
             samples = data.samples(split)
             report.splits[split] = _describe(data, samples)
         except DataError as problem:
-            # what other splits lack may do without; a part of one is a fault
-            lone = data.files.has(split) or data.files.has(f"gtFine/{split}")
-            lone = lone or isinstance(data, Folder)
-            optional = isinstance(problem, MissingFolderError) and not lone
-            unused = isinstance(data, Folder) and split not in (data.train_split, data.val_split)
+            optional = _optional(data, split, problem)
             if split == data.val_split and data.train_split in report.splits:  # k-NN scores it
                 optional &= data.samples(data.train_split).labels is None or data.num_classes < 2
-            report.findings.append((note if optional or unused else error)(str(problem)))
+            report.findings.append((note if optional else error)(str(problem)))
             continue
         report.findings += _count(data, split, len(samples))
         summary = inspect(data, split, _unchecked(samples, checked), deep)
         report.findings += [*common_faults(summary), *split_faults(data, summary)]
         report.findings += _duplicates(summary, digests)
-        if deep and samples.masks is not None:
-            decoded[split] = summary.profile
+        if samples.masks is not None and len(summary.samples) == len(samples):
+            profiles[split] = summary.profile
     if {data.train_split, data.val_split} <= report.splits.keys() and not report.errors:
-        report.findings += _scores(data, decoded)
+        report.findings += _scores(data, profiles)
     if not report.splits and not report.errors:
         report.findings.append(error(f"{report.place} has none of {', '.join(data.splits)}"))
     report.findings = list(dict.fromkeys(report.findings))  # one fault may hinder all splits
     return report
 
 
-def _scores(data: VisionDataModule, decoded: dict[str, LabelProfile]) -> Iterator[Finding]:
+def _optional(data: VisionDataModule, split: str, problem: DataError) -> bool:
+    """Whether others do without a split; a part of one is a fault."""
+    if isinstance(data, Folder):
+        return split not in (data.train_split, data.val_split)
+    part = data.files.has(split) or data.files.has(f"gtFine/{split}")
+    return isinstance(problem, MissingFolderError) and not part
+
+
+def _scores(data: VisionDataModule, profiles: dict[str, LabelProfile]) -> Iterator[Finding]:
     """Labels on which scores mean nothing, or little."""
     try:
-        found = check_scores(data, data.train_split, known=decoded)
+        found = check_scores(data, data.train_split, known=profiles)
     except DataError as problem:
         without_labels = data.num_classes == 1 and data.samples(data.train_split).masks is None
         yield (warning if without_labels else error)(str(problem))

@@ -14,7 +14,13 @@ from jaxtyping import Int64
 from PIL import Image
 
 from vitlab.data.datamodule import VisionDataModule
-from vitlab.data.decode import ORIENTATION, UnreadableImage, decode_image, decode_mask
+from vitlab.data.decode import (
+    PIL_ERRORS,
+    UnreadableImage,
+    decode_image,
+    decode_mask,
+    orientation_of,
+)
 from vitlab.data.errors import DataError
 from vitlab.data.picture_faults import BLACK
 from vitlab.data.profile import LabelProfile
@@ -57,9 +63,8 @@ class SplitSummary:
         pixels: in these masks, of each value.
         orientations: number of images with an orientation flag, by whether the mask has the shape
             of the "stored" picture, the "turned" one, or "either".
-        images: number of images that were decoded.
+        digests: of the images that were decoded, with their names.
         black: number of these that are nearly black.
-        digests: of images, with their names.
         oddities: number of images of each.
     """
 
@@ -72,7 +77,6 @@ class SplitSummary:
     masks: int = 0
     pixels: Int64[np.ndarray, "256"] = field(default_factory=lambda: np.zeros(256, np.int64))
     orientations: Counter[str] = field(default_factory=Counter)
-    images: int = 0
     black: int = 0
     digests: list[tuple[bytes, str]] = field(default_factory=list)
     oddities: Counter[str] = field(default_factory=Counter)
@@ -84,7 +88,6 @@ class SplitSummary:
         if image.size:
             self.sizes.add(image.size)
         if image.digest:
-            self.images += 1
             self.black += image.black
             self.digests.append((image.digest, name))
         if image.oddity:
@@ -157,7 +160,7 @@ def _inspect(
         return read(files, name, where)
     except DataError as error:
         return FileInspection(refused=str(error))
-    except (OSError, SyntaxError, ValueError) as error:  # PIL's, of headers
+    except PIL_ERRORS as error:  # of headers
         reason = error.reason if isinstance(error, UnreadableImage) else None
         return FileInspection(
             unreadable=f"{where} ({reason or getattr(error, 'strerror', None) or error})"
@@ -167,8 +170,7 @@ def _inspect(
 def _header(files: FileTree, name: str, where: str) -> FileInspection:
     with files.open(name) as file, Image.open(file) as image:
         refused = "" if image.mode in INDICES else f"{where} is an image of mode {image.mode}"
-        orientation = image.getexif().get(ORIENTATION, 1)
-        return FileInspection(image.size, refused=refused, orientation=orientation)
+        return FileInspection(image.size, refused=refused, orientation=orientation_of(image))
 
 
 def _image(files: FileTree, name: str, where: str) -> FileInspection:
@@ -194,8 +196,8 @@ def _oddity(data: bytes, name: str) -> tuple[int, str]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             kind, mode, pages = image.format or "", image.mode, getattr(image, "n_frames", 1)
-            orientation = image.getexif().get(ORIENTATION, 1)
-    except OSError:  # such as 16-bit RGB in TIFF
+            orientation = orientation_of(image)
+    except PIL_ERRORS:  # such as 16-bit RGB in TIFF
         return 1, ""
     ending = name.rpartition(".")[2].lower()
     if kind.lower() != SAME_KIND.get(ending, ending):

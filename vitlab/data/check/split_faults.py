@@ -42,10 +42,10 @@ def common_faults(summary: SplitSummary) -> Iterator[Finding]:
         )
     for oddity, count in summary.oddities.items():
         yield note(f"{split}: {count} {oddity}; vitlab reads them correctly")
-    if summary.black > summary.images / 10:
+    if summary.black > (decoded := len(summary.digests)) / 10:
         yield warning(
-            f"{summary.black} of {summary.images} pictures of {split} that were decoded have no "
-            f"value above {BLACK - 1} of 255: nearly black"
+            f"{summary.black} of {decoded} pictures of {split} that were decoded have no value "
+            f"above {BLACK - 1} of 255: nearly black"
         )
     yield from _orientations(summary)
 

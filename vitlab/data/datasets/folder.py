@@ -96,9 +96,15 @@ class Folder(VisionDataModule):
         void = {IGNORE_INDEX: IGNORE_INDEX} | ({} if ignored is None else {ignored: IGNORE_INDEX})
         return void | {value: index for index, value in enumerate(self._named.by_value)}
 
+    @staticmethod
+    def split_name(name: str) -> str:
+        """The name of a split whose folder may have another spelling."""
+        known = (split for split, spelled in SPELLINGS.items() if name.lower() in spelled)
+        return next(known, name)
+
     def samples(self, split: str) -> Samples:
         """The files of a split by any of its names."""
-        name = _split_name(split)
+        name = self.split_name(split)
         if name not in self._places:
             known, inside = ", ".join(self.splits) or "none", "images" if self.dense else ""
             raise DataError(
@@ -129,7 +135,7 @@ class Folder(VisionDataModule):
             return "images/<split>"
         for split in folders:
             inside = {"images", "masks"} <= {*self.files.folders(split)}
-            if inside and _split_name(split) in (*SPELLINGS, "test"):
+            if inside and self.split_name(split) in (*SPELLINGS, "test"):
                 return "<split>/images"
         return "class folders"
 
@@ -146,11 +152,11 @@ class Folder(VisionDataModule):
                 found = [(name, name) for name in self.files.folders() if name != FOLDER]
         places: dict[str, str] = {}
         for name, place in found:
-            other = places.setdefault(_split_name(name), place)
+            other = places.setdefault(self.split_name(name), place)
             if other != place:
                 raise DataError(
                     f"{self.files.where()} holds both {other} and {place}, and either could be "
-                    f"{_split_name(name)}; rename one of them"
+                    f"{self.split_name(name)}; rename one of them"
                 )
         return places
 
@@ -159,7 +165,7 @@ class Folder(VisionDataModule):
         place = self._places[split]
         if self._layout == "<split>/images":
             return f"{place.removesuffix('/images')}/masks"
-        spelled = [name for name in self.files.folders("masks") if _split_name(name) == split]
+        spelled = [name for name in self.files.folders("masks") if self.split_name(name) == split]
         return f"masks/{(spelled or [place.removeprefix('images/')])[0]}"
 
     @cached_property
@@ -173,9 +179,3 @@ class Folder(VisionDataModule):
                 '"ignore_index": 2}; other values than 0, 1, 2 ... are listed as "values"',
                 field=CLASSES,
             ) from error
-
-
-def _split_name(folder: str) -> str:
-    """The name of a split whose folder may have another spelling."""
-    known = (name for name, spelled in SPELLINGS.items() if folder.lower() in spelled)
-    return next(known, folder)
