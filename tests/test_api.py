@@ -14,6 +14,7 @@ import pytest
 import torch
 from jsonargparse._common import parsing_settings
 from lightning import Callback
+from lightning.pytorch.callbacks import TQDMProgressBar
 from runs import UNPROBED, assert_same_bits, differences, run_fit
 
 import vitlab
@@ -121,9 +122,14 @@ def test_the_other_functions_raise_as_well(call, field):
     assert error.value.field == field
 
 
-def test_callbacks_can_be_removed_and_are_not_given_twice(small, capsys):
+def test_callbacks_can_be_removed_and_are_not_given_twice(small, capsys, monkeypatch):
+    for name in ("SLURM_NTASKS", "SLURM_RESTART_COUNT"):
+        monkeypatch.setenv(name, "")  # as if unset
     removed = dict.fromkeys(("probing", "nan_guard", "collapse_monitor", "status"), False)
-    run = vitlab.fit(["dino", "demo"], {**small, "callbacks": removed, "trainer.max_epochs": 1})
+    shorter = {"callbacks": removed, "trainer.max_epochs": 1, "trainer.enable_progress_bar": True}
+    own_bar = TQDMProgressBar()  # in place of the run's
+    run = vitlab.fit(["dino", "demo"], {**small, **shorter}, callbacks=[own_bar])
+    assert own_bar.train_progress_bar.n == 2
     assert run.scores == {}
     files = {path.name for path in run.folder.iterdir()}
     assert "last.ckpt" in files

@@ -15,6 +15,7 @@ from vitlab.launch import (
     check_port,
     clear_variables,
     find_launch,
+    plugin_launch,
 )
 
 BATCH = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
@@ -123,6 +124,16 @@ def test_a_trainer_that_is_another_rank_than_the_environment_says_is_refused(env
     environ({**STEP, "SLURM_NTASKS": "2", "SLURM_PROCID": "1"})
     with refused("trainer.devices"):
         check_launch(find_launch(), 2, 1, first=True)
+
+
+def test_a_plugin_names_the_first_rank_unless_variables_say_it_is_another(environ):
+    environ({})
+    check_launch(plugin_launch(), 2, 1, first=False)
+    environ({"SLURM_PROCID": "1"})
+    launch = plugin_launch()
+    check_launch(launch, 2, 1, first=False)
+    with refused("trainer.devices"):  # it would not have looked at what the folder holds
+        check_launch(launch, 2, 1, first=True)
 
 
 def test_variables_set_to_nothing_count_as_unset_and_words_are_refused(environ):

@@ -24,7 +24,7 @@ import torch
 from lightning import Callback, Trainer
 
 from vitlab import signals
-from vitlab.callbacks.measurements import Measurement
+from vitlab.callbacks.measurements import Measurement, read_measurements
 from vitlab.callbacks.preemption import Preempted
 from vitlab.commands.analyze import AnalyzeOptions
 from vitlab.commands.evaluate import parse as parse_evaluate
@@ -35,6 +35,7 @@ from vitlab.config_safety import imports_as_before
 from vitlab.encoders.checkpoint_io import load
 from vitlab.errors import InputError
 from vitlab.evaluation.result import Result
+from vitlab.launch import clear_variables
 from vitlab.rng import seeded_rng
 from vitlab.run import run_dir
 from vitlab.training.callbacks import measurements
@@ -111,8 +112,7 @@ def fit(
             leave_group()
         rows, logged = measurements(cli.trainer), cli.trainer.callback_metrics
         if cli.start.finished:
-            file = cli.folder / "measurements.json"
-            rows = json.loads(file.read_text()) if file.exists() else []
+            rows = read_measurements(cli.folder)
         return FitResult(cli.folder, rows, {name: float(value) for name, value in logged.items()})
 
 
@@ -254,6 +254,7 @@ def _isolated() -> Iterator[None]:
     benchmark, deterministic_cudnn = cudnn.benchmark, cudnn.deterministic
     with torch.random.fork_rng(), seeded_rng(0), warnings.catch_warnings():
         try:
+            clear_variables()
             yield
         finally:
             os.environ.clear()

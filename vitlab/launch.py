@@ -105,6 +105,11 @@ def find_launch() -> Launch:
     return Launch("shell", not _number("NODE_RANK"), _number("WORLD_SIZE") if machines else 0)
 
 
+def plugin_launch() -> Launch:
+    """Return what the environment says of a launch that a plugin of the trainer describes."""
+    return Launch("plugin", not any(map(_number, RANKS)))
+
+
 def check_launch(launch: Launch, devices: int, num_nodes: int, first: bool) -> None:
     """Compare the trainer that was built with the environment.
 
@@ -124,8 +129,6 @@ def check_launch(launch: Launch, devices: int, num_nodes: int, first: bool) -> N
     )
     given = f"trainer.devices is {devices} and trainer.num_nodes {num_nodes}"
     problem = ""
-    if launch.by == "plugin":
-        return
     if launch.by == "srun" and (devices, num_nodes) != (tasks // nodes, nodes):
         problem = f"SLURM starts {tasks} processes, {tasks // nodes} on each machine "
         problem += f"(--ntasks-per-node), and {given}; make them equal, or use vitlab submit"
@@ -141,7 +144,7 @@ def check_launch(launch: Launch, devices: int, num_nodes: int, first: bool) -> N
     elif launch.by == "shell" and num_nodes == 1 and not launch.first:
         problem = f"NODE_RANK={os.environ['NODE_RANK']} names another machine, and {given}; set "
         problem += "trainer.num_nodes, or unset NODE_RANK"
-    elif launch.first != first:
+    elif launch.first != first and (first or launch.by != "plugin"):  # whose variables may be any
         problem = f"the variables of {launch.by} make this rank {'' if launch.first else 'not '}"
         problem += "the first of the run, and the trainer does not; unset those of other programs"
     if problem:

@@ -276,7 +276,6 @@ BAD = {
         ("--trainer.limit_val_batches 2", "there is no validation loop"),
         ("--trainer.val_check_interval 2", "there is no validation loop"),
         ("--trainer.num_sanity_val_steps 2", "there is no validation loop"),
-        ("--trainer.min_epochs 3", "more than trainer.max_epochs 2"),
         ("--trainer.enable_checkpointing false", "--checkpoint.minutes 0"),
         ("--trainer.use_distributed_sampler true", "deal out global batches"),
         ("--trainer.reload_dataloaders_every_n_epochs 1", "files are listed once"),

@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from pydantic import BeforeValidator
 from typing_extensions import TypedDict  # for pydantic; from 3.12 on it takes that of typing
 
-from vitlab.atomic_io import write_json
+from vitlab.atomic_io import read_json_as, write_json
 from vitlab.callbacks.checkpoint import save_checkpoint
 from vitlab.callbacks.pretraining_callback import PretrainingCallback
 from vitlab.data import VisionDataModule
@@ -20,6 +20,7 @@ from vitlab.objectives import Objective
 from vitlab.probes import InferenceConfig
 from vitlab.run.module import vision_data
 
+ROWS = "measurements.json"
 # a score without a value is null in the file
 Score = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 
@@ -49,6 +50,11 @@ class Measurement(TypedDict):
 def finite(scores: Mapping[str, float]) -> dict[str, float]:
     """Return the scores that have a value: mIoU has none where all pixels are void."""
     return {tag: value for tag, value in scores.items() if math.isfinite(value)}
+
+
+def read_measurements(folder: Path) -> list[Measurement]:
+    """Return what was measured in a folder so far."""
+    return read_json_as(folder / ROWS, list[Measurement]) if (folder / ROWS).exists() else []
 
 
 class EvaluationCallback(PretrainingCallback):
@@ -135,7 +141,7 @@ class EvaluationCallback(PretrainingCallback):
     def write(self, trainer: Trainer) -> None:
         """Write all measurements so far into the folder of the run."""
         if trainer.is_global_zero:
-            write_json(Path(trainer.default_root_dir) / "measurements.json", self.rows)
+            write_json(Path(trainer.default_root_dir) / ROWS, self.rows)
 
     def keep_best(self, trainer: Trainer, row: Measurement, tag: str, name: str) -> None:
         """Write a checkpoint if a score is higher in this row than in any before."""

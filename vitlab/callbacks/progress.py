@@ -53,13 +53,8 @@ class RunProgress(ProgressBar):
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Show the line after each optimizer step."""
-        if not self.is_enabled or (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return
-        if self.bars:
-            text = self.text(trainer, pl_module)
-            self.bars.update(self.bars.task_ids[0], completed=trainer.global_step, description=text)
-        elif self.line.is_due():
-            self.line.print(self.text(trainer, pl_module))
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.show(trainer, pl_module, self.line.is_due())
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Leave the last line."""

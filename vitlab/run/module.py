@@ -79,7 +79,8 @@ class Pretraining(LightningModule):
             batch = data.global_batch_size
         else:  # of a loader given to `Trainer.fit`
             loader: Any = self.trainer.train_dataloader
-            batch = (loader.batch_size or 1) * accumulate * self.trainer.world_size
+            size = getattr(loader, "batch_size", None) or 1
+            batch = size * accumulate * self.trainer.world_size
         return Progress(self.global_step, per_epoch * epochs, epochs, batch)
 
     def step_seed(self, batch_idx: int) -> int:

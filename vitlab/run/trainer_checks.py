@@ -90,9 +90,6 @@ def check_trainer(trainer: Trainer) -> None:
         "count in epochs; set trainer.max_epochs to at least 1 and leave max_steps"
         if epochs < 1 or trainer.max_steps != -1
         else "",
-        "min_epochs": f"is {trainer.min_epochs}, more than trainer.max_epochs {epochs}"
-        if (trainer.min_epochs or 0) > epochs
-        else "",
         "limit_train_batches": f"{trainer.limit_train_batches} leaves nothing to train on; use 1 "
         "or more micro-batches, or a share of the epoch above 0"
         if trainer.limit_train_batches == 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from jsonargparse import Namespace
 from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 
 from vitlab.callbacks.measurements import EvaluationCallback, Measurement
 from vitlab.callbacks.nan_guard import NaNGuard
@@ -64,36 +65,36 @@ def run_callbacks(built: Namespace, others: Sequence[Callback]) -> list[Callback
     Raises:
         InputError: one of the user's is one that the run has.
     """
-    first: dict[str, Callback] = {
+    ours: dict[str, Callback] = {
         "preemption": Preemption(built.checkpoint),  # first, as an epoch's end takes long
         "nan_guard": NaNGuard(),
         "collapse_monitor": built.collapse_monitor,
         "probing": built.probing,
         "validation": built.validation,
-    }
-    last: dict[str, Callback] = {
         "throughput": ThroughputMonitor(),
         "rank_watchdog": RankWatchdog(),
         "status": StatusWriter(),
         "checkpoint": built.checkpoint,  # last, with the state of all others
     }
-    for name, ours in (first | last).items():
-        if getattr(built.callbacks, name) and type(ours) in map(type, others):
+    found: list[Callback] = []
+    for name, each in ours.items():
+        if name == "throughput":
+            found += others
+        if not getattr(built.callbacks, name):
+            continue
+        if type(each) in map(type, others):
             raise InputError(
-                f"trainer.callbacks has {type(ours).__name__}, which the run has as well; leave it "
+                f"trainer.callbacks has {type(each).__name__}, which the run has as well; leave it "
                 f"out, or the run's with callbacks.{name} false",
                 field="trainer.callbacks",
             )
-    first, last = (
-        {name: each for name, each in group.items() if getattr(built.callbacks, name)}
-        for group in (first, last)
-    )
-    found = [*first.values(), *others, *last.values()]
-    if built.trainer.enable_progress_bar is not False:
-        found.append(RunProgress([each for each in found if isinstance(each, EvaluationCallback)]))
+        found.append(each)
     measuring = [each for each in found if isinstance(each, EvaluationCallback)]
-    for each in measuring:
-        each.rows = measuring[0].rows  # one row for each epoch, in one file
+    for callback in measuring:
+        callback.rows = measuring[0].rows  # one row for each epoch, in one file
+    own_bar = any(isinstance(each, ProgressBar) for each in others)
+    if built.trainer.enable_progress_bar is not False and not own_bar:
+        found.append(RunProgress(measuring))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.fabric import Fabric
 
 from vitlab.atomic_io import environment, read_json_as, write_json
-from vitlab.callbacks.measurements import Measurement
+from vitlab.callbacks.measurements import ROWS, Measurement, read_measurements
 from vitlab.callbacks.online_probes import OnlineProbes
 from vitlab.config_safety import ClassParser, read_yaml
 from vitlab.data import VisionDataModule
@@ -28,7 +28,7 @@ from vitlab.training.measure_options import MeasureOptions
 from vitlab.training.plan import describe_probes, print_rows
 from vitlab.training.summary import print_scores
 
-ROWS, SETTINGS = "measurements.json", "measure.json"
+SETTINGS = "measure.json"
 # arguments of `OnlineProbes` that affect no number
 NO_EFFECT = ("every_n_epochs", "batch_size", "num_workers", "pictures", "baselines")
 
@@ -121,10 +121,14 @@ class SeriesProbes:
         )
         content = {"settings": self.settings, "environment": environment()}
         write_json(self.folder / SETTINGS, content)
-        known = {row["epoch"]: row for row in _rows(file) if row["encoder"] == "trained"}
+        known = {
+            row["epoch"]: row
+            for row in read_measurements(self.folder)
+            if row["encoder"] == "trained"
+        }
         baselines = []
         if self.options.as_run and series.config is not None:  # measured by the run itself
-            rows = _rows(series.config.with_name(ROWS))
+            rows = read_measurements(series.config.parent)
             baselines = [row for row in rows if row["encoder"] != "trained"]
         for checkpoint in track(series.checkpoints, str(series.name)):
             encoder, weights = self._encoder(checkpoint)
@@ -189,7 +193,3 @@ def _source(
             field=option.partition(" ")[0],
         )
     return {**known, "init_args": {**known["init_args"], "root": root}}
-
-
-def _rows(file: Path) -> list[Measurement]:
-    return read_json_as(file, list[Measurement]) if file.exists() else []

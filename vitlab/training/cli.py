@@ -28,7 +28,7 @@ from vitlab.callbacks.validation import Validation
 from vitlab.config_safety import ClassesOnly
 from vitlab.data import DataError, VisionDataModule
 from vitlab.errors import InputError
-from vitlab.launch import Launch, find_launch
+from vitlab.launch import find_launch, plugin_launch
 from vitlab.objectives import Pretrained  # all of them: YAML finds classes once imported
 from vitlab.run import run_dir
 from vitlab.run.module import Pretraining
@@ -148,7 +148,7 @@ class FitCLI(LightningCLI):
         """Find the checkpoint to continue from; draw the embedded data sets where they are read."""
         if not self.build:
             return
-        self.launch = Launch("plugin") if self._names_environment() else find_launch()
+        self.launch = plugin_launch() if self._names_environment() else find_launch()
         rank_zero_only.rank = 0 if self.launch.first else 1  # type: ignore[attr-defined]
         self.folder = folder = self.run_folder
         if (self.config.model.objective.get("init_args") or {}).get("num_classes") is not None:
@@ -199,17 +199,13 @@ class FitCLI(LightningCLI):
         built = self.config_init
         config = {**built.trainer, **kwargs}
         check_options(config)
-        given = config["callbacks"] or []
-        given = [*(given if isinstance(given, list) else [given]), *self.callbacks]
+        given = [*_listed(config["callbacks"]), *self.callbacks]
         config["callbacks"] = run_callbacks(built, given)
         if config["logger"] is None:
             # curves of an attempt that went further than its checkpoint end with that
             purge = self.start.step + 1 if self.start.checkpoint else 0
             config["logger"] = TensorBoardLogger(self.folder, name="", version="", purge_step=purge)
-        given = config["plugins"] or []
-        plugins = [*(given if isinstance(given, list) else [given])]
-        plugins += self._cluster_environment()
-        config["plugins"] = plugins
+        config["plugins"] = [*_listed(config["plugins"]), *self._cluster_environment()]
         asked = str(config["precision"])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU")
@@ -230,12 +226,9 @@ class FitCLI(LightningCLI):
         return next((each for each in self.trainer.callbacks if isinstance(each, kind)), None)  # type: ignore[attr-defined]
 
     def _names_environment(self) -> bool:
-        given = self.config.trainer.plugins or []
-        named = [
-            str(each.get("class_path") if hasattr(each, "get") else each)
-            for each in (given if isinstance(given, list) else [given])
-        ]
-        return any(name.endswith("Environment") for name in named)
+        given = _listed(self.config.trainer.plugins)
+        named = (each.get("class_path") if hasattr(each, "get") else each for each in given)
+        return any(str(name).endswith("Environment") for name in named)
 
     def _cluster_environment(self) -> list[ClusterEnvironment]:
         """Return what Lightning could take another environment for."""
@@ -280,6 +273,10 @@ class FitCLI(LightningCLI):
         kept = self.config.clone()
         kept.allow_changes = False  # is meant for one start
         return self.parser.dump(kept, skip_link_targets=True, skip_none=False)
+
+
+def _listed(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [given] if given else []
 
 
 def _num_classes(data: VisionDataModule) -> int:

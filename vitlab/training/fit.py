@@ -120,13 +120,11 @@ def train(cli: FitCLI) -> None:
     signals.end_by(partial(_end_at_once, cli))
     signals.listen(signal.SIGINT)  # from here on there is something to lose
     if trainer.world_size > 1:
-        others = (
+        signals.wait_for(
             f"not all of the {trainer.world_size} processes of the run have come: see that each "
+            "is started, has no other MASTER_ADDR and MASTER_PORT, and that they are reachable",
+            RANKS_TIMEOUT,
         )
-        others += (
-            "is started, has no other MASTER_ADDR and MASTER_PORT, and that they are reachable"
-        )
-        signals.wait_for(others, RANKS_TIMEOUT)
     with watch_local_ranks(partial(run_dir.resume_hint, folder)):
         trainer.fit(cli.model, cli.datamodule, ckpt_path=start.checkpoint, weights_only=True)
     done, planned = trainer.global_step, cli.model.progress.steps

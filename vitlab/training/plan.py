@@ -152,8 +152,7 @@ def describe(cli: FitCLI, plan: RunPlan) -> dict[str, str]:
         "run": str(trainer.default_root_dir),
     }
     if probing is not None:
-        every = f"every {probing.every_n_epochs} epochs"
-        rows["probes"] = f"{every}: {describe_probes(probing, data)}"
+        rows["probes"] = f"{_every(probing)}: {describe_probes(probing, data)}"
     vit = backbone_of(encoder)
     own = sum(p.numel() for name, p in vit.named_parameters() if "_cls." in name)
     if isinstance(vit, ViT) and own:
@@ -165,8 +164,13 @@ def describe(cli: FitCLI, plan: RunPlan) -> dict[str, str]:
         )
     if objective.classifiers() and validation is not None:
         scored = f"{len(data.samples(data.val_split)):,} images of {data.val_split}"
-        rows["scores"] = f"every {validation.every_n_epochs} epochs, on {scored}"
+        rows["scores"] = f"{_every(validation)}, on {scored}"
     return rows
+
+
+def _every(measuring: EvaluationCallback) -> str:
+    epochs = measuring.every_n_epochs
+    return f"every {epochs} epochs" if epochs else "after the last epoch"
 
 
 def describe_probes(probing: OnlineProbes, data: VisionDataModule | None) -> str:
