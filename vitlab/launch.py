@@ -18,7 +18,10 @@ RANKS = (
     *("PMI_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK", "JSM_NAMESPACE_RANK"),
 )
 SIZES = (
-    *("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"),
+    "WORLD_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_SIZE",
+    "MV2_COMM_WORLD_SIZE",
     "JSM_NAMESPACE_SIZE",
 )
 NUMBERS = (
@@ -26,7 +29,6 @@ NUMBERS = (
     *("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES", "SLURM_LOCALID", "SLURM_NODEID"),
     *("SLURM_RESTART_COUNT", "SLURM_STEP_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"),
 )
-SEVERAL = "for several processes set trainer.devices, or use vitlab submit, srun or torchrun"
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def find_launch() -> Launch:
         raise InputError(
             f"{shown} describes one process of several, but no torchrun or srun has started this "
             f"one. Most likely it is left over from another program: start with `env "
-            f"{' '.join(f'-u {name}' for name in wrong)} vitlab ...`; {SEVERAL}",
+            f"{' '.join(f'-u {name}' for name in wrong)} vitlab ...`; for several processes set "
+            "trainer.devices, or use vitlab submit, srun or torchrun",
             field=wrong[0],
         )
     os.environ.pop("LOCAL_RANK", None)  # by which Lightning would leave it to others to start ranks

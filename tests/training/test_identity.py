@@ -43,17 +43,12 @@ def changed(root: Path, change: Callable[[Path], object]) -> set[str]:
     return {name.removeprefix("train ") for name in before if before[name] != after[name]}
 
 
+FILES = {"images", "names", "sizes", "labels", "contents"}
 CHANGES = {
     "nothing but the root": (lambda _: None, set()),
     "validation": (lambda train: (train.parent / "val/a/1.png").unlink(), set()),
-    "added": (
-        lambda train: (train / "b/4.png").write_text("train b 4"),
-        {"images", "names", "sizes", "labels", "contents"},
-    ),
-    "removed": (
-        lambda train: (train / "b/3.png").unlink(),
-        {"images", "names", "sizes", "labels", "contents"},
-    ),
+    "added": (lambda train: (train / "b/4.png").write_text("train b 4"), FILES),
+    "removed": (lambda train: (train / "b/3.png").unlink(), FILES),
     "renamed": (lambda train: (train / "b/3.png").rename(train / "b/4.png"), {"names"}),
     "replaced": (lambda train: (train / "a/2.png").write_text("long"), {"sizes", "contents"}),
     "as long": (lambda train: (train / "a/2.png").write_text("train b 2"), {"contents"}),

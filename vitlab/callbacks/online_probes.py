@@ -46,8 +46,7 @@ class OnlineProbes(EvaluationCallback):
     """Probes the encoder under evaluation (for DINO the teacher) before, while and after it trains.
 
     k-NN and linear probes need labels of the training data; without labels, or with one class
-    alone, they are left out. The
-    scores are logged, so `EarlyStopping` and `ModelCheckpoint` can monitor them.
+    alone, they are left out. `EarlyStopping` and `ModelCheckpoint` can monitor all scores.
 
     Args:
         every_n_epochs: epochs between measurements; the last epoch is always measured, 0 measures

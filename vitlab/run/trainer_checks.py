@@ -32,9 +32,6 @@ OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
     "val_check_interval": ((None,), NO_LOOP),
     "check_val_every_n_epoch": ((1, None), NO_LOOP),
     "num_sanity_val_steps": ((None, 0), NO_LOOP),
-    "limit_test_batches": ((None,), "would be ignored, as a run tests nothing; leave it out"),
-    "limit_predict_batches": ((None,), "would be ignored, as a run predicts nothing; leave it out"),
-    "inference_mode": ((True,), "would be ignored: probes need no gradients; leave it out"),
     "enable_checkpointing": ((None, True), "would leave nothing to go on from; fewer are written "
      "with --checkpoint.minutes 0"),
     "gradient_clip_algorithm": ((None,), "would be ignored; set model.optimizer.clip_grad_norm"),
@@ -44,7 +41,6 @@ OPTIONS: dict[str, tuple[tuple[Any, ...], str]] = {
      "leave it out"),
     "barebones": ((False,), "would leave out curves and checkpoints; to measure speed use vitlab "
      "plan"),
-    "model_registry": ((None,), "would be ignored; leave it out"),
 }  # fmt: skip
 # callbacks of Lightning that would change what the config decides, and what to set instead
 CALLBACKS: dict[type, str] = {

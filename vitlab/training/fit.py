@@ -139,13 +139,11 @@ def _end_at_once(cli: FitCLI, reason: str, code: int) -> None:
     hint = run_dir.resume_hint(cli.folder)
     if asked:
         hint = again(Preempted(asked, trainer.global_step, further)) or hint
-    for writer in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(writer, StatusWriter):  # if the disk answers
-            state = "stopped" if code == STOPPED else "failed"
-            given = {"state": state, "reason": reason}
-            writing = Thread(target=writer.write, args=[trainer], kwargs=given, daemon=True)
-            writing.start()
-            writing.join(2)
+    if writer := cli.find(StatusWriter):
+        known = {"state": "stopped" if code == STOPPED else "failed", "reason": reason}
+        writing = Thread(target=writer.write, args=[trainer], kwargs=known, daemon=True)
+        writing.start()
+        writing.join(2)  # if the disk answers
     end(f"{reason}; {hint}", code)
 
 
