@@ -132,9 +132,7 @@ def read_regular(path: Path, limit: int = LIMIT) -> bytes:
             if not stat.S_ISREG(status.st_mode):
                 reason = "it is no file, but a folder, pipe or device"
             elif status.st_size > limit:
-                reason = (
-                    f"it has {status.st_size:,} bytes, more than the {limit:,} that it may have"
-                )
+                reason = f"it has {status.st_size:,} bytes, more than the {limit:,} allowed"
             else:
                 return file.read(limit)
     except NotADirectoryError as error:

@@ -249,8 +249,9 @@ def test_each_fault_has_its_message_and_is_refused_in_loading(kind, fault, reque
 @pytest.mark.parametrize(
     ("kind", "given"), [("cityscapes", "gtFine"), ("voc", f"{VOC}/JPEGImages"), ("imagenet", "..")]
 )
-def test_the_folder_to_give_is_named_where_it_is_another(kind, given, request):
-    root = request.getfixturevalue(kind)
+def test_the_folder_to_give_is_named_where_it_is_another(kind, given, request, tmp_path_factory):
+    alone = tmp_path_factory.mktemp("alone") / "set"  # not beside the sets of other tests
+    root = request.getfixturevalue(kind).rename(alone)
     assert f"{KINDS[kind][0].__name__} lies in {root}" in errors(root / given)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Int64
@@ -125,7 +124,7 @@ def check_scores(
     data: VisionDataModule,
     split: str,
     learns_void: bool = False,
-    known: Mapping[str, LabelProfile] = MappingProxyType({}),
+    known: Mapping[str, LabelProfile] | None = None,
 ) -> list[str]:
     """Refuse a dataset on which scores would mean nothing, before any work.
 
@@ -145,7 +144,7 @@ def check_scores(
     data.refuse_leak(split)
     profiles = {}
     for each in (split, data.val_split):
-        profile = known.get(each)
+        profile = (known or {}).get(each)
         if profile is None or (len(profile.seen) < 2 and profile.looked < profile.total):
             profile = label_profile(data, each)
         profiles[each] = profile

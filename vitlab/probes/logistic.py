@@ -171,9 +171,6 @@ class LinearClassifier:
         target: the class distribution of each row.
         weight_decay: L2 penalty on W.
         tolerance: largest entry of the gradient, see `LogisticRegression.fit`.
-
-    Attributes:
-        fitted: on standardized features.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from vitlab.data.datasets.ade20k import FOLDERS
 from vitlab.data.datasets.cityscapes import LABEL_MASK, TRAIN_MASK
 from vitlab.data.datasets.imagenet import WORDNET_ID
 from vitlab.data.datasets.voc import EXTRA
-from vitlab.data.storage import IMAGE_ENDINGS, FolderTree, few
+from vitlab.data.storage import FolderTree, few
 
 CLASSES = 1000  # of the whole ImageNet, with LEAST to MOST training images each
 LEAST, MOST = 732, 1300
@@ -224,13 +224,11 @@ def _(data: Folder) -> Iterator[Finding]:
             f"there is no {data.val_split}, which scores need; its splits are "
             f"{', '.join(data.splits)}"
         )
-    if stray := data.files.names():
-        known = [name for name in stray if name.lower().endswith(IMAGE_ENDINGS)]
-        if known:
-            yield warning(
-                f"{len(known)} images lie directly in {data.files.where()} and are not read: "
-                f"{few(known)}"
-            )
+    if stray := data.files.images(""):
+        yield warning(
+            f"{len(stray)} images lie directly in {data.files.where()} and are not read: "
+            f"{few(stray)}"
+        )
 
 
 @split_faults.register

@@ -199,10 +199,11 @@ def _oddity(data: bytes, name: str) -> tuple[int, str]:
             orientation = orientation_of(image)
     except PIL_ERRORS:  # such as 16-bit RGB in TIFF
         return 1, ""
-    ending = name.rpartition(".")[2].lower()
+    ending, oddity = name.rpartition(".")[2].lower(), ""
     if kind.lower() != SAME_KIND.get(ending, ending):
-        return orientation, f"{kind} files named .{ending}"
-    if mode == "CMYK":
-        return orientation, "CMYK images"
-    several = kind == "TIFF" and pages > 1
-    return orientation, "files of several pages (the first one is taken)" if several else ""
+        oddity = f"{kind} files named .{ending}"
+    elif mode == "CMYK":
+        oddity = "CMYK images"
+    elif kind == "TIFF" and pages > 1:
+        oddity = "files of several pages (the first one is taken)"
+    return orientation, oddity

@@ -120,7 +120,12 @@ class Folder(VisionDataModule):
         place = self._places[split]
         if not self.dense:
             return class_folder_samples(self.files, place, self.classes)
-        return mask_folder_samples(self.files, place, self._masks_of(split))
+        if self._layout == "<split>/images":
+            masks = f"{place.removesuffix('images')}masks"
+        else:
+            named = {self.split_name(name): name for name in self.files.folders("masks")}
+            masks = f"masks/{named.get(split) or place.removeprefix('images/')}"
+        return mask_folder_samples(self.files, place, masks)
 
     @property
     def dense(self) -> bool:
@@ -159,14 +164,6 @@ class Folder(VisionDataModule):
                     f"{self.split_name(name)}; rename one of them"
                 )
         return places
-
-    def _masks_of(self, split: str) -> str:
-        """Folder of the masks of a split."""
-        place = self._places[split]
-        if self._layout == "<split>/images":
-            return f"{place.removesuffix('/images')}/masks"
-        spelled = [name for name in self.files.folders("masks") if self.split_name(name) == split]
-        return f"masks/{(spelled or [place.removeprefix('images/')])[0]}"
 
     @cached_property
     def _named(self) -> ClassNames:

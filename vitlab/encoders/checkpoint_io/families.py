@@ -258,9 +258,8 @@ def recognize(source: CheckpointSource, family: FamilyName) -> str:
     else:
         source.tensor("patch_embed.proj.weight", 4), source.tensor("pos_embed", 3)
         fitting = [name for name, each in FAMILIES.items() if each.fits(source)]
-        if "mae" in fitting and source.has(
-            "mask_token"
-        ):  # with a decoder it is MAE's, else DINOv2's
+        # with a decoder it is MAE's, else DINOv2's
+        if "mae" in fitting and source.has("mask_token"):
             fitting = ["mae"] if source.has("decoder_") else [n for n in fitting if n != "mae"]
     if family == "auto" and len(fitting) == 1:
         return fitting[0]

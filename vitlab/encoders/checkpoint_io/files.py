@@ -194,9 +194,8 @@ def open_source(path: Path, which: str = "") -> CheckpointSource:
         return _of_run(path, content, which)
     branches = {name: _tensors(content.get(name)) for name in _BRANCHES}
     outer = [name for name in _BRANCHES if branches[name]]
-    within = (
-        "" if len(outer) > 1 or which in outer else which
-    )  # the name of a model of the one dict
+    # the name of a model within the one dict
+    within = "" if len(outer) > 1 or which in outer else which
     branch = _choose(path, outer, "" if within else which)
     state = branches[branch] if branch else _tensors(content)
     if not state:
@@ -217,11 +216,7 @@ def open_source(path: Path, which: str = "") -> CheckpointSource:
     inside = {key.removeprefix(start): state[key] for key in state if key.startswith(start)}
     # what stands beside it under the same name, such as teacher.dino_head
     beside = start.rstrip(".").rpartition(".")[0]
-    heads = [
-        key
-        for key in state
-        if key.startswith(beside) and not any(key.startswith(each) for each in starts)
-    ]
+    heads = (key for key in state if key.startswith(beside) and not key.startswith((*starts,)))
     ignored = dict.fromkeys(heads, "head of pretraining, beside the backbone")
     return CheckpointSource(path, model or branch, inside, ignored=ignored)
 

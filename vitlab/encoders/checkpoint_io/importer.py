@@ -19,6 +19,9 @@ from vitlab.encoders.vit import ViT
 from vitlab.errors import InputError
 from vitlab.option_types import FamilyName
 
+# what a class that is missing, or arguments that do not fit it, raise
+_UNMAKEABLE = (TypeError, KeyError, ImportError, AttributeError, ValueError, RuntimeError)
+
 
 @dataclass(frozen=True)
 class LoadedEncoder:
@@ -91,7 +94,7 @@ def load_pretrained(
         )
     source = open_source(Path(path), which)
     name = recognize(source, family)
-    spec: dict[str, Any] = source.spec or {}
+    spec = source.spec or {}
     if source.is_run and issubclass(import_class(spec["class_path"], source.path), PromptedViT):
         return _load_prompts(source, backbone, alone=into is None and not img_size)
     if backbone:
@@ -111,25 +114,14 @@ def load_pretrained(
             "architecture, or allow it with partial=True",
             field="path",
         )
-    _refuse_half(report, converted, into is not None, bool(img_size) or name != OWN)
+    if into is None:
+        _refuse_half(report, converted, resized=bool(img_size) or name != OWN)
     backbone_of(encoder).load_state_dict(state, strict=False)
     return LoadedEncoder(encoder.eval(), report, name, source.branch, source.origin or name)
 
 
-def _refuse_half(report: LoadReport, source: CheckpointSource, filled: bool, resized: bool) -> None:
-    """Refuse an encoder with random tensors, or other positions than were asked for.
-
-    Args:
-        report: on its tensors.
-        source: their file.
-        filled: whether it was given to be filled, for training; then nothing is refused.
-        resized: whether its positions may be resampled.
-
-    Raises:
-        InputError: tensors are missing, or resampled.
-    """
-    if filled:
-        return
+def _refuse_half(report: LoadReport, source: CheckpointSource, resized: bool) -> None:
+    """Refuse an encoder with random tensors or, unless `resized`, with resampled positions."""
     # the initial value of a bias is 0, which is what a layer without one computes
     if drawn := [key for key in report.missing_keys if not key.endswith(".bias")]:
         raise InputError(
@@ -234,14 +226,7 @@ def build(spec: Mapping[str, Any], path: Path) -> Encoder:
             encoder = _value(spec, None, path)
         except InputError as error:
             raise InputError(f"{path}: {error}", field=error.field) from error
-        except (
-            TypeError,
-            KeyError,
-            ImportError,
-            AttributeError,
-            ValueError,
-            RuntimeError,
-        ) as error:
+        except _UNMAKEABLE as error:
             raise InputError(
                 f"{path} describes an encoder that this version of vitlab cannot make: {error}; "
                 "read it with the version that wrote it",
