@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from runs import run_fit
 
 from vitlab.data.synthetic import Amounts, synthesize
@@ -20,6 +21,8 @@ SMALL = Amounts(
     cityscapes_val=2,
 )
 
+settings.register_profile("vitlab", deadline=None)  # a loaded machine is no failure
+settings.load_profile("vitlab")
 torch.set_num_threads(1)  # small tensors; and workers of a parallel test run would fight
 
 

@@ -63,7 +63,7 @@ def is_noticed(path: Path, damaged: bytes) -> bool:
     return False
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_flipped_bit_is_noticed_wherever_it_changes_what_is_read(good, tmp_path_factory, data):
     bit = data.draw(st.integers(0, 8 * len(good) - 1))

@@ -97,7 +97,7 @@ def test_srun_starts_a_run_or_that_of_a_seed(programs, seeds):
         assert [run.name for run in runs] == ["seed0", "seed1", "seed7"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(TEXT, max_size=4), LINE, LINE, TEXT)
 def test_words_and_names_survive_bash(tmp_path_factory, words, folder, python, command):
     folder = str(Path("/") / folder.replace("/", "_"))

@@ -13,7 +13,11 @@ from vitlab.atomic_io import plain
 from vitlab.evaluation.result import COUNTS, RESULT, Result, read_counts, refuse_overwriting
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -22,7 +26,7 @@ JSON = st.recursive(
 SHARED = [HealthCheck.function_scoped_fixture]
 
 
-@settings(max_examples=40, suppress_health_check=SHARED, deadline=None)
+@settings(max_examples=40, suppress_health_check=SHARED)
 @given(JSON, st.text(min_size=1))
 def test_what_is_written_is_read_to_the_bit(results, value, text):
     counts = results.counts()

@@ -43,7 +43,7 @@ def test_neighbors_are_those_of_scikit_learn(metric, theirs):
     st.sampled_from(["cosine", "l2"]),
     st.data(),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_memory_changes_nothing_and_the_first_of_equal_keys_wins(m, k, span, extra, metric, data):
     """Few values of small whole numbers, so that products are exact and most keys are equal."""
     k = min(k, m)

@@ -22,7 +22,7 @@ def test_parts_are_as_tight_as_those_of_scikit_learn():
     assert spread <= 1.02 * theirs
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 1000))
 def test_parts_depend_neither_on_the_order_of_patches_nor_on_their_length(seed):
     x = random(90, 6, seed=seed)

@@ -70,7 +70,7 @@ def assert_holds(files: FileTree, members: dict[str, bytes]) -> None:
                     files.open(wrong)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     TREES,
     st.randoms(use_true_random=False),
