@@ -78,16 +78,11 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
-        raise unwritable(path, error) from error
+        reason = f"{path} cannot be written: {error.strerror or error}"
+        raise OSError(error.errno or errno.EIO, reason) from error
     finally:
         with suppress(OSError):  # or it would hide what went wrong
             aside.unlink(missing_ok=True)
-
-
-def unwritable(path: Path, error: OSError) -> OSError:
-    """Return an error of writing with the name of the file that was to be written."""
-    reason = error.strerror or str(error)
-    return OSError(error.errno or errno.EIO, f"{path} cannot be written: {reason}")
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +166,11 @@ def _jpeg(
         return _other(data, path, upright)
     if height * width > MOST_PIXELS:
         return _other(data, path, upright)  # refuses it before it takes all memory
-    orientation = _orientation(data) if upright else 1
+    orientation = 1
+    if upright:
+        with warnings.catch_warnings(), suppress(*PIL_ERRORS):
+            warnings.simplefilter("ignore")  # of broken metadata
+            orientation = orientation_of(Image.open(io.BytesIO(data)))
     wanted = min_size[::-1] if orientation > 4 else min_size
     size = _reduced(height, width, *wanted) if any(min_size) else (0, 0)
     scaled = {"min_height": size[0], "min_width": size[1], "min_factor": 2}
@@ -192,25 +198,6 @@ def _reduced(height: int, width: int, least_height: int, least_width: int) -> tu
         if rows >= least_height and columns >= least_width:
             return rows, columns
     return 0, 0
-
-
-def _orientation(data: bytes) -> int:
-    """Orientation flag of a JPEG, 1 (upright) to 8; upright if it has no readable one."""
-    at = data.find(b"Exif\0\0", 0, data.find(b"\xff\xda"))  # the picture itself is not searched
-    if at < 0:
-        return 1
-    exif = data[at + 6 : at + 6 + 65536]
-    order = ">" if exif.startswith(b"MM") else "<"
-    try:
-        (start,) = struct.unpack_from(f"{order}I", exif, 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, start)
-        for entry in range(count):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * entry)
-            if tag == ORIENTATION:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        return 1  # cut metadata do not make the picture worse
-    return 1
 
 
 def _other(data: bytes, path: str, upright: bool) -> UInt8[np.ndarray, "height width 3"]:
