@@ -83,8 +83,7 @@ def load_pretrained(
         backbone: of a run of prompts, the file of the backbone, where it has moved since.
 
     Raises:
-        InputError: the file cannot be read, is of another family or size, or does not cover the
-            encoder.
+        InputError: the file cannot be read, is of another family or size, or lacks tensors.
     """
     if into is not None and img_size:
         raise InputError(
