@@ -4,7 +4,8 @@ import json
 import pickle
 import re
 import shutil
-from collections.abc import Callable
+from collections import UserList
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from runs import (
     run_fit,
     weights,
 )
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from vitlab.callbacks.nan_guard import NaNGuard
 from vitlab.callbacks.throughput import ThroughputMonitor
@@ -197,12 +198,10 @@ def test_any_trainer_and_loader_of_batches_will_do(tmp_path):
     images = [torch.randn(2, 3, 16, 16) for _ in range(4)]
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 
-    def train(**options) -> Pretraining:
-        loader = DataLoader(
-            images,  # type: ignore[arg-type]
-            batch_size=2,
-            collate_fn=lambda items: Batch([torch.stack(items, 1)]),
-        )
+    def collate(items: list[torch.Tensor]) -> Batch:
+        return Batch([torch.stack(items, 1)])
+
+    def train(loader: Iterable[Batch], **options) -> Pretraining:
         objective = DINO(ViT("nano", 8, 16), DINOHeadConfig(16, 16, 8))
         module = Pretraining(objective, OptimizerConfig(warmup_epochs=0))
         given = {**quiet, "max_epochs": 1, "accelerator": "cpu", **options}
@@ -210,15 +209,15 @@ def test_any_trainer_and_loader_of_batches_will_do(tmp_path):
         trainer.fit(module, train_dataloaders=loader)
         return module
 
-    assert train().last.batch_size == 2
-    for wrong in (
-        {"fast_dev_run": 1},
-        {"gradient_clip_val": 1.0},
-        {"precision": "bf16-true"},
-        {"max_epochs": -1},
-    ):
+    batches = BatchSampler(range(4), 2, drop_last=False)
+    for how in ({"batch_size": 2}, {"batch_sampler": batches}):
+        assert train(DataLoader(images, collate_fn=collate, **how)).last.batch_size == 2
+    with pytest.raises(InputError, match="give it the attribute batch_size"):
+        train(UserList([collate(images)]))
+    given = {"fast_dev_run": 1, "gradient_clip_val": 1.0, "precision": "bf16-true"}
+    for wrong in ({name: value} for name, value in (given | {"max_epochs": -1}).items()):
         with pytest.raises(InputError) as refused:
-            train(**wrong)
+            train(DataLoader(images, 2, collate_fn=collate), **wrong)
         assert refused.value.field == f"trainer.{next(iter(wrong))}"
 
 

@@ -70,7 +70,11 @@ class Pretraining(LightningModule):
 
     @property
     def progress(self) -> Progress:
-        """Training progress."""
+        """Training progress.
+
+        Raises:
+            InputError: the batch size of a loader given to `Trainer.fit` is not known.
+        """
         accumulate = self.trainer.accumulate_grad_batches
         per_epoch = ceil(self.trainer.num_training_batches / accumulate)
         epochs = self.trainer.max_epochs or 1
@@ -79,7 +83,14 @@ class Pretraining(LightningModule):
             batch = data.global_batch_size
         else:  # of a loader given to `Trainer.fit`
             loader: Any = self.trainer.train_dataloader
-            size = getattr(loader, "batch_size", None) or 1
+            sources = (loader, getattr(loader, "batch_sampler", None))
+            size = next((n for each in sources if (n := getattr(each, "batch_size", None))), 0)
+            if not size:
+                raise InputError(
+                    f"the loader {type(loader).__name__} does not say its batch size, by which the "
+                    "learning rate is scaled; give it the attribute batch_size",
+                    field="train_dataloaders",
+                )
             batch = size * accumulate * self.trainer.world_size
         return Progress(self.global_step, per_epoch * epochs, epochs, batch)
 
@@ -169,19 +180,14 @@ class Pretraining(LightningModule):
 
     def apply_schedules(self, progress: Progress) -> None:
         """Set learning rates and weight decay of a step, where LearningRateMonitor sees them."""
-        optimizer = self.trainer.optimizers[0]
-        self.settings.apply_schedules(optimizer, progress)
+        self.settings.apply_schedules(self.trainer.optimizers[0], progress)
         self.groups = self._groups()
 
     def _groups(self) -> list[tuple[float, float, int]]:
         """Return learning rate, weight decay and number of learning tensors of each group."""
         return [
-            (
-                group["lr"],
-                group.get("weight_decay", 0.0),
-                sum(p.requires_grad for p in group["params"]),
-            )
-            for group in self.trainer.optimizers[0].param_groups
+            (g["lr"], g.get("weight_decay", 0.0), sum(p.requires_grad for p in g["params"]))
+            for g in self.trainer.optimizers[0].param_groups
         ]
 
     def trained_names(self) -> set[str]:
