@@ -10,7 +10,7 @@ from runs import refusal
 
 from vitlab.commands.parser import DATASET, POSITIONAL, call, parse
 from vitlab.data import VisionDataModule
-from vitlab.errors import InputError
+from vitlab.errors import InputError, UsageError
 from vitlab.probes import Probe
 
 
@@ -73,9 +73,10 @@ def test_the_docstring_is_the_help(capsys):
     assert "Options of several verbs" not in shown
 
 
-def test_words_that_do_not_parse_end_with_code_2_and_values_are_checked_by_the_dataclass():
+def test_words_that_do_not_parse_are_refused_and_values_are_checked_by_the_dataclass():
     for wrong in ("a", "--weights x", "a --weights x --num-nodes two", "a --weights x --states y"):
-        refusal(read, wrong)
+        with pytest.raises(UsageError):
+            read(wrong)
     with refused("--num-nodes"):
         read("a --weights x --num-nodes 0")
 

@@ -7,15 +7,12 @@ handlers, warning filters and settings of torch are as before.
 
 import json
 import os
-import re
 import signal
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +94,7 @@ def fit(
     files = [config] if isinstance(config, str | Path) else config
     words = [f"--config={file}" for file in files] + _words(overrides)
     with _isolated(), imports_as_before(), signals.listening(), ExitStack() as held:
-        with _raising():
-            cli = FitCLI(words, callbacks=callbacks, prog="vitlab.fit")
+        cli = FitCLI(words, callbacks=callbacks, prog="vitlab.fit")
         _refuse_launch(cli.trainer)
         try:
             if begin(cli, held):
@@ -135,8 +131,7 @@ def evaluate(
     """
     words = [f"--weights={weights}", f"--protocol={protocol}", *_words(overrides)]
     with _isolated(), imports_as_before():
-        with _raising():
-            arguments, info = parse_evaluate(words)
+        arguments, info = parse_evaluate(words)
         if arguments.devices * arguments.num_nodes > 1:
             raise InputError(
                 "vitlab.evaluate runs in this process; for several devices use `vitlab evaluate`",
@@ -165,8 +160,7 @@ def analyze(
     words = ["--weights", *map(str, given), *_words(overrides)]
     with _isolated(), imports_as_before(), tempfile.TemporaryDirectory() as folder:
         out = [] if "out" in (overrides or {}) else [f"--out={folder}/analysis"]
-        with _raising():
-            options = parse(AnalyzeOptions, [*words, *out], "vitlab.analyze")
+        options = parse(AnalyzeOptions, [*words, *out], "vitlab.analyze")
         results = write_analysis(options)
     return None if results is None else results.rows
 
@@ -210,27 +204,6 @@ def _option(key: str, value: Any) -> Iterator[str]:
 def _plain(value: Any) -> Any:
     """Return a number of numpy or torch, or a path, as JSON holds it."""
     return str(value) if isinstance(value, Path) else value.item()
-
-
-@contextmanager
-def _raising() -> Iterator[None]:
-    """Raise, where the parser of a command would print its reason and end the process.
-
-    Raises:
-        InputError: words that do not parse.
-    """
-    with redirect_stderr(StringIO()) as printed:
-        try:
-            yield
-        except SystemExit as error:
-            if not error.code:  # of --help
-                raise
-            lines = [line for line in printed.getvalue().splitlines() if line.startswith("vitlab")]
-            text = (lines or [printed.getvalue()])[-1].partition(": ")[2]
-            key = re.search(r"(?:--)?[\w-]+(?:\.[\w-]+)+|--[\w-]+", text)
-            field = key[0] if key else ""
-            raise InputError(text, field=field.lstrip("-") if "." in field else field) from error
-    sys.stderr.write(printed.getvalue())
 
 
 def _refuse_launch(trainer: Trainer) -> None:

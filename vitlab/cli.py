@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from vitlab.code_version import describe
-from vitlab.errors import InputError, nearest
+from vitlab.errors import InputError, UsageError, nearest
 from vitlab.launch import clear_variables
 from vitlab.terminal import complain, safe_output
 
@@ -112,7 +112,10 @@ def _run(words: list[str]) -> None:
         if verb == "fit" and not isinstance(error, InputError):  # an error of the code
             raise
         # of an error in a loading process, only the message, not the traceback
-        _refuse(str(error).rpartition("DataError: ")[2], verb)
+        text = str(error).rpartition("DataError: ")[2]
+        if isinstance(error, UsageError):
+            text += f"\n`vitlab {verb} --help` lists the options"
+        _refuse(text, verb)
     except KeyboardInterrupt:
         _refuse("interrupted; the same command begins again, or goes on where it can", verb)
 

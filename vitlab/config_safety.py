@@ -12,9 +12,9 @@ import inspect
 import os
 import pydoc
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partialmethod
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,8 +24,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_s
 from jsonargparse._common import parsing_settings
 
 from vitlab.atomic_io import read_regular
-from vitlab.errors import InputError
-from vitlab.terminal import complain
+from vitlab.errors import InputError, UsageError
 from vitlab.usage_errors import explain
 
 PACKAGES = ("vitlab", "torch", "timm", "lightning", "torchmetrics", "albumentations")
@@ -108,18 +107,25 @@ class ClassesOnly:
         return super().instantiate_classes(cfg, **options)  # type: ignore[misc]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Refuse a command line in two lines, with the nearest option; or raise, as is set."""
+        """Refuse a command line in one line, with the nearest option.
+
+        Raises:
+            UsageError: the line; without `exit_on_error`, jsonargparse's own error.
+        """
         if not self.exit_on_error:  # type: ignore[attr-defined]
             super().error(message, ex)  # type: ignore[misc]
-        prog = self.prog  # type: ignore[attr-defined]
         known = re.findall(r"--[\w.-]+", self.format_usage())  # type: ignore[attr-defined]
-        complain(explain(message, known), prog)
-        print(f"`{prog} --help` lists the options", file=sys.stderr)
-        sys.exit(2)
+        raise UsageError(explain(message, known)) from ex
 
 
 class ClassParser(ClassesOnly, ArgumentParser):
     """A parser of command lines and settings that builds classes and calls no function."""
+
+    # as in Lightning's, arguments of the user's own classes may be without types
+    add_class_arguments = partialmethod(ArgumentParser.add_class_arguments, fail_untyped=False)
+    add_subclass_arguments = partialmethod(
+        ArgumentParser.add_subclass_arguments, fail_untyped=False
+    )
 
 
 def refuse_functions(content: object) -> None:

@@ -1,8 +1,11 @@
 """Errors of input that cannot be used."""
 
 import re
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
@@ -31,6 +34,47 @@ class InputError(ValueError):
     def __init__(self, message: str, *, field: str = ""):
         super().__init__(message)
         self.field = field
+
+
+class UsageError(InputError):
+    """A command line that does not parse; its field is the first option that the message names."""
+
+    def __init__(self, message: str):
+        found = re.search(r"[\w-]+(?:\.[\w-]+)+|--[\w-]+", message)
+        name = found[0] if found else ""
+        super().__init__(message, field=name.lstrip("-") if "." in name else name)
+
+
+@contextmanager
+def trying(thing: object, what: str, field: str) -> Iterator[None]:
+    """Refuse an object of the user's own whose code fails at a try before the run.
+
+    Args:
+        thing: the object.
+        what: of it is called, and with what, such as ".loss, tried on 2 images,".
+        field: option that names its class.
+
+    Raises:
+        InputError: it fails; a refusal is passed on.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if not is_own(thing):  # an error of the code
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise InputError(
+            f"{type(thing).__qualname__}{what} fails: {type(error).__name__}: {error} "
+            f"({Path(frame.filename).name}, line {frame.lineno})",
+            field=field,
+        ) from error
+
+
+def is_own(thing: object) -> bool:
+    """Whether a class, of which this is an object, is the user's own and so may lack something."""
+    return not type(thing).__module__.startswith("vitlab.")
 
 
 def check_fields(options: object, prefix: str, problems: Mapping[str, tuple[bool, str]]) -> None:

@@ -188,6 +188,9 @@ def _value(name: str, message: str) -> str:
         why = re.search(r"Problem with given class_path.*?\n\s*(.+)", message)
         if "." in shown and why:
             return f"{name}: {shown} cannot be built: {shorten(why[1], 200)}"
+        kind = pydoc.locate(shown) if "." in shown else None
+        if isinstance(kind, type) and issubclass(kind, tuple(bases)):
+            return f"{name}: {shown} cannot be built: {reasons(message) or _plain(message)}"
         if "." in shown:
             bases_named = " or ".join(dict.fromkeys(base.__name__ for base in bases))
             return f"{name}: {shown} is no {bases_named}"

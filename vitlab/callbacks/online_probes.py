@@ -37,7 +37,7 @@ from vitlab.probes import (
 )
 from vitlab.probes.degradation import latest_warning
 from vitlab.probes.dense import FittedDenseProbe
-from vitlab.probes.features import eval_mode
+from vitlab.probes.features import check_probe, eval_mode
 from vitlab.run.module import vision_data
 from vitlab.visualization.masks import draw_probe_grid
 
@@ -116,6 +116,9 @@ class OnlineProbes(EvaluationCallback):
         if data is not None and has_labels(data):
             data.classification_dataset(data.val_split, self.size)
             remarks += check_scores(data, data.train_split)
+            for name, probe in self.image_probes.items():
+                field = f"probing.more.{name}"
+                check_probe(probe, encoder.embed_dim, data.num_classes, field)
         for name, source in self.dense.items():
             field = f"probing.dense.{name}"
             try:
@@ -249,7 +252,7 @@ class OnlineProbes(EvaluationCallback):
         labeled = data.classification_dataset(data.val_split, self.size)
         test = image_features(encoder, labeled, inference)
         return {
-            f"{name}/{score}": value
+            f"{name}/{score}": float(value)
             for name, probe in self.image_probes.items()
             for score, value in probe.fit_score(train, test).items()
         }

@@ -115,7 +115,7 @@ def parse(words: Sequence[str]) -> tuple[EvaluateArguments, "ProtocolInfo"]:
 
     Raises:
         InputError: an unknown protocol or dataset.
-        SystemExit: with code 2 after a message for words that do not parse; 0 after the help.
+        SystemExit: with code 0 after the help.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--protocol", nargs="?")

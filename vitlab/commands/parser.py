@@ -46,8 +46,9 @@ def parse(kind: type[Arguments], words: Sequence[str], prog: str, examples: str 
         examples: text at the end of the help.
 
     Raises:
-        InputError: by `__post_init__`, and for classes that a config may not build.
-        SystemExit: with code 2 after a message for words that do not parse; 0 for --help.
+        InputError: by `__post_init__`, for classes that a config may not build, and for words
+            that do not parse.
+        SystemExit: with code 0 for --help.
     """
     values, rest = parse_plain(kind, words, prog, examples)
     if rest:
@@ -74,7 +75,7 @@ def parse_plain(
         Values by field, None for options that build a class, and the words of those.
 
     Raises:
-        InputError: classes that a config may not build.
+        InputError: classes that a config may not build, or words that do not parse.
         SystemExit: see `parse`.
     """
     check_command_line(words)

@@ -23,10 +23,10 @@ from vitlab.data.foreground import foreground_masks
 from vitlab.data.loader import Loader, ResumableLoader, resume, set_accumulation
 from vitlab.data.picture_faults import refuse_pictures
 from vitlab.data.sampler import BatchLayout, GlobalBatchSampler, split_global_batch
-from vitlab.data.samples import Samples
+from vitlab.data.samples import Samples, check_listed
 from vitlab.data.storage import FileTree, Layout
 from vitlab.data.transforms import MultiCrop, SegmentationTransform, Transform, normalize
-from vitlab.errors import check_least
+from vitlab.errors import check_least, trying
 from vitlab.usage_errors import subclasses
 
 
@@ -153,7 +153,9 @@ class VisionDataModule(LightningDataModule, ABC):
         if split not in self.splits:
             reason = f"{self.dataset_name} has no split {split!r}, only {', '.join(self.splits)}"
             raise DataError(reason, field="split")
-        found = self.scan(split)
+        with trying(self, f".scan({split!r})", "data"):
+            found = self.scan(split)
+            check_listed(found, f"{type(self).__qualname__}.scan", self.num_classes)
         refuse_pictures(found, split)
         self._samples[split] = found
         return found
@@ -193,20 +195,24 @@ class VisionDataModule(LightningDataModule, ABC):
         """How the global batch is split among devices: the one place where it is decided."""
         return split_global_batch(self.global_batch_size, world_size, self.micro_batch_size)
 
+    def training_dataset(self) -> TrainingDataset:
+        """Augmented images of the training split, with their masks where they are used."""
+        samples = self.samples(self.train_split)
+        return TrainingDataset(samples, self.transform, self.seed, self.max_unreadable, self._masks)
+
     def train_dataloader(self) -> ResumableLoader:
         """Batches of this rank. Iterating draws nothing from torch's global random numbers."""
-        samples = self.samples(self.train_split)
-        trainer = self.trainer
+        dataset, trainer = self.training_dataset(), self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         accumulate = self.batch_layout(world).accumulate_grad_batches
         batches = GlobalBatchSampler(
-            *(len(samples), self.global_batch_size, world, rank, accumulate),
+            *(len(dataset), self.global_batch_size, world, rank, accumulate),
             *(self.seed, self.repeats),
         )
         if trainer:
             resume(batches, trainer)
         return ResumableLoader(
-            TrainingDataset(samples, self.transform, self.seed, self.max_unreadable, self._masks),
+            dataset,
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=self.num_workers,
@@ -294,7 +300,6 @@ class VisionDataModule(LightningDataModule, ABC):
 
     def refuse_leak(self, split: str) -> None:
         """Refuse to learn from images of `val_split`, as VOC's trainval against val."""
-        if (split, self.val_split) in self._disjoint:  # a second for a million images
-            return
-        self.samples(split).refuse_common(self.samples(self.val_split), split, self.val_split)
+        if (split, self.val_split) not in self._disjoint:  # a second for a million images
+            self.samples(split).refuse_common(self.samples(self.val_split), split, self.val_split)
         self._disjoint.add((split, self.val_split))

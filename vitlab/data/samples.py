@@ -112,6 +112,43 @@ class Samples:
             )
 
 
+def check_listed(found: object, what: str, classes: int) -> None:
+    """Refuse what a dataset's `scan` must not return.
+
+    Args:
+        found: what it returned.
+        what: its name, for the message.
+        classes: number of classes.
+
+    Raises:
+        DataError: no samples, or arrays that are not what `Samples` says.
+    """
+    problem = ""
+    if not isinstance(found, Samples):
+        given = type(found).__name__
+        problem = f"{given}; return vitlab.data.Samples(self.files, images, labels, masks)"
+    else:
+        for name, kinds in {"images": "S", "labels": "iu", "masks": "S"}.items():
+            x, wanted = getattr(found, name), "bytes" if kinds == "S" else "integers"
+            if x is None and name != "images":
+                continue
+            if (
+                not isinstance(x, np.ndarray)
+                or x.ndim != 1
+                or (x.size and x.dtype.kind not in kinds)
+            ):
+                given = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+                problem = f"{name} as {given}; give a numpy array of {wanted}, one for each image"
+            elif len(x) != len(found.images):
+                problem = f"{len(x)} {name} for {len(found.images)} images; give one for each"
+            elif name == "labels" and x.size and not 0 <= x.min() <= x.max() < classes:
+                problem = f"labels from {x.min()} to {x.max()} for {classes} classes"
+            if problem:
+                break
+    if problem:
+        raise DataError(f"{what} returned {problem}", field="data")
+
+
 def spread(count: int, most: int = SAMPLE) -> list[int]:
     """Up to `most` indices below `count`, the first and the last among them."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist()

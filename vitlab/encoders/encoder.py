@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitlab.encoders.tokens import Tokens, TokenSequence, assemble
-from vitlab.errors import InputError
+from vitlab.errors import InputError, trying
 
 # of encoders of the user's own, by walking once
 _counts: WeakKeyDictionary["Encoder", int] = WeakKeyDictionary()
@@ -140,17 +140,12 @@ def try_encoder(encoder: Encoder, use: Callable[[Tensor], Any], size: int = 0) -
     first = next(iter(encoder.parameters()), torch.empty(0))
     images = torch.zeros(1, 3, size, size, device=first.device, dtype=first.dtype)
     modes = [(module, module.training) for module in encoder.modules()]
+    what = f".{use.__name__}, tried on an image of {size} pixels,"
     try:
-        with torch.no_grad():
+        with torch.no_grad(), trying(encoder, what, "model.objective.encoder"):
             encoder.eval()
             found = use(images)
             return list(found) if isinstance(found, Iterator) else found
-    except Exception as error:
-        raise InputError(
-            f"{type(encoder).__qualname__}.{use.__name__} fails on an image of {size} pixels: "
-            f"{type(error).__name__}: {error}",
-            field="model.objective.encoder",
-        ) from error
     finally:
         for module, training in modes:
             module.training = training

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vitlab.data.batch import Batch
 from vitlab.encoders import Encoder
-from vitlab.encoders.encoder import check_encoder
+from vitlab.errors import InputError
 from vitlab.optim.schedules import Progress
 
 # training images of these indices with their labels, normalized and on the device, in batches
@@ -140,8 +140,36 @@ class Objective(nn.Module, ABC):
         """
         for _, size in crops:
             self.encoder.check_img_size(size, "data.transform.size")
-            if not type(self.encoder).__module__.startswith("vitlab."):
-                check_encoder(self.encoder, size)
+
+
+def check_loss(objective: Objective, loss: object) -> None:
+    """Refuse what a loss must not be.
+
+    Raises:
+        InputError: it is no `Loss` of a differentiable scalar, with scalars for the logs.
+    """
+    kind = type(objective).__qualname__
+    problem = ""
+    if not isinstance(loss, Loss):
+        problem = f"returned {type(loss).__name__}; return vitlab.objectives.Loss(value, logs)"
+    elif not isinstance(loss.value, Tensor) or loss.value.ndim:
+        given = f"of shape {tuple(loss.value.shape)}" if isinstance(loss.value, Tensor) else ""
+        problem = f"has a value {given or type(loss.value).__name__}; it must be a scalar tensor"
+    elif not loss.value.requires_grad:
+        problem = (
+            "has a value without gradient; compute it from parameters that learn, not detached"
+        )
+    elif not isinstance(loss.logs, dict):
+        problem = f"has {type(loss.logs).__name__} for logs; it must be scalar tensors by name"
+    else:
+        for name, x in loss.logs.items():
+            if not isinstance(x, Tensor) or x.numel() != 1 or x.requires_grad:
+                given = type(x).__name__
+                if isinstance(x, Tensor):
+                    given = f"a tensor of shape {tuple(x.shape)}" if x.ndim else "not detached"
+                problem = f"logs {name!r}, {given}; it must be a detached scalar tensor"
+    if problem:
+        raise InputError(f"{kind}.loss {problem}", field="model.objective")
 
 
 def find_encoders(objective: Objective) -> dict[str, dict[str, Any]]:

@@ -3,10 +3,13 @@
 Axis letters: s rows, n images, p patches, m chosen images, d width, c classes.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from textwrap import shorten
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -16,8 +19,11 @@ from torch.utils.data import Dataset, Subset
 from vitlab import distributed
 from vitlab.data import Loader, normalize
 from vitlab.encoders import Encoder, Tokens
-from vitlab.errors import InputError
+from vitlab.errors import InputError, is_own, trying
 from vitlab.progress import track
+from vitlab.rng import seeded_rng
+
+TRY_ROWS = 64  # of features, at least, on which a probe is tried
 
 Images = Float[Tensor, "b 3 height width"] | UInt8[Tensor, "b 3 height width"]
 
@@ -54,6 +60,55 @@ class Probe(ABC):
         """Fit on one table and score on another, with the classes of both."""
         num_classes = int(max(train.y.max(), test.y.max())) + 1
         return self.fit(train, num_classes).score(test)
+
+
+def check_probe(probe: Probe, width: int, num_classes: int, field: str) -> None:
+    """Try a copy of a probe of the user's own on random features, before a run begins.
+
+    Args:
+        probe: any.
+        width: of the encoder.
+        num_classes: of the data.
+        field: option that names it.
+
+    Raises:
+        InputError: a method fails, or returns something else than `Probe` says.
+    """
+    if not is_own(probe):
+        return
+    kind, rows = type(probe).__qualname__, max(TRY_ROWS, 2 * num_classes)
+    with torch.random.fork_rng(devices=[]), seeded_rng(0):
+        table = Features(torch.randn(rows, width), torch.arange(rows) % num_classes)
+        twin = copy.deepcopy(probe)
+        what = f"tried on {rows} random features of width {width},"
+        with trying(probe, f".fit, {what}", field):
+            fitted: Any = twin.fit(table, num_classes)
+        if not isinstance(fitted, Probe):
+            given = type(fitted).__name__
+            raise InputError(f"{kind}.fit returned {given}; return self", field=field)
+        with trying(probe, f".predict, {what}", field):
+            found: Any = fitted.predict(table.x)
+        with trying(probe, f".score, {what}", field):
+            scores: Any = fitted.score(table)
+    if not isinstance(found, Tensor) or found.shape != (rows,) or found.is_floating_point():
+        given = type(found).__name__
+        if isinstance(found, Tensor):
+            given = f"{str(found.dtype)[6:]} {tuple(found.shape)} for {rows} rows"
+        raise InputError(
+            f"{kind}.predict returned {given}; return an integer tensor, the class of each row",
+            field=field,
+        )
+    try:
+        good = bool(scores) and all(isinstance(name, str) for name in scores)
+        good = good and all(float(value) is not None for value in scores.values())
+    except (TypeError, ValueError, AttributeError, RuntimeError):
+        good = False
+    if not good:
+        raise InputError(
+            f"{kind}.score returned {shorten(repr(scores), 100)}; return numbers by name, such as "
+            '{"top1": 71.5}',
+            field=field,
+        )
 
 
 @dataclass(frozen=True)

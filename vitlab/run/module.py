@@ -17,10 +17,11 @@ from vitlab.config_safety import ClassParser
 from vitlab.data import DataError, Loader, VisionDataModule, normalize
 from vitlab.data.batch import Batch
 from vitlab.errors import InputError
-from vitlab.objectives import Loss, Objective
-from vitlab.objectives.objective import find_encoders
+from vitlab.objectives import Objective
+from vitlab.objectives.objective import check_loss, find_encoders
 from vitlab.optim.optimizer import OptimizerConfig
 from vitlab.optim.schedules import Progress
+from vitlab.run.contracts import check_encoder_of, check_own_classes, try_loss
 from vitlab.run.trainer_checks import check_trainer
 
 END = Progress(10**6, 10**6, 10**6, 1)  # of a run, behind every warm-up
@@ -43,12 +44,14 @@ class Pretraining(LightningModule):
         seed: int = 0,
     ):
         super().__init__()
+        check_encoder_of(objective)
         self.objective, self.settings, self.seed = objective, optimizer, seed
         self.logs: dict[str, Tensor] = {}  # of the newest micro-batch, and its step
         self.last = Progress(0, 1, 1, 1)  # that the newest step began with
         self.groups: list[tuple[float, float, int]] = []  # as set for the next step
         self.planned: set[str] | None = None  # parameters that learn by the plan of the run
         self.accumulate = 1  # micro-batches of a step
+        self.tried = False  # the loss, where it is of the user's own
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -118,8 +121,13 @@ class Pretraining(LightningModule):
                 field="trainer.callbacks",
             )
         find_encoders(self.objective)  # which refuses what no checkpoint can describe
+        data = vision_data(self.trainer)
+        if data is not None and self.planned is None:
+            check_own_classes(self.objective, data)
         if self.trainer.ckpt_path is None:  # else the checkpoint holds its state
             self.setup_objective()
+            if data is not None and not self.tried:
+                try_loss(self.objective, data, self.trainer)
 
     def setup_objective(self) -> None:
         """Call `Objective.setup` with the training images: center crops, in fp32.
@@ -205,12 +213,7 @@ class Pretraining(LightningModule):
         NaN reaches the gradients of all ranks, so that all of them see it, see `NaNGuard`.
         """
         loss = self.objective.loss(batch, self.progress)
-        if not isinstance(loss, Loss):
-            raise InputError(
-                f"{type(self.objective).__qualname__}.loss returned {type(loss).__name__}; return "
-                "vitlab.objectives.Loss(value, logs)",
-                field="model.objective",
-            )
+        check_loss(self.objective, loss)
         value = loss.value.detach()
         self.log("loss", value, prog_bar=True)
         self.log_dict(loss.logs)

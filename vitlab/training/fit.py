@@ -17,6 +17,7 @@ from vitlab.callbacks.preemption import Preempted
 from vitlab.callbacks.rank_watchdog import end, is_lost_rank, lost_rank, watch_local_ranks
 from vitlab.callbacks.status import StatusWriter
 from vitlab.data import DataError
+from vitlab.errors import UsageError
 from vitlab.launch import check_launch, check_port
 from vitlab.run import run_dir
 from vitlab.run.lightning_compat import ignore_known_warnings, quiet
@@ -50,6 +51,8 @@ def fit(args: Sequence[str]) -> None:
             begun = begin(cli, held)
         except OSError as error:  # of the run's folder, as a rule
             _stop(f"{error}. See to it, then start the same command again", REFUSED)
+        except UsageError:
+            raise
         except ValueError as error:
             about = "\n`vitlab data check --root DIR` reports on a folder of data"
             _stop(f"{error}{about if isinstance(error, DataError) else ''}", REFUSED)

@@ -23,6 +23,7 @@ from vitlab.encoders.prompted_vit import backbone_of
 from vitlab.errors import InputError
 from vitlab.objectives import Objective
 from vitlab.optim.schedules import Progress
+from vitlab.run.contracts import check_own_classes, try_loss
 from vitlab.run.module import check_trainer
 from vitlab.terminal import console
 from vitlab.training.cli import FitCLI
@@ -63,6 +64,7 @@ def plan_run(cli: FitCLI) -> tuple[RunPlan, dict[str, str]]:
     trainer, data, objective = cli.trainer, cli.datamodule, cli.model.objective
     check_trainer(trainer)
     cli.model.planned = cli.model.trained_names()
+    check_own_classes(objective, data)
     crops = data.transform.crop_sizes
     objective.check_crops(crops)
     layout = data.batch_layout(trainer.world_size)
@@ -79,6 +81,9 @@ def plan_run(cli: FitCLI) -> tuple[RunPlan, dict[str, str]]:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     measuring = [each for each in callbacks if isinstance(each, EvaluationCallback)]
     remarks = [remark for each in measuring for remark in each.check_once(objective, data)]
+    if trainer.world_size == 1 and type(objective).setup is Objective.setup:
+        try_loss(objective, data, trainer)  # else after the ranks have met, and the setup
+        cli.model.tried = True
     plan = RunPlan(
         layout,
         _steps_per_epoch(trainer, data, layout.accumulate_grad_batches),
