@@ -15,7 +15,7 @@ from vitlab.callbacks.online_probes import OnlineProbes
 from vitlab.data import Samples, Transform, VisionDataModule
 from vitlab.encoders import Encoder, Tokens, ViT
 from vitlab.errors import InputError
-from vitlab.objectives import DINO, DINOHeadConfig, Loss, Objective
+from vitlab.objectives import DINO, DINOHeadConfig, Loss, Objective, SelfDistillation
 from vitlab.probes import Probe
 from vitlab.run.contracts import check_own_classes, try_loss
 from vitlab.run.module import Pretraining
@@ -192,6 +192,18 @@ def test_code_that_fails_is_named_with_its_line(data):
     data._samples.clear()
     with pytest.raises(InputError, match=r"Data.scan\('train'\) fails: KeyError: 'path'"):
         check(data)
+
+
+def test_a_teacher_is_logged(data):
+    class Distilled(Own):
+        def distillation(self, progress):
+            return SelfDistillation(self, self, 0.1, 0.1, 0.9, torch.zeros(()))
+
+    with refused("model.objective"):
+        check(data, Distilled())
+    names = ("entropy", "divergence", "prototypes")
+    logs = {f"teacher/{name}": torch.zeros(()) for name in names}
+    check(data, Distilled(lambda cls: Loss(cls.mean(), logs)))
 
 
 @pytest.mark.parametrize("encoder", [None, 3])

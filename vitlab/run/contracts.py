@@ -14,12 +14,13 @@ from vitlab.data.batch import Batch, collate
 from vitlab.data.samples import spread
 from vitlab.encoders.encoder import Encoder, check_encoder
 from vitlab.errors import InputError, is_own, trying
-from vitlab.objectives import Loss, Objective
+from vitlab.objectives import Loss, Objective, SelfDistillation
 from vitlab.objectives.objective import check_loss, find_encoders
 from vitlab.optim.schedules import Progress
 from vitlab.rng import seeded_rng
 
 FEW = 2  # images of a try
+TEACHER = {"teacher/entropy", "teacher/divergence", "teacher/prototypes"}
 
 
 def check_encoder_of(objective: Objective) -> None:
@@ -108,7 +109,7 @@ def try_loss(objective: Objective, data: VisionDataModule, trainer: Trainer) -> 
     images = data.batch_layout(trainer.world_size).micro_batch_size
     progress = Progress(0, data.steps_per_epoch * epochs, epochs, data.global_batch_size)
 
-    def compute(count: int) -> Loss:
+    def compute(count: int) -> tuple[Loss, SelfDistillation | None]:
         what = f".loss, tried on {count} images,"
         with torch.random.fork_rng([device] if device.type == "cuda" else []), seeded_rng(0):
             dataset = data.training_dataset()
@@ -118,13 +119,22 @@ def try_loss(objective: Objective, data: VisionDataModule, trainer: Trainer) -> 
             precision = trainer.precision_plugin.forward_context
             twin = copy.deepcopy(objective).to(device)
             with trying(objective, what, "model.objective"), precision():
-                return twin.loss(Batch(views, labels, masks=masks), progress)
+                loss = twin.loss(Batch(views, labels, masks=masks), progress)
+            with trying(objective, ".distillation", "model.objective"):
+                return loss, twin.distillation(progress)
 
     few = min(images, FEW)
     try:
-        loss = compute(few)
+        loss, pair = compute(few)
     except InputError:
         if few == images:
             raise
-        loss = compute(images)  # statistics of a batch may need more than two
+        loss, pair = compute(images)  # statistics of a batch may need more than two
     check_loss(objective, loss)
+    if lacking := sorted(TEACHER - loss.logs.keys()) if pair is not None else []:
+        raise InputError(
+            f"{type(objective).__qualname__}.loss does not log {', '.join(lacking)}, which "
+            "collapse_monitor needs where there is a `distillation`; see vitlab.objectives."
+            "SelfDistillation",
+            field="model.objective",
+        )
