@@ -40,8 +40,7 @@ class VisionDataModule(LightningDataModule, ABC):
     Args:
         root: folder of the dataset, or one of the usual folders above it.
         global_batch_size: images in one optimizer step, over all devices and micro-batches.
-        micro_batch_size: largest number of images that one device can hold at a time; larger
-            batches are accumulated. 0 means no limit.
+        micro_batch_size: images that one device can hold; larger batches accumulate; 0: no limit.
         transform: of a training image into views.
         num_workers: processes that load images, for each device; 0 loads in the main process.
         train_split: name of the split to train on.
@@ -154,11 +153,10 @@ class VisionDataModule(LightningDataModule, ABC):
             reason = f"{self.dataset_name} has no split {split!r}, only {', '.join(self.splits)}"
             raise DataError(reason, field="split")
         with trying(self, f".scan({split!r})", "data"):
-            found = self.scan(split)
-            check_listed(found, f"{type(self).__qualname__}.scan", self.num_classes)
+            what = f"{type(self).__qualname__}.scan"
+            found = check_listed(self.scan(split), what, self.num_classes)
         refuse_pictures(found, split)
-        self._samples[split] = found
-        return found
+        return self._samples.setdefault(split, found)
 
     def identity(self) -> dict[str, str]:
         """Return what tells the splits that were listed so far from others, by split and part."""
@@ -177,7 +175,7 @@ class VisionDataModule(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Check the training split in every process, and set the trainer's accumulation."""
-        # for `Trainer.validate` alone: Lightning would run a validation loop within `fit` as well
+        # for `Trainer.validate`: Lightning would run a validation loop within `fit` as well
         self.__dict__.pop("val_dataloader", None)
         if stage == "validate":
             self.val_dataloader = self.held_out_loader  # type: ignore[method-assign]
@@ -205,10 +203,8 @@ class VisionDataModule(LightningDataModule, ABC):
         dataset, trainer = self.training_dataset(), self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         accumulate = self.batch_layout(world).accumulate_grad_batches
-        batches = GlobalBatchSampler(
-            *(len(dataset), self.global_batch_size, world, rank, accumulate),
-            *(self.seed, self.repeats),
-        )
+        sizes = len(dataset), self.global_batch_size, world, rank, accumulate
+        batches = GlobalBatchSampler(*sizes, self.seed, self.repeats)
         if trainer:
             resume(batches, trainer)
         return ResumableLoader(

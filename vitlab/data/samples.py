@@ -112,8 +112,8 @@ class Samples:
             )
 
 
-def check_listed(found: object, what: str, classes: int) -> None:
-    """Refuse what a dataset's `scan` must not return.
+def check_listed(found: object, what: str, classes: int) -> Samples:
+    """Return what a dataset's `scan` returned, if that is as it must be.
 
     Args:
         found: what it returned.
@@ -123,30 +123,27 @@ def check_listed(found: object, what: str, classes: int) -> None:
     Raises:
         DataError: no samples, or arrays that are not what `Samples` says.
     """
-    problem = ""
     if not isinstance(found, Samples):
-        given = type(found).__name__
-        problem = f"{given}; return vitlab.data.Samples(self.files, images, labels, masks)"
-    else:
-        for name, kinds in {"images": "S", "labels": "iu", "masks": "S"}.items():
-            x, wanted = getattr(found, name), "bytes" if kinds == "S" else "integers"
-            if x is None and name != "images":
-                continue
-            if (
-                not isinstance(x, np.ndarray)
-                or x.ndim != 1
-                or (x.size and x.dtype.kind not in kinds)
-            ):
-                given = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
-                problem = f"{name} as {given}; give a numpy array of {wanted}, one for each image"
-            elif len(x) != len(found.images):
-                problem = f"{len(x)} {name} for {len(found.images)} images; give one for each"
-            elif name == "labels" and x.size and not 0 <= x.min() <= x.max() < classes:
-                problem = f"labels from {x.min()} to {x.max()} for {classes} classes"
-            if problem:
-                break
+        raise DataError(
+            f"{what} returned {type(found).__name__}; return vitlab.data.Samples(self.files, "
+            "images, labels, masks)",
+            field="data",
+        )
+    problem = ""
+    for name, kinds in {"masks": "S", "labels": "iu", "images": "S"}.items():
+        x, wanted = getattr(found, name), "bytes" if kinds == "S" else "integers"
+        if x is None and name != "images":
+            continue
+        if not isinstance(x, np.ndarray) or x.ndim != 1 or (x.size and x.dtype.kind not in kinds):
+            given = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+            problem = f"{name} as {given}; give a numpy array of {wanted}, one for each image"
+        elif len(x) != len(found.images):
+            problem = f"{len(x)} {name} for {len(found.images)} images; give one for each"
+        elif name == "labels" and x.size and not 0 <= x.min() <= x.max() < classes:
+            problem = f"labels from {x.min()} to {x.max()} for {classes} classes"
     if problem:
         raise DataError(f"{what} returned {problem}", field="data")
+    return found
 
 
 def spread(count: int, most: int = SAMPLE) -> list[int]:
