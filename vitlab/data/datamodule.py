@@ -153,8 +153,7 @@ class VisionDataModule(LightningDataModule, ABC):
             reason = f"{self.dataset_name} has no split {split!r}, only {', '.join(self.splits)}"
             raise DataError(reason, field="split")
         with trying(self, f".scan({split!r})", "data"):
-            what = f"{type(self).__qualname__}.scan"
-            found = check_listed(self.scan(split), what, self.num_classes)
+            found = check_listed(self.scan(split), type(self).__qualname__, self.num_classes)
         refuse_pictures(found, split)
         return self._samples.setdefault(split, found)
 

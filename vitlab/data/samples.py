@@ -112,12 +112,12 @@ class Samples:
             )
 
 
-def check_listed(found: object, what: str, classes: int) -> Samples:
+def check_listed(found: object, kind: str, classes: int) -> Samples:
     """Return what a dataset's `scan` returned, if that is as it must be.
 
     Args:
         found: what it returned.
-        what: its name, for the message.
+        kind: name of the dataset's class.
         classes: number of classes.
 
     Raises:
@@ -125,7 +125,7 @@ def check_listed(found: object, what: str, classes: int) -> Samples:
     """
     if not isinstance(found, Samples):
         raise DataError(
-            f"{what} returned {type(found).__name__}; return vitlab.data.Samples(self.files, "
+            f"{kind}.scan returned {type(found).__name__}; return vitlab.data.Samples(self.files, "
             "images, labels, masks)",
             field="data",
         )
@@ -142,7 +142,7 @@ def check_listed(found: object, what: str, classes: int) -> Samples:
         elif name == "labels" and x.size and not 0 <= x.min() <= x.max() < classes:
             problem = f"labels from {x.min()} to {x.max()} for {classes} classes"
     if problem:
-        raise DataError(f"{what} returned {problem}", field="data")
+        raise DataError(f"{kind}.scan returned {problem}", field="data")
     return found
 
 
