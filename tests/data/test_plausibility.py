@@ -130,6 +130,7 @@ REFUSED = {  # words of the reason
         "0_mask",
     ),
     "masks of other names": (dense(name="{}_mask.png"), "masks/train/0.png", "0_mask.png"),
+    "names of two lines": (dense(name="{}\nerrors: 0.png"), r"0\nerrors: 0.png"),
     "masks in JPEG": (dense(name="{}.jpg"), "holds 3 .jpg files", "endings of masks"),
     "12 of 16 bits": (
         classes(ending="png", dtype=np.uint16, high=4096),
@@ -172,6 +173,7 @@ REFUSED = {  # words of the reason
             ("values", [0, 1], "2 values for 3 classes"),
             ("values", [0, 1, 1], "1 more than once"),
             ("ignored", 2, "Unexpected"),
+            ("x\nerrors: 0", 2, r"(x\nerrors: 0: "),
         ]
     },
 }

@@ -41,6 +41,14 @@ def test_a_result_has_the_numbers_and_their_origin(evaluate, tmp_path, capsys):
     assert counts.counts.value == pytest.approx(result.value)
 
 
+def test_own_class_folders_are_scored(evaluate, drawn, tmp_path):
+    (tmp_path / "mine").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "mine" / split).symlink_to(drawn / "imagenet/train")
+    result = evaluate(*KNN, "--data", "Folder", data=tmp_path / "mine")
+    assert (result.data.dataset, result.data.counts) == ("mine", {"train": 40, "val": 40})
+
+
 def test_a_segmentation_has_pictures_and_names_its_changes(evaluate, tmp_path):
     changes = ["--protocol.recipe.weight_decay", "0.5", "--protocol.inference.pixels", "20"]
     whole = ["--protocol.inference.window", "0", "--protocol.inference.stride", "0"]

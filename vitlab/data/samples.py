@@ -12,6 +12,7 @@ from jaxtyping import Int64, Shaped
 
 from vitlab.data.errors import DataError
 from vitlab.data.storage import IMAGE_ENDINGS, FileTree, few
+from vitlab.terminal import printable
 
 MASK_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".pgm")  # a JPEG changes the values
 SAMPLE = 64  # samples looked at where looking at all would take too long
@@ -200,8 +201,8 @@ def mask_folder_samples(files: FileTree, images: str, masks: str) -> Samples:
         raise DataError(
             f"{len(lacking)} of {len(names)} images in {files.where(images)} have no mask of the "
             f"same name: {few(lacking)}; {masks} holds {files.describe(masks)}, such as "
-            f"{few(present)}; name each mask as its image, {masks}/{lacking[0]}.png, or remove "
-            f"images without one (endings of masks: {', '.join(MASK_ENDINGS)})"
+            f"{few(present)}; name each mask as its image, {masks}/{printable(lacking[0])}.png, "
+            f"or remove images without one (endings of masks: {', '.join(MASK_ENDINGS)})"
         )
     return masked_samples(
         files,

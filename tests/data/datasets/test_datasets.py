@@ -148,6 +148,7 @@ def test_class_folders_of_any_name_are_labels(imagenet, tmp_path_factory, draw):
         (imagenet / split / "n02102040").rename(imagenet / split / "dog")
     data = Folder(str(imagenet))
     assert data.classes == ("dog", "n01440764", "n03000684")
+    assert data.mask_values == {}
     assert data.samples("val").labels.tolist() == [0, 0, 1, 1, 2, 2]
     root = tmp_path_factory.mktemp("flat")
     draw(root / "train/a.jpg")

@@ -9,6 +9,7 @@ from vitlab.data.datamodule import VisionDataModule
 from vitlab.data.datasets import ADE20K, CIFAR10, CIFAR100, VOC2012, Cityscapes, Folder, ImageNet
 from vitlab.data.errors import DataError
 from vitlab.data.storage import FolderTree
+from vitlab.terminal import printable
 
 DATASETS: tuple[Any, ...] = (ImageNet, VOC2012, ADE20K, Cityscapes, CIFAR10, CIFAR100)
 MAX_FOLDERS = 50  # inspected, of each folder
@@ -129,11 +130,11 @@ def _why_unusable(root: Path) -> str:
     for place in [*_within(root, depth=2)][1:]:
         if _is_folder(place):
             return f"images in folders lie in {place}, not in {root}; give that folder"
-    inside = [f"{name}: {files.describe(name)}" for name in files.folders()[:3]]
+    inside = "; ".join(f"{name}: {files.describe(name)}" for name in files.folders()[:3])
     return (
-        f"{root} is no dataset that vitlab knows; it holds {files.describe()} "
-        f"({'; '.join(inside)}); "
-        "known are ImageNet (train/<wnid>), VOC 2012 (JPEGImages, SegmentationClass, ImageSets), "
+        f"{files.where()} is no dataset that vitlab knows; it holds {files.describe()}"
+        f"{f' ({printable(inside)})' * bool(inside)}; known are "
+        "ImageNet (train/<wnid>), VOC 2012 (JPEGImages, SegmentationClass, ImageSets), "
         "ADE20K (images/training, annotations), Cityscapes (leftImg8bit, gtFine), CIFAR "
         "(cifar-10-batches-py, cifar-100-python or their .tar.gz), class folders "
         "(train/<class>, val/<class>) and images/<split> with masks/<split>"

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 from rich.console import Console
 from rich.markup import escape
 
+from vitlab.terminal import printable
+
 COLORS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
@@ -55,13 +57,13 @@ class CheckReport:
         """Print the report."""
         console = Console(soft_wrap=True, highlight=False)
         if self.dataset:
-            console.print(f"[bold]{escape(self.dataset)}[/bold] in {escape(self.place)}")
+            console.print(f"[bold]{escape(self.dataset)}[/bold] in {escape(printable(self.place))}")
         for split, text in self.splits.items():
-            console.print(f"  {split:<9} {escape(text)}")
+            console.print(escape(f"  {printable(split):<9} {text}"))
         for severity, text, files in self.findings:
             color = COLORS[severity]
             console.print(f"[{color}]{severity}[/{color}]: {escape(text)}")
             for file in files:
-                console.print(f"    {escape(file)}")
+                console.print(escape(f"    {printable(file)}"))
         kinds = [finding.severity for finding in self.findings]
         console.print(f"errors: {kinds.count('error')}, warnings: {kinds.count('warning')}")

@@ -13,6 +13,7 @@ from vitlab.data.foreground import FOLDER
 from vitlab.data.samples import Samples, class_folder_samples, mask_folder_samples
 from vitlab.data.storage import Layout, few
 from vitlab.data.transforms import IGNORE_INDEX
+from vitlab.terminal import printable
 
 CLASSES = "classes.json"
 SPELLINGS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev")}
@@ -92,6 +93,8 @@ class Folder(VisionDataModule):
     @property
     def mask_values(self) -> dict[int, int]:
         """Index of each value, in order; the ignored one, and 255 if it is no class, are void."""
+        if not self.dense:
+            return {}
         ignored = self._named.ignore_index
         void = {IGNORE_INDEX: IGNORE_INDEX} | ({} if ignored is None else {ignored: IGNORE_INDEX})
         return void | {value: index for index, value in enumerate(self._named.by_value)}
@@ -171,8 +174,8 @@ class Folder(VisionDataModule):
             return decode_json(self.files.read(CLASSES).removeprefix(b"\xef\xbb\xbf"), ClassNames)
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(
-                f"{self.files.where(CLASSES)} cannot be used ({error}); it names the classes of "
-                'the masks by their values, as {"classes": ["sky", "road", "void"], '
+                f"{self.files.where(CLASSES)} cannot be used ({printable(error)}); it names the "
+                'classes of the masks by their values, as {"classes": ["sky", "road", "void"], '
                 '"ignore_index": 2}; other values than 0, 1, 2 ... are listed as "values"',
                 field=CLASSES,
             ) from error

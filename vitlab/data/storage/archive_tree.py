@@ -11,6 +11,7 @@ from pathlib import Path
 from vitlab.data.errors import DataError
 from vitlab.data.storage.archive_index import DEFLATED, PLAIN, Index, index_archives
 from vitlab.data.storage.file_tree import FileTree, Listing, MemoryTree
+from vitlab.terminal import printable
 
 LOCAL_HEADER = 30  # bytes of a zip member's own header, before its name
 OPEN = 64  # archives that a process holds open: systems allow some hundreds
@@ -83,7 +84,7 @@ class ArchiveTree(FileTree):
         at = min(self.index.position(name), len(self.index.names) - 1)
         archive, folder = self.sources[int(self.index.sources[at])]
         inside = os.fsdecode(name).removeprefix(folder).strip("/")
-        return f"{archive}:{inside}" if inside else str(archive)
+        return printable(f"{archive}:{inside}" if inside else archive)
 
     def below(self, folder: str) -> "ArchiveTree":
         """A folder of the tree."""

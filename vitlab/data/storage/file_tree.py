@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from vitlab.data.errors import DataError, MissingFolderError
+from vitlab.terminal import printable
 
 # those of torchvision's ImageFolder
 IMAGE_ENDINGS = (
@@ -102,7 +104,7 @@ class FileTree(ABC):
         folders, names = self.listing(folder) or Listing([], [])
         endings = Counter(PurePosixPath(name).suffix for name in names).most_common(4)
         parts = [f"the folders {few(folders)}"] * bool(folders)
-        parts += [f"{count:,} {ending or 'nameless'} files" for ending, count in endings]
+        parts += [f"{count:,} {printable(end) or 'nameless'} files" for end, count in endings]
         return " and ".join(parts) or "nothing"
 
     def absent(self, paths: Iterable[str]) -> list[str]:
@@ -145,8 +147,12 @@ class FolderTree(FileTree):
         return os.path.lexists(self.root / path)
 
     def open(self, path: str) -> BufferedReader:
-        """A file on disk."""
-        return open(self.root / path, "rb")
+        """A file on disk; of a pipe or device, which may never answer, an error."""
+        file = open(os.open(self.root / path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: SIM115
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise OSError(errno.EINVAL, "it is no file, but a folder, pipe or device")
+        return file
 
     def size(self, path: str) -> int:
         """As the system knows it."""
@@ -154,7 +160,7 @@ class FolderTree(FileTree):
 
     def where(self, path: str = "") -> str:
         """Its path."""
-        return str(self.root / path) if path else str(self.root)
+        return printable(self.root / path)
 
     def below(self, folder: str) -> "FolderTree":
         """A folder in this folder."""
@@ -189,7 +195,7 @@ class MemoryTree(FileTree):
 
     def where(self, path: str = "") -> str:
         """The place, and the name."""
-        return f"{self.place}:{path}" if path else self.place
+        return printable(f"{self.place}:{path}" if path else self.place)
 
     def below(self, folder: str) -> "MemoryTree":
         """There are no folders."""
@@ -237,7 +243,7 @@ class OverlayTree(FileTree):
 
 def few(names: list[str]) -> str:
     """The first names of a list, and how many more there are."""
-    shown = ", ".join(names[:3]) or "none"
+    shown = ", ".join(map(printable, names[:3])) or "none"
     return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
