@@ -122,14 +122,16 @@ class Pretraining(LightningModule):
             )
         find_encoders(self.objective)  # which refuses what no checkpoint can describe
         data = vision_data(self.trainer)
-        if data is not None and self.planned is None:
+        if data is None:
+            return
+        if self.planned is None:
             check_own_classes(self.objective, data)
         if self.trainer.ckpt_path is None:  # else the checkpoint holds its state
-            self.setup_objective()
-            if data is not None and not self.tried:
+            self.setup_objective(data)
+            if not self.tried:
                 try_loss(self.objective, data, self.trainer)
 
-    def setup_objective(self) -> None:
+    def setup_objective(self, data: VisionDataModule) -> None:
         """Call `Objective.setup` with the training images: center crops, in fp32.
 
         Nothing is drawn from training's random streams.
@@ -137,9 +139,6 @@ class Pretraining(LightningModule):
         Raises:
             DataError: the objective cannot learn from these data.
         """
-        data = vision_data(self.trainer)
-        if data is None:
-            return
 
         def read(indices: Sequence[int]) -> Iterator[Batch]:
             size = data.transform.crop_sizes[0][1]
