@@ -64,6 +64,9 @@ def explain(message: str, known: Iterable[str]) -> str:
     """
     known = list(known)
     keys = list(dict.fromkeys(re.findall(r'Parser key "(.+?)"', message)))
+    if found := re.search(r"but ([\w.]+) is abstract", message):
+        lacking = sorted(getattr(pydoc.locate(found[1]), "__abstractmethods__", ()))
+        return f"{'.'.join(keys[:1])}: {found[1]} lacks {', '.join(lacking)}; define it there"
     if found := re.search(r"arguments are required: (.*)", message):
         names = [_spelled(".".join([*keys, each]), known) for each in found[1].split(", ")]
         return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing"

@@ -19,6 +19,7 @@ from vitlab.objectives import DINO, DINOHeadConfig, Loss, Objective, SelfDistill
 from vitlab.probes import Probe
 from vitlab.run.contracts import check_own_classes, try_loss
 from vitlab.run.module import Pretraining
+from vitlab.usage_errors import explain
 
 
 class Net(Encoder):
@@ -183,6 +184,18 @@ def test_what_a_scan_lacks_is_named(data, case):
     data.make = SCAN[case]
     with refused("data"):
         check(data)
+
+
+class Half(Probe):
+    def fit(self, train, num_classes):
+        return self
+
+
+def test_methods_that_are_missing_are_named():
+    name = f"{__name__}.Half"
+    message = f'Parser key "probing.more":\n  but {name} is abstract'
+    expected = f"probing.more: {name} lacks predict, score; define it there"
+    assert explain(message, []) == expected
 
 
 def test_code_that_fails_is_named_with_its_line(data):

@@ -190,6 +190,8 @@ class FitCLI(LightningCLI):
             if isinstance(error.__cause__, DataError) and not isinstance(error, InputError):
                 raise error.__cause__ from None
             reason = "" if isinstance(error, InputError) else reasons(str(error))
+            if "'Namespace' object" in str(error):
+                reason = f"{error}; annotate arguments that take a class, as `encoder: Encoder`"
             if reason:
                 raise InputError(f"a class of the config cannot be built: {reason}") from error
             raise
