@@ -67,8 +67,8 @@ from vitlab.terminal import console, safe_output
 import sys
 with safe_output():
     for step in range(3):
-        print("x" * 100_000)
         console().print("y" * 100_000)
+        print("x" * 100_000)
         print("step", step, file=sys.stderr)
 """
     reader, writer = os.pipe()

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from functools import cached_property
 from typing import Any
 
 
@@ -73,7 +74,7 @@ class TextStream:
         if hasattr(self.stream, "reconfigure") and not self.stream.closed:
             self.stream.reconfigure(errors="backslashreplace")
 
-    @property
+    @cached_property
     def rich_proxied_file(self) -> "TextStream":
         """Where consoles of rich write in place of this stream."""
         return TextStream(self.stream, clean=False) if self.clean else self
@@ -119,5 +120,5 @@ def safe_output() -> Iterator[None]:
         finally:
             out.flush()
             error.flush()
-    if out.lost:
+    if out.lost or out.rich_proxied_file.lost:
         sys.exit(1)
