@@ -49,6 +49,8 @@ def test_the_line_counts_steps_and_measurements_at_their_mean(clock, capsys):
     )
     module = SimpleNamespace(progress=Progress(100, 400, 4, 16))
     shown.on_train_start(trainer, module)
+    clock[0] += 900  # for the first step
+    shown.on_train_batch_end(trainer, module, None, None, 0)
     clock[0] += 50  # for 100 steps
     with probing.timed():
         clock[0] += 50
@@ -74,7 +76,7 @@ def test_a_terminal_keeps_the_last_line(monkeypatch):
     )
     module = SimpleNamespace(progress=Progress(0, 2, 1, 16))
     shown.on_train_start(trainer, module)
-    for trainer.global_step in (1, 2):
+    for trainer.global_step in (0, 1, 2):
         shown.on_train_batch_end(trainer, module, None, None, 0)
     shown.on_train_end(trainer, module)
     assert "epoch 1/1, step 2/2" in screen.getvalue().splitlines()[-2]

@@ -39,9 +39,7 @@ class RunProgress(ProgressBar):
         self.is_enabled = False
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Start the clock, behind the measurements before training."""
-        self.began = time.monotonic() - sum(each.seconds for each in self.measuring)
-        self.first_step = trainer.global_step
+        """Show an empty bar on a terminal."""
         on = console(stderr=True)
         if self.is_enabled and on.is_terminal:
             text = TextColumn("{task.description}", markup=False)
@@ -52,13 +50,22 @@ class RunProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Show the line after each optimizer step."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        """Show the line after each optimizer step but the first, behind which the clock starts.
+
+        The first one of a process is longer: caches are empty.
+        """
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        if self.began:
             self.show(trainer, pl_module, self.line.is_due())
+        else:
+            self.began = time.monotonic() - sum(each.seconds for each in self.measuring)
+            self.first_step = trainer.global_step
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Leave the last line."""
-        self.show(trainer, pl_module, trainer.global_step > self.first_step)
+        if self.began and trainer.global_step > self.first_step:
+            self.show(trainer, pl_module, in_logs=True)
         if self.bars:
             self.bars.stop()
 
@@ -79,7 +86,7 @@ class RunProgress(ProgressBar):
         """Return the line."""
         progress, step = pl_module.progress, trainer.global_step
         measured = sum(each.seconds for each in self.measuring)
-        seconds = (time.monotonic() - self.began - measured) / max(step - self.first_step, 1)
+        seconds = (time.monotonic() - self.began - measured) / (step - self.first_step)
         left = seconds * (progress.steps - step) + sum(
             each.seconds / each.times * each.measurements_left(trainer)
             for each in self.measuring
