@@ -11,6 +11,7 @@ from rich.console import Console
 from vitlab.callbacks import progress
 from vitlab.callbacks.measurements import EvaluationCallback
 from vitlab.callbacks.progress import RunProgress
+from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.optim.schedules import Progress
 
 
@@ -38,13 +39,14 @@ def test_measurements_that_are_left_include_the_last_epoch(every, epoch, left):
 def test_the_line_counts_steps_and_measurements_at_their_mean(clock, capsys):
     probing = EvaluationCallback("probing", 1, 1, 0)
     probing.seconds, probing.times = 40.0, 2  # before training
-    shown = RunProgress([probing])
+    throughput = ThroughputMonitor()
+    throughput.seconds, throughput.seconds_waited = 50.0, 10.0
+    shown = RunProgress([probing], throughput)
     trainer = stub(
         global_step=100,  # of a run that goes on
         current_epoch=1,
         max_epochs=4,
         accumulate_grad_batches=1,
-        callback_metrics={"speed/images_per_second": 32.0, "speed/data_wait": 0.1},
         progress_bar_metrics={"loss": 2.5},
     )
     module = SimpleNamespace(progress=Progress(100, 400, 4, 16))
@@ -71,9 +73,7 @@ def test_a_terminal_keeps_the_last_line(monkeypatch):
     console = Console(file=screen, force_terminal=True, width=150)
     monkeypatch.setattr(progress, "console", lambda stderr: console)
     shown = RunProgress()
-    trainer = stub(
-        global_step=0, accumulate_grad_batches=1, callback_metrics={}, progress_bar_metrics={}
-    )
+    trainer = stub(global_step=0, accumulate_grad_batches=1, progress_bar_metrics={})
     module = SimpleNamespace(progress=Progress(0, 2, 1, 16))
     shown.on_train_start(trainer, module)
     for trainer.global_step in (0, 1, 2):

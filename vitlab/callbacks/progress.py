@@ -9,11 +9,12 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, Progress, TextColumn
 
 from vitlab.callbacks.measurements import EvaluationCallback
+from vitlab.callbacks.throughput import ThroughputMonitor
 from vitlab.progress import PlainLine, duration
 from vitlab.terminal import console
 
 BAR = 16  # columns
-SMOOTHING = 0.95  # of the share of time that is spent waiting for data, over steps
+REFRESH = 0.2  # seconds between two lines on a terminal
 
 
 class RunProgress(ProgressBar):
@@ -23,15 +24,21 @@ class RunProgress(ProgressBar):
 
     Args:
         measuring: callbacks that measure at the ends of epochs.
+        throughput: knows the share of time that is spent waiting for data, which is left out
+            without it.
     """
 
-    def __init__(self, measuring: Sequence[EvaluationCallback] = ()):
+    def __init__(
+        self,
+        measuring: Sequence[EvaluationCallback] = (),
+        throughput: ThroughputMonitor | None = None,
+    ):
         super().__init__()
-        self.measuring = measuring
+        self.measuring, self.throughput = measuring, throughput
         self.is_enabled = True
         self.bars: Progress | None = None
         self.line = PlainLine()
-        self.began = self.waiting = 0.0
+        self.began = self.drawn = 0.0
         self.first_step = 0
 
     def disable(self) -> None:
@@ -56,16 +63,18 @@ class RunProgress(ProgressBar):
         """
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        if self.began:
-            self.show(trainer, pl_module, self.line.is_due())
-        else:
-            self.began = time.monotonic() - sum(each.seconds for each in self.measuring)
+        now = time.monotonic()
+        if not self.began:
+            self.began = now - sum(each.seconds for each in self.measuring)
             self.first_step = trainer.global_step
+        elif now - self.drawn >= REFRESH if self.bars else self.line.is_due():
+            self.drawn = now
+            self.show(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Leave the last line."""
         if self.began and trainer.global_step > self.first_step:
-            self.show(trainer, pl_module, in_logs=True)
+            self.show(trainer, pl_module)
         if self.bars:
             self.bars.stop()
 
@@ -74,12 +83,12 @@ class RunProgress(ProgressBar):
         if self.bars:
             self.bars.stop()
 
-    def show(self, trainer: Trainer, pl_module: Any, in_logs: bool) -> None:
-        """Show the line on a terminal, and elsewhere if it is wanted there."""
+    def show(self, trainer: Trainer, pl_module: Any) -> None:
+        """Show the line."""
         if self.bars:
             text, done = self.text(trainer, pl_module), trainer.global_step
             self.bars.update(self.bars.task_ids[0], completed=done, description=text)
-        elif self.is_enabled and in_logs:
+        elif self.is_enabled:
             self.line.print(self.text(trainer, pl_module))
 
     def text(self, trainer: Trainer, pl_module: Any) -> str:
@@ -92,17 +101,16 @@ class RunProgress(ProgressBar):
             for each in self.measuring
             if each.times
         )
-        logged = trainer.callback_metrics
-        rate = float(logged.get("speed/images_per_second", 0.0))
-        share = float(logged.get("speed/data_wait", 0.0)) * rate / progress.batch_size
-        self.waiting = SMOOTHING * self.waiting + (1 - SMOOTHING) * share if self.waiting else share
         epoch = min(step * progress.epochs // progress.steps + 1, progress.epochs)
+        speed, waiting = self.throughput, []
+        if speed and speed.seconds:
+            waiting.append(f"{100 * speed.seconds_waited / speed.seconds:.0f} % waiting for data")
         parts = [
             f"epoch {epoch}/{progress.epochs}",
             f"step {step}/{progress.steps}",
             f"{duration(left)} left",
             f"{progress.batch_size / seconds:.3g} images/s",
-            f"{100 * self.waiting:.0f} % waiting for data",
+            *waiting,
             *(f"{name} {float(value):.3f}" for name, value in trainer.progress_bar_metrics.items()),
             *(f"{name} {value:.1f}" for each in self.measuring for name, value in each.newest()),
         ]

@@ -51,15 +51,15 @@ class Loader(DataLoader[Any]):
         while True:
             signals.wait_for(LATE)
             try:
-                batch = next(batches, None)
+                batch = next(batches)
+            except StopIteration:
+                return
             except RuntimeError as error:
                 if not (reason := why_no_images(error)):
                     raise
                 raise LoadingError(reason) from error
             finally:
                 signals.wait_for("")
-            if batch is None:
-                return
             yield batch
 
 

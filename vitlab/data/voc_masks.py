@@ -22,9 +22,7 @@ NO_CLASS = 254  # of a color outside the palette
 def voc_masks(root: Path) -> None:
     """Turn colored masks of VOC 2012 into class indices, and masks of SBD into PNG files.
 
-    The colored masks are kept in SegmentationClassRGB. SBD's become SegmentationClassAug, with a
-    list trainaug.txt; training reads SBD's MATLAB files as well, only slower. Existing masks and
-    lists stay, and an interrupted call is completed by the next one.
+    The work of `vitlab data voc-masks`, whose help has the rules.
 
     Args:
         root: folder of the extracted VOC 2012 (or VOCdevkit, or the folder above it), with SBD's

@@ -59,7 +59,7 @@ def quiet() -> Iterator[None]:
 
 def ignore_known_warnings() -> None:
     """Hide warnings that are no fault of a run, until the filters are reset."""
-    # `check_tasks` knows when it is needed
+    # `check_launch` knows when it is needed
     warnings.filterwarnings("ignore", "The `srun` command is available on your system")
     # which is for `Trainer.validate` alone
     warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_data")

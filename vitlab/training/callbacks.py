@@ -65,13 +65,14 @@ def run_callbacks(built: Namespace, others: Sequence[Callback]) -> list[Callback
     Raises:
         InputError: one of the user's is one that the run has.
     """
+    throughput = ThroughputMonitor()
     ours: dict[str, Callback] = {
         "preemption": Preemption(built.checkpoint),  # first, as an epoch's end takes long
         "nan_guard": NaNGuard(),
         "collapse_monitor": built.collapse_monitor,
         "probing": built.probing,
         "validation": built.validation,
-        "throughput": ThroughputMonitor(),
+        "throughput": throughput,
         "rank_watchdog": RankWatchdog(),
         "status": StatusWriter(),
         "checkpoint": built.checkpoint,  # last, with the state of all others
@@ -94,7 +95,7 @@ def run_callbacks(built: Namespace, others: Sequence[Callback]) -> list[Callback
         callback.rows = measuring[0].rows  # one row for each epoch, in one file
     own_bar = any(isinstance(each, ProgressBar) for each in others)
     if built.trainer.enable_progress_bar is not False and not own_bar:
-        found.append(RunProgress(measuring))
+        found.append(RunProgress(measuring, throughput if throughput in found else None))
     return found
 
 
