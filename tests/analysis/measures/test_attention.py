@@ -1,5 +1,7 @@
 """Attention and prompts: one-hot weights, and numpy as an oracle."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,16 @@ def test_one_hot_attention_has_a_known_distance_and_all_other_keys_are_dead():
     expected = 16 * np.mean([np.hypot(row, 3 - column) for row, column in places])
     assert found["attention_distance", "patches"].item() == pytest.approx(expected, rel=1e-6)
     assert found["dead_keys", ""].item() == pytest.approx(13 / 14)
+
+
+def test_mass_on_the_object_is_that_of_cls_over_labeled_patches():
+    fore, back = (torch.zeros(3, 12, dtype=torch.bool) for _ in range(2))
+    fore[:2, :3], back[1:, 3:9] = True, True  # only the second image has both
+    weights = torch.zeros(3, 1, 14, 14)
+    weights[:, 0, 0, [0, 2, 6, 12]] = torch.tensor([0.5, 0.3, 0.1, 0.1])  # [CLS], patches 0, 4, 10
+    context = replace(context_of(3, grid=(3, 4), prefix=2), foreground=fore, background=back)
+    found = attention.attention(weights, context)["attention_foreground", "cls"][:, 0]
+    assert found.tolist() == pytest.approx([float("nan"), 0.75, float("nan")], nan_ok=True)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(0, 4), st.booleans())

@@ -8,7 +8,7 @@ from scipy import stats
 
 from vitlab.analysis.measures import attention, tokens
 from vitlab.analysis.measures.context import BatchContext, label_patches, no_objects
-from vitlab.analysis.measures.engine import MeasureEngine
+from vitlab.analysis.measures.engine import RANGES, MeasureEngine, mean_interval
 from vitlab.analysis.measures.foreground import foreground
 from vitlab.analysis.online_statistics import LastStateRecorder
 from vitlab.analysis.results import Row
@@ -125,15 +125,49 @@ def test_rows_are_means_over_images(name, masked, images, objects):
                 row, mean = rows[key], float(known.mean())
                 assert row.images == len(known)
                 assert row.mean == pytest.approx(mean, abs=1e-5, rel=1e-4), key
-                error = max(stats.sem(known.numpy()), 1e-12)
-                low, high = stats.t.interval(0.95, len(known) - 1, mean, error)
-                assert (row.low, row.high) == pytest.approx((low, high), abs=1e-4, rel=1e-3)
+                sums = float(known.sum()), float(known.square().sum())
+                bounds = mean_interval(len(known), *sums, *RANGES[measure])[1:]
+                assert (row.low, row.high) == pytest.approx(bounds, abs=1e-4, rel=1e-3)
     assert {key[2] for key in rows} == {*POINTS, "read", "final", ""}
     assert any("registers" in key for key in rows) == (prefix > 1)
     if "layer_scale" not in OPTIONS[name]:
         for key, row in rows.items():
             if key[2] == "scale1":  # there is no LayerScale
                 assert row.mean == rows[key[0], key[1], "attention", *key[3:]].mean
+
+
+@pytest.mark.parametrize(
+    ("values", "limits", "bounds"),
+    [
+        ([0.0, 0.0], (0, 1), (0.0, 0.988)),
+        ([1.0, 1.0], (0, 1), (0.012, 1.0)),
+        ([0.0] * 4, (0, 1), (0.0, 0.717)),
+        ([1.0] * 4, (0, 1), (0.283, 1.0)),
+        ([1.0, 1.0, 1.0, 0.0], (0, 1), (0.131, 0.984)),
+        ([0.0, 0.0, 0.0, 0.172], (0, 1), (0.003, 0.368)),
+        ([0.3, 0.3, 0.3], (0, 1), (0.3, 0.3)),
+        ([1.0] * 1000, (0, 1), (0.996, 1.0)),
+        ([0.98, 0.99], (-1, 1), (0.736, 0.999)),
+        ([5.0, 95.0], (0, float("inf")), (0.0, 621.779)),
+    ],
+)
+def test_intervals_stay_where_the_numbers_can_be(values, limits, bounds):
+    sums = len(values), sum(values), sum(each**2 for each in values)
+    mean, low, high = mean_interval(*sums, *limits)
+    assert limits[0] <= low <= mean <= high <= limits[1]
+    assert (low, high) == pytest.approx(bounds, abs=1e-3)
+
+
+def test_intervals_of_shares_are_wilsons_and_of_little_spread_those_of_student():
+    zeros_and_ones = np.repeat([0.0, 1.0], [70, 30])
+    _, low, high = mean_interval(100, 30, 30, 0, 1)
+    t = stats.t.ppf(0.975, 99)
+    for bound in (low, high):  # 99: the variance of a sample has n - 1
+        assert (0.3 - bound) ** 2 == pytest.approx(t**2 * bound * (1 - bound) / 99)
+    for values in (0.4 + 0.1 * zeros_and_ones, 0.5 + 0.01 * zeros_and_ones):
+        found = mean_interval(100, values.sum(), np.square(values).sum(), 0, 1)
+        student = stats.t.interval(0.95, 99, values.mean(), stats.sem(values))
+        assert found[1:] == pytest.approx(student, abs=2e-4)
 
 
 @pytest.mark.parametrize("name", ["registers", "locality"])

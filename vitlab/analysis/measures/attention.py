@@ -54,7 +54,18 @@ def attention(weights: Float[Tensor, "b h n k"], context: BatchContext) -> Value
         ("attention_max", largest),
     ):
         values |= {(name, role): own for role, own in by_role(each, context.prefix).items()}
+    if context.prefix and context.foreground.any():
+        values["attention_foreground", "cls"] = foreground_mass(weights[:, :, 0], context)
     return values
+
+
+def foreground_mass(cls: Float[Tensor, "b h k"], context: BatchContext) -> Float[Tensor, "b h"]:
+    """Return the share of [CLS]'s weight on labeled patches that is on an object."""
+    fore, back = (each[:, None].to(cls.dtype) for each in (context.foreground, context.background))
+    own = cls[..., -fore.shape[-1] :]
+    on, beside = (own * fore).sum(-1), (own * back).sum(-1)
+    both = context.foreground.any(1) & context.background.any(1)
+    return (on / (on + beside)).masked_fill(~both[:, None], torch.nan)
 
 
 def query_statistics(

@@ -33,6 +33,7 @@ Key = tuple[int | None, str, str, str]  # block, point, measure, role
 with (Path(__file__).parent / "definitions.csv").open(newline="") as _file:
     _DEFINED = list(csv.DictReader(_file))
 WHY_ABSENT = {each["name"]: each.pop("absent") for each in _DEFINED}  # "" where always measured
+RANGES = {each["name"]: tuple(map(float, each.pop("range").split())) for each in _DEFINED}
 MEASURES = tuple(Measure(**each) for each in _DEFINED)
 WITH_MASKS = [name for name, why in WHY_ABSENT.items() if why == "no masks"]
 WEIGHTS_AT_ONCE = {"cpu": 2**21, "cuda": 2**27}  # attention weights of one pass of one block
@@ -219,20 +220,44 @@ class Accumulator:
         for (block, point, measure, role), sums in self.sums.items():
             for index, (count, total, squares) in enumerate(sums.reshape(3, -1).T.tolist()):
                 if count:
+                    interval = mean_interval(count, total, squares, *RANGES[measure])
                     place = model, measure, block, point, index - 1 if index else None, role
-                    yield Row(*place, *mean_interval(count, total, squares), int(count))
+                    yield Row(*place, *interval, int(count))
 
 
 def mean_interval(
-    count: float, total: float, squares: float
+    count: float, total: float, squares: float, least: float = -math.inf, most: float = math.inf
 ) -> tuple[float, float | None, float | None]:
-    """Return a mean with its 95 % interval by Student's t; None for the bounds of one image."""
+    """Return a mean with its 95 % interval; None for the bounds of one image.
+
+    Of numbers within two limits, such as shares and cosines, the interval is Wilson's (JASA 22,
+    1927), which stays within them, on the scale from 0 to 1: p with (mean - p)^2 = q p (1 - p). As
+    such numbers vary less between images than zeros and ones, q is t^2 times the variance of the
+    mean over mean (1 - mean) (the effective sample size of Korn and Graubard, Survey Methodology
+    24, 1998); t is Student's. Where all images are at one limit q is t^2 / n. Of other numbers it
+    is Student's t, cut where the numbers end.
+
+    Args:
+        count: number of images.
+        total: sum over images.
+        squares: sum of squares.
+        least: the smallest that an image can have.
+        most: the largest.
+    """
     mean = total / count
     if count < 2:
         return mean, None, None
-    variance = max(squares - total * mean, 0.0) / (count - 1)
-    half = float(stats.t.ppf(0.975, count - 1)) * math.sqrt(variance / count)
-    return mean, mean - half, mean + half
+    variance = max(squares - total * mean, 0.0) / (count - 1) / count  # of the mean
+    t = float(stats.t.ppf(0.975, count - 1))
+    if math.isinf(most - least):
+        half = t * math.sqrt(variance)
+        return mean, max(mean - half, least), min(mean + half, most)
+    p = min(max((mean - least) / (most - least), 0.0), 1.0)
+    scatter = p * (1 - p)
+    q = t**2 * variance / (most - least) ** 2 / scatter if scatter else t**2 / count
+    middle, half = p + q / 2, math.sqrt(q * scatter + q**2 / 4)
+    low, high = max((middle - half) / (1 + q), 0.0), min((middle + half) / (1 + q), 1.0)
+    return mean, least + low * (most - least), least + high * (most - least)
 
 
 def blocks_of(encoder: Encoder) -> list[Block]:
