@@ -9,7 +9,7 @@ SHAPES := --jaxtyping-packages="vitlab,beartype.beartype(conf=beartype.BeartypeC
 JOBS ?= 2
 FILES ?= tests
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(SHAPES)
-CODE := vitlab benchmarks tests notebooks
+CODE := vitlab benchmarks tests notebooks docs/site
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -22,7 +22,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; } \
 	  || { echo "no venv with pip could be made; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet uv
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --compile-bytecode -c constraints.txt -e '.[dev]'
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --compile-bytecode -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 demo: setup ## draw the synthetic data, train on them for some minutes, print a table
@@ -51,6 +51,10 @@ bench: setup ## measure speed against named peers; ONLY="dino data" some parts, 
 notebooks: setup ## execute the notebooks and keep their outputs
 	$(BIN)/python tests/notebook_outputs.py
 
+docs: setup ## build the documentation as a site, and check its links; opens from build/docs/site/index.html
+	$(BIN)/python docs/site/pages.py build/docs
+	$(BIN)/zensical build --strict -f build/docs/mkdocs.yml
+
 format: setup ## format and repair the code
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
@@ -63,4 +67,4 @@ lint: setup ## check format, style and types
 clean: ## remove what tools leave behind; data and runs stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 
-.PHONY: help setup demo test test-all test-wheel chaos golden bench notebooks format lint clean
+.PHONY: help setup demo test test-all test-wheel chaos golden bench notebooks docs format lint clean
