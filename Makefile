@@ -28,6 +28,9 @@ $(VENV)/ready: pyproject.toml constraints.txt
 demo: setup ## draw the synthetic data, train on them for some minutes, print a table
 	$(BIN)/vitlab fit --config configs/dino_entmax.yaml --config configs/demo.yaml --run-dir runs/demo-$$(date +%Y%m%d-%H%M%S)
 
+screenshot: setup ## show a run in TensorBoard and keep the picture; RUN=DIR, OUT=FILE.png, needs chromium
+	$(BIN)/python tests/tensorboard_screenshot.py $(RUN) --out $(or $(OUT),docs/results/tensorboard.png)
+
 test: setup ## run the fast tests: a few minutes on two cores; JOBS=4 files in parallel, FILES=tests/data a part
 	$(PYTEST) -m "not slow" $(FILES)
 
@@ -67,4 +70,4 @@ lint: setup ## check format, style and types
 clean: ## remove what tools leave behind; data and runs stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 
-.PHONY: help setup demo test test-all test-wheel chaos golden bench notebooks docs format lint clean
+.PHONY: help setup demo test test-all test-wheel chaos golden bench notebooks screenshot docs format lint clean

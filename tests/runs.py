@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,11 +139,13 @@ def assert_same_bits(first: Path, second: Path) -> None:
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return the points of every curve."""
+    """Return the points of every curve of a run, by the tag that other loggers get."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    (place,) = (each.parent for each in folder.glob("*/hparams.yaml"))
+    events = EventAccumulator(str(place), size_guidance={"scalars": 0}).Reload()
+    order = re.compile(r"\d (scores/(\d )?|training/|speed/(?=probe|epoch))?")
     return {
-        tag: [(point.step, point.value) for point in events.Scalars(tag)]
+        order.sub("", tag, count=1): [(point.step, point.value) for point in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
     }

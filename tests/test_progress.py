@@ -1,6 +1,7 @@
 """Progress in plain lines, as in logs, and on a terminal."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -33,10 +34,26 @@ def test_a_log_gets_a_line_after_5_s_and_then_every_30_s(clock, capsys):
 def test_short_work_prints_nothing_and_unknown_length_is_counted(clock, capsys):
     assert list(track(iter("abc"), "letters")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
-    with ProgressBar("bytes", None) as bar:
+    with ProgressBar("bytes") as bar:
         clock[0] += 6
         bar.advance(1500)
     assert capsys.readouterr().err == "bytes: 1,500\n"
+
+
+def test_work_within_work_is_told_with_it_and_a_fit_without_steps_by_itself(
+    clock, capsys, monkeypatch
+):
+    monkeypatch.setattr(progress, "TICK", 0.01)
+    with ProgressBar("untrained encoder"):
+        for _ in track(range(6), "patches"):
+            clock[0] += 1
+        with ProgressBar("linear probe"):
+            clock[0] += 32
+            time.sleep(0.2)  # nothing advances
+    assert capsys.readouterr().err.splitlines() == [
+        "untrained encoder: patches: 5 of 6, 0:00:01 left",
+        "untrained encoder: linear probe, 0:00:32",
+    ]
 
 
 def test_a_terminal_shows_a_bar_and_is_left_clean(monkeypatch):
@@ -48,7 +65,7 @@ def test_a_terminal_shows_a_bar_and_is_left_clean(monkeypatch):
 
 
 def test_other_ranks_show_nothing(clock, capsys, monkeypatch):
-    monkeypatch.setattr(progress.distributed, "rank", lambda: 1)
+    monkeypatch.setattr("vitlab.distributed.rank", lambda: 1)
     for _ in track(range(100), "features"):
         clock[0] += 1
     assert capsys.readouterr().err == ""

@@ -9,7 +9,7 @@ import pytest
 from rich.table import Table
 
 from vitlab.cli import main
-from vitlab.progress import PlainLine
+from vitlab.progress import ProgressBar
 from vitlab.terminal import complain, console, printable, safe_output, say
 
 
@@ -45,9 +45,11 @@ def test_markup_in_a_table_is_text(capsys):
     assert "runs/a[red]x[/blue]:smile:" in capsys.readouterr().out
 
 
-def test_a_line_of_progress_is_one_line(capsys):
-    PlainLine().print("features of a[/red]\n\x1b[2J")
-    assert capsys.readouterr().err == "features of a[/red]\\n\\x1b[2J\n"
+def test_a_line_of_progress_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr("vitlab.progress.FIRST", -1.0)
+    with ProgressBar("features of a[/red]\n\x1b[2J") as bar:
+        bar.advance()
+    assert capsys.readouterr().err == "features of a[/red]\\n\\x1b[2J: 1\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -72,7 +72,7 @@ class TextStream:
         self.stream = stream or open(os.devnull, "w")  # noqa: SIM115, for the rest of the process
         self.clean, self.lost = clean, False
         if hasattr(self.stream, "reconfigure") and not self.stream.closed:
-            self.stream.reconfigure(errors="backslashreplace")
+            self.stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
     @cached_property
     def rich_proxied_file(self) -> "TextStream":

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from lightning import Trainer
+from refusals import refused
 from runs import (
     CONFIGS,
     UNPROBED,
@@ -29,6 +30,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from vitlab.callbacks.nan_guard import NaNGuard
 from vitlab.callbacks.throughput import ThroughputMonitor
+from vitlab.cli import main
 from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
 from vitlab.errors import InputError
@@ -36,7 +38,8 @@ from vitlab.objectives import DINO, DINOHeadConfig
 from vitlab.optim.optimizer import OptimizerConfig
 from vitlab.run.module import Pretraining
 from vitlab.training.cli import FitCLI
-from vitlab.training.summary import summary_rows
+from vitlab.training.summary import below_baselines, summary_rows
+from vitlab.training.synthetic import Synthetic
 
 Fit = Callable[..., Path]
 # [CLS]-specific weights, drop path and probes: what could differ after a resume
@@ -65,9 +68,23 @@ def test_a_run_resumed_within_an_epoch_is_bit_identical(probed, drawn, tmp_path,
     assert read(probed / "measurements.json") == read(resumed / "measurements.json")
 
 
+def test_a_run_ends_with_its_pictures_and_commands(fit: Fit, drawn: Path, capsys):
+    folder = fit(*ALL, "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1")
+    text = capsys.readouterr().out
+    assert f"pictures     {folder}/pictures/voc2012_epoch_0001.png\n" in text
+    assert f"curves       tensorboard --logdir {folder}\n" in text
+    words = text.splitlines()[-1].split()[1:]
+    assert words[:4] == ["vitlab", "evaluate", "--weights", f"{folder}/best.ckpt"]
+    main([*words[1:], "--dry-run"])
+    short = ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1")
+    fit(*short, "--callbacks.probing", "false", name="short")
+    assert "curves" not in capsys.readouterr().out  # there are none
+
+
 def test_a_run_leaves_scores_pictures_settings_and_curves(probed: Path):
     rows = read(probed / "results.json")
-    assert [row["encoder"] for row in rows][:3] == ["pixels", "untrained", "trained, epoch 2"]
+    names = [row["encoder"] for row in rows]
+    assert (names[:2], names[-1]) == (["pixels", "untrained"], "trained, epoch 2")
     for row in rows:
         for tag in ("knn/top1", "linear/top1", "miou/voc2012"):
             assert 0 <= row[tag] <= 100
@@ -80,11 +97,12 @@ def test_a_run_leaves_scores_pictures_settings_and_curves(probed: Path):
     assert (status["step"], status["epoch"]) == (status["steps"], status["epochs"]) == (4, 2)
     assert {"loss", "knn/top1"} <= status["metrics"].keys()
     found = curves(probed)
-    tags = {"linear/top1", "miou/voc2012", "miou/mean", "loss", "teacher/entropy"}
+    tags = {"linear/top1", "miou/voc2012", "loss", "teacher/entropy"}
     tags |= {"teacher/momentum", "optimizer/learning_rate", "optimizer/weight_decay"}
     tags |= {"optimizer/gradient_norm", "speed/images_per_second", "speed/data_wait"}
     assert tags | {"probe/seconds"} <= found.keys()
     assert [step for step, _ in found["knn/top1"]] == [0, 2, 4]
+    assert "miou/mean" not in found  # which is that of the single set
 
 
 def test_the_saved_config_and_checkpoint_repeat_the_run(probed: Path, tmp_path: Path):
@@ -228,11 +246,34 @@ def test_the_closing_table_has_the_best_epoch_where_it_is_not_the_last():
             rows.append({"encoder": "trained", "epoch": epoch, "scores": {tag: score}})
         return [row["encoder"] for row in summary_rows(rows)]
 
-    best = ["pixels", "trained, epoch 3", "best mIoU, epoch 1"]
+    best = ["pixels", "best mIoU, epoch 1", "trained, epoch 3"]
     assert names("miou/mean", 30.0, 20.0, 30.0) == best
-    assert names("val/top1", 20.0, 30.0, 10.0)[2:] == ["best top-1, epoch 2"]
+    assert names("val/top1", 20.0, 30.0, 10.0)[1:2] == ["best top-1, epoch 2"]
     assert names("miou/mean", 10.0, 20.0) == ["pixels", "trained, epoch 2"]
     assert names("knn/top1", 20.0, 10.0) == ["pixels", "trained, epoch 2"]
+
+
+def test_a_dry_run_draws_nothing(tmp_path: Path):
+    with refused("--dry-run", wording=False):
+        Synthetic(str(tmp_path / "drawn")).draw([f"{tmp_path}/drawn/imagenet"], True, allowed=False)
+    assert not (tmp_path / "drawn").exists()
+
+
+def test_scores_that_never_came_above_a_baseline_are_named():
+    def named(**scores: float) -> list[str]:
+        found = {"pixels": {"a": 9.0, "b": 9.0}, "untrained": {"a": 5.0, "b": 11.0}}
+        rows = [{"encoder": each, "scores": known} for each, known in found.items()]
+        rows += [{"encoder": "trained", "scores": scores}, {"encoder": "trained", "scores": {}}]
+        assert not below_baselines(rows[2:])
+        return below_baselines(rows)
+
+    assert not named(a=9.0, b=11.5, c=0.0)
+    first, second, advice = named(a=8.0, b=8.5)
+    assert first == "a stays below raw pixels with 9.0: at best 8.0"
+    assert second.startswith(
+        "b stays below raw pixels with 9.0 and the untrained encoder with 11.0"
+    )
+    assert "trainer.max_epochs" in advice
 
 
 def test_unreadable_images_are_replaced_up_to_a_number(fit: Fit, drawn: Path, tmp_path, capsys):

@@ -67,7 +67,7 @@ def test_measurements_have_statistics_of_patches_and_a_warning_and_are_curves(fi
     assert len(logs) == 2
     for rows in (read(finished), *logs):  # of each callback that measures
         assert [row["warning"] for row in rows] == ["", "", "", PLANTED]
-    (text,) = EventAccumulator(str(finished)).Reload().Tensors("warning/text_summary")
+    (text,) = EventAccumulator(str(finished / "dino")).Reload().Tensors("warning/text_summary")
     assert text.tensor_proto.string_val == [PLANTED.encode()]
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from vitlab.atomic_io import replacing
 from vitlab.errors import InputError, check_least
+from vitlab.progress import ProgressBar
 from vitlab.run import run_dir
 from vitlab.run.lightning_compat import set_position_in_epoch
 
@@ -110,7 +111,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if storage_options is not None:
             set_position_in_epoch(checkpoint, storage_options["mid_epoch"])
         path = Path(path)
-        with replacing(path) as aside, aside.open("wb") as file:
+        with (
+            ProgressBar(f"writing {path.name}"),
+            replacing(path) as aside,
+            aside.open("wb") as file,
+        ):
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:  # torch's own, of a write that failed

@@ -1,5 +1,7 @@
 """Pictures and texts for the loggers that take them, and where a logger keeps what it got."""
 
+import shlex
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from lightning.pytorch.loggers import (
 )
 from PIL import Image
 
+from vitlab.callbacks.measurements import Measurement, distinct, finite
+from vitlab.callbacks.tensorboard import OrderedTensorBoardLogger
 from vitlab.visualization.grid import png_pixels
 
 
@@ -27,6 +31,29 @@ def log_picture(trainer: Trainer, tag: str, png: bytes) -> None:
         elif isinstance(logger, MLFlowLogger):
             image = Image.open(BytesIO(png))
             logger.experiment.log_image(logger.run_id, image, f"{tag}/{step}.png")
+
+
+def log_measurement(
+    trainer: Trainer,
+    rows: Sequence[Measurement],
+    scores: Mapping[str, float],
+    more: Mapping[str, float],
+) -> None:
+    """Give the scores of a measurement to all loggers.
+
+    Args:
+        trainer: of the run.
+        rows: of all measurements so far.
+        scores: of the encoder that trains; none where the newest row is of raw pixels.
+        more: what is no score.
+    """
+    step, scores = trainer.global_step, finite(distinct(scores))
+    for logger in trainer.loggers:
+        if isinstance(logger, OrderedTensorBoardLogger):
+            logger.log_measurement(rows, scores, step)
+            logger.log_metrics(finite(more), step)
+        elif scores:
+            logger.log_metrics({**scores, **finite(more)}, step)
 
 
 def log_warning(trainer: Trainer, text: str) -> None:
@@ -45,7 +72,7 @@ def log_warning(trainer: Trainer, text: str) -> None:
 def describe_logger(logger: Logger) -> str:
     """Return how to look at what a logger got: a command or a place."""
     if isinstance(logger, TensorBoardLogger):
-        return f"tensorboard --logdir {logger.root_dir}"
+        return f"tensorboard --logdir {shlex.quote(str(Path(logger.root_dir)))}"
     if isinstance(logger, CSVLogger):
         return f"{logger.log_dir}/metrics.csv"
     if isinstance(logger, WandbLogger):

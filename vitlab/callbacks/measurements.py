@@ -2,6 +2,7 @@
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from vitlab.data import VisionDataModule
 from vitlab.errors import check_least
 from vitlab.objectives import Objective
 from vitlab.probes import InferenceConfig
+from vitlab.progress import ProgressBar
 from vitlab.run.module import vision_data
 
 ROWS = "measurements.json"
@@ -52,27 +54,36 @@ def finite(scores: Mapping[str, float]) -> dict[str, float]:
     return {tag: value for tag, value in scores.items() if math.isfinite(value)}
 
 
+def distinct(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scores without the mean of a single segmentation set, which is that of the set."""
+    sets = sum(tag.startswith("miou/") for tag in scores)
+    return {tag: value for tag, value in scores.items() if sets > 2 or tag != "miou/mean"}
+
+
 def read_measurements(folder: Path) -> list[Measurement]:
     """Return what was measured in a folder so far."""
     return read_json_as(folder / ROWS, list[Measurement]) if (folder / ROWS).exists() else []
 
 
-class EvaluationCallback(PretrainingCallback):
+class EvaluationCallback(PretrainingCallback, ABC):
     """Measures every so many epochs, and after the last.
 
     Attributes:
         rows: measurements of the run so far; callbacks that measure the same encoder share them.
         seconds: that all measurements of this process have taken together.
-        times: how many they are.
+        durations: of those of the encoder that trains, untrained first.
+        idle: whether the objective has nothing to measure.
     """
 
     def __init__(self, section: str, every_n_epochs: int, batch_size: int, num_workers: int):
         self.every_n_epochs = every_n_epochs
         self.batch_size, self.num_workers = batch_size, num_workers
         self.rows: list[Measurement] = []
-        self.seconds, self.times, self.checked = 0.0, 0, False
+        self.seconds, self.checked, self.idle = 0.0, False, False
+        self.durations: list[float] = []
         check_least(self, f"{section}.", {"every_n_epochs": 0, "batch_size": 1, "num_workers": 0})
 
+    @abstractmethod
     def check(self, objective: Objective, data: VisionDataModule | None) -> list[str]:
         """Refuse, before any work, what cannot be measured.
 
@@ -82,7 +93,6 @@ class EvaluationCallback(PretrainingCallback):
         Raises:
             InputError: the reason.
         """
-        raise NotImplementedError
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check, where no plan of `vitlab fit` has done so."""
@@ -101,25 +111,32 @@ class EvaluationCallback(PretrainingCallback):
         return last or (self.every_n_epochs > 0 and epoch % self.every_n_epochs == 0)
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Count the time of a measurement."""
+    def timed(self, encoder: str) -> Iterator[None]:
+        """Show and count the time of the measurement of an encoder."""
         began = time.monotonic()
-        yield
-        self.seconds += time.monotonic() - began
-        self.times += 1
+        with ProgressBar(f"{encoder} encoder"):
+            yield
+        taken = time.monotonic() - began
+        self.seconds += taken
+        if encoder != "pixels":
+            self.durations.append(taken)
+
+    @property
+    def seconds_each(self) -> float:
+        """Seconds of a measurement to come: the mean, without the first, if there are others."""
+        known = self.durations[1:] or self.durations
+        return sum(known) / max(1, len(known))
 
     def measurements_left(self, trainer: Trainer) -> int:
         """Return how many of the epochs from the running one on are measured."""
         epoch, last = trainer.current_epoch, trainer.max_epochs or 0
         every = self.every_n_epochs or last or 1
-        return last // every - epoch // every + (last % every > 0)
+        return 0 if self.idle else last // every - epoch // every + (last % every > 0)
 
     def newest(self) -> list[tuple[str, float]]:
         """Return the newest scores of the encoder that trains, by tag."""
         trained = [row["scores"] for row in self.rows if row["encoder"] == "trained"]
-        found = trained[-1] if trained else {}
-        sets = [tag for tag in found if tag.startswith("miou/")]
-        return [each for each in found.items() if each[0] != "miou/mean" or len(sets) > 2]
+        return list(distinct(trained[-1]).items()) if trained else []
 
     def inference(self, trainer: Trainer) -> InferenceConfig:
         """Return device, precision, batch size and workers of forward passes."""

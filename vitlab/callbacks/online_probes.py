@@ -7,6 +7,7 @@ gradient, so that runs with and without probes are bit-identical.
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ from vitlab.analysis.online_statistics import (
     OnlineFeatureStatistics,
     background_class,
 )
-from vitlab.atomic_io import write_bytes
-from vitlab.callbacks.loggers import log_picture, log_warning
-from vitlab.callbacks.measurements import EvaluationCallback, Measurement, finite
+from vitlab.callbacks.loggers import log_measurement, log_picture, log_warning
+from vitlab.callbacks.measurements import EvaluationCallback, Measurement, distinct, finite
 from vitlab.data import SegmentationSquare, VisionDataModule
 from vitlab.data.profile import check_scores
 from vitlab.encoders import Encoder, Pixels
@@ -38,6 +38,7 @@ from vitlab.probes import (
 from vitlab.probes.degradation import latest_warning
 from vitlab.probes.dense import FittedDenseProbe
 from vitlab.probes.features import check_probe, eval_mode
+from vitlab.progress import ProgressBar, track
 from vitlab.run.module import vision_data
 from vitlab.visualization.masks import draw_probe_grid
 
@@ -176,24 +177,27 @@ class OnlineProbes(EvaluationCallback):
             grid = draw_probe_grid(
                 encoder, inference, torch.stack(images), masks, fitted.classify, classes
             )
-            png, file = grid.encode(scale=1), f"pictures/{dataset}_epoch_{epoch:04d}.png"
-            write_bytes(Path(trainer.default_root_dir) / file, png)
-            log_picture(trainer, f"pictures/{dataset}", png)
+            file = f"pictures/{dataset}_epoch_{epoch:04d}.png"
+            grid.save(Path(trainer.default_root_dir) / file, scale=1)
+            # loggers show it small: text is twice as large beside the images
+            card = replace(grid, height=grid.height // 2).encode()
+            log_picture(trainer, f"pictures/{dataset}", card)
 
         drawn = self.pictures and name != "pixels" and trainer.is_global_zero
         encoder = encoder.to(pl_module.device)
-        with self.timed():
+        with self.timed(name):
             scores, features = self.probe(encoder, data, inference, draw if drawn else None)
         row = self.row(trainer, name, epoch)
         row["scores"].update(scores)
         row["features"].update(features)
         row["warning"] = latest_warning(self.rows) if epoch else ""
         seconds = time.perf_counter() - began
-        for logger in trainer.loggers if name != "pixels" else ():
-            logged = {**scores, **features, "probe/seconds": seconds}
-            logger.log_metrics(finite(logged), step=trainer.global_step)
+        if name == "pixels":
+            log_measurement(trainer, self.rows, {}, {})
+        else:
+            log_measurement(trainer, self.rows, scores, {**features, "probe/seconds": seconds})
         self.write(trainer)
-        shown = ", ".join(f"{tag} {value:.1f}" for tag, value in scores.items())
+        shown = ", ".join(f"{tag} {value:.1f}" for tag, value in distinct(scores).items())
         pl_module.print(f"{name} encoder, epoch {epoch}: {shown} ({seconds:.0f} s)")
         if row["warning"]:
             log_warning(trainer, row["warning"])
@@ -228,9 +232,11 @@ class OnlineProbes(EvaluationCallback):
                 images = len(source.samples(source.val_split))
                 background = background_class(source.classes)
                 statistics = OnlineFeatureStatistics(recorded, background, images)
-                fitted = DenseProbe(source.num_classes).run(
-                    recorded, source, self.view, self.dense_images, inference, statistics.update
-                )
+                probe = DenseProbe(source.num_classes)
+                with ProgressBar(f"mIoU on {name}"):
+                    fitted = probe.run(
+                        recorded, source, self.view, self.dense_images, inference, statistics.update
+                    )
                 scores[f"miou/{name}"] = fitted.counts.value
                 found = statistics.compute()
                 features |= {f"features/{what}/{name}": value for what, value in found.items()}
@@ -253,7 +259,7 @@ class OnlineProbes(EvaluationCallback):
         test = image_features(encoder, labeled, inference)
         return {
             f"{name}/{score}": float(value)
-            for name, probe in self.image_probes.items()
+            for name, probe in track(self.image_probes.items(), "k-NN and linear probes")
             for score, value in probe.fit_score(train, test).items()
         }
 

@@ -1,23 +1,31 @@
 """One line for a whole run: epoch, step, time left, speed, loss, newest scores."""
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from lightning import Trainer
-from lightning.pytorch.callbacks import ProgressBar
-from rich.progress import BarColumn, Progress, TextColumn
+from lightning.pytorch.callbacks import ProgressBar as LightningBar
 
 from vitlab.callbacks.measurements import EvaluationCallback
 from vitlab.callbacks.throughput import ThroughputMonitor
-from vitlab.progress import PlainLine, duration
-from vitlab.terminal import console
+from vitlab.progress import DISPLAY, ProgressBar, duration
 
-BAR = 16  # columns
-REFRESH = 0.2  # seconds between two lines on a terminal
+REFRESH = 0.2  # seconds between two lines
 
 
-class RunProgress(ProgressBar):
+class RunLine(ProgressBar):
+    """The line of a run, within which measurements have lines of their own."""
+
+    line = "before the first step"
+
+    def text(self) -> str:
+        """Return the line."""
+        return self.line
+
+
+class RunProgress(LightningBar):
     """Shows the progress of the run in one line: under a bar on a terminal, else at intervals.
 
     The time left is that of all steps and measurements to come, each at its mean so far.
@@ -35,9 +43,7 @@ class RunProgress(ProgressBar):
     ):
         super().__init__()
         self.measuring, self.throughput = measuring, throughput
-        self.is_enabled = True
-        self.bars: Progress | None = None
-        self.line = PlainLine()
+        self.is_enabled, self.work = True, RunLine("")
         self.began = self.drawn = 0.0
         self.first_step = 0
 
@@ -45,19 +51,16 @@ class RunProgress(ProgressBar):
         """Show nothing, as on all ranks but the first."""
         self.is_enabled = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Show an empty bar on a terminal."""
-        on = console(stderr=True)
-        if self.is_enabled and on.is_terminal:
-            text = TextColumn("{task.description}", markup=False)
-            self.bars = Progress(BarColumn(BAR), text, console=on)
-            self.bars.add_task("", total=pl_module.progress.steps, completed=trainer.global_step)
-            self.bars.start()
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Show the line before the baselines are measured."""
+        self.work = RunLine("")
+        if self.is_enabled:
+            DISPLAY.begin(self.work)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Show the line after each optimizer step but the first, behind which the clock starts.
+        """Renew the line after each optimizer step but the first, behind which the clock starts.
 
         The first one of a process is longer: caches are empty.
         """
@@ -67,40 +70,33 @@ class RunProgress(ProgressBar):
         if not self.began:
             self.began = now - sum(each.seconds for each in self.measuring)
             self.first_step = trainer.global_step
-        elif now - self.drawn >= REFRESH if self.bars else self.line.is_due():
+        elif now - self.drawn >= REFRESH:
             self.drawn = now
-            self.show(trainer, pl_module)
+            self.renew(trainer, pl_module)
+            DISPLAY.tell()
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Leave the last line."""
-        if self.began and trainer.global_step > self.first_step:
-            self.show(trainer, pl_module)
-        if self.bars:
-            self.bars.stop()
+        DISPLAY.end(self.work)
+        if self.began and trainer.global_step > self.first_step and self.is_enabled:
+            self.renew(trainer, pl_module)
+            print(self.work.line, file=sys.stderr, flush=True)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """Leave the terminal as it was found."""
-        if self.bars:
-            self.bars.stop()
+        DISPLAY.end(self.work)
 
-    def show(self, trainer: Trainer, pl_module: Any) -> None:
-        """Show the line."""
-        if self.bars:
-            text, done = self.text(trainer, pl_module), trainer.global_step
-            self.bars.update(self.bars.task_ids[0], completed=done, description=text)
-        elif self.is_enabled:
-            self.line.print(self.text(trainer, pl_module))
-
-    def text(self, trainer: Trainer, pl_module: Any) -> str:
-        """Return the line."""
+    def renew(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write the line anew."""
         progress, step = pl_module.progress, trainer.global_step
+        self.work.done, self.work.total = step, progress.steps
         measured = sum(each.seconds for each in self.measuring)
         seconds = (time.monotonic() - self.began - measured) / (step - self.first_step)
-        left = seconds * (progress.steps - step) + sum(
-            each.seconds / each.times * each.measurements_left(trainer)
-            for each in self.measuring
-            if each.times
-        )
+        left, unknown = seconds * (progress.steps - step), 0
+        for each in self.measuring:
+            times = each.measurements_left(trainer)
+            left += each.seconds_each * times
+            unknown += times if not each.seconds_each else 0
         epoch = min(step * progress.epochs // progress.steps + 1, progress.epochs)
         speed, waiting = self.throughput, []
         if speed and speed.seconds:
@@ -108,10 +104,10 @@ class RunProgress(ProgressBar):
         parts = [
             f"epoch {epoch}/{progress.epochs}",
             f"step {step}/{progress.steps}",
-            f"{duration(left)} left",
+            f"{duration(left)} left{f' without {unknown} measurements' if unknown else ''}",
             f"{progress.batch_size / seconds:.3g} images/s",
             *waiting,
             *(f"{name} {float(value):.3f}" for name, value in trainer.progress_bar_metrics.items()),
             *(f"{name} {value:.1f}" for each in self.measuring for name, value in each.newest()),
         ]
-        return ", ".join(dict.fromkeys(parts))
+        self.work.line = ", ".join(dict.fromkeys(parts))

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
+from vitlab.callbacks.loggers import log_measurement
 from vitlab.callbacks.measurements import EvaluationCallback
 from vitlab.data import DataError, VisionDataModule, normalize
 from vitlab.errors import InputError, check_least
@@ -69,7 +70,8 @@ class Validation(EvaluationCallback):
             InputError: labels that are missing or no index of a class, or an image size that the
                 patches do not tile.
         """
-        if objective.classifiers():
+        self.idle = not objective.classifiers()
+        if not self.idle:
             if data is None:
                 raise InputError(
                     "Validation scores a classifier on the labeled images of a VisionDataModule; "
@@ -87,13 +89,12 @@ class Validation(EvaluationCallback):
         objective: Objective = pl_module.objective
         if not objective.classifiers() or not self.is_due(trainer):
             return
-        with self.timed():
+        with self.timed("trained"):
             scores = self.measure(trainer, objective)
         row = self.row(trainer, "trained", trainer.current_epoch + 1)
         row["scores"].update(scores)
         self.write(trainer)
-        for logger in trainer.loggers:
-            logger.log_metrics(scores, step=trainer.global_step)
+        log_measurement(trainer, self.rows, scores, {})
         pl_module.log_dict(scores, logger=False)
         shown = ", ".join(f"{tag} {value:.2f}" for tag, value in scores.items())
         pl_module.print(f"classifier, epoch {row['epoch']}: {shown}")

@@ -63,6 +63,8 @@ def ignore_known_warnings() -> None:
     warnings.filterwarnings("ignore", "The `srun` command is available on your system")
     # which is for `Trainer.validate` alone
     warnings.filterwarnings("ignore", "You defined a `validation_step` but have no `val_data")
+    # curves have a point every so many steps of the run, not of an epoch
+    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logg")
     # Lightning 2.6 itself calls what newer torch calls deprecated
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
     # frozen encoders and references are meant to be in eval mode

@@ -21,6 +21,7 @@ from vitlab.objectives import Objective
 from vitlab.objectives.objective import check_loss, find_encoders
 from vitlab.optim.optimizer import OptimizerConfig
 from vitlab.optim.schedules import Progress
+from vitlab.progress import ProgressBar
 from vitlab.run.contracts import check_encoder_of, check_own_classes, try_loss
 from vitlab.run.trainer_checks import check_trainer
 
@@ -132,9 +133,7 @@ class Pretraining(LightningModule):
                 try_loss(self.objective, data, self.trainer)
 
     def setup_objective(self, data: VisionDataModule) -> None:
-        """Call `Objective.setup` with the training images: center crops, in fp32.
-
-        Nothing is drawn from training's random streams.
+        """Call `Objective.setup` with center crops of the training images, in fp32.
 
         Raises:
             DataError: the objective cannot learn from these data.
@@ -149,7 +148,8 @@ class Pretraining(LightningModule):
         training = self.objective.training
         self.objective.eval()
         try:
-            found = self.objective.setup(read, len(data.samples(data.train_split)))
+            with ProgressBar("preparing the objective"):
+                found = self.objective.setup(read, len(data.samples(data.train_split)))
         except ValueError as error:
             raise DataError(str(error)) from error  # of a model and its data, not of the code
         finally:

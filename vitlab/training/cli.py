@@ -13,7 +13,6 @@ import yaml
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
@@ -24,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from vitlab.callbacks.checkpoint import CheckpointCallback
 from vitlab.callbacks.collapse_monitor import CollapseMonitor
 from vitlab.callbacks.online_probes import OnlineProbes
+from vitlab.callbacks.tensorboard import OrderedTensorBoardLogger
 from vitlab.callbacks.validation import Validation
 from vitlab.config_safety import ClassesOnly
 from vitlab.data import DataError, VisionDataModule
@@ -172,7 +172,8 @@ class FitCLI(LightningCLI):
             run_dir.check_same_settings(folder, yaml.safe_load(self.text()))
         dense = self.config.probing.dense.values()
         roots = [source.init_args.root for source in (self.config.data, *dense)]
-        Synthetic(**self.config.synthetic.as_dict()).draw(roots, first_rank())
+        synthetic = Synthetic(**self.config.synthetic.as_dict())
+        synthetic.draw(roots, first_rank(), allowed=not self.config.dry_run)
 
     def instantiate_classes(self) -> None:
         """Build everything.
@@ -203,10 +204,19 @@ class FitCLI(LightningCLI):
         check_options(config)
         given = [*_listed(config["callbacks"]), *self.callbacks]
         config["callbacks"] = run_callbacks(built, given)
-        if config["logger"] is None:
-            # curves of an attempt that went further than its checkpoint end with that
-            purge = self.start.step + 1 if self.start.checkpoint else 0
-            config["logger"] = TensorBoardLogger(self.folder, name="", version="", purge_step=purge)
+        given = config["logger"]
+        loggers = (
+            [OrderedTensorBoardLogger(self.folder)] if given in (None, True) else _listed(given)
+        )
+        # curves of an attempt that went further than its checkpoint end with that
+        purge = self.start.step + 1 if self.start.checkpoint else 0
+        settings = {"lr": built.model.settings.lr, "seed": self.config.seed_everything}
+        config["logger"] = [
+            OrderedTensorBoardLogger(each.save_dir, purge, settings)
+            if isinstance(each, OrderedTensorBoardLogger)
+            else each
+            for each in loggers
+        ]
         config["plugins"] = [*_listed(config["plugins"]), *self._cluster_environment()]
         asked = str(config["precision"])
         with warnings.catch_warnings():

@@ -19,11 +19,11 @@ from vitlab.callbacks.status import StatusWriter
 from vitlab.data import DataError
 from vitlab.errors import UsageError
 from vitlab.launch import check_launch, check_port
+from vitlab.progress import ProgressBar
 from vitlab.run import run_dir
 from vitlab.run.lightning_compat import ignore_known_warnings, quiet
 from vitlab.signals import STOPPED
 from vitlab.terminal import complain, say
-from vitlab.training.callbacks import measurements
 from vitlab.training.cli import FitCLI, first_rank
 from vitlab.training.exit_codes import REFUSED, again, exit_reason
 from vitlab.training.identity import compare_identity, identify, record_environment
@@ -47,7 +47,8 @@ def fit(args: Sequence[str]) -> None:
         held.enter_context(quiet())
         ignore_known_warnings()
         try:
-            cli = FitCLI(args)
+            with ProgressBar("reading the settings and the data"):
+                cli = FitCLI(args)
             begun = begin(cli, held)
         except OSError as error:  # of the run's folder, as a rule
             _stop(f"{error}. See to it, then start the same command again", REFUSED)
@@ -95,7 +96,8 @@ def begin(cli: FitCLI, held: ExitStack) -> bool:
     if cli.start.finished:
         say(f"vitlab: the run in {cli.folder} is finished; nothing is left to do")
         return False
-    plan, rows = plan_run(cli)
+    with ProgressBar("checking the settings and the data"):
+        plan, rows = plan_run(cli)
     rank_zero_only(print_rows)("plan", rows)
     identity = compare_identity(cli, identify(cli, plan)) if first_rank() else None
     if cli.config.dry_run:
@@ -132,7 +134,7 @@ def train(cli: FitCLI) -> None:
         trainer.fit(cli.model, cli.datamodule, ckpt_path=start.checkpoint, weights_only=True)
     done, planned = trainer.global_step, cli.model.progress.steps
     early = f"at step {done} of {planned}, by a callback" if done < planned else ""
-    write_summary(measurements(trainer), folder, trainer.loggers, early)
+    write_summary(trainer, early)
 
 
 def _end_at_once(cli: FitCLI, reason: str, code: int) -> None:

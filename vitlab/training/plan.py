@@ -97,7 +97,7 @@ def plan_run(cli: FitCLI) -> tuple[RunPlan, dict[str, str]]:
             remedy = f"set --data.micro_batch_size {fits}, which accumulates micro-batches"
         raise InputError(
             f"{layout.micro_batch_size} images with {sum(count for count, _ in crops)} crops each "
-            f"need about {plan.memory / GIB:.1f} GiB and a device has {limit / GIB:.1f} GiB; "
+            f"need about {mebibytes(plan.memory)} and a device has {mebibytes(limit)}; "
             f"{remedy}",
             field="data.micro_batch_size",
         )
@@ -151,8 +151,7 @@ def describe(cli: FitCLI, plan: RunPlan) -> dict[str, str]:
         f"{optimizer.warmup_epochs} epochs, {decay}",
         "at the start": ", ".join(schedules),
         "precision": str(trainer.precision),
-        "memory": f"about {plan.memory / GIB:.1f} GiB per device, of "
-        f"{available(trainer) / GIB:.1f} GiB",
+        "memory": f"about {mebibytes(plan.memory)} per device, of {mebibytes(available(trainer))}",
         "probes": "none",
         "run": str(trainer.default_root_dir),
     }
@@ -173,9 +172,15 @@ def describe(cli: FitCLI, plan: RunPlan) -> dict[str, str]:
     return rows
 
 
+def mebibytes(size: int) -> str:
+    """Return a number of bytes in MiB, of one GiB and more in GiB."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
+
+
 def _every(measuring: EvaluationCallback) -> str:
     epochs = measuring.every_n_epochs
-    return f"every {epochs} epochs" if epochs else "after the last epoch"
+    every = "every epoch" if epochs == 1 else f"every {epochs} epochs"
+    return every if epochs else "after the last epoch"
 
 
 def describe_probes(probing: OnlineProbes, data: VisionDataModule | None) -> str:

@@ -23,15 +23,23 @@ class Synthetic:
     root: str = ""
     seed: int = 0
 
-    def draw(self, roots: Iterable[str], first_rank: bool) -> None:
+    def draw(self, roots: Iterable[str], first_rank: bool, allowed: bool = True) -> None:
         """Draw the data sets, if a run reads one of these folders; others wait for the first rank.
 
         Raises:
-            InputError: the folder has something else in it, or the first rank did not draw.
+            InputError: the folder has something else in it, the first rank did not draw, or they
+                are to be drawn and that is not allowed.
         """
         root = Path(self.root).resolve()
         if not self.root or not any(root in Path(used).resolve().parents for used in roots):
             return
+        if not allowed and not (root / MARKER).exists():
+            raise InputError(
+                f"--dry-run draws nothing, and {self.root} is not drawn yet; draw it with "
+                f"`vitlab data synthesize --root {self.root} --seed {self.seed}`, or leave out "
+                "--dry-run",
+                field="--dry-run",
+            )
         if first_rank:
             synthesize(Path(self.root), self.seed)
         for _ in range(TIMEOUT):

@@ -25,7 +25,7 @@ from torchvision.io import ImageReadMode, decode_png
 from vitlab.atomic_io import write_bytes
 from vitlab.visualization.colors import Key
 
-HEIGHT, MIN_WIDTH, DPI = 200, 150, 100
+HEIGHT, DPI = 200, 100
 GAP, LINE, LARGE, SMALL = 6, 19, 14, 12  # between images; of a line; heights of text
 SWATCH, BAR = 14, 140  # of a color, and of a color map
 CHARACTER = 0.62  # width over height, of most
@@ -79,7 +79,7 @@ class ImageGrid:
         columns, rows = self.columns, len(self.columns[0].images)
         assert all(len(column.images) == rows for column in columns), "a row misses an image"
         sizes = [displayed_size(image, self.height) for image in columns[0].images]
-        step = max(MIN_WIDTH, *(wide for _, wide in sizes)) + GAP
+        step = max(3 * self.height // 4, *(wide for _, wide in sizes)) + GAP
         note = GAP + LINE * any(column.notes for column in columns)
         *tops, bottom = accumulate((tall + note for tall, _ in sizes), initial=0)
         width = step * len(columns) - GAP
