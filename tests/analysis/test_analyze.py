@@ -191,11 +191,16 @@ def test_weights_of_one_label_are_refused(analyze, message, photographs):
 @pytest.mark.parametrize(
     ("paths", "which", "expected"),
     [
-        (["runs/dino/best.ckpt"], [""], ["best"]),
-        (["a/seed0/best.ckpt", "b/seed0/best.ckpt"], ["", ""], ["a/seed0/best", "b/seed0/best"]),
-        (["a/last.ckpt", "a/last.ckpt"], ["teacher", "student"], ["last teacher", "last student"]),
-        (["best.ckpt", "untrained:c/best.yaml"], ["", ""], ["best", "untrained best"]),
+        (["runs/dino/best.ckpt"], [""], ["dino"]),
+        (["a/seed0/best.ckpt", "b/seed0/best.ckpt"], ["", ""], ["a", "b"]),
+        (["a/last.ckpt", "a/last.ckpt"], ["teacher", "student"], ["a (teacher)", "a (student)"]),
+        (["a/seed0/last.ckpt", "a/seed1/last.ckpt"], ["", ""], ["a/seed0", "a/seed1"]),
+        (["x/a/seed0/last.ckpt", "y/a/seed0/best.ckpt"], ["", ""], ["x/a", "y/a"]),
+        (["a/seed0/last.ckpt", "a/seed0/best.ckpt"], ["", ""], ["a/seed0/last", "a/seed0/best"]),
+        (["dino_s16.pth", "untrained:dino,demo"], ["", ""], ["dino_s16", "untrained dino"]),
+        (["untrained:dino,demo", "untrained:dino"], ["", ""],
+         ["untrained dino,demo", "untrained dino"]),
     ],
-)
-def test_labels_are_the_shortest_that_differ(paths, which, expected):
+)  # fmt: skip
+def test_labels_are_arms_or_runs_and_as_short_as_tells_them_apart(paths, which, expected):
     assert default_labels(paths, which) == expected

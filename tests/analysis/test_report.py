@@ -22,15 +22,21 @@ from vitlab.analysis.block_miou import BLOCK_MIOU
 from vitlab.analysis.images import Images
 from vitlab.analysis.report import Picture, headline, write_report
 from vitlab.analysis.report.page import sections
-from vitlab.analysis.report.plots import styles_of
-from vitlab.analysis.report.summary import interval, number, observations
+from vitlab.analysis.report.questions import Questions
+from vitlab.analysis.report.summary import interval, number
 from vitlab.analysis.results import AnalysisResults, Array, Omission, Row, table
 from vitlab.encoders import Locality, ViT, vit
 from vitlab.probes import InferenceConfig
+from vitlab.visualization.plots import COLUMN, TEXT, styles_of
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-FEW = ("locality", "attention_zeros", "channel_magnitude", "token_norm", "bias_alpha",
-       "cls_patch_cosine", "foreground_auroc", "block_miou", "feature_rank")  # fmt: skip
+FEW = ("locality", "channel_magnitude", "token_norm", "bias_alpha", "foreground_auroc",
+       "block_miou")  # fmt: skip
+PNG = encode_png(torch.zeros(3, 6, 8, dtype=torch.uint8)).numpy().tobytes()
+QUESTIONS = (
+    "Is [CLS] unlike the patches?", "Where is the mass of attention?",
+    "Which layer segments best?", "Are there high-norm tokens?", "What changed between the models?",
+)  # fmt: skip
 NASTY = (
     "<script>alert(1)</script>", "a$b$ \\frac{", "_hidden", "</style>&amp;\"'", "{{ 7 * 7 }}",
     "模型\nčau \U0001f600", "long " * 30,
@@ -100,7 +106,7 @@ def figures(results: AnalysisResults) -> dict:
 @pytest.fixture
 def unrendered(monkeypatch):
     """Figures are made and laid out, but no files of them."""
-    monkeypatch.setattr("vitlab.analysis.report.figures.render", lambda _: (b"", b""))
+    monkeypatch.setattr("vitlab.analysis.report.figures.render", lambda _: {})
 
 
 @pytest.fixture(scope="module")
@@ -117,35 +123,40 @@ def folder(tmp_path_factory) -> Path:
 def page(results, folder) -> Page:
     few = only(results, *FEW)
     few.save(folder)
-    png = encode_png(torch.zeros(3, 6, 8, dtype=torch.uint8)).numpy().tobytes()
-    return Page(few, folder, [Picture("PCA", "three components", png)])
+    return Page(few, folder, [Picture("PCA", "three components", PNG)])
 
 
 def test_the_page_needs_nothing_but_itself_and_names_what_it_shows(page, folder, results):
     assert not {"script", "iframe", "object", "embed"} & set(page.tags)
-    assert all(source.startswith("data:image/png") for source in page.values("src"))
+    assert all(source.startswith("data:image/webp") for source in page.values("src"))
     for link in page.values("href"):
         if link.startswith("#"):
             assert link[1:] in page.values("id")
         elif not link.startswith("data:"):
             assert (folder / unquote(link)).is_file()
     assert len(set(page.values("id"))) == len(page.values("id"))
-    svgs, pngs = ({path.stem for path in folder.glob(f"figures/*.{e}")} for e in ("svg", "png"))
+    made = [{path.stem for path in folder.glob(f"figures/*.{e}")} for e in ("svg", "pdf", "png")]
+    svgs, pdfs, pngs = made
+    assert svgs == pdfs
     assert pngs - svgs == {"picture-1-pca"}
     assert page.tags.count("img") == len(pngs)
-    assert page.tags.count("details") == len(svgs) + 2
     assert all(len(text) > 10 for text in page.values("alt"))
     for name in svgs:
         svg = (folder / "figures" / f"{name}.svg").read_text("utf-8")
         assert "<text" not in svg
         inches = float(ElementTree.fromstring(svg).attrib["width"][:-2]) / 72
+        assert inches == pytest.approx(COLUMN) or inches == pytest.approx(TEXT)
         with Image.open(folder / "figures" / f"{name}.png") as image:
-            assert image.width == pytest.approx(200 * inches, abs=2)
+            assert image.width == pytest.approx(300 * inches, abs=2)
     for measure in results.measures:
         assert measure.name in page.text
         assert measure.meaning in page.text
     for text in ("no prompts", "vitlab analyze --weights", "VOC2012", "ab12ab12", "2.8"):
         assert text in page.text
+    heading, _, _ = page.text.partition("All measures")
+    assert [heading.count(each) for each in QUESTIONS] == [1] * 5
+    assert "data/voc" not in heading
+    assert (folder / "report.html").stat().st_size < 1e6
 
 
 def test_figures_of_each_measure(results, unrendered):
@@ -179,11 +190,11 @@ def test_labels_are_harmless(tmp_path):
         environment={"command": NASTY[0], "devices": [NASTY[3]]},
         left_out=[Omission(NASTY[0], NASTY[3], NASTY[4])],
     )
-    page = Page(found, tmp_path, [Picture(NASTY[0], NASTY[3], b"png")])
+    page = Page(found, tmp_path, [Picture(NASTY[0], NASTY[3], PNG)])
     assert "script" not in page.tags
     assert all(label in page.text for label in NASTY)
     for path in (tmp_path / "figures").iterdir():
-        assert re.fullmatch(r"[a-z0-9-]+\.(svg|png)", path.name)
+        assert re.fullmatch(r"[a-z0-9-]+\.(svg|png|pdf)", path.name)
 
 
 def test_nine_models_are_told_apart():
@@ -200,7 +211,9 @@ def test_one_image_has_no_intervals(unrendered):
     captions = [each.caption for each in figures(found).values()]
     assert any("over 1 images; no interval" in caption for caption in captions)
     assert not any("95 %" in caption for caption in captions)
-    assert observations(found) == []
+    for _, each in Questions(found, styles_of(["only"])).answers():
+        assert "Yes" not in each.sentence
+        assert "[" not in each.sentence.replace("[CLS]", "")
 
 
 def test_numbers_that_are_none_are_left_out(results, tmp_path):
@@ -211,7 +224,7 @@ def test_numbers_that_are_none_are_left_out(results, tmp_path):
     page = Page(replace(few, rows=rows, arrays=few.arrays.assign(values=nothing)), tmp_path)
     assert not page.values("src")
     assert not re.search(r"\b(nan|inf|None|<NA>)\b", page.text)
-    assert "No intervals lie apart" in page.text
+    assert "Not measured: there are no main numbers." in page.text
     rows.loc[rows[rows["measure"] == "norm_outliers"].index[-1], "mean"] = 0.5
     found = headline(replace(few, rows=rows))
     assert sorted(found.to_numpy().ravel()) == ["0.5", "\N{EN DASH}"]
@@ -284,37 +297,68 @@ def test_headline_has_the_output_and_the_best_block(results):
     assert dict(top.loc["dino"]) == {
         "foreground AUROC, best": "0.900 [0.890, 0.910] (block 0)",
         "foreground AUROC, output": "0.500 [0.490, 0.510]",
-        "exact zeros of attention": "0.375",
+        "attention weights exactly 0, mean of blocks": "0.375",
     }
     assert set(top.loc["entmax"]) == {"\N{EN DASH}"}
 
 
-def test_sentences_need_intervals_that_lie_apart(results):
-    def sentences(high: float, miou: tuple[float, float]) -> list[str]:
-        norms = [("input", 0.6, 0.5, 0.7), ("norm1", 0.1, 0.0, high)]
-        rows = [row("cls_patch_cosine", 0, *m, point=p, role="all") for p, *m in norms]
-        for block, (auroc, score) in enumerate(zip((0.9, 0.5), miou, strict=True)):
-            rows.append(row("foreground_auroc", block, auroc, auroc - 0.01, auroc + 0.01))
-            rows.append(row("block_miou", block, score, point=""))
-        return observations(with_rows(results, *rows))
-
-    fall = "Mean [CLS]-patch cosine falls across norm1: dino from 0.60 to 0.10 (1 of 1 blocks)."
-    assert sentences(0.2, (20, 10)) == [fall]
-    (depth,) = sentences(0.55, (10, 20))
-    assert "dino aligns best in block 0 (0.9), better than in block 1" in depth
+def rows_of(measure: str, *values: tuple, role: str = "", point: str = "read") -> list[Row]:
+    """Rows of (mean, low, high), those of "dino" in the first block and then in the last."""
+    return [row(measure, block, *each, role=role, point=point) for block, each in enumerate(values)]
 
 
-def test_differences_between_models_are_named_where_they_are_sure(results):
-    found = with_rows(
-        results,
-        row("norm_outliers", 0, 0.037, 0.006, 0.038),
-        row("norm_outliers", 0, 0.059, 0.004, 0.075, "entmax"),
-        row("diffusion_index", 0, 0.3, 0.2, 0.4),
-        row("diffusion_index", 0, 0.6, 0.5, 0.7, "entmax"),
-    )
-    assert observations(found) == [
-        "Diffusion index of the last block is highest for entmax (0.6), lowest for dino (0.3)."
-    ]
+CLS = rows_of("cls_patch_cosine", (0.2, 0.1, 0.3), role="all")
+LIKE = rows_of("patch_patch_cosine", (0.5, 0.4, 0.6), role="all")
+HALF = rows_of("foreground_share", (0.3, 0.2, 0.4))
+AUROC = rows_of("foreground_auroc", (0.9, 0.8, 0.95), (0.6, 0.5, 0.7))
+PEAK = rows_of("norm_peak", (3.0, 2.9, 3.1), point="output")
+
+
+def of_mass(*values: tuple) -> list[Row]:
+    return rows_of("attention_foreground", *values, role="cls", point="") + HALF
+
+
+def of_norms(*values: tuple) -> list[Row]:
+    return rows_of("norm_outliers", *values, point="output") + PEAK
+
+
+@pytest.mark.parametrize(
+    ("question", "rows", "start"),
+    [
+        (0, CLS + LIKE, "Yes, less like them than they are like each other: dino 0.20 ["),
+        (0, [*rows_of("cls_patch_cosine", (0.9, 0.8, 0.95), role="all"), *LIKE], "No: dino"),
+        (0, [*rows_of("cls_patch_cosine", (0.4, 0.3, 0.5), role="all"), *LIKE], "Undecided: dino"),
+        (0, [*rows_of("cls_patch_cosine", (0.4,), role="all"), *LIKE], "Undecided, of one image: "),
+        (0, LIKE, "Not measured: there is no [CLS]."),
+        (1, of_mass((0.6, 0.5, 0.7)), "On the object more than an even spread: dino 0.60 ["),
+        (1, of_mass((0.1, 0.05, 0.2)), "Beside the object: dino"),
+        (1, of_mass((0.4, 0.2, 0.6)), "Undecided: dino"),
+        (1, rows_of("attention_distance", (40, 30, 50), role="patches", point=""), "On objects or"),
+        (1, CLS, "Not measured: no blocks."),
+        (2, AUROC, "mIoU was not measured (--probe.root does); by the AUROC of [CLS] for "
+                   "objects: Block 0, better than the last: dino 0.9"),
+        (2, rows_of("block_miou", (5, 4, 6), (6, 5, 7)), "The last, block 1: dino 6.0 [5.0, 7.0]"),
+        (2, rows_of("block_miou", (6, 4, 8), (5, 4, 6)), "Block 0, not told apart from the last:"),
+        (2, CLS, "Not measured: no masks."),
+        (3, of_norms((0.05, 0.03, 0.07)), "Yes: dino 0.050 [0.030, 0.070] against "),
+        (3, of_norms((0.0, 0.0, 0.2)), "None was seen: dino"),
+        (3, of_norms((0.001, 0.0005, 0.003)), "Hardly any: dino"),
+        (3, of_norms((0.01, 0.001, 0.1)), "Undecided: dino"),
+        (4, CLS + LIKE, "Nothing that the intervals tell apart."),
+        (4, [*CLS, row("cls_patch_cosine", 0, 0.8, 0.7, 0.9, "entmax", role="all")],
+         "[CLS]-patch cosine, output from dino (0.2) to entmax (0.8)."),
+        (4, [*CLS, row("cls_patch_cosine", 0, 0.3, 0.2, 0.4, "entmax", role="all")],
+         "Nothing that the intervals tell apart. Not told apart: [CLS]-patch cosine, output."),
+    ],
+)  # fmt: skip
+def test_answers_follow_from_intervals_and_are_honest(results, question, rows, start):
+    why = [Omission("", "attention_distance, x", "no blocks")]
+    why.append(Omission("", "foreground_auroc", "no masks"))
+    found = replace(with_rows(results, *rows), left_out=why)
+    name, answer = [*Questions(found, styles_of(["dino", "entmax"])).answers()][question]
+    assert name == QUESTIONS[question]
+    assert answer.sentence.startswith(start)
+    assert (answer.figure is None) == answer.sentence.startswith("Not measured")
 
 
 def test_numbers_have_three_digits():

@@ -1,4 +1,7 @@
 import io
+import re
+import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -8,8 +11,9 @@ from refusals import refused
 
 from vitlab.cli import main
 from vitlab.evaluation.comparison import ON_VAL, OTHER_IMAGES, compare
+from vitlab.evaluation.comparison_latex import to_latex
 from vitlab.evaluation.comparison_plot import draw
-from vitlab.evaluation.comparison_text import PUBLISHED, footnotes, to_latex, to_markdown
+from vitlab.evaluation.comparison_text import PUBLISHED, footnotes, to_markdown
 from vitlab.evaluation.evaluations import read_evaluations, split_seed
 from vitlab.evaluation.registry import protocol_hash, read_references
 from vitlab.probes.metrics import AccuracyCounts, IoUCounts
@@ -88,7 +92,8 @@ def test_other_settings_and_images_are_apart_and_marked(results):
     assert footnotes(changed)[1] == (
         "* changed from the published protocol: steps 1000 (published: 40000)"
     )
-    assert r"val, 60 images: dinov2-linear\* version 2, hash 1359bbb88572" in to_markdown(changed)
+    assert "### 1. VOC2012 val, 60 images: dinov2-linear\\*\n" in to_markdown(changed)
+    assert "Protocol dinov2-linear version 2, hash 1359bbb88572." in to_markdown(changed)
 
 
 def test_results_of_an_older_version_are_apart_and_named_without_published_numbers(results):
@@ -166,7 +171,7 @@ def test_rows_of_one_name_get_longer_ones_and_a_repeat_is_no_seed(results):
     results.write("d", "dino_s16.pth")
     b, e = (results.write(each, "runs/dino/seed0/best.ckpt") for each in "be")  # trained again
     table = compared(results.folder)
-    names = ["runs/dino/seed*/last.ckpt (teacher)", str(b), "dino_v1.5", "dino_s16", str(e)]
+    names = ["dino/seed*/last", str(b), "dino_v1.5", "dino_s16", str(e)]
     assert list(table.weights) == names
     assert (table.seeds == 1).all()
     assert len(read_evaluations([folder, folder / "result.json", results.folder])) == 5
@@ -179,9 +184,8 @@ def test_all_files_hold_the_same_numbers(seeds, capsys):
     seeds.write("m", "dino.pth", seeds.counts(0.2), **MODIFIED)
     main(["compare", str(seeds.folder), "--out", str(seeds.folder / "out/table.v2")])
     written = {file.suffix: file for file in (seeds.folder / "out").glob("table.v2.*")}
-    assert sorted(written) == [".csv", ".md", ".png", ".svg", ".tex"]
+    assert sorted(written) == [".csv", ".md", ".pdf", ".png", ".svg", ".tex"]
     assert written[".png"].stat().st_size > 5000
-    assert "dino_entmax" in written[".svg"].read_text()
     panels = draw(compared(seeds.folder)).axes
     assert len(panels) == 4  # scores and differences of two tables
     labels = [text.get_text() for text in panels[0].get_yticklabels()]
@@ -193,27 +197,96 @@ def test_all_files_hold_the_same_numbers(seeds, capsys):
     change = f"{row.difference:+.2f} [{row.difference_low:+.2f}, {row.difference_high:+.2f}]"
     for cell in (value, f"{change} ± {row.difference_deviation:.2f}"):
         assert cell in text
-        assert cell in tex
+        signed = cell.replace(" ±", " & ±").replace(" [", " & [").replace("±", r"$\pm$")
+        assert signed.replace("+", "$+$") in tex
     assert r"dino\_entmax & 3 & " in tex
-    assert tex.count(r"\toprule") == tex.count(r"\bottomrule") == 2
     read = pd.read_csv(written[".csv"])
     for column in ("percent", "low", "deviation", "difference_high"):
         assert read[column][1] == row[column]
     assert (read.by_seed[1], read.baseline[1]) == (str(row.by_seed), "dino")
 
 
+NASTY = "a|b_{c}$%&#~^\\[x](y)*<z>\x1b[2J\n\"'é \u03b1-entmax \u00d7模.pth"
+
+
 def test_names_cannot_break_a_table_and_a_flattered_score_is_marked(results, capsys):
-    results.write("a", "a|b_{c}$%&#~^\\[x](y)*<z>\x1b[2J\n.pth", chosen_on="val")
+    results.write("a", NASTY, chosen_on="val")
     main(["compare", str(results.folder), "--out", str(results.folder / "out")])
     assert "\x1b[2J" not in capsys.readouterr().out
     table = compared(results.folder)
     text = to_markdown(table)
-    assert "]† |" in text
+    assert "]† |" not in text
+    assert "† [" in text
     assert f": {ON_VAL}" in text
     (line,) = [line for line in text.splitlines() if line.startswith("| a")]
     assert r"a\|b\_{c}$%&\#\~^\\[x\](y)\*\<z\>" in line
-    assert r"a|b\_\{c\}\$\%\&\#\textasciitilde " in to_latex(table)
+    tex = to_latex(table)
+    assert r"a\textbar{}b\_\{c\}\$\%\&\#\textasciitilde{}\textasciicircum{}" in tex
+    assert r"\textquotesingle{}é $\alpha$-entmax $\times${[}U+6A21{]} & 3" in tex
     assert pd.read_csv(io.StringIO(table.to_csv())).weights[0].startswith(r"a|b_{c}$%&#~^\[x](y)*")
+
+
+def structure(tex: str) -> list[tuple[int, list[str]]]:
+    """Columns of each table of LaTeX, and its rows; every row must fill them."""
+    assert set(re.findall(r"usepackage(?:\[T1\])?{(\w+)}", tex)) == {
+        "fontenc",
+        "textcomp",
+        "booktabs",
+    }
+    found = []
+    for body in re.findall(r"\\begin{table}(.*?)\\end{table}", tex, re.S):
+        for part in (r"\caption{", r"\label{tab:", r"\toprule", r"\midrule", r"\bottomrule"):
+            assert part in body
+        assert not re.search("hash", body[: body.index(r"\begin{tabular}")])
+        spec = re.search(r"\\begin{tabular}{(.*)}\n", body)[1]
+        columns = len(re.sub(r"@{\\hspace{0.7em}}| ", "", spec))
+        rows = [line.strip() for line in body.splitlines() if line.endswith(r"\\")]
+        for row in rows:
+            cells = re.sub(r"\\[&%]", "", row)
+            across = [int(each) for each in re.findall(r"\\multicolumn{(\d+)}", cells)]
+            assert cells.count("&") + 1 + sum(across) - len(across) <= columns, row
+        found.append((columns, rows))
+    return found
+
+
+def test_latex_leaves_out_what_is_empty_and_names_rows_and_metrics(seeds):
+    for arm in ("dino", "dino_entmax"):
+        seeds.write(f"{arm}-knn", f"runs/{arm}/seed0/last.ckpt", name="knn", hash="1")
+    seeds.write("alone", "timm.pth", fingerprint="def")
+    table = compared(seeds.folder, labels=["dino=DINO"], metrics=["mIoU=mIoU (val)"])
+    tex = to_latex(table)
+    alone, several, one_seed = structure(tex)
+    assert [each[0] for each in (several, one_seed, alone)] == [8, 5, 3]
+    assert several[1][0].startswith(r"& seeds & \multicolumn{3}{c}{mIoU (val), \%} &")
+    assert alone[1][0].startswith(r"& \multicolumn{2}{c}{mIoU (val), \%}")
+    assert r"DINO & 3 & " in tex
+    assert "difference to DINO" in tex
+    assert len(set(re.findall(r"\\label{(.*?)}", tex))) == 3
+    assert "mIoU, %" in to_markdown(compared(seeds.folder, metrics=["mIoU"]))
+
+
+@pytest.mark.parametrize("labels", [["a"], ["dino=DINO", "dyno=x"], ["x", "x"], ["a", " "]])
+def test_labels_that_do_not_fit_are_refused(seeds, labels):
+    with refused("--labels"):
+        compared(seeds.folder, labels=labels)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex here")
+def test_latex_compiles(seeds):
+    seeds.write("a", NASTY, seeds.counts(0.1), chosen_on="val", **MODIFIED)
+    seeds.write("b", "dino.pth", **MODIFIED)
+    published = read_references().assign(images=60, learned=9, dataset="VOC2012")
+    table = compared(seeds.folder, references=published)
+    assert "published_model" in table
+    (seeds.folder / "table.tex").write_text(to_latex(table))
+    packages = "".join(
+        rf"\usepackage{each}" for each in ("[T1]{fontenc}", "{textcomp}", "{booktabs}")
+    )
+    text = rf"\documentclass{{article}}{packages}\begin{{document}}\input{{table}}\end{{document}}"
+    (seeds.folder / "page.tex").write_text(text)
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "page.tex"]
+    done = subprocess.run(words, cwd=seeds.folder, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
 
 
 def test_published_numbers_are_never_among_ours(results):

@@ -15,8 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from vitlab.analysis.report.plots import plot_maps, plot_style, render
-from vitlab.atomic_io import write_bytes
+from vitlab.analysis.report.plots import plot_maps
 from vitlab.data import VisionDataModule, normalize
 from vitlab.data.batch import Batch
 from vitlab.objectives.calibration.classifier_checkpoint import (
@@ -35,6 +34,7 @@ from vitlab.objectives.calibration.relevance import (
 from vitlab.objectives.calibration.terms import off_share
 from vitlab.objectives.classification import Classifier
 from vitlab.visualization.grid import GridColumn, ImageGrid
+from vitlab.visualization.plots import plot_style, save
 
 BATCH, THRESHOLD, PICTURES = 64, 0.15, 6
 MAX_NAMES = 60  # classes at most for their names to fit
@@ -113,17 +113,16 @@ def save_relevance(models: dict[str, Classifier], batch: Batch, pixels: Tensor, 
 def save_masks(masks: ClassMasks, classes: Sequence[str], out: Path) -> None:
     """Write a row for each class, bright where a dimension is kept."""
     names = [name.split(",")[0] for name in classes] if len(classes) <= MAX_NAMES else None
-    size = (10, 1.2 + (0.22 * len(classes) if names else 6))  # inches
-    title = "dimensions of [CLS] inside the last MLP that the rule of each class keeps"
+    height = 1 + (0.14 * len(classes) if names else 5)  # inches
+    title = "dimensions of [CLS] in the last MLP,\nkept by the rule of each class"
     with plot_style():
-        figure = plot_maps({title: pd.DataFrame(masks.kept.float().numpy(), names)}, size, across=1)
-        write_bytes(out, render(figure)[1])
+        save(plot_maps({title: pd.DataFrame(masks.kept.float().numpy(), names)}, height), out)
 
 
 def write_calibration_report(
     arms: dict[str, Path], data: VisionDataModule, size: int, out: Path
 ) -> str:
-    """Write OUT.md, OUT.png and OUT_rules.png, and return the table.
+    """Write OUT.md, OUT and OUT_rules as .png, .svg and .pdf, and return the table.
 
     Args:
         arms: checkpoints by name; the first is the model before calibration.
@@ -158,6 +157,6 @@ def write_calibration_report(
     images = data.classification_dataset(split, size)
     pixels = torch.stack([images[index][0] for index in chosen])
     (batch,) = read(split, chosen)
-    save_relevance(models, batch, pixels, out.with_name(f"{out.name}.png"))
-    save_masks(masks, data.classes, out.with_name(f"{out.name}_rules.png"))
+    save_relevance(models, batch, pixels, out)
+    save_masks(masks, data.classes, out.with_name(f"{out.name}_rules"))
     return text

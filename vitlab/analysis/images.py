@@ -124,7 +124,7 @@ def find_images(
         data.train_split, data.val_split = "", split or source.val_split
         samples, patience = data.samples(data.val_split), data.max_unreadable
         reason = f"{type(source).__name__} has no masks"
-        about = {"dataset": type(source).__name__, "root": str(data.root)}
+        about = {"dataset": data.dataset_name, "root": str(data.root)}
         about |= {"split": data.val_split, "size": size}
         if samples.masks is not None:
             if chosen := _object_classes(data.classes, objects):

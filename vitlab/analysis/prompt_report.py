@@ -187,7 +187,7 @@ def save_preferred_entries(
 def write_prompt_report(
     arms: dict[str, list[Path]], data: VisionDataModule, size: int, crop: float, out: Path
 ) -> str:
-    """Write OUT.md and, if any arm has prompts, OUT.png of the first run of each; return the table.
+    """Write OUT.md, and pictures of the first run of each arm with prompts; return the table.
 
     Args:
         arms: checkpoints by name, one for each seed; the first is the linear probe.
@@ -204,5 +204,5 @@ def write_prompt_report(
     text = compare_arms(scores)
     out.with_name(f"{out.name}.md").write_text(text)
     firsts = {name: several[0] for name, several in models.items()}
-    save_preferred_entries(firsts, data, size, crop, out.with_name(f"{out.name}.png"))
+    save_preferred_entries(firsts, data, size, crop, out)
     return text

@@ -18,27 +18,28 @@ class CurvesOptions:
 
     Args:
         runs: folders of runs; seed* folders with one parent are one arm, such as runs/dino/seed*
-        out: the files to write, without ending: a figure (.png and .svg) and tables (.md)
+        out: the files to write, without ending: a figure (.png, .svg, .pdf) and tables (.md); the
+            ending of a figure makes it the only format
+        labels: names of the arms, one for each, or NAME=LABEL for some
+        metrics: names of the scores, alike, such as miou/voc2012="mIoU on VOC"
     """
 
     runs: list[Path] = field(metadata=POSITIONAL)
     out: Path = Path("curves")
+    labels: list[str] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
 
 
 def run(words: Sequence[str]) -> None:
     """Draw the curves of runs, and write and print tables."""
     options = parse(CurvesOptions, words, "vitlab curves", EXAMPLES)
-    import matplotlib.pyplot as plt
-
+    from vitlab.atomic_io import write_bytes
     from vitlab.visualization.curves import degradation, draw, read, summary
+    from vitlab.visualization.plots import save, without_ending
 
-    table, out = read(options.runs), options.out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure = draw(table)
-    figure.savefig(out.with_suffix(".png"), dpi=120)
-    with plt.rc_context({"svg.hashsalt": "vitlab"}):  # the same runs give the same file
-        figure.savefig(out.with_suffix(".svg"), metadata={"Date": None})
-    plt.close(figure)
+    table = read(options.runs, options.labels, options.metrics)
+    save(draw(table), options.out)
     text = summary(table) + "\n" + degradation(table)
-    out.with_suffix(".md").write_text(text)
+    stem = without_ending(options.out)
+    write_bytes(stem.with_name(f"{stem.name}.md"), text.encode())
     print(text, end="")

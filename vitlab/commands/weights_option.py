@@ -1,6 +1,5 @@
 """Options of verbs that read several encoders, among them --weights, --which and --labels."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vitlab.errors import InputError
 from vitlab.option_types import FamilyName
-from vitlab.terminal import printable
+from vitlab.visualization.labels import renamed, shortest_names, weights_names
 
 if TYPE_CHECKING:
     from vitlab.analysis.analyze import NamedEncoder
@@ -25,7 +24,8 @@ class WeightsOptions:
         weights: checkpoints of runs, exported folders, files of DINO, DINOv2, DeiT, timm or
             LocAtViT, or untrained:CONFIG for the encoder of a config at initialization (seed 0),
             untrained:CONFIG,OVERLAY of one with an overlay
-        labels: names of the encoders, one for each; by default from the paths
+        labels: names of the encoders, one for each, or NAME=LABEL for some; by default that of the
+            arm, the folder above seed0, or of the run
         which: student, teacher ... of a file with several models; one for all, or one for each
         family: of the weights; one for all, or one for each
         pixels: auto, imagenet or half, see `vitlab evaluate --help`; one for all, or one for each
@@ -45,14 +45,20 @@ class WeightsOptions:
 
     def __post_init__(self) -> None:
         count = len(self.weights)
-        for name in (*EACH, "labels"):
+        for name in EACH:
             many = len(getattr(self, name))
-            if many not in ((0, count) if name == "labels" else (1, count)):
+            if many not in (1, count):
                 raise InputError(
-                    f"--{name} has {many} values for {count} weights; give one for each"
-                    + ("" if name == "labels" else ", or one for all"),
+                    f"--{name} has {many} values for {count} weights; give one for each, or one "
+                    "for all",
                     field=f"--{name}",
                 )
+        self.names()
+
+    def names(self) -> list[str]:
+        """Return the name of each encoder, by which it is called everywhere."""
+        which = self.which * (len(self.weights) if len(self.which) == 1 else 1)
+        return renamed(default_labels(self.weights, which), self.labels)
 
     def load_encoders(self) -> list["NamedEncoder"]:
         """Load all encoders, in evaluation mode.
@@ -70,15 +76,8 @@ class WeightsOptions:
         count = len(self.weights)
         each = {name: list(getattr(self, name)) for name in EACH}
         each = {name: values * (count if len(values) == 1 else 1) for name, values in each.items()}
-        labels = self.labels or default_labels(self.weights, each["which"])
-        labels = [printable(label) for label in labels]
-        if twice := [name for name, times in Counter(labels).items() if times > 1]:
-            raise InputError(
-                f"several weights would be called {', '.join(twice)}; name them with --labels",
-                field="--labels",
-            )
         found = []
-        for index, (weights, label) in enumerate(zip(self.weights, labels, strict=True)):
+        for index, (weights, label) in enumerate(zip(self.weights, self.names(), strict=True)):
             if weights.startswith(UNTRAINED):
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(0)
@@ -95,14 +94,16 @@ class WeightsOptions:
 
 
 def default_labels(weights: Sequence[str], which: Sequence[str]) -> list[str]:
-    """Return the shortest ends of the paths that differ, with the branch where needed."""
-    parts = [Path(each.removeprefix(UNTRAINED)).with_suffix("").parts for each in weights]
-    start = ["untrained " if each.startswith(UNTRAINED) else "" for each in weights]
-    found: list[str] = []
-    for length in range(1, max(map(len, parts)) + 1):
-        found = [first + "/".join(own[-length:]) for first, own in zip(start, parts, strict=True)]
-        if len(set(found)) == len(found):
-            return found
-    if len(set(parts)) == 1:
-        found = [first + own[-1] for first, own in zip(start, parts, strict=True)]
-    return [f"{name} {branch}".strip() for name, branch in zip(found, which, strict=True)]
+    """Return the name of the arm or run of each, as `vitlab compare` has it; longer where needed.
+
+    Weights of one name are told apart by the model of the file, then by folders.
+    """
+    names = []
+    for each, branch in zip(weights, which, strict=True):
+        if each.startswith(UNTRAINED):
+            config, *overlays = each.removeprefix(UNTRAINED).split(",")
+            own = f"untrained {Path(config).stem}"
+            names.append([own, ",".join([own, *overlays]), f"untrained {config}"])
+        else:
+            names.append(weights_names(str(Path(each).expanduser().absolute()), branch) or [each])
+    return shortest_names(names)

@@ -16,13 +16,18 @@ from vitlab.evaluation.registry import differences, read_protocol
 from vitlab.evaluation.result import ProtocolInfo, Result
 from vitlab.probes.metrics import percentile_interval
 from vitlab.terminal import printable
+from vitlab.visualization.labels import renamed, score_title, shortest_names
 
 ON_VAL = "the head was chosen on the very images that are reported, which flatters the score"
 OTHER_IMAGES = "counts of images are missing, or of other images or masks"
 
 
 def compare(
-    evaluations: Sequence[Evaluation], baseline: str = "", references: pd.DataFrame | None = None
+    evaluations: Sequence[Evaluation],
+    baseline: str = "",
+    references: pd.DataFrame | None = None,
+    labels: Sequence[str] = (),
+    metrics: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Return a row for each encoder and protocol, and for each published number that fits.
 
@@ -34,27 +39,39 @@ def compare(
         evaluations: results on disk.
         baseline: label of the row that others are compared with; by default a table's first.
         references: published numbers, see `vitlab.evaluation.registry.read_references`.
+        labels: names of the rows, see `vitlab.visualization.labels.renamed`.
+        metrics: names of the scores, alike.
 
     Raises:
-        InputError: no table has the baseline.
+        InputError: no table has the baseline, or names that do not fit.
     """
     tables = _tables(evaluations)
-    labels = list(dict.fromkeys(label for rows in tables for label in rows))
-    if baseline and baseline not in labels:
+    defaults = list(dict.fromkeys(label for rows in tables for label in rows))
+    names = dict(zip(defaults, renamed(defaults, labels), strict=True))
+    tables = [{names[label]: row for label, row in rows.items()} for rows in tables]
+    if baseline and baseline not in names.values():
         raise InputError(
-            f"there is no row {baseline!r}; the rows are {', '.join(labels)}", field="--baseline"
+            f"there is no row {baseline!r}; the rows are {', '.join(names.values())}",
+            field="--baseline",
         )
+    scores = list(dict.fromkeys(each.result.headline for each in evaluations))
+    titles = [renamed(scores, metrics, "--metrics"), [score_title(score) for score in scores]]
+    named = {
+        score: title if chosen == score else chosen
+        for score, chosen, title in zip(scores, *titles, strict=True)
+    }
     found: list[dict[str, Any]] = []
     results: list[Result] = []  # the first of each table
     for rows in tables:
         result = next(iter(rows.values()))[0].result
         name = baseline or next(iter(rows))
-        common = _common(result, results) | {"baseline": name if name in rows else ""}
+        common = _common(result, results) | {"score": named[result.headline]}
+        common["baseline"] = name if name in rows else ""
         results.append(result)
         for label, row in rows.items():
             remarks = [ON_VAL] * any(each.result.chosen_on == "val" for each in row)
-            scores = _score(row, remarks) | _difference(row, rows.get(name, []), remarks)
-            found.append({**common, "weights": label, **scores, "remarks": "; ".join(remarks)})
+            values = _score(row, remarks) | _difference(row, rows.get(name, []), remarks)
+            found.append({**common, "weights": label, **values, "remarks": "; ".join(remarks)})
         found += [{**common, **each} for each in _published(result, references)]
     return pd.DataFrame(found).map(lambda each: printable(each) if isinstance(each, str) else each)
 
@@ -71,21 +88,9 @@ def _tables(evaluations: Sequence[Evaluation]) -> list[dict[str, list[Evaluation
         tables.setdefault(each.table, {}).setdefault((each.row, seen[same]), []).append(each)
         seen[same] += 1
     return [
-        dict(zip(_labels(list(rows.values())), rows.values(), strict=True))
-        for rows in tables.values()
+        dict(zip(shortest_names([row[0].names for row in own.values()]), own.values(), strict=True))
+        for own in tables.values()
     ]
-
-
-def _labels(rows: Sequence[list[Evaluation]]) -> list[str]:
-    """Return the shortest name of each row that no other row has."""
-    labels = [""] * len(rows)
-    for level in range(3):
-        names = [
-            label or printable(row[0].names[level]) for label, row in zip(labels, rows, strict=True)
-        ]
-        alone = Counter(names)
-        labels = [name if alone[name] == 1 or level == 2 else "" for name in names]
-    return labels
 
 
 def _common(result: Result, others: Sequence[Result]) -> dict[str, Any]:
@@ -104,7 +109,6 @@ def _common(result: Result, others: Sequence[Result]) -> dict[str, Any]:
         "changed": "; ".join(sorted(changed)),
         "outdated": _outdated(used),
         "not_comparable": _not_comparable(result, others) if others else "",
-        "score": result.headline,
     }
 
 

@@ -1,7 +1,6 @@
 """Results on disk, and the keys by which they belong together in a comparison."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,8 @@ from torch import Tensor
 from vitlab.errors import InputError
 from vitlab.evaluation.result import RESULT, NamedCounts, Result, read_counts
 from vitlab.probes.metrics import bootstrap_scores
+from vitlab.terminal import printable
+from vitlab.visualization.labels import SEED, weights_names
 
 Key = tuple[str, ...]
 
@@ -52,18 +53,10 @@ class Evaluation:
 
     @property
     def names(self) -> list[str]:
-        """Names of the weights, from short to long."""
-        weights = self.result.weights
-        path = PurePath(weights.path)
-        whole, seed = split_seed(weights.path)
-        if seed:  # the folder above, as `vitlab curves` names a row
-            short = re.split(r"[\\/]*seed\*", whole)[0]
-        elif path.name in {"best.ckpt", "last.ckpt"}:
-            short = str(path.parent)
-        else:
-            short = path.stem if path.suffix else path.name
-        branch = f" ({weights.branch})" if weights.branch else ""
-        return [PurePath(short).name or whole, f"{whole}{branch}", str(self.path)]
+        """Names of the weights, from short to long; the last is the folder of the result."""
+        path, branch = split_seed(self.result.weights.path)[0], self.result.weights.branch
+        names = weights_names(path, branch) or weights_names(str(self.path.absolute()))
+        return [printable(name) for name in (*names, self.path)]
 
     @cached_property
     def draws(self) -> Float[Tensor, " r"]:
@@ -97,9 +90,9 @@ def read_evaluations(paths: Sequence[Path]) -> list[Evaluation]:
 
 def split_seed(path: str) -> tuple[str, str]:
     """Return a path whose last folder of a seed is "seed*", and that folder; "" without one."""
-    parts, seed = list(PurePath(path).parts), ""
-    for place in range(len(parts) - 1, -1, -1):
-        if re.fullmatch(r"seed[-_]?\d+", parts[place]):
-            seed, parts[place] = parts[place], "seed*"
-            break
+    parts = list(PurePath(path).parts)
+    places = [place for place, part in enumerate(parts) if SEED.fullmatch(part)]
+    if not places:
+        return str(PurePath(path)), ""
+    seed, parts[places[-1]] = parts[places[-1]], "seed*"
     return str(PurePath(*parts)), seed

@@ -24,7 +24,9 @@ CODES = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC7
 # the darker ones first, as thin lines on white
 LINE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 ATTENTION, SIMILARITY = "magma", "cividis"  # perceptually uniform
-ZERO: Color = (0.62, 0.78, 0.88)  # of exact zeros: a color that is not in magma
+# attention above 0 begins at a violet, so that exact zeros, black, are darker than all of it: what
+# is bright is mass, in print without color too
+ZERO, ABOVE_ZERO = (0.0, 0.0, 0.0), 0.25
 MAX_CLASSES = 40  # in a legend, the most frequent
 
 
@@ -32,7 +34,7 @@ class Key(NamedTuple):
     """An entry of a legend: a color and its meaning, or a color map and that of its ends.
 
     Attributes:
-        color: the color, or the name of a color map of matplotlib.
+        color: the color, or the name of a color map of matplotlib, of attention from `ABOVE_ZERO`.
         text: its meaning, of a color map that of the last color.
         low: meaning of a color map's first color.
     """
@@ -66,17 +68,18 @@ def apply_palette(labels: Mask, colors: list[Color] | None = None) -> Float[Tens
 
 
 def attention_image(attention: Float[Tensor, " p"], grid: Grid) -> Float[Tensor, "3 _ _"]:
-    """Return attention over the patches, the largest weight brightest, exact zeros marked."""
+    """Return attention over the patches, the largest weight brightest, exact zeros black."""
     values = attention.unflatten(0, grid).cpu()
-    shown = apply_colormap(values, ATTENTION, 0.0, float(values.max()))
+    top = float(values.max())
+    shown = apply_colormap(values, ATTENTION, -top * ABOVE_ZERO / (1 - ABOVE_ZERO), top)
     return torch.where(values == 0, torch.tensor(ZERO)[:, None, None], shown)
 
 
 def attention_keys(shown: Sequence[Tensor]) -> list[Key]:
-    """Return the legend of attention images; zeros where there are any."""
+    """Return the legend of attention images, each up to its own maximum; zeros if there are any."""
     zeros = any((each == 0).any() for each in shown)
-    bar = Key(ATTENTION, "largest weight of each map", "0")
-    return [bar, Key(ZERO, "exactly 0")] if zeros else [bar]
+    bar = Key(ATTENTION, "max", "0")
+    return [Key(ZERO, "exactly 0"), bar] if zeros else [bar]
 
 
 def class_keys(masks: Sequence[Mask], classes: Sequence[str]) -> list[Key]:

@@ -1,28 +1,42 @@
 """Curves of runs over training, arms side by side: `vitlab curves`.
 
 An arm is a group of runs that differ in the seed alone. Measurements are one long table with the
-columns arm, run, encoder, epoch, tag and value.
+columns arm, run, encoder, epoch, tag, title (of the tag, for people) and value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from vitlab.atomic_io import read_json_as
 from vitlab.errors import InputError
-from vitlab.visualization.colors import LINE_COLORS
+from vitlab.visualization.labels import (
+    SEED,
+    renamed,
+    score_title,
+    shortest_names,
+    weights_names,
+)
+from vitlab.visualization.plots import (
+    REFERENCE_DASH,
+    Style,
+    handle,
+    new_figure,
+    plot_line,
+    plot_style,
+    settle,
+    styles_of,
+)
 
-COLORS = LINE_COLORS[:6]  # black and gray are for what all arms share
-LINES = ("-", "--", ":", "-.")  # once the colors are used up
-COLUMNS = 4
 FEATURES = "features/"
-LOST = "lost by the end: best - last"
+LOST = "lost by the end (best - last)"
 UNITS = {"outliers": "share", "rank": "rank", "cosine": "cosine", "diffusion": "cosine"}
 
 
@@ -36,31 +50,42 @@ class MeasurementRow:
     features: dict[str, float | None] = field(default_factory=dict)
 
 
-def read(runs: Sequence[Path]) -> pd.DataFrame:
+def read(
+    runs: Sequence[Path], labels: Sequence[str] = (), metrics: Sequence[str] = ()
+) -> pd.DataFrame:
     """Return the measurements of runs as a long table.
 
     Folders named seed... with one parent are seeds of one arm, named after the parent, as
     `vitlab fit` lays them out: runs/dino_entmax/seed0, runs/dino_entmax/seed1. Any other folder is
     an arm by itself. Names have as many parents as distinguish all arms.
 
+    Args:
+        runs: folders.
+        labels: names of the arms, see `vitlab.visualization.labels.renamed`.
+        metrics: names of the scores, alike.
+
     Raises:
-        InputError: a folder is not that of a run, its file is damaged, or nothing is measured.
+        InputError: a folder is not that of a run, its file is damaged, nothing is measured, or
+            names that do not fit.
     """
     folders = [run.resolve() for run in runs]
-    arms = [each.parent if each.name.startswith("seed") else each for each in folders]
-    for length in range(1, max(len(arm.parts) for arm in arms) + 1):
-        names = ["/".join(arm.parts[-length:]) for arm in arms]
-        if len(set(names)) == len(set(arms)):
-            break
+    arms = [each.parent if SEED.fullmatch(each.name) else each for each in folders]
+    unique = list(dict.fromkeys(arms))
+    names = shortest_names([[*weights_names(str(arm)), str(arm)] for arm in unique])
+    called = dict(zip(unique, renamed(names, labels), strict=True))
     records = [
-        (name, number, row.encoder, row.epoch, tag, value)
-        for number, (run, name) in enumerate(zip(runs, names, strict=True))
+        (called[arm], number, row.encoder, row.epoch, tag, value)
+        for number, (run, arm) in enumerate(zip(runs, arms, strict=True))
         for row in _read_rows(run)
         for tag, value in {**row.scores, **row.features}.items()
         if value is not None
     ]
     columns = ["arm", "run", "encoder", "epoch", "tag", "value"]
-    return pd.DataFrame(records, columns=columns).drop_duplicates(columns[:-1], keep="last")
+    table = pd.DataFrame(records, columns=columns).drop_duplicates(columns[:-1], keep="last")
+    tags = list(table["tag"].unique())
+    chosen = dict(zip(tags, renamed(tags, metrics, "--metrics"), strict=True))
+    titles = {tag: name if name != tag else score_title(tag) for tag, name in chosen.items()}
+    return table.assign(title=table["tag"].map(titles))
 
 
 def _read_rows(run: Path) -> list[MeasurementRow]:
@@ -109,67 +134,62 @@ def peaks(table: pd.DataFrame, arm: str, tag: str) -> pd.DataFrame:
 def draw(table: pd.DataFrame) -> Figure:
     """Return a figure with a panel for each score: a line per arm, a band from worst to best.
 
-    A star marks the peak of each line; a panel shows what each seed lost since its own.
+    A star marks the peak of each line. If any seed has lost since its own, a panel shows how much.
     """
-    tags = common_tags(table)
+    tags, titles = common_tags(table), _titles(table)
     scores = [tag for tag in tags if not _is_feature(tag)]
-    titles = [*scores, LOST, *tags[len(scores) :]]
-    columns = min(COLUMNS, len(titles))
-    rows = -(-len(titles) // columns)
-    size = (3.4 * columns, 2.9 * rows + 0.5)
-    figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    for panel, title in zip(grid.flat, titles, strict=False):
-        panel.set_title(title.removeprefix(FEATURES), fontsize=10)
-        if title == LOST:
-            _draw_lost(panel, table, scores)
-        else:
-            _draw_score(panel, table, title)
-    for panel in grid.flat[len(titles) :]:
-        panel.remove()
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=COLUMNS,
-        fontsize=8,
-    )
+    styles = styles_of(list(table["arm"].unique()))
+    lost = any(peaks(table, arm, tag)["lost"].any() for arm, tag in product(styles, scores))
+    seeds = table.groupby("arm")["run"].nunique().to_dict()
+    legend = [
+        handle(f"{style.label} ({seeds[arm]} seed{'s' * (seeds[arm] > 1)})", *style[1:])
+        for arm, style in styles.items()
+    ]
+    legend.append(handle("peak of the mean", "0.3", "*", "none"))
+    if (table["encoder"] == "pixels").any():
+        legend.append(handle("raw pixels", "0.3", "", REFERENCE_DASH))
+    with plot_style():
+        figure, panels = new_figure(len(tags) + lost, legend, share=False)
+        for panel, tag in zip(panels, [*scores, *[LOST] * lost, *tags[len(scores) :]], strict=True):
+            panel.set_title(titles.get(tag, LOST))
+            if tag == LOST:
+                _draw_lost(panel, table, scores, styles)
+            else:
+                _draw_score(panel, table, tag, styles)
     return figure
 
 
-def _draw_score(panel: Axes, table: pd.DataFrame, tag: str) -> None:
-    selected = table[table["tag"] == tag]
-    for arm, color, line in _styles(table):
+def _draw_score(panel: Axes, table: pd.DataFrame, tag: str, styles: Mapping[str, Style]) -> None:
+    selected, score = table[table["tag"] == tag], not _is_feature(tag)
+    for arm, style in styles.items():
         runs = selected[(selected["arm"] == arm) & (selected["encoder"] != "pixels")]
-        points = runs.groupby("epoch")["value"].agg(["mean", "min", "max"])
-        seeds = table.loc[table["arm"] == arm, "run"].nunique()
-        label = f"{arm} ({seeds} seed{'s' * (seeds > 1)})"
-        panel.plot(points["mean"], line, marker="o", color=color, label=label, markersize=3)
-        panel.fill_between(
-            points.index, points["min"], points["max"], color=color, alpha=0.2, linewidth=0
-        )
+        points = runs.groupby("epoch")["value"].agg(mean="mean", low="min", high="max")
+        plot_line(panel, points.reset_index(), "epoch", style)
         trained = runs[runs["encoder"] == "trained"].groupby("epoch")["value"].mean()
-        if len(trained) and not _is_feature(tag):
-            top = trained.nlargest(1)
-            panel.plot(top, "*", color=color, markersize=11, markeredgecolor="white")
+        if len(trained) and score:
+            look: Any = {"color": style.color, "markeredgecolor": "white"}
+            panel.plot(trained.nlargest(1), "*", markersize=10, **look)
     pixels = selected.loc[selected["encoder"] == "pixels", "value"]
-    if len(pixels) and not _is_feature(tag):
-        panel.axhline(pixels.mean(), color="0.5", linestyle=":", label="raw pixels")
-    panel.plot([], [], "*", color="0.5", markersize=10, label="peak of the mean")
+    if len(pixels) and score:
+        panel.axhline(pixels.mean(), color="0.3", linewidth=0.9, linestyle=REFERENCE_DASH)
+    settle(panel)
+    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     panel.set(xlabel="epoch", ylabel=unit(tag))
-    panel.grid(alpha=0.3)
 
 
-def _draw_lost(panel: Axes, table: pd.DataFrame, tags: Sequence[str]) -> None:
-    styles = _styles(table)
-    for (index, (arm, color, line)), (row, tag) in product(enumerate(styles), enumerate(tags)):
+def _draw_lost(
+    panel: Axes, table: pd.DataFrame, tags: Sequence[str], styles: Mapping[str, Style]
+) -> None:
+    titles = _titles(table)
+    for (index, (arm, style)), (row, tag) in product(enumerate(styles.items()), enumerate(tags)):
         lost = peaks(table, arm, tag)["lost"]
         places = [row + 0.7 * ((index + 0.5) / len(styles) - 0.5)] * len(lost)
-        inside = "white" if line != LINES[0] else color
-        panel.plot(lost, places, "o-", color=color, markerfacecolor=inside, markersize=4, alpha=0.7)
-    panel.set_yticks(range(len(tags)), tags, fontsize=8)
+        panel.plot(lost, places, color=style.color, marker=style.marker, alpha=0.7)
+    panel.set_yticks(range(len(tags)), [titles[tag].replace(" ", "\n", 1) for tag in tags])
     panel.set_ylim(len(tags) - 0.5, -0.5)
     panel.set_xlim(left=min(0.0, panel.get_xlim()[0]))
+    panel.grid(visible=False, axis="y")
     panel.set_xlabel("points; each seed")
-    panel.grid(alpha=0.3, axis="x")
 
 
 def summary(table: pd.DataFrame) -> str:
@@ -183,7 +203,9 @@ def summary(table: pd.DataFrame) -> str:
             label = f"trained, epoch {last['epoch'].iloc[0]}" if encoder == "trained" else encoder
             values = [last.loc[last["tag"] == tag, "value"] for tag in tags]
             lines.append((arm, label, max(map(len, values)), *map(spread, values)))
-    return _markdown(("arm", "encoder", "seeds", *(f"{tag}, {unit(tag)}" for tag in tags)), lines)
+    titles = _titles(table)
+    heads = [f"{titles[tag]}, {unit(tag)}" for tag in tags]
+    return _markdown(("arm", "encoder", "seeds", *heads), lines)
 
 
 def degradation(table: pd.DataFrame) -> str:
@@ -191,7 +213,7 @@ def degradation(table: pd.DataFrame) -> str:
 
     Of features, only the last value: they have no best.
     """
-    lines = []
+    lines, titles = [], _titles(table)
     for arm, tag in product(table["arm"].unique(), common_tags(table)):
         seeds = peaks(table, arm, tag)
         if seeds.empty:
@@ -200,8 +222,7 @@ def degradation(table: pd.DataFrame) -> str:
         cells = [spread(seeds["epoch"], 0), *(spread(seeds[each]) for each in ("best", "lost"))]
         peak, best, lost = ["-"] * 3 if _is_feature(tag) else cells
         last = spread(seeds["last"], decimals)
-        name = tag.removeprefix(FEATURES)
-        lines.append((arm, name, unit(tag), len(seeds), peak, best, last, lost))
+        lines.append((arm, titles[tag], unit(tag), len(seeds), peak, best, last, lost))
     heads = ("arm", "measure", "unit", "seeds", "peak epoch", "best", "last", "best - last")
     note = "best - last of each seed, from its own peak; noise alone makes it larger than 0."
     return f"{_markdown(heads, lines)}\n{note}\n"
@@ -225,12 +246,8 @@ def _is_feature(tag: str) -> bool:
     return tag.startswith(FEATURES)
 
 
-def _styles(table: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Return each arm with its color and line."""
-    return [
-        (arm, COLORS[i % len(COLORS)], LINES[i // len(COLORS) % len(LINES)])
-        for i, arm in enumerate(table["arm"].unique())
-    ]
+def _titles(table: pd.DataFrame) -> dict[str, str]:
+    return dict(zip(table["tag"], table["title"], strict=True))
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -35,6 +35,7 @@ from vitlab.visualization.parts import part_labels
 from vitlab.visualization.pca import pca_colors
 from vitlab.visualization.photographs import Photograph, Place
 
+MASKS = "predicted mask"
 FEW, LOW = 5, 110  # columns of the usual height, and the height of more, in pixels
 
 SHARED = {
@@ -145,7 +146,7 @@ def attention_maps(
         "mean of heads" if head is None else f"head {head}",
         [[image for image, _ in each] for each in drawn],
         attention_keys(shown),
-        f"Attention of {query} over the patches.",
+        f"Attention of {query} over the patches; max: the largest weight of each map.",
         [[note for _, note in each] for each in drawn],
     )
 
@@ -164,7 +165,7 @@ def similarity_maps(
     ]
     low = min(0.0, *(float(each.min()) for several in found for each in several))
     images = [[apply_colormap(each, SIMILARITY, low, 1.0) for each in several] for several in found]
-    keys = [Key(SIMILARITY, "1 (cosine)", f"{low:.2g}")]
+    keys = [Key(SIMILARITY, "1", f"{low:.2g}")]
     return MapSet("similarity", images, keys, "Similarity: cosine with the patch in the ring.")
 
 
@@ -205,7 +206,7 @@ def mask_maps(
     keys = class_keys([each for several in found for each in several], classes)
     images = [[apply_palette(each) for each in several] for several in found]
     caption = f"Masks: a linear map of patches, fitted to {training_data}."
-    return MapSet("predicted mask", images, keys, caption)
+    return MapSet(MASKS, images, keys, caption)
 
 
 def grid_by_model(
@@ -234,9 +235,11 @@ def grid_by_kind(
     for maps in kinds:
         images = [several[photo] for photo in count for several in maps.images]
         notes = [several[photo] for photo in count for several in maps.notes]
-        columns.append(GridColumn(maps.title, images, notes=notes))
+        bars = [] if maps.title == MASKS else maps.keys
+        columns.append(GridColumn(maps.title, images, bars, notes=notes))
     labels = [model.label for _ in count for model in features]
-    keys = list(dict.fromkeys(key for maps in kinds for key in maps.keys))
+    # classes are many, and have a line of their own
+    keys = [key for maps in kinds if maps.title == MASKS for key in maps.keys]
     caption = " ".join(dict.fromkeys(each.caption for each in kinds if each.caption))
     return ImageGrid(columns, labels, keys, caption, HEIGHT if len(kinds) <= FEW else LOW)
 

@@ -23,16 +23,13 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_png
 
 from vitlab.atomic_io import write_bytes
-from vitlab.visualization.colors import Key
+from vitlab.visualization.colors import ABOVE_ZERO, ATTENTION, Key
+from vitlab.visualization.plots import FONT, METADATA, figure_files
 
 HEIGHT, DPI = 200, 100
 GAP, LINE, LARGE, SMALL = 6, 19, 14, 12  # between images; of a line; heights of text
-SWATCH, BAR = 14, 140  # of a color, and of a color map
+SWATCH, BAR = 14, 80  # of a color, and of a color map
 CHARACTER = 0.62  # width over height, of most
-# text as outlines, the same on every machine; nothing in a file that differs between runs
-STYLE: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "vitlab", "pdf.fonttype": 42}
-STYLE |= {"font.family": "DejaVu Sans", "text.usetex": False, "text.parse_math": False}
-NO_DATE = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 @dataclass(frozen=True)
@@ -122,8 +119,8 @@ class ImageGrid:
     def encode(self, ending: str = ".png", scale: int = 2) -> bytes:
         """Return a file's content, the same each time; text of .svg and .pdf is vectors."""
         file = io.BytesIO()
-        more: dict[str, Any] = {"bbox_inches": "tight", "metadata": NO_DATE[ending]}
-        with matplotlib.rc_context(STYLE):
+        more: dict[str, Any] = {"bbox_inches": "tight", "metadata": METADATA[ending]}
+        with matplotlib.rc_context(FONT):
             self.draw().savefig(file, format=ending[1:], dpi=scale * DPI, **more)
         if ending == ".png":  # a fifth smaller without transparency, of which there is none
             image, file = Image.open(file).convert("RGB"), io.BytesIO()
@@ -131,8 +128,9 @@ class ImageGrid:
         return file.getvalue()
 
     def save(self, path: Path, scale: int = 2) -> None:
-        """Write the grid, at once or not at all, in the format of the file's ending."""
-        write_bytes(path, self.encode(path.suffix.lower(), scale))
+        """Write the grid to its `vitlab.visualization.plots.figure_files`."""
+        for ending, file in figure_files(path).items():
+            write_bytes(file, self.encode(ending, scale))
 
 
 def png_pixels(png: bytes) -> UInt8[Tensor, "3 height width"]:
@@ -162,7 +160,8 @@ def _image(
 def _key(axes: Axes, x: float, y: float, key: Key) -> None:
     """Draw a color or a color map, with what its ends mean."""
     if isinstance(key.color, str):
-        steps = matplotlib.colormaps[key.color](np.linspace(0, 1, BAR))
+        first = ABOVE_ZERO if key.color == ATTENTION else 0
+        steps = matplotlib.colormaps[key.color](np.linspace(first, 1, BAR))
         colors, bar = torch.from_numpy(steps[:, :3]), BAR
     else:
         colors, bar = torch.tensor([key.color]), SWATCH

@@ -13,6 +13,7 @@ from vitlab.probes import InferenceConfig
 from vitlab.probes.dense import patch_logits, upsample
 from vitlab.probes.logistic import LinearClassifier
 from vitlab.visualization.colors import (
+    LINE_COLORS,
     Key,
     Mask,
     apply_palette,
@@ -25,7 +26,8 @@ from vitlab.visualization.grid import GridColumn, ImageGrid
 from vitlab.visualization.pca import pca_colors
 
 # Okabe and Ito's blue and vermillion; void is as pale as in VOC's palette
-RIGHT, WRONG, VOID = to_rgb("#0072B2"), to_rgb("#D55E00"), (224 / 255, 224 / 255, 192 / 255)
+RIGHT, WRONG = map(to_rgb, LINE_COLORS[:2])
+VOID = (224 / 255, 224 / 255, 192 / 255)
 
 
 def compare_masks(
@@ -84,11 +86,8 @@ def draw_probe_grid(
     columns = [
         GridColumn("image", list(images / 255), smooth=True),
         GridColumn("PCA of patches", colors),
-        *([GridColumn("[CLS] attention", maps)] if attention else []),
+        *([GridColumn("[CLS] attention", maps, attention_keys(attention))] if attention else []),
         GridColumn("predicted mask", [apply_palette(mask) for mask in predictions]),
         GridColumn("true mask", [apply_palette(mask) for mask in truths]),
     ]
-    keys = (attention_keys(attention) if attention else []) + class_keys(
-        [*predictions, *truths], classes
-    )
-    return ImageGrid(columns, keys=keys)
+    return ImageGrid(columns, keys=class_keys([*predictions, *truths], classes))

@@ -10,16 +10,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vitlab.analysis.report.plots import (
-    COLUMN,
-    Style,
-    plot_channels,
-    plot_lines,
-    plot_maps,
-    render,
-)
+from vitlab.analysis.report.plots import plot_channels, plot_lines, plot_maps
 from vitlab.analysis.report.summary import ALIGN, DASH, SEGMENT, by_depth, interval, number
 from vitlab.analysis.results import Measure
+from vitlab.visualization.plots import Style, render
 
 READ = "read"  # the point where a block's output is read like the encoder's
 READ_NOTE = "The output of each block, read like the encoder's output: behind its final norm."
@@ -33,13 +27,21 @@ LINES = 100  # of a table
 
 
 class ReportFigure(NamedTuple):
-    """A figure: name of its files, title, caption, files, numbers as text, whole width or not."""
+    """A figure of the report.
+
+    Attributes:
+        name: of its files.
+        title: above it.
+        caption: below it.
+        files: content of each by its ending.
+        table: its numbers as text.
+        wide: whether it is as wide as the page.
+    """
 
     name: str
     title: str
     caption: str
-    svg: bytes
-    png: bytes
+    files: dict[str, bytes]
     table: pd.DataFrame
     wide: bool
 
@@ -128,7 +130,7 @@ class MeasureFigures:
             .reindex(index=points, columns=blocks)
             for label, own in rows.groupby("model", sort=False)
         }  # fmt: skip
-        figure = plot_maps(maps, (COLUMN[0], 0.75 + 0.2 * len(points)), across=3, unit=self.y)
+        figure = plot_maps(maps, 0.6 + 0.16 * len(points), unit=self.y)
         note = "A cell is a mean over images; blocks across, points of a block down."
         table = numbers(
             rows.assign(layer=[f"block {block}" for block in rows["block"]]), "point", "layer"
@@ -180,7 +182,7 @@ class MeasureFigures:
             f"block {block}": pd.DataFrame(np.mean([*own["values"]], axis=0))
             for block, own in arrays.groupby("block", dropna=False)
         }
-        figure = plot_maps(maps, (1.2, 1.35), across=6, unit=self.y)
+        figure = plot_maps(maps, 1.25, across=6, unit=self.y)
         cells = {block: each.stack().agg(["min", "mean", "max"]) for block, each in maps.items()}
         table = pd.DataFrame(cells).T.map(number).rename_axis("layer").reset_index()
         note = "A panel is a block, a cell a patch; mean over heads and images."
@@ -229,7 +231,7 @@ class MeasureFigures:
         if len(table) > LINES:
             caption = f"{caption} The table has the first {LINES} of {len(table)} lines."
         name = slug(f"{self.measure.name} {words}")
-        return ReportFigure(name, title, caption, *render(figure), table.head(LINES), wide)
+        return ReportFigure(name, title, caption, render(figure), table.head(LINES), wide)
 
 
 def numbers(rows: pd.DataFrame, x: str, variant: str) -> pd.DataFrame:

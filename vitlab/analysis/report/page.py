@@ -1,7 +1,9 @@
-"""The report: one page that needs no other file, and every figure as SVG and PNG."""
+"""The report: one page that needs no other file, and every figure as PNG, SVG and PDF."""
 
 import base64
+import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,15 +11,18 @@ from typing import NamedTuple
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
-from vitlab.analysis.report.figures import MeasureFigures, ReportFigure, slug
-from vitlab.analysis.report.plots import plot_style, styles_of
-from vitlab.analysis.report.summary import drawn_arrays, drawn_rows, headline, observations
+from vitlab.analysis.report.figures import MeasureFigures, ReportFigure, numbers, slug
+from vitlab.analysis.report.questions import Questions
+from vitlab.analysis.report.summary import drawn_arrays, drawn_rows, headline
 from vitlab.analysis.results import CSV, JSON, AnalysisResults, Measure
 from vitlab.atomic_io import write_bytes
+from vitlab.visualization.plots import COLUMN, plot_style, render, styles_of
 
 HERE = Path(__file__).parent
 HTML, FIGURES = "report.html", "figures"
+NARROW, WIDE, COLORS = 720, 1440, 48  # pixels of images on the page; colors of plots
 CHANCE_ONLY = "foreground_share"  # drawn as the line of chance of foreground_hit
 # title, lead, beginnings of the names of the measures
 SECTIONS = (
@@ -59,15 +64,32 @@ def write_report(results: AnalysisResults, pictures: Sequence[Picture], folder: 
     Returns:
         The files, the page first.
     """
-    parts = sections(results)
+    asked, parts = questions(results), sections(results)
     named = {slug(f"picture {i + 1} {each.title}"): each for i, each in enumerate(pictures)}
     files = {f"{name}.png": each.png for name, each in named.items()}
-    for figure in (each for part in parts.values() for each in part):
-        files |= {f"{figure.name}.svg": figure.svg, f"{figure.name}.png": figure.png}
+    for figure in (each for several in (asked, *parts.values()) for each in several):
+        files |= {f"{figure.name}{ending}": own for ending, own in figure.files.items()}
     for name, content in files.items():
         write_bytes(folder / FIGURES / name, content)
-    write_bytes(folder / HTML, _page(results, parts, named).encode())
+    write_bytes(folder / HTML, _page(results, asked, parts, named).encode())
     return [folder / HTML, *(folder / FIGURES / name for name in files)]
+
+
+def questions(results: AnalysisResults) -> list[ReportFigure]:
+    """Return the five questions as figures: the question is the title, the answer the caption."""
+    styles, found = styles_of([model.label for model in results.models]), []
+    with plot_style():
+        for question, each in Questions(results, styles).answers():
+            files, table = {}, pd.DataFrame()
+            if each.figure is not None and each.rows is not None:
+                x = "title" if "title" in each.rows else "block"
+                variant = "of" if "of" in each.rows else ""
+                rows = each.rows.assign(head=math.nan)
+                files, table = render(each.figure), numbers(rows, x, variant)
+            name = slug(f"question {len(found) + 1} {question}")
+            wide = each.figure is not None and each.figure.get_figwidth() > COLUMN
+            found.append(ReportFigure(name, question, each.sentence, files, table, wide))
+    return found
 
 
 def sections(results: AnalysisResults) -> dict[tuple[str, str], list[ReportFigure]]:
@@ -88,6 +110,7 @@ def sections(results: AnalysisResults) -> dict[tuple[str, str], list[ReportFigur
 
 def _page(
     results: AnalysisResults,
+    asked: list[ReportFigure],
     parts: dict[tuple[str, str], list[ReportFigure]],
     pictures: dict[str, Picture],
 ) -> str:
@@ -104,7 +127,7 @@ def _page(
         else f"{len(labels)} encoders compared",
         css=Markup((HERE / "page.css").read_text("utf-8")),
         headline=headline(results).replace(", ", ",\N{NO-BREAK SPACE}", regex=True).reset_index(),
-        observations=observations(results),
+        questions=asked,
         styles=styles_of(labels),
         sections=parts,
         pictures=pictures,
@@ -114,9 +137,19 @@ def _page(
         text=_text,
         slug=slug,
         table=lambda each: Markup(each.to_html(index=False, border=0)),
-        png=lambda each: f"data:image/png;base64,{base64.b64encode(each.png).decode()}",
+        image=embedded,
         files=[CSV, JSON],
     )
+
+
+def embedded(png: bytes, photographs: bool = False) -> str:
+    """Return an image for the page: as wide as a screen shows it, a tenth of the file's size."""
+    image, file = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
+    image.thumbnail((WIDE, 8 * WIDE) if photographs or image.width > WIDE else (NARROW, WIDE))
+    if not photographs:
+        image = image.quantize(COLORS, dither=Image.Dither.NONE).convert("RGB")
+    image.save(file, "WEBP", lossless=not photographs, quality=80)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _text(value: object) -> str:

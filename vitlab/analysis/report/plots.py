@@ -1,81 +1,29 @@
-"""Plots of a report: lines, maps and channels, in one style.
+"""Plots of a report: lines, maps and channels, in the style of `vitlab.visualization.plots`."""
 
-Every model has a color of Okabe and Ito's palette, safe for color blindness, a marker and a dash
-of its own, for print without color. Text is drawn as paths, so that no font is needed, and nothing
-depends on the time: equal results give equal bytes.
-"""
-
-import io
-import math
 import textwrap
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any, NamedTuple
+from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, StrMethodFormatter
 
-from vitlab.visualization.colors import LINE_COLORS
+from vitlab.visualization.plots import (
+    DASHES,
+    REFERENCE_DASH,
+    Style,
+    handle,
+    new_figure,
+    plot_dots,
+    plot_line,
+    settle,
+)
 
-Dash = Any  # of a line, as matplotlib takes it: "-", or lengths of strokes and gaps
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-DASHES: Sequence[Dash] = ("-", (0, (5, 1.4)), (0, (1.2, 1.1)), (0, (5, 1.2, 1.2, 1.2)))
-CHANCE_DASH = (0, (1, 2))
-COLUMN = (3.7, 2.35)  # inches: a column of a paper; the legend comes below
-LEGEND_ROW = 0.17  # inches
-DPI = 200  # of a PNG
-LABEL, AXIS = 26, 30  # letters of a model's label; of a line beside an axis
-STYLE: Any = {
-    "svg.fonttype": "path",
-    "svg.hashsalt": "vitlab",
-    "text.parse_math": False,  # no dollar sign of a label starts a formula
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "legend.fontsize": 7.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e3e3e3",
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 3.6,
-    "savefig.facecolor": "white",
-}
-
-
-class Style(NamedTuple):
-    """Color, marker and dash of a model, and a label short enough for a legend."""
-
-    label: str
-    color: str
-    marker: str
-    dash: Dash
-
-
-def styles_of(labels: Sequence[str]) -> dict[str, Style]:
-    """Return the style of each model, by label."""
-    found = {}
-    looks = zip(labels, cycle(LINE_COLORS), cycle(MARKERS), cycle(DASHES), strict=False)
-    for index, (label, *look) in enumerate(looks):
-        short = "".join(each if each.isprintable() else " " for each in label)
-        if len(short) > LABEL:
-            short = f"{index + 1}: …{short[5 - LABEL :]}"
-        found[label] = Style(short, *look)
-    return found
+AXIS = 30  # letters of a line beside an axis
+ACROSS = 3  # panels side by side
 
 
 def plot_lines(
@@ -107,20 +55,26 @@ def plot_lines(
     own = [styles[label] for label in rows["model"].unique()]
     variants = dict(zip(rows[variant].unique() if variant else [""], cycle(DASHES), strict=False))
     single = len(variants) == 1
-    legend = [_handle(s.label, s.color, s.marker, s.dash if single else "none") for s in own]
+    legend = [handle(s.label, s.color, s.marker, s.dash if single else "none") for s in own]
     if not single:
-        legend += [_handle(name, "0.3", "", dash) for name, dash in variants.items()]
+        legend += [handle(name, "0.3", "", dash) for name, dash in variants.items()]
     if chance is not None:
-        legend.append(_handle("chance", "0.45", "", CHANCE_DASH))
+        legend.append(handle("chance", "0.45", "", REFERENCE_DASH))
     panels = list(rows.groupby(panel, sort=False)) if panel else [("", rows)]
-    figure, axes = _new_figure(len(panels), COLUMN, legend)
+    figure, axes = new_figure(len(panels), legend, across=ACROSS)
     for axis, (title, part) in zip(axes, panels, strict=True):
         for (label, *kind), line in part.groupby(["model", *filter(None, [variant])], sort=False):
             style = styles[label]
             style = style if single else style._replace(dash=variants[kind[0]])
-            _plot_line(axis, line, x, style, rings, histogram)
+            heads = line[line["head"].notna()]
+            look: Any = {"color": style.color, "alpha": 0.5, "markeredgewidth": 0}
+            axis.plot(heads[x], heads["mean"], style.marker, markersize=2.6, **look)
+            means = line[line["head"].isna()]
+            if len(means):
+                plot_line(axis, means, x, style, ring=rings, steps=histogram)
         if chance is not None:
-            axis.axhline(chance, color="0.45", linewidth=0.9, linestyle=CHANCE_DASH)
+            axis.axhline(chance, color="0.45", linewidth=0.9, linestyle=REFERENCE_DASH)
+        settle(axis)
         name = styles[title].label if panel == "model" else title
         axis.set(xlabel=x, ylabel=textwrap.fill(y, AXIS), title=name)
         if x == "block":
@@ -132,35 +86,18 @@ def plot_lines(
     return figure
 
 
-def _plot_line(
-    axis: Axes, rows: pd.DataFrame, x: str, style: Style, rings: bool, histogram: bool
-) -> None:
-    color, marker = style.color, "" if histogram else style.marker
-    dots, line = rows[rows["head"].notna()], rows[rows["head"].isna()]
-    axis.plot(dots[x], dots["mean"], marker or ".", color=color, ms=3, alpha=0.5, mew=0)
-    steps: Any = "steps-mid" if histogram else "default"
-    axis.plot(line[x], line["mean"], color=color, ls=style.dash, marker=marker, drawstyle=steps)
-    if len(line) == 1:
-        axis.vlines(line[x], line["low"], line["high"], color=color, linewidth=1)
-    elif not histogram:
-        axis.fill_between(line[x], line["low"], line["high"], color=color, alpha=0.15, lw=0)
-    if rings and len(line):
-        top = line.loc[line["mean"].idxmax()]
-        axis.plot(top[x], top["mean"], "o", ms=9, mfc="none", mec=color, mew=1.4)
-
-
 def plot_maps(
-    maps: Mapping[str, pd.DataFrame], size: tuple[float, float], across: int, unit: str = ""
+    maps: Mapping[str, pd.DataFrame], height: float, across: int = ACROSS, unit: str = ""
 ) -> Figure:
     """Plot maps side by side with one scale of colors.
 
     Args:
         maps: by the titles of their panels. Axes are shown where rows have names.
-        size: inches of a panel.
+        height: inches of a panel.
         across: panels in a row at most.
         unit: what the colors are.
     """
-    figure, axes = _new_figure(len(maps), size, across=across)
+    figure, axes = new_figure(len(maps), across=across, height=height)
     values = np.concatenate([each.to_numpy(float).ravel() for each in maps.values()])
     limits = np.nanmin(values), np.nanmax(values)
     for axis, (name, cells) in zip(axes, maps.items(), strict=True):
@@ -178,6 +115,25 @@ def plot_maps(
     return figure
 
 
+def plot_estimates(rows: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
+    """Plot a panel for each title: a dot with its interval for each model.
+
+    Args:
+        rows: title, model, mean, low, high.
+        styles: by model.
+    """
+    panels = list(rows.groupby("title", sort=False))
+    height = 0.55 + 0.15 * rows["model"].nunique()
+    figure, axes = new_figure(len(panels), across=ACROSS, height=height, share=False)
+    across = axes[0].get_subplotspec().get_gridspec().ncols
+    for place, (axis, (title, own)) in enumerate(zip(axes, panels, strict=True)):
+        plot_dots(axis, own.rename(columns={"model": "label"}), styles)
+        axis.set_title(textwrap.fill(title, AXIS))
+        if place % across and set(own["model"]) == set(panels[place - place % across][1]["model"]):
+            axis.set_yticklabels([""] * len(own))
+    return figure
+
+
 def plot_channels(panels: Mapping[str, pd.DataFrame], tops: Sequence[str]) -> Figure:
     """Plot a dot for each channel, [CLS] against patches, on logarithmic axes.
 
@@ -186,8 +142,8 @@ def plot_channels(panels: Mapping[str, pd.DataFrame], tops: Sequence[str]) -> Fi
         tops: columns that are true for channels to be marked.
     """
     marks = dict(zip(tops, (("#D55E00", "^"), ("#0072B2", "x")), strict=True))
-    legend = [_handle(top, *look, "none") for top, look in marks.items()]
-    figure, axes = _new_figure(len(panels), (3.2, 2.7), legend)
+    legend = [handle(top, *look, "none") for top, look in marks.items()]
+    figure, axes = new_figure(len(panels), legend, height=2.6, across=ACROSS)
     for axis, (title, found) in zip(axes, panels.items(), strict=True):
         axis.plot(found["patches"], found["cls"], ".", color="0.6", markersize=2.5)
         for top, (color, marker) in marks.items():
@@ -206,51 +162,3 @@ def _set_log(axis: Axes, x: bool, y: bool) -> None:
             own.axes.set(**{f"{own.axis_name}scale": "log"})
             own.set_major_formatter(StrMethodFormatter("{x:g}"))
             own.set_minor_formatter(NullFormatter())
-
-
-def _handle(label: str, color: str, marker: str, dash: Dash) -> Line2D:
-    """Return the entry of a legend; the space shows labels that start with an underscore."""
-    return Line2D([], [], color=color, marker=marker, linestyle=dash, label=f" {label}")
-
-
-def _new_figure(
-    count: int, size: tuple[float, float], legend: Sequence[Line2D] = (), across: int = 3
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels of one size in inches, which share the x axis, and a legend."""
-    across = min(across, count)
-    down = math.ceil(count / across)
-    high = down * size[1] + LEGEND_ROW * math.ceil(len(legend) / 2)
-    figure = Figure(figsize=(across * size[0], high), layout="constrained")
-    axes = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
-    for axis in axes[count:]:
-        axis.set_axis_off()
-    for axis in axes:
-        axis.tick_params(labelbottom=True)  # also where the panel below is empty
-    if legend:
-        place: Any = "outside lower center"
-        figure.legend(handles=legend, loc=place, ncols=2, frameon=False, handlelength=2.6)
-    return figure, list(axes[:count])
-
-
-def render(figure: Figure) -> tuple[bytes, bytes]:
-    """Return a figure as SVG and PNG."""
-    svg, png = io.BytesIO(), io.BytesIO()
-    with warnings.catch_warnings():
-        # a letter that the font lacks is drawn as a box; the page itself has every letter
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.set_dpi(DPI)
-        figure.draw_without_rendering()  # lays it out, once for both files
-        figure.set_layout_engine("none")
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
-        figure.set_dpi(DPI)  # an SVG has 72
-        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
-    return svg.getvalue(), png.getvalue()
-
-
-@contextmanager
-def plot_style() -> Iterator[None]:
-    """Make and render figures in the style of this file, whatever else is set."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield

@@ -1,12 +1,6 @@
-"""Summary of an analysis: a table of main numbers, and the differences that intervals support.
-
-A difference is named only where 95 % intervals lie apart, which is stricter than needed, since all
-models saw the same images.
-"""
+"""The main numbers of an analysis, as numbers and as a table of text."""
 
 import math
-from collections.abc import Iterator
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -23,7 +17,7 @@ HEADLINE = (  # title, measure, and "last" block, "best" block, or "mean" over b
     ("foreground AUROC, best", ALIGN, "best"),
     ("foreground AUROC, output", ALIGN, "last"),
     ("high-norm patches", "norm_outliers", "last"),
-    ("exact zeros of attention", "attention_zeros", "mean"),
+    ("attention weights exactly 0, mean of blocks", "attention_zeros", "mean"),
     ("rank of patches, output", "feature_rank", "last"),
     ("mIoU, best", SEGMENT, "best"),
 )
@@ -74,89 +68,26 @@ def by_depth(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     return rows[rows["role"] == role].sort_values("block", kind="stable")
 
 
+def estimates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the main numbers: title, how it was chosen, model, block, mean, low, high."""
+    found = []
+    for title, measure, how in HEADLINE:
+        for label, own in by_depth(rows, measure).groupby("model", sort=False):
+            row = own.loc[own["mean"].idxmax()] if how == "best" else own.iloc[-1]
+            values = (row["mean"], row["low"], row["high"])
+            if how == "mean":
+                values = (own["mean"].mean(), math.nan, math.nan)
+            found.append((title, how, label, row["block"], *values))
+    return pd.DataFrame(found, columns=["title", "how", "model", "block", "mean", "low", "high"])
+
+
 def headline(results: AnalysisResults) -> pd.DataFrame:
     """Return the main numbers as text: a line for each model, columns that some model has."""
-    rows = drawn_rows(results)
-    labels = [model.label for model in results.models]
-    found = pd.DataFrame(index=pd.Index(labels, name="model"), dtype=str)
-    for title, measure, how in HEADLINE:
-        cells = {}
-        for label, own in by_depth(rows, measure).groupby("model"):
-            row = own.loc[own["mean"].idxmax()] if how == "best" else own.iloc[-1]
-            cells[label] = interval(row["mean"], row["low"], row["high"])
-            if how == "best":
-                cells[label] += f" (block {row['block']})"
-            elif how == "mean":
-                cells[label] = number(own["mean"].mean())
-        if cells:
-            found[title] = pd.Series(cells, dtype=str)
-    return found.fillna(DASH)
-
-
-def observations(results: AnalysisResults) -> list[str]:
-    """Return sentences on the differences that the intervals support."""
-    rows = drawn_rows(results)
-    titles = {measure.name: measure.title for measure in results.measures}
-    found = [*_norms(rows), *_depths(rows, titles)]
-    for _, measure, how in HEADLINE:
-        if how == "last":
-            found += _extremes(by_depth(rows, measure), titles.get(measure, measure))
-    return found
-
-
-def _norms(rows: pd.DataFrame) -> Iterator[str]:
-    """Yield how the cosine of [CLS] with patches changes across each norm, in most blocks."""
-    rows = rows[(rows["measure"] == COSINE) & (rows["role"] == "all")]
-    at = dict(list(rows.groupby("point", sort=False)))
-    for before, after in pairwise(at):
-        if "norm" not in after:
-            continue
-        both = at[before].merge(at[after], on=["model", "block"], suffixes=("", "_after"))
-        blocks = both.groupby("model").size()
-        for verb, sure in (
-            ("falls", both["high_after"] < both["low"]),
-            ("rises", both["low_after"] > both["high"]),
-        ):
-            means = both.groupby("model", sort=False)[["mean", "mean_after"]].mean()
-            parts = [
-                f"{label} from {means['mean'][label]:.2f} to {means['mean_after'][label]:.2f} "
-                f"({count} of {blocks[label]} blocks)"
-                for label, count in both[sure].groupby("model", sort=False).size().items()
-                if 2 * count > blocks[label]
-            ]
-            if parts:
-                yield f"Mean [CLS]-patch cosine {verb} across {after}: {'; '.join(parts)}."
-
-
-def _depths(rows: pd.DataFrame, titles: dict[str, str]) -> Iterator[str]:
-    """Yield where the foreground aligns best, if not where segmentation is best, or at the end."""
-    segments = by_depth(rows, SEGMENT)
-    for label, own in by_depth(rows, ALIGN).groupby("model", sort=False):
-        best = own.loc[own["mean"].idxmax()]
-        other, what = own.iloc[-1], "the last block"
-        segmented = segments[segments["model"] == label]
-        if len(segmented):
-            block = segmented.loc[segmented["mean"].idxmax(), "block"]
-            what = f"block {block}, which segments best"
-            there = own[own["block"] == block]
-            other = there.iloc[0] if len(there) else best
-        if best["low"] > other["high"]:
-            yield (
-                f"Foreground ({titles[ALIGN]}): {label} aligns best in block "
-                f"{best['block']} ({number(best['mean'])}), better than in {what} "
-                f"({number(other['mean'])})."
-            )
-
-
-def _extremes(rows: pd.DataFrame, title: str) -> Iterator[str]:
-    """Yield the models with the largest and smallest number, where no other interval reaches."""
-    last = rows.groupby("model").tail(1).dropna(subset=["low", "high"]).sort_values("mean")
-    if len(last) > 1:
-        low, *_, high = last.to_dict("records")
-        parts = []
-        if high["low"] > last["high"][:-1].max():
-            parts.append(f"highest for {high['model']} ({number(high['mean'])})")
-        if low["high"] < last["low"][1:].min():
-            parts.append(f"lowest for {low['model']} ({number(low['mean'])})")
-        if parts:
-            yield f"{title[:1].upper()}{title[1:]} of the last block is {', '.join(parts)}."
+    labels = pd.Index([model.label for model in results.models], name="model")
+    shown = estimates(drawn_rows(results))
+    texts = map(interval, shown["mean"], shown["low"], shown["high"])
+    blocks = [f" (block {row.block})" * (row.how == "best") for row in shown.itertuples()]
+    shown = shown.assign(text=[f"{text}{block}" for text, block in zip(texts, blocks, strict=True)])
+    table = shown.pivot(index="model", columns="title", values="text")
+    table = table.reindex(index=labels, columns=shown["title"].unique()).fillna(DASH)
+    return table.rename_axis(columns=None)
