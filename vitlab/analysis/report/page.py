@@ -77,7 +77,8 @@ def write_report(results: AnalysisResults, pictures: Sequence[Picture], folder: 
 
 def questions(results: AnalysisResults) -> list[ReportFigure]:
     """Return the five questions as figures: the question is the title, the answer the caption."""
-    styles, found = styles_of([model.label for model in results.models]), []
+    styles = styles_of([model.label for model in results.models])
+    found: list[ReportFigure] = []
     with plot_style():
         for question, each in Questions(results, styles).answers():
             files, table = {}, pd.DataFrame()

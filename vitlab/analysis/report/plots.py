@@ -1,5 +1,6 @@
 """Plots of a report: lines, maps and channels, in the style of `vitlab.visualization.plots`."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -125,7 +126,7 @@ def plot_estimates(rows: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
     panels = list(rows.groupby("title", sort=False))
     height = 0.55 + 0.15 * rows["model"].nunique()
     figure, axes = new_figure(len(panels), across=ACROSS, height=height, share=False)
-    across = axes[0].get_subplotspec().get_gridspec().ncols
+    across = math.ceil(len(panels) / math.ceil(len(panels) / ACROSS))
     for place, (axis, (title, own)) in enumerate(zip(axes, panels, strict=True)):
         plot_dots(axis, own.rename(columns={"model": "label"}), styles)
         axis.set_title(textwrap.fill(title, AXIS))
