@@ -81,8 +81,10 @@ def renamed(names: Sequence[str], labels: Sequence[str], option: str = "--labels
                 "for each in this order, or NAME=LABEL for some of them",
                 field=option,
             )
-        pairs = dict(zip(names, labels, strict=True))
-    found = [printable(pairs.get(name, name)) for name in names]
+        found = [*labels]  # also where two defaults are the same
+    else:
+        found = [pairs.get(name, name) for name in names]
+    found = [printable(name) for name in found]
     wrong = [name for name, times in Counter(found).items() if times > 1 or not name.strip()]
     if wrong:
         raise InputError(
