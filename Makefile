@@ -9,11 +9,15 @@ SHAPES := --jaxtyping-packages="vitlab,beartype.beartype(conf=beartype.BeartypeC
 JOBS ?= 2
 FILES ?= tests
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(SHAPES)
+# the fast tests in an environment of their own, without constraints.txt; `ready` keeps setup from it
+WITH = folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/uv venv --quiet --python $(BIN)/python "$$folder/venv" \
+	  && VIRTUAL_ENV="$$folder/venv" $(BIN)/uv pip install --resolution $(ARE) -e '.[dev]' \
+	  && touch "$$folder/venv/ready" && $(MAKE) test VENV="$$folder/venv"
 CODE := vitlab benchmarks tests notebooks docs/site
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/ready ## make .venv and install vitlab with its development tools into it
 
@@ -36,6 +40,14 @@ test: setup ## run the fast tests: a few minutes on two cores; JOBS=4 files in p
 
 test-all: setup ## run all tests: full products of options, every stop, SLURM, notebooks
 	$(PYTEST) $(FILES)
+
+test-floors: ARE := lowest-direct
+test-floors: setup ## run the fast tests with the oldest versions that pyproject.toml allows, installed into a temporary folder
+	$(WITH)
+
+test-newest: ARE := highest
+test-newest: setup ## run the fast tests with the newest versions that pyproject.toml allows
+	$(WITH)
 
 test-wheel: setup ## build the wheel, and pretrain two steps with it in an empty folder
 	PYTHON=$(abspath $(BIN))/python tests/wheel.sh
@@ -70,4 +82,4 @@ lint: setup ## check format, style and types
 clean: ## remove what tools leave behind; data and runs stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 
-.PHONY: help setup demo test test-all test-wheel chaos golden bench notebooks screenshot docs format lint clean
+.PHONY: help setup demo test test-all test-floors test-newest test-wheel chaos golden bench notebooks screenshot docs format lint clean

@@ -16,7 +16,7 @@ TREES = {file: ast.parse(file.read_text()) for file in FILES}
 # modules of the package that any part may import
 BASE = {"errors", "signals", "rng", "atomic_io", "distributed", "activation_memory"}
 BASE |= {"config_files", "launch", "option_types", "precision", "progress", "usage_errors"}
-BASE |= {"code_version", "terminal"}
+BASE |= {"code_version", "synonyms", "terminal"}
 # what each part may import besides the base and itself
 ARROWS: dict[str, set[str]] = {
     **{name: set() for name in BASE},

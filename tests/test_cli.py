@@ -64,6 +64,13 @@ def test_an_unknown_option_is_refused_in_two_lines_with_the_nearest(capsys):
     assert lines[0] == "vitlab runs: there is no option --jsn; did you mean --json?"
 
 
+def test_a_folder_that_is_gone_is_said(tmp_path: Path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "the current folder no longer exists" in refused(["--version"], capsys)
+
+
 def test_the_help_of_fit_has_the_trainer_apart(capsys):
     for words, shown in ((["--help"], False), (["--help-trainer"], True)):
         with pytest.raises(SystemExit):

@@ -11,6 +11,7 @@ import shlex
 import stat
 import sys
 import warnings
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -153,7 +154,7 @@ def read_json_as(path: Path, kind: Any, finite: bool = True, limit: int = LIMIT)
         FileNotFoundError: there is no such file.
         InputError: it cannot be read, or holds another type; the field is the name of the file.
     """
-    content = read_regular(path, limit)
+    content = read_regular(path, limit).removeprefix(BOM_UTF8)
     try:
         return decode_json(content, kind, finite)
     except (ValueError, RecursionError) as error:

@@ -77,6 +77,10 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: with code 2 for input that cannot be used, after one message with the reason.
     """
     with safe_output():
+        try:
+            os.getcwd()
+        except OSError:
+            _refuse("the current folder no longer exists; change to one that does, with cd")
         _run(list(sys.argv[1:] if args is None else args))
 
 

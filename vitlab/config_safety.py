@@ -226,7 +226,7 @@ def read_yaml(path: Path) -> object:
     """
     content = read_regular(path)
     try:
-        return yaml.load(content.decode(), UniqueKeys)
+        return yaml.load(content.decode("utf-8-sig"), UniqueKeys)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

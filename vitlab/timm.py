@@ -12,6 +12,7 @@ names; `vitlab.encoders.load_pretrained(path, into=model.encoder)` fills a model
 Axis letters: b images, n tokens, d channels, c classes.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from vitlab.encoders import CLSSpecialization, Locality, TokenSequence, ViT
 from vitlab.encoders.locality import refined_cls
 from vitlab.encoders.tokens import split_at
-from vitlab.errors import InputError
+from vitlab.errors import InputError, did_you_mean
 
 Pool = Literal["token", "avg", ""]
 Indices = int | Sequence[int] | None
@@ -208,8 +209,22 @@ def _build(
     img_size: int | tuple[int, int] = 224,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
+    dynamic_img_size: bool = True,
     **options: Any,
 ) -> TimmViT:
+    known = [*inspect.signature(_build).parameters, *inspect.signature(ViT).parameters]
+    if wrong := [name for name in options if name not in known]:
+        raise InputError(
+            f"these models have no option {', '.join(wrong)}; {did_you_mean(wrong[0], known)}They "
+            f"take {', '.join(sorted({*known} - {'options'}))}",
+            field=wrong[0],
+        )
+    if not dynamic_img_size:
+        raise InputError(
+            "dynamic_img_size False has no effect: images of all sizes that the patches tile are "
+            "taken; leave it out",
+            field="dynamic_img_size",
+        )
     height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
     if height != width or in_chans != 3:
         raise InputError(

@@ -9,27 +9,8 @@ from textwrap import shorten
 from typing import Any
 
 from vitlab.errors import did_you_mean, nearest
+from vitlab.synonyms import meant
 
-# words of other programs, and of earlier versions, for options of the verbs
-OPTIONS = {
-    **dict.fromkeys(("checkpoint", "checkpoints", "ckpt", "model", "pretrained"), "weights"),
-    **dict.fromkeys(("source", "resume", "ckpt-path", "input"), "weights"),
-    **dict.fromkeys(("output", "output-dir", "out-dir", "save-dir", "json"), "out"),
-    **dict.fromkeys(("dataset", "data-dir", "data-path", "root", "masks"), "data.root"),
-    **dict.fromkeys(("gpus", "num-gpus", "gpu"), "devices"),
-    **dict.fromkeys(("nodes", "nnodes"), "num-nodes"),
-    **dict.fromkeys(("workers", "n-workers", "num-worker"), "num-workers"),
-    **dict.fromkeys(("batch", "bs"), "batch-size"),
-    **dict.fromkeys(("image", "image-size", "input-size", "resolution"), "size"),
-    **dict.fromkeys(("force", "replace"), "overwrite"),
-    **dict.fromkeys(("check", "plan"), "dry-run"),
-    **dict.fromkeys(("branch", "student", "teacher"), "which"),
-    **dict.fromkeys(("form", "fmt"), "format"),
-    **dict.fromkeys(("names", "name"), "labels"),
-    **dict.fromkeys(("world",), "world-size"),
-}
-# where a verb has another option of that meaning
-ELSE = {"size": "img-size", "devices": "gpus-per-node", "data.root": "root", "weights": "config"}
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "Path": "a path"}
 KINDS |= {
     "NoneType": "null",
@@ -48,10 +29,12 @@ def nearest_option(name: str, known: Iterable[str]) -> str:
         known: options of the verb, with dashes.
     """
     spelled = {each.lstrip("-").replace("_", "-"): each for each in known}
-    word = name.lstrip("-").replace("_", "-")
-    use = OPTIONS.get(word, "")
-    meant = [each for each in (word, use, ELSE.get(use, "")) if each in spelled]
-    near = [spelled[each] for each in meant[:1] or nearest(word, spelled)]
+    use = meant(name, spelled.values())
+    near = (
+        [use]
+        if use
+        else [spelled[each] for each in nearest(name.lstrip("-").replace("_", "-"), spelled)]
+    )
     return f"did you mean {' or '.join(near)}? " if near else ""
 
 
@@ -65,8 +48,7 @@ def explain(message: str, known: Iterable[str]) -> str:
     known = list(known)
     keys = list(dict.fromkeys(re.findall(r'Parser key "(.+?)"', message)))
     if found := re.search(r"but ([\w.]+) is abstract", message):
-        lacking = sorted(getattr(pydoc.locate(found[1]), "__abstractmethods__", ()))
-        return f"{'.'.join(keys[:1])}: {found[1]} lacks {', '.join(lacking)}; define it there"
+        return f"{'.'.join(keys[:1])}: {_abstract(found[1])}"
     if found := re.search(r"arguments are required: (.*)", message):
         names = [_spelled(".".join([*keys, each]), known) for each in found[1].split(", ")]
         return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
@@ -90,6 +72,14 @@ def explain(message: str, known: Iterable[str]) -> str:
     if keys:
         return _value(_spelled(".".join(keys), known), _innermost(message))
     return _plain(message)
+
+
+def _abstract(name: str) -> str:
+    kind: Any = pydoc.locate(name)
+    if name.startswith("vitlab."):  # the base of those that are meant
+        names = sorted(each.__name__ for each in subclasses(kind) if not inspect.isabstract(each))
+        return f"give the class_path of one, such as {', '.join(names)}"
+    return f"{name} lacks {', '.join(sorted(kind.__abstractmethods__))}; define it there"
 
 
 def reasons(message: str) -> str:
@@ -199,6 +189,7 @@ def _value(name: str, message: str) -> str:
             return f"{name}: {shown} is no {bases_named}"
         hint = did_you_mean(shown, names)
         hint += "" if len(names) > 12 else f"there are {', '.join(names)}"
+        hint = hint or "name one by its import path"
         return f"{name}: there is no class {shown}; {hint}"
     if kinds:
         return f"{name} {shorten(value, 100)}: give {' or '.join(dict.fromkeys(kinds))}"

@@ -112,9 +112,15 @@ def test_bad_input_is_refused_with_one_message(evaluate, tmp_path, capsys, proto
         (["--help"], 0, "--protocol.recipe.iterations 1000"),
         (["--protocol", "linear-dino", "--help"], 0, "eval_interval: 1"),
         (["--data.root", "x"], 2, "--protocol"),
+        (
+            ["--weights", "x", "--protocol", "knn", "--data.rot", "x"],
+            2,
+            "did you mean --data.root?",
+        ),
+        (["--weights", "x", "--protocol", "knn", "--data.max", "x"], 2, "--data.root is missing"),
         (["--protocol", "knn"], 2, "--data.root"),
         (["--data.global_batch_size", "3"], 2, "global_batch_size"),  # it would be ignored
-        (["--accelerator", "nonsense"], 2, "cannot be used on this machine"),
+        (["--accelerator", "cda"], 2, "did you mean cuda?"),
     ],
 )
 def test_help_and_what_the_parser_and_others_refuse(evaluate, capsys, words, code, text):

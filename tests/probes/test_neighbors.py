@@ -88,7 +88,9 @@ def blobs(count: int, seed: int, distance: float = 8.0) -> Features:
 
 
 def test_knn_of_simple_features():
-    assert KNN(5).fit_score(blobs(60, 0), blobs(30, 1)) == {"top1": 100.0}
+    train, test = blobs(60, 0), blobs(30, 1)
+    test.x.requires_grad_()  # as features straight from an encoder
+    assert KNN(5).fit_score(train, test) == {"top1": 100.0}
     same = blobs(50, 0, distance=0.0)
     assert KNN(1).fit_score(same, same) == {"top1": 100.0}
     # more neighbors than images are all of them

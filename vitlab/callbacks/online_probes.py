@@ -82,7 +82,7 @@ class OnlineProbes(EvaluationCallback):
         more: dict[str, Probe] = {},  # noqa: B006
     ):
         super().__init__("probing", every_n_epochs, batch_size, num_workers)
-        self.dense, self.view = dense, SegmentationSquare(dense_size)
+        self.dense, self.view = dense or {}, SegmentationSquare(dense_size)
         self.size, self.dense_size = size, dense_size
         self.images, self.dense_images = images, dense_images
         self.pictures, self.baselines = pictures, baselines

@@ -62,7 +62,7 @@ class EvaluateArguments:
         seed: Seed of heads, order and augmentation.
         batch_size: Images per forward pass and device.
         num_workers: Processes that load images, per device.
-        accelerator: cpu, cuda or auto.
+        accelerator: auto is a GPU where there is one.
         devices: Processes per machine, one for each device.
         num_nodes: Machines.
         memory: GiB that blocked computations may take, on each device.
@@ -82,7 +82,7 @@ class EvaluateArguments:
     seed: int = 0
     batch_size: int = 64
     num_workers: int = 4
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: int = 1
     num_nodes: int = 1
     memory: float = 2.0

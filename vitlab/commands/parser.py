@@ -17,6 +17,8 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from vitlab.config_safety import ClassParser, check_command_line
+from vitlab.errors import UsageError, nearest
+from vitlab.synonyms import meant
 
 Arguments = TypeVar("Arguments")
 Returned = TypeVar("Returned")
@@ -85,6 +87,10 @@ def parse_plain(
     known = parser.format_usage().replace("[", " ").split()
     names = {word.partition("=")[0].replace(".class_path", "") for word in rest}
     stand_ins = [name for name in names if name.startswith("--") and name in known]
+    for option, _, key in (name.partition(".") for name in sorted(names - {*known})):
+        root = f"{option}.root"
+        if root in known and root not in names and (meant(key, ["root"]) or nearest(key, ["root"])):
+            raise UsageError(f"there is no option {option}.{key}; did you mean {root}?")
     given = parser.parse_args([*plain, *(f"{name}=given" for name in stand_ins)])
     found = parser.instantiate_classes(given)
     values = {}

@@ -52,7 +52,6 @@ def run(words: Sequence[str]) -> None:
     from vitlab.training.cli import FitCLI
 
     fit_words = [
-        *("--trainer.enable_progress_bar", "false"),  # configs may overrule it
         *configs,
         *("--trainer.devices", str(options.devices)),
         *("--trainer.num_nodes", str(options.num_nodes)),

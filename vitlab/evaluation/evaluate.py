@@ -31,10 +31,10 @@ def check(encoder: Encoder, protocol: Protocol, data: VisionDataModule) -> list[
         samples = data.samples(split)
         labels = samples.masks if dense else samples.labels
         if labels is None:
-            kind = "masks" if dense else "image labels"
+            kind, other = ("masks", "knn") if dense else ("image labels", "dinov2-linear")
             raise InputError(
-                f"{type(protocol).__name__} needs {kind}, which split {split!r} of {name} does "
-                "not have; choose other data or another protocol",
+                f"this protocol needs {kind}, which split {split!r} of {name} does not have; "
+                f"choose other data, or another protocol, such as {other} (--list shows all)",
                 field="--protocol",
             )
         values = [value for value in data.mask_values.values() if value != IGNORE_INDEX]

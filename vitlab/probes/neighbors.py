@@ -55,7 +55,7 @@ class NeighborSearch:
     ):
         if k < 1:
             raise InputError(f"k {k} is no count of neighbors; use 1 or more", field="k")
-        self.queries, self.k, self.metric, self.memory = queries, k, metric, memory
+        self.queries, self.k, self.metric, self.memory = queries.detach(), k, metric, memory
         check_finite(queries)
         self._found = 0  # keys so far
         self._scores = queries.new_full((len(queries), 0), -torch.inf, dtype=torch.float32)
@@ -65,7 +65,7 @@ class NeighborSearch:
         """Search more keys."""
         columns, rows = blocks(self.memory, self.queries, len(keys), self.k)
         for block in keys.split(columns):
-            self._add(block.to(self.queries.device).float(), rows)
+            self._add(block.detach().to(self.queries.device).float(), rows)
 
     def neighbors(self) -> Neighbors:
         """Return the nearest of all keys so far.

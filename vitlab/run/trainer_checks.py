@@ -1,9 +1,14 @@
 """Settings and callbacks of the trainer that a run cannot use."""
 
+import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import AcceleratorRegistry, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import (
     BaseFinetuning,
     BatchSizeFinder,
@@ -14,8 +19,9 @@ from lightning.pytorch.callbacks import (
     Timer,
     WeightAveraging,
 )
+from lightning.pytorch.strategies import StrategyRegistry
 
-from vitlab.errors import InputError
+from vitlab.errors import InputError, did_you_mean
 
 TIME = "would end the run for good, within an epoch; leave it out and start the run as "
 TIME += "`timeout 6h vitlab fit ...`, which asks it to stop: it can go on with --ckpt_path last"
@@ -58,15 +64,69 @@ CALLBACKS: dict[type, str] = {
 
 
 def check_options(config: Mapping[str, Any]) -> None:
-    """Refuse options of the trainer that other options of `vitlab fit` decide.
+    """Refuse options of the trainer that other options of `vitlab fit` decide, and unknown names.
 
     Raises:
-        InputError: one of them is set.
+        InputError: one of them is set, or names what does not exist.
     """
+    names = {
+        "accelerator": ("auto", "gpu", *AcceleratorRegistry.available_accelerators()),
+        "strategy": ("auto", *StrategyRegistry.available_strategies()),
+        "profiler": ("simple", "advanced", "pytorch", "xla"),
+    }
+    for name, known in names.items():
+        if isinstance(value := config[name], str) and value not in known:
+            field = f"trainer.{name}"
+            hint = did_you_mean(value, known) or f"known are {', '.join(sorted(known))}"
+            raise InputError(f"there is no {field} {value}; {hint}".strip(), field=field)
     for name, (allowed, reason) in OPTIONS.items():
         if config[name] not in allowed:
             field = f"trainer.{name}"
             raise InputError(f"{field} {config[name]} {reason}", field=field)
+
+
+def check_gpu(accelerator: object) -> None:
+    """Refuse a GPU where torch finds none.
+
+    Raises:
+        InputError: there is none of this kind.
+    """
+    usable = {"cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()}
+    if accelerator in ("gpu", *usable) and not usable.get(str(accelerator), any(usable.values())):
+        raise InputError(
+            f"trainer.accelerator {accelerator}, but torch {torch.__version__} finds no such "
+            "device here; use --trainer.accelerator cpu or auto, or see to the driver "
+            "(`nvidia-smi`) and to a build of torch for it",
+            field="trainer.accelerator",
+        )
+
+
+def make_trainer(config: Mapping[str, Any]) -> Trainer:
+    """Return a trainer.
+
+    Args:
+        config: its arguments.
+
+    Raises:
+        InputError: an option that it refuses, or a precision that it would replace.
+    """
+    asked = str(config.get("precision"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU")
+        try:
+            trainer = Trainer(**config)
+        except (TypeError, ImportError, MisconfigurationException) as error:
+            named = [name for name in config if re.search(rf"\b{name}\b", str(error))]
+            given = "".join(f".{name} {config[name]}" for name in named[:1])
+            field = f"trainer{given.partition(' ')[0]}"
+            raise InputError(f"trainer{given}: {error}", field=field) from error
+    if asked.startswith("16") and str(trainer.precision).startswith("bf16"):
+        raise InputError(
+            f"trainer.precision {asked} is not for CPUs, where bf16-mixed would take its place "
+            "without a word; use bf16-mixed or 32-true",
+            field="trainer.precision",
+        )
+    return trainer
 
 
 def check_trainer(trainer: Trainer) -> None:

@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from vitlab.launch import find_launch, plugin_launch
 from vitlab.objectives import Pretrained  # all of them: YAML finds classes once imported
 from vitlab.run import run_dir
 from vitlab.run.module import Pretraining
-from vitlab.run.trainer_checks import check_options
+from vitlab.run.trainer_checks import check_gpu, check_options, check_trainer, make_trainer
 from vitlab.training.callbacks import RunCallbacks, run_callbacks
 from vitlab.training.suggestions import check_keys, check_words
 from vitlab.training.synthetic import Synthetic
@@ -145,10 +144,18 @@ class FitCLI(LightningCLI):
         return Path(self.config.run_dir or default)
 
     def before_instantiate_classes(self) -> None:
-        """Find the checkpoint to continue from; draw the embedded data sets where they are read."""
+        """Try the trainer's options, find the checkpoint to continue from, draw synthetic data."""
+        options = self.config.trainer.as_dict()
+        check_options(options)
         if not self.build:
             return
         self.launch = plugin_launch() if self._names_environment() else find_launch()
+        check_gpu(options["accelerator"])
+        if not self._names_environment():
+            kinds = (bool, int, float, str)  # classes are built later
+            plain = {name: each for name, each in options.items() if isinstance(each, kinds)}
+            plain |= {"plugins": self._cluster_environment(), "logger": False}
+            check_trainer(make_trainer(plain))
         rank_zero_only.rank = 0 if self.launch.first else 1  # type: ignore[attr-defined]
         self.folder = folder = self.run_folder
         if (self.config.model.objective.get("init_args") or {}).get("num_classes") is not None:
@@ -170,7 +177,7 @@ class FitCLI(LightningCLI):
         # however its path is spelled, and best.ckpt as well
         if first_rank() and checkpoint and folder.resolve() in checkpoint.resolve().parents:
             run_dir.check_same_settings(folder, yaml.safe_load(self.text()))
-        dense = self.config.probing.dense.values()
+        dense = (self.config.probing.dense or {}).values()
         roots = [source.init_args.root for source in (self.config.data, *dense)]
         synthetic = Synthetic(**self.config.synthetic.as_dict())
         synthetic.draw(roots, first_rank(), allowed=not self.config.dry_run)
@@ -201,7 +208,6 @@ class FitCLI(LightningCLI):
         """Return a trainer that writes every file into the folder of the run."""
         built = self.config_init
         config = {**built.trainer, **kwargs}
-        check_options(config)
         given = [*_listed(config["callbacks"]), *self.callbacks]
         config["callbacks"] = run_callbacks(built, given)
         given = config["logger"]
@@ -218,20 +224,7 @@ class FitCLI(LightningCLI):
             for each in loggers
         ]
         config["plugins"] = [*_listed(config["plugins"]), *self._cluster_environment()]
-        asked = str(config["precision"])
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU")
-            try:
-                trainer = Trainer(**{**config, "default_root_dir": str(self.folder)})
-            except (TypeError, ImportError) as error:  # of its options, such as devices
-                raise InputError(f"trainer: {error}", field="trainer") from error
-        if asked.startswith("16") and str(trainer.precision).startswith("bf16"):
-            raise InputError(
-                f"trainer.precision {asked} is not for CPUs, where bf16-mixed would take its place "
-                "without a word; use bf16-mixed or 32-true",
-                field="trainer.precision",
-            )
-        return trainer
+        return make_trainer({**config, "default_root_dir": str(self.folder)})
 
     def find(self, kind: type[Kind]) -> Kind | None:
         """Return the trainer's callback of a class, unless it has none."""

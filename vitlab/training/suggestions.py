@@ -8,9 +8,10 @@ from typing import Any, get_args
 
 from jsonargparse import Namespace
 
-from vitlab.config_files import resolve_configs
+from vitlab.config_files import config_names, resolve_configs
 from vitlab.config_safety import check_command_line, flat, options_of, read_yaml
 from vitlab.errors import InputError, did_you_mean, nearest
+from vitlab.synonyms import keys_elsewhere, meant
 from vitlab.usage_errors import parameters, subclasses
 
 SECTIONS = (
@@ -26,58 +27,6 @@ ADDED = ("c", "h", "help", "help_trainer", "print_config")
 # a run has one of them
 HELPS = ("-h", "--help", "--print_config")
 BEGINNINGS = ("--config", "-c", *HELPS, "--model.objective")
-# words of other programs, and of earlier versions, for what is elsewhere
-ELSEWHERE = {
-    **dict.fromkeys(("lr", "learning_rate", "rate", "base_lr"), "model.optimizer.lr"),
-    **dict.fromkeys(("weight_decay", "wd"), "model.optimizer.weight_decay"),
-    **dict.fromkeys(("optimizer", "opt"), "model.optimizer"),
-    **dict.fromkeys(("warmup", "warmup_epochs"), "model.optimizer.warmup_epochs"),
-    **dict.fromkeys(("epochs", "max_epochs", "num_epochs"), "trainer.max_epochs"),
-    **dict.fromkeys(("gpus", "devices", "num_gpus", "n_gpus"), "trainer.devices"),
-    **dict.fromkeys(("nodes", "num_nodes", "nnodes"), "trainer.num_nodes"),
-    **dict.fromkeys(("device", "accelerator"), "trainer.accelerator"),
-    **dict.fromkeys(("precision", "amp", "fp16", "bf16"), "trainer.precision"),
-    **dict.fromkeys(("logger", "wandb", "mlflow", "tensorboard"), "trainer.logger"),
-    **dict.fromkeys(("batch_size", "batch", "global_batch_size", "bs"), "data.global_batch_size"),
-    **dict.fromkeys(("micro_batch_size", "accumulate_grad_batches"), "data.micro_batch_size"),
-    **dict.fromkeys(("workers", "num_workers"), "data.num_workers"),
-    **dict.fromkeys(("root", "data_path", "data_dir", "dataset", "data_root"), "data.root"),
-    **dict.fromkeys(("transform", "views", "augmentation"), "data.transform"),
-    **dict.fromkeys(("arch", "encoder", "backbone"), "model.objective.encoder"),
-    **dict.fromkeys(("objective", "loss", "method"), "model.objective"),
-    **dict.fromkeys(("resume", "ckpt", "resume_from_checkpoint", "checkpoint_path"), "ckpt_path"),
-    **dict.fromkeys(("run", "out", "output_dir", "output", "save_dir", "log_dir"), "run_dir"),
-    **dict.fromkeys(("seed", "random_seed"), "seed_everything"),
-    **dict.fromkeys(("scoring", "val"), "validation"),
-    **dict.fromkeys(("checkpoints", "saving"), "checkpoint"),
-    **dict.fromkeys(("health", "monitor"), "collapse_monitor"),
-    **dict.fromkeys(("probes", "evaluation", "eval"), "probing"),
-}
-# words of other programs, and of earlier versions, for keys inside of a section
-SYNONYMS = {
-    **dict.fromkeys(("rate", "learning_rate", "base_lr"), "lr"),
-    **dict.fromkeys(("final_rate", "final_lr", "end_lr"), "min_lr"),
-    **dict.fromkeys(("decay", "wd"), "weight_decay"),
-    **dict.fromkeys(("clip", "clip_grad", "max_norm", "gradient_clip_val"), "clip_grad_norm"),
-    **dict.fromkeys(("warmup", "lr_warmup_epochs"), "warmup_epochs"),
-    **dict.fromkeys(("schedule", "scheduler", "course"), "lr_schedule"),
-    **dict.fromkeys(("kind", "opt", "type"), "name"),
-    **dict.fromkeys(("batch_size", "batch", "train_batch_size"), "global_batch_size"),
-    **dict.fromkeys(("device_batch", "per_device_batch_size"), "micro_batch_size"),
-    **dict.fromkeys(("workers", "n_workers"), "num_workers"),
-    **dict.fromkeys(("views", "transforms", "augmentation"), "transform"),
-    **dict.fromkeys(("path", "dir", "data_dir"), "root"),
-}
-PAIRS = (
-    "final_decay=final_weight_decay rules=param_groups train=train_split "
-    "val=val_split projection=head prototypes=out_dim hidden=hidden_dim "
-    "bottleneck=bottleneck_dim mixing=mixup erasing=random_erasing "
-    "smoothing=label_smoothing average=ema_decay start=classifier patch=patch_size "
-    "image=img_size image_size=img_size registers=num_registers "
-    "specialize=cls_specialization positions=pos_interpolation epochs=max_epochs "
-    "gpus=devices"
-)
-SYNONYMS |= dict(pair.split("=") for pair in PAIRS.split())
 
 
 def check_words(words: Sequence[str], others: Sequence[str] = OTHERS) -> list[str]:
@@ -98,40 +47,63 @@ def check_words(words: Sequence[str], others: Sequence[str] = OTHERS) -> list[st
     check_command_line(words)
     known = (*SECTIONS, *others)
     problems: dict[str, str] = {}
-    if not any(word.startswith(BEGINNINGS) for word in words):
-        raise InputError(
-            "there is no config; give one, such as --config dino_entmax; `vitlab configs` lists "
-            "those that come with vitlab",
-            field="--config",
-        )
     for top in (option[2:].partition(".")[0] for option, _ in options_of(words)):
         use = SPELLED.get(top.replace("-", "_"), top)
         problems |= {top: f"use {use}"} if use != top else {}
-    keys = [key for key, _ in _settings(words)]
+    keys = [key for _, key, _ in _settings(words)]
     for key in keys:
         top = key.partition(".")[0].replace("-", "_")
         if top not in (*known, *ADDED):
-            use = ELSEWHERE.get(top, "")
-            use = SPELLED.get(use, use)
+            use = meant(top, (*SPELLED.values(), *keys_elsewhere()))
             hint = f"{did_you_mean(top, known)}The sections are {', '.join(SECTIONS)}"
             problems[key] = f"use {use}" if use else hint
     _refuse(problems)
+    if not any(word.startswith(BEGINNINGS) for word in words):
+        bare = next((word for word in words if not word.startswith("-")), "dino_entmax")
+        raise InputError(
+            f"there is no config; give one, such as --config {bare}; `vitlab configs` lists those "
+            "that come with vitlab",
+            field="--config",
+        )
     if not any(word.startswith(HELPS) for word in words):
-        _check_recipe(keys)
+        _check_recipe(words)
     return words
 
 
-def _check_recipe(keys: Sequence[str]) -> None:
-    """Refuse configs that only overlay others: a recipe names the classes."""
+def _check_recipe(words: Sequence[str]) -> None:
+    """Refuse what only overlays a recipe, which names the classes, without or before one."""
+    settings = [(where, _short(key)) for where, key, _ in _settings(words)]
     for section in ("model.objective", "data"):
-        given = [key for key in keys if key.startswith(section)] or section != "data"
         named = {section, section.partition(".")[0]} | {f"{section}.class_path", f"{section}.help"}
-        if given and not named & {*keys}:
+        recipe = next((where for where, key in settings if key in named), "")
+        early = next((where for where, key in settings if key.startswith(f"{section}.")), "")
+        if not recipe and (early or section != "data"):
             raise InputError(
                 f"no config names the class of {section}, so all given only overlay others; give "
                 "a recipe before them, such as --config dino_entmax",
                 field="--config",
             )
+        order = list(dict.fromkeys(where for where, _ in settings))
+        if early and order.index(early) < order.index(recipe):
+            raise InputError(
+                f"{early} overlays {section}, whose class only {recipe} behind it names; give "
+                f"{recipe} before {early}",
+                field="--config",
+            )
+    options: dict[str, str] = {}
+    lost: dict[str, str] = {}
+    for where, key in settings:
+        if not where.startswith("--config "):
+            options[key] = where
+            lost.pop(key, None)  # given again
+        elif key in options:
+            lost[key] = where
+    for key, where in lost.items():
+        raise InputError(
+            f"{options[key]} would be overwritten by {where} behind it; give options behind the "
+            "configs",
+            field=options[key],
+        )
 
 
 def check_keys(words: Sequence[str], defaults: Namespace) -> None:
@@ -144,7 +116,7 @@ def check_keys(words: Sequence[str], defaults: Namespace) -> None:
     Raises:
         InputError: an unknown key or class; the field is the key.
     """
-    given = list(_settings(words))
+    given = [(key, value) for _, key, value in _settings(words)]
     classes: dict[str, set[str]] = {}
     for key, value in given:
         section = _short(key.removesuffix(".class_path"))
@@ -159,8 +131,7 @@ def check_keys(words: Sequence[str], defaults: Namespace) -> None:
             names = _names(section, defaults, classes)
             if not names or name in (*names, "help", "class_path", "init_args", "dict_kwargs"):
                 continue
-            synonym = SYNONYMS.get(name, "")
-            use = synonym if synonym in names else next(iter(nearest(name, names)), "")
+            use = meant(name, names) or next(iter(nearest(name, names)), "")
             remedy = f"use {section}.{use}" if use else f"{section} has {', '.join(names)}"
             problems[f"{section}.{name}"] = remedy
             break
@@ -173,8 +144,9 @@ def _refuse(problems: dict[str, str]) -> None:
         raise InputError(text, field=next(iter(problems)))
 
 
-def _settings(words: Sequence[str]) -> Iterator[tuple[str, object]]:
-    """Yield the dotted key and the value of each setting of a command line and its configs."""
+def _settings(words: Sequence[str]) -> Iterator[tuple[str, str, object]]:
+    """Yield config or option, dotted key and value of each setting of a command line."""
+    names = {file: name for name, file in config_names().items()}
     for option, value in options_of(words):
         if option in ("--config", "-c") and Path(value).is_file():
             content = read_yaml(Path(value))
@@ -184,9 +156,10 @@ def _settings(words: Sequence[str]) -> Iterator[tuple[str, object]]:
                     f"{value} {what}; a config is a mapping of sections: {', '.join(SECTIONS)}",
                     field=value,
                 )
-            yield from flat(content)
+            where = f"--config {names.get(Path(value), value)}"
+            yield from ((where, *each) for each in flat(content))
         elif option.startswith("--"):
-            yield option[2:].rstrip("+"), value
+            yield option, option[2:].rstrip("+"), value
 
 
 def _short(key: str) -> str:

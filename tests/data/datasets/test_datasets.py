@@ -85,6 +85,8 @@ def test_flat_validation_takes_its_labels_from_the_devkit_or_from_kaggle(
 
 @pytest.mark.parametrize("below", ["", "VOCdevkit", "VOCdevkit/VOC2012"])
 def test_voc_has_21_classes_and_its_lists(voc, below):
+    (file,) = (voc / "VOCdevkit/VOC2012/ImageSets/Segmentation").glob("val.txt")
+    file.write_text(file.read_text("utf-8-sig"), "utf-8-sig")  # as editors write it
     data = VOC2012(str(voc / below))
     assert data.num_classes == len(set(data.classes)) == 21
     assert [data.classes[i] for i in (0, 15, 20)] == ["background", "person", "tv/monitor"]

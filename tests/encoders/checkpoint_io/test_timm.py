@@ -31,7 +31,7 @@ def model(build):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if "tiny" in name])
 def test_a_model_is_made_by_name_and_takes_other_sizes(name):
-    model = timm.create_model(name, num_classes=7, drop_path_rate=0.1).eval()
+    model = timm.create_model(name, num_classes=7, drop_path_rate=0.1, dynamic_img_size=True).eval()
     with torch.no_grad():
         assert model(torch.randn(1, 3, 224, 224)).shape == (1, 7)
         assert model.forward_features(torch.randn(1, 3, 96, 160)).shape == (1, 61, 192)
@@ -110,6 +110,11 @@ def test_what_cannot_be_done_is_refused(model, images):
         ("set_grad_checkpointing", lambda: model.set_grad_checkpointing()),
         ("img_size", lambda: timm.create_model(NAMES[0], img_size=(224, 320))),
         ("img_size", lambda: timm.create_model(NAMES[0], in_chans=1)),
+        ("drop_pth_rate", lambda: timm.create_model(NAMES[0], drop_pth_rate=0.1)),
+        (
+            "dynamic_img_size",
+            lambda: timm.create_model(NAMES[0], dynamic_img_size=False),
+        ),
     ):
         with refused(field):
             wrong()

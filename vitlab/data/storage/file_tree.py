@@ -68,7 +68,7 @@ class FileTree(ABC):
     def text(self, path: str) -> str:
         """A small text file."""
         try:
-            return self.read(path).decode()
+            return self.read(path).decode("utf-8-sig")  # a list may begin with a byte order mark
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
                 f"cannot read {self.where(path)} as text ({error}); restore it from the original "

@@ -265,10 +265,12 @@ def recognize(source: CheckpointSource, family: FamilyName) -> str:
         return fitting[0]
     if family in fitting or (family not in ("auto", OWN) and not fitting):
         return family
+    wrong = "" if family == "auto" else f", not of {family}"
+    pixels = ", and of timm's weights --pixels, where images are read" if "timm" in fitting else ""
     raise InputError(
-        f"family={family!r} does not fit {source.path}, whose tensors are those of "
-        f"{' or '.join(fitting) or 'no family known here'}; name one with --family: "
-        f"{', '.join(fitting or FAMILIES)}. Families differ in how positions are resampled; "
-        "'vitlab' is for checkpoints of `vitlab fit` and exported folders",
+        f"the tensors of {source.path} are those of "
+        f"{' or '.join(fitting) or 'no family known here'}{wrong}; give --family "
+        f"{' or '.join(fitting or FAMILIES)}{pixels}. Families differ in how positions are "
+        "resampled; vitlab is for checkpoints of `vitlab fit` and exported folders",
         field="--family",
     )

@@ -92,6 +92,14 @@ class CheckpointSource:
         return found
 
 
+class ModelChoiceError(InputError):
+    """A file holds several models, or others than the one asked for; `guess` has one of them."""
+
+    def __init__(self, message: str, guess: list[str]):
+        super().__init__(message, field="--which")
+        self.guess = guess
+
+
 def few(names: Mapping | list | tuple, limit: int = 4) -> str:
     """Return the first names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
@@ -256,7 +264,6 @@ def _choose(path: Path, names: list[str], which: str) -> str:
     if which in names or (not which and len(names) < 2):
         return which or "".join(names)
     holds = f"the models {', '.join(names)}" if names else "one model without a name"
-    remedy = f"choose one of them with --which, such as {names[-1]}" if names else "leave it out"
-    raise InputError(
-        f"which={which!r} does not fit {path}, which holds {holds}; {remedy}", field="--which"
-    )
+    wrong = f", not {which}" if which else ""
+    remedy = f"choose one with --which, such as {names[-1]}" if names else "leave --which out"
+    raise ModelChoiceError(f"{path} holds {holds}{wrong}; {remedy}", names[-1:])

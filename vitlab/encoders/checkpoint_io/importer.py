@@ -11,7 +11,13 @@ import torch
 
 from vitlab.config_safety import check_config
 from vitlab.encoders.checkpoint_io.families import FAMILIES, OWN, recognize
-from vitlab.encoders.checkpoint_io.files import CheckpointSource, few, is_folder, open_source
+from vitlab.encoders.checkpoint_io.files import (
+    CheckpointSource,
+    ModelChoiceError,
+    few,
+    is_folder,
+    open_source,
+)
 from vitlab.encoders.checkpoint_io.match import LoadReport, match
 from vitlab.encoders.encoder import Encoder
 from vitlab.encoders.prompted_vit import PromptedViT, backbone_of
@@ -91,8 +97,7 @@ def load_pretrained(
             f"{into.config['img_size']}; leave img_size out, or make the encoder for it",
             field="img_size",
         )
-    source = open_source(Path(path), which)
-    name = recognize(source, family)
+    source, name = _open(Path(path), which, family)
     spec = source.spec or {}
     if source.is_run and issubclass(import_class(spec["class_path"], source.path), PromptedViT):
         return _load_prompts(source, backbone, alone=into is None and not img_size)
@@ -110,13 +115,28 @@ def load_pretrained(
     if not report.full and not partial:
         raise InputError(
             f"{path}, read as {name}, does not cover the encoder: {report}. Give weights of this "
-            "architecture, or allow it with partial=True",
+            "architecture, or allow it with partial (`vitlab import --partial`)",
             field="path",
         )
     if into is None:
         _refuse_half(report, converted, resized=bool(img_size) or name != OWN)
     backbone_of(encoder).load_state_dict(state, strict=False)
     return LoadedEncoder(encoder.eval(), report, name, source.branch, source.origin or name)
+
+
+def _open(path: Path, which: str, family: FamilyName) -> tuple[CheckpointSource, str]:
+    """Return a source and its family; a refusal names all that is to be given."""
+    try:
+        source = open_source(path, which)
+    except ModelChoiceError as error:
+        if which or not error.guess:
+            raise
+        try:
+            recognize(open_source(path, error.guess[0]), family)
+        except InputError as more:
+            raise InputError(f"{error}. Also, {more}", field=error.field) from more
+        raise
+    return source, recognize(source, family)
 
 
 def _refuse_half(report: LoadReport, source: CheckpointSource, resized: bool) -> None:
