@@ -153,7 +153,9 @@ class FitCLI(LightningCLI):
         check_gpu(options["accelerator"])
         if not self._names_environment():
             kinds = (bool, int, float, str)  # classes are built later
-            plain = {name: each for name, each in options.items() if isinstance(each, kinds)}
+            plain: dict[str, Any] = {
+                name: each for name, each in options.items() if isinstance(each, kinds)
+            }
             plain |= {"plugins": self._cluster_environment(), "logger": False}
             check_trainer(make_trainer(plain))
         rank_zero_only.rank = 0 if self.launch.first else 1  # type: ignore[attr-defined]
