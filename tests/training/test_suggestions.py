@@ -62,10 +62,6 @@ def test_an_unknown_section_names_the_nearest_and_all():
         ("--config dino --probing.dense.ade.root x", "give the class_path of one, such as ADE20K"),
         ("--config demo --config dino", "give --config dino before --config demo"),
         ("--data.root x --config dino", "give --config dino before --data.root"),
-        (
-            "--trainer.max_epochs 3 --config dino",
-            "--trainer.max_epochs would be overwritten by --config dino",
-        ),
         ("--config dino --trainer.strategy ddpp", "trainer.strategy ddpp; did you mean ddp or"),
         ("--config dino --trainer.devices none", "trainer.devices none: "),
         ("--config dino --trainer.max_epochs -3", "trainer.max_epochs -3: "),

@@ -90,20 +90,6 @@ def _check_recipe(words: Sequence[str]) -> None:
                 f"{recipe} before {early}",
                 field="--config",
             )
-    options: dict[str, str] = {}
-    lost: dict[str, str] = {}
-    for where, key in settings:
-        if not where.startswith("--config "):
-            options[key] = where
-            lost.pop(key, None)  # given again
-        elif key in options:
-            lost[key] = where
-    for key, where in lost.items():
-        raise InputError(
-            f"{options[key]} would be overwritten by {where} behind it; give options behind the "
-            "configs",
-            field=options[key],
-        )
 
 
 def check_keys(words: Sequence[str], defaults: Namespace) -> None:
