@@ -30,7 +30,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup ## draw the synthetic data, train on them for some minutes, print a table
-	$(BIN)/vitlab fit --config configs/dino_entmax.yaml --config configs/demo.yaml --run-dir runs/demo-$$(date +%Y%m%d-%H%M%S)
+	$(BIN)/vitlab fit --config configs/dino_entmax_locat.yaml --config configs/demo.yaml --run-dir runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 screenshot: setup ## show a run in TensorBoard and keep the picture; RUN=DIR, OUT=FILE.png, needs chromium
 	$(BIN)/python tests/tensorboard_screenshot.py $(RUN) --out $(or $(OUT),docs/results/tensorboard.png)

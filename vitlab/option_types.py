@@ -17,8 +17,8 @@ class Amounts:
     """Number of images to draw.
 
     Attributes:
-        imagenet_train: training images of each of the ten classes.
-        imagenet_val: validation images of each of the ten classes.
+        imagenet_train: training images of each of the twelve classes.
+        imagenet_val: validation images of each of the twelve classes.
         voc_train: images in train.txt.
         voc_val: images in val.txt.
         ade_train: images in training.
@@ -27,8 +27,8 @@ class Amounts:
         cityscapes_val: images in val, of another city.
     """
 
-    imagenet_train: int = 150
-    imagenet_val: int = 30
+    imagenet_train: int = 120
+    imagenet_val: int = 25
     voc_train: int = 300
     voc_val: int = 150
     ade_train: int = 200

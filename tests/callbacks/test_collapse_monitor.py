@@ -108,7 +108,8 @@ def test_the_keys_of_prompts_are_no_part_of_what_is_learned():
 
 
 def test_a_center_that_stays_is_named_and_the_weights_are_left_alone(fit: Fit, capsys):
-    options = (*LONG, "--model.objective.center_momentum", "1.0")
+    still = ("--model.objective.centering", "mean", "--model.objective.center_momentum", "1.0")
+    options = (*LONG, *still)
     watched = fit(*options, EVERY, "4", name="watched")
     (row,) = read_diagnoses(watched)
     assert (row["name"], row["step"]) == ("no centering", 40)  # the third check behind step 30

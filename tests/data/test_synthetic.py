@@ -53,7 +53,7 @@ def test_another_seed_changes_every_picture_and_more_pictures_change_none(
     synthesize(tmp_path / "more", seed=3, amounts=more, processes=1)
     mine, other, larger = digests(root), digests(tmp_path / "other"), digests(tmp_path / "more")
     pictures = [name for name in mine if name.endswith((".JPEG", ".jpg", "leftImg8bit.png"))]
-    assert len(pictures) == 30 + 6 + 6 + 6
+    assert len(pictures) == 36 + 6 + 6 + 6
     assert all(mine[name] != other[name] for name in pictures)
     assert all(mine[name] == larger[name] for name in pictures)
 
@@ -66,9 +66,9 @@ def test_imagenet_devkit_tells_the_class_that_was_drawn(
     monkeypatch.setattr(imagenet, "portrait", lambda *given: drawn.append(given[3]) or real(*given))
     synthesize(tmp_path / "data", amounts=FEW, processes=1)
     data = ImageNet(str(tmp_path / "data/imagenet"))
-    assert data.samples("val").labels.tolist() == drawn[20:]
-    assert sorted(drawn[20:]) == [*range(len(KINDS))]
-    assert data.samples("train").labels.tolist() == sorted(drawn[:20])
+    assert data.samples("val").labels.tolist() == drawn[24:]
+    assert sorted(drawn[24:]) == [*range(len(KINDS))]
+    assert data.samples("train").labels.tolist() == sorted(drawn[:24])
     meta = data.folder / "ILSVRC2012_devkit_t12/data/meta.mat"
     synsets = loadmat(meta, squeeze_me=True)["synsets"]
     leaves = [str(row["WNID"]) for row in synsets if row["num_children"] == 0]

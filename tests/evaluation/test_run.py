@@ -23,21 +23,21 @@ SMALL = [
     *("--protocol.inference.short", "64"),
 ]
 KNN = ("knn", "--protocol.size", "64")
-pytestmark = pytest.mark.filterwarnings("ignore:there are 40 training images")
+pytestmark = pytest.mark.filterwarnings("ignore:there are 48 training images")
 
 
 def test_a_result_has_the_numbers_and_their_origin(evaluate, tmp_path, capsys):
     result = evaluate(*KNN)
     assert (result.protocol.name, result.protocol.changed) == ("knn", {"size": (224, 64)})
     assert result.data.dataset == "ImageNet"
-    assert result.data.counts == {"train": 40, "val": 20}
+    assert result.data.counts == {"train": 48, "val": 24}
     assert {"size": "nano", "pixels": "imagenet"}.items() <= result.weights.encoder.items()
     assert result.scores[result.headline] == result.scores["top1/k 20"]
     shown = capsys.readouterr().out
     assert f"{result.value:.2f}" in shown
     assert result.protocol.hash in shown
     counts = read_counts(tmp_path / "result")
-    assert len(counts.names) == 20
+    assert len(counts.names) == 24
     assert counts.counts.value == pytest.approx(result.value)
 
 
@@ -46,7 +46,7 @@ def test_own_class_folders_are_scored(evaluate, drawn, tmp_path):
     for split in ("train", "val"):
         (tmp_path / "mine" / split).symlink_to(drawn / "imagenet/train")
     result = evaluate(*KNN, "--data", "Folder", data=tmp_path / "mine")
-    assert (result.data.dataset, result.data.counts) == ("mine", {"train": 40, "val": 40})
+    assert (result.data.dataset, result.data.counts) == ("mine", {"train": 48, "val": 48})
 
 
 def test_a_segmentation_has_pictures_and_names_its_changes(evaluate, tmp_path):
@@ -68,7 +68,7 @@ def test_a_segmentation_has_pictures_and_names_its_changes(evaluate, tmp_path):
 def test_a_dry_run_leaves_nothing(evaluate, tmp_path, capsys):
     with pytest.raises(ValueError, match="there is no"):
         evaluate("knn", "--dry-run")
-    assert "40 images" in capsys.readouterr().out
+    assert "48 images" in capsys.readouterr().out
     assert not (tmp_path / "result").exists()
 
 

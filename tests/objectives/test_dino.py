@@ -12,6 +12,7 @@ from torch import nn
 from vitlab.data.batch import Batch
 from vitlab.encoders import ViT
 from vitlab.objectives import DINO, DINOHeadConfig
+from vitlab.objectives.dino import sinkhorn_knopp
 from vitlab.optim.schedules import Cosine, Progress, Ramp
 
 INFO = json.loads((Path(__file__).parents[1] / "references/dino.json").read_text())
@@ -97,6 +98,34 @@ def test_six_steps_of_training_are_dinos(reference, batch_size):
         torch.testing.assert_close(dino.center, reference["train.center"][step], rtol=0, atol=1e-4)
     logits = dino.teacher(batch.views[:1]).flatten(0, 1)
     torch.testing.assert_close(logits, reference["train.teacher_logits"], rtol=0, atol=1e-3)
+
+
+def test_sinkhorn_knopp_is_dinov2s_and_uses_all_prototypes():
+    logits = torch.tensor([[0.1, 0, -0.1], [0.1, 0.05, 0], [0.2, 0, 0.1], [0.1, 0.1, 0.1]]).double()
+    expected = [
+        [0.487532902, 0.395946682, 0.116520416],
+        [0.273502671, 0.453737527, 0.272759802],
+        [0.456222092, 0.088794976, 0.454982933],
+        [0.116955520, 0.396345746, 0.486698734],
+    ]
+    found = sinkhorn_knopp(logits / 0.07)
+    torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(sinkhorn_knopp(logits / 0.07 + 1e4), found)
+    assert torch.equal(sinkhorn_knopp(torch.zeros(5, 4)), torch.full((5, 4), 0.25))
+    # one image as like the rest as can be, at a temperature where exp overflows
+    sharp = sinkhorn_knopp(torch.randn(64, 4) / 0.01, iterations=100)
+    torch.testing.assert_close(sharp.sum(1), torch.ones(64))
+    torch.testing.assert_close(sharp.sum(0), torch.full((4,), 16.0), rtol=0.2, atol=0)
+
+
+def test_with_sinkhorn_knopp_no_center_moves(build, batch):
+    dino = build(centering="sinkhorn_knopp")
+    before = dino.loss(batch, START)
+    dino.after_step(START)
+    assert not dino.center.any()
+    assert before.logs["teacher/prototypes"] > 0.9 * dino.out_dim
+    with refused("model.objective.center_momentum"):
+        build(centering="sinkhorn_knopp", center_momentum=0.5)
 
 
 def test_only_the_student_gets_gradients_and_the_logs_add_up(build, batch):

@@ -129,7 +129,7 @@ def test_masks_reach_a_run_and_those_that_show_no_background_add_nothing(
     masks = ("tokens", "--model.objective.tokens.foreground", "masks", "--data.root", str(root))
     plain = ("--data.transform.auto_augment", "")
     refusal(calibrate, *masks, *plain)
-    assert "none of the 40 training images has a mask" in capsys.readouterr().err
+    assert "none of the 48 training images has a mask" in capsys.readouterr().err
     image = next(path for path in sorted((root / "train").rglob("*")) if path.is_file())
     mask = root / mask_name(str(image.relative_to(root)))
     mask.parent.mkdir(parents=True)
@@ -175,7 +175,7 @@ def test_starts_that_cannot_be_calibrated_are_refused(
         (["tokens"], "bare.pth", "holds no classifier"),
         (["tokens"], "nothing.pth", "there is no file"),
         (["tokens"], "prompts.ckpt", "holds prompts, "),
-        (["tokens"], "seven.ckpt", "has 7 classes and the data have 10"),
+        (["tokens"], "seven.ckpt", "has 7 classes and the data have 12"),
     ):
         refusal(calibrate, *options, start=start and tmp_path / start)
         assert message in capsys.readouterr().err

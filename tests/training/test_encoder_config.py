@@ -29,7 +29,7 @@ def test_an_overlay_belongs_to_all_configs_before_it(names, arms):
 def test_the_encoder_is_that_of_fit():
     encoder = encoder_from_config(group_overlays(["dino_entmax", "demo", "hardware/gpu_1"])[0])
     kept = {name: encoder.config[name] for name in ("size", "patch_size", "normalizer")}
-    assert kept == {"size": "nano", "patch_size": 8, "normalizer": "entmax15"}
+    assert kept == {"size": "nano", "patch_size": 16, "normalizer": "entmax15"}
 
 
 def test_a_home_is_found_and_an_overlay_alone_is_refused(tmp_path, monkeypatch):

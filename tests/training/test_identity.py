@@ -113,6 +113,6 @@ def test_a_run_without_a_record_goes_on_and_a_damaged_record_is_refused(tmp_path
 def test_a_run_keeps_its_identity(fit):
     folder = fit("--trainer.max_epochs", "1", "--probing.pictures", "0")
     identity = read(folder / FILE)["identity"]
-    assert identity["decisive"]["data train images"] == "40"
+    assert identity["decisive"]["data train images"] == "48"
     assert {"data val names", "voc2012 val masks", "pillow"} <= identity["decisive"].keys()
     assert {"threads", "device", "devices", "torch"} <= identity["rounding"].keys()

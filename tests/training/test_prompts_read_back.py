@@ -76,7 +76,7 @@ def test_weights_of_a_run_are_its_prompts_beside_its_backbone(trained, tmp_path)
     assert same(load_pretrained(tmp_path / "linear.ckpt").encoder, backbone)
 
 
-@pytest.mark.filterwarnings("ignore:there are 40 training images")
+@pytest.mark.filterwarnings("ignore:there are 48 training images")
 @pytest.mark.parametrize(
     ("protocol", "data"), [("knn", "imagenet"), ("vitlab-fast", "VOCdevkit")], ids=str
 )

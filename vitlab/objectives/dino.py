@@ -9,6 +9,7 @@ Axis letters: v views, b images, k prototypes.
 import copy
 import math
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ from vitlab.precision import at_least_fp32
 class DINO(Objective):
     """Cross-entropy of the student on all views with the teacher on the two global ones.
 
-    The teacher is a moving average of the student; its logits are centered and sharpened, against
+    The teacher is a moving average of the student; its output is centered and sharpened, against
     collapse to one prototype and to the uniform distribution.
 
     Args:
@@ -42,7 +43,11 @@ class DINO(Objective):
         momentum_batch_size: images that momentum is stated for: at another batch size it becomes
             momentum^(batch size / momentum_batch_size), the same average over images
             (arXiv:2307.13813). 0 takes momentum as it is, as DINO at every batch size.
-        center_momentum: decay of the center's moving average for one step.
+        centering: how the teacher is kept from one prototype: "mean" subtracts the moving average
+            of its logits, as DINO; "sinkhorn_knopp" makes the prototypes equally frequent in each
+            batch, over all ranks, as DINOv2 (arXiv:2304.07193), and bears a far sharper teacher.
+            Micro-batches are balanced one by one.
+        center_momentum: decay of the center's moving average for one step, of centering "mean".
         freeze_last_layer: epochs during which the prototypes do not change.
     """
 
@@ -54,10 +59,17 @@ class DINO(Objective):
         teacher_temperature: Ramp = Ramp(0.04, 0.04),  # noqa: B008
         momentum: float = 0.996,
         momentum_batch_size: int = 0,
+        centering: Literal["mean", "sinkhorn_knopp"] = "mean",
         center_momentum: float = 0.9,
         freeze_last_layer: int = 1,
     ):
         super().__init__()
+        if centering != "mean" and center_momentum != 0.9:
+            raise InputError(
+                f"center_momentum {center_momentum} has no effect with centering {centering}; "
+                "leave it out, or set centering to mean",
+                field="model.objective.center_momentum",
+            )
         if not 0 <= momentum <= 1:
             raise InputError(
                 f"momentum {momentum} is not in [0, 1]; DINO uses 0.996",
@@ -70,7 +82,7 @@ class DINO(Objective):
         self.teacher_temperature = teacher_temperature
         self.momentum, self.momentum_batch_size = momentum, momentum_batch_size
         check_least(self, "model.objective.", {"momentum_batch_size": 0})
-        self.center_momentum = center_momentum
+        self.centering, self.center_momentum = centering, center_momentum
         self.freeze_last_layer = freeze_last_layer
         self.out_dim = head.out_dim
         self.register_buffer("center", torch.zeros(1, head.out_dim))
@@ -97,7 +109,11 @@ class DINO(Objective):
         output = at_least_fp32(self.student(batch.views))
         if self.training:  # held-out images do not move the center
             self.mean_logits.append(target.mean(dim=(0, 1))[None])
-        teacher = F.softmax((target - self.center) / self.teacher_temperature(progress), dim=-1)
+        temperature = self.teacher_temperature(progress)
+        if self.centering == "mean":
+            teacher = F.softmax((target - self.center) / temperature, dim=-1)
+        else:
+            teacher = sinkhorn_knopp(target.flatten(0, 1) / temperature).view_as(target)
         student = F.log_softmax(output / self.student_temperature, dim=-1)
         value = cross_entropy(student, teacher)
         entropy_of_teacher = entropy(teacher).mean()
@@ -118,9 +134,10 @@ class DINO(Objective):
     @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
         """Update the center and the teacher."""
-        mean = distributed.all_reduce_mean(torch.stack(self.mean_logits).mean(0))
-        self.center_error = (mean - self.center).norm() / mean.norm()
-        self.center.lerp_(mean, 1 - self.center_momentum)
+        if self.centering == "mean":
+            mean = distributed.all_reduce_mean(torch.stack(self.mean_logits).mean(0))
+            self.center_error = (mean - self.center).norm() / mean.norm()
+            self.center.lerp_(mean, 1 - self.center_momentum)
         self.mean_logits.clear()
         update = get_ema_multi_avg_fn(self.teacher_momentum(progress))
         update(list(self.teacher.parameters()), list(self.student.parameters()), None)
@@ -184,6 +201,19 @@ class Branch(nn.Module):
 def entropy(probabilities: Float[Tensor, "*rows k"]) -> Float[Tensor, "*rows"]:
     """Return the entropy of each row in nats, from 0 to ln k."""
     return -torch.special.xlogy(probabilities, probabilities).sum(-1)
+
+
+def sinkhorn_knopp(logits: Float[Tensor, "n k"], iterations: int = 3) -> Float[Tensor, "n k"]:
+    """Return probabilities of n outputs that use all k prototypes about equally.
+
+    Alternates between equal sums over all outputs of all ranks for each prototype, and a sum of 1
+    for each output (arXiv:2006.09882). In logarithms, so that no temperature is too low.
+    """
+    for _ in range(iterations):
+        sums = distributed.all_gather_rows(logits.logsumexp(0, keepdim=True))
+        logits = logits - sums.logsumexp(0)
+        logits = logits - logits.logsumexp(1, keepdim=True)
+    return logits.exp()
 
 
 def cross_entropy(

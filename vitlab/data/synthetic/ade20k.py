@@ -11,7 +11,7 @@ from vitlab.data.synthetic.drawing.scenes import room
 from vitlab.data.synthetic.images import DrawingTask, random_size, save_jpeg, save_png
 
 FOLDERS = {"train": "training", "val": "validation"}
-ADE_IDS = (13, 15, 18, 20, 21, 24, 37, 40, 44, 83)  # of KINDS, in their order
+ADE_IDS = (13, 15, 18, 20, 21, 24, 37, 40, 44, 63, 65, 83)  # of KINDS, in their order
 ADE_STUFF = {"wall": 1, "sky": 3, "floor": 4, "grass": 10, "water": 22}
 
 

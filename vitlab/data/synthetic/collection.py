@@ -22,7 +22,7 @@ from vitlab.option_types import Amounts
 from vitlab.progress import track
 
 MARKER = "synthetic.json"  # written last, when the collection is complete
-VERSION = 1  # raise it with every change that alters an image
+VERSION = 2  # raise it with every change that alters an image
 # prefix in `Amounts`, which is part of the seed: folder and drawing of each set
 SETS = {
     "imagenet": ("imagenet", imagenet.draw_image),

@@ -14,7 +14,7 @@ from vitlab.option_types import Amounts
 
 # In the devkit of ImageNet the ids are not in the order of the wnids, which loaders must undo.
 WNIDS = tuple(f"n9000{n:04d}" for n in range(1, len(KINDS) + 1))
-ILSVRC_IDS = (7, 3, 10, 1, 5, 9, 2, 8, 6, 4)
+ILSVRC_IDS = (7, 3, 10, 1, 12, 5, 9, 2, 8, 11, 6, 4)
 
 
 def _validation_kind(seed: int, index: int) -> int:
@@ -31,7 +31,7 @@ def draw_image(task: DrawingTask, rng: np.random.Generator) -> None:
     else:
         kind = _validation_kind(task.seed, task.index)
         path = task.root / "val" / f"ILSVRC2012_val_{task.index + 1:08d}.JPEG"
-    canvas = portrait(rng, *random_size(rng, 128, 176), kind)
+    canvas = portrait(rng, *random_size(rng, 96, 136), kind)
     save_jpeg(path, develop(canvas, rng), rng)
 
 
@@ -43,7 +43,7 @@ def write_devkit(root: Path, seed: int, amounts: Amounts) -> None:
     lines = "".join(f"{ILSVRC_IDS[kind]}\n" for kind in kinds)
     (folder / "ILSVRC2012_validation_ground_truth.txt").write_text(lines)
     rows: list[tuple[object, ...]] = [
-        (number, wnid, kind.name, f"with {kind.texture}", 0, [], 0, amounts.imagenet_train)
+        (number, wnid, kind.silhouette, f"with {kind.texture}", 0, [], 0, amounts.imagenet_train)
         for number, wnid, kind in zip(ILSVRC_IDS, WNIDS, KINDS, strict=True)
     ]
     # the original lists inner nodes of WordNet too, which loaders must leave out

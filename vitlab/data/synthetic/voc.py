@@ -12,12 +12,12 @@ from vitlab.data.synthetic.drawing.scenes import backdrop, still_life
 from vitlab.data.synthetic.images import DrawingTask, random_size, save_jpeg, save_png
 from vitlab.option_types import Amounts
 
-VOC_IDS = (1, 2, 4, 5, 7, 9, 11, 14, 16, 20)  # of KINDS, in their order
+VOC_IDS = (1, 2, 4, 5, 6, 7, 9, 11, 14, 16, 19, 20)  # of KINDS, in their order
 
 
 def draw_image(task: DrawingTask, rng: np.random.Generator) -> None:
     """Draw and write one image and its mask."""
-    canvas = backdrop(rng, *random_size(rng, 128, 192))
+    canvas = backdrop(rng, *random_size(rng, 176, 224))
     still_life(canvas, rng, VOC_IDS)
     name = _number(task.split, task.index)
     save_jpeg(task.root / "JPEGImages" / f"{name}.jpg", develop(canvas, rng), rng)

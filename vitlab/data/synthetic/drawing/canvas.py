@@ -84,9 +84,9 @@ def develop(canvas: Canvas, rng: np.random.Generator) -> NDArray[np.uint8]:
     axis = rng.uniform(0, 2 * np.pi)
     x, y = canvas.axes()
     across = (x / canvas.width - 0.5) * np.cos(axis) + (y / canvas.height - 0.5) * np.sin(axis)
-    light = rng.uniform(0.8, 1.15) + rng.uniform(0, 0.5) * across
-    pixels = (canvas.pixels - 0.5) * rng.uniform(0.75, 1.15) + 0.5
-    pixels = np.clip(pixels * light[..., None], 0, 1) ** rng.uniform(0.8, 1.25)
-    pixels = cv2.GaussianBlur(pixels.astype(np.float32), (0, 0), rng.uniform(0.3, 0.8))
-    pixels += rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(0.005, 0.03))
+    light = rng.uniform(0.9, 1.1) + rng.uniform(0, 0.3) * across
+    pixels = (canvas.pixels - 0.5) * rng.uniform(0.85, 1.1) + 0.5
+    pixels = np.clip(pixels * light[..., None], 0, 1) ** rng.uniform(0.9, 1.1)
+    pixels = cv2.GaussianBlur(pixels.astype(np.float32), (0, 0), rng.uniform(0.3, 0.5))
+    pixels += rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(0.005, 0.02))
     return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)

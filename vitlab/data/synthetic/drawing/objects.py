@@ -1,4 +1,4 @@
-"""The ten classes of objects that all sets share: pose, texture, shadow."""
+"""The twelve classes of objects that all sets share: pose, texture, shadow."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ import numpy as np
 from vitlab.data.synthetic.drawing.canvas import Canvas, Contours, Floats, array
 from vitlab.data.synthetic.drawing.silhouettes import SILHOUETTES
 from vitlab.data.synthetic.drawing.textures import TEXTURES
-from vitlab.data.synthetic.drawing.tones import edge, mix, noise, two_tones
+from vitlab.data.synthetic.drawing.tones import balanced_tones, edge, mix, noise
 
 
 @dataclass(frozen=True)
@@ -16,27 +16,35 @@ class Kind:
     """A class of objects: what its members share. Color, size and pose vary.
 
     Attributes:
-        name: key of its silhouette.
-        texture: key of its texture.
-        period: of the texture, as a share of the picture's short side.
+        silhouette: its key.
+        texture: its key.
+        period: of the texture, in pixels.
     """
 
-    name: str
+    silhouette: str
     texture: str
     period: float
 
+    @property
+    def name(self) -> str:
+        """For people, such as "disc with dots"."""
+        return f"{self.silhouette} with {self.texture}"
 
+
+# some share a silhouette, some a texture
 KINDS = (
-    Kind("disc", "stripes", 0.09),
-    Kind("ring", "checks", 0.2),
-    Kind("star", "dots", 0.14),
-    Kind("cross", "waves", 0.24),
-    Kind("triangle", "bricks", 0.12),
-    Kind("crescent", "zigzag", 0.07),
-    Kind("horseshoe", "grid", 0.17),
-    Kind("gear", "rings", 0.22),
-    Kind("leaf", "scales", 0.08),
-    Kind("heart", "speckle", 0.28),
+    Kind("disc", "stripes", 10),
+    Kind("disc", "dots", 13),
+    Kind("ring", "checks", 15),
+    Kind("star", "dots", 13),
+    Kind("star", "bricks", 18),
+    Kind("cross", "zigzag", 11),
+    Kind("triangle", "grid", 13),
+    Kind("triangle", "stripes", 10),
+    Kind("crescent", "speckle", 13),
+    Kind("gear", "checks", 15),
+    Kind("heart", "scales", 13),
+    Kind("leaf", "speckle", 13),
 )
 
 
@@ -70,8 +78,8 @@ class Pose:
 
 
 def random_pose(rng: np.random.Generator, x: float, y: float, radius: float) -> Pose:
-    """Turned by up to a sixth of a circle, perhaps mirrored, slightly stretched and sheared."""
-    angle, shear = rng.uniform(-np.pi / 3, np.pi / 3), rng.uniform(-0.15, 0.15)
+    """Turned by up to 15 degrees, perhaps mirrored, slightly stretched and sheared."""
+    angle, shear = rng.uniform(-np.pi / 12, np.pi / 12), rng.uniform(-0.1, 0.1)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     mirror = rng.choice([-1.0, 1.0])
     stretch = np.array([[mirror * rng.uniform(0.85, 1.15), shear], [0, rng.uniform(0.85, 1.15)]])
@@ -82,16 +90,16 @@ def draw_object(
     canvas: Canvas, rng: np.random.Generator, kind: Kind, pose: Pose, label: int
 ) -> None:
     """Draw one textured object with its shadow; `label` goes into the labels."""
-    alpha = canvas.coverage(pose.place(SILHOUETTES[kind.name]))
+    alpha = canvas.coverage(pose.place(SILHOUETTES[kind.silhouette]))
     short = canvas.short
-    u, v = pose.coordinates(canvas, period=short * kind.period * rng.uniform(0.85, 1.15))
+    u, v = pose.coordinates(canvas, period=kind.period * rng.uniform(0.85, 1.15))
     shift = rng.uniform(-0.5, 0.5, 2) if kind.texture != "rings" else (0, 0)
     tone = TEXTURES[kind.texture](u + np.float32(shift[0]), v + np.float32(shift[1]), rng)
-    # colors that change over the object, so that they identify neither object nor class
-    first, second = two_tones(rng), two_tones(rng)
+    # colors that change over the object and average to gray: they identify neither it nor its class
+    first, second = balanced_tones(rng), balanced_tones(rng)
     blend = edge(noise(rng, canvas.height, canvas.width, (short / 3, short / 3)))[..., None]
     color = mix(tone, first) * (1 - blend) + mix(tone, second) * blend
-    color += 0.06 * noise(rng, canvas.height, canvas.width, (short / 6, short / 6))[..., None]
+    color += 0.03 * noise(rng, canvas.height, canvas.width, (short / 6, short / 6))[..., None]
     _cast_shadow(canvas, rng, alpha)
     canvas.put(alpha, color, label)
 

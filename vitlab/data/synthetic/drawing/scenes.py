@@ -9,17 +9,18 @@ from vitlab.data.synthetic.drawing.canvas import Canvas, array
 from vitlab.data.synthetic.drawing.objects import KINDS, Kind, draw_object, random_pose
 from vitlab.data.synthetic.drawing.silhouettes import blob
 from vitlab.data.synthetic.drawing.textures import TEXTURES, stuff_color
-from vitlab.data.synthetic.drawing.tones import mix, noise, two_tones
+from vitlab.data.synthetic.drawing.tones import balanced_tones, mix, two_tones
 
 
 def portrait(rng: np.random.Generator, height: int, width: int, kind: int) -> Canvas:
-    """One main object of class `kind`, and now and then a tiny one of another class."""
+    """Three to five objects of class `kind`, and now and then a tiny one of another class."""
     canvas = backdrop(rng, height, width)
     short = canvas.short
     if rng.random() < 0.25:
         other = KINDS[(kind + rng.integers(1, len(KINDS))) % len(KINDS)]
         _place(canvas, rng, other, short * rng.uniform(0.06, 0.09), 0)
-    _place(canvas, rng, KINDS[kind], short * rng.uniform(0.42, 0.6), 1)
+    for _ in range(rng.integers(3, 6)):
+        _place(canvas, rng, KINDS[kind], short * rng.uniform(0.28, 0.42), 1)
     return canvas
 
 
@@ -72,23 +73,13 @@ def room(
 
 
 def backdrop(rng: np.random.Generator, height: int, width: int) -> Canvas:
-    """A cluttered background: gradient, soft noise, blobs, lines, fragments of textures."""
-    axis = rng.uniform(0, 2 * np.pi)
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    ramp = 0.5 + 0.35 * (x * np.float32(np.cos(axis)) + y * np.float32(np.sin(axis)))
-    canvas = Canvas(mix(ramp, two_tones(rng, (0.05, 0.3))))
-    short = canvas.short
-    # several hues in each picture: the color of a crop must not give away the rest
-    for grain in (short / 2, short / 3, short / 4, short / 6):
-        color = rng.uniform(-0.12, 0.12, 3).astype(np.float32)
-        canvas.pixels += noise(rng, height, width, (grain, grain))[..., None] * color
-    for _ in range(rng.integers(1, 5)):
-        patch = blob(
-            rng, rng.uniform(0, width), rng.uniform(0, height), short * rng.uniform(0.05, 0.3)
-        )
-        canvas.blend(
-            canvas.coverage([patch]) * np.float32(rng.uniform(0.3, 0.9)), two_tones(rng)[0]
-        )
+    """A cluttered background: blobs, lines, fragments of textures."""
+    canvas = Canvas(np.full((height, width, 3), 0.5, np.float32))
+    # many hues in each picture, the same in all: colors must not give away which picture it is
+    for _ in range(round(height * width / 120)):
+        patch = blob(rng, rng.uniform(0, width), rng.uniform(0, height), 3.5 * 6 ** rng.random())
+        alpha = canvas.coverage([patch]) * np.float32(rng.uniform(0.6, 1))
+        canvas.blend(alpha, balanced_tones(rng)[0])
     for _ in range(rng.integers(0, 2)):
         _draw_fragment(canvas, rng)
     for _ in range(rng.integers(0, 4)):
@@ -101,9 +92,9 @@ def _draw_fragment(canvas: Canvas, rng: np.random.Generator) -> None:
     short = canvas.short
     x, y = rng.uniform(0, canvas.width), rng.uniform(0, canvas.height)
     pose = random_pose(rng, x, y, short * rng.uniform(0.1, 0.25))
-    period = short * (rng.uniform(0.035, 0.055) if rng.random() < 0.5 else rng.uniform(0.2, 0.3))
+    period = rng.uniform(4, 6) if rng.random() < 0.5 else rng.uniform(25, 35)
     texture = TEXTURES[KINDS[rng.integers(len(KINDS))].texture]
-    color = mix(texture(*pose.coordinates(canvas, period), rng), two_tones(rng, (0.1, 0.4)))
+    color = mix(texture(*pose.coordinates(canvas, period), rng), balanced_tones(rng))
     canvas.blend(canvas.coverage([blob(rng, x, y, pose.radius)]), color)
 
 

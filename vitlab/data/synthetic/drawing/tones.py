@@ -33,6 +33,16 @@ def two_tones(rng: np.random.Generator, gap: tuple[float, float] = (0.3, 0.6)) -
     return pair[rng.permutation(2)].astype(np.float32)
 
 
+def balanced_tones(rng: np.random.Generator, gap: tuple[float, float] = (0.35, 0.7)) -> Floats:
+    """Two random colors, (2, 3), whose mean is near gray: their average tells nothing."""
+    middle = rng.uniform(0.45, 0.55)
+    half = rng.uniform(*gap) / 2
+    chroma = rng.uniform(-0.25, 0.25, 3)
+    chroma -= chroma.mean()
+    pair = np.clip(np.stack([middle - half - chroma, middle + half + chroma]), 0, 1)
+    return pair[rng.permutation(2)].astype(np.float32)
+
+
 def mix(tone: Floats, pair: Floats) -> Floats:
     """Where `tone`, (height, width), is 0 the first color, where it is 1 the second."""
     return pair[0] + tone[..., None] * (pair[1] - pair[0])
