@@ -1,5 +1,6 @@
 """Pages name files, configs, verbs and options that exist."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,17 @@ def test_files_and_folders_named_in_the_map_exist(page):
     for tree in re.findall(r"(?s)```\n(configs/.*?)```", text):
         found = [*re.findall(r"\b\w+\.py\b", tree), *re.findall(r"(?m)^ +(\w+)/ ", tree)]
         assert not [name for name in found if name not in names]
+
+
+def test_the_demos_table_in_the_readme_is_that_of_its_stored_results():
+    stored = json.loads((ROOT / "docs/results/demo.json").read_text())
+    text = " ".join((ROOT / "README.md").read_text().split())
+    for row in stored["seeds"]["0"]:
+        scores = [row[name] for name in ("knn/top1", "linear/top1", "miou/voc2012")]
+        cells = " | ".join(f"{score:.1f}" for score in scores)
+        assert re.search(rf"\| [\w ]*{row['encoder'].split(',')[0]}[^|]* \| {cells} \|", text)
+    assert stored["commit"] in text
+    assert stored["time"] in text
 
 
 @pytest.mark.slow
