@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
+from vitlab.launch import RANKS
 from vitlab.terminal import console, printable
 
 Item = TypeVar("Item")
 FIRST, INTERVAL = 5.0, 30.0  # seconds until the first plain line, and between the others
 TICK = 0.5  # seconds between two looks at what works without a word
 WIDTH = 16  # columns of a bar
-RANKS = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")  # variables of launchers
 
 
 def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:

@@ -112,7 +112,7 @@ def test_sinkhorn_knopp_is_dinov2s_and_uses_all_prototypes():
     torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=0, atol=1e-6)
     torch.testing.assert_close(sinkhorn_knopp(logits / 0.07 + 1e4), found)
     assert torch.equal(sinkhorn_knopp(torch.zeros(5, 4)), torch.full((5, 4), 0.25))
-    # one image as like the rest as can be, at a temperature where exp overflows
+    # at a temperature where exp overflows
     sharp = sinkhorn_knopp(torch.randn(64, 4) / 0.01, iterations=100)
     torch.testing.assert_close(sharp.sum(1), torch.ones(64))
     torch.testing.assert_close(sharp.sum(0), torch.full((4,), 16.0), rtol=0.2, atol=0)

@@ -107,7 +107,7 @@ class DINO(Objective):
         with torch.no_grad():
             target = at_least_fp32(self.teacher(batch.views[:1]))
         output = at_least_fp32(self.student(batch.views))
-        if self.training:  # held-out images do not move the center
+        if self.training and self.centering == "mean":  # held-out images do not move the center
             self.mean_logits.append(target.mean(dim=(0, 1))[None])
         temperature = self.teacher_temperature(progress)
         if self.centering == "mean":
@@ -138,7 +138,7 @@ class DINO(Objective):
             mean = distributed.all_reduce_mean(torch.stack(self.mean_logits).mean(0))
             self.center_error = (mean - self.center).norm() / mean.norm()
             self.center.lerp_(mean, 1 - self.center_momentum)
-        self.mean_logits.clear()
+            self.mean_logits.clear()
         update = get_ema_multi_avg_fn(self.teacher_momentum(progress))
         update(list(self.teacher.parameters()), list(self.student.parameters()), None)
 
